@@ -1,0 +1,134 @@
+//! A file that appears under its name whole or not at all.
+//!
+//! The bytes go to an unnamed file (`O_TMPFILE`), so that a process killed at any moment leaves nothing
+//! behind. Where the file system has no unnamed files, a hidden temporary name stands in.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD};
+
+/// A file being written; [`AtomicFile::commit`] gives it its name, dropping it leaves no trace.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: File,
+    target: PathBuf,
+    /// The stand-in name, where unnamed files do not exist.
+    hidden: Option<PathBuf>,
+}
+
+/// Tells apart the hidden names that one process has in use.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+fn hidden_name(target: &Path) -> PathBuf {
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}.{}.{serial}.tmp", std::process::id()))
+}
+
+fn directory(target: &Path) -> &Path {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+impl AtomicFile {
+    /// Opens a file, readable and writable, that is to become `target`. Its folder must exist.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o644);
+        match options.clone().custom_flags(libc::O_TMPFILE).open(directory(target)) {
+            Ok(file) => Ok(Self { file, target: target.to_owned(), hidden: None }),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) =>
+            {
+                let hidden = hidden_name(target);
+                let file = options.create_new(true).open(&hidden)?;
+                Ok(Self { file, target: target.to_owned(), hidden: Some(hidden) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The open file, for writers that want `&mut`.
+    pub fn file_mut(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Flushes the bytes to the disk and gives the file its name, replacing what had it.
+    pub fn commit(self) -> io::Result<File> {
+        self.file.sync_all()?;
+        self.publish()
+    }
+
+    /// Gives the file its name without waiting for the disk: for what can be made again at will.
+    pub fn commit_unsynced(self) -> io::Result<File> {
+        self.publish()
+    }
+
+    fn publish(mut self) -> io::Result<File> {
+        let hidden = match self.hidden.take() {
+            Some(hidden) => hidden,
+            None => {
+                // linkat cannot replace a file, hence the detour over a hidden name.
+                let hidden = hidden_name(&self.target);
+                let handle = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                rustix::fs::linkat(CWD, handle.as_str(), CWD, &hidden, AtFlags::SYMLINK_FOLLOW)?;
+                hidden
+            }
+        };
+        if let Err(error) = fs::rename(&hidden, &self.target) {
+            let _ = fs::remove_file(&hidden);
+            return Err(error);
+        }
+        self.file.try_clone()
+    }
+
+    /// Sets the permission bits that the file will have, whatever the umask.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.file.set_permissions(fs::Permissions::from_mode(mode))
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if let Some(hidden) = &self.hidden {
+            let _ = fs::remove_file(hidden);
+        }
+    }
+}
+
+/// Writes `bytes` to `target`, whole or not at all.
+pub fn write(target: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    use io::Write;
+    let mut file = AtomicFile::create(target)?;
+    file.file_mut().write_all(bytes.as_ref())?;
+    file.commit().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appears_only_when_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("x");
+        drop(AtomicFile::create(&target).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        write(&target, "one").unwrap();
+        write(&target, "two").unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,12 @@
+//! What every room may lean on: digests, sizes, alignment, whole files, progress.
+
+pub mod align;
+pub mod atomic;
+pub mod digest;
+pub mod progress;
+pub mod size;
+
+pub use atomic::AtomicFile;
+pub use digest::{Digest, Hasher};
+pub use progress::{Progress, Task, Unit};
+pub use size::Size;

@@ -1,0 +1,73 @@
+//! How the engine tells what it is doing. The engine never prints; `cli::progress` draws.
+
+/// What a task counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes, shown with a rate.
+    Bytes,
+    /// Things: packages, files.
+    Items,
+}
+
+/// Names one running task of a [`Progress`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TaskId(pub usize);
+
+/// Receives reports from every room below `cli`.
+pub trait Progress: Send + Sync {
+    /// A stage such as `downloading` begins; `total` in `unit`, 0 when unknown.
+    fn begin(&self, stage: &str, total: u64, unit: Unit) -> TaskId;
+    /// `task` has come further by `by` units.
+    fn advance(&self, task: TaskId, by: u64);
+    /// What `task` is at just now, e.g. a package name.
+    fn at(&self, _task: TaskId, _what: &str) {}
+    /// `task` has ended.
+    fn end(&self, task: TaskId);
+    /// Something worth a line.
+    fn note(&self, text: &str);
+    /// Something a person should look at; the work goes on.
+    fn warn(&self, text: &str);
+}
+
+/// A running task; it ends when dropped.
+pub struct Task<'a> {
+    progress: &'a dyn Progress,
+    id: TaskId,
+}
+
+impl<'a> Task<'a> {
+    /// Begins `stage` with `total` units of work, 0 when unknown.
+    pub fn new(progress: &'a dyn Progress, stage: &str, total: u64, unit: Unit) -> Self {
+        Self { progress, id: progress.begin(stage, total, unit) }
+    }
+
+    /// The task has come further by `by` units.
+    pub fn advance(&self, by: u64) {
+        self.progress.advance(self.id, by);
+    }
+
+    /// What the task is at just now.
+    pub fn at(&self, what: &str) {
+        self.progress.at(self.id, what);
+    }
+}
+
+impl Drop for Task<'_> {
+    fn drop(&mut self) {
+        self.progress.end(self.id);
+    }
+}
+
+/// Says nothing: for tests and for callers that do not look.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _: &str, _: u64, _: Unit) -> TaskId {
+        TaskId(0)
+    }
+    fn advance(&self, _: TaskId, _: u64) {}
+    fn end(&self, _: TaskId) {}
+    fn note(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+}

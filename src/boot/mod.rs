@@ -1,0 +1,1 @@
+//! From a kernel and a root hash to an ESP.

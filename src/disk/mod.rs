@@ -1,0 +1,1 @@
+//! Partition layout, GPT, slots, the image file.

@@ -1,0 +1,1 @@
+//! Lock to store: parallel, verified, resumable.

@@ -1,0 +1,3 @@
+//! File systems: bytes out of a tree. Values in, bytes out; no clock, no process.
+pub mod erofs;
+pub mod fat;

@@ -1,0 +1,1 @@
+//! The recipe: manifest and lock in, image out.

@@ -1,0 +1,29 @@
+//! keller turns a declarative manifest into a bootable disk image of a minimal container host, and runs on
+//! this host as its initramfs' `/init` and its agent.
+//!
+//! The pipeline, in the order of the rooms:
+//!
+//! `manifest` says what is wanted. `source` and `lock` turn it into pins, `fetch` brings the pinned bytes
+//! into the `store`. `rootfs` makes one `tree` of packages, overlays and users. `fs` writes it as EROFS or
+//! ext4, `verity` computes the hash tree and with it the root hash. `boot` binds this hash into a unified
+//! kernel image and puts that into an ESP. `disk` lays out a GPT with two slots, and `output` writes the
+//! result in the format that was asked for. `init` and `agent` are what runs on the node; `qemu` boots
+//! images on a workstation. `cli` is the only room that prints.
+
+pub mod base;
+pub mod boot;
+pub mod cli;
+pub mod disk;
+pub mod fetch;
+pub mod fs;
+pub mod image;
+pub mod init;
+pub mod lock;
+pub mod manifest;
+pub mod output;
+pub mod qemu;
+pub mod rootfs;
+pub mod source;
+pub mod store;
+pub mod tree;
+pub mod verity;

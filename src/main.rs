@@ -1,0 +1,3 @@
+//! One binary, three roles: builder, init, agent.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Boots images on a workstation.

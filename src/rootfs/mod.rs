@@ -1,0 +1,1 @@
+//! Packages, overlays, users and units become one tree.

@@ -1,0 +1,509 @@
+//! A file tree in memory: the one form in which roots, container layers and the ESP exist before bytes.
+//!
+//! Names are bytes. Directories are ordered by name, so that whatever is written from a tree comes out in
+//! one order. A hard link is a second name for the same [`NodeId`].
+
+pub mod content;
+
+use std::collections::BTreeMap;
+
+pub use content::Content;
+
+/// Names a node of one [`Tree`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u32);
+
+impl NodeId {
+    /// A number from 0 to [`Tree::capacity`], for tables beside the tree.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Names who put a node into a tree: a package, an overlay, the builder. See [`Tree::origin_name`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin(u16);
+
+/// What `stat` says of a node besides its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Permission bits with setuid, setgid and sticky: `0o7777` at most.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Seconds since 1970.
+    pub mtime: i64,
+    /// Extended attributes by their full names, e.g. `security.capability`.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Meta {
+    /// Owned by root, without extended attributes, at time 0.
+    pub fn new(mode: u16) -> Self {
+        Self { mode, uid: 0, gid: 0, mtime: 0, xattrs: BTreeMap::new() }
+    }
+
+    /// The same with another owner and group.
+    pub fn owned(self, uid: u32, gid: u32) -> Self {
+        Self { uid, gid, ..self }
+    }
+
+    /// The same with another time.
+    pub fn at(self, mtime: i64) -> Self {
+        Self { mtime, ..self }
+    }
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Children by name; a name is not empty, not `.` or `..`, and has no `/` and no NUL.
+    Directory(BTreeMap<Vec<u8>, NodeId>),
+    /// A regular file.
+    File(Content),
+    /// A symbolic link and its target as written.
+    Symlink(Vec<u8>),
+    /// Major and minor number.
+    CharDevice(u32, u32),
+    /// Major and minor number.
+    BlockDevice(u32, u32),
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+impl Kind {
+    /// The type as `ls -l` writes it.
+    pub fn letter(&self) -> char {
+        match self {
+            Self::Directory(_) => 'd',
+            Self::File(_) => '-',
+            Self::Symlink(_) => 'l',
+            Self::CharDevice(..) => 'c',
+            Self::BlockDevice(..) => 'b',
+            Self::Fifo => 'p',
+            Self::Socket => 's',
+        }
+    }
+}
+
+/// One inode.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Owner, mode, time, attributes.
+    pub meta: Meta,
+    /// Type and what goes with it.
+    pub kind: Kind,
+    /// Who put it there.
+    pub origin: Origin,
+}
+
+/// Why a tree could not be changed or read.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// A path that climbs out of the tree, or has an empty or NUL-carrying part.
+    #[error("unsafe path {path:?}")]
+    UnsafePath {
+        /// The path as given.
+        path: String,
+    },
+    /// Two sources want one path.
+    #[error("{path} is in {first} and in {second}")]
+    Conflict {
+        /// The path.
+        path: String,
+        /// Who has it already.
+        first: String,
+        /// Who wants it too.
+        second: String,
+    },
+    /// A part of the path is no directory.
+    #[error("{path} is not a directory")]
+    NotDirectory {
+        /// The part that is none.
+        path: String,
+    },
+    /// Nothing is there.
+    #[error("{path} does not exist in the tree")]
+    NotFound {
+        /// The path.
+        path: String,
+    },
+    /// Links that lead to themselves.
+    #[error("too many symbolic links at {path}")]
+    LinkLoop {
+        /// Where it was given up.
+        path: String,
+    },
+    /// The disk under the content.
+    #[error("reading {path}: {source}")]
+    Io {
+        /// The path.
+        path: String,
+        /// What the disk said.
+        source: std::io::Error,
+    },
+}
+
+/// How many symbolic links one path may cross: the kernel's MAXSYMLINKS.
+const MAX_LINKS: usize = 40;
+
+/// Paths for messages.
+pub fn show(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+/// A file tree; see the module.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    nodes: Vec<Node>,
+    origins: Vec<String>,
+    /// The time of nodes that the builder makes, in seconds since 1970.
+    pub epoch: i64,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+impl Tree {
+    /// Only a root directory, 0755 root:root. `epoch` is the time of what the builder itself makes.
+    pub fn new(epoch: i64) -> Self {
+        let root = Node {
+            meta: Meta::new(0o755).at(epoch),
+            kind: Kind::Directory(BTreeMap::new()),
+            origin: Origin(0),
+        };
+        Self { nodes: vec![root], origins: vec!["keller".to_owned()], epoch }
+    }
+
+    /// The root directory.
+    pub const fn root(&self) -> NodeId {
+        NodeId(0)
+    }
+
+    /// Upper bound of [`NodeId::index`]; nodes that were removed still count.
+    pub fn capacity(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Makes a name for who adds nodes; the same text gives the same origin.
+    pub fn origin(&mut self, name: &str) -> Origin {
+        let index = self.origins.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.origins.push(name.to_owned());
+            self.origins.len() - 1
+        });
+        Origin(u16::try_from(index).expect("fewer than 65,536 origins"))
+    }
+
+    /// The text behind an origin.
+    pub fn origin_name(&self, origin: Origin) -> &str {
+        &self.origins[origin.0 as usize]
+    }
+
+    /// The node `id`.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// The node `id`, to change.
+    pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.index()]
+    }
+
+    /// Children of a directory by name; nothing for any other kind.
+    pub fn children(&self, id: NodeId) -> impl Iterator<Item = (&[u8], NodeId)> {
+        let children = match &self.node(id).kind {
+            Kind::Directory(children) => Some(children),
+            _ => None,
+        };
+        children.into_iter().flatten().map(|(name, id)| (name.as_slice(), *id))
+    }
+
+    /// The node at `path`; links on the way are followed inside the tree, a link at its end is not.
+    pub fn lookup(&self, path: impl AsRef<[u8]>) -> Option<NodeId> {
+        self.walk_to(path.as_ref(), false).ok()
+    }
+
+    /// The node at `path`, with a link at its end followed too, as a program on the node would see it.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory` or `LinkLoop`.
+    pub fn resolve(&self, path: impl AsRef<[u8]>) -> Result<NodeId, TreeError> {
+        self.walk_to(path.as_ref(), true)
+    }
+
+    /// The whole content of the regular file at `path`, links followed.
+    pub fn read(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, TreeError> {
+        let path = path.as_ref();
+        match &self.node(self.resolve(path)?).kind {
+            Kind::File(content) => {
+                content.to_vec().map_err(|source| TreeError::Io { path: show(path), source })
+            }
+            _ => Err(TreeError::NotFound { path: show(path) }),
+        }
+    }
+
+    /// Whether something, links at the end not followed, is at `path`.
+    pub fn exists(&self, path: impl AsRef<[u8]>) -> bool {
+        self.lookup(path).is_some()
+    }
+
+    /// Every node by every name it has, parents before children, ordered by name; the root comes first
+    /// as an empty path. Paths have no leading slash.
+    pub fn walk(&self) -> Vec<(Vec<u8>, NodeId)> {
+        let mut found = Vec::with_capacity(self.nodes.len());
+        let mut pending = vec![(Vec::new(), self.root())];
+        while let Some((path, id)) = pending.pop() {
+            let start = pending.len();
+            for (name, child) in self.children(id) {
+                let mut below = path.clone();
+                if !below.is_empty() {
+                    below.push(b'/');
+                }
+                below.extend_from_slice(name);
+                pending.push((below, child));
+            }
+            pending[start..].reverse();
+            found.push((path, id));
+        }
+        found
+    }
+
+    /// How many names each node has, by [`NodeId::index`]; 0 for nodes that were removed. Directories
+    /// count one for each name in a parent only, without `.` and `..`.
+    pub fn link_counts(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.nodes.len()];
+        for (_, id) in self.walk() {
+            counts[id.index()] += 1;
+        }
+        counts
+    }
+
+    /// Puts a new node at `path`, replacing what is there (a directory only by a directory, which keeps
+    /// its children). Missing parents are made as 0755 root:root of the same origin.
+    pub fn put(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        meta: Meta,
+        kind: Kind,
+        origin: Origin,
+    ) -> Result<NodeId, TreeError> {
+        let path = path.as_ref();
+        let Some((parent, name)) = self.parent_of(path, origin)? else {
+            self.node_mut(self.root()).meta = meta;
+            return Ok(self.root());
+        };
+        if let Some(existing) = self.child(parent, &name) {
+            let old_is_directory = matches!(self.node(existing).kind, Kind::Directory(_));
+            let new_is_directory = matches!(kind, Kind::Directory(_));
+            match (old_is_directory, new_is_directory) {
+                (true, true) => {
+                    let node = self.node_mut(existing);
+                    node.meta = meta;
+                    node.origin = origin;
+                    return Ok(existing);
+                }
+                (true, false) if self.children(existing).next().is_some() => {
+                    return Err(TreeError::Conflict {
+                        path: show(path),
+                        first: format!(
+                            "{} (a directory with content)",
+                            self.origin_name(self.node(existing).origin)
+                        ),
+                        second: self.origin_name(origin).to_owned(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        let id = self.add(Node { meta, kind, origin });
+        self.set_child(parent, name, id);
+        Ok(id)
+    }
+
+    /// Gives the existing node `id` a further name: a hard link.
+    pub fn link(&mut self, path: impl AsRef<[u8]>, id: NodeId) -> Result<(), TreeError> {
+        let path = path.as_ref();
+        let origin = self.node(id).origin;
+        let Some((parent, name)) = self.parent_of(path, origin)? else {
+            return Err(TreeError::UnsafePath { path: show(path) });
+        };
+        self.set_child(parent, name, id);
+        Ok(())
+    }
+
+    /// Takes the name at `path` away, with all below it. Says whether there was one.
+    pub fn remove(&mut self, path: impl AsRef<[u8]>) -> bool {
+        let Ok(parts) = split(path.as_ref()) else { return false };
+        let Some((name, parents)) = parts.split_last() else { return false };
+        let Ok(parent) = self.walk_to(&parents.join(&b'/'), true) else { return false };
+        match &mut self.node_mut(parent).kind {
+            Kind::Directory(children) => children.remove(*name).is_some(),
+            _ => false,
+        }
+    }
+
+    /// A regular file made by the builder, root:root, at the tree's epoch. Replaces what is there.
+    pub fn file(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        mode: u16,
+        content: impl Into<Content>,
+    ) -> Result<NodeId, TreeError> {
+        self.put(path, Meta::new(mode).at(self.epoch), Kind::File(content.into()), Origin(0))
+    }
+
+    /// A symbolic link made by the builder. Replaces what is there.
+    pub fn symlink(&mut self, path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Result<NodeId, TreeError> {
+        let kind = Kind::Symlink(target.as_ref().to_vec());
+        self.put(path, Meta::new(0o777).at(self.epoch), kind, Origin(0))
+    }
+
+    /// A directory made by the builder; one that exists is left as it is.
+    pub fn directory(&mut self, path: impl AsRef<[u8]>, mode: u16) -> Result<NodeId, TreeError> {
+        if let Ok(id) = self.resolve(&path)
+            && matches!(self.node(id).kind, Kind::Directory(_))
+        {
+            return Ok(id);
+        }
+        self.put(path, Meta::new(mode).at(self.epoch), Kind::Directory(BTreeMap::new()), Origin(0))
+    }
+
+    fn add(&mut self, node: Node) -> NodeId {
+        let id = NodeId(u32::try_from(self.nodes.len()).expect("fewer than 2^32 nodes"));
+        self.nodes.push(node);
+        id
+    }
+
+    fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+        match &self.node(parent).kind {
+            Kind::Directory(children) => children.get(name).copied(),
+            _ => None,
+        }
+    }
+
+    fn set_child(&mut self, parent: NodeId, name: Vec<u8>, id: NodeId) {
+        match &mut self.node_mut(parent).kind {
+            Kind::Directory(children) => children.insert(name, id),
+            _ => unreachable!("parents are directories"),
+        };
+    }
+
+    /// The directory that holds `path`, made if missing, and the last name; nothing for the root.
+    fn parent_of(&mut self, path: &[u8], origin: Origin) -> Result<Option<(NodeId, Vec<u8>)>, TreeError> {
+        let parts = split(path)?;
+        let Some((name, parents)) = parts.split_last() else { return Ok(None) };
+        let mut so_far = Vec::new();
+        let mut parent = self.root();
+        for part in parents {
+            so_far.push(b'/');
+            so_far.extend_from_slice(part);
+            parent = match self.walk_to(&so_far, true) {
+                Ok(id) if matches!(self.node(id).kind, Kind::Directory(_)) => id,
+                Ok(_) => return Err(TreeError::NotDirectory { path: show(&so_far) }),
+                Err(TreeError::NotFound { .. }) if self.child(parent, part).is_none() => {
+                    let id = self.add(Node {
+                        meta: Meta::new(0o755).at(self.epoch),
+                        kind: Kind::Directory(BTreeMap::new()),
+                        origin,
+                    });
+                    self.set_child(parent, part.to_vec(), id);
+                    id
+                }
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(Some((parent, name.to_vec())))
+    }
+
+    fn walk_to(&self, path: &[u8], follow_last: bool) -> Result<NodeId, TreeError> {
+        let mut pending: Vec<Vec<u8>> = path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect();
+        let mut trail = vec![self.root()];
+        let mut links = 0;
+        while let Some(part) = pending.pop() {
+            match part.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    if trail.len() > 1 {
+                        trail.pop();
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let here = *trail.last().expect("the root stays");
+            let Kind::Directory(children) = &self.node(here).kind else {
+                return Err(TreeError::NotDirectory { path: show(path) });
+            };
+            let Some(&child) = children.get(&part) else {
+                return Err(TreeError::NotFound { path: show(path) });
+            };
+            let is_last = pending.iter().all(|part| part.is_empty());
+            match &self.node(child).kind {
+                Kind::Symlink(target) if !is_last || follow_last => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(TreeError::LinkLoop { path: show(path) });
+                    }
+                    if target.starts_with(b"/") {
+                        trail.truncate(1);
+                    }
+                    pending.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
+                }
+                _ => trail.push(child),
+            }
+        }
+        Ok(*trail.last().expect("the root stays"))
+    }
+}
+
+/// The parts of a path that may be written to: `.` and empty parts are dropped, `..` and NUL refused.
+fn split(path: &[u8]) -> Result<Vec<&[u8]>, TreeError> {
+    let mut parts = Vec::new();
+    for part in path.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return Err(TreeError::UnsafePath { path: show(path) }),
+            part if part.contains(&0) => return Err(TreeError::UnsafePath { path: show(path) }),
+            part => parts.push(part),
+        }
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_followed_inside_only() {
+        let mut tree = Tree::new(0);
+        tree.directory("usr/bin", 0o755).unwrap();
+        tree.symlink("bin", "usr/bin").unwrap();
+        tree.file("/bin/sh", 0o755, "#!").unwrap();
+        assert_eq!(tree.read("usr/bin/sh").unwrap(), b"#!");
+        tree.symlink("up", "../../../usr").unwrap();
+        assert_eq!(tree.read("up/bin/sh").unwrap(), b"#!");
+        tree.symlink("loop", "loop").unwrap();
+        assert!(matches!(tree.resolve("loop"), Err(TreeError::LinkLoop { .. })));
+        assert!(matches!(tree.file("../x", 0o644, ""), Err(TreeError::UnsafePath { .. })));
+        assert!(matches!(tree.file("bin/sh/x", 0o644, ""), Err(TreeError::NotDirectory { .. })));
+    }
+
+    #[test]
+    fn hard_links_and_walk_order() {
+        let mut tree = Tree::new(0);
+        let id = tree.file("b/x", 0o644, "1").unwrap();
+        tree.link("a", id).unwrap();
+        let paths: Vec<_> = tree.walk().into_iter().map(|(path, _)| show(&path)).collect();
+        assert_eq!(paths, ["", "a", "b", "b/x"]);
+        assert_eq!(tree.link_counts()[id.index()], 2);
+        assert!(tree.remove("a") && !tree.remove("a"));
+    }
+}

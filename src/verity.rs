@@ -1,0 +1,1 @@
+//! The dm-verity hash tree and its root hash.
