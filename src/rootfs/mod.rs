@@ -1,1 +1,2 @@
 //! Packages, overlays, users and units become one tree.
+pub mod containers;

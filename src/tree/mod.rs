@@ -4,6 +4,7 @@
 //! one order. A hard link is a second name for the same [`NodeId`].
 
 pub mod content;
+pub mod graft;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,62 @@
+//! Containers inside the verified root: their images unpacked where the runtime looks, their units.
+//!
+//! Nothing is pulled, loaded or unpacked on the node. podman finds each image in a read-only image store;
+//! containerd and crun start from a root folder with a writable overlay in memory.
+
+pub mod image;
+pub mod layer;
+pub mod podman;
+pub mod spec;
+pub mod unit;
+
+use crate::manifest::{Container, Runtime};
+use crate::tree::{Tree, TreeError};
+
+pub use image::{Config, Image};
+
+/// Why a container could not become part of the root.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// The tree refused.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// Reading a file's body while its layer was digested.
+    #[error("reading the files of container {container}: {source}")]
+    Read {
+        /// The container.
+        container: String,
+        /// What the disk said.
+        source: std::io::Error,
+    },
+    /// The runtime of the manifest cannot do what the container asks for.
+    #[error("container {container} asks for {what}, which runtime {runtime} does not have; {mend}")]
+    Unsupported {
+        /// The container.
+        container: String,
+        /// What it asks for.
+        what: &'static str,
+        /// The runtime.
+        runtime: &'static str,
+        /// What would work.
+        mend: &'static str,
+    },
+}
+
+/// Puts `container`, whose root is `image`, into the root `tree` for `runtime`.
+pub fn install(
+    tree: &mut Tree,
+    runtime: Runtime,
+    container: &Container,
+    image: &Image,
+) -> Result<(), ContainerError> {
+    match runtime {
+        Runtime::Podman => podman::install(tree, container, image),
+        Runtime::Containerd | Runtime::Crun => unit::install(tree, runtime, container, image),
+        Runtime::None => Err(ContainerError::Unsupported {
+            container: container.name.clone(),
+            what: "a runtime",
+            runtime: "none",
+            mend: "set runtime to podman, containerd or crun",
+        }),
+    }
+}

@@ -1,0 +1,142 @@
+//! The runtime specification (`config.json`) that containerd's ctr and crun start a container from.
+//!
+//! Source: OCI Runtime Specification 1.0.2. Capabilities, masked and read-only paths are those that podman
+//! and containerd give an unprivileged container by default.
+
+use serde_json::{Value, json};
+
+use super::image::Image;
+use crate::manifest::Container;
+use crate::tree::Tree;
+
+const CAPABILITIES: [&str; 11] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+const MASKED: [&str; 8] = [
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// A user inside an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// User id.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+}
+
+/// Looks `user` (name, number, or `user:group`) up in the image's own /etc/passwd and /etc/group; a number
+/// stands for itself. Nothing when the name is unknown there.
+pub fn account(tree: &Tree, user: Option<&str>) -> Option<Account> {
+    let Some(user) = user else { return Some(Account::default()) };
+    let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
+    let field = |file: &str, name: &str, index: usize| -> Option<u32> {
+        let text = String::from_utf8(tree.read(file).ok()?).ok()?;
+        let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+        line.split(':').nth(index)?.parse().ok()
+    };
+    let uid = user.parse().ok().or_else(|| field("etc/passwd", user, 2))?;
+    let gid = match group {
+        Some(group) => group.parse().ok().or_else(|| field("etc/group", group, 2))?,
+        None => field("etc/passwd", user, 3).unwrap_or(0),
+    };
+    Some(Account { uid, gid })
+}
+
+/// The specification of `container` with its root folder mounted at `root`.
+pub fn config(container: &Container, image: &Image, account: Account, root: &str) -> Value {
+    let command = if container.command.is_empty() { &image.config.command } else { &container.command };
+    let arguments: Vec<_> = image.config.entrypoint.iter().chain(command).collect();
+    let mut environment = image.config.environment.clone();
+    environment.extend(container.environment.clone());
+    environment
+        .entry("PATH".to_owned())
+        .or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    let environment: Vec<_> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
+    let mut mounts = vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=65536k"]),
+    ];
+    let bind = |source: &str, target: &str, mode: &str| json!({ "destination": target, "type": "bind", "source": source, "options": ["rbind", mode] });
+    if container.host_network {
+        mounts.push(bind("/etc/resolv.conf", "/etc/resolv.conf", "ro"));
+    }
+    for volume in &container.volumes {
+        mounts.push(bind(&volume.host, &volume.container, if volume.read_only { "ro" } else { "rw" }));
+    }
+    let mut namespaces = vec!["pid", "ipc", "uts", "mount", "cgroup"];
+    if !container.host_network {
+        namespaces.push("network");
+    }
+    let namespaces: Vec<_> = namespaces.iter().map(|kind| json!({ "type": kind })).collect();
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false,
+            "user": { "uid": account.uid, "gid": account.gid },
+            "args": arguments,
+            "env": environment,
+            "cwd": image.config.workdir.as_deref().unwrap_or("/"),
+            "capabilities": { "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES },
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1_048_576, "soft": 1_048_576 }],
+            "noNewPrivileges": true,
+        },
+        "root": { "path": root, "readonly": false },
+        "hostname": container.name,
+        "mounts": mounts,
+        "linux": {
+            "namespaces": namespaces,
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_come_from_the_image() {
+        let mut tree = Tree::new(0);
+        tree.file("etc/passwd", 0o644, "root:x:0:0::/:/bin/sh\nwww:x:33:34::/:/bin/sh\n").unwrap();
+        tree.file("etc/group", 0o644, "web:x:99:\n").unwrap();
+        let found = |user| account(&tree, user).map(|account| (account.uid, account.gid));
+        assert_eq!(found(None), Some((0, 0)));
+        assert_eq!(found(Some("www")), Some((33, 34)));
+        assert_eq!(found(Some("www:web")), Some((33, 99)));
+        assert_eq!(found(Some("7")), Some((7, 0)));
+        assert_eq!(found(Some("nobody")), None);
+    }
+}
