@@ -65,6 +65,11 @@ impl AtomicFile {
         &mut self.file
     }
 
+    /// Makes it become `target` instead, in an existing folder of the same file system.
+    pub fn retarget(&mut self, target: &Path) {
+        self.target = target.to_owned();
+    }
+
     /// Flushes the bytes to the disk and gives the file its name, replacing what had it.
     pub fn commit(self) -> io::Result<File> {
         self.file.sync_all()?;

@@ -85,7 +85,7 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Hashes what is written to it.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
