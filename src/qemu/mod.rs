@@ -1,1 +1,79 @@
-//! Boots images on a workstation.
+//! Boots images on a workstation: QEMU with UEFI firmware, its console, its ports.
+
+pub mod accelerator;
+pub mod console;
+pub mod machine;
+pub mod process;
+pub mod program;
+pub mod qmp;
+
+pub use accelerator::Accelerator;
+pub use console::Console;
+pub use machine::{Forward, Machine};
+pub use process::Vm;
+pub use program::Program;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What can go wrong with a virtual machine.
+#[derive(Debug, thiserror::Error)]
+pub enum QemuError {
+    /// Neither on PATH nor unpacked.
+    #[error("no {what} here: install it, or let keller fetch it (needs a Debian mirror)")]
+    Missing {
+        /// `qemu-system-x86_64` or the firmware.
+        what: String,
+    },
+    /// The program could not be started.
+    #[error("starting {program}: {source}")]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file or socket around the machine.
+    #[error("{doing}: {source}")]
+    Io {
+        /// In the gerund.
+        doing: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// QEMU ended before what was waited for.
+    #[error("QEMU ended early ({status}) while waiting for {what:?}\n{errors}{tail}")]
+    Ended {
+        /// Exit code or signal.
+        status: String,
+        /// The expected text.
+        what: String,
+        /// What QEMU itself wrote.
+        errors: String,
+        /// The last lines of the console.
+        tail: String,
+    },
+    /// The text did not come in time.
+    #[error("{what:?} did not appear on the console within {} s; its last lines were:\n{tail}", .timeout.as_secs())]
+    Timeout {
+        /// The expected text.
+        what: String,
+        /// How long was waited.
+        timeout: Duration,
+        /// The last lines of the console.
+        tail: String,
+    },
+    /// QMP's answer.
+    #[error("QEMU's monitor answered {answer}")]
+    Monitor {
+        /// As sent.
+        answer: String,
+    },
+}
+
+impl QemuError {
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source }
+    }
+}

@@ -1,0 +1,47 @@
+//! Whether the machine can run guests itself.
+
+use std::fs::{self, OpenOptions};
+use std::os::fd::AsRawFd;
+
+/// How instructions of the guest are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    /// By the processor.
+    Kvm,
+    /// By emulation: 10 to 30 times slower, works everywhere.
+    Tcg,
+}
+
+impl Accelerator {
+    /// KVM where it works. A readable /dev/kvm is not enough: in nested machines the device may be there
+    /// while the processor shows no virtualisation, and QEMU would abort on its first register access.
+    pub fn probe() -> Self {
+        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let capable = flags
+            .lines()
+            .find(|line| line.starts_with("flags"))
+            .is_some_and(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"));
+        if capable && can_create_vm() { Self::Kvm } else { Self::Tcg }
+    }
+
+    /// QEMU's arguments.
+    pub fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"],
+        }
+    }
+}
+
+fn can_create_vm() -> bool {
+    /// `_IO(KVMIO, 0x01)` of linux/kvm.h.
+    const KVM_CREATE_VM: libc::c_ulong = 0xAE01;
+    let Ok(kvm) = OpenOptions::new().read(true).write(true).open("/dev/kvm") else { return false };
+    // SAFETY: the request takes a plain integer and gives a descriptor or -1.
+    let vm = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_CREATE_VM, 0) };
+    if vm >= 0 {
+        // SAFETY: the descriptor was just given to us and nobody else has it.
+        unsafe { libc::close(vm) };
+    }
+    vm >= 0
+}

@@ -1,0 +1,167 @@
+//! A machine as QEMU's arguments: pure, so that every flag can be tested.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+
+use super::{Accelerator, Program};
+
+/// A TCP port of the host that leads to one of the guest; loopback only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// On 127.0.0.1.
+    pub host: u16,
+    /// In the guest.
+    pub guest: u16,
+}
+
+impl Forward {
+    /// To `guest` from the same number where it is free, else from one that the system chooses.
+    pub fn free(guest: u16) -> std::io::Result<Self> {
+        // Ports under 1024 want privileges: not even tried.
+        let same = (guest >= 1024).then(|| TcpListener::bind(("127.0.0.1", guest)).ok()).flatten();
+        let listener = match same {
+            Some(listener) => listener,
+            None => TcpListener::bind(("127.0.0.1", 0))?,
+        };
+        Ok(Self { host: listener.local_addr()?.port(), guest })
+    }
+}
+
+/// A disk image's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFormat {
+    /// Byte for byte.
+    Raw,
+    /// Copy on write.
+    Qcow2,
+}
+
+/// Everything about a virtual machine but where it runs.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The image.
+    pub disk: PathBuf,
+    /// Its format.
+    pub format: DiskFormat,
+    /// Whether writes go to the image; else they are forgotten at the end.
+    pub persist: bool,
+    /// Logical sector size in bytes.
+    pub sector_size: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// How instructions are run.
+    pub accelerator: Accelerator,
+    /// Ports.
+    pub forwards: Vec<Forward>,
+    /// systemd credentials by name, handed over in SMBIOS strings (systemd.system-credentials(7)).
+    pub credentials: Vec<(String, Vec<u8>)>,
+    /// The firmware's variables, a file of this machine's own.
+    pub variables: PathBuf,
+    /// Socket on which the monitor listens.
+    pub monitor: PathBuf,
+    /// Whether QEMU ends instead of restarting the guest.
+    pub no_reboot: bool,
+    /// Further arguments as they are.
+    pub extra: Vec<OsString>,
+}
+
+impl Machine {
+    /// QEMU's arguments when run as `program`. The first serial port is standard input and output.
+    pub fn arguments(&self, program: &Program) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
+        add(&["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,smm=off"]);
+        add(&self.accelerator.arguments());
+        add(&["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.to_string()]);
+        add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+        add(&["-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset"]);
+        for directory in program.data_folders() {
+            add(&["-L", &directory.to_string_lossy()]);
+        }
+        add(&[
+            "-drive",
+            &format!("if=pflash,format=raw,unit=0,readonly=on,file={}", quoted(program.firmware())),
+        ]);
+        add(&["-drive", &format!("if=pflash,format=raw,unit=1,file={}", quoted(&self.variables))]);
+        let format = match self.format {
+            DiskFormat::Raw => "raw",
+            DiskFormat::Qcow2 => "qcow2",
+        };
+        let snapshot = if self.persist { "off" } else { "on" };
+        let file = quoted(&self.disk);
+        add(&[
+            "-drive",
+            &format!("if=none,id=disk,format={format},snapshot={snapshot},discard=unmap,file={file}"),
+        ]);
+        let block = self.sector_size;
+        let block = format!("drive=disk,bootindex=0,logical_block_size={block},physical_block_size=4096");
+        add(&["-device", &format!("virtio-blk-pci,{block}")]);
+        let forwards: String = self
+            .forwards
+            .iter()
+            .map(|forward| format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest))
+            .collect();
+        add(&["-netdev", &format!("user,id=net{forwards}"), "-device", "virtio-net-pci,netdev=net,romfile="]);
+        for (name, value) in &self.credentials {
+            let value = BASE64_STANDARD.encode(value);
+            add(&[
+                "-smbios",
+                &format!("type=11,value=io.systemd.credential.binary:{name}={}", comma(&value)),
+            ]);
+        }
+        add(&["-qmp", &format!("unix:{},server=on,wait=off", quoted(&self.monitor))]);
+        if self.no_reboot {
+            add(&["-no-reboot"]);
+        }
+        arguments.extend(self.extra.iter().cloned());
+        arguments
+    }
+}
+
+/// A path inside a comma-separated option: a comma is written twice.
+fn quoted(path: &Path) -> String {
+    comma(&path.to_string_lossy())
+}
+
+fn comma(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_thrown_away_unless_told() {
+        let mut machine = Machine {
+            disk: "a,b.raw".into(),
+            format: DiskFormat::Raw,
+            persist: false,
+            sector_size: 512,
+            memory_mib: 2048,
+            cpus: 2,
+            accelerator: Accelerator::Tcg,
+            forwards: vec![Forward { host: 8080, guest: 80 }],
+            credentials: vec![("x".into(), b"1".to_vec())],
+            variables: "v".into(),
+            monitor: "m".into(),
+            no_reboot: false,
+            extra: Vec::new(),
+        };
+        let program = Program::on_path("/usr/bin/qemu-system-x86_64".into(), "/f".into(), "/v".into());
+        let text = |machine: &Machine| {
+            let arguments = machine.arguments(&program);
+            arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert!(text(&machine).contains("snapshot=on,discard=unmap,file=a,,b.raw"));
+        assert!(text(&machine).contains("hostfwd=tcp:127.0.0.1:8080-:80"));
+        assert!(text(&machine).contains("credential.binary:x=MQ=="));
+        machine.persist = true;
+        assert!(text(&machine).contains("snapshot=off"));
+    }
+}

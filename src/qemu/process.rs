@@ -1,0 +1,166 @@
+//! A running virtual machine.
+
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::console::{Console, Wait};
+use super::{Machine, Program, QemuError, qmp};
+
+/// Called with everything the guest writes, as it comes.
+pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
+
+/// How many lines of the console an error shows.
+const TAIL: usize = 30;
+
+/// A virtual machine; dropping it ends it.
+pub struct Vm {
+    child: Child,
+    input: Arc<Mutex<ChildStdin>>,
+    console: Arc<Console>,
+    errors: Arc<Mutex<Vec<u8>>>,
+    readers: Vec<JoinHandle<()>>,
+    monitor: std::path::PathBuf,
+}
+
+impl Vm {
+    /// Starts `machine`; what the guest writes goes to the console and to `sink`.
+    pub fn start(program: &Program, machine: &Machine, mut sink: Option<Sink>) -> Result<Self, QemuError> {
+        let mut command = program.command();
+        command.args(machine.arguments(program));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: prctl is async-signal-safe; the guest must not outlive us, however we end.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let start = |source| QemuError::Start { program: program.path().to_owned(), source };
+        let mut child = command.spawn().map_err(start)?;
+        let console = Arc::new(Console::default());
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let mut output = child.stdout.take().expect("piped");
+        let mut error_output = child.stderr.take().expect("piped");
+        let reader = {
+            let console = Arc::clone(&console);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 8192];
+                while let Ok(count @ 1..) = output.read(&mut buffer) {
+                    console.push(&buffer[..count]);
+                    if let Some(sink) = &mut sink {
+                        sink(&buffer[..count]);
+                    }
+                }
+                console.close();
+            })
+        };
+        let error_reader = {
+            let errors = Arc::clone(&errors);
+            std::thread::spawn(move || {
+                let mut text = Vec::new();
+                let _ = error_output.read_to_end(&mut text);
+                *errors.lock().expect("no panic while held") = text;
+            })
+        };
+        let input = Arc::new(Mutex::new(child.stdin.take().expect("piped")));
+        let readers = vec![reader, error_reader];
+        Ok(Self { child, input, console, errors, readers, monitor: machine.monitor.clone() })
+    }
+
+    /// What the guest wrote.
+    pub fn console(&self) -> &Arc<Console> {
+        &self.console
+    }
+
+    /// Where what a person types goes.
+    pub fn input(&self) -> Arc<Mutex<ChildStdin>> {
+        Arc::clone(&self.input)
+    }
+
+    /// Types `text` on the serial console.
+    pub fn send(&self, text: &str) -> Result<(), QemuError> {
+        let mut input = self.input.lock().expect("no panic while held");
+        input
+            .write_all(text.as_bytes())
+            .and_then(|()| input.flush())
+            .map_err(QemuError::io("typing on the console"))
+    }
+
+    /// Waits for `text` behind position `from`; gives the position behind it.
+    pub fn expect(&mut self, text: &str, from: usize, timeout: Duration) -> Result<usize, QemuError> {
+        match self.console.wait_for(text, from, timeout) {
+            Wait::Found(position) => Ok(position),
+            Wait::TimedOut => {
+                Err(QemuError::Timeout { what: text.to_owned(), timeout, tail: self.console.tail(TAIL) })
+            }
+            Wait::Closed => Err(self.ended(text)),
+        }
+    }
+
+    fn ended(&mut self, what: &str) -> QemuError {
+        let status = match self.wait(Duration::from_secs(5)) {
+            Ok(Some(status)) => show(status),
+            _ => "its console closed".to_owned(),
+        };
+        let mut errors =
+            String::from_utf8_lossy(&self.errors.lock().expect("no panic while held")).into_owned();
+        if !errors.is_empty() && !errors.ends_with('\n') {
+            errors.push('\n');
+        }
+        QemuError::Ended { status, what: what.to_owned(), errors, tail: self.console.tail(TAIL) }
+    }
+
+    /// Waits for QEMU's end, at most `timeout`; nothing when it still runs.
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<ExitStatus>, QemuError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let status = self.child.try_wait().map_err(QemuError::io("waiting for QEMU"))?;
+            if status.is_some() {
+                for reader in self.readers.drain(..) {
+                    let _ = reader.join();
+                }
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What QEMU itself wrote to its standard error, once it has ended.
+    pub fn errors(&self) -> String {
+        String::from_utf8_lossy(&self.errors.lock().expect("no panic while held")).into_owned()
+    }
+
+    /// Presses the power button and waits for the guest to shut down, at most `timeout`.
+    pub fn power_down(&mut self, timeout: Duration) -> Result<bool, QemuError> {
+        qmp::execute(&self.monitor, "system_powerdown", serde_json::json!({}))?;
+        Ok(self.wait(timeout)?.is_some())
+    }
+
+    /// Cuts the power: the guest sees nothing coming.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.wait(Duration::from_secs(10));
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// An exit status in words.
+pub fn show(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (_, Some(signal)) => format!("signal {signal}"),
+        _ => "unknown status".to_owned(),
+    }
+}

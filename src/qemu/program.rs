@@ -1,0 +1,99 @@
+//! Which QEMU runs, and with which firmware: the host's, or Debian's packages unpacked in a folder.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::QemuError;
+
+/// QEMU and UEFI firmware.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+    /// The folder of an unpacked Debian tree that holds QEMU and every library it needs.
+    tree: Option<PathBuf>,
+    firmware: PathBuf,
+    variables: PathBuf,
+}
+
+/// The packages that an unpacked QEMU is made of, with what they depend on.
+pub const PACKAGES: [&str; 2] = ["qemu-system-x86", "ovmf"];
+
+/// Where distributions keep UEFI firmware: code and the blank variables that go with it.
+const FIRMWARE: [(&str, &str); 5] = [
+    ("usr/share/OVMF/OVMF_CODE_4M.fd", "usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("usr/share/OVMF/OVMF_CODE.fd", "usr/share/OVMF/OVMF_VARS.fd"),
+    ("usr/share/edk2/x64/OVMF_CODE.4m.fd", "usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+    ("usr/share/edk2/ovmf/OVMF_CODE.fd", "usr/share/edk2/ovmf/OVMF_VARS.fd"),
+    ("usr/share/qemu/ovmf-x86_64-code.bin", "usr/share/qemu/ovmf-x86_64-vars.bin"),
+];
+
+const NAME: &str = "qemu-system-x86_64";
+
+fn firmware_in(root: &Path) -> Option<(PathBuf, PathBuf)> {
+    FIRMWARE
+        .iter()
+        .map(|(code, variables)| (root.join(code), root.join(variables)))
+        .find(|(code, variables)| code.is_file() && variables.is_file())
+}
+
+impl Program {
+    /// The given programs and files.
+    pub fn on_path(path: PathBuf, firmware: PathBuf, variables: PathBuf) -> Self {
+        Self { path, tree: None, firmware, variables }
+    }
+
+    /// The host's own, looked up in `search_path` (the form of PATH). Nothing when either is missing.
+    pub fn find(search_path: &std::ffi::OsStr) -> Option<Self> {
+        let path =
+            std::env::split_paths(search_path).map(|folder| folder.join(NAME)).find(|path| path.is_file())?;
+        let (firmware, variables) = firmware_in(Path::new("/"))?;
+        Some(Self::on_path(path, firmware, variables))
+    }
+
+    /// Debian's packages unpacked below `tree`.
+    ///
+    /// # Errors
+    /// `Missing` when a part is not there.
+    pub fn in_tree(tree: &Path) -> Result<Self, QemuError> {
+        let path = tree.join("usr/bin").join(NAME);
+        if !path.is_file() {
+            return Err(QemuError::Missing { what: NAME.to_owned() });
+        }
+        let (firmware, variables) = firmware_in(tree)
+            .ok_or_else(|| QemuError::Missing { what: "UEFI firmware (ovmf)".to_owned() })?;
+        Ok(Self { path, tree: Some(tree.to_owned()), firmware, variables })
+    }
+
+    /// The program itself, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// UEFI code.
+    pub fn firmware(&self) -> &Path {
+        &self.firmware
+    }
+
+    /// Blank UEFI variables, to be copied for each machine.
+    pub fn variables(&self) -> &Path {
+        &self.variables
+    }
+
+    /// Folders with QEMU's own data, in the order of search.
+    pub fn data_folders(&self) -> Vec<PathBuf> {
+        let folders = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
+        self.tree.iter().flat_map(|tree| folders.map(|folder| tree.join(folder))).collect()
+    }
+
+    /// The command without arguments. An unpacked QEMU is started by its own loader with its own libraries,
+    /// so that it runs on any host.
+    pub fn command(&self) -> Command {
+        let Some(tree) = &self.tree else { return Command::new(&self.path) };
+        let libraries = tree.join("usr/lib/x86_64-linux-gnu");
+        let mut command = Command::new(tree.join("usr/lib64/ld-linux-x86-64.so.2"));
+        let path = format!("{}:{}", libraries.display(), libraries.join("pulseaudio").display());
+        command.args(["--argv0", NAME, "--library-path", &path]).arg(&self.path);
+        command.env("QEMU_MODULE_DIR", libraries.join("qemu"));
+        command
+    }
+}
