@@ -1,1 +1,11 @@
 //! Partition layout, GPT, slots, the image file.
+
+pub mod device;
+pub mod gpt;
+pub mod slot;
+
+#[cfg(test)]
+pub(crate) mod power_cut;
+
+pub use device::{Device, FileDevice, ReadAt, SectorSize, Window};
+pub use slot::Slot;
