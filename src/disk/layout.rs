@@ -1,0 +1,366 @@
+//! Where partitions lie: pure arithmetic. The order is ESP, root and verity of slot A, of slot B, state;
+//! the state partition comes last, so that it can grow with the disk.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::device::SectorSize;
+use super::gpt::{self, Entry, GptError, Table, types};
+use super::slot::{self, Identity, Release, Slot};
+use crate::base::{Size, align};
+
+/// Partitions begin and end at multiples of this, in bytes: no erase block or RAID stripe is split.
+pub const ALIGNMENT: u64 = 1 << 20;
+/// Label of the state partition.
+pub const STATE_LABEL: &str = "keller-state";
+/// Label of the EFI system partition.
+pub const ESP_LABEL: &str = "esp";
+/// Block of data and of hashes in a verity tree, in bytes.
+const VERITY_BLOCK: u64 = 4096;
+/// SHA-256 digests in one block of a verity tree.
+const VERITY_FANOUT: u64 = VERITY_BLOCK / 32;
+/// Largest disk that is laid out, in bytes: 8 EiB overflow what files and block devices can address.
+const DISK_LIMIT: u64 = 1 << 60;
+
+/// What a partition of a keller disk is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The EFI system partition.
+    Esp,
+    /// The root file system of a slot.
+    Root(Slot),
+    /// The verity tree of a slot.
+    Verity(Slot),
+    /// What outlives updates.
+    State,
+}
+
+impl Role {
+    /// Every role, in the order of the partitions.
+    pub const ALL: [Self; 6] = [
+        Self::Esp,
+        Self::Root(Slot::A),
+        Self::Verity(Slot::A),
+        Self::Root(Slot::B),
+        Self::Verity(Slot::B),
+        Self::State,
+    ];
+
+    /// GUID of the partition's type.
+    pub const fn type_guid(self) -> Uuid {
+        match self {
+            Self::Esp => types::ESP,
+            Self::Root(_) => types::ROOT,
+            Self::Verity(_) => types::ROOT_VERITY,
+            Self::State => types::VAR,
+        }
+    }
+
+    /// What would be put there, and the line of the manifest that sets its size.
+    const fn content(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Esp => ("content of the ESP", "disk.esp"),
+            Self::Root(_) => ("root file system", "disk.root"),
+            // Its size follows from that of the root.
+            Self::Verity(_) => ("verity tree", "disk.root"),
+            Self::State => ("state", "disk.state.min"),
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Esp => f.write_str("esp"),
+            Self::Root(slot) => write!(f, "root-{slot}"),
+            Self::Verity(slot) => write!(f, "root-{slot}-verity"),
+            Self::State => f.write_str("state"),
+        }
+    }
+}
+
+/// What the manifest says of the disk; sizes are rounded up to [`ALIGNMENT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// The EFI system partition.
+    pub esp: Size,
+    /// One slot's root partition.
+    pub root: Size,
+    /// The state partition in the image; it may grow on the node.
+    pub state: Size,
+    /// Of the disk.
+    pub sector_size: SectorSize,
+}
+
+/// One partition's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// What it is for.
+    pub role: Role,
+    /// In bytes from the start of the disk.
+    pub start: u64,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// The whole disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Of the disk.
+    pub sector_size: SectorSize,
+    /// In bytes, both partition tables included.
+    pub disk_size: u64,
+    /// In the order of [`Role::ALL`], which is that of their places.
+    pub partitions: [Partition; 6],
+}
+
+/// Why there is no layout, or why something does not fit into it.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// A partition without room.
+    #[error("{setting} must not be 0")]
+    Zero {
+        /// The manifest's line.
+        setting: &'static str,
+    },
+    /// A disk that nothing could address.
+    #[error("{setting} has {size}, and all partitions together exceed 1 EiB")]
+    TooLarge {
+        /// The manifest's line that has the largest number.
+        setting: &'static str,
+        /// Its value.
+        size: Size,
+    },
+    /// Content that does not fit.
+    #[error("the {what} has {}, the {place} {}; set {setting} to at least {suggestion}", apart(*has, *room), apart(*room, *has))]
+    DoesNotFit {
+        /// e.g. `root file system`.
+        what: &'static str,
+        /// `slot` or `partition`.
+        place: &'static str,
+        /// Size of the content.
+        has: Size,
+        /// Size of the partition.
+        room: Size,
+        /// The manifest's line.
+        setting: &'static str,
+        /// A value that would do.
+        suggestion: Size,
+    },
+}
+
+/// `size` for people, but exact where that would look the same as `other`.
+fn apart(size: Size, other: Size) -> String {
+    if size.human() == other.human() { format!("{} bytes", size.bytes()) } else { size.human() }
+}
+
+impl Layout {
+    /// Lays out a disk.
+    ///
+    /// # Errors
+    /// `Zero`, `TooLarge`.
+    pub fn plan(sizes: &Sizes) -> Result<Self, LayoutError> {
+        let asked = [sizes.esp, sizes.root, sizes.state];
+        let settings = ["disk.esp", "disk.root", "disk.state.min"];
+        for (size, setting) in asked.into_iter().zip(settings) {
+            if size.bytes() == 0 {
+                return Err(LayoutError::Zero { setting });
+            }
+            if size.bytes() > DISK_LIMIT {
+                return Err(LayoutError::TooLarge { setting, size });
+            }
+        }
+        let size_of = |role| match role {
+            Role::Esp => align::up(sizes.esp.bytes(), ALIGNMENT),
+            Role::Root(_) => align::up(sizes.root.bytes(), ALIGNMENT),
+            Role::Verity(_) => align::up(verity_size(align::up(sizes.root.bytes(), ALIGNMENT)), ALIGNMENT),
+            Role::State => align::up(sizes.state.bytes(), ALIGNMENT),
+        };
+        let mut next = ALIGNMENT;
+        let partitions = Role::ALL.map(|role| {
+            let partition = Partition { role, start: next, size: size_of(role) };
+            next += partition.size;
+            partition
+        });
+        // The backup table has the last ALIGNMENT for itself.
+        let disk_size = next + ALIGNMENT;
+        if disk_size > DISK_LIMIT {
+            let (size, setting) = asked.into_iter().zip(settings).max().expect("three sizes");
+            return Err(LayoutError::TooLarge { setting, size });
+        }
+        Ok(Self { sector_size: sizes.sector_size, disk_size, partitions })
+    }
+
+    /// The place of `role`.
+    pub fn partition(&self, role: Role) -> Partition {
+        *self.partitions.iter().find(|partition| partition.role == role).expect("every role has a place")
+    }
+
+    /// Refuses content of `bytes` that `role`'s partition cannot hold.
+    ///
+    /// # Errors
+    /// `DoesNotFit`, with a size that would do.
+    pub fn check(&self, role: Role, bytes: u64) -> Result<(), LayoutError> {
+        let room = self.partition(role).size;
+        if bytes <= room {
+            return Ok(());
+        }
+        let (what, setting) = role.content();
+        let place = if matches!(role, Role::Root(_) | Role::Verity(_)) { "slot" } else { "partition" };
+        let suggestion = match role {
+            Role::Verity(_) => root_size_for(bytes),
+            _ => align::up(bytes, ALIGNMENT),
+        };
+        let (has, room, suggestion) = (Size(bytes), Size(room), Size(suggestion));
+        Err(LayoutError::DoesNotFit { what, place, has, room, setting, suggestion })
+    }
+
+    /// The partition table of a new image: `release` in slot A, slot B empty. Every GUID follows from the
+    /// root hash, so that one lock gives one image; a node gives its disk a GUID of its own at first boot.
+    ///
+    /// # Errors
+    /// A label that is longer than 36 characters, for an id and a version that are too long together.
+    pub fn table(&self, release: &Release) -> Result<Table, GptError> {
+        let disk = disk_guid(release);
+        let mut table = Table::new(disk, self.sector_size, self.disk_size)?;
+        for (partition, number) in self.partitions.iter().zip(1..) {
+            let identity = match partition.role {
+                Role::Esp => fixed(disk, ESP_LABEL, 0),
+                // Whoever mounts by type shall leave it alone: the specification ties /var to a machine id
+                // through its GUID, which an image cannot know; init mounts it.
+                Role::State => fixed(disk, STATE_LABEL, gpt::attributes::NO_AUTO),
+                Role::Root(Slot::A) => release.root(),
+                Role::Verity(Slot::A) => release.verity(),
+                Role::Root(Slot::B) => slot::empty(disk, Slot::B).0,
+                Role::Verity(Slot::B) => slot::empty(disk, Slot::B).1,
+            };
+            table.entries.push(Entry {
+                number,
+                type_guid: partition.role.type_guid(),
+                guid: identity.guid,
+                label: String::new(),
+                start: partition.start,
+                size: partition.size,
+                attributes: 0,
+            });
+            table.rename(number, identity.guid, &identity.label, identity.attributes)?;
+        }
+        Ok(table)
+    }
+}
+
+/// GUID of the disk of a new image.
+fn disk_guid(release: &Release) -> Uuid {
+    let (root, verity) = slot::guids(&release.root_hash);
+    slot::derived_guid(slot::derived_guid(root, &verity.to_string()), "disk")
+}
+
+fn fixed(disk: Uuid, label: &str, attributes: u64) -> Identity {
+    Identity { guid: slot::derived_guid(disk, label), label: label.to_owned(), attributes }
+}
+
+/// Bytes of a verity superblock and the hash tree over `data` bytes: what a slot's verity partition must
+/// hold when the root partition is full. Blocks of 4096 bytes, SHA-256.
+pub const fn verity_size(data: u64) -> u64 {
+    let mut blocks = align::units(data, VERITY_BLOCK);
+    let mut total = 1;
+    loop {
+        blocks = align::units(blocks, VERITY_FANOUT);
+        total += blocks;
+        if blocks <= 1 {
+            return total * VERITY_BLOCK;
+        }
+    }
+}
+
+/// The smallest root partition whose verity partition holds `tree` bytes.
+fn root_size_for(tree: u64) -> u64 {
+    let mut size = ALIGNMENT;
+    while align::up(verity_size(size), ALIGNMENT) < tree {
+        size += ALIGNMENT;
+    }
+    size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Digest;
+
+    fn sizes() -> Sizes {
+        Sizes {
+            esp: Size::mib(512),
+            root: Size::mib(1024),
+            state: Size::mib(512),
+            sector_size: SectorSize::B512,
+        }
+    }
+
+    fn release(version: &str) -> Release {
+        Release { id: "node".to_owned(), version: version.to_owned(), root_hash: Digest::of("root") }
+    }
+
+    #[test]
+    fn partitions_follow_one_another() {
+        let layout = Layout::plan(&sizes()).unwrap();
+        let text: Vec<String> = layout
+            .partitions
+            .iter()
+            .map(|part| format!("{} {}+{}", part.role, Size(part.start), Size(part.size)))
+            .collect();
+        assert_eq!(
+            text,
+            [
+                "esp 1MiB+512MiB",
+                "root-a 513MiB+1GiB",
+                "root-a-verity 1537MiB+9MiB",
+                "root-b 1546MiB+1GiB",
+                "root-b-verity 2570MiB+9MiB",
+                "state 2579MiB+512MiB"
+            ]
+        );
+        assert_eq!(Size(layout.disk_size), Size::mib(3092));
+    }
+
+    #[test]
+    fn verity_sizes_as_veritysetup_makes_them() {
+        // 1 data block: superblock and one block. 129: two leaves and a root.
+        assert_eq!((verity_size(4096), verity_size(129 * 4096)), (2 * 4096, 4 * 4096));
+        assert_eq!(verity_size(1 << 30), (1 + 1 + 16 + 2048) * 4096);
+    }
+
+    #[test]
+    fn refusals_name_the_line_to_change() {
+        let layout = Layout::plan(&sizes()).unwrap();
+        layout.check(Role::Root(Slot::A), 1 << 30).unwrap();
+        let error = layout.check(Role::Root(Slot::A), (1 << 30) + 1).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the root file system has 1073741825 bytes, the slot 1073741824 bytes; \
+             set disk.root to at least 1025MiB"
+        );
+        let error = layout.check(Role::Verity(Slot::B), 20 << 20).unwrap_err().to_string();
+        assert!(error.contains("set disk.root to at least"), "{error}");
+        let huge = Sizes { state: Size(u64::MAX), ..sizes() };
+        assert!(Layout::plan(&huge).unwrap_err().to_string().starts_with("disk.state.min has"));
+        let zero = Sizes { esp: Size(0), ..sizes() };
+        assert_eq!(Layout::plan(&zero).unwrap_err().to_string(), "disk.esp must not be 0");
+    }
+
+    #[test]
+    fn the_table_says_what_is_where() {
+        let layout = Layout::plan(&sizes()).unwrap();
+        let table = layout.table(&release("1.0.0")).unwrap();
+        table.check().unwrap();
+        let [(_, a), (_, b)] = slot::slots(&table).unwrap();
+        assert_eq!((a.release(), b.release()), (Some(release("1.0.0")), None));
+        assert_eq!(b.root.label, "_empty");
+        let mut guids: Vec<Uuid> = table.entries.iter().map(|entry| entry.guid).collect();
+        guids.push(table.disk_guid);
+        guids.sort();
+        guids.dedup();
+        assert_eq!(guids.len(), 7);
+        assert!(matches!(layout.table(&release(&"1".repeat(25))), Err(GptError::LabelTooLong { .. })));
+    }
+}
