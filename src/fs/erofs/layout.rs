@@ -1,0 +1,363 @@
+//! What an image will hold and in which order, before anything has an address.
+//!
+//! The order is chosen for small differences between two versions of a tree:
+//!
+//! 1. the superblock, alone in its block;
+//! 2. inodes whose content is inlined or that have none: directories, links, devices. Their bytes
+//!    depend on names and inode numbers only, so that new content in a file does not touch them;
+//! 3. inodes of regular files, 64 bytes each, which hold block addresses and so follow every change of
+//!    a file's length;
+//! 4. blocks of large directories and of long links;
+//! 5. the bodies of files, each from a block boundary on.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::Error;
+use super::format::{
+    BLOCK, Dirent, InodeExtended, NAME_LEN, XATTR_PREFIXES, XATTR_UNIT, XattrEntry, XattrIbodyHeader,
+    encode_dev, mode,
+};
+use crate::base::Digest;
+use crate::tree::{Content, Kind, Meta, NodeId, Tree, show};
+
+/// Bytes of the longest link target: the kernel's PATH_MAX without the NUL.
+pub const MAX_TARGET: usize = 4095;
+
+/// Everything that goes into an image, in its order.
+#[derive(Debug)]
+pub struct Layout<'t> {
+    /// Inodes in the order of the inode table; the root comes first.
+    pub table: Vec<Record<'t>>,
+    /// Where each node of the tree stands in `table`, by [`NodeId::index`].
+    pub position: Vec<Option<usize>>,
+}
+
+/// One inode.
+#[derive(Debug)]
+pub struct Record<'t> {
+    /// Its first path, for messages.
+    pub path: Vec<u8>,
+    /// Owner, mode, time.
+    pub meta: &'t Meta,
+    /// Number of names; a directory's with `.` and its children's `..`.
+    pub nlink: u32,
+    /// Extended attributes as they stand behind the inode; empty when there are none.
+    pub xattrs: Vec<u8>,
+    /// What it holds.
+    pub body: Body<'t>,
+}
+
+/// What an inode holds.
+#[derive(Debug)]
+pub enum Body<'t> {
+    /// A directory.
+    Directory(Directory<'t>),
+    /// A link and its target.
+    Symlink(&'t [u8]),
+    /// A device, pipe or socket: type bits of its mode and device number.
+    Special(u16, u32),
+    /// A regular file and the position of an earlier one that has the same bytes.
+    File(&'t Content, Option<usize>),
+}
+
+/// A directory's entries in the kernel's order, cut into blocks.
+#[derive(Debug)]
+pub struct Directory<'t> {
+    /// Names, `.` and `..` among them, with their nodes, ordered as unsigned bytes: the kernel searches
+    /// by halves.
+    pub entries: Vec<(&'t [u8], NodeId)>,
+    /// Which entries each block holds.
+    pub blocks: Vec<Range<usize>>,
+    /// Bytes in all: whole blocks and what the last one uses.
+    pub size: u64,
+}
+
+impl<'t> Directory<'t> {
+    fn new(id: NodeId, parent: NodeId, children: impl Iterator<Item = (&'t [u8], NodeId)>) -> Self {
+        let mut entries: Vec<(&[u8], NodeId)> = vec![(b".", id), (b"..", parent)];
+        entries.extend(children);
+        entries.sort_unstable_by_key(|(name, _)| *name);
+        let mut blocks = Vec::new();
+        let (mut start, mut used) = (0, 0);
+        for (index, (name, _)) in entries.iter().enumerate() {
+            let need = (Dirent::SIZE + name.len()) as u64;
+            if used + need > BLOCK {
+                blocks.push(start..index);
+                (start, used) = (index, 0);
+            }
+            used += need;
+        }
+        blocks.push(start..entries.len());
+        let size = (blocks.len() as u64 - 1) * BLOCK + used;
+        Self { entries, blocks, size }
+    }
+}
+
+impl Record<'_> {
+    /// `i_mode`: type and permissions.
+    pub fn mode(&self) -> u16 {
+        let kind = match self.body {
+            Body::Directory(_) => mode::IFDIR,
+            Body::Symlink(_) => mode::IFLNK,
+            Body::Special(kind, _) => kind,
+            Body::File(..) => mode::IFREG,
+        };
+        kind | self.meta.mode & !mode::IFMT
+    }
+
+    /// `i_size`, in bytes.
+    pub fn size(&self) -> u64 {
+        match &self.body {
+            Body::Directory(directory) => directory.size,
+            Body::Symlink(target) => target.len() as u64,
+            Body::Special(..) => 0,
+            Body::File(content, _) => content.len(),
+        }
+    }
+
+    /// Bytes of content behind the inode. Those of a file never are: a tail of another length would
+    /// move all inodes after it, and files would not begin at block boundaries.
+    pub fn inlined(&self) -> u64 {
+        let tail = self.size() % BLOCK;
+        let fits = self.head() + tail <= BLOCK;
+        match self.body {
+            Body::Directory(_) | Body::Symlink(_) if fits => tail,
+            _ => 0,
+        }
+    }
+
+    /// Bytes in the inode table: inode, attributes, inlined content.
+    pub fn span(&self) -> u64 {
+        self.head() + self.inlined()
+    }
+
+    /// Bytes in blocks outside the inode table, not rounded.
+    pub fn outside(&self) -> u64 {
+        self.size() - self.inlined()
+    }
+
+    fn head(&self) -> u64 {
+        (InodeExtended::SIZE + self.xattrs.len()) as u64
+    }
+}
+
+impl<'t> Layout<'t> {
+    /// Orders `tree`. `dedupe` reads files of equal length, to store equal ones once.
+    ///
+    /// # Errors
+    /// What EROFS cannot hold; with `dedupe` also content that cannot be read.
+    pub fn new(tree: &'t Tree, dedupe: bool) -> Result<Self, Error> {
+        let (mut table, mut files) = (Vec::new(), Vec::new());
+        let mut links = vec![0u32; tree.capacity()];
+        let mut order = Vec::new();
+        let mut pending = vec![(Vec::new(), tree.root(), tree.root())];
+        while let Some((path, id, parent)) = pending.pop() {
+            let node = tree.node(id);
+            links[id.index()] += 1;
+            if links[id.index()] > 1 {
+                if matches!(node.kind, Kind::Directory(_)) {
+                    return Err(Error::DirectoryLinkedTwice { path: show(&path) });
+                }
+                continue;
+            }
+            let start = pending.len();
+            for (name, child) in tree.children(id) {
+                check_name(&path, name)?;
+                let below = if path.is_empty() { name.to_vec() } else { [&path, name].join(&b'/') };
+                pending.push((below, child, id));
+            }
+            pending[start..].reverse();
+            order.push(id);
+            let body = body(tree, id, parent, &path)?;
+            let xattrs = xattrs(&node.meta, &path)?;
+            let record = Record { path, meta: &node.meta, nlink: 0, xattrs, body };
+            let zone = if matches!(record.body, Body::File(..)) { &mut files } else { &mut table };
+            zone.push((id, record));
+        }
+        table.append(&mut files);
+
+        let mut position = vec![None; tree.capacity()];
+        for (at, (id, record)) in table.iter_mut().enumerate() {
+            position[id.index()] = Some(at);
+            record.nlink = match record.body {
+                Body::Directory(_) => 2 + subdirectories(tree, *id),
+                _ => links[id.index()],
+            };
+        }
+        let mut layout = Self { table: table.into_iter().map(|(_, record)| record).collect(), position };
+        if dedupe {
+            layout.share_bodies()?;
+        }
+        Ok(layout)
+    }
+
+    /// Lets files with equal bytes share them. Only files of one length are compared, by digest.
+    fn share_bodies(&mut self) -> Result<(), Error> {
+        use rayon::prelude::*;
+        let mut by_length: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for (at, record) in self.table.iter().enumerate() {
+            if let Body::File(content, _) = record.body
+                && !content.is_empty()
+            {
+                by_length.entry(content.len()).or_default().push(at);
+            }
+        }
+        let candidates: Vec<usize> =
+            by_length.into_values().filter(|alike| alike.len() > 1).flatten().collect();
+        let digests: Vec<(u64, Digest, usize)> = candidates
+            .into_par_iter()
+            .map(|at| {
+                let record = &self.table[at];
+                let Body::File(content, _) = record.body else { unreachable!("only files are candidates") };
+                let (digest, size) = Digest::of_reader(&mut content.reader())
+                    .map_err(|source| Error::Content { path: show(&record.path), source })?;
+                Ok((size, digest, at))
+            })
+            .collect::<Result<_, Error>>()?;
+        let mut first: BTreeMap<(u64, Digest), usize> = BTreeMap::new();
+        for (size, digest, at) in digests {
+            let earliest = *first.entry((size, digest)).or_insert(at);
+            if let Body::File(_, same) = &mut self.table[at].body
+                && earliest != at
+            {
+                *same = Some(earliest);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_name(directory: &[u8], name: &[u8]) -> Result<(), Error> {
+    let plain =
+        !name.is_empty() && name != b"." && name != b".." && !name.iter().any(|b| [b'/', 0].contains(b));
+    if plain && name.len() <= NAME_LEN {
+        return Ok(());
+    }
+    Err(Error::Name { directory: show(directory), name: show(name) })
+}
+
+fn subdirectories(tree: &Tree, id: NodeId) -> u32 {
+    let is_directory = |child: &NodeId| matches!(tree.node(*child).kind, Kind::Directory(_));
+    tree.children(id).filter(|(_, child)| is_directory(child)).count() as u32
+}
+
+fn body<'t>(tree: &'t Tree, id: NodeId, parent: NodeId, path: &[u8]) -> Result<Body<'t>, Error> {
+    let device = |kind, major, minor| match encode_dev(major, minor) {
+        Some(dev) => Ok(Body::Special(kind, dev)),
+        None => Err(Error::Device { path: show(path), major, minor }),
+    };
+    match &tree.node(id).kind {
+        Kind::Directory(_) => Ok(Body::Directory(Directory::new(id, parent, tree.children(id)))),
+        Kind::File(content) => Ok(Body::File(content, None)),
+        Kind::Symlink(target) if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) => {
+            Err(Error::Target { path: show(path), target: show(target) })
+        }
+        Kind::Symlink(target) => Ok(Body::Symlink(target)),
+        Kind::CharDevice(major, minor) => device(mode::IFCHR, *major, *minor),
+        Kind::BlockDevice(major, minor) => device(mode::IFBLK, *major, *minor),
+        Kind::Fifo => Ok(Body::Special(mode::IFIFO, 0)),
+        Kind::Socket => Ok(Body::Special(mode::IFSOCK, 0)),
+    }
+}
+
+/// The attributes of one inode as they stand behind it.
+fn xattrs(meta: &Meta, path: &[u8]) -> Result<Vec<u8>, Error> {
+    if meta.xattrs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut bytes =
+        XattrIbodyHeader { h_name_filter: 0, h_shared_count: 0, h_reserved2: [0; 7] }.encode().to_vec();
+    for (name, value) in &meta.xattrs {
+        let refused = || Error::Xattr { path: show(path), name: show(name), size: value.len() };
+        let (e_name_index, rest) = split_name(name).ok_or_else(refused)?;
+        let entry = XattrEntry {
+            e_name_len: u8::try_from(rest.len()).map_err(|_| refused())?,
+            e_name_index,
+            e_value_size: u16::try_from(value.len()).map_err(|_| refused())?,
+        };
+        bytes.extend(entry.encode());
+        bytes.extend(rest);
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(XATTR_UNIT), 0);
+    }
+    if bytes.len() > super::format::xattr_ibody_size(u16::MAX) {
+        return Err(Error::XattrsTooLarge { path: show(path), size: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+/// The name index of an attribute and what of its name is stored.
+fn split_name(name: &[u8]) -> Option<(u8, &[u8])> {
+    XATTR_PREFIXES.iter().find_map(|(index, prefix)| {
+        let rest = name.strip_prefix(*prefix)?;
+        // A prefix that ends in a dot wants a rest, a whole name wants none.
+        (rest.is_empty() != prefix.ends_with(b".")).then_some((*index, rest))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attribute_names() {
+        assert_eq!(split_name(b"security.capability"), Some((6, b"capability".as_slice())));
+        assert_eq!(split_name(b"system.posix_acl_default"), Some((3, b"".as_slice())));
+        for unknown in ["system.posix_acl_accessory", "user.", "btrfs.x", ""] {
+            assert_eq!(split_name(unknown.as_bytes()), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn files_come_last_and_links_are_counted() {
+        let mut tree = Tree::new(0);
+        let file = tree.file("a/file", 0o644, "x").unwrap();
+        tree.link("b/again", file).unwrap();
+        tree.symlink("z", "a").unwrap();
+        let layout = Layout::new(&tree, false).unwrap();
+        let order: Vec<_> = layout.table.iter().map(|r| (show(&r.path), r.nlink)).collect();
+        let expected = [("", 4), ("a", 2), ("b", 2), ("z", 1), ("a/file", 2)];
+        assert_eq!(order, expected.map(|(path, nlink)| (path.to_owned(), nlink)));
+    }
+
+    #[test]
+    fn dots_take_their_place_in_the_order() {
+        let mut tree = Tree::new(0);
+        for name in ["-", "...", "a"] {
+            tree.file(name, 0o644, "").unwrap();
+        }
+        let directory = Directory::new(tree.root(), tree.root(), tree.children(tree.root()));
+        let names: Vec<_> = directory.entries.iter().map(|(name, _)| show(name)).collect();
+        assert_eq!(names, ["-", ".", "..", "...", "a"]);
+    }
+
+    #[test]
+    fn blocks_of_a_directory_overlap_in_nothing() {
+        let names: Vec<String> = (0..3000).map(|i| format!("entry-{i:05}")).collect();
+        let id = Tree::new(0).root();
+        let directory = Directory::new(id, id, names.iter().map(|name| (name.as_bytes(), id)));
+        assert_eq!(directory.entries.len(), 3002);
+        assert_eq!(directory.blocks.last().unwrap().end, 3002);
+        assert!(directory.blocks.windows(2).all(|pair| pair[0].end == pair[1].start));
+    }
+
+    #[test]
+    fn what_cannot_be_held_is_refused() {
+        let mut tree = Tree::new(0);
+        tree.symlink("link", "").unwrap();
+        assert!(matches!(Layout::new(&tree, false), Err(Error::Target { .. })));
+        let mut tree = Tree::new(0);
+        let id = tree.file("x".repeat(256), 0o644, "").unwrap();
+        assert!(matches!(Layout::new(&tree, false), Err(Error::Name { .. })));
+        let mut tree = Tree::new(0);
+        let meta = &mut tree.node_mut(tree.root()).meta;
+        meta.xattrs.insert(b"odd.name".to_vec(), vec![]);
+        assert!(matches!(Layout::new(&tree, false), Err(Error::Xattr { .. })));
+        let mut tree = Tree::new(0);
+        let directory = tree.directory("d", 0o755).unwrap();
+        tree.link("d/itself", directory).unwrap();
+        assert!(matches!(Layout::new(&tree, false), Err(Error::DirectoryLinkedTwice { .. })));
+        let _ = id;
+    }
+}

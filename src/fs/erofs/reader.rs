@@ -1,0 +1,409 @@
+//! Reads an uncompressed image back into a tree.
+//!
+//! The image is a [`Content`]: bytes in memory, or a stretch of a file such as a partition of a disk
+//! image. Files of the tree are stretches of the same file, nothing is copied. An image is not trusted:
+//! all work is bounded by its length.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use uuid::Uuid;
+
+use super::format::{
+    BLKSZBITS, BLOCK, Dirent, FEATURE_COMPAT_SB_CHKSUM, I_ALL, I_DATALAYOUT_BIT, I_VERSION_EXTENDED,
+    INODE_FLAT_INLINE, INODE_FLAT_PLAIN, InodeCompact, InodeExtended, NAME_LEN, SLOT, SUPER_MAGIC_V1,
+    SUPER_OFFSET, SuperBlock, XATTR_PREFIXES, XATTR_UNIT, XattrEntry, XattrIbodyHeader, checksum, decode_dev,
+    file_type, mode, xattr_ibody_size,
+};
+use super::layout::MAX_TARGET;
+use crate::tree::{Content, Kind, Meta, NodeId, Tree, TreeError};
+
+/// Bytes of the longest path that the kernel opens.
+const PATH_MAX: usize = 4096;
+
+/// Why an image was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No superblock where one should be.
+    #[error("expected the EROFS magic {SUPER_MAGIC_V1:#x} at byte 1024, but have {magic:#x}")]
+    NotErofs {
+        /// What is there.
+        magic: u32,
+    },
+    /// Shorter than an image can be, or than it says it is.
+    #[error("image has {actual} bytes, but needs {expected}")]
+    Short {
+        /// Bytes that it should have at least.
+        expected: u64,
+        /// Bytes that it has.
+        actual: u64,
+    },
+    /// A sound image with something that is not supported here.
+    #[error("unsupported {what}: {value:#x}")]
+    Unsupported {
+        /// What it has.
+        what: &'static str,
+        /// The field that says so.
+        value: u64,
+    },
+    /// The superblock is not what was written.
+    #[error("expected superblock checksum {expected:#010x}, but have {actual:#010x}")]
+    Checksum {
+        /// As stored.
+        expected: u32,
+        /// As computed.
+        actual: u32,
+    },
+    /// A structure that makes no sense.
+    #[error("corrupt {what} of inode {nid}")]
+    Corrupt {
+        /// The part that is corrupt.
+        what: &'static str,
+        /// The inode number.
+        nid: u64,
+    },
+    /// The names in the image make no tree.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The disk under the image.
+    #[error("reading the image: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// An image whose superblock is sound.
+#[derive(Debug)]
+pub struct Image {
+    source: Content,
+    superblock: SuperBlock,
+}
+
+/// An inode of either form.
+struct Inode {
+    nid: u64,
+    layout: u16,
+    mode: u16,
+    size: u64,
+    /// First block, or device number.
+    u: u32,
+    meta: Meta,
+    /// Where inlined content begins, in bytes of the image.
+    tail: u64,
+}
+
+/// Bounds the work on one image: a sound one has no byte of content in two places, but for files that
+/// share all of theirs.
+struct Spent {
+    /// Bytes that may still be read.
+    left: u64,
+    /// Bodies in memory by first block and size.
+    bodies: BTreeMap<(u32, u64), Content>,
+}
+
+impl Spent {
+    fn charge(&mut self, amount: u64, nid: u64) -> Result<(), ReadError> {
+        let left = self.left.checked_sub(amount);
+        self.left = left.ok_or(ReadError::Corrupt { what: "content (it overlaps with others)", nid })?;
+        Ok(())
+    }
+}
+
+impl Image {
+    /// Checks the superblock of `source`.
+    ///
+    /// # Errors
+    /// All kinds of [`ReadError`] but `Tree`.
+    pub fn open(source: Content) -> Result<Self, ReadError> {
+        let actual = source.len();
+        if actual < BLOCK {
+            return Err(ReadError::Short { expected: BLOCK, actual });
+        }
+        let mut block = [0; (BLOCK - SUPER_OFFSET) as usize];
+        source.read_at(&mut block, SUPER_OFFSET)?;
+        let field = block.first_chunk().expect("a block is longer than a superblock");
+        let superblock = SuperBlock::decode(field);
+        if superblock.magic != SUPER_MAGIC_V1 {
+            return Err(ReadError::NotErofs { magic: superblock.magic });
+        }
+        for (what, value, known) in [
+            ("block size", u64::from(superblock.blkszbits), u64::from(BLKSZBITS)),
+            ("incompatible features", u64::from(superblock.feature_incompat), 0),
+            ("directory block size", u64::from(superblock.dirblkbits), 0),
+            ("extra devices", u64::from(superblock.extra_devices), 0),
+        ] {
+            if value != known {
+                return Err(ReadError::Unsupported { what, value });
+            }
+        }
+        if superblock.feature_compat & FEATURE_COMPAT_SB_CHKSUM != 0 {
+            // The field itself counts as zero.
+            block[4..8].fill(0);
+            let computed = checksum(&block);
+            if computed != superblock.checksum {
+                return Err(ReadError::Checksum { expected: superblock.checksum, actual: computed });
+            }
+        }
+        let expected = u64::from(superblock.blocks) * BLOCK;
+        if actual < expected {
+            return Err(ReadError::Short { expected, actual });
+        }
+        Ok(Self { source, superblock })
+    }
+
+    /// The superblock as it stands.
+    pub fn superblock(&self) -> &SuperBlock {
+        &self.superblock
+    }
+
+    /// Bytes of the image; what is stored behind it is not part of it.
+    pub fn size(&self) -> u64 {
+        u64::from(self.superblock.blocks) * BLOCK
+    }
+
+    /// The file system's name for itself.
+    pub fn uuid(&self) -> Uuid {
+        Uuid::from_bytes(self.superblock.uuid)
+    }
+
+    /// Every file of the image, with hard links as such.
+    ///
+    /// # Errors
+    /// All kinds of [`ReadError`].
+    pub fn tree(&self) -> Result<Tree, ReadError> {
+        let mut tree = Tree::new(self.superblock.build_time as i64);
+        let origin = tree.origin("image");
+        let mut known: BTreeMap<u64, NodeId> = BTreeMap::new();
+        let mut spent = Spent { left: self.size(), bodies: BTreeMap::new() };
+        let root = u64::from(self.superblock.root_nid);
+        let mut pending = vec![(Vec::new(), root, file_type(mode::IFDIR), root)];
+        while let Some((path, nid, entry_type, parent)) = pending.pop() {
+            if path.len() > PATH_MAX {
+                return Err(ReadError::Unsupported { what: "length of a path", value: path.len() as u64 });
+            }
+            let inode = self.inode(nid, &mut spent)?;
+            if file_type(inode.mode) != entry_type {
+                return Err(ReadError::Corrupt { what: "type (its directory entry has another)", nid });
+            }
+            if let Some(&id) = known.get(&nid) {
+                if inode.mode & mode::IFMT == mode::IFDIR {
+                    return Err(ReadError::Corrupt { what: "second name (it is a directory)", nid });
+                }
+                tree.link(&path, id)?;
+                continue;
+            }
+            let kind = match inode.mode & mode::IFMT {
+                mode::IFDIR => {
+                    for (name, child, file_type) in self.entries(&inode, parent, &mut spent)? {
+                        let below = if path.is_empty() { name } else { [path.clone(), name].join(&b'/') };
+                        pending.push((below, child, file_type, nid));
+                    }
+                    Kind::Directory(BTreeMap::new())
+                }
+                mode::IFREG => Kind::File(self.body(&inode, &mut spent)?),
+                mode::IFLNK if inode.size == 0 || inode.size > MAX_TARGET as u64 => {
+                    return Err(ReadError::Corrupt { what: "link length", nid });
+                }
+                mode::IFLNK => Kind::Symlink(self.small(&inode, &mut spent)?),
+                mode::IFCHR => {
+                    let (major, minor) = decode_dev(inode.u);
+                    Kind::CharDevice(major, minor)
+                }
+                mode::IFBLK => {
+                    let (major, minor) = decode_dev(inode.u);
+                    Kind::BlockDevice(major, minor)
+                }
+                mode::IFIFO => Kind::Fifo,
+                mode::IFSOCK => Kind::Socket,
+                _ => return Err(ReadError::Corrupt { what: "type", nid }),
+            };
+            known.insert(nid, tree.put(&path, inode.meta, kind, origin)?);
+        }
+        Ok(tree)
+    }
+
+    fn read(&self, offset: u64, len: u64, what: &'static str, nid: u64) -> Result<Vec<u8>, ReadError> {
+        if offset.checked_add(len).is_none_or(|end| end > self.size()) {
+            return Err(ReadError::Corrupt { what, nid });
+        }
+        let mut bytes = vec![0; len as usize];
+        self.source.read_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    fn inode(&self, nid: u64, spent: &mut Spent) -> Result<Inode, ReadError> {
+        let base = u64::from(self.superblock.meta_blkaddr) * BLOCK;
+        let offset = nid.checked_mul(SLOT).and_then(|offset| offset.checked_add(base));
+        let offset = offset.ok_or(ReadError::Corrupt { what: "number", nid })?;
+        let head = self.read(offset, InodeCompact::SIZE as u64, "number", nid)?;
+        let compact = InodeCompact::decode(head.first_chunk().expect("read to size"));
+        if compact.i_format & !I_ALL != 0 {
+            return Err(ReadError::Corrupt { what: "format", nid });
+        }
+        let layout = compact.i_format >> I_DATALAYOUT_BIT;
+        if layout != INODE_FLAT_PLAIN && layout != INODE_FLAT_INLINE {
+            return Err(ReadError::Unsupported { what: "data layout", value: layout.into() });
+        }
+        let (mut inode, size) = if compact.i_format & I_VERSION_EXTENDED == 0 {
+            let meta = Meta::new(0)
+                .owned(compact.i_uid.into(), compact.i_gid.into())
+                .at(self.superblock.build_time as i64);
+            let size = u64::from(compact.i_size);
+            (Inode { nid, layout, mode: 0, size, u: compact.i_u, meta, tail: 0 }, InodeCompact::SIZE)
+        } else {
+            let whole = self.read(offset, InodeExtended::SIZE as u64, "number", nid)?;
+            let extended = InodeExtended::decode(whole.first_chunk().expect("read to size"));
+            let meta = Meta::new(0).owned(extended.i_uid, extended.i_gid).at(extended.i_mtime as i64);
+            let size = extended.i_size;
+            (Inode { nid, layout, mode: 0, size, u: extended.i_u, meta, tail: 0 }, InodeExtended::SIZE)
+        };
+        inode.mode = compact.i_mode;
+        inode.meta.mode = compact.i_mode & !mode::IFMT;
+        let attributes = xattr_ibody_size(compact.i_xattr_icount) as u64;
+        inode.tail = offset + size as u64 + attributes;
+        if attributes > 0 {
+            spent.charge(attributes, nid)?;
+            let bytes = self.read(offset + size as u64, attributes, "attributes", nid)?;
+            inode.meta.xattrs = self.xattrs(&bytes, nid, spent)?;
+        }
+        Ok(inode)
+    }
+
+    fn xattrs(
+        &self,
+        bytes: &[u8],
+        nid: u64,
+        spent: &mut Spent,
+    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
+        let corrupt = ReadError::Corrupt { what: "attributes", nid };
+        let Some((header, mut rest)) = bytes.split_first_chunk() else { return Err(corrupt) };
+        let header = XattrIbodyHeader::decode(header);
+        let mut xattrs = BTreeMap::new();
+        for _ in 0..header.h_shared_count {
+            let Some((id, after)) = rest.split_first_chunk() else { return Err(corrupt) };
+            rest = after;
+            let start = u64::from(self.superblock.xattr_blkaddr) * BLOCK
+                + u64::from(u32::from_le_bytes(*id)) * XATTR_UNIT as u64;
+            let head = self.read(start, XattrEntry::SIZE as u64, "shared attribute", nid)?;
+            let size = entry_size(&XattrEntry::decode(head.first_chunk().expect("read to size")));
+            spent.charge(size as u64, nid)?;
+            let shared = self.read(start, size as u64, "shared attribute", nid)?;
+            let (name, value, _) = xattr(&shared).ok_or(ReadError::Corrupt { what: "attributes", nid })?;
+            xattrs.insert(name, value);
+        }
+        while !rest.is_empty() {
+            let Some((name, value, after)) = xattr(rest) else { return Err(corrupt) };
+            xattrs.insert(name, value);
+            rest = after;
+        }
+        Ok(xattrs)
+    }
+
+    /// The whole content of a link or directory.
+    fn small(&self, inode: &Inode, spent: &mut Spent) -> Result<Vec<u8>, ReadError> {
+        spent.charge(inode.size, inode.nid)?;
+        let tail = self.tail_size(inode)?;
+        let start = u64::from(inode.u) * BLOCK;
+        let mut bytes = match inode.size - tail {
+            0 => Vec::new(),
+            whole => self.read(start, whole, "content address", inode.nid)?,
+        };
+        bytes.extend(self.read(inode.tail, tail, "inlined content", inode.nid)?);
+        Ok(bytes)
+    }
+
+    fn tail_size(&self, inode: &Inode) -> Result<u64, ReadError> {
+        let tail = if inode.layout == INODE_FLAT_INLINE { inode.size % BLOCK } else { 0 };
+        if inode.tail % BLOCK + tail > BLOCK {
+            return Err(ReadError::Corrupt { what: "inlined content", nid: inode.nid });
+        }
+        Ok(tail)
+    }
+
+    /// The bytes of a regular file, as a stretch of the image where that is possible.
+    fn body(&self, inode: &Inode, spent: &mut Spent) -> Result<Content, ReadError> {
+        let corrupt = ReadError::Corrupt { what: "content address", nid: inode.nid };
+        let tail = self.tail_size(inode)?;
+        let start = u64::from(inode.u) * BLOCK;
+        if inode.size == 0 {
+            return Ok(Content::from(Vec::new()));
+        }
+        if inode.size > self.size() || (inode.size > tail && start + (inode.size - tail) > self.size()) {
+            return Err(corrupt);
+        }
+        match &self.source {
+            Content::Slice { file, offset, .. } if tail == 0 => {
+                Ok(Content::Slice { file: file.clone(), offset: offset + start, len: inode.size })
+            }
+            _ if tail > 0 => self.small(inode, spent).map(Content::from),
+            _ => {
+                let place = (inode.u, inode.size);
+                if !spent.bodies.contains_key(&place) {
+                    let body = self.small(inode, spent)?.into();
+                    spent.bodies.insert(place, body);
+                }
+                Ok(spent.bodies[&place].clone())
+            }
+        }
+    }
+
+    /// Names, inode numbers and types in a directory, without `.` and `..`, in reverse order.
+    fn entries(
+        &self,
+        inode: &Inode,
+        parent: u64,
+        spent: &mut Spent,
+    ) -> Result<Vec<(Vec<u8>, u64, u8)>, ReadError> {
+        let nid = inode.nid;
+        let corrupt = |what| ReadError::Corrupt { what, nid };
+        let bytes = self.small(inode, spent)?;
+        let mut entries: Vec<(Vec<u8>, u64, u8)> = Vec::new();
+        for block in bytes.chunks(BLOCK as usize) {
+            let first: &[u8; Dirent::SIZE] = block.first_chunk().ok_or(corrupt("directory block"))?;
+            let count = usize::from(Dirent::decode(first).nameoff) / Dirent::SIZE;
+            let table = block.get(..count * Dirent::SIZE).ok_or(corrupt("directory block"))?;
+            let table: Vec<Dirent> = table
+                .chunks_exact(Dirent::SIZE)
+                .map(|entry| Dirent::decode(entry.first_chunk().expect("cut to size")))
+                .collect();
+            if table.is_empty() {
+                return Err(corrupt("directory block"));
+            }
+            for (at, entry) in table.iter().enumerate() {
+                let end = table.get(at + 1).map_or(block.len(), |next| usize::from(next.nameoff));
+                let name = block.get(usize::from(entry.nameoff)..end).ok_or(corrupt("directory entry"))?;
+                // The last name of a block is ended by the block or by a NUL.
+                let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+                if name.is_empty() || name.len() > NAME_LEN || name.contains(&b'/') {
+                    return Err(corrupt("directory entry"));
+                }
+                if entries.last().is_some_and(|(last, ..)| last.as_slice() >= name) {
+                    return Err(corrupt("order of names"));
+                }
+                entries.push((name.to_vec(), entry.nid, entry.file_type));
+            }
+        }
+        for (dot, expected) in [(b".".as_slice(), nid), (b"..", parent)] {
+            let at = entries.iter().position(|(name, ..)| name == dot).ok_or(corrupt("dot entries"))?;
+            if entries.remove(at).1 != expected {
+                return Err(corrupt("dot entries"));
+            }
+        }
+        entries.reverse();
+        Ok(entries)
+    }
+}
+
+fn entry_size(entry: &XattrEntry) -> usize {
+    let size = XattrEntry::SIZE + usize::from(entry.e_name_len) + usize::from(entry.e_value_size);
+    size.next_multiple_of(XATTR_UNIT)
+}
+
+/// Splits the first attribute off `bytes`: full name, value, rest.
+fn xattr(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk()?;
+    let entry = XattrEntry::decode(head);
+    let (_, prefix) = XATTR_PREFIXES.iter().find(|(index, _)| *index == entry.e_name_index)?;
+    let (name, rest) = rest.split_at_checked(usize::from(entry.e_name_len))?;
+    let value = rest.get(..usize::from(entry.e_value_size))?;
+    let after = bytes.get(entry_size(&entry)..)?;
+    Some(([prefix, name].concat(), value.to_vec(), after))
+}

@@ -1,0 +1,361 @@
+//! Writes an image, strictly from its first byte to its last.
+//!
+//! Addresses point forward and backward, so the one function that lays down an image runs twice: first
+//! against a counter, which finds every address, then with these addresses against the output. No
+//! arithmetic of the layout exists a second time that could disagree.
+
+use std::io::Write;
+
+use uuid::Uuid;
+
+use super::Error;
+use super::format::{
+    BLKSZBITS, BLOCK, Dirent, FEATURE_COMPAT_MTIME, FEATURE_COMPAT_SB_CHKSUM, I_DATALAYOUT_BIT,
+    I_VERSION_EXTENDED, INODE_FLAT_INLINE, INODE_FLAT_PLAIN, InodeExtended, SLOT, SUPER_MAGIC_V1,
+    SUPER_OFFSET, SuperBlock, XATTR_UNIT, XattrIbodyHeader, checksum, file_type,
+};
+use super::layout::{Body, Directory, Layout, Record};
+use crate::base::align;
+use crate::tree::{Content, Tree, show};
+
+/// Bytes handed to the output at once: large enough that a verity writer behind keeps all cores busy.
+const BATCH: usize = 4 << 20;
+
+/// What an image is made with besides its tree.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The file system's name for itself.
+    pub uuid: Uuid,
+    /// Seconds since 1970, shown as the time the image was made.
+    pub build_time: i64,
+    /// Label, NUL-padded.
+    pub volume_name: [u8; 16],
+    /// Store files with equal bytes once; costs a second read of files of equal length.
+    pub dedupe: bool,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Blocks of 4096 bytes, all of the image.
+    pub blocks: u64,
+    /// Blocks before the first file body.
+    pub metadata_blocks: u64,
+    /// Number of inodes.
+    pub inodes: u64,
+}
+
+/// A tree with an address for everything in it.
+#[derive(Debug)]
+pub struct Plan<'t> {
+    layout: Layout<'t>,
+    options: Options,
+    places: Places,
+}
+
+/// Addresses, by position in the inode table.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Places {
+    /// Inode numbers.
+    nid: Vec<u64>,
+    /// First block outside the inode table; 0 where there is none.
+    block: Vec<u64>,
+    /// First block of file bodies.
+    data: u64,
+    /// Blocks of the image.
+    end: u64,
+}
+
+/// Plans `tree` and writes it to `out`.
+///
+/// # Errors
+/// See [`plan`] and [`Plan::write`].
+pub fn write(tree: &Tree, options: &Options, out: &mut impl Write) -> Result<Summary, Error> {
+    plan(tree, options)?.write(out)
+}
+
+/// Finds a place for everything in `tree`.
+///
+/// # Errors
+/// What EROFS cannot hold; when `options.dedupe` is set also content that cannot be read.
+pub fn plan<'t>(tree: &'t Tree, options: &Options) -> Result<Plan<'t>, Error> {
+    let layout = Layout::new(tree, options.dedupe)?;
+    let count = layout.table.len();
+    let unknown = Places { nid: vec![0; count], block: vec![0; count], data: 0, end: 0 };
+    let places = lay_down(&layout, options, &unknown, &mut Counter(0))?;
+    if u32::try_from(places.end).is_err() {
+        return Err(Error::TooLarge { blocks: places.end });
+    }
+    Ok(Plan { layout, options: *options, places })
+}
+
+impl Plan<'_> {
+    /// Bytes that [`Plan::write`] will write.
+    pub fn size(&self) -> u64 {
+        self.places.end * BLOCK
+    }
+
+    /// What [`Plan::write`] will have written.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            blocks: self.places.end,
+            metadata_blocks: self.places.data,
+            inodes: self.layout.table.len() as u64,
+        }
+    }
+
+    /// Writes the image in order, in large pieces.
+    ///
+    /// # Errors
+    /// `Content` when the bytes of a file cannot be read, `Output` when `out` refuses.
+    pub fn write(&self, out: &mut impl Write) -> Result<Summary, Error> {
+        let mut sink = Emitter::new(out);
+        let places = lay_down(&self.layout, &self.options, &self.places, &mut sink)?;
+        sink.flush()?;
+        debug_assert_eq!(places, self.places, "both passes lay down the same image");
+        Ok(self.summary())
+    }
+}
+
+/// Lays an image down on `sink` with the addresses in `known`; returns where everything really was.
+fn lay_down(
+    layout: &Layout,
+    options: &Options,
+    known: &Places,
+    sink: &mut impl Sink,
+) -> Result<Places, Error> {
+    let table = &layout.table;
+    let mut found = Places { block: vec![0; table.len()], ..Places::default() };
+
+    sink.put(&first_block(options, table.len(), known))?;
+    for (at, record) in table.iter().enumerate() {
+        // What fits a block must not cross into the next: the kernel maps inlined content by page.
+        sink.align(SLOT)?;
+        if sink.position() % BLOCK + record.span() > BLOCK {
+            sink.align(BLOCK)?;
+        }
+        found.nid.push(sink.position() / SLOT);
+        sink.put(&inode(record, known.nid[at], known.block[at]).encode())?;
+        sink.put(&record.xattrs)?;
+        if record.inlined() > 0 {
+            sink.put(&content(layout, record, known)[record.outside() as usize..])?;
+        }
+    }
+    sink.align(BLOCK)?;
+    for (at, record) in table.iter().enumerate() {
+        if !matches!(record.body, Body::File(..)) && record.outside() > 0 {
+            found.block[at] = sink.position() / BLOCK;
+            sink.put(&content(layout, record, known)[..record.outside() as usize])?;
+            sink.align(BLOCK)?;
+        }
+    }
+    found.data = sink.position() / BLOCK;
+    for (at, record) in table.iter().enumerate() {
+        match record.body {
+            Body::File(_, Some(earlier)) => found.block[at] = found.block[earlier],
+            Body::File(body, None) if !body.is_empty() => {
+                found.block[at] = sink.position() / BLOCK;
+                sink.body(body, &record.path)?;
+                sink.align(BLOCK)?;
+            }
+            _ => {}
+        }
+    }
+    found.end = sink.position() / BLOCK;
+    Ok(found)
+}
+
+/// The block with the superblock; inodes begin in the next, so that nothing else changes with it.
+fn first_block(options: &Options, inodes: usize, known: &Places) -> Vec<u8> {
+    let mut superblock = SuperBlock {
+        magic: SUPER_MAGIC_V1,
+        checksum: 0,
+        feature_compat: FEATURE_COMPAT_SB_CHKSUM | FEATURE_COMPAT_MTIME,
+        blkszbits: BLKSZBITS,
+        sb_extslots: 0,
+        root_nid: known.nid[0] as u16,
+        inos: inodes as u64,
+        build_time: options.build_time as u64,
+        build_time_nsec: 0,
+        blocks: known.end as u32,
+        meta_blkaddr: 0,
+        xattr_blkaddr: 0,
+        uuid: options.uuid.into_bytes(),
+        volume_name: options.volume_name,
+        feature_incompat: 0,
+        available_compr_algs: 0,
+        extra_devices: 0,
+        devt_slotoff: 0,
+        dirblkbits: 0,
+        xattr_prefix_count: 0,
+        xattr_prefix_start: 0,
+        packed_nid: 0,
+        xattr_filter_reserved: 0,
+        reserved2: [0; 23],
+    };
+    let mut block = vec![0; BLOCK as usize];
+    let place = SUPER_OFFSET as usize..SUPER_OFFSET as usize + SuperBlock::SIZE;
+    block[place.clone()].copy_from_slice(&superblock.encode());
+    superblock.checksum = checksum(&block[SUPER_OFFSET as usize..]);
+    block[place].copy_from_slice(&superblock.encode());
+    block
+}
+
+fn inode(record: &Record, nid: u64, block: u64) -> InodeExtended {
+    let layout = if record.inlined() > 0 { INODE_FLAT_INLINE } else { INODE_FLAT_PLAIN };
+    let i_xattr_icount = match record.xattrs.len() {
+        0 => 0,
+        size => (size - XattrIbodyHeader::SIZE) / XATTR_UNIT + 1,
+    };
+    InodeExtended {
+        i_format: I_VERSION_EXTENDED | layout << I_DATALAYOUT_BIT,
+        i_xattr_icount: i_xattr_icount as u16,
+        i_mode: record.mode(),
+        i_reserved: 0,
+        i_size: record.size(),
+        i_u: match record.body {
+            Body::Special(_, device) => device,
+            _ => block as u32,
+        },
+        i_ino: nid as u32,
+        i_uid: record.meta.uid,
+        i_gid: record.meta.gid,
+        i_mtime: record.meta.mtime as u64,
+        i_mtime_nsec: 0,
+        i_nlink: record.nlink,
+        i_reserved2: [0; 16],
+    }
+}
+
+/// The bytes of a directory or of a link.
+fn content(layout: &Layout, record: &Record, known: &Places) -> Vec<u8> {
+    match &record.body {
+        Body::Directory(directory) => directory_bytes(layout, directory, known),
+        Body::Symlink(target) => target.to_vec(),
+        Body::Special(..) | Body::File(..) => Vec::new(),
+    }
+}
+
+fn directory_bytes(layout: &Layout, directory: &Directory, known: &Places) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(directory.size as usize);
+    for block in &directory.blocks {
+        bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
+        let entries = &directory.entries[block.clone()];
+        let mut nameoff = entries.len() * Dirent::SIZE;
+        for (name, id) in entries {
+            let at = layout.position[id.index()].expect("every name's node is in the table");
+            let file_type = file_type(layout.table[at].mode());
+            let dirent = Dirent { nid: known.nid[at], nameoff: nameoff as u16, file_type, reserved: 0 };
+            bytes.extend(dirent.encode());
+            nameoff += name.len();
+        }
+        bytes.extend(entries.iter().flat_map(|(name, _)| *name));
+    }
+    bytes
+}
+
+/// Takes an image in order.
+trait Sink {
+    /// Bytes so far.
+    fn position(&self) -> u64;
+    /// The next bytes.
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Error>;
+    /// The next `count` bytes are zero; fewer than a block.
+    fn zeros(&mut self, count: u64) -> Result<(), Error>;
+    /// The bytes of the file at `path`.
+    fn body(&mut self, content: &Content, path: &[u8]) -> Result<(), Error>;
+    /// Zeros up to a multiple of `unit`, at most [`BLOCK`].
+    fn align(&mut self, unit: u64) -> Result<(), Error> {
+        self.zeros(align::padding(self.position(), unit))
+    }
+}
+
+/// The first pass: only lengths.
+struct Counter(u64);
+
+impl Sink for Counter {
+    fn position(&self) -> u64 {
+        self.0
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.0 += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn zeros(&mut self, count: u64) -> Result<(), Error> {
+        self.0 += count;
+        Ok(())
+    }
+
+    fn body(&mut self, content: &Content, _: &[u8]) -> Result<(), Error> {
+        self.0 += content.len();
+        Ok(())
+    }
+}
+
+/// The second pass: small things gather in a buffer, so that the output sees large pieces only.
+struct Emitter<'w, W> {
+    out: &'w mut W,
+    buffer: Vec<u8>,
+    filled: usize,
+    flushed: u64,
+}
+
+impl<'w, W: Write> Emitter<'w, W> {
+    fn new(out: &'w mut W) -> Self {
+        Self { out, buffer: vec![0; BATCH], filled: 0, flushed: 0 }
+    }
+
+    /// The free part of the buffer, at most `wanted` bytes of it; taken as filled.
+    fn room(&mut self, wanted: u64) -> Result<&mut [u8], Error> {
+        if self.filled == self.buffer.len() {
+            self.flush()?;
+        }
+        let start = self.filled;
+        self.filled += wanted.min((self.buffer.len() - start) as u64) as usize;
+        Ok(&mut self.buffer[start..self.filled])
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.out.write_all(&self.buffer[..self.filled]).map_err(Error::Output)?;
+        self.flushed += self.filled as u64;
+        self.filled = 0;
+        Ok(())
+    }
+}
+
+impl<W: Write> Sink for Emitter<'_, W> {
+    fn position(&self) -> u64 {
+        self.flushed + self.filled as u64
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let room = self.room(bytes.len() as u64)?;
+            let (now, later) = bytes.split_at(room.len());
+            room.copy_from_slice(now);
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn zeros(&mut self, mut count: u64) -> Result<(), Error> {
+        while count > 0 {
+            let room = self.room(count)?;
+            room.fill(0);
+            count -= room.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn body(&mut self, content: &Content, path: &[u8]) -> Result<(), Error> {
+        let mut offset = 0;
+        while offset < content.len() {
+            let room = self.room(content.len() - offset)?;
+            content.read_at(room, offset).map_err(|source| Error::Content { path: show(path), source })?;
+            offset += room.len() as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! Our bytes as the real tools see them.
+
+mod erofs;
+mod fixture;
+mod tool;

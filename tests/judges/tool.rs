@@ -1,0 +1,29 @@
+//! Finds the tools that judge our bytes.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Folders of tools, for users whose PATH has no sbin.
+const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// A command for the tool `name`. Where it is not installed, says so and gives nothing, so that the test
+/// can end; in continuous integration (`CI` is set) a missing tool is a failure.
+pub fn tool(name: &str) -> Option<Command> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(FOLDERS.map(|folder| Path::new(folder).to_owned()));
+    let found = folders.map(|folder| folder.join(name)).find(|candidate| candidate.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "{name} is not installed, and CI is set");
+        println!("SKIPPED: {name} is not installed");
+    }
+    found.map(Command::new)
+}
+
+/// Runs `command` to its end; its output if it succeeded, else a panic with all it said.
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(output.status.success(), "{command:?} ended with {}:\n{text}", output.status);
+    text
+}
