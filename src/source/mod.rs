@@ -1,2 +1,6 @@
 //! Where inputs come from.
+pub mod apt;
 pub mod debian;
+pub mod http;
+pub mod mirror;
+pub mod url;

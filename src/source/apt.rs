@@ -1,0 +1,338 @@
+//! The host's own apt settings: sources and configuration, read as apt reads them (sources.list(5),
+//! apt.conf(5)). Nothing is executed: settings that name a program are not followed.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where apt's settings are.
+pub const FOLDER: &str = "/etc/apt";
+
+/// One suite of one archive that apt uses for binary packages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// As written.
+    pub uri: String,
+    /// e.g. `bookworm-updates`.
+    pub suite: String,
+    /// e.g. `main`.
+    pub components: Vec<String>,
+    /// The keyring, if one is named by its path.
+    pub signed_by: Option<String>,
+    /// The file it stands in.
+    pub file: PathBuf,
+}
+
+/// All sources of the apt folder `folder` that are enabled and serve amd64, in apt's order.
+pub fn sources(folder: &Path) -> Vec<Source> {
+    let mut files = vec![folder.join("sources.list")];
+    files.extend(parts(&folder.join("sources.list.d"), &["list", "sources"]));
+    let mut found = Vec::new();
+    for file in files {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        if file.extension() == Some(OsStr::new("sources")) {
+            parse_stanzas(&text, &file, &mut found);
+        } else {
+            text.lines().filter_map(|line| parse_line(line, &file)).for_each(|source| found.push(source));
+        }
+    }
+    found
+}
+
+/// The files of a `.d` folder that apt would read, in its order: only plain names with one of the
+/// `extensions`, or none at all if that list has an empty one.
+fn parts(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let listing = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = listing
+        .map(|item| item.path())
+        .filter(|path| {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+            plain(name) && !name.starts_with('.') && extensions.contains(&extension) && path.is_file()
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// One line of the old format: `deb [option=value …] uri suite component…`.
+fn parse_line(line: &str, file: &Path) -> Option<Source> {
+    let line = line.split('#').next()?.trim();
+    let mut rest = line.strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
+    let mut signed_by = None;
+    if let Some(options) = rest.strip_prefix('[') {
+        let (options, after) = options.split_once(']')?;
+        for option in options.split_ascii_whitespace() {
+            match option.split_once('=') {
+                Some(("arch", list)) if !serves_amd64(list.split(',')) => return None,
+                Some(("signed-by", path)) => signed_by = Some(path.to_owned()),
+                _ => {}
+            }
+        }
+        rest = after;
+    }
+    let mut words = rest.split_ascii_whitespace().map(str::to_owned);
+    Some(Source {
+        uri: words.next()?,
+        suite: words.next()?,
+        components: words.collect(),
+        signed_by,
+        file: file.to_owned(),
+    })
+}
+
+fn serves_amd64<'a>(mut architectures: impl Iterator<Item = &'a str>) -> bool {
+    architectures.any(|architecture| architecture == "amd64")
+}
+
+/// A file of the new format: stanzas of `Field: value`, values going on in indented lines.
+fn parse_stanzas(text: &str, file: &Path, found: &mut Vec<Source>) {
+    let mut stanza = BTreeMap::new();
+    let mut field = String::new();
+    for line in text.lines().chain([""]) {
+        if line.starts_with('#') {
+            continue;
+        }
+        if line.trim().is_empty() {
+            add_stanza(&std::mem::take(&mut stanza), file, found);
+            field.clear();
+        } else if line.starts_with([' ', '\t']) {
+            let value: &mut String = stanza.entry(field.clone()).or_default();
+            value.push('\n');
+            value.push_str(line.trim());
+        } else if let Some((name, value)) = line.split_once(':') {
+            field = name.trim().to_ascii_lowercase();
+            stanza.insert(field.clone(), value.trim().to_owned());
+        }
+    }
+}
+
+fn add_stanza(stanza: &BTreeMap<String, String>, file: &Path, found: &mut Vec<Source>) {
+    let value = |name: &str| stanza.get(name).map(String::as_str).unwrap_or_default();
+    let words = |name: &str| value(name).split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let disabled = ["no", "false", "without", "off", "disable", "0"];
+    if disabled.contains(&value("enabled").to_ascii_lowercase().as_str())
+        || !words("types").iter().any(|kind| kind == "deb")
+        || (stanza.contains_key("architectures")
+            && !serves_amd64(value("architectures").split_ascii_whitespace()))
+    {
+        return;
+    }
+    let signed_by = Some(value("signed-by")).filter(|path| path.starts_with('/')).map(str::to_owned);
+    for uri in words("uris") {
+        for suite in words("suites") {
+            found.push(Source {
+                uri: uri.clone(),
+                suite,
+                components: words("components"),
+                signed_by: signed_by.clone(),
+                file: file.to_owned(),
+            });
+        }
+    }
+}
+
+/// apt's configuration: values by their full names in lower case, e.g. `acquire::http::proxy`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config(BTreeMap<String, String>);
+
+impl Config {
+    /// Reads apt.conf.d and apt.conf of the apt folder `folder`; what cannot be read is left out.
+    pub fn read(folder: &Path) -> Self {
+        let mut config = Self::default();
+        let mut files = parts(&folder.join("apt.conf.d"), &["", "conf"]);
+        files.push(folder.join("apt.conf"));
+        for file in files {
+            if let Ok(text) = fs::read_to_string(&file) {
+                config.parse(&text);
+            }
+        }
+        config
+    }
+
+    /// The value of `name`, whatever the case of its letters; an empty one is none.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(&name.to_ascii_lowercase()).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Takes in one file: `Scope::Name "value";` and `Scope { Name "value"; };`. List items (`Name:: "x";`
+    /// and bare values) are of no interest here.
+    fn parse(&mut self, text: &str) {
+        let mut scopes: Vec<String> = Vec::new();
+        let mut statement: Vec<String> = Vec::new();
+        for token in tokens(text) {
+            match token {
+                Token::Word(word) => statement.push(word),
+                Token::Open => {
+                    scopes.push(statement.first().cloned().unwrap_or_default());
+                    statement.clear();
+                }
+                Token::Close => {
+                    scopes.pop();
+                    statement.clear();
+                }
+                Token::End => {
+                    let name = |last: &str| {
+                        scopes
+                            .iter()
+                            .map(String::as_str)
+                            .chain([last])
+                            .collect::<Vec<_>>()
+                            .join("::")
+                            .to_ascii_lowercase()
+                    };
+                    match statement.as_slice() {
+                        [directive, target] if directive == "#clear" => {
+                            let name = name(target);
+                            let below = format!("{name}::");
+                            self.0.retain(|key, _| *key != name && !key.starts_with(&below));
+                        }
+                        [key, value] => {
+                            self.0.insert(name(key), value.clone());
+                        }
+                        _ => {}
+                    }
+                    statement.clear();
+                }
+            }
+        }
+    }
+}
+
+enum Token {
+    Word(String),
+    Open,
+    Close,
+    End,
+}
+
+/// Words, quoted or bare, and punctuation; comments are `//`, `/* */` and lines that begin with `#`, other
+/// than the directive `#clear`.
+fn tokens(text: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let is_comment = rest.starts_with("//") || (first == '#' && !rest.starts_with("#clear"));
+        if is_comment {
+            rest = rest.find('\n').map_or("", |end| &rest[end..]);
+        } else if rest.starts_with("/*") {
+            rest = rest.find("*/").map_or("", |end| &rest[end + 2..]);
+        } else if let Some(quoted) = rest.strip_prefix('"') {
+            let end = quoted.find('"').unwrap_or(quoted.len());
+            tokens.push(Token::Word(quoted[..end].to_owned()));
+            rest = quoted.get(end + 1..).unwrap_or_default();
+        } else if let Some(token) = match first {
+            '{' => Some(Token::Open),
+            '}' => Some(Token::Close),
+            ';' => Some(Token::End),
+            _ => None,
+        } {
+            tokens.push(token);
+            rest = &rest[1..];
+        } else if first.is_whitespace() {
+            rest = rest.trim_start();
+        } else {
+            let end = rest.find(|c: char| c.is_whitespace() || "{};\"".contains(c)).unwrap_or(rest.len());
+            tokens.push(Token::Word(rest[..end].to_owned()));
+            rest = &rest[end..];
+        }
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(sources: &[Source]) -> Vec<String> {
+        let one = |s: &Source| format!("{} {} {}", s.uri, s.suite, s.components.join(","));
+        sources.iter().map(one).collect()
+    }
+
+    #[test]
+    fn one_line_format() {
+        let text = "# deb http://no.example a main\n\
+            deb http://a.example/debian trixie main contrib # why\n\
+            deb-src http://no.example trixie main\n\
+            \tdeb [arch=amd64 signed-by=/k.gpg trusted=yes] http://b.example/debian trixie-security main\n\
+            deb [ arch=arm64 ] http://no.example trixie main\n\
+            deb http://flat.example ./\n\
+            debug http://no.example x y\n\
+            deb http://no.example\n";
+        let found: Vec<_> = text.lines().filter_map(|line| parse_line(line.trim(), Path::new("x"))).collect();
+        assert_eq!(
+            shown(&found),
+            [
+                "http://a.example/debian trixie main,contrib",
+                "http://b.example/debian trixie-security main",
+                "http://flat.example ./ "
+            ]
+        );
+        assert_eq!(found[1].signed_by.as_deref(), Some("/k.gpg"));
+    }
+
+    #[test]
+    fn stanza_format() {
+        let text = "Types: deb deb-src\n# URIs: http://no.example\nuris: http://a.example\n  http://b.example\n\
+            Suites: trixie trixie-updates\nComponents: main\nSigned-By:\n -----BEGIN PGP\n .\n\n\n\
+            Types: deb\nURIs: http://no.example\nSuites: x\nEnabled: No\n\n\
+            Types: deb-src\nURIs: http://no.example\nSuites: x\n\n\
+            Types: deb\nURIs: http://no.example\nSuites: x\nArchitectures: i386 arm64\n\n\
+            Types: deb\nURIs: http://c.example\nSuites: x\nEnabled: yes\nSigned-By: /k.gpg";
+        let mut found = Vec::new();
+        parse_stanzas(text, Path::new("x"), &mut found);
+        assert_eq!(
+            shown(&found),
+            [
+                "http://a.example trixie main",
+                "http://a.example trixie-updates main",
+                "http://b.example trixie main",
+                "http://b.example trixie-updates main",
+                "http://c.example x "
+            ]
+        );
+        assert_eq!(found[0].signed_by, None);
+        assert_eq!(found[4].signed_by.as_deref(), Some("/k.gpg"));
+    }
+
+    #[test]
+    fn files_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, host: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let text = match name.ends_with(".sources") {
+                true => format!("Types: deb\nURIs: http://{host}\nSuites: x\n"),
+                false => format!("deb http://{host} x\n"),
+            };
+            fs::write(path, text).unwrap();
+        };
+        write("sources.list", "1");
+        write("sources.list.d/b.sources", "3");
+        write("sources.list.d/a.list", "2");
+        write("sources.list.d/a.list.disabled", "no");
+        write("sources.list.d/a b.list", "no");
+        let found = sources(folder.path());
+        assert_eq!(shown(&found), ["http://1 x ", "http://2 x ", "http://3 x "]);
+        assert!(sources(Path::new("/nonexistent")).is_empty());
+    }
+
+    #[test]
+    fn configuration() {
+        let mut config = Config::default();
+        config.parse(
+            "// Acquire::http::Proxy \"no\";\n/* Acquire::http::Proxy \"no\"; */\n# also\n\
+             Acquire::http::Proxy \"http://proxy.example:3128/\";\n\
+             ACQUIRE { https { Proxy \"DIRECT\"; CAInfo /ca.pem; }; Retries 3; \"list\"; };\n\
+             Acquire::http::Proxy::host.example \"DIRECT\"; DPkg::Hook { \"a;b}\"; };\n\
+             x::y \"1\"; x::y::z \"2\"; #clear x::y;\n",
+        );
+        assert_eq!(config.get("Acquire::HTTP::Proxy"), Some("http://proxy.example:3128/"));
+        assert_eq!(config.get("acquire::https::proxy"), Some("DIRECT"));
+        assert_eq!(config.get("acquire::https::cainfo"), Some("/ca.pem"));
+        assert_eq!(config.get("acquire::http::proxy::host.example"), Some("DIRECT"));
+        assert_eq!((config.get("x::y"), config.get("x::y::z"), config.get("nothing")), (None, None, None));
+    }
+}
