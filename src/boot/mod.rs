@@ -1,1 +1,13 @@
-//! From a kernel and a root hash to an ESP.
+//! From a kernel and a root hash to an ESP, and what the builder and `/init` agree on.
+//!
+//! Two contracts live here, each defined once: the kernel command line ([`cmdline`]) and the list of modules
+//! in the initramfs ([`modules`]). A third, [`handover`], is what `/init` tells the running node.
+
+pub mod cmdline;
+pub mod cpio;
+pub mod esp;
+pub mod handover;
+pub mod initramfs;
+pub mod modules;
+pub mod pe;
+pub mod uki;

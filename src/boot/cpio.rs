@@ -1,0 +1,236 @@
+//! cpio archives in the "newc" format, as the kernel unpacks them into its initial root.
+//!
+//! Source: Documentation/driver-api/early-userspace/buffer-format.rst of Linux. Inode numbers count up from
+//! 1, everything belongs to root and has the time 0, so that equal input gives equal bytes.
+
+use std::io::{self, Read, Write};
+
+/// File type bits of the mode field.
+mod kind {
+    pub const DIRECTORY: u32 = 0o040_000;
+    pub const FILE: u32 = 0o100_000;
+    pub const SYMLINK: u32 = 0o120_000;
+}
+
+/// Name of the entry that ends an archive.
+const TRAILER: &str = "TRAILER!!!";
+
+/// Header, name and body each end at a multiple of this, in bytes.
+const ALIGN: u64 = 4;
+
+/// Why an archive could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum CpioError {
+    /// A name that the format or the kernel does not take.
+    #[error(
+        "{name:?} cannot be a name in an initramfs: it must be relative and not empty, without NUL or \"..\""
+    )]
+    BadName {
+        /// The name as given.
+        name: String,
+    },
+    /// The size field has 32 bits.
+    #[error("{name} has {len} bytes, but a file in an initramfs has less than 4 GiB")]
+    TooLarge {
+        /// The file.
+        name: String,
+        /// Its size in bytes.
+        len: u64,
+    },
+    /// The body ended early or went on.
+    #[error("{name} was said to have {expected} bytes, but has {actual}")]
+    WrongLength {
+        /// The file.
+        name: String,
+        /// The size in the header, in bytes.
+        expected: u64,
+        /// What the reader gave, in bytes; one more than expected stands for "more".
+        actual: u64,
+    },
+    /// The sink or the reader failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Writes one archive; [`Writer::finish`] ends it.
+#[derive(Debug)]
+pub struct Writer<W> {
+    sink: W,
+    position: u64,
+    inode: u32,
+}
+
+impl<W: Write> Writer<W> {
+    /// An archive that begins where `sink` stands, which must be a multiple of four bytes.
+    pub fn new(sink: W) -> Self {
+        Self { sink, position: 0, inode: 0 }
+    }
+
+    /// Adds a directory. Parents must have been added before: the kernel makes none.
+    pub fn directory(&mut self, name: &str, mode: u32) -> Result<(), CpioError> {
+        self.header(name, kind::DIRECTORY | mode, 2, 0)
+    }
+
+    /// Adds a regular file of `len` bytes.
+    pub fn file(&mut self, name: &str, mode: u32, len: u64, body: &mut impl Read) -> Result<(), CpioError> {
+        self.header(name, kind::FILE | mode, 1, len)?;
+        let copied = io::copy(&mut body.take(len + 1), &mut self.sink)?;
+        if copied != len {
+            return Err(CpioError::WrongLength { name: name.to_owned(), expected: len, actual: copied });
+        }
+        self.position += len;
+        self.pad()?;
+        Ok(())
+    }
+
+    /// Adds a symbolic link.
+    pub fn symlink(&mut self, name: &str, target: &str) -> Result<(), CpioError> {
+        self.header(name, kind::SYMLINK | 0o777, 1, target.len() as u64)?;
+        self.put(target.as_bytes())?;
+        self.pad()?;
+        Ok(())
+    }
+
+    /// Writes the end mark and gives the sink back.
+    pub fn finish(mut self) -> Result<W, CpioError> {
+        self.inode = 0;
+        self.entry(TRAILER, 0, 0, 1, 0)?;
+        Ok(self.sink)
+    }
+
+    fn header(&mut self, name: &str, mode: u32, links: u32, len: u64) -> Result<(), CpioError> {
+        let unsafe_part = |part: &str| part.is_empty() || part == "." || part == "..";
+        if name.is_empty() || name.contains('\0') || name.split('/').any(unsafe_part) || name == TRAILER {
+            return Err(CpioError::BadName { name: name.to_owned() });
+        }
+        let size = u32::try_from(len).map_err(|_| CpioError::TooLarge { name: name.to_owned(), len })?;
+        self.inode += 1;
+        self.entry(name, self.inode, mode, links, size)?;
+        Ok(())
+    }
+
+    fn entry(&mut self, name: &str, inode: u32, mode: u32, links: u32, size: u32) -> io::Result<()> {
+        let name_size = name.len() as u32 + 1;
+        let fields = [inode, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name_size, 0];
+        let mut text = String::from("070701");
+        for field in fields {
+            text.push_str(&format!("{field:08X}"));
+        }
+        text.push_str(name);
+        text.push('\0');
+        self.put(text.as_bytes())?;
+        self.pad()
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sink.write_all(bytes)?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn pad(&mut self) -> io::Result<()> {
+        let missing = crate::base::align::padding(self.position, ALIGN) as usize;
+        self.put(&[0; ALIGN as usize][..missing])
+    }
+}
+
+/// One entry of an archive, as [`entries`] finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Path without a leading slash.
+    pub name: String,
+    /// Type and permission bits as in `stat`.
+    pub mode: u32,
+    /// Body of a file or target of a link.
+    pub body: &'a [u8],
+}
+
+/// What a damaged archive looks like.
+#[derive(Debug, thiserror::Error)]
+#[error("not a newc archive at byte {offset}: {what}")]
+pub struct CorruptCpio {
+    /// Where, in bytes from the start.
+    pub offset: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// The entries of the archive that `bytes` begin with, and how many bytes it has with its end mark.
+pub fn entries(bytes: &[u8]) -> Result<(Vec<Entry<'_>>, usize), CorruptCpio> {
+    const HEADER: usize = 6 + 13 * 8;
+    let mut found = Vec::new();
+    let mut at = 0;
+    let round = |value: usize| value.next_multiple_of(ALIGN as usize);
+    loop {
+        let corrupt = |what| CorruptCpio { offset: at, what };
+        let header = bytes.get(at..at + HEADER).ok_or(corrupt("it ends inside a header"))?;
+        if &header[..6] != b"070701" {
+            return Err(corrupt("wrong magic"));
+        }
+        let field = |index: usize| {
+            let digits = std::str::from_utf8(&header[6 + index * 8..14 + index * 8]).ok();
+            digits
+                .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+                .ok_or(corrupt("a field is not hexadecimal"))
+        };
+        let (mode, size, name_size) = (field(1)?, field(6)? as usize, field(11)? as usize);
+        let name_start = at + HEADER;
+        let name = bytes.get(name_start..name_start + name_size).ok_or(corrupt("it ends inside a name"))?;
+        let name = name.strip_suffix(b"\0").ok_or(corrupt("a name without an end"))?;
+        let name = String::from_utf8_lossy(name).into_owned();
+        let body_start = round(name_start + name_size);
+        let body = bytes.get(body_start..body_start + size).ok_or(corrupt("it ends inside a body"))?;
+        at = round(body_start + size);
+        if name == TRAILER {
+            return Ok((found, at.min(bytes.len())));
+        }
+        found.push(Entry { name, mode, body });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new());
+        writer.directory("dev", 0o755).unwrap();
+        writer.file("init", 0o755, 5, &mut &b"hello"[..]).unwrap();
+        writer.symlink("bin", "usr/bin").unwrap();
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn reads_back_what_was_written() {
+        let bytes = sample();
+        let (entries, end) = entries(&bytes).unwrap();
+        assert_eq!(end, bytes.len());
+        let seen: Vec<_> = entries.iter().map(|e| (e.name.as_str(), e.mode, e.body)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("dev", 0o40755, &b""[..]),
+                ("init", 0o100_755, &b"hello"[..]),
+                ("bin", 0o120_777, &b"usr/bin"[..])
+            ]
+        );
+        assert_eq!(bytes.len() % 4, 0);
+        assert!(super::entries(&bytes[..bytes.len() - 8]).is_err());
+    }
+
+    #[test]
+    fn lengths_must_be_true() {
+        let mut writer = Writer::new(Vec::new());
+        let short = writer.file("a", 0o644, 6, &mut &b"hello"[..]);
+        assert!(matches!(short, Err(CpioError::WrongLength { expected: 6, actual: 5, .. })));
+        let long = Writer::new(Vec::new()).file("a", 0o644, 4, &mut &b"hello"[..]);
+        assert!(matches!(long, Err(CpioError::WrongLength { expected: 4, actual: 5, .. })));
+    }
+
+    #[test]
+    fn names_stay_inside() {
+        for name in ["", "/a", "a//b", "../a", "a/./b", "TRAILER!!!"] {
+            assert!(Writer::new(Vec::new()).directory(name, 0o755).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What `/init` tells the node that it starts: which disk and which partitions it found.
+//!
+//! The agent must write to the boot disk and to no other, and only `/init` has proven which one that is.
+
+use serde::{Deserialize, Serialize};
+
+/// Where the file lies on the running node.
+pub const PATH: &str = "/run/keller/boot.json";
+
+/// The facts of this boot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Handover {
+    /// The root hash that was verified, 64 hexadecimal digits.
+    pub root_hash: String,
+    /// Device of the boot disk, e.g. `/dev/vda`.
+    pub disk: String,
+    /// GUID of the boot disk, lower case.
+    pub disk_guid: String,
+    /// Device of the root partition.
+    pub root: String,
+    /// Device of the root's hash tree.
+    pub verity: String,
+    /// Device of the state partition, unless the state is in memory.
+    pub state: Option<String>,
+    /// Whether the state was made in this boot.
+    pub first_boot: bool,
+    /// Where changes to /etc went: `persistent` or `ephemeral`.
+    pub etc: String,
+    /// Seconds from the kernel's start to the hand-over.
+    pub uptime: f64,
+}
