@@ -3,3 +3,4 @@
 mod erofs;
 mod fixture;
 mod tool;
+mod verity;
