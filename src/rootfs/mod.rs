@@ -1,2 +1,8 @@
 //! Packages, overlays, users and units become one tree.
 pub mod containers;
+pub mod error;
+pub mod ldcache;
+pub mod modules;
+
+pub use error::Error;
+pub use modules::ModuleIndex;

@@ -1,0 +1,186 @@
+//! Why a root could not be finished, sorted by blame: the manifest, the packages, the lock.
+
+use crate::tree::TreeError;
+
+/// See the module.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tree under the fix-up.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+
+    /// The manifest enables what no package and no overlay has.
+    #[error("services.enable names {unit}, which no package and no overlay has{}", suggestion(.near))]
+    UnknownUnit {
+        /// As in the manifest.
+        unit: String,
+        /// Units with names like it.
+        near: Vec<String>,
+    },
+    /// The manifest enables a unit that cannot be.
+    #[error("services.enable names {unit}, which has no [Install] section: it is started by other units, or not at all")]
+    NotInstallable {
+        /// As in the manifest.
+        unit: String,
+    },
+    /// A template was enabled without saying which instance.
+    #[error("services.enable names the template {unit}, which has no DefaultInstance: name an instance, e.g. {}", .unit.replace('@', "@NAME"))]
+    NoInstance {
+        /// As in the manifest.
+        unit: String,
+    },
+    /// A unit is both enabled and masked.
+    #[error("{unit} is in services.enable, but masked by {by}")]
+    Masked {
+        /// The unit.
+        unit: String,
+        /// `services.mask` or the builder, with its reason.
+        by: String,
+    },
+    /// A kernel module that is not there.
+    #[error("kernel {kernel} has no module {name}{}", suggestion(.near))]
+    UnknownModule {
+        /// As in the manifest.
+        name: String,
+        /// The kernel's release.
+        kernel: String,
+        /// Modules with names like it.
+        near: Vec<String>,
+    },
+    /// An account names a group that nobody defines.
+    #[error("user {user} is to be a member of group {group}, which no package and no manifest entry makes")]
+    UnknownGroup {
+        /// The account.
+        user: String,
+        /// The group.
+        group: String,
+    },
+    /// Two accounts or groups with one number.
+    #[error("{kind} id {id} is wanted by {first} and by {second}")]
+    IdTaken {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The number.
+        id: u32,
+        /// Who has it.
+        first: String,
+        /// Who wants it too.
+        second: String,
+    },
+    /// The same name with two different numbers.
+    #[error("{name} has id {first} from {first_source}, but id {second} from {second_source}")]
+    IdsDiffer {
+        /// Name of the user or group.
+        name: String,
+        /// One number.
+        first: u32,
+        /// Who says so.
+        first_source: String,
+        /// The other number.
+        second: u32,
+        /// Who says so.
+        second_source: String,
+    },
+    /// No number below 1000 is left.
+    #[error("no system id is left for {name}: all from 100 to 999 are taken")]
+    NoIdLeft {
+        /// Name of the user or group.
+        name: String,
+    },
+    /// A file that the builder makes is in the tree already.
+    #[error("{path} is made by keller from {from}, but {origin} has one")]
+    Taken {
+        /// The path.
+        path: String,
+        /// What the builder makes it from.
+        from: &'static str,
+        /// Who brought it.
+        origin: String,
+    },
+
+    /// Something that a fix-up needs is in no package of the list.
+    #[error("{what} is missing: {why}")]
+    Missing {
+        /// A file or package.
+        what: String,
+        /// What it is needed for, and what helps.
+        why: &'static str,
+    },
+    /// A file of a package or an overlay does not follow its format.
+    #[error("{path}:{line}: {what}")]
+    Malformed {
+        /// Path in the tree.
+        path: String,
+        /// From 1; 0 when it is about the whole file.
+        line: usize,
+        /// What is wrong.
+        what: String,
+    },
+    /// Modules that need each other.
+    #[error("kernel modules need each other in a circle: {}", .modules.join(", "))]
+    ModuleCycle {
+        /// Names of those in or behind the circle.
+        modules: Vec<String>,
+    },
+
+    /// The lock has no number for an account.
+    #[error("the lock has no id for {name}: it was made for other packages; lock anew")]
+    NotLocked {
+        /// Name of the user or group.
+        name: String,
+    },
+}
+
+fn suggestion(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
+}
+
+/// Up to three of `names` that are nearest to `wanted`: parts of one another first, then by edit distance.
+pub fn near<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let stem = |name: &str| name.split(['.', '@']).next().unwrap_or_default().to_owned();
+    let wanted_stem = stem(wanted);
+    let mut scored: Vec<(usize, &str)> = names
+        .into_iter()
+        .filter_map(|name| {
+            let name_stem = stem(name);
+            let distance = edit_distance(wanted.as_bytes(), name.as_bytes());
+            let contained = wanted_stem.len() >= 3
+                && name_stem.len() >= 3
+                && (name_stem.contains(&wanted_stem) || wanted_stem.contains(&name_stem));
+            let close = distance <= wanted.len() / 4 + 1;
+            (contained || close).then_some((distance, name))
+        })
+        .collect();
+    scored.sort();
+    scored.dedup();
+    scored.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
+}
+
+/// Levenshtein's distance in bytes.
+fn edit_distance(one: &[u8], other: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names() {
+        let units = ["ssh.service", "ssh.socket", "etcd.service", "systemd-networkd.service"];
+        assert_eq!(near("sshd.service", units), ["ssh.service", "ssh.socket"]);
+        assert_eq!(near("ectd.service", units), ["etcd.service"]);
+        assert_eq!(near("networkd.service", units), ["systemd-networkd.service"]);
+        assert!(near("postgresql.service", units).is_empty());
+    }
+}

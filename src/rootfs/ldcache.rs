@@ -1,0 +1,396 @@
+//! `/etc/ld.so.cache`: which file has which shared library, so that the loader need not search.
+//!
+//! The format is glibc's `glibc-ld.so.cache1.1` (sysdeps/generic/dl-cache.h): header, entries ordered for
+//! binary search, strings that share their tails, and extensions (who made it, names of glibc-hwcaps
+//! folders). All numbers are little-endian. What gets in, and in which order, follows elf/ldconfig.c.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use globset::Glob;
+
+use super::error::Error;
+use crate::tree::{Content, Kind, NodeId, Tree, show};
+
+const MAGIC: &[u8; 20] = b"glibc-ld.so.cache1.1";
+const HEADER_SIZE: usize = 48;
+const ENTRY_SIZE: usize = 24;
+/// In the header's flags: the file is little-endian.
+const LITTLE_ENDIAN: u8 = 2;
+/// FLAG_ELF_LIBC6 | FLAG_X8664_LIB64: what every x86-64 library has.
+const LIBC6_X86_64: u32 = 0x0303;
+const EXTENSION_MAGIC: u32 = 0xEAA4_2174;
+const EXTENSION_GENERATOR: u32 = 0;
+const EXTENSION_HWCAPS: u32 = 1;
+/// In an entry's hwcap field: the low half is an index into the list of glibc-hwcaps names.
+const HWCAP_IS_INDEX: u64 = 1 << 62;
+/// Shown by `ldconfig -p` as what made the cache.
+const GENERATOR: &[u8] = b"keller";
+/// Folders that are searched after those of ld.so.conf, as Debian's glibc is built for amd64.
+const SYSTEM_FOLDERS: [&str; 4] =
+    ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"];
+/// The loader itself is never looked up.
+const LOADER: &[u8] = b"ld-linux-x86-64.so.2";
+/// How deep ld.so.conf may include; glibc has no limit, but circles must end.
+const MAX_INCLUDES: usize = 16;
+
+/// One library as the loader will find it.
+#[derive(Debug, PartialEq)]
+struct Entry {
+    soname: Vec<u8>,
+    path: Vec<u8>,
+    /// Name of the glibc-hwcaps folder it is in.
+    hwcaps: Option<Vec<u8>>,
+}
+
+/// A library file in one folder.
+struct Library {
+    name: Vec<u8>,
+    is_link: bool,
+}
+
+/// Writes the cache, and the links by which sonames lead to their files where a package lacks them. Gives
+/// the number of libraries.
+pub fn write(tree: &mut Tree) -> Result<usize, Error> {
+    let mut entries = Vec::new();
+    let mut seen: Vec<NodeId> = Vec::new();
+    let mut folders = Vec::new();
+    configured(tree, "/etc/ld.so.conf", 0, &mut folders)?;
+    folders.extend(SYSTEM_FOLDERS.map(str::to_owned));
+    for folder in folders {
+        let folder = folder.trim_end_matches('/');
+        let Ok(id) = tree.resolve(folder) else { continue };
+        if seen.contains(&id) {
+            continue;
+        }
+        seen.push(id);
+        let hwcaps: Vec<Vec<u8>> = match tree.resolve(format!("{folder}/glibc-hwcaps")) {
+            Ok(id) => tree.children(id).map(|(name, _)| name.to_vec()).collect(),
+            Err(_) => Vec::new(),
+        };
+        for name in hwcaps {
+            let below = format!("{folder}/glibc-hwcaps/{}", show(&name));
+            for (soname, library) in libraries(tree, &below)? {
+                let path = [below.as_bytes(), b"/", &library.name].concat();
+                entries.push(Entry { soname, path, hwcaps: Some(name.clone()) });
+            }
+        }
+        for (soname, library) in libraries(tree, folder)? {
+            let path = [folder.as_bytes(), b"/", &soname].concat();
+            if !library.is_link && library.name != soname && !tree.exists(&path) {
+                tree.symlink(&path, &library.name)?;
+            }
+            entries.push(Entry { soname, path, hwcaps: None });
+        }
+    }
+    entries.sort_by(order);
+    tree.file("etc/ld.so.cache", 0o644, encode(&entries))?;
+    Ok(entries.len())
+}
+
+/// The folders that a configuration file names, in order.
+fn configured(tree: &Tree, path: &str, depth: usize, folders: &mut Vec<String>) -> Result<(), Error> {
+    if depth > MAX_INCLUDES {
+        let what = "included too deep".to_owned();
+        return Err(Error::Malformed { path: path.to_owned(), line: 0, what });
+    }
+    if tree.resolve(path).is_err() {
+        return Ok(());
+    }
+    let text = tree.read(path)?;
+    for (text, line) in String::from_utf8_lossy(&text).lines().zip(1..) {
+        let text = text.split('#').next().unwrap_or_default().trim();
+        let Some(patterns) = text.strip_prefix("include ").or_else(|| text.strip_prefix("include\t")) else {
+            // `hwcap` lines mean nothing since glibc 2.33.
+            if !text.is_empty() && !text.starts_with("hwcap ") {
+                folders.push(text.to_owned());
+            }
+            continue;
+        };
+        for pattern in patterns.split_whitespace() {
+            let pattern =
+                if pattern.starts_with('/') { pattern.to_owned() } else { format!("/etc/{pattern}") };
+            let (folder, name) = pattern.rsplit_once('/').unwrap_or(("", &pattern));
+            let glob = Glob::new(name)
+                .map_err(|error| Error::Malformed { path: path.to_owned(), line, what: error.to_string() })?
+                .compile_matcher();
+            let Ok(id) = tree.resolve(folder) else { continue };
+            let names = tree.children(id).map(|(name, _)| show(name));
+            for name in names.filter(|name| !name.starts_with('.') && glob.is_match(name)) {
+                configured(tree, &format!("{folder}/{name}"), depth + 1, folders)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The libraries of one folder by soname: of several with one soname the newest file, else a link.
+fn libraries(tree: &Tree, folder: &str) -> Result<BTreeMap<Vec<u8>, Library>, Error> {
+    let mut found: BTreeMap<Vec<u8>, Library> = BTreeMap::new();
+    let id = tree.resolve(folder)?;
+    for (name, child) in tree.children(id) {
+        if !is_library_name(name) {
+            continue;
+        }
+        let path = [folder.as_bytes(), b"/", name].concat();
+        let Ok(target) = tree.resolve(&path) else { continue };
+        let Kind::File(content) = &tree.node(target).kind else { continue };
+        let Some(soname) = Soname::read(content)
+            .map_err(|error| Error::Malformed { path: show(&path), line: 0, what: error.to_string() })?
+        else {
+            continue;
+        };
+        let soname = match soname {
+            Soname::Named(soname) if soname == LOADER => continue,
+            Soname::Named(soname) => soname,
+            Soname::None => name.to_vec(),
+        };
+        // A link counts as one only if it is the soname's, or the `.so` for the linker.
+        let is_link = matches!(tree.node(child).kind, Kind::Symlink(_))
+            && (name == soname || (name.ends_with(b".so") && soname.starts_with(name)));
+        let soname = if is_link { name.to_vec() } else { soname };
+        match found.get_mut(&soname) {
+            Some(known) => {
+                let better = (!is_link && known.is_link)
+                    || (is_link == known.is_link && compare_names(&known.name, name).is_lt());
+                if better {
+                    *known = Library { name: name.to_vec(), is_link };
+                }
+            }
+            None => {
+                found.insert(soname, Library { name: name.to_vec(), is_link });
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_library_name(name: &[u8]) -> bool {
+    let has_so = name.windows(3).any(|part| part == b".so");
+    has_so && (name.starts_with(b"lib") || name.starts_with(b"ld-") || name.starts_with(b"ld."))
+}
+
+/// The order in which the loader searches: names backwards, glibc-hwcaps first.
+fn order(one: &Entry, other: &Entry) -> Ordering {
+    compare_names(&other.soname, &one.soname).then_with(|| match (&one.hwcaps, &other.hwcaps) {
+        (Some(one), Some(other)) => one.cmp(other),
+        (one, other) => other.is_some().cmp(&one.is_some()),
+    })
+}
+
+/// `_dl_cache_libcmp`: digits are compared as numbers and come after all else.
+fn compare_names(one: &[u8], other: &[u8]) -> Ordering {
+    let (mut one, mut other) = (one, other);
+    loop {
+        match (one.first(), other.first()) {
+            (None, None) => return Ordering::Equal,
+            (None, Some(_)) => return Ordering::Less,
+            (Some(_), None) => return Ordering::Greater,
+            (Some(a), Some(b)) => match (a.is_ascii_digit(), b.is_ascii_digit()) {
+                (true, true) => {
+                    let (a, b) = (take_number(&mut one), take_number(&mut other));
+                    if a != b {
+                        return a.cmp(&b);
+                    }
+                }
+                (true, false) => return Ordering::Greater,
+                (false, true) => return Ordering::Less,
+                (false, false) if a != b => return a.cmp(b),
+                (false, false) => (one, other) = (&one[1..], &other[1..]),
+            },
+        }
+    }
+}
+
+fn take_number(text: &mut &[u8]) -> u64 {
+    let mut number: u64 = 0;
+    while let Some((digit, rest)) = text.split_first()
+        && digit.is_ascii_digit()
+    {
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+        *text = rest;
+    }
+    number
+}
+
+/// The cache file. Entries must be in [`order`].
+fn encode(entries: &[Entry]) -> Vec<u8> {
+    let mut hwcaps: Vec<&[u8]> = entries.iter().filter_map(|entry| entry.hwcaps.as_deref()).collect();
+    hwcaps.sort();
+    hwcaps.dedup();
+    let texts = entries
+        .iter()
+        .flat_map(|entry| [entry.soname.as_slice(), entry.path.as_slice()])
+        .chain(hwcaps.iter().copied());
+    let strings_start = HEADER_SIZE + entries.len() * ENTRY_SIZE;
+    let (strings, offsets) = share_tails(texts.collect());
+    let place = |text: &[u8]| (strings_start + offsets[text]) as u32;
+    let extensions_start = (strings_start + strings.len()).next_multiple_of(4);
+
+    let mut out = Vec::with_capacity(extensions_start + 128);
+    out.extend(MAGIC);
+    out.extend((entries.len() as u32).to_le_bytes());
+    out.extend((strings.len() as u32).to_le_bytes());
+    out.extend([LITTLE_ENDIAN, 0, 0, 0]);
+    out.extend((extensions_start as u32).to_le_bytes());
+    out.extend([0; 12]);
+    for entry in entries {
+        // The ISA level stays 0, no demand: the folder's name already says what the CPU must have.
+        let hwcap = entry.hwcaps.as_deref().map_or(0, |name| {
+            let index = hwcaps.binary_search(&name).expect("collected above");
+            HWCAP_IS_INDEX | index as u64
+        });
+        out.extend(LIBC6_X86_64.to_le_bytes());
+        out.extend(place(&entry.soname).to_le_bytes());
+        out.extend(place(&entry.path).to_le_bytes());
+        out.extend(0_u32.to_le_bytes());
+        out.extend(hwcap.to_le_bytes());
+    }
+    out.extend(&strings);
+    out.resize(extensions_start, 0);
+
+    let sections: u32 = if hwcaps.is_empty() { 1 } else { 2 };
+    let names_start = extensions_start as u32 + 8 + 16 * sections;
+    let names_size = 4 * hwcaps.len() as u32;
+    out.extend(EXTENSION_MAGIC.to_le_bytes());
+    out.extend(sections.to_le_bytes());
+    let mut section = |tag: u32, offset: u32, size: u32| {
+        out.extend([tag, 0, offset, size].map(u32::to_le_bytes).as_flattened());
+    };
+    section(EXTENSION_GENERATOR, names_start + names_size, GENERATOR.len() as u32);
+    if !hwcaps.is_empty() {
+        section(EXTENSION_HWCAPS, names_start, names_size);
+    }
+    for name in &hwcaps {
+        out.extend(place(name).to_le_bytes());
+    }
+    out.extend(GENERATOR);
+    out
+}
+
+/// A table of NUL-terminated texts in which a text that another ends with takes no room, and where each
+/// begins.
+fn share_tails(mut texts: Vec<&[u8]>) -> (Vec<u8>, BTreeMap<&[u8], usize>) {
+    // From their ends, a text after those that it is the end of.
+    texts.sort_by(|one, other| {
+        let differs = one.iter().rev().zip(other.iter().rev()).map(|(a, b)| a.cmp(b)).find(|o| o.is_ne());
+        differs.unwrap_or_else(|| other.len().cmp(&one.len()))
+    });
+    texts.dedup();
+    let mut table: Vec<u8> = Vec::new();
+    let mut offsets = BTreeMap::new();
+    let mut last: &[u8] = b"";
+    for text in texts {
+        if !last.ends_with(text) {
+            table.extend(text);
+            table.push(0);
+            last = text;
+        }
+        offsets.insert(text, table.len() - 1 - text.len());
+    }
+    (table, offsets)
+}
+
+/// What an x86-64 shared library calls itself.
+enum Soname {
+    Named(Vec<u8>),
+    None,
+}
+
+impl Soname {
+    /// Reads only headers, not the whole file. Nothing for what is no x86-64 shared object.
+    fn read(content: &Content) -> std::io::Result<Option<Self>> {
+        const ELF64_LITTLE: &[u8] = b"\x7fELF\x02\x01";
+        const SHARED_OBJECT: u16 = 3;
+        const X86_64: u16 = 62;
+        const LOAD: u32 = 1;
+        const DYNAMIC: u32 = 2;
+        const DT_STRTAB: u64 = 5;
+        const DT_SONAME: u64 = 14;
+        /// Longer than any file name.
+        const LONGEST: u64 = 256;
+
+        let read = |offset: u64, len: u64| {
+            let mut bytes = vec![0; len.min(content.len().saturating_sub(offset)) as usize];
+            content.read_at(&mut bytes, offset).map(|()| bytes)
+        };
+        let header = read(0, 64)?;
+        if header.len() < 64
+            || !header.starts_with(ELF64_LITTLE)
+            || u16_at(&header, 16) != SHARED_OBJECT
+            || u16_at(&header, 18) != X86_64
+        {
+            return Ok(None);
+        }
+        let segments = read(u64_at(&header, 32), 56 * u64::from(u16_at(&header, 56)))?;
+        let segments = segments.chunks_exact(56);
+        let Some(dynamic) = segments.clone().find(|segment| u32_at(segment, 0) == DYNAMIC) else {
+            return Ok(None);
+        };
+        let dynamic = read(u64_at(dynamic, 8), u64_at(dynamic, 32))?;
+        let value = |tag| dynamic.chunks_exact(16).find(|item| u64_at(item, 0) == tag).map(|i| u64_at(i, 8));
+        let (Some(strings), Some(soname)) = (value(DT_STRTAB), value(DT_SONAME)) else {
+            return Ok(Some(Self::None));
+        };
+        let offset = segments
+            .filter(|segment| u32_at(segment, 0) == LOAD)
+            .find_map(|segment| {
+                let (offset, address, size) = (u64_at(segment, 8), u64_at(segment, 16), u64_at(segment, 32));
+                let into = strings.checked_sub(address).filter(|into| *into < size)?;
+                offset.checked_add(into)?.checked_add(soname)
+            })
+            .unwrap_or(u64::MAX);
+        let mut name = read(offset, LONGEST)?;
+        name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(0));
+        Ok(Some(if name.is_empty() { Self::None } else { Self::Named(name) }))
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_count_in_names() {
+        assert!(compare_names(b"libfoo.so.9", b"libfoo.so.10").is_lt());
+        assert!(compare_names(b"libfoo.so.1", b"libfoo.so").is_gt());
+        assert!(compare_names(b"lib1.so", b"liba.so").is_gt());
+        assert!(compare_names(b"libc.so.6", b"libc.so.06").is_eq());
+    }
+
+    #[test]
+    fn tails_are_shared() {
+        let (table, offsets) = share_tails(vec![b"libz.so.1", b"/lib/libz.so.1", b"/lib/liby.so.1"]);
+        assert_eq!(table, b"/lib/liby.so.1\0/lib/libz.so.1\0");
+        assert_eq!(offsets[b"libz.so.1".as_slice()], 20);
+        assert_eq!(offsets[b"/lib/libz.so.1".as_slice()], 15);
+    }
+
+    #[test]
+    fn entries_with_hwcaps_come_first() {
+        let entry = |path: &str, hwcaps: Option<&str>| Entry {
+            soname: b"liba.so.1".to_vec(),
+            path: path.into(),
+            hwcaps: hwcaps.map(Into::into),
+        };
+        let mut entries =
+            vec![entry("/lib/liba.so.1", None), entry("/v3", Some("x86-64-v3")), entry("/v2", Some("x86-64-v2"))];
+        entries.sort_by(order);
+        let paths: Vec<_> = entries.iter().map(|entry| show(&entry.path)).collect();
+        assert_eq!(paths, ["/v2", "/v3", "/lib/liba.so.1"]);
+        let bytes = encode(&entries);
+        assert_eq!(u64_at(&bytes, HEADER_SIZE + ENTRY_SIZE + 16), HWCAP_IS_INDEX | 1);
+    }
+}

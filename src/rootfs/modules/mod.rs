@@ -1,0 +1,339 @@
+//! Kernel modules of a tree: what each needs and answers to, and the index files that `depmod` would make.
+//!
+//! The result is a function of the kernel's folder in the tree alone.
+
+pub mod files;
+pub mod object;
+pub mod trie;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rayon::prelude::*;
+
+use self::object::Facts;
+use super::error::{Error, near};
+use crate::tree::{Kind, NodeId, Tree, show};
+
+/// Where kernels keep their modules.
+pub const FOLDER: &str = "usr/lib/modules";
+
+/// The modules of one kernel.
+#[derive(Debug)]
+pub struct ModuleIndex {
+    /// The kernel's release, e.g. `6.12.107+deb13-cloud-amd64`.
+    pub kernel: String,
+    /// In the order of `modules.order`, then by path.
+    pub modules: Vec<Module>,
+    /// Names of what would be a module, but is built into the kernel.
+    pub builtin: BTreeSet<String>,
+    by_name: BTreeMap<String, usize>,
+    /// Lines of `modules.builtin`, in order.
+    builtin_order: Vec<String>,
+    /// Module name and alias from `modules.builtin.modinfo`, in order.
+    builtin_aliases: Vec<(String, String)>,
+}
+
+/// One module.
+#[derive(Debug)]
+pub struct Module {
+    /// With `_`, never `-`.
+    pub name: String,
+    /// Relative to the kernel's folder: `kernel/fs/erofs/erofs.ko.xz`.
+    pub path: String,
+    /// From its file.
+    pub facts: Facts,
+    /// Indexes of all modules that must be loaded before, directly or not; the one to load first is last,
+    /// as in modules.dep.
+    pub depends: Vec<usize>,
+}
+
+impl Module {
+    /// Names of modules to load before this one if they are there, without being needed.
+    pub fn soft_before(&self) -> impl Iterator<Item = &str> {
+        self.facts.softdeps.iter().flat_map(|line| {
+            let mut before = false;
+            line.split_whitespace().filter(move |word| {
+                match *word {
+                    "pre:" => before = true,
+                    "post:" => before = false,
+                    _ => return before,
+                }
+                false
+            })
+        })
+    }
+}
+
+/// Releases of the kernels in the tree.
+pub fn kernels(tree: &Tree) -> Vec<String> {
+    let Ok(folder) = tree.resolve(FOLDER) else { return Vec::new() };
+    let is_folder = |id: NodeId| matches!(tree.node(id).kind, Kind::Directory(_));
+    tree.children(folder).filter(|(_, id)| is_folder(*id)).map(|(name, _)| show(name)).collect()
+}
+
+impl ModuleIndex {
+    /// Reads every module of `kernel` in the tree, in parallel.
+    ///
+    /// # Errors
+    /// A module that is no ELF file or cannot be unpacked; modules that need each other.
+    pub fn read(tree: &Tree, kernel: &str) -> Result<Self, Error> {
+        let folder = format!("{FOLDER}/{kernel}");
+        let mut found = Vec::new();
+        collect(tree, tree.resolve(&folder)?, "", &mut found);
+        let order = lines(tree, &format!("{folder}/modules.order"))?;
+        let mut rank: BTreeMap<&str, usize> = BTreeMap::new();
+        for (place, line) in order.iter().enumerate() {
+            rank.entry(line).or_insert(place);
+        }
+        found.sort_by_cached_key(|(path, _)| {
+            let plain = path.rfind(".ko").map_or(path.as_str(), |dot| &path[..dot + 3]);
+            (rank.get(plain).copied().unwrap_or(usize::MAX), path.clone())
+        });
+
+        let facts: Vec<Facts> = found
+            .par_iter()
+            .map(|(path, id)| {
+                let malformed =
+                    |what| Error::Malformed { path: format!("/{folder}/{path}"), line: 0, what };
+                let Kind::File(content) = &tree.node(*id).kind else { unreachable!("only files are collected") };
+                let bytes = content.to_vec().map_err(|error| malformed(error.to_string()))?;
+                object::read(path, &bytes).map_err(malformed)
+            })
+            .collect::<Result<_, Error>>()?;
+
+        let modules: Vec<Module> = found
+            .into_iter()
+            .zip(facts)
+            .map(|((path, _), facts)| Module { name: name_of(&path), path, facts, depends: Vec::new() })
+            .collect();
+        let builtin_order: Vec<String> =
+            lines(tree, &format!("{folder}/modules.builtin"))?.iter().map(|line| name_of(line)).collect();
+        let mut index = Self {
+            kernel: kernel.to_owned(),
+            by_name: modules.iter().map(|module| module.name.clone()).zip(0..).collect(),
+            modules,
+            builtin: builtin_order.iter().cloned().collect(),
+            builtin_order,
+            builtin_aliases: builtin_aliases(tree, &format!("{folder}/modules.builtin.modinfo"))?,
+        };
+        index.resolve_symbols()?;
+        Ok(index)
+    }
+
+    /// The module of this name; `-` counts as `_`.
+    pub fn get(&self, name: &str) -> Option<&Module> {
+        self.by_name.get(&name.replace('-', "_")).map(|index| &self.modules[*index])
+    }
+
+    /// The named modules and all that they need, each after what it needs, each once. What is built into
+    /// the kernel is left out. Soft dependencies count where they are there.
+    ///
+    /// # Errors
+    /// `UnknownModule` for a name that is neither a module nor built in.
+    pub fn load_order<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<&Module>, Error> {
+        let mut order = Vec::new();
+        let mut seen = BTreeSet::new();
+        for name in names {
+            let wanted = name.replace('-', "_");
+            match self.by_name.get(&wanted) {
+                Some(index) => self.visit(*index, &mut seen, &mut order),
+                None if self.builtin.contains(&wanted) => {}
+                None => return Err(self.unknown(name)),
+            }
+        }
+        Ok(order.into_iter().map(|index| &self.modules[index]).collect())
+    }
+
+    /// The error for a module that is not there.
+    pub fn unknown(&self, name: &str) -> Error {
+        let names = self.by_name.keys().map(String::as_str);
+        Error::UnknownModule { name: name.to_owned(), kernel: self.kernel.clone(), near: near(name, names) }
+    }
+
+    fn visit(&self, index: usize, seen: &mut BTreeSet<usize>, order: &mut Vec<usize>) {
+        if !seen.insert(index) {
+            return;
+        }
+        let module = &self.modules[index];
+        for name in module.soft_before() {
+            if let Some(before) = self.by_name.get(&name.replace('-', "_")) {
+                self.visit(*before, seen, order);
+            }
+        }
+        for before in module.depends.iter().rev() {
+            self.visit(*before, seen, order);
+        }
+        order.push(index);
+    }
+
+    /// Who exports what; of two exporters the later one, as with depmod.
+    fn exporters(&self) -> BTreeMap<&str, usize> {
+        self.modules
+            .iter()
+            .enumerate()
+            .flat_map(|(index, module)| module.facts.exports.iter().map(move |name| (name.as_str(), index)))
+            .collect()
+    }
+
+    /// Finds each module's dependencies by its symbols and orders them as depmod does: modules that nobody
+    /// uses come first, the last of those found first.
+    fn resolve_symbols(&mut self) -> Result<(), Error> {
+        let exporters = self.exporters();
+        let mut users = vec![0_usize; self.modules.len()];
+        let direct: Vec<Vec<usize>> = self
+            .modules
+            .iter()
+            .map(|module| {
+                let mut direct = Vec::new();
+                for symbol in &module.facts.needs {
+                    if let Some(owner) = exporters.get(symbol.as_str())
+                        && !direct.contains(owner)
+                    {
+                        direct.push(*owner);
+                        users[*owner] += 1;
+                    }
+                }
+                direct
+            })
+            .collect();
+
+        let mut roots: Vec<usize> = (0..users.len()).filter(|index| users[*index] == 0).collect();
+        let mut place = vec![usize::MAX; users.len()];
+        let mut placed = 0;
+        while let Some(index) = roots.pop() {
+            place[index] = placed;
+            placed += 1;
+            for needed in &direct[index] {
+                users[*needed] -= 1;
+                if users[*needed] == 0 {
+                    roots.push(*needed);
+                }
+            }
+        }
+        if placed < place.len() {
+            let left = (0..place.len()).filter(|index| place[*index] == usize::MAX);
+            let modules = left.map(|index| self.modules[index].name.clone()).collect();
+            return Err(Error::ModuleCycle { modules });
+        }
+
+        for index in 0..self.modules.len() {
+            let mut all: BTreeSet<usize> = BTreeSet::new();
+            let mut pending = direct[index].clone();
+            while let Some(needed) = pending.pop() {
+                if all.insert(needed) {
+                    pending.extend(&direct[needed]);
+                }
+            }
+            let mut depends: Vec<usize> = all.into_iter().collect();
+            depends.sort_by_key(|needed| place[*needed]);
+            self.modules[index].depends = depends;
+        }
+        Ok(())
+    }
+}
+
+/// Puts the index files of `index` into the tree.
+pub fn write(tree: &mut Tree, index: &ModuleIndex) -> Result<(), Error> {
+    for (name, content) in index.files() {
+        tree.file(format!("{FOLDER}/{}/{name}", index.kernel), 0o644, content)?;
+    }
+    Ok(())
+}
+
+/// A module's name from its path: without folder and endings, with `_` for `-`.
+fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or_default();
+    file.split('.').next().unwrap_or_default().replace('-', "_")
+}
+
+fn collect(tree: &Tree, folder: NodeId, prefix: &str, found: &mut Vec<(String, NodeId)>) {
+    for (name, id) in tree.children(folder) {
+        let name = show(name);
+        match &tree.node(id).kind {
+            // Links to the kernel's headers, as depmod skips them.
+            _ if name == "build" || name == "source" => {}
+            Kind::Directory(_) => collect(tree, id, &format!("{prefix}{name}/"), found),
+            Kind::File(_) if object::SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) => {
+                found.push((format!("{prefix}{name}"), id));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn lines(tree: &Tree, path: &str) -> Result<Vec<String>, Error> {
+    if !tree.exists(path) {
+        return Ok(Vec::new());
+    }
+    Ok(String::from_utf8_lossy(&tree.read(path)?).lines().map(str::to_owned).collect())
+}
+
+/// NUL-terminated lines `module.key=value`.
+fn builtin_aliases(tree: &Tree, path: &str) -> Result<Vec<(String, String)>, Error> {
+    if !tree.exists(path) {
+        return Ok(Vec::new());
+    }
+    let text = tree.read(path)?;
+    let aliases = text.split(|byte| *byte == 0).filter_map(|line| {
+        let line = String::from_utf8_lossy(line);
+        let (module, rest) = line.split_once('.')?;
+        let (key, value) = rest.split_once('=')?;
+        (key == "alias" && !value.is_empty()).then(|| (module.to_owned(), value.to_owned()))
+    });
+    Ok(aliases.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert_eq!(name_of("kernel/drivers/md/dm-verity.ko.xz"), "dm_verity");
+        assert_eq!(name_of("kernel/fs/ext4/ext4.ko"), "ext4");
+    }
+
+    fn module(name: &str, exports: &[&str], needs: &[&str]) -> Module {
+        let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+        let facts = Facts { exports: owned(exports), needs: owned(needs), ..Facts::default() };
+        Module { name: name.into(), path: format!("kernel/{name}.ko"), facts, depends: Vec::new() }
+    }
+
+    fn index(modules: Vec<Module>) -> Result<ModuleIndex, Error> {
+        let mut index = ModuleIndex {
+            kernel: "6.12".into(),
+            by_name: modules.iter().map(|module| module.name.clone()).zip(0..).collect(),
+            modules,
+            builtin: BTreeSet::from(["ext4".to_owned()]),
+            builtin_order: vec!["ext4".into()],
+            builtin_aliases: Vec::new(),
+        };
+        index.resolve_symbols()?;
+        Ok(index)
+    }
+
+    #[test]
+    fn load_order_follows_symbols_and_soft_dependencies() {
+        let mut user = module("dm_verity", &[], &["dm_get", "bufio_new", "printk"]);
+        user.facts.softdeps.push("pre: sha256-fast post: zlib".into());
+        let modules = vec![
+            module("dm_mod", &["dm_get"], &[]),
+            user,
+            module("dm_bufio", &["bufio_new"], &["dm_get"]),
+            module("sha256_fast", &[], &[]),
+            module("zlib", &[], &[]),
+        ];
+        let index = index(modules).unwrap();
+        let order = index.load_order(["dm-verity", "ext4"]).unwrap();
+        let names: Vec<_> = order.iter().map(|module| module.name.as_str()).collect();
+        assert_eq!(names, ["sha256_fast", "dm_mod", "dm_bufio", "dm_verity"]);
+        let error = index.load_order(["dm-veritas"]).unwrap_err().to_string();
+        assert_eq!(error, "kernel 6.12 has no module dm-veritas; did you mean dm_verity?");
+    }
+
+    #[test]
+    fn circles_are_refused() {
+        let modules = vec![module("a", &["a1"], &["b1"]), module("b", &["b1"], &["a1"])];
+        assert!(matches!(index(modules), Err(Error::ModuleCycle { modules }) if modules == ["a", "b"]));
+    }
+}

@@ -1,0 +1,79 @@
+//! What one kernel module file says of itself: `.modinfo`, exported and needed symbols.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use object::LittleEndian;
+use object::read::elf::ElfFile64;
+use object::{Object, ObjectSection, ObjectSymbol};
+
+/// File name endings of modules, as kmod knows them.
+pub const SUFFIXES: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
+
+/// The facts in a module file that the indexes are made of, in the file's own order.
+#[derive(Debug, Default, PartialEq)]
+pub struct Facts {
+    /// Patterns of devices and names that the module answers to.
+    pub aliases: Vec<String>,
+    /// Lines such as `pre: crc32c post: zlib`.
+    pub softdeps: Vec<String>,
+    /// Names of modules that are useful, but not needed.
+    pub weakdeps: Vec<String>,
+    /// Files that the driver may ask for, below /usr/lib/firmware.
+    pub firmware: Vec<String>,
+    /// Symbols that others may use.
+    pub exports: Vec<String>,
+    /// Symbols that others must have.
+    pub needs: Vec<String>,
+}
+
+/// Reads a module file; `name` decides about decompression.
+pub fn read(name: &str, bytes: &[u8]) -> Result<Facts, String> {
+    let image = unpack(name, bytes).map_err(|error| format!("unpacking the module: {error}"))?;
+    let elf = ElfFile64::<LittleEndian>::parse(&*image).map_err(|error| error.to_string())?;
+    let mut facts = Facts::default();
+    for line in strings(&elf, ".modinfo")? {
+        let Some((key, value)) = line.split_once('=') else { continue };
+        let list = match key {
+            "alias" => &mut facts.aliases,
+            "softdep" => &mut facts.softdeps,
+            "weakdep" => &mut facts.weakdeps,
+            "firmware" => &mut facts.firmware,
+            _ => continue,
+        };
+        list.push(value.to_owned());
+    }
+    facts.exports = strings(&elf, "__ksymtab_strings")?;
+    for symbol in elf.symbols().filter(ObjectSymbol::is_undefined) {
+        let name = symbol.name().map_err(|error| error.to_string())?;
+        if !name.is_empty() {
+            facts.needs.push(name.to_owned());
+        }
+    }
+    Ok(facts)
+}
+
+fn unpack<'a>(name: &str, bytes: &'a [u8]) -> std::io::Result<Cow<'a, [u8]>> {
+    let mut unpacked = Vec::new();
+    if name.ends_with(".xz") {
+        liblzma::read::XzDecoder::new(bytes).read_to_end(&mut unpacked)?;
+    } else if name.ends_with(".zst") {
+        unpacked = zstd::decode_all(bytes)?;
+    } else if name.ends_with(".gz") {
+        flate2::read::GzDecoder::new(bytes).read_to_end(&mut unpacked)?;
+    } else {
+        return Ok(bytes.into());
+    }
+    Ok(unpacked.into())
+}
+
+/// The NUL-separated texts of a section; nothing if there is no such section.
+fn strings(elf: &ElfFile64<'_, LittleEndian>, section: &str) -> Result<Vec<String>, String> {
+    let Some(section) = elf.section_by_name(section) else { return Ok(Vec::new()) };
+    let data = section.data().map_err(|error| error.to_string())?;
+    Ok(data
+        .split(|byte| *byte == 0)
+        .filter(|text| !text.is_empty())
+        .map(|text| String::from_utf8_lossy(text).into_owned())
+        .collect())
+}
