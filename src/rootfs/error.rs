@@ -132,7 +132,11 @@ pub enum Error {
 }
 
 fn suggestion(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
+    if near.is_empty() {
+        String::new()
+    } else {
+        format!("; did you mean {}?", near.join(" or "))
+    }
 }
 
 /// Up to three of `names` that are nearest to `wanted`: parts of one another first, then by edit distance.
@@ -147,7 +151,7 @@ pub fn near<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<S
             let contained = wanted_stem.len() >= 3
                 && name_stem.len() >= 3
                 && (name_stem.contains(&wanted_stem) || wanted_stem.contains(&name_stem));
-            let close = distance <= wanted.len() / 4 + 1;
+            let close = distance <= 2;
             (contained || close).then_some((distance, name))
         })
         .collect();

@@ -1,6 +1,9 @@
 //! Our bytes as the real tools see them.
 
+mod depmod;
 mod erofs;
 mod fixture;
+mod folder;
+mod ldconfig;
 mod tool;
 mod verity;

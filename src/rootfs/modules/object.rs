@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 use std::io::Read;
 
-use object::LittleEndian;
 use object::read::elf::ElfFile64;
+use object::LittleEndian;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 /// File name endings of modules, as kmod knows them.
 pub const SUFFIXES: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
+
+/// Before the name of an exported symbol: its version.
+const VERSION_OF: &str = "__crc_";
 
 /// The facts in a module file that the indexes are made of, in the file's own order.
 #[derive(Debug, Default, PartialEq)]
@@ -43,12 +46,17 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Facts, String> {
         };
         list.push(value.to_owned());
     }
-    facts.exports = strings(&elf, "__ksymtab_strings")?;
-    for symbol in elf.symbols().filter(ObjectSymbol::is_undefined) {
+    for symbol in elf.symbols() {
         let name = symbol.name().map_err(|error| error.to_string())?;
-        if !name.is_empty() {
+        if let Some(exported) = name.strip_prefix(VERSION_OF) {
+            facts.exports.push(exported.to_owned());
+        } else if symbol.is_undefined() && !name.is_empty() {
             facts.needs.push(name.to_owned());
         }
+    }
+    if facts.exports.is_empty() {
+        // A kernel without symbol versions. The section also has the names of symbol namespaces.
+        facts.exports = strings(&elf, "__ksymtab_strings")?;
     }
     Ok(facts)
 }
