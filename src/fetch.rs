@@ -1,1 +1,265 @@
-//! Lock to store: parallel, verified, resumable.
+//! Lock to store: what is not there yet is downloaded, many at once, and verified.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use crate::base::{Digest, Progress, Size, Task, Unit};
+use crate::lock::Lock;
+use crate::source::http::{Client, HttpError};
+use crate::source::url::{Url, UrlError};
+use crate::store::{Store, StoreError};
+
+/// Downloads at once when nobody says otherwise: enough to hide the latency of small packages, and few
+/// enough that no mirror objects.
+pub const PARALLEL: usize = 8;
+
+/// How many failures a message lists.
+const SHOWN: usize = 10;
+
+/// Where files come from. Without it a build is offline.
+#[derive(Clone, Copy)]
+pub struct Upstream<'a> {
+    /// How to fetch.
+    pub client: &'a Client,
+    /// Roots of archives by their names in the lock; one archive's roots are tried in order.
+    pub archives: &'a BTreeMap<String, Vec<Url>>,
+    /// Downloads at once, see [`PARALLEL`].
+    pub parallel: usize,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// Files that were in the store already.
+    pub present: usize,
+    /// Files that were downloaded.
+    pub files: usize,
+    /// The sum of their sizes.
+    pub bytes: u64,
+}
+
+/// Why the store does not have all that a lock names.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Nothing may be downloaded.
+    #[error("offline, and {} of the lock's files ({}) are not in the store:{}",
+        .missing.len(), Size(*.bytes).human(), list(.missing, usize::MAX))]
+    Offline {
+        /// All of them, by name.
+        missing: Vec<String>,
+        /// The sum of their sizes.
+        bytes: u64,
+    },
+    /// Some could not be had.
+    #[error("{} of {} files could not be fetched:{}{}",
+        .failures.len() + .untried, .wanted, list(.failures, SHOWN), rest(*.untried))]
+    Failed {
+        /// What went wrong, ordered by name.
+        failures: Vec<Failure>,
+        /// Files that were not even tried, since the mirror or the disk is out of order.
+        untried: usize,
+        /// Files that were not in the store.
+        wanted: usize,
+    },
+}
+
+/// One file that could not be had.
+#[derive(Debug)]
+pub struct Failure {
+    /// What it is, e.g. `podman 5.4.2+ds1-2`.
+    pub name: String,
+    /// Why not.
+    pub reason: Reason,
+}
+
+/// Why one file could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// Mirrors keep only the newest version.
+    #[error(
+        "{path} is no longer on {}; lock a newer version with `keller lock --update {package}`, \
+         or name a snapshot mirror that still has this one by --mirror", join(.roots)
+    )]
+    Superseded {
+        /// Name of the package.
+        package: String,
+        /// Relative to the archive's root.
+        path: String,
+        /// Where it was looked for.
+        roots: Vec<Url>,
+    },
+    /// Nobody said where this archive is.
+    #[error("no address is known for the archive {archive:?} that has {path}")]
+    UnknownArchive {
+        /// Its name in the lock.
+        archive: String,
+        /// Relative to the archive's root.
+        path: String,
+    },
+    /// The lock has a path that leads out of the archive.
+    #[error(transparent)]
+    Path(#[from] UrlError),
+    /// The download failed.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)?;
+        let reason: &dyn std::error::Error = &self.reason;
+        std::iter::successors(Some(reason), |error| error.source())
+            .try_for_each(|error| write!(f, ": {error}"))
+    }
+}
+
+fn join(urls: &[Url]) -> String {
+    urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// One line each, the first `limit` of them.
+fn list<T: fmt::Display>(items: &[T], limit: usize) -> String {
+    let mut text: String = items.iter().take(limit).map(|item| format!("\n  {item}")).collect();
+    if items.len() > limit {
+        text.push_str(&format!("\n  and {} more", items.len() - limit));
+    }
+    text
+}
+
+fn rest(count: usize) -> String {
+    if count > 0 { format!("\n  {count} others were not tried") } else { String::new() }
+}
+
+/// A file that the lock names.
+struct Wanted<'a> {
+    name: String,
+    digest: Digest,
+    size: u64,
+    place: Place<'a>,
+}
+
+/// Where to look for it.
+enum Place<'a> {
+    Package { package: &'a str, archive: &'a str, path: &'a str },
+    Address(&'a Url),
+}
+
+/// Brings everything that `lock` names into `store`: the packages, and of its files those that `urls` has an
+/// address for, by the same name. Without `upstream`, only looks whether all is there.
+///
+/// # Errors
+/// All files that are missing or could not be fetched, not only the first.
+pub fn fetch(
+    lock: &Lock,
+    urls: &BTreeMap<String, Url>,
+    store: &Store,
+    upstream: Option<Upstream<'_>>,
+    progress: &dyn Progress,
+) -> Result<Fetched, FetchError> {
+    let all = wanted(lock, urls);
+    let count = all.len();
+    let mut missing: Vec<Wanted<'_>> = all.into_iter().filter(|file| !store.has(&file.digest)).collect();
+    let mut fetched = Fetched { present: count - missing.len(), ..Fetched::default() };
+    if missing.is_empty() {
+        return Ok(fetched);
+    }
+    let bytes = missing.iter().map(|file| file.size).sum();
+    let Some(upstream) = upstream else {
+        let missing = missing.into_iter().map(|file| file.name).collect();
+        return Err(FetchError::Offline { missing, bytes });
+    };
+    // The largest first, so that none of them is left to run alone at the end.
+    missing.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.name.cmp(&b.name)));
+    let task = Task::new(progress, "downloading", bytes, Unit::Bytes);
+    let next = AtomicUsize::new(0);
+    let hopeless = AtomicBool::new(false);
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        while !hopeless.load(Ordering::Relaxed) {
+            let Some(file) = missing.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            task.at(&file.name);
+            if let Err(reason) = get(file, store, upstream, &task) {
+                if is_hopeless(&reason) {
+                    hopeless.store(true, Ordering::Relaxed);
+                }
+                let failure = Failure { name: file.name.clone(), reason };
+                failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..upstream.parallel.clamp(1, missing.len()) {
+            scope.spawn(work);
+        }
+    });
+    let mut failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let untried = missing.len().saturating_sub(next.into_inner());
+    if failures.is_empty() {
+        fetched.files = missing.len();
+        fetched.bytes = bytes;
+        return Ok(fetched);
+    }
+    failures.sort_by(|a, b| a.name.cmp(&b.name));
+    Err(FetchError::Failed { failures, untried, wanted: missing.len() })
+}
+
+/// Every file of the lock once, ordered by digest.
+fn wanted<'a>(lock: &'a Lock, urls: &'a BTreeMap<String, Url>) -> Vec<Wanted<'a>> {
+    let packages = lock.packages.iter().chain(lock.containers.values().flatten());
+    let packages = packages.map(|(package, locked)| Wanted {
+        name: format!("{package} {}", locked.version),
+        digest: locked.sha256,
+        size: locked.size,
+        place: Place::Package { package, archive: &locked.archive, path: &locked.path },
+    });
+    let files = lock.files.iter().filter_map(|(name, locked)| {
+        let place = Place::Address(urls.get(name)?);
+        Some(Wanted { name: name.clone(), digest: locked.sha256, size: locked.size, place })
+    });
+    let by_digest: BTreeMap<Digest, Wanted<'a>> =
+        packages.chain(files).map(|file| (file.digest, file)).collect();
+    by_digest.into_values().collect()
+}
+
+fn get(file: &Wanted<'_>, store: &Store, upstream: Upstream<'_>, task: &Task<'_>) -> Result<(), Reason> {
+    let download = |url: &Url| upstream.client.download(url, &file.digest, Some(file.size), store, task);
+    let (package, archive, path) = match file.place {
+        Place::Address(url) => return Ok(download(url)?),
+        Place::Package { package, archive, path } => (package, archive, path),
+    };
+    let roots = upstream.archives.get(archive).map(Vec::as_slice).unwrap_or_default();
+    let mut worst = None;
+    for root in roots {
+        match download(&root.join(path)?) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_local() => return Err(error.into()),
+            // That one mirror does not have it says less than that another is out of order.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => worst = Some(error),
+        }
+    }
+    Err(match worst {
+        Some(error) => error.into(),
+        None if roots.is_empty() => {
+            Reason::UnknownArchive { archive: archive.to_owned(), path: path.to_owned() }
+        }
+        None => {
+            Reason::Superseded { package: package.to_owned(), path: path.to_owned(), roots: roots.to_vec() }
+        }
+    })
+}
+
+/// Whether the next file would fail just as this one did.
+fn is_hopeless(reason: &Reason) -> bool {
+    match reason {
+        Reason::Http(error) => error.is_unreachable() || error.is_local(),
+        Reason::Store(_) => true,
+        _ => false,
+    }
+}

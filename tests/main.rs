@@ -1,3 +1,5 @@
 //! All integration tests, one crate: it links once.
 
+mod fetch;
+mod http_server;
 mod judges;

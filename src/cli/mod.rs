@@ -1,3 +1,4 @@
 //! Verbs.
 
 pub mod progress;
+pub mod store;

@@ -1,0 +1,514 @@
+//! Downloads from a mirror on loopback that is not always well.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use keller::base::progress::{Silent, TaskId};
+use keller::base::{Digest, Progress, Task, Unit};
+use keller::fetch::{FetchError, PARALLEL, Reason, Upstream, fetch};
+use keller::lock::{Lock, LockedFile, LockedPackage};
+use keller::source::apt;
+use keller::source::http::{Cause, Client, Credentials, HttpError, Proxies, Settings};
+use keller::source::url::Url;
+use keller::store::{Store, StoreError};
+
+use crate::http_server::{Act, Server};
+
+/// The defaults, but for people who do not have all day.
+fn settings() -> Settings {
+    Settings {
+        connect: Duration::from_secs(2),
+        idle: Duration::from_millis(400),
+        minimum_rate: 100,
+        pauses: [10, 20, 40].map(Duration::from_millis).to_vec(),
+        ..Settings::default()
+    }
+}
+
+fn client() -> Client {
+    Client::new(settings()).unwrap()
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    (folder, store)
+}
+
+fn url(text: &str) -> Url {
+    text.parse().unwrap()
+}
+
+/// Bytes without a period that a lost piece could hide in.
+fn bytes(count: usize) -> Vec<u8> {
+    (0..count as u32 / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+}
+
+/// All messages of an error, as a user sees them.
+fn chain(error: &HttpError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// Counts bytes.
+#[derive(Default)]
+struct Count(AtomicU64);
+
+impl Progress for Count {
+    fn begin(&self, _: &str, _: u64, _: Unit) -> TaskId {
+        TaskId(0)
+    }
+    fn advance(&self, _: TaskId, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+    fn end(&self, _: TaskId) {}
+    fn note(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+}
+
+/// Downloads one file that is answered as `acts` say; checks that a failure leaves nothing and that a success
+/// reports each byte once.
+fn download(acts: &[Act]) -> (Result<(), HttpError>, Server) {
+    let server = Server::start();
+    let content = bytes(300_000);
+    server.put("/file", content.clone(), acts);
+    let (_folder, store) = store();
+    let count = Count::default();
+    let task = Task::new(&count, "test", 0, Unit::Bytes);
+    let digest = Digest::of(&content);
+    let size = Some(content.len() as u64);
+    let result = client().download(&url(&server.url("/file")), &digest, size, &store, &task);
+    match &result {
+        Ok(()) => {
+            let mut found = Vec::new();
+            store.open_blob(&digest).unwrap().unwrap().read_to_end(&mut found).unwrap();
+            assert!(found == content);
+            assert_eq!(count.0.load(Ordering::Relaxed), content.len() as u64);
+        }
+        Err(_) => assert_eq!(store.blobs().unwrap(), []),
+    }
+    (result, server)
+}
+
+#[test]
+fn resumes_where_the_connection_broke() {
+    let (result, server) = download(&[Act::ResetAt(100_000), Act::HangAt(200_000), Act::Serve]);
+    result.unwrap();
+    let seen = server.seen();
+    let ranges: Vec<_> = seen.iter().map(|request| request.headers.get("range").cloned()).collect();
+    assert_eq!(ranges, [None, Some("bytes=100000-".to_owned()), Some("bytes=200000-".to_owned())]);
+    assert!(seen[1].headers["if-range"].starts_with('"'));
+}
+
+#[test]
+fn starts_anew_where_ranges_are_ignored() {
+    let (result, server) = download(&[Act::ResetAt(100_000), Act::ServeWhole]);
+    result.unwrap();
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[test]
+fn file_that_changed_in_between_is_not_mixed() {
+    // The second answer carries the right range of other bytes: only the digest tells.
+    let server = Server::start();
+    let content = bytes(300_000);
+    let mut other = content.clone();
+    other[250_000] ^= 1;
+    server.put("/file", other, &[Act::ResetAt(260_000), Act::Serve]);
+    let (_folder, store) = store();
+    let task = Task::new(&Silent, "test", 0, Unit::Bytes);
+    let error = client()
+        .download(&url(&server.url("/file")), &Digest::of(&content), None, &store, &task)
+        .unwrap_err();
+    assert!(matches!(error.cause, Cause::Store(StoreError::WrongDigest { .. })), "{}", chain(&error));
+    assert_eq!(server.seen().len(), 3);
+    assert_eq!(server.seen()[2].headers["cache-control"], "no-cache");
+    assert_eq!(store.blobs().unwrap(), []);
+}
+
+#[test]
+fn broken_cache_in_between_is_passed_by() {
+    let (result, server) = download(&[Act::Other(b"<html>login</html>".to_vec()), Act::Serve]);
+    result.unwrap();
+    assert_eq!(server.seen()[1].headers["cache-control"], "no-cache");
+}
+
+#[test]
+fn passing_trouble_is_sat_out() {
+    for act in [Act::Status(500), Act::Status(503), Act::Status(429), Act::Close, Act::Hang, Act::Garbage] {
+        let (result, server) = download(&[act.clone(), act.clone(), Act::Serve]);
+        result.unwrap_or_else(|error| panic!("{act:?}: {}", chain(&error)));
+        assert_eq!(server.seen().len(), 3, "{act:?}");
+    }
+}
+
+#[test]
+fn lasting_trouble_is_told_in_bounded_time() {
+    let start = Instant::now();
+    let cases: [(Act, usize, &str); 12] = [
+        (Act::Status(404), 1, "not found"),
+        (Act::Status(403), 1, "the server says 403: credentials"),
+        (Act::Status(451), 1, "the server says 451"),
+        (Act::Status(500), 4, "tried 4 times: the server says 500"),
+        (Act::Close, 4, "no connection"),
+        (Act::Hang, 4, "no byte within 0.4 seconds"),
+        (Act::HangAt(1000), 4, "no byte within 0.4 seconds"),
+        (Act::Trickle, 4, "slower than 100 B a second"),
+        (Act::Garbage, 4, "makes no sense"),
+        (Act::ResetAt(1000), 4, "broke after"),
+        (Act::Other(b"short".to_vec()), 2, "expected 300000 bytes, but have 5"),
+        (Act::Endless, 2, "expected 300000 bytes, but have"),
+    ];
+    for (act, tries, message) in cases {
+        let (result, server) = download(&[act.clone()]);
+        let error = result.unwrap_err();
+        assert!(chain(&error).contains(message), "{act:?}: {}", chain(&error));
+        assert!(chain(&error).contains("/file"), "{act:?}: {}", chain(&error));
+        assert_eq!(server.seen().len(), tries, "{act:?}: {}", chain(&error));
+    }
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn wrong_bytes_of_the_right_size() {
+    let mut other = bytes(300_000);
+    other[7] ^= 1;
+    let (result, server) = download(&[Act::Other(other)]);
+    assert!(chain(&result.unwrap_err()).contains("expected SHA-256"));
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[test]
+fn nobody_there() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = client().get_small(&url(&format!("http://127.0.0.1:{port}/x")), 10).unwrap_err();
+    assert!(error.is_unreachable());
+    assert!(chain(&error).contains("refused"), "{}", chain(&error));
+    let error = client().get_small(&url("http://no-such-host.invalid/x"), 10).unwrap_err();
+    assert!(error.is_unreachable());
+    assert!(chain(&error).contains("looking up no-such-host.invalid"), "{}", chain(&error));
+}
+
+#[test]
+fn small_files_have_a_limit() {
+    let server = Server::start();
+    server.put("/small", "12345", &[Act::Serve]);
+    server.put("/flaky", "12345", &[Act::ResetAt(2), Act::Serve]);
+    server.put("/endless", "", &[Act::Endless]);
+    let get = |path: &str, max| client().get_small(&url(&server.url(path)), max);
+    assert_eq!(get("/small", 5).unwrap(), b"12345");
+    assert_eq!(get("/flaky", 5).unwrap(), b"12345");
+    for (path, max) in [("/small", 4), ("/endless", 100_000)] {
+        let error = get(path, max).unwrap_err();
+        assert!(matches!(error.cause, Cause::TooLarge { .. }), "{}", chain(&error));
+    }
+    // By a name that this machine knows by itself.
+    let by_name = url(&format!("http://localhost:{}/small", server.port()));
+    assert_eq!(client().get_small(&by_name, 5).unwrap(), b"12345");
+}
+
+#[test]
+fn unknown_files_are_received_up_to_a_limit() {
+    let server = Server::start();
+    let content = bytes(50_000);
+    server.put("/file", content.clone(), &[Act::ResetAt(20_000), Act::Serve]);
+    let (_folder, store) = store();
+    let task = Task::new(&Silent, "test", 0, Unit::Bytes);
+    let receive = |limit| client().receive(&url(&server.url("/file")), limit, &store, &task);
+    assert_eq!(receive(50_000).unwrap(), (Digest::of(&content), 50_000));
+    assert!(matches!(receive(49_999).unwrap_err().cause, Cause::TooLarge { limit: 49_999, .. }));
+}
+
+#[test]
+fn local_files() {
+    let (folder, store) = store();
+    let path = folder.path().join("a file");
+    fs::write(&path, "hello").unwrap();
+    let task = Task::new(&Silent, "test", 0, Unit::Bytes);
+    let address = Url::from_path(&path).unwrap();
+    assert_eq!(client().get_small(&address, 5).unwrap(), b"hello");
+    assert!(matches!(client().get_small(&address, 4).unwrap_err().cause, Cause::TooLarge { .. }));
+    let download =
+        |address: &Url, text: &str| client().download(address, &Digest::of(text), None, &store, &task);
+    assert!(download(&address, "jello").unwrap_err().to_string().contains("a%20file"));
+    download(&address, "hello").unwrap();
+    assert!(download(&Url::from_path(&folder.path().join("b")).unwrap(), "b").unwrap_err().is_not_found());
+    let error = download(&Url::from_path(folder.path()).unwrap(), "b").unwrap_err();
+    assert!(chain(&error).contains("not a regular file"));
+}
+
+#[test]
+fn redirections() {
+    let (server, other) = (Server::start(), Server::start());
+    other.put("/there", "here", &[Act::Serve]);
+    let to = |status, target: &str| Act::StatusWith(status, format!("Location: {target}"));
+    server.put("/moved", "", &[to(302, &other.url("/there?token=s3cret"))]);
+    other.put("/there?token=s3cret", "here", &[Act::Serve]);
+    server.put("/relative", "", &[to(301, "moved")]);
+    server.put("/round", "", &[to(307, "/round")]);
+    server.put("/file", "", &[to(302, "file:///etc/hostname")]);
+    server.put("/lost", "", &[to(302, "/gone?token=s3cret")]);
+    server.put("/nowhere", "", &[Act::Status(302)]);
+    let get = |path: &str| {
+        let address = server.url(path).replace("http://", "http://me:pass@");
+        client().get_small(&url(&address), 100)
+    };
+    assert_eq!(get("/relative").unwrap(), b"here");
+    let told = |requests: Vec<crate::http_server::Request>| {
+        requests.iter().all(|request| request.headers.contains_key("authorization"))
+    };
+    assert!(told(server.seen()), "relative redirections stay with the same server");
+    assert!(!told(other.seen()), "another server must not see the password");
+    assert!(chain(&get("/round").unwrap_err()).contains("redirected 21 times"));
+    assert!(matches!(get("/file").unwrap_err().cause, Cause::Downgrade { .. }));
+    assert!(matches!(get("/nowhere").unwrap_err().cause, Cause::Redirects(_)));
+    let lost = get("/lost").unwrap_err();
+    assert!(lost.is_not_found() && !format!("{lost:?} {}", chain(&lost)).contains("s3cret"));
+}
+
+#[test]
+fn credentials_and_their_secrecy() {
+    let server = Server::start();
+    server.put("/x", "", &[Act::Status(401)]);
+    let folder = tempfile::tempdir().unwrap();
+    let machine = format!("machine http://127.0.0.1:{} login me password s3cret", server.port());
+    fs::write(folder.path().join("auth.conf"), machine).unwrap();
+    let credentials = Credentials::read(|_| None, folder.path());
+    let client = Client::new(Settings { credentials, ..settings() }).unwrap();
+    for address in [server.url("/x"), server.url("/x").replace("http://", "http://me:s3cret@")] {
+        let error = client.get_small(&url(&address), 10).unwrap_err();
+        let shown = format!("{error:?} {}", chain(&error));
+        assert!(!shown.contains("s3cret") && shown.contains("auth.conf"), "{shown}");
+    }
+    // me:s3cret
+    assert!(server.seen().iter().all(|request| request.headers["authorization"] == "Basic bWU6czNjcmV0"));
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[test]
+fn proxies() {
+    let proxy = Server::start();
+    proxy.put("/debian/x", "through", &[Act::Serve]);
+    let value = format!("http://me:s3cret@127.0.0.1:{}", proxy.port());
+    let var = |name: &str| match name {
+        "http_proxy" => Some(value.clone()),
+        "no_proxy" => Some("direct.invalid".to_owned()),
+        _ => None,
+    };
+    let with = |proxies| Client::new(Settings { proxies, ..settings() }).unwrap();
+    let client = with(Proxies::new(var, apt::Config::default()));
+    assert_eq!(client.get_small(&url("http://mirror.invalid/debian/x"), 10).unwrap(), b"through");
+    let seen = &proxy.seen()[0];
+    assert_eq!(seen.line, "GET http://mirror.invalid/debian/x");
+    assert_eq!(seen.headers["proxy-authorization"], "Basic bWU6czNjcmV0");
+    let error = client.get_small(&url("http://mirror.invalid/gone"), 10).unwrap_err();
+    assert!(chain(&error).contains("through the proxy http://***@127.0.0.1"), "{}", chain(&error));
+    let error = client.get_small(&url("http://direct.invalid/x"), 10).unwrap_err();
+    assert!(chain(&error).contains("looking up direct.invalid"), "{}", chain(&error));
+
+    let folder = tempfile::tempdir().unwrap();
+    let setting = format!("Acquire::http {{ Proxy \"http://127.0.0.1:{}/\"; }};", proxy.port());
+    fs::write(folder.path().join("apt.conf"), setting).unwrap();
+    let client = with(Proxies::new(|_| None, apt::Config::read(folder.path())));
+    assert_eq!(client.get_small(&url("http://mirror.invalid/debian/x"), 10).unwrap(), b"through");
+}
+
+/// A lock with packages of these names, contents and archives.
+fn lock(packages: &[(&str, &[u8], &str)]) -> Lock {
+    let package = |(name, content, archive): &(&str, &[u8], &str)| {
+        let locked = LockedPackage {
+            version: "1:2-3".to_owned(),
+            architecture: "amd64".to_owned(),
+            archive: (*archive).to_owned(),
+            path: format!("pool/main/{name}_2-3_amd64.deb"),
+            size: content.len() as u64,
+            sha256: Digest::of(content),
+            wanted_by: Vec::new(),
+            scripts: BTreeMap::new(),
+        };
+        ((*name).to_owned(), locked)
+    };
+    Lock {
+        keller_lock: 1,
+        id: "test".to_owned(),
+        request: Digest::of(""),
+        epoch: 0,
+        provenance: Default::default(),
+        packages: packages.iter().map(package).collect(),
+        containers: BTreeMap::new(),
+        files: BTreeMap::new(),
+        local: BTreeMap::new(),
+        ids: Default::default(),
+    }
+}
+
+fn archives(server: &Server) -> BTreeMap<String, Vec<Url>> {
+    let root = |path: &str| vec![Url::root(&server.url(path)).unwrap()];
+    BTreeMap::from([("debian".to_owned(), root("/debian")), ("security".to_owned(), root("/security"))])
+}
+
+#[test]
+fn lock_to_store() {
+    let server = Server::start();
+    let (a, b, c) = (bytes(40_000), bytes(8), bytes(100));
+    server.put("/debian/pool/main/a_2-3_amd64.deb", a.clone(), &[Act::Status(503), Act::Serve]);
+    server.put("/security/pool/main/b_2-3_amd64.deb", b.clone(), &[Act::Serve]);
+    server.put("/c", c.clone(), &[Act::Serve]);
+    let mut lock = lock(&[("a", &a, "debian"), ("b", &b, "security")]);
+    lock.containers.insert("web".to_owned(), lock.packages.clone());
+    let file = LockedFile { size: c.len() as u64, sha256: Digest::of(&c) };
+    lock.files = BTreeMap::from([("/etc/c".to_owned(), file.clone()), ("local".to_owned(), file)]);
+    let urls = BTreeMap::from([("/etc/c".to_owned(), url(&server.url("/c")))]);
+    let (_folder, store) = store();
+    let (client, archives) = (client(), archives(&server));
+    let upstream = Upstream { client: &client, archives: &archives, parallel: PARALLEL };
+
+    let offline = fetch(&lock, &urls, &store, None, &Silent).unwrap_err();
+    assert!(offline.to_string().contains("offline, and 3 of the lock's files"), "{offline}");
+    for name in ["a 1:2-3", "b 1:2-3", "/etc/c"] {
+        assert!(offline.to_string().contains(name), "{offline}");
+    }
+    let count = Count::default();
+    let fetched = fetch(&lock, &urls, &store, Some(upstream), &count).unwrap();
+    assert_eq!((fetched.files, fetched.present, fetched.bytes), (3, 0, 40_108));
+    assert_eq!(count.0.load(Ordering::Relaxed), 40_108);
+    let requests = server.seen().len();
+    let again = fetch(&lock, &urls, &store, None, &Silent).unwrap();
+    assert_eq!((again.files, again.present, server.seen().len()), (0, 3, requests));
+}
+
+#[test]
+fn all_failures_at_once() {
+    let server = Server::start();
+    let content: Vec<Vec<u8>> = (0..14).map(|n| bytes(1000 + 4 * n)).collect();
+    let names: Vec<String> = (0..14).map(|n| format!("p{n:02}")).collect();
+    let mut packages: Vec<(&str, &[u8], &str)> =
+        names.iter().zip(&content).map(|(name, bytes)| (name.as_str(), bytes.as_slice(), "debian")).collect();
+    packages[1].2 = "vendor";
+    let path = |n: usize| format!("/debian/pool/main/p{n:02}_2-3_amd64.deb");
+    server.put(&path(2), bytes(500), &[Act::Serve]);
+    server.put(&path(13), content[13].clone(), &[Act::Serve]);
+    let mut lock = lock(&packages);
+    lock.packages.get_mut("p03").unwrap().path = "../../etc/passwd".to_owned();
+    let (_folder, store) = store();
+    let (client, archives) = (client(), archives(&server));
+    let upstream = Upstream { client: &client, archives: &archives, parallel: 3 };
+    let error = fetch(&lock, &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap_err();
+    let text = error.to_string();
+    let FetchError::Failed { failures, untried, wanted } = error else { panic!("{text}") };
+    assert_eq!((failures.len(), untried, wanted), (13, 0, 14));
+    assert!(matches!(&failures[0].reason, Reason::Superseded { package, .. } if package == "p00"));
+    for part in [
+        "13 of 14 files could not be fetched",
+        "p00 1:2-3: pool/main/p00_2-3_amd64.deb is no longer on http://127.0.0.1",
+        "`keller lock --update p00`",
+        "--mirror",
+        "p01 1:2-3: no address is known for the archive \"vendor\"",
+        "p02 1:2-3: fetching http://127.0.0.1",
+        "expected 1008 bytes, but have 500",
+        "p03 1:2-3: \"../../etc/passwd\" is no path below",
+        "and 3 more",
+    ] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+    assert!(store.has(&Digest::of(&content[13])));
+}
+
+#[test]
+fn dead_mirror_is_not_asked_for_each_package() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let names: Vec<String> = (0..100).map(|n| format!("p{n}")).collect();
+    let packages: Vec<(&str, &[u8], &str)> =
+        names.iter().map(|name| (name.as_str(), name.as_bytes(), "debian")).collect();
+    let roots = vec![Url::root(&format!("http://127.0.0.1:{port}/debian")).unwrap()];
+    let archives = BTreeMap::from([("debian".to_owned(), roots)]);
+    let (_folder, store) = store();
+    let client = client();
+    let upstream = Upstream { client: &client, archives: &archives, parallel: 4 };
+    let error = fetch(&lock(&packages), &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap_err();
+    let FetchError::Failed { failures, untried, .. } = &error else { panic!("{error}") };
+    assert!(failures.len() <= 8 && failures.len() + untried == 100, "{error}");
+    assert!(error.to_string().contains("others were not tried"), "{error}");
+}
+
+#[test]
+fn second_root_is_asked() {
+    let server = Server::start();
+    server.put("/second/pool/main/a_2-3_amd64.deb", "content", &[Act::Serve]);
+    let root = |path: &str| Url::root(&server.url(path)).unwrap();
+    let archives = BTreeMap::from([("debian".to_owned(), vec![root("/first"), root("/second")])]);
+    let (_folder, store) = store();
+    let client = client();
+    let upstream = Upstream { client: &client, archives: &archives, parallel: 1 };
+    let lock = lock(&[("a", b"content", "debian")]);
+    assert_eq!(fetch(&lock, &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap().files, 1);
+}
+
+/// Runs one ignored test of this program in a process of its own.
+fn child(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("fetch::{name}"), "--ignored", "--nocapture"]);
+    command
+}
+
+#[test]
+#[ignore = "the child of killed_writer_leaves_nothing"]
+fn child_writes_for_ever() {
+    let Ok(folder) = std::env::var("KELLER_STORE") else { return };
+    let store = Store::open(folder).unwrap();
+    let mut incoming = store.incoming(None, None).unwrap();
+    incoming.write(&[1; 100_000]).unwrap();
+    println!("\nwriting");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn killed_writer_leaves_nothing() {
+    let (folder, store) = store();
+    let mut child = child("child_writes_for_ever")
+        .env("KELLER_STORE", folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = std::io::BufReader::new(child.stdout.take().unwrap());
+    assert!(std::io::BufRead::lines(output).any(|line| line.unwrap() == "writing"));
+    let mut store = store;
+    let keep = Default::default();
+    assert!(matches!(store.gc(&keep, Duration::ZERO), Err(StoreError::InUse { .. })));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(fs::read_dir(folder.path().join("blobs")).unwrap().count(), 0);
+    store.gc(&keep, Duration::ZERO).unwrap();
+}
+
+#[test]
+#[ignore = "the child of without_certificates"]
+fn child_has_no_certificates() {
+    let server = Server::start();
+    server.put("/x", "plain", &[Act::Serve]);
+    let client = client();
+    assert_eq!(client.get_small(&url(&server.url("/x")), 10).unwrap(), b"plain");
+    let error = client.get_small(&url("https://127.0.0.1:1/x"), 10).unwrap_err();
+    assert!(chain(&error).contains("no CA certificates"), "{}", chain(&error));
+    assert!(chain(&error).contains("SSL_CERT_FILE"), "{}", chain(&error));
+}
+
+#[test]
+fn without_certificates() {
+    let output = child("child_has_no_certificates")
+        .env("SSL_CERT_FILE", "/nonexistent/file")
+        .env_remove("SSL_CERT_DIR")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

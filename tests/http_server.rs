@@ -1,0 +1,206 @@
+//! A small HTTP server on loopback that misbehaves as told.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// What is done with one request.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Answered as it should be, ranges and If-Range included.
+    Serve,
+    /// Answered in full, whatever range was asked for.
+    ServeWhole,
+    /// A status and nothing else.
+    Status(u16),
+    /// A status and this header line.
+    StatusWith(u16, String),
+    /// The file up to that byte of it, then the connection is reset.
+    ResetAt(usize),
+    /// The file up to that byte of it, then silence.
+    HangAt(usize),
+    /// Silence from the start.
+    Hang,
+    /// The connection is closed without an answer.
+    Close,
+    /// Something that is not HTTP.
+    Garbage,
+    /// These bytes instead of the file's.
+    Other(Vec<u8>),
+    /// A byte at a time, with pauses.
+    Trickle,
+    /// Without a length: as chunks that never end.
+    Endless,
+}
+
+/// What was asked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// First line, without the version.
+    pub line: String,
+    /// By lower-case name.
+    pub headers: BTreeMap<String, String>,
+}
+
+#[derive(Default)]
+struct State {
+    files: BTreeMap<String, (Vec<u8>, Vec<Act>)>,
+    seen: Vec<Request>,
+}
+
+/// Runs until the test program ends.
+pub struct Server {
+    port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::<Mutex<State>>::default();
+        let shared = state.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = shared.clone();
+                thread::spawn(move || handle(stream, &state));
+            }
+        });
+        Self { port, state }
+    }
+
+    /// Has `path` answered with `bytes`: the first request as the first of `acts` says, and so on; further
+    /// ones as the last says.
+    pub fn put(&self, path: &str, bytes: impl Into<Vec<u8>>, acts: &[Act]) {
+        let mut acts = acts.to_vec();
+        acts.reverse();
+        self.state.lock().unwrap().files.insert(path.to_owned(), (bytes.into(), acts));
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// All requests so far.
+    pub fn seen(&self) -> Vec<Request> {
+        self.state.lock().unwrap().seen.clone()
+    }
+}
+
+fn handle(mut stream: TcpStream, state: &Mutex<State>) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let Some(line) = lines.next() else { return };
+    let headers: BTreeMap<String, String> = lines
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_once(':').map(|(n, v)| (n.to_lowercase(), v.trim().to_owned())))
+        .collect();
+    let line = line.trim_end_matches(" HTTP/1.1").to_owned();
+    // A proxy is asked for a whole address.
+    let target = line.strip_prefix("GET ").unwrap_or_default();
+    let path = match target.strip_prefix("http://") {
+        Some(rest) => rest.find('/').map_or("/", |index| &rest[index..]).to_owned(),
+        None => target.to_owned(),
+    };
+    let range = headers.get("range").cloned();
+    let condition = headers.get("if-range").cloned();
+    let (bytes, act) = {
+        let mut state = state.lock().unwrap();
+        state.seen.push(Request { line, headers });
+        match state.files.get_mut(&path) {
+            Some((bytes, acts)) => {
+                let act = if acts.len() > 1 { acts.pop() } else { acts.last().cloned() };
+                (bytes.clone(), act.unwrap_or(Act::Serve))
+            }
+            None => (Vec::new(), Act::Status(404)),
+        }
+    };
+    // The client may have gone away: that is its good right.
+    let _ = answer(&mut stream, &act, &bytes, range, condition);
+    let _ = stream.shutdown(Shutdown::Write);
+}
+
+fn answer(
+    stream: &mut TcpStream,
+    act: &Act,
+    bytes: &[u8],
+    range: Option<String>,
+    condition: Option<String>,
+) -> std::io::Result<()> {
+    let etag = format!("\"{}\"", keller::base::Digest::of(bytes).to_hex());
+    let start = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let same = condition.is_none_or(|condition| condition == etag);
+    let start = start.filter(|_| same && !matches!(act, Act::ServeWhole));
+    let head = match start {
+        Some(start) => format!(
+            "HTTP/1.1 206 Partial\r\nContent-Range: bytes {start}-{}/{}\r\nContent-Length: {}",
+            bytes.len() - 1,
+            bytes.len(),
+            bytes.len() - start
+        ),
+        None => format!("HTTP/1.1 200 OK\r\nContent-Length: {}", bytes.len()),
+    };
+    let head = format!("{head}\r\nETag: {etag}\r\nConnection: close\r\n\r\n");
+    let start = start.unwrap_or(0);
+    match act {
+        Act::Serve | Act::ServeWhole => {
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(&bytes[start..])
+        }
+        Act::Status(status) => write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"),
+        Act::StatusWith(status, line) => {
+            write!(stream, "HTTP/1.1 {status} X\r\n{line}\r\nContent-Length: 0\r\n\r\n")
+        }
+        Act::ResetAt(end) => {
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(&bytes[start..(*end).max(start)])?;
+            stream.flush()?;
+            // Time for the bytes to be read: a reset throws away what is still under way.
+            thread::sleep(Duration::from_millis(200));
+            rustix::net::sockopt::set_socket_linger(stream.as_fd(), Some(Duration::ZERO))?;
+            Ok(())
+        }
+        Act::HangAt(end) => {
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(&bytes[start..(*end).max(start)])?;
+            hang(stream)
+        }
+        Act::Hang => hang(stream),
+        Act::Close => Ok(()),
+        Act::Garbage => stream.write_all(b"\x00\x01garbage\xff\r\n\r\nand more\r\n"),
+        Act::Other(other) => {
+            write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            stream.write_all(other)
+        }
+        Act::Trickle => {
+            stream.write_all(head.as_bytes())?;
+            for byte in &bytes[start..] {
+                stream.write_all(&[*byte])?;
+                thread::sleep(Duration::from_millis(50));
+            }
+            Ok(())
+        }
+        Act::Endless => {
+            write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            loop {
+                stream.write_all(b"1000\r\n")?;
+                stream.write_all(&[b'x'; 0x1000])?;
+                stream.write_all(b"\r\n")?;
+            }
+        }
+    }
+}
+
+/// Until the client goes away.
+fn hang(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut rest = [0; 64];
+    while stream.read(&mut rest)? > 0 {}
+    Ok(())
+}
