@@ -130,7 +130,7 @@ fn file_that_changed_in_between_is_not_mixed() {
     let error = client()
         .download(&url(&server.url("/file")), &Digest::of(&content), None, &store, &task)
         .unwrap_err();
-    assert!(matches!(error.cause, Cause::Store(StoreError::WrongDigest { .. })), "{}", chain(&error));
+    assert!(matches!(*error.cause, Cause::Store(StoreError::WrongDigest { .. })), "{}", chain(&error));
     assert_eq!(server.seen().len(), 3);
     assert_eq!(server.seen()[2].headers["cache-control"], "no-cache");
     assert_eq!(store.blobs().unwrap(), []);
@@ -170,7 +170,7 @@ fn lasting_trouble_is_told_in_bounded_time() {
         (Act::Endless, 2, "expected 300000 bytes, but have"),
     ];
     for (act, tries, message) in cases {
-        let (result, server) = download(&[act.clone()]);
+        let (result, server) = download(std::slice::from_ref(&act));
         let error = result.unwrap_err();
         assert!(chain(&error).contains(message), "{act:?}: {}", chain(&error));
         assert!(chain(&error).contains("/file"), "{act:?}: {}", chain(&error));
@@ -210,7 +210,7 @@ fn small_files_have_a_limit() {
     assert_eq!(get("/flaky", 5).unwrap(), b"12345");
     for (path, max) in [("/small", 4), ("/endless", 100_000)] {
         let error = get(path, max).unwrap_err();
-        assert!(matches!(error.cause, Cause::TooLarge { .. }), "{}", chain(&error));
+        assert!(matches!(*error.cause, Cause::TooLarge { .. }), "{}", chain(&error));
     }
     // By a name that this machine knows by itself.
     let by_name = url(&format!("http://localhost:{}/small", server.port()));
@@ -226,7 +226,7 @@ fn unknown_files_are_received_up_to_a_limit() {
     let task = Task::new(&Silent, "test", 0, Unit::Bytes);
     let receive = |limit| client().receive(&url(&server.url("/file")), limit, &store, &task);
     assert_eq!(receive(50_000).unwrap(), (Digest::of(&content), 50_000));
-    assert!(matches!(receive(49_999).unwrap_err().cause, Cause::TooLarge { limit: 49_999, .. }));
+    assert!(matches!(*receive(49_999).unwrap_err().cause, Cause::TooLarge { limit: 49_999, .. }));
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn local_files() {
     let task = Task::new(&Silent, "test", 0, Unit::Bytes);
     let address = Url::from_path(&path).unwrap();
     assert_eq!(client().get_small(&address, 5).unwrap(), b"hello");
-    assert!(matches!(client().get_small(&address, 4).unwrap_err().cause, Cause::TooLarge { .. }));
+    assert!(matches!(*client().get_small(&address, 4).unwrap_err().cause, Cause::TooLarge { .. }));
     let download =
         |address: &Url, text: &str| client().download(address, &Digest::of(text), None, &store, &task);
     assert!(download(&address, "jello").unwrap_err().to_string().contains("a%20file"));
@@ -270,8 +270,8 @@ fn redirections() {
     assert!(told(server.seen()), "relative redirections stay with the same server");
     assert!(!told(other.seen()), "another server must not see the password");
     assert!(chain(&get("/round").unwrap_err()).contains("redirected 21 times"));
-    assert!(matches!(get("/file").unwrap_err().cause, Cause::Downgrade { .. }));
-    assert!(matches!(get("/nowhere").unwrap_err().cause, Cause::Redirects(_)));
+    assert!(matches!(*get("/file").unwrap_err().cause, Cause::Downgrade { .. }));
+    assert!(matches!(*get("/nowhere").unwrap_err().cause, Cause::Redirects(_)));
     let lost = get("/lost").unwrap_err();
     assert!(lost.is_not_found() && !format!("{lost:?} {}", chain(&lost)).contains("s3cret"));
 }

@@ -316,8 +316,8 @@ impl Client {
                     thread::sleep(wanted.max(*pause));
                 }
                 _ => {
-                    let proxy = self.settings.proxies.shown(url);
-                    return Err(HttpError { url: url.clone(), proxy, tries, cause });
+                    let proxy = self.settings.proxies.shown(url).map(String::into_boxed_str);
+                    return Err(HttpError { url: url.clone(), proxy, tries, cause: Box::new(cause) });
                 }
             }
         }

@@ -13,12 +13,12 @@ pub struct HttpError {
     /// What was fetched.
     pub url: Url,
     /// The proxy that was asked, without its secrets.
-    pub proxy: Option<String>,
+    pub proxy: Option<Box<str>>,
     /// How often it was tried.
     pub tries: u32,
     /// What went wrong the last time.
     #[source]
-    pub cause: Cause,
+    pub cause: Box<Cause>,
 }
 
 fn via(proxy: Option<&str>) -> String {
@@ -140,13 +140,13 @@ pub enum Cause {
 impl HttpError {
     /// Whether the server does not have it.
     pub fn is_not_found(&self) -> bool {
-        matches!(self.cause, Cause::NotFound)
+        matches!(*self.cause, Cause::NotFound)
     }
 
     /// Whether nothing else from this server will come either.
     pub fn is_unreachable(&self) -> bool {
         matches!(
-            self.cause,
+            *self.cause,
             Cause::Connection { .. } | Cause::Silent(_) | Cause::NoTrust { .. } | Cause::Untrusted { .. }
         )
     }
@@ -154,7 +154,7 @@ impl HttpError {
     /// Whether the disk is to blame.
     pub fn is_local(&self) -> bool {
         matches!(
-            self.cause,
+            *self.cause,
             Cause::Store(StoreError::Full { .. } | StoreError::Io { .. } | StoreError::NoFolder)
         )
     }
