@@ -326,6 +326,15 @@ impl Store {
         Ok(File::open(&path).map_err(failed("opening", &path))?)
     }
 
+    /// Forgets what was derived before and turned out to be unusable. It may be gone already.
+    ///
+    /// # Panics
+    /// When `kind` or `key` is no plain file name.
+    pub fn discard(&self, kind: &str, key: &str) -> Result<()> {
+        let path = self.derived_path(kind, key);
+        if_exists(fs::remove_file(&path)).map_err(failed("removing", &path)).map(drop)
+    }
+
     /// An unnamed file that is to become `path`, of `size` bytes as far as is known.
     fn create(&self, path: &Path, size: u64) -> Result<AtomicFile> {
         let folder = path.parent().expect("files of the store lie in folders");

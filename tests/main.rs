@@ -3,3 +3,4 @@
 mod fetch;
 mod http_server;
 mod judges;
+mod unpack;

@@ -3,6 +3,7 @@ pub mod containers;
 pub mod error;
 pub mod ldcache;
 pub mod modules;
+pub mod packages;
 
 pub use error::Error;
 pub use modules::ModuleIndex;

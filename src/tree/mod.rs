@@ -4,7 +4,11 @@
 //! one order. A hard link is a second name for the same [`NodeId`].
 
 pub mod content;
+pub mod from_folder;
+pub mod from_tar;
 pub mod graft;
+pub mod merge;
+pub mod prune;
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! Our bytes as the real tools see them.
 
 mod depmod;
+mod dpkg;
 mod erofs;
 mod fixture;
 mod folder;

@@ -1,1 +1,2 @@
 //! Debian archives.
+pub mod deb;

@@ -1,0 +1,265 @@
+//! Packages become trees, in parallel, and the trees become one root.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::base::{Digest, Progress, Task, Unit};
+use crate::source::debian::deb::{self, Control, DebError, Package};
+use crate::store::{Store, StoreError};
+use crate::tree::merge::{Conflict, MergeError, Winner};
+use crate::tree::{Tree, TreeError};
+
+/// The package whose links (`/bin`, `/lib`, …) decide where the others' files go.
+const FIRST: &str = "base-files";
+
+/// A package to unpack.
+#[derive(Debug)]
+pub struct PackageInput {
+    /// As locked.
+    pub name: String,
+    /// As locked.
+    pub version: String,
+    /// The .deb, from its start.
+    pub deb: File,
+    /// Of the .deb, as locked.
+    pub sha256: Digest,
+    /// Of the .deb in bytes, as locked.
+    pub size: u64,
+}
+
+/// A package with its data as a tree.
+#[derive(Clone, Debug)]
+pub struct Unpacked {
+    /// As locked.
+    pub name: String,
+    /// As locked.
+    pub version: String,
+    /// Its control file.
+    pub control: Control,
+    /// Digests of its maintainer scripts and triggers, by name.
+    pub scripts: BTreeMap<String, Digest>,
+    /// Those of its scripts that call dpkg-divert, which nobody runs here.
+    pub diverts: Vec<String>,
+    /// Absolute paths of its configuration files.
+    pub conffiles: Vec<String>,
+    /// Its files, of the origin [`Unpacked::name`]; bodies lie in the store.
+    pub tree: Tree,
+}
+
+/// Why packages could not be unpacked or put together.
+#[derive(Debug, thiserror::Error)]
+pub enum PackagesError {
+    /// The .deb is not what was locked, or is refused.
+    #[error("unpacking {name} {version}: {source}")]
+    Deb {
+        /// The package.
+        name: String,
+        /// Its version.
+        version: String,
+        /// Why.
+        source: DebError,
+    },
+    /// The .deb is another package than its lock says.
+    #[error("the package locked as {name} {version} says that it is {actual}")]
+    Another {
+        /// As locked.
+        name: String,
+        /// As locked.
+        version: String,
+        /// Name and version in its control file.
+        actual: String,
+    },
+    /// Packages that claim the same paths.
+    #[error("packages conflict:\n{}{}", Conflict::list(.conflicts), hint(.diverts))]
+    Conflicts {
+        /// All of them.
+        conflicts: Vec<Conflict>,
+        /// Packages among them whose scripts call dpkg-divert, as `package: script`.
+        diverts: Vec<String>,
+    },
+    /// A package whose directories cannot be placed.
+    #[error("placing the files of {name}: {source}")]
+    Place {
+        /// The package.
+        name: String,
+        /// Why.
+        source: TreeError,
+    },
+    /// One name twice.
+    #[error("package {name} is there twice")]
+    Twice {
+        /// The package.
+        name: String,
+    },
+    /// No threads to work with.
+    #[error("starting threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn hint(diverts: &[String]) -> String {
+    if diverts.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nDiversions are not supported: dpkg-divert is called by {}. \
+         Leave one of the packages out, or prune the file and bring it in an overlay.",
+        diverts.join(", ")
+    )
+}
+
+/// Unpacks `packages` with `threads` threads (0: one for each processor). What the store has unpacked
+/// before is only looked up. The result is in the order of `packages`; nodes that the builder makes are at
+/// `epoch`.
+///
+/// # Errors
+/// Those of the first package that failed; see [`PackagesError`].
+pub fn unpack(
+    packages: &[PackageInput],
+    store: &Store,
+    epoch: i64,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<Unpacked>, PackagesError> {
+    let task = Task::new(progress, "unpacking", packages.iter().map(|input| input.size).sum(), Unit::Bytes);
+    // The largest first: one that began last would keep a single thread busy alone.
+    let mut order: Vec<usize> = (0..packages.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(packages[*index].size));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let mut done: Vec<_> = pool.install(|| {
+        order
+            .par_iter()
+            .with_max_len(1)
+            .map(|index| {
+                unpack_one(&packages[*index], store, epoch, &task).map(|unpacked| (*index, unpacked))
+            })
+            .collect::<Result<_, _>>()
+    })?;
+    done.sort_by_key(|(index, _)| *index);
+    Ok(done.into_iter().map(|(_, unpacked)| unpacked).collect())
+}
+
+fn unpack_one(
+    input: &PackageInput,
+    store: &Store,
+    epoch: i64,
+    task: &Task<'_>,
+) -> Result<Unpacked, PackagesError> {
+    let PackageInput { name, version, .. } = input;
+    task.at(name);
+    let (package, file) = package(input, store, task)?;
+    if (package.control.name(), package.control.version()) != (name, version) {
+        return Err(PackagesError::Another {
+            name: name.clone(),
+            version: version.clone(),
+            actual: format!("{} {}", package.control.name(), package.control.version()),
+        });
+    }
+    let tree = package.tree(&Arc::new(file), name, epoch).map_err(|source| PackagesError::Deb {
+        name: name.clone(),
+        version: version.clone(),
+        source,
+    })?;
+    Ok(Unpacked {
+        name: name.clone(),
+        version: version.clone(),
+        control: package.control,
+        scripts: package.scripts,
+        diverts: package.diverts,
+        conffiles: package.conffiles,
+        tree,
+    })
+}
+
+/// The unpacked package, out of the store or into it.
+fn package(input: &PackageInput, store: &Store, task: &Task<'_>) -> Result<(Package, File), PackagesError> {
+    let (kind, key) = (deb::index::FORMAT, input.sha256.to_hex());
+    if let Some(file) = store.derived(kind, &key)? {
+        if let Ok(package) = deb::load(&file) {
+            task.advance(input.size);
+            return Ok((package, file));
+        }
+        store.discard(kind, &key)?;
+    }
+    let mut package = None;
+    let file = store.derive(kind, &key, |unpacked| {
+        let report = |count| task.advance(count);
+        package = Some(deb::unpack(&input.deb, &input.sha256, input.size, unpacked, &report).map_err(
+            |source| PackagesError::Deb { name: input.name.clone(), version: input.version.clone(), source },
+        )?);
+        Ok::<_, PackagesError>(())
+    })?;
+    match package {
+        Some(package) => Ok((package, file)),
+        // Another process made it in between.
+        None => deb::load(&file)
+            .map(|package| (package, file))
+            .map_err(|error| StoreError::Read(std::io::Error::other(error)).into()),
+    }
+}
+
+/// Puts packages together into one root: base-files first, then by name.
+///
+/// # Errors
+/// `Conflicts` with all paths that two packages have, where neither `Replaces` the other.
+pub fn assemble(
+    epoch: i64,
+    mut packages: Vec<Unpacked>,
+    progress: &dyn Progress,
+) -> Result<Tree, PackagesError> {
+    packages.sort_by(|a, b| (a.name != FIRST, &a.name).cmp(&(b.name != FIRST, &b.name)));
+    let by_name: BTreeMap<&str, &Unpacked> =
+        packages.iter().map(|package| (&*package.name, package)).collect();
+    if let Some(pair) = packages.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(PackagesError::Twice { name: pair[0].name.clone() });
+    }
+    // dpkg asks whether the newcomer may replace first; in an order by name both questions count the same.
+    let decide = |first: &str, second: &str| {
+        let (first, second) = (by_name.get(first)?, by_name.get(second)?);
+        if second.control.replaces(&first.name, &first.version) {
+            return Some(Winner::Second);
+        }
+        first.control.replaces(&second.name, &second.version).then_some(Winner::First)
+    };
+    let mut tree = Tree::new(epoch);
+    let mut conflicts = Vec::new();
+    for package in &packages {
+        if package.name == FIRST {
+            let root = tree.root();
+            tree.node_mut(root).meta = package.tree.node(package.tree.root()).meta.clone();
+        }
+        match tree.merge(&package.tree, &decide) {
+            Ok(merged) => {
+                for found in merged.disagreements {
+                    progress.note(&format!(
+                        "/{}: {} and {} differ in owner or mode, those of {} hold",
+                        found.path, found.first, found.second, found.first
+                    ));
+                }
+            }
+            Err(MergeError::Conflicts(found)) => conflicts.extend(found),
+            Err(MergeError::Tree(source)) => {
+                return Err(PackagesError::Place { name: package.name.clone(), source });
+            }
+        }
+    }
+    if conflicts.is_empty() {
+        return Ok(tree);
+    }
+    let diverts = packages
+        .iter()
+        .filter(|package| {
+            conflicts.iter().any(|found| [&found.first, &found.second].contains(&&package.name))
+        })
+        .flat_map(|package| package.diverts.iter().map(|script| format!("{}: {script}", package.name)))
+        .collect();
+    Err(PackagesError::Conflicts { conflicts, diverts })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+use super::*;
+use crate::base::progress::Silent;
+
+/// A package of text files, each holding the package's name.
+fn package(name: &str, fields: &str, paths: &[&str]) -> Unpacked {
+    let control = Control::parse(&format!("Package: {name}\nVersion: 1\n{fields}")).unwrap();
+    let mut tree = Tree::new(0);
+    let origin = tree.origin(name);
+    for path in paths {
+        let kind = match path.split_once(" -> ") {
+            Some((_, target)) => crate::tree::Kind::Symlink(target.into()),
+            None => crate::tree::Kind::File(name.as_bytes().to_vec().into()),
+        };
+        let path = path.split(" -> ").next().unwrap();
+        tree.put(path, crate::tree::Meta::new(0o644), kind, origin).unwrap();
+    }
+    Unpacked {
+        name: name.to_owned(),
+        version: "1".to_owned(),
+        control,
+        scripts: BTreeMap::new(),
+        diverts: Vec::new(),
+        conffiles: Vec::new(),
+        tree,
+    }
+}
+
+#[test]
+fn base_files_comes_first() {
+    let packages =
+        vec![package("bash", "", &["bin/bash"]), package("base-files", "", &["usr/bin/x", "bin -> usr/bin"])];
+    let tree = assemble(0, packages, &Silent).unwrap();
+    assert_eq!(tree.read("usr/bin/bash").unwrap(), b"bash");
+}
+
+#[test]
+fn replaces_decides_in_both_orders() {
+    for (fields, winner) in [("Replaces: b\n", "a"), ("Replaces: b (<< 1)\n", "")] {
+        let packages = vec![package("a", fields, &["x"]), package("b", "", &["x"])];
+        let result = assemble(0, packages, &Silent);
+        match result {
+            Ok(tree) => assert_eq!(tree.read("x").unwrap(), winner.as_bytes()),
+            Err(error) => {
+                assert_eq!(winner, "");
+                assert_eq!(error.to_string(), "packages conflict:\n/x is in a and in b");
+            }
+        }
+    }
+    let packages = vec![package("a", "", &["x"]), package("b", "Replaces: a\n", &["x"])];
+    assert_eq!(assemble(0, packages, &Silent).unwrap().read("x").unwrap(), b"b");
+}
+
+#[test]
+fn conflicts_of_all_packages_name_diversions() {
+    let mut diverting = package("b", "", &["x"]);
+    diverting.diverts.push("preinst".to_owned());
+    let packages = vec![package("a", "", &["x", "y"]), diverting, package("c", "", &["y"])];
+    let text = assemble(0, packages, &Silent).unwrap_err().to_string();
+    assert!(text.contains("/x is in a and in b\n/y is in a and in c"), "{text}");
+    assert!(text.contains("dpkg-divert is called by b: preinst"), "{text}");
+}

@@ -1,0 +1,234 @@
+//! Binary packages: deb(5), format 2.0, as Debian's archive has them.
+//!
+//! A package is read once, front to back: an `ar` archive with `debian-binary`, `control.tar.*` and
+//! `data.tar.*`. Its data is decompressed into one file, in which the tree's bodies then lie; an [`index`]
+//! behind the data spares later builds even the walk over its headers.
+
+pub mod control;
+pub mod index;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, Write};
+use std::sync::Arc;
+
+use crate::base::Digest;
+use crate::tree::Tree;
+use crate::tree::from_tar::{self, Body, Limits, Member, TarError};
+
+pub use control::{Control, ControlError};
+pub use index::IndexError;
+use stream::{Ar, Measured};
+
+/// Control members are a few kilobytes of text and one line for each file (md5sums).
+const CONTROL_LIMITS: Limits = Limits { members: 1000, bytes: 64 << 20 };
+
+/// More files than any package of Debian has, by a factor of about five.
+const MAX_MEMBERS: usize = 500_000;
+
+/// No package unpacks to more, whatever it says of itself, in bytes.
+const MAX_UNPACKED: u64 = 16 << 30;
+
+/// What a package may always unpack to, in bytes: Installed-Size is an estimate, and headers, padding and
+/// directories are not all in it.
+const UNPACKED_SLACK: u64 = 256 << 20;
+
+/// Maintainer scripts, and the control files that make others' scripts run.
+const SCRIPTS: [&str; 6] = ["preinst", "postinst", "prerm", "postrm", "config", "triggers"];
+
+/// What a package is, besides its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Package {
+    /// The `control` file.
+    pub control: Control,
+    /// Digests of the maintainer scripts and of `triggers`, by name.
+    pub scripts: BTreeMap<String, Digest>,
+    /// Those of its scripts that call dpkg-divert.
+    pub diverts: Vec<String>,
+    /// Absolute paths of the files that dpkg would keep when an operator changed them.
+    pub conffiles: Vec<String>,
+    /// The data, offsets counted from the beginning of the unpacked file.
+    pub members: Vec<Member>,
+}
+
+/// Why a package could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum DebError {
+    /// The file is not the one that was asked for: it rotted, or was cut short.
+    #[error("expected {expected} bytes, but have {actual}")]
+    Size {
+        /// As locked.
+        expected: u64,
+        /// As found.
+        actual: u64,
+    },
+    /// The file is not the one that was asked for: it rotted.
+    #[error("expected SHA-256 {expected}, but have {actual}")]
+    Digest {
+        /// As locked.
+        expected: Digest,
+        /// As computed.
+        actual: Digest,
+    },
+    /// A member of the outer archive that is not read here.
+    #[error("{member} is {what}, which is not supported")]
+    Unsupported {
+        /// Such as `data.tar.bz2`.
+        member: String,
+        /// The feature.
+        what: &'static str,
+    },
+    /// The outer archive is none, or lacks a part.
+    #[error("no Debian package: {what} at byte {offset}")]
+    Corrupt {
+        /// Where in the .deb.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// The `control` file makes no sense.
+    #[error("control file: {0}")]
+    Control(#[from] ControlError),
+    /// One of the two inner archives is refused.
+    #[error("{member}: {source}")]
+    Tar {
+        /// Such as `data.tar.xz`.
+        member: String,
+        /// Why.
+        source: TarError,
+    },
+    /// The .deb could not be read.
+    #[error("reading the package: {0}")]
+    Read(#[source] io::Error),
+    /// The unpacked file could not be written.
+    #[error("writing the unpacked package: {0}")]
+    Write(#[source] io::Error),
+}
+
+/// Unpacks `deb` into the empty file `unpacked`: its decompressed data, then the index. `read` hears of
+/// every stretch of the .deb that was read, in bytes.
+///
+/// # Errors
+/// See [`DebError`]. A .deb that is not `size` bytes with the digest `sha256` fails as such, whatever else
+/// its bytes lead to. After any error `unpacked` is of no use.
+pub fn unpack(
+    deb: &File,
+    sha256: &Digest,
+    size: u64,
+    unpacked: &mut File,
+    read: &dyn Fn(u64),
+) -> Result<Package, DebError> {
+    let actual = deb.metadata().map_err(DebError::Read)?.len();
+    if actual != size {
+        return Err(DebError::Size { expected: size, actual });
+    }
+    let mut measured = Measured::new(deb, read);
+    let package = read_package(&mut measured, size, unpacked);
+    if matches!(&package, Err(DebError::Write(_) | DebError::Tar { source: TarError::Write { .. }, .. })) {
+        return package;
+    }
+    let actual = measured.finish().map_err(DebError::Read)?;
+    if actual != *sha256 {
+        return Err(DebError::Digest { expected: *sha256, actual });
+    }
+    let package = package?;
+    // Members that make no tree are refused before the file gets its name.
+    let file = unpacked.try_clone().map_err(DebError::Write)?;
+    package.tree(&Arc::new(file), "", 0)?;
+    let start = unpacked.stream_position().map_err(DebError::Write)?;
+    unpacked.write_all(&index::encode(&package, start)).map_err(DebError::Write)?;
+    Ok(package)
+}
+
+/// Reads back what [`unpack`] left in `unpacked`.
+///
+/// # Errors
+/// See [`IndexError`]; the file must then be made again.
+pub fn load(unpacked: &File) -> Result<Package, IndexError> {
+    index::load(unpacked)
+}
+
+impl Package {
+    /// The data as a tree, its bodies in `unpacked`, every node of the origin `name`.
+    ///
+    /// # Errors
+    /// Those of [`from_tar::tree`]; they were found by [`unpack`] already.
+    pub fn tree(&self, unpacked: &Arc<File>, name: &str, epoch: i64) -> Result<Tree, DebError> {
+        from_tar::tree(&self.members, unpacked, 0, name, epoch)
+            .map_err(|source| DebError::Tar { member: "data.tar".to_owned(), source })
+    }
+}
+
+fn read_package(measured: &mut Measured<'_>, size: u64, unpacked: &mut File) -> Result<Package, DebError> {
+    let mut ar = Ar::new(measured)?;
+    let version = ar.expect(&["debian-binary"])?;
+    let mut text = Vec::new();
+    ar.body(&version).take(64).read_to_end(&mut text).map_err(DebError::Read)?;
+    if !text.starts_with(b"2.") {
+        return Err(DebError::Unsupported { member: version.name, what: "not of format 2" });
+    }
+    ar.end(&version)?;
+
+    let member = ar.expect(&["control.tar", "control.tar.gz", "control.tar.xz", "control.tar.zst"])?;
+    let mut bytes = Vec::new();
+    let parts = read_tar(&mut ar, &member, &mut bytes, CONTROL_LIMITS)?;
+    ar.end(&member)?;
+    let mut package = control_members(&parts, &bytes, &member)?;
+
+    let member = ar.expect(&["data.tar", "data.tar.gz", "data.tar.xz", "data.tar.zst"])?;
+    let limits = Limits { members: MAX_MEMBERS, bytes: unpacked_limit(&package.control, size) };
+    let mut writer = BufWriter::with_capacity(1 << 20, unpacked);
+    package.members = read_tar(&mut ar, &member, &mut writer, limits)?;
+    writer.flush().map_err(DebError::Write)?;
+    ar.end(&member)?;
+    Ok(package)
+}
+
+/// How far a package may unpack before it counts as a bomb, in bytes: some times what it says of itself, or
+/// else what no compressor reaches on real files.
+fn unpacked_limit(control: &Control, size: u64) -> u64 {
+    let expected = match control.installed_size() {
+        Some(installed) => installed.saturating_mul(4),
+        None => size.saturating_mul(100),
+    };
+    expected.saturating_add(UNPACKED_SLACK).min(MAX_UNPACKED)
+}
+
+fn read_tar(
+    ar: &mut Ar<'_, '_>,
+    member: &stream::ArMember,
+    copy: &mut dyn Write,
+    limits: Limits,
+) -> Result<Vec<Member>, DebError> {
+    let mut archive = stream::decompress(&member.name, ar.body(member))?;
+    from_tar::read(&mut archive, copy, limits)
+        .map_err(|source| DebError::Tar { member: member.name.clone(), source })
+}
+
+fn control_members(parts: &[Member], bytes: &[u8], archive: &stream::ArMember) -> Result<Package, DebError> {
+    let find = |name: &str| {
+        parts.iter().find(|part| part.path == name.as_bytes()).and_then(|part| match part.body {
+            Body::File { offset, len } => bytes.get(offset as usize..(offset + len) as usize),
+            _ => None,
+        })
+    };
+    let corrupt = |what| DebError::Corrupt { offset: archive.offset, what };
+    let text = |bytes| str::from_utf8(bytes).map_err(|_| corrupt("control file is not UTF-8"));
+    let control = text(find("control").ok_or_else(|| corrupt("no control file"))?)?;
+    let mut scripts = BTreeMap::new();
+    let mut diverts = Vec::new();
+    for name in SCRIPTS {
+        let Some(script) = find(name) else { continue };
+        scripts.insert(name.to_owned(), Digest::of(script));
+        if script.windows(11).any(|window| window == b"dpkg-divert") {
+            diverts.push(name.to_owned());
+        }
+    }
+    let conffiles = match find("conffiles") {
+        // A line may begin with a flag, `remove-on-upgrade`: such a file is not in the package.
+        Some(lines) => text(lines)?.lines().filter(|line| line.starts_with('/')).map(str::to_owned).collect(),
+        None => Vec::new(),
+    };
+    Ok(Package { control: Control::parse(control)?, scripts, diverts, conffiles, members: Vec::new() })
+}

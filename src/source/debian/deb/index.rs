@@ -1,0 +1,278 @@
+//! What stands behind the data of an unpacked package: everything that was learned while unpacking.
+//!
+//! ```text
+//! data.tar, decompressed
+//! index                    little-endian numbers, byte strings after their length
+//! footer, 32 bytes         magic 16, start of the index 8, its length 4, its CRC-32 4
+//! ```
+//!
+//! The end of the file is written last, so a file without a sound footer is not whole.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::base::Digest;
+use crate::tree::Meta;
+use crate::tree::from_tar::{Body, Member};
+
+use super::{Control, Package};
+
+/// Names this form, for the key under which unpacked packages are kept. A change here makes them anew.
+pub const FORMAT: &str = "unpacked-1";
+
+const MAGIC: &[u8; 16] = b"keller-unpack-1\n";
+
+const FOOTER: u64 = 32;
+
+/// The first read from the end, in bytes: holds the index of most packages.
+const TAIL: u64 = 64 << 10;
+
+/// Why a file is no unpacked package.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// It is cut short, or was never one.
+    #[error("the unpacked package is damaged: {what}")]
+    Corrupt {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// It could not be read.
+    #[error("reading the unpacked package: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The bytes that follow data of `start` bytes.
+pub fn encode(package: &Package, start: u64) -> Vec<u8> {
+    let mut out = Encoder(Vec::new());
+    out.bytes(package.control.text().as_bytes());
+    out.number(package.scripts.len() as u32);
+    for (name, digest) in &package.scripts {
+        out.bytes(name.as_bytes());
+        out.0.extend_from_slice(digest.as_bytes());
+    }
+    out.texts(&package.diverts);
+    out.texts(&package.conffiles);
+    out.number(package.members.len() as u32);
+    for member in &package.members {
+        out.member(member);
+    }
+    let (len, crc) = (out.0.len() as u32, crc32fast::hash(&out.0));
+    out.0.extend_from_slice(MAGIC);
+    out.long(start);
+    out.number(len);
+    out.number(crc);
+    out.0
+}
+
+/// Reads the index of an unpacked package.
+pub fn load(file: &File) -> Result<Package, IndexError> {
+    let size = file.metadata()?.len();
+    let corrupt = |what| IndexError::Corrupt { what };
+    let mut tail = vec![0; size.min(TAIL) as usize];
+    file.read_exact_at(&mut tail, size.saturating_sub(TAIL))?;
+    let footer = tail.split_off(tail.len().checked_sub(FOOTER as usize).ok_or(corrupt("no footer"))?);
+    let mut footer = Decoder(footer.strip_prefix(MAGIC).ok_or(corrupt("no footer"))?);
+    let (Some(start), Some(len), Some(crc)) = (footer.long(), footer.number(), footer.number()) else {
+        return Err(corrupt("no footer"));
+    };
+    if start.checked_add(u64::from(len) + FOOTER) != Some(size) {
+        return Err(corrupt("wrong length"));
+    }
+    let index = match tail.len().checked_sub(len as usize) {
+        Some(at) => tail.split_off(at),
+        None => {
+            let mut index = vec![0; len as usize];
+            file.read_exact_at(&mut index, start)?;
+            index
+        }
+    };
+    if crc32fast::hash(&index) != crc {
+        return Err(corrupt("wrong checksum"));
+    }
+    Decoder(&index).package(start).ok_or(corrupt("unreadable index"))
+}
+
+struct Encoder(Vec<u8>);
+
+impl Encoder {
+    fn number(&mut self, value: u32) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn long(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u32);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn texts(&mut self, texts: &[String]) {
+        self.number(texts.len() as u32);
+        texts.iter().for_each(|text| self.bytes(text.as_bytes()));
+    }
+
+    fn member(&mut self, member: &Member) {
+        self.bytes(&member.path);
+        let meta = &member.meta;
+        self.number(u32::from(meta.mode));
+        self.number(meta.uid);
+        self.number(meta.gid);
+        self.long(meta.mtime as u64);
+        self.number(meta.xattrs.len() as u32);
+        for (name, value) in &meta.xattrs {
+            self.bytes(name);
+            self.bytes(value);
+        }
+        match &member.body {
+            Body::Directory => self.0.push(b'd'),
+            Body::File { offset, len } => {
+                self.0.push(b'-');
+                self.long(*offset);
+                self.long(*len);
+            }
+            Body::Link(target) => {
+                self.0.push(b'h');
+                self.bytes(target);
+            }
+            Body::Symlink(target) => {
+                self.0.push(b'l');
+                self.bytes(target);
+            }
+            Body::CharDevice(major, minor) | Body::BlockDevice(major, minor) => {
+                self.0.push(if matches!(member.body, Body::CharDevice(..)) { b'c' } else { b'b' });
+                self.number(*major);
+                self.number(*minor);
+            }
+            Body::Fifo => self.0.push(b'p'),
+        }
+    }
+}
+
+struct Decoder<'a>(&'a [u8]);
+
+impl<'a> Decoder<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        self.take(4).map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+    }
+
+    fn long(&mut self) -> Option<u64> {
+        self.take(8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+    }
+
+    fn bytes(&mut self) -> Option<Vec<u8>> {
+        let len = self.number()? as usize;
+        self.take(len).map(<[u8]>::to_vec)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?).ok()
+    }
+
+    fn texts(&mut self) -> Option<Vec<String>> {
+        (0..self.number()?).map(|_| self.text()).collect()
+    }
+
+    fn package(&mut self, data: u64) -> Option<Package> {
+        let control = Control::parse(&self.text()?).ok()?;
+        let mut scripts = BTreeMap::new();
+        for _ in 0..self.number()? {
+            let name = self.text()?;
+            scripts.insert(name, Digest::from_bytes(self.take(32)?.try_into().ok()?));
+        }
+        let (diverts, conffiles) = (self.texts()?, self.texts()?);
+        let members = (0..self.number()?).map(|_| self.member(data)).collect::<Option<_>>()?;
+        self.0.is_empty().then_some(Package { control, scripts, diverts, conffiles, members })
+    }
+
+    fn member(&mut self, data: u64) -> Option<Member> {
+        let path = self.bytes()?;
+        let mode = u16::try_from(self.number()?).ok()?;
+        let (uid, gid, mtime) = (self.number()?, self.number()?, self.long()? as i64);
+        let xattrs =
+            (0..self.number()?).map(|_| Some((self.bytes()?, self.bytes()?))).collect::<Option<_>>()?;
+        let body = match self.take(1)?[0] {
+            b'd' => Body::Directory,
+            b'-' => {
+                let (offset, len) = (self.long()?, self.long()?);
+                if offset.checked_add(len)? > data {
+                    return None;
+                }
+                Body::File { offset, len }
+            }
+            b'h' => Body::Link(self.bytes()?),
+            b'l' => Body::Symlink(self.bytes()?),
+            b'c' => Body::CharDevice(self.number()?, self.number()?),
+            b'b' => Body::BlockDevice(self.number()?, self.number()?),
+            b'p' => Body::Fifo,
+            _ => return None,
+        };
+        Some(Member { path, meta: Meta { mode, uid, gid, mtime, xattrs }, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn sample(members: usize) -> Package {
+        let bodies = [
+            Body::Directory,
+            Body::File { offset: 1, len: 2 },
+            Body::Link(b"a".to_vec()),
+            Body::Symlink(b"/b".to_vec()),
+            Body::CharDevice(1, 3),
+            Body::BlockDevice(8, 0),
+            Body::Fifo,
+        ];
+        let xattrs = BTreeMap::from([(b"security.capability".to_vec(), vec![0, 1, 255])]);
+        let meta = Meta { mode: 0o4755, uid: 1, gid: u32::MAX, mtime: 1 << 33, xattrs };
+        let member = |index: usize| Member {
+            path: format!("d/{index}").into_bytes(),
+            meta: meta.clone(),
+            body: bodies[index % bodies.len()].clone(),
+        };
+        Package {
+            control: Control::parse("Package: a\nVersion: 1\n").unwrap(),
+            scripts: BTreeMap::from([("postinst".to_owned(), Digest::of("x"))]),
+            diverts: vec!["preinst".to_owned()],
+            conffiles: vec!["/etc/a".to_owned()],
+            members: (0..members).map(member).collect(),
+        }
+    }
+
+    fn written(package: &Package) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"data").unwrap();
+        file.write_all(&encode(package, 4)).unwrap();
+        file
+    }
+
+    #[test]
+    fn comes_back_whole_or_not_at_all() {
+        // The larger one does not fit the first read.
+        for members in [0, 7, 2000] {
+            let package = sample(members);
+            let file = written(&package);
+            assert_eq!(load(&file).unwrap(), package);
+            let len = file.metadata().unwrap().len();
+            for shorter in [0, 3, 31, 32, len - 1] {
+                file.set_len(shorter).unwrap();
+                assert!(matches!(load(&file), Err(IndexError::Corrupt { .. })), "{shorter} bytes");
+                file.set_len(len).unwrap();
+                assert!(load(&file).is_err(), "{shorter} bytes and zeros");
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The layers of a .deb on its way in: bytes of the file, measured; members of `ar`; decompression.
+//!
+//! `ar` is the common format of deb(5): an 8-byte magic, then for each member a 60-byte header (name 16,
+//! time 12, owner 6, group 6, mode 8, size 10 in decimal, end 2) and its bytes, filled up to an even number.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Take};
+use std::os::unix::fs::FileExt;
+
+use crate::base::{Digest, Hasher};
+
+use super::DebError;
+
+/// Memory that one xz stream may ask for, in bytes; `xz -9` needs 65 MiB.
+const XZ_MEMORY: u64 = 128 << 20;
+
+/// Largest window of a zstd frame as a power of two: 128 MiB, the default of its own tools.
+const ZSTD_WINDOW: u32 = 27;
+
+const AR_MAGIC: &[u8; 8] = b"!<arch>\n";
+
+/// A file read from its start, hashed and reported. Does not move the file's own position.
+pub struct Hashed<'a> {
+    file: &'a File,
+    position: u64,
+    hasher: Hasher,
+    report: &'a dyn Fn(u64),
+}
+
+impl Read for Hashed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.position)?;
+        self.hasher.update(&buffer[..count]);
+        self.position += count as u64;
+        (self.report)(count as u64);
+        Ok(count)
+    }
+}
+
+/// [`Hashed`], buffered.
+pub struct Measured<'a>(BufReader<Hashed<'a>>);
+
+impl<'a> Measured<'a> {
+    pub fn new(file: &'a File, report: &'a dyn Fn(u64)) -> Self {
+        let hashed = Hashed { file, position: 0, hasher: Hasher::new(), report };
+        Self(BufReader::with_capacity(256 << 10, hashed))
+    }
+
+    /// Reads what is left; the digest of the whole file.
+    pub fn finish(mut self) -> io::Result<Digest> {
+        loop {
+            match self.0.fill_buf()?.len() {
+                0 => return Ok(self.0.into_inner().hasher.finish()),
+                count => self.0.consume(count),
+            }
+        }
+    }
+}
+
+/// Header of one member.
+pub struct ArMember {
+    /// Without padding and trailing slash.
+    pub name: String,
+    /// Of its body, in bytes.
+    size: u64,
+    /// Of its body, in the .deb.
+    pub offset: u64,
+}
+
+/// The outer archive. Members are taken in order: [`Ar::expect`], [`Ar::body`], [`Ar::end`].
+pub struct Ar<'a, 'b> {
+    reader: &'a mut Measured<'b>,
+    /// Where the next header begins.
+    next: u64,
+    /// Bytes of the current body that are not read yet.
+    rest: u64,
+}
+
+impl<'a, 'b> Ar<'a, 'b> {
+    pub fn new(reader: &'a mut Measured<'b>) -> Result<Self, DebError> {
+        let mut magic = [0; 8];
+        match reader.0.read_exact(&mut magic) {
+            Ok(()) if magic == *AR_MAGIC => Ok(Self { reader, next: 8, rest: 0 }),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(DebError::Read(error)),
+            _ => Err(DebError::Corrupt { offset: 0, what: "not an ar archive" }),
+        }
+    }
+
+    /// The next member, which must have one of these names; those that begin with `_` are passed over, as
+    /// deb(5) asks.
+    pub fn expect(&mut self, names: &[&'static str]) -> Result<ArMember, DebError> {
+        loop {
+            let member = self.header()?;
+            if names.contains(&member.name.as_str()) {
+                return Ok(member);
+            }
+            let stem = names[0];
+            if member.name.starts_with(stem) {
+                let what = "compressed in another way than gzip, xz or zstd";
+                return Err(DebError::Unsupported { member: member.name, what });
+            }
+            if !member.name.starts_with('_') {
+                let what = match stem {
+                    "debian-binary" => "debian-binary is not the first member",
+                    "control.tar" => "no control.tar after debian-binary",
+                    _ => "no data.tar after control.tar",
+                };
+                return Err(DebError::Corrupt { offset: member.offset, what });
+            }
+            self.end(&member)?;
+        }
+    }
+
+    /// Reader of the body of the member that was expected last.
+    pub fn body(&mut self, _: &ArMember) -> Body<'_, 'b> {
+        Body { take: (&mut self.reader.0).take(self.rest), rest: &mut self.rest }
+    }
+
+    /// Passes over what is left of the member and its padding.
+    pub fn end(&mut self, member: &ArMember) -> Result<(), DebError> {
+        let rest = std::mem::take(&mut self.rest) + member.size % 2;
+        // The last member's padding may be missing.
+        io::copy(&mut (&mut self.reader.0).take(rest), &mut io::sink()).map_err(DebError::Read)?;
+        Ok(())
+    }
+
+    fn header(&mut self) -> Result<ArMember, DebError> {
+        let corrupt = |what| DebError::Corrupt { offset: self.next, what };
+        let mut header = [0; 60];
+        self.reader.0.read_exact(&mut header).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => corrupt("the package ends early"),
+            _ => DebError::Read(error),
+        })?;
+        let text = str::from_utf8(&header).map_err(|_| corrupt("no header of an ar member"))?;
+        let size = text[48..58].trim_end().parse::<u32>().map_err(|_| corrupt("no size of an ar member"))?;
+        if &header[58..] != b"`\n" {
+            return Err(corrupt("no header of an ar member"));
+        }
+        let name = text[..16].trim_end().trim_end_matches('/').to_owned();
+        let (size, offset) = (u64::from(size), self.next + 60);
+        self.next = offset + size + size % 2;
+        self.rest = size;
+        Ok(ArMember { name, size, offset })
+    }
+}
+
+/// The bytes of one member.
+pub struct Body<'a, 'b> {
+    take: Take<&'a mut BufReader<Hashed<'b>>>,
+    rest: &'a mut u64,
+}
+
+impl Read for Body<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.take.read(buffer)?;
+        *self.rest -= count as u64;
+        Ok(count)
+    }
+}
+
+impl BufRead for Body<'_, '_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.take.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.take.consume(count);
+        *self.rest -= count as u64;
+    }
+}
+
+/// Decompresses `body` as the ending of its name says.
+pub fn decompress<'a>(name: &str, body: Body<'a, '_>) -> Result<Box<dyn Read + 'a>, DebError>
+where
+{
+    Ok(match name.rsplit_once(".tar").map(|(_, ending)| ending) {
+        Some("") => Box::new(body),
+        Some(".gz") => Box::new(flate2::bufread::MultiGzDecoder::new(body)),
+        Some(".xz") => {
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
+                    .map_err(|error| DebError::Read(error.into()))?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(body, stream))
+        }
+        Some(".zst") => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(DebError::Read)?;
+            decoder.window_log_max(ZSTD_WINDOW).map_err(DebError::Read)?;
+            Box::new(decoder)
+        }
+        _ => {
+            let what = "compressed in an unknown way";
+            return Err(DebError::Unsupported { member: name.to_owned(), what });
+        }
+    })
+}

@@ -1,0 +1,599 @@
+//! Tar archives as file trees.
+//!
+//! Formats: ustar and pax of POSIX.1-2017 (`pax`, "ustar Interchange Format" and "pax Header Block"), and
+//! GNU tar's long names (types `L` and `K`). An archive is read once, front to back, while its very bytes
+//! are copied to a file; the bodies of the tree are stretches of this copy.
+//!
+//! Archives are taken as hostile: what could lead out of the tree, through a link that the archive itself
+//! made, or to two readings of one archive, is refused rather than repaired.
+
+mod pax;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use super::{Content, Kind, Meta, Node, NodeId, Origin, Tree, show};
+
+/// Unit of tar: headers are one block, bodies are filled up to whole blocks.
+const BLOCK: usize = 512;
+
+/// Longest extension header (long name, pax records) that is read into memory, in bytes. Names end at 4096
+/// and the kernel's limit for one attribute is 65,536, so this leaves room for a dozen large attributes.
+const MAX_EXTENSION: u64 = 1 << 20;
+
+/// Longest path in bytes: the kernel's PATH_MAX less its NUL.
+const MAX_PATH: usize = 4095;
+
+/// Longest name of one file in bytes: the kernel's NAME_MAX.
+const MAX_NAME: usize = 255;
+
+/// Last second that ext4 can hold (34 bits from 1901 on: the year 2446).
+const MAX_MTIME: i64 = 0x3_7fff_ffff;
+
+/// How much of an archive is read before it counts as a bomb.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Members, extension headers not counted.
+    pub members: usize,
+    /// Bytes of the uncompressed archive, read or only announced by a header.
+    pub bytes: u64,
+}
+
+/// One member of an archive, checked and with its extension headers applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Relative, without `.`, `..` or empty parts; empty for the root itself.
+    pub path: Vec<u8>,
+    /// Owner by number, mode, time, attributes.
+    pub meta: Meta,
+    /// Type and what goes with it.
+    pub body: Body,
+}
+
+/// What a member is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// A folder.
+    Directory,
+    /// A regular file.
+    File {
+        /// Where its bytes begin in the uncompressed archive.
+        offset: u64,
+        /// How many they are.
+        len: u64,
+    },
+    /// A further name for the member with this path.
+    Link(Vec<u8>),
+    /// A symbolic link and its target as written.
+    Symlink(Vec<u8>),
+    /// Major and minor number.
+    CharDevice(u32, u32),
+    /// Major and minor number.
+    BlockDevice(u32, u32),
+    /// A named pipe.
+    Fifo,
+}
+
+/// Why an archive could not be read. `member` is the path as the archive writes it.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    /// A path that leads out of the tree or cannot be the name of a file.
+    #[error("member {member:?} has an unsafe path: {why}")]
+    UnsafePath {
+        /// The member.
+        member: String,
+        /// What is unsafe about it.
+        why: &'static str,
+    },
+    /// A member that would be written through a symbolic link of the same archive.
+    #[error("member {member:?} lies below {link:?}, which the same archive makes a symbolic link")]
+    BelowLink {
+        /// The member.
+        member: String,
+        /// The link.
+        link: String,
+    },
+    /// A member below something that is neither a directory nor a link.
+    #[error("member {member:?} lies below {parent:?}, which is not a directory")]
+    BelowFile {
+        /// The member.
+        member: String,
+        /// What is above it.
+        parent: String,
+    },
+    /// Two members with one path that do not agree.
+    #[error("member {member:?} occurs twice")]
+    Duplicate {
+        /// The member.
+        member: String,
+    },
+    /// A hard link to what is not in the archive before it.
+    #[error("hard link {member:?} leads to {target:?}, which is no file before it in the same archive")]
+    LinkTarget {
+        /// The member.
+        member: String,
+        /// Where it leads.
+        target: String,
+    },
+    /// More members than the limit.
+    #[error("more than {limit} members")]
+    TooMany {
+        /// [`Limits::members`].
+        limit: usize,
+    },
+    /// More bytes than the limit; found before they are read.
+    #[error("member {member:?} brings the archive to {size} bytes, more than the {limit} that are allowed")]
+    TooLarge {
+        /// The member at which the limit is passed.
+        member: String,
+        /// Size of the archive up to the end of this member.
+        size: u64,
+        /// [`Limits::bytes`].
+        limit: u64,
+    },
+    /// A feature of tar that is not read here.
+    #[error("member {member:?} is {what}, which is not supported")]
+    Unsupported {
+        /// The member.
+        member: String,
+        /// The feature.
+        what: String,
+    },
+    /// Bytes that are no tar archive.
+    #[error("damaged archive at byte {offset}: {what}")]
+    Corrupt {
+        /// Where in the uncompressed archive.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The archive ends before its end marker.
+    #[error("the archive ends early, at byte {offset}")]
+    Truncated {
+        /// Its length.
+        offset: u64,
+    },
+    /// The archive could not be read or decompressed.
+    #[error("reading the archive at byte {offset}: {source}")]
+    Read {
+        /// Where in the uncompressed archive.
+        offset: u64,
+        /// What the reader said.
+        source: io::Error,
+    },
+    /// The copy could not be written.
+    #[error("writing the unpacked archive: {source}")]
+    Write {
+        /// What the disk said.
+        source: io::Error,
+    },
+}
+
+/// Reads `archive` to its end and copies it, up to its end marker, to `copy`. The members come back in the
+/// order of the archive, their offsets counted from the first byte of the copy.
+///
+/// # Errors
+/// See [`TarError`]. What was copied until then is of no use.
+pub fn read(archive: &mut dyn Read, copy: &mut dyn Write, limits: Limits) -> Result<Vec<Member>, TarError> {
+    let mut stream = Stream { archive, copy, position: 0, limit: limits.bytes, buffer: vec![0; 128 << 10] };
+    let mut members = Vec::new();
+    let mut extension = Extension::default();
+    loop {
+        let start = stream.position;
+        let mut block = [0; BLOCK];
+        stream.block(&mut block)?;
+        if block == [0; BLOCK] {
+            if extension != Extension::default() {
+                return Err(TarError::Corrupt { offset: start, what: "an extension of nothing".to_owned() });
+            }
+            stream.drain()?;
+            return Ok(members);
+        }
+        let header = Header::parse(&block, start)?;
+        match header.kind {
+            b'L' => extension.path = Some(stream.text(&header)?),
+            b'K' => extension.target = Some(stream.text(&header)?),
+            b'x' => extension.records(&stream.body(&header)?, start)?,
+            b'g' => {
+                let mut global = Extension::default();
+                global.records(&stream.body(&header)?, start)?;
+                if global != Extension::default() {
+                    return Err(TarError::Unsupported {
+                        member: header.name(),
+                        what: "a global pax header that changes members".to_owned(),
+                    });
+                }
+            }
+            _ => {
+                if members.len() == limits.members {
+                    return Err(TarError::TooMany { limit: limits.members });
+                }
+                members.push(stream.member(&header, std::mem::take(&mut extension))?);
+            }
+        }
+    }
+}
+
+/// Makes a tree of `members`, whose bodies are in `file` from byte `base` on. Directories that the archive
+/// leaves out are 0755 root:root at `epoch`.
+///
+/// # Errors
+/// `BelowLink`, `BelowFile`, `Duplicate` or `LinkTarget`.
+pub fn tree(
+    members: &[Member],
+    file: &Arc<File>,
+    base: u64,
+    origin: &str,
+    epoch: i64,
+) -> Result<Tree, TarError> {
+    let mut tree = Tree::new(epoch);
+    let origin = tree.origin(origin);
+    let root = tree.root();
+    tree.node_mut(root).origin = origin;
+    // Directories that only stand above a member so far; their own entry may still come.
+    let mut implied = BTreeSet::from([root]);
+    for member in members {
+        let Some((parent, name)) = descend(&mut tree, member, origin, &mut implied)? else {
+            if member.body != Body::Directory {
+                let why = "only a directory can be the root";
+                return Err(TarError::UnsafePath { member: show(&member.path), why });
+            }
+            implied.remove(&root);
+            tree.node_mut(root).meta = member.meta.clone();
+            continue;
+        };
+        if let Some(existing) = tree.child(parent, name) {
+            let node = tree.node_mut(existing);
+            let both = matches!(node.kind, Kind::Directory(_)) && member.body == Body::Directory;
+            if both && implied.remove(&existing) {
+                node.meta = member.meta.clone();
+            } else if !both || node.meta != member.meta {
+                return Err(TarError::Duplicate { member: show(&member.path) });
+            }
+            continue;
+        }
+        let kind = match &member.body {
+            Body::Link(target) => {
+                let id = existing_file(&tree, target).ok_or_else(|| TarError::LinkTarget {
+                    member: show(&member.path),
+                    target: show(target),
+                })?;
+                tree.set_child(parent, name.to_vec(), id);
+                continue;
+            }
+            Body::Directory => Kind::Directory(BTreeMap::new()),
+            Body::File { offset, len } => {
+                Kind::File(Content::Slice { file: file.clone(), offset: base + offset, len: *len })
+            }
+            Body::Symlink(target) => Kind::Symlink(target.clone()),
+            Body::CharDevice(major, minor) => Kind::CharDevice(*major, *minor),
+            Body::BlockDevice(major, minor) => Kind::BlockDevice(*major, *minor),
+            Body::Fifo => Kind::Fifo,
+        };
+        let id = tree.add(Node { meta: member.meta.clone(), kind, origin });
+        tree.set_child(parent, name.to_vec(), id);
+    }
+    Ok(tree)
+}
+
+/// The directory that holds `member`, made where the archive left it out, and the member's own name.
+fn descend<'a>(
+    tree: &mut Tree,
+    member: &'a Member,
+    origin: Origin,
+    implied: &mut BTreeSet<NodeId>,
+) -> Result<Option<(NodeId, &'a [u8])>, TarError> {
+    if member.path.is_empty() {
+        return Ok(None);
+    }
+    let mut here = tree.root();
+    let mut rest = member.path.as_slice();
+    while let Some(slash) = rest.iter().position(|byte| *byte == b'/') {
+        let (part, below) = (&rest[..slash], &rest[slash + 1..]);
+        rest = below;
+        let Some(child) = tree.child(here, part) else {
+            let meta = Meta::new(0o755).at(tree.epoch);
+            let id = tree.add(Node { meta, kind: Kind::Directory(BTreeMap::new()), origin });
+            tree.set_child(here, part.to_vec(), id);
+            implied.insert(id);
+            here = id;
+            continue;
+        };
+        let above = || show(&member.path[..member.path.len() - below.len() - 1]);
+        match tree.node(child).kind {
+            Kind::Directory(_) => here = child,
+            Kind::Symlink(_) => {
+                return Err(TarError::BelowLink { member: show(&member.path), link: above() });
+            }
+            _ => return Err(TarError::BelowFile { member: show(&member.path), parent: above() }),
+        }
+    }
+    Ok(Some((here, rest)))
+}
+
+/// The node at `path` without following any link; nothing for a directory.
+fn existing_file(tree: &Tree, path: &[u8]) -> Option<NodeId> {
+    let found = path.split(|byte| *byte == b'/').try_fold(tree.root(), |id, part| tree.child(id, part))?;
+    (!matches!(tree.node(found).kind, Kind::Directory(_))).then_some(found)
+}
+
+/// What extension headers say of the member after them.
+#[derive(Default, PartialEq)]
+struct Extension {
+    path: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u64>,
+    gid: Option<u64>,
+    mtime: Option<i64>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    sparse: bool,
+}
+
+impl Extension {
+    fn records(&mut self, body: &[u8], offset: u64) -> Result<(), TarError> {
+        for record in pax::records(body) {
+            let (key, value) = record.map_err(|what| TarError::Corrupt { offset, what: what.to_owned() })?;
+            let number = || {
+                str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+                    TarError::Corrupt { offset, what: format!("pax record {} is no number", show(key)) }
+                })
+            };
+            match key {
+                b"path" => self.path = Some(value.to_vec()),
+                b"linkpath" => self.target = Some(value.to_vec()),
+                b"size" => self.size = Some(number()?),
+                b"uid" => self.uid = Some(number()?),
+                b"gid" => self.gid = Some(number()?),
+                b"mtime" => {
+                    self.mtime = Some(pax::seconds(value).ok_or_else(|| TarError::Corrupt {
+                        offset,
+                        what: "pax record mtime is no time".to_owned(),
+                    })?);
+                }
+                key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+                // Also the names of owners, which are for hosts that have a user database.
+                key => {
+                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                        self.xattrs.insert(name.to_vec(), value.to_vec());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One header block, its checksum verified.
+struct Header<'a> {
+    raw: &'a tar::Header,
+    kind: u8,
+    size: u64,
+    offset: u64,
+}
+
+impl<'a> Header<'a> {
+    fn parse(block: &'a [u8; BLOCK], offset: u64) -> Result<Self, TarError> {
+        let raw = tar::Header::from_byte_slice(block);
+        // The checksum is summed with its own field (bytes 148 to 155) as spaces.
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        let field: u32 = block[148..156].iter().map(|byte| u32::from(*byte)).sum();
+        if raw.cksum().ok() != Some(sum - field + 8 * u32::from(b' ')) {
+            return Err(TarError::Corrupt { offset, what: "wrong header checksum".to_owned() });
+        }
+        let size = raw.entry_size().map_err(|error| corrupt(offset, &error))?;
+        Ok(Self { raw, kind: block[156], size, offset })
+    }
+
+    fn name(&self) -> String {
+        show(&self.raw.path_bytes())
+    }
+}
+
+fn corrupt(offset: u64, error: &io::Error) -> TarError {
+    TarError::Corrupt { offset, what: error.to_string() }
+}
+
+/// The archive on its way into the copy.
+struct Stream<'a> {
+    archive: &'a mut dyn Read,
+    copy: &'a mut dyn Write,
+    position: u64,
+    limit: u64,
+    buffer: Vec<u8>,
+}
+
+impl Stream<'_> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), TarError> {
+        self.archive.read_exact(buffer).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => TarError::Truncated { offset: self.position },
+            _ => TarError::Read { offset: self.position, source },
+        })?;
+        self.copy.write_all(buffer).map_err(|source| TarError::Write { source })?;
+        self.position += buffer.len() as u64;
+        Ok(())
+    }
+
+    fn block(&mut self, block: &mut [u8; BLOCK]) -> Result<(), TarError> {
+        self.expect(BLOCK as u64, "")?;
+        self.fill(block)
+    }
+
+    /// Refuses what the next `len` bytes would make too large, before they are read.
+    fn expect(&self, len: u64, member: &str) -> Result<(), TarError> {
+        match self.position.checked_add(len) {
+            Some(size) if size <= self.limit => Ok(()),
+            size => Err(TarError::TooLarge {
+                member: member.to_owned(),
+                size: size.unwrap_or(u64::MAX),
+                limit: self.limit,
+            }),
+        }
+    }
+
+    /// The body of an extension header.
+    fn body(&mut self, header: &Header<'_>) -> Result<Vec<u8>, TarError> {
+        if header.size > MAX_EXTENSION {
+            return Err(TarError::TooLarge {
+                member: header.name(),
+                size: header.size,
+                limit: MAX_EXTENSION,
+            });
+        }
+        let mut body = vec![0; (header.size as usize).next_multiple_of(BLOCK)];
+        self.expect(body.len() as u64, &header.name())?;
+        self.fill(&mut body)?;
+        body.truncate(header.size as usize);
+        Ok(body)
+    }
+
+    /// The body of a long name: text that ends with a NUL.
+    fn text(&mut self, header: &Header<'_>) -> Result<Vec<u8>, TarError> {
+        let mut body = self.body(header)?;
+        if body.last() == Some(&0) {
+            body.pop();
+        }
+        Ok(body)
+    }
+
+    fn skip(&mut self, len: u64, member: &str) -> Result<(), TarError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let padded = len.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX);
+        self.expect(padded, member)?;
+        let mut rest = padded;
+        while rest > 0 {
+            let count = rest.min(buffer.len() as u64) as usize;
+            self.fill(&mut buffer[..count])?;
+            rest -= count as u64;
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// Reads what follows the end marker, so that decompressors check their checksums.
+    fn drain(&mut self) -> Result<(), TarError> {
+        loop {
+            let count = match self.archive.read(&mut self.buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(TarError::Read { offset: self.position, source }),
+            };
+            self.expect(count as u64, "")?;
+            self.position += count as u64;
+        }
+    }
+
+    fn member(&mut self, header: &Header<'_>, extension: Extension) -> Result<Member, TarError> {
+        let raw_path = extension.path.unwrap_or_else(|| header.raw.path_bytes().into_owned());
+        let name = show(&raw_path);
+        let unsupported = |what: &str| TarError::Unsupported { member: name.clone(), what: what.to_owned() };
+        let path = clean(&raw_path).map_err(|why| TarError::UnsafePath { member: name.clone(), why })?;
+        let offset = header.offset;
+        let fails = |error: io::Error| corrupt(offset, &error);
+        let id = |given: Option<u64>, field: io::Result<u64>| {
+            let id = given.map_or(field, Ok).map_err(fails)?;
+            u32::try_from(id)
+                .map_err(|_| TarError::Corrupt { offset, what: format!("owner {id} exceeds 32 bits") })
+        };
+        let mtime = match extension.mtime {
+            Some(mtime) => mtime,
+            None => header.raw.mtime().map_err(fails)? as i64,
+        };
+        if mtime > MAX_MTIME {
+            return Err(unsupported("newer than the year 2446"));
+        }
+        let meta = Meta {
+            mode: (header.raw.mode().map_err(fails)? & 0o7777) as u16,
+            uid: id(extension.uid, header.raw.uid())?,
+            gid: id(extension.gid, header.raw.gid())?,
+            // EROFS has no time before 1970.
+            mtime: mtime.max(0),
+            xattrs: extension.xattrs,
+        };
+        let target = || {
+            extension.target.unwrap_or_else(|| header.raw.link_name_bytes().unwrap_or_default().into_owned())
+        };
+        let device = || {
+            let major = header.raw.device_major().map_err(fails)?.unwrap_or(0);
+            let minor = header.raw.device_minor().map_err(fails)?.unwrap_or(0);
+            Ok::<_, TarError>((major, minor))
+        };
+        let size = extension.size.unwrap_or(header.size);
+        if extension.sparse || header.kind == b'S' {
+            return Err(unsupported("a sparse file"));
+        }
+        let body = match header.kind {
+            // Before ustar, a folder was a file whose name ends with a slash.
+            0 if raw_path.ends_with(b"/") && size == 0 => Body::Directory,
+            b'0' | 0 | b'7' => Body::File { offset: self.position, len: size },
+            b'1' => {
+                let raw = target();
+                Body::Link(
+                    clean(&raw)
+                        .ok()
+                        .filter(|path| !path.is_empty())
+                        .ok_or_else(|| TarError::LinkTarget { member: name.clone(), target: show(&raw) })?,
+                )
+            }
+            b'2' => {
+                let target = target();
+                if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
+                    let why = "a symbolic link to nothing that could be a path";
+                    return Err(TarError::UnsafePath { member: name, why });
+                }
+                Body::Symlink(target)
+            }
+            b'3' => device().map(|(major, minor)| Body::CharDevice(major, minor))?,
+            b'4' => device().map(|(major, minor)| Body::BlockDevice(major, minor))?,
+            b'5' => Body::Directory,
+            b'6' => Body::Fifo,
+            other => return Err(unsupported(&format!("of type {:?}", char::from(other)))),
+        };
+        match body {
+            Body::File { len, .. } => self.skip(len, &name)?,
+            // Readers do not agree on whether a body follows, so that two would see two archives.
+            _ if size != 0 => return Err(unsupported("no file but has a size")),
+            _ => {}
+        }
+        if matches!(body, Body::File { .. }) && path.is_empty() {
+            return Err(TarError::UnsafePath { member: name, why: "only a directory can be the root" });
+        }
+        Ok(Member { path, meta, body })
+    }
+}
+
+/// The path of a member without `.` and empty parts, or why it is refused.
+fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
+    if path.starts_with(b"/") {
+        return Err("it is absolute");
+    }
+    let mut clean = Vec::with_capacity(path.len());
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => continue,
+            b".." => return Err("it climbs with `..`"),
+            part if part.contains(&0) => return Err("it contains NUL"),
+            // dpkg's database has one path a line.
+            part if part.contains(&b'\n') => return Err("it contains a line break"),
+            part if part.len() > MAX_NAME => return Err("a part of it is longer than 255 bytes"),
+            _ => {}
+        }
+        if !clean.is_empty() {
+            clean.push(b'/');
+        }
+        clean.extend_from_slice(part);
+    }
+    if path.is_empty() {
+        return Err("it is empty");
+    }
+    if clean.len() > MAX_PATH {
+        return Err("it is longer than 4095 bytes");
+    }
+    Ok(clean)
+}
+
+#[cfg(test)]
+mod tests;

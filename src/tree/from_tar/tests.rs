@@ -1,0 +1,232 @@
+use std::io::Cursor;
+
+use super::*;
+
+const LIMITS: Limits = Limits { members: 100, bytes: 1 << 20 };
+
+/// A header block with its checksum; fields that tests do not care for are plain.
+fn block(path: &[u8], kind: u8, size: u64, link: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..path.len()].copy_from_slice(path);
+    header.as_old_mut().linkname[..link.len()].copy_from_slice(link);
+    header.set_mode(0o644);
+    header.set_uid(1);
+    header.set_gid(2);
+    header.set_mtime(1_700_000_000);
+    header.set_size(size);
+    header.set_entry_type(tar::EntryType::new(kind));
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+fn entry(path: &[u8], kind: u8, body: &[u8], link: &[u8]) -> Vec<u8> {
+    let mut bytes = block(path, kind, body.len() as u64, link);
+    bytes.extend_from_slice(body);
+    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    bytes
+}
+
+fn file(path: &str) -> Vec<u8> {
+    entry(path.as_bytes(), b'0', path.as_bytes(), b"")
+}
+
+fn pax(key: &str, value: &[u8]) -> Vec<u8> {
+    let mut len = key.len() + value.len() + 4;
+    while len.to_string().len() + key.len() + value.len() + 3 != len {
+        len += 1;
+    }
+    let record = [format!("{len} {key}=").as_bytes(), value, b"\n"].concat();
+    entry(b"PaxHeader", b'x', &record, b"")
+}
+
+fn read_all(parts: &[Vec<u8>]) -> Result<Vec<Member>, TarError> {
+    let mut bytes = parts.concat();
+    bytes.resize(bytes.len() + 2 * BLOCK, 0);
+    read(&mut Cursor::new(bytes), &mut io::sink(), LIMITS)
+}
+
+fn tree_of(parts: &[Vec<u8>]) -> Result<Tree, TarError> {
+    let mut bytes = parts.concat();
+    bytes.resize(bytes.len() + 2 * BLOCK, 0);
+    let mut copy = tempfile::tempfile().unwrap();
+    let members = read(&mut Cursor::new(bytes), &mut copy, LIMITS)?;
+    tree(&members, &Arc::new(copy), 0, "sample", 7)
+}
+
+#[test]
+fn types_owners_and_bodies() {
+    let tree = tree_of(&[
+        entry(b"./", b'5', b"", b""),
+        entry(b"./usr/", b'5', b"", b""),
+        file("./usr/a"),
+        entry(b"./usr/b", b'1', b"", b"./usr/a"),
+        entry(b"usr/c", b'2', b"", b"../a"),
+        entry(b"usr/p", b'6', b"", b""),
+        file("implied/x"),
+    ])
+    .unwrap();
+    assert_eq!(tree.read("usr/b").unwrap(), b"./usr/a");
+    assert_eq!(tree.lookup("usr/a"), tree.lookup("usr/b"));
+    let node = |path: &str| tree.node(tree.lookup(path).unwrap());
+    let meta = &node("usr/a").meta;
+    assert_eq!((meta.mode, meta.uid, meta.gid, meta.mtime), (0o644, 1, 2, 1_700_000_000));
+    assert_eq!((node("implied").meta.mtime, tree.origin_name(node("implied").origin)), (7, "sample"));
+    let letters = ["", "usr/c", "usr/p"].map(|path| node(path).kind.letter());
+    assert_eq!(letters, ['d', 'l', 'p']);
+}
+
+#[test]
+fn extension_headers() {
+    let long = "n".repeat(200);
+    let path = format!("d/{long}");
+    let members = read_all(&[
+        entry(b"././@LongLink", b'L', format!("{path}\0").as_bytes(), b""),
+        file("short"),
+        entry(b"././@LongLink", b'K', format!("{path}\0").as_bytes(), b""),
+        entry(b"l", b'2', b"", b"cut"),
+        pax("SCHILY.xattr.security.capability", b"\x01\0\n=\n\xff"),
+        pax("path", b"x/capable"),
+        pax("mtime", b"12.9"),
+        file("y"),
+        file("after"),
+    ])
+    .unwrap();
+    assert_eq!(members[0].path, path.as_bytes());
+    assert_eq!(members[1].body, Body::Symlink(path.into_bytes()));
+    let capable = &members[2];
+    assert_eq!((&*capable.path, capable.meta.mtime), (&b"x/capable"[..], 12));
+    assert_eq!(capable.meta.xattrs[&b"security.capability"[..]], b"\x01\0\n=\n\xff");
+    assert!(members[3].meta.xattrs.is_empty());
+}
+
+#[test]
+fn paths_that_lead_out_are_refused() {
+    for path in ["../x", "a/../../x", "/etc/passwd", "a/..", "a\nb"] {
+        let error = read_all(&[file(path)]).unwrap_err();
+        assert!(matches!(&error, TarError::UnsafePath { member, .. } if member == path), "{error}");
+    }
+    let long = [b"d/".as_slice(), &[b'n'; 256]].concat();
+    for path in [&b"a\0b"[..], b"", b"/x", b"x/../y", &long, &b"d/".repeat(2049), b"."] {
+        let error = read_all(&[pax("path", path), file("x")]).unwrap_err();
+        assert!(matches!(error, TarError::UnsafePath { .. }), "{error}");
+    }
+    let error = read_all(&[file("a"), entry(b"b", b'1', b"", b"../../etc/shadow")]).unwrap_err();
+    assert!(matches!(error, TarError::LinkTarget { .. }), "{error}");
+    let error = read_all(&[pax("linkpath", b"a\0b"), entry(b"l", b'2', b"", b"x")]).unwrap_err();
+    assert!(matches!(error, TarError::UnsafePath { .. }), "{error}");
+}
+
+#[test]
+fn no_member_is_written_through_a_link_of_the_archive() {
+    for target in ["/etc", "../../..", "usr", "nowhere"] {
+        let link = entry(b"usr/out", b'2', b"", target.as_bytes());
+        let error = tree_of(&[link, file("usr/out/passwd")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "member \"usr/out/passwd\" lies below \"usr/out\", which the same archive makes a symbolic link"
+        );
+    }
+    // The same by way of a hard link to the symbolic link.
+    let parts = [entry(b"a", b'2', b"", b"/etc"), entry(b"b", b'1', b"", b"a"), file("b/x")];
+    assert!(matches!(tree_of(&parts), Err(TarError::BelowLink { .. })));
+    assert!(matches!(tree_of(&[file("a"), file("a/b")]), Err(TarError::BelowFile { .. })));
+    // A hard link must not reach through a link either.
+    let parts = [file("d/x"), entry(b"l", b'2', b"", b"d"), entry(b"h", b'1', b"", b"l/x")];
+    assert!(matches!(tree_of(&parts), Err(TarError::LinkTarget { .. })));
+}
+
+#[test]
+fn hard_links_need_a_file_before_them() {
+    for parts in [
+        vec![entry(b"b", b'1', b"", b"a"), file("a")],
+        vec![entry(b"b", b'1', b"", b"b")],
+        vec![entry(b"a/", b'5', b"", b""), entry(b"b", b'1', b"", b"a")],
+        vec![entry(b"b", b'1', b"", b"/etc/passwd")],
+    ] {
+        assert!(matches!(tree_of(&parts), Err(TarError::LinkTarget { .. })));
+    }
+}
+
+#[test]
+fn duplicates_must_agree() {
+    let folder = || entry(b"d/", b'5', b"", b"");
+    assert!(tree_of(&[file("d/x"), folder(), folder()]).is_ok());
+    let mut other = tar::Header::from_byte_slice(&folder()).clone();
+    other.set_mode(0o700);
+    other.set_cksum();
+    let other = other.as_bytes().to_vec();
+    for parts in [
+        vec![file("a"), file("./a")],
+        vec![folder(), other],
+        vec![file("a"), entry(b"a", b'2', b"", b"b")],
+        vec![folder(), entry(b"d", b'2', b"", b"b")],
+        vec![file("d/x"), file("d")],
+    ] {
+        assert!(matches!(tree_of(&parts), Err(TarError::Duplicate { .. })));
+    }
+    assert!(matches!(tree_of(&[entry(b".", b'2', b"", b"x")]), Err(TarError::UnsafePath { .. })));
+}
+
+#[test]
+fn bombs_are_refused_before_they_are_read() {
+    let error = read_all(&[block(b"huge", b'0', 7 << 30, b"")]).unwrap_err();
+    assert!(matches!(&error, TarError::TooLarge { member, .. } if member == "huge"), "{error}");
+    let error = read_all(&[pax("size", b"18446744073709551615"), file("x")]).unwrap_err();
+    assert!(matches!(error, TarError::TooLarge { .. }), "{error}");
+    for kind in *b"xgLK" {
+        let error = read_all(&[block(b"extension", kind, MAX_EXTENSION + 1, b"")]).unwrap_err();
+        assert!(matches!(error, TarError::TooLarge { limit: MAX_EXTENSION, .. }), "{error}");
+    }
+    let many: Vec<_> = (0..101).map(|index| file(&format!("f{index}"))).collect();
+    assert!(matches!(read_all(&many), Err(TarError::TooMany { limit: 100 })));
+    // Zeros without end behind the end marker.
+    let mut endless = io::repeat(0);
+    assert!(matches!(read(&mut endless, &mut io::sink(), LIMITS), Err(TarError::TooLarge { .. })));
+}
+
+#[test]
+fn what_readers_disagree_on_is_refused() {
+    for (parts, part) in [
+        (vec![entry(b"s", b'S', b"", b"")], "sparse"),
+        (vec![pax("GNU.sparse.major", b"1"), file("s")], "sparse"),
+        (vec![file("a"), entry(b"b", b'1', b"body", b"a")], "size"),
+        (vec![entry(b"d/", b'5', b"body", b"")], "size"),
+        (vec![entry(b"v", b'V', b"", b"")], "type 'V'"),
+        (vec![entry(b"g", b'g', b"10 path=x\n", b"")], "global"),
+    ] {
+        let error = read_all(&parts).unwrap_err();
+        assert!(matches!(error, TarError::Unsupported { .. }) && error.to_string().contains(part), "{error}");
+    }
+    assert_eq!(read_all(&[entry(b"g", b'g', b"13 comment=x\n", b""), file("x")]).unwrap().len(), 1);
+}
+
+#[test]
+fn damage_and_early_ends() {
+    let whole = [file("a"), file("b"), vec![0; 1024]].concat();
+    for cut in [0, 1, 511, 512, 700, 1023, 1024, 1536, 2047, 2048, 2559] {
+        let error = read(&mut &whole[..cut], &mut io::sink(), LIMITS).unwrap_err();
+        assert!(matches!(error, TarError::Truncated { .. }), "{cut}: {error}");
+    }
+    let mut damaged = whole.clone();
+    damaged[3] ^= 1;
+    let error = read(&mut &damaged[..], &mut io::sink(), LIMITS).unwrap_err();
+    assert_eq!(error.to_string(), "damaged archive at byte 0: wrong header checksum");
+    assert!(matches!(read_all(&[pax("uid", b"-1"), file("x")]), Err(TarError::Corrupt { .. })));
+    assert!(matches!(read_all(&[pax("uid", b"4294967296"), file("x")]), Err(TarError::Corrupt { .. })));
+    assert!(matches!(read_all(&[pax("path", b"x")]), Err(TarError::Corrupt { .. })));
+}
+
+#[test]
+fn a_full_disk_is_told_from_a_bad_archive() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let whole = file("a");
+    assert!(matches!(read(&mut &whole[..], &mut Full, LIMITS), Err(TarError::Write { .. })));
+}
