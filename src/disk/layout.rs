@@ -9,6 +9,7 @@ use super::device::SectorSize;
 use super::gpt::{self, Entry, GptError, Table, types};
 use super::slot::{self, Identity, Release, Slot};
 use crate::base::{Size, align};
+use crate::verity;
 
 /// Partitions begin and end at multiples of this, in bytes: no erase block or RAID stripe is split.
 pub const ALIGNMENT: u64 = 1 << 20;
@@ -16,10 +17,6 @@ pub const ALIGNMENT: u64 = 1 << 20;
 pub const STATE_LABEL: &str = "keller-state";
 /// Label of the EFI system partition.
 pub const ESP_LABEL: &str = "esp";
-/// Block of data and of hashes in a verity tree, in bytes.
-const VERITY_BLOCK: u64 = 4096;
-/// SHA-256 digests in one block of a verity tree.
-const VERITY_FANOUT: u64 = VERITY_BLOCK / 32;
 /// Largest disk that is laid out, in bytes: 8 EiB overflow what files and block devices can address.
 const DISK_LIMIT: u64 = 1 << 60;
 
@@ -252,7 +249,7 @@ impl Layout {
 
 /// GUID of the disk of a new image.
 fn disk_guid(release: &Release) -> Uuid {
-    let (root, verity) = slot::guids(&release.root_hash);
+    let (root, verity) = verity::partition_guids(&release.root_hash);
     slot::derived_guid(slot::derived_guid(root, &verity.to_string()), "disk")
 }
 
@@ -260,18 +257,10 @@ fn fixed(disk: Uuid, label: &str, attributes: u64) -> Identity {
     Identity { guid: slot::derived_guid(disk, label), label: label.to_owned(), attributes }
 }
 
-/// Bytes of a verity superblock and the hash tree over `data` bytes: what a slot's verity partition must
-/// hold when the root partition is full. Blocks of 4096 bytes, SHA-256.
-pub const fn verity_size(data: u64) -> u64 {
-    let mut blocks = align::units(data, VERITY_BLOCK);
-    let mut total = 1;
-    loop {
-        blocks = align::units(blocks, VERITY_FANOUT);
-        total += blocks;
-        if blocks <= 1 {
-            return total * VERITY_BLOCK;
-        }
-    }
+/// Bytes of the superblock and the hash tree over `data` bytes: what a slot's verity partition must hold when
+/// the root partition is full.
+fn verity_size(data: u64) -> u64 {
+    verity::tree_size(align::units(data, verity::BLOCK as u64))
 }
 
 /// The smallest root partition whose verity partition holds `tree` bytes.
@@ -325,8 +314,6 @@ mod tests {
 
     #[test]
     fn verity_sizes_as_veritysetup_makes_them() {
-        // 1 data block: superblock and one block. 129: two leaves and a root.
-        assert_eq!((verity_size(4096), verity_size(129 * 4096)), (2 * 4096, 4 * 4096));
         assert_eq!(verity_size(1 << 30), (1 + 1 + 16 + 2048) * 4096);
     }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::gpt::{Entry, Table, attributes, types};
 use crate::base::Digest;
+use crate::verity::partition_guids;
 
 /// Half of the A/B pair. Each has a root partition and a verity partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -72,21 +73,14 @@ impl Release {
     /// Identity of the root partition: its GUID is the first half of the root hash.
     pub fn root(&self) -> Identity {
         let label = format!("{}_{}", self.id, self.version);
-        Identity { guid: guids(&self.root_hash).0, label, attributes: attributes::READ_ONLY }
+        Identity { guid: partition_guids(&self.root_hash).0, label, attributes: attributes::READ_ONLY }
     }
 
     /// Identity of the verity partition: its GUID is the second half of the root hash.
     pub fn verity(&self) -> Identity {
         let label = format!("{}_{}{VERITY_SUFFIX}", self.id, self.version);
-        Identity { guid: guids(&self.root_hash).1, label, attributes: attributes::READ_ONLY }
+        Identity { guid: partition_guids(&self.root_hash).1, label, attributes: attributes::READ_ONLY }
     }
-}
-
-/// GUIDs of the root and the verity partition that belong to a root hash.
-pub fn guids(root_hash: &Digest) -> (Uuid, Uuid) {
-    let (data, tree) = root_hash.as_bytes().split_at(16);
-    let guid = |half: &[u8]| Uuid::from_bytes(half.try_into().expect("half of 32 bytes"));
-    (guid(data), guid(tree))
 }
 
 /// The root hash that belongs to two GUIDs.

@@ -3,8 +3,11 @@
 mod depmod;
 mod dpkg;
 mod erofs;
+mod fat;
 mod fixture;
 mod folder;
+mod gpt;
 mod ldconfig;
+mod qcow2;
 mod tool;
 mod verity;

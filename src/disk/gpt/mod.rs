@@ -240,27 +240,26 @@ impl Table {
     }
 
     /// Lets the table and the partition that comes last on the disk reach to the end of a disk that now
-    /// has `disk_size` bytes. Never shrinks anything; says whether anything changed.
+    /// has `disk_size` bytes; the partition ends at a multiple of `alignment` bytes. Never shrinks
+    /// anything; says whether anything changed.
     ///
     /// # Errors
     /// `TooSmall` when the disk ends before what the table already uses.
-    pub fn grow_last(&mut self, disk_size: u64) -> Result<bool, GptError> {
+    pub fn grow_last(&mut self, disk_size: u64, alignment: u64) -> Result<bool, GptError> {
         let end = usable_end(disk_size, self.capacity, self.sector_size)?;
         if end < self.end_usable {
             return Err(GptError::TooSmall { size: disk_size });
         }
-        let before = self.end_usable;
+        let mut changed = end != self.end_usable;
         self.end_usable = end;
-        let Some(last) = self.entries.iter_mut().max_by_key(|entry| entry.start) else {
-            return Ok(end != before);
-        };
-        // Whole 4 KiB blocks: a file system could not use more, whatever the sectors.
-        let grown = (end - last.start) / GROWTH_UNIT * GROWTH_UNIT;
-        let longer = grown > last.size;
-        if longer {
-            last.size = grown;
+        let aligned = end / alignment * alignment;
+        if let Some(last) = self.entries.iter_mut().max_by_key(|entry| entry.start)
+            && aligned > last.end()
+        {
+            last.size = aligned - last.start;
+            changed = true;
         }
-        Ok(longer || end != before)
+        Ok(changed)
     }
 
     /// Refuses partitions that overlap or leave the usable part of the disk.
@@ -290,9 +289,6 @@ impl Table {
         Ok(())
     }
 }
-
-/// Bytes; the block of the file systems that are put into grown partitions.
-const GROWTH_UNIT: u64 = 4096;
 
 /// The first byte behind the usable ones of a disk of `disk_size` bytes: there the backup begins.
 fn usable_end(disk_size: u64, capacity: u32, sector_size: SectorSize) -> Result<u64, GptError> {

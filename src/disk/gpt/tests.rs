@@ -90,8 +90,8 @@ fn every_power_cut_leaves_the_old_table_or_the_new() {
         grown.resize(9 * UNIT as usize, 0);
         assert!(matches!(read(grown.as_slice(), sector_size).unwrap().other, Other::NotAtEnd));
         let grown = cut_everywhere(&grown, sector_size, |table| {
-            assert!(table.grow_last(9 * UNIT).unwrap());
-            assert!(!table.grow_last(9 * UNIT).unwrap());
+            assert!(table.grow_last(9 * UNIT, UNIT).unwrap());
+            assert!(!table.grow_last(9 * UNIT, UNIT).unwrap());
         });
         let table = read(grown.as_slice(), sector_size).unwrap().table;
         assert_eq!(table.entry(3).unwrap().end() / UNIT, 8);
@@ -149,7 +149,7 @@ fn refusals_say_what_and_where() {
         Err(GptError::LabelTooLong { .. })
     ));
     assert!(bad.rename(9, Uuid::nil(), "", 0).is_err());
-    assert!(bad.grow_last(UNIT).is_err() && Table::new(Uuid::nil(), SectorSize::B4096, 1000).is_err());
+    assert!(bad.grow_last(UNIT, UNIT).is_err() && Table::new(Uuid::nil(), SectorSize::B4096, 1000).is_err());
 }
 
 #[test]

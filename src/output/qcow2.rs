@@ -1,0 +1,326 @@
+//! QEMU's copy-on-write format, version 3: written from a raw image, read back into one.
+//!
+//! Source: QEMU, `docs/interop/qcow2.txt`. All numbers big-endian. What we write has clusters of 64 KiB,
+//! reference counts of 16 bits, no backing file, no compression, and comes in one order (header, reference
+//! counts, L1, L2 tables, data), so that the same disk gives the same bytes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+
+use super::sparse::{is_zero, stretches};
+use crate::base::align;
+
+const MAGIC: &[u8; 4] = b"QFI\xfb";
+/// Field `header_length` as we write it: up to and without `compression_type`.
+const HEADER_LENGTH: u32 = 104;
+const CLUSTER_BITS: u32 = 16;
+const CLUSTER: u64 = 1 << CLUSTER_BITS;
+/// Entries in an L1 or L2 table's cluster.
+const TABLE_ENTRIES: u64 = CLUSTER / 8;
+/// 16-bit reference counts: `refcount_order` 4.
+const REFCOUNT_ORDER: u32 = 4;
+/// Reference counts in a block of them.
+const BLOCK_ENTRIES: u64 = CLUSTER / 2;
+/// Flag of an L1 or L2 entry: the reference count is exactly one.
+const COPIED: u64 = 1 << 63;
+/// Flag of an L2 entry: the cluster is compressed.
+const COMPRESSED: u64 = 1 << 62;
+/// Flag of an L2 entry: the cluster reads as zeros.
+const ZERO: u64 = 1;
+/// Bits of an L1 or L2 entry that are the offset.
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+/// Bytes of the raw image that are looked at at once.
+const CHUNK: u64 = 1 << 20;
+
+/// Why a qcow2 image cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Qcow2Error {
+    /// No qcow2 image.
+    #[error("no qcow2 image: the signature is missing")]
+    NotQcow2,
+    /// A feature that we do not read.
+    #[error("the qcow2 image has {feature}; convert it first: qemu-img convert -O raw IMAGE OUTPUT")]
+    Unsupported {
+        /// e.g. `compressed clusters`.
+        feature: &'static str,
+    },
+    /// Numbers that cannot be right.
+    #[error("damaged qcow2 image: {what} {value} lies beyond the file's {size} bytes or makes no sense")]
+    Corrupt {
+        /// Which number.
+        what: &'static str,
+        /// The number.
+        value: u64,
+        /// Of the file.
+        size: u64,
+    },
+    /// The disks.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Writes the raw image `from` as qcow2 to the empty `out`. Clusters that are holes or zeros are left out.
+///
+/// # Errors
+/// What the disks say.
+pub fn write(from: &File, out: &mut impl Write) -> io::Result<()> {
+    let size = from.metadata()?.len();
+    let used = used_clusters(from, size)?;
+    let mut l2_tables: Vec<u64> = used.iter().map(|cluster| cluster / TABLE_ENTRIES).collect();
+    l2_tables.dedup();
+    let l1_entries = align::units(align::units(size, CLUSTER), TABLE_ENTRIES);
+    let l1_clusters = align::units(l1_entries * 8, CLUSTER).max(1);
+    let content = 1 + l1_clusters + l2_tables.len() as u64 + used.len() as u64;
+    // The blocks of reference counts count themselves and the table that lists them.
+    let (mut blocks, mut block_table) = (1, 1);
+    while blocks * BLOCK_ENTRIES < content + blocks + block_table {
+        blocks += 1;
+        block_table = align::units(blocks * 8, CLUSTER);
+    }
+    let block_table_at = CLUSTER;
+    let blocks_at = block_table_at + block_table * CLUSTER;
+    let l1_at = blocks_at + blocks * CLUSTER;
+    let l2_at = l1_at + l1_clusters * CLUSTER;
+    let data_at = l2_at + l2_tables.len() as u64 * CLUSTER;
+    let total = content + blocks + block_table;
+
+    let mut header = Vec::with_capacity(CLUSTER as usize);
+    header.extend_from_slice(MAGIC);
+    header.extend(3_u32.to_be_bytes()); // version
+    header.extend([0; 12]); // backing_file_offset, backing_file_size
+    header.extend(CLUSTER_BITS.to_be_bytes());
+    header.extend(size.to_be_bytes());
+    header.extend([0; 4]); // crypt_method
+    header.extend((l1_entries as u32).to_be_bytes()); // l1_size
+    header.extend(l1_at.to_be_bytes()); // l1_table_offset
+    header.extend(block_table_at.to_be_bytes()); // refcount_table_offset
+    header.extend((block_table as u32).to_be_bytes()); // refcount_table_clusters
+    header.extend([0; 36]); // nb_snapshots, snapshots_offset, three feature fields
+    header.extend(REFCOUNT_ORDER.to_be_bytes());
+    header.extend(HEADER_LENGTH.to_be_bytes());
+    put(out, &header, 1)?;
+    put(out, &entries((0..blocks).map(|index| blocks_at + index * CLUSTER)), block_table)?;
+    let counts: Vec<u8> = (0..total).flat_map(|_| 1_u16.to_be_bytes()).collect();
+    put(out, &counts, blocks)?;
+    let l1 = (0..l1_entries).map(|index| match l2_tables.binary_search(&index) {
+        Ok(place) => (l2_at + place as u64 * CLUSTER) | COPIED,
+        Err(_) => 0,
+    });
+    put(out, &entries(l1), l1_clusters)?;
+    let mut data = data_at;
+    for clusters in used.chunk_by(|a, b| a / TABLE_ENTRIES == b / TABLE_ENTRIES) {
+        let mut table = vec![0; TABLE_ENTRIES as usize];
+        for cluster in clusters {
+            table[(cluster % TABLE_ENTRIES) as usize] = data | COPIED;
+            data += CLUSTER;
+        }
+        put(out, &entries(table.into_iter()), 1)?;
+    }
+    let mut buffer = vec![0; CHUNK as usize];
+    // Clusters in a row are read at once.
+    let runs = used.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks((CHUNK / CLUSTER) as usize));
+    for run in runs {
+        let start = run[0] * CLUSTER;
+        let part = &mut buffer[..((size - start).min(run.len() as u64 * CLUSTER)) as usize];
+        from.read_exact_at(part, start)?;
+        put(out, part, run.len() as u64)?;
+    }
+    Ok(())
+}
+
+/// Numbers of the clusters of `file` that are not zeros, in order.
+fn used_clusters(file: &File, size: u64) -> io::Result<Vec<u64>> {
+    let mut used = Vec::new();
+    let mut buffer = vec![0; CHUNK as usize];
+    let mut next = 0;
+    for stretch in stretches(file, size)? {
+        // Two stretches may lie in one cluster.
+        let start = (stretch.start / CLUSTER * CLUSTER).max(next);
+        for offset in (start..stretch.end).step_by(CHUNK as usize) {
+            let end = align::up(stretch.end, CLUSTER).min(size);
+            let part = &mut buffer[..(end - offset).min(CHUNK) as usize];
+            file.read_exact_at(part, offset)?;
+            for (cluster, bytes) in (offset / CLUSTER..).zip(part.chunks(CLUSTER as usize)) {
+                if !is_zero(bytes) {
+                    used.push(cluster);
+                }
+                next = (cluster + 1) * CLUSTER;
+            }
+        }
+    }
+    Ok(used)
+}
+
+fn entries(values: impl Iterator<Item = u64>) -> Vec<u8> {
+    values.flat_map(u64::to_be_bytes).collect()
+}
+
+/// Writes `bytes`, padded to `clusters` clusters.
+fn put(out: &mut impl Write, bytes: &[u8], clusters: u64) -> io::Result<()> {
+    const PADDING: [u8; 4096] = [0; 4096];
+    out.write_all(bytes)?;
+    let mut left = (clusters * CLUSTER - bytes.len() as u64) as usize;
+    while left > 0 {
+        let count = left.min(PADDING.len());
+        out.write_all(&PADDING[..count])?;
+        left -= count;
+    }
+    Ok(())
+}
+
+/// Whether `file` begins as a qcow2 image does.
+///
+/// # Errors
+/// What the disk says.
+pub fn is_qcow2(file: &File) -> io::Result<bool> {
+    let mut magic = [0; 4];
+    match file.read_exact_at(&mut magic, 0) {
+        Ok(()) => Ok(&magic == MAGIC),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the disk inside of the qcow2 image `from` to the empty file `to`, leaving holes: images of ours,
+/// and such as QEMU has written to since, but none with a backing file, compression or encryption.
+///
+/// # Errors
+/// `NotQcow2`, `Unsupported`, `Corrupt`; what the disks say.
+pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
+    let file_size = from.metadata()?.len();
+    let corrupt = |what, value| Qcow2Error::Corrupt { what, value, size: file_size };
+    if !is_qcow2(from)? {
+        return Err(Qcow2Error::NotQcow2);
+    }
+    let mut header = [0; HEADER_LENGTH as usize];
+    from.read_exact_at(&mut header, 0).map_err(|_| corrupt("header of bytes", HEADER_LENGTH.into()))?;
+    let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    let long = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+    // Bit 0 of the incompatible features says that reference counts may be stale, which reading survives.
+    let features = [
+        (!matches!(word(4), 2 | 3), "an unknown version"),
+        (long(8) != 0, "a backing file"),
+        (word(32) != 0, "encryption"),
+        (word(4) == 3 && long(72) & !1 != 0, "features that this reader does not know"),
+    ];
+    if let Some((_, feature)) = features.into_iter().find(|(has, _)| *has) {
+        return Err(Qcow2Error::Unsupported { feature });
+    }
+    let (bits, size, l1_entries, l1_at) = (word(20), long(24), word(36), long(40));
+    if !(9..=21).contains(&bits) {
+        return Err(corrupt("cluster_bits", bits.into()));
+    }
+    let cluster = 1_u64 << bits;
+    let per_table = cluster / 8;
+    let clusters = align::units(size, cluster);
+    // The format's own limit: 32 MiB of L1 table.
+    if l1_entries > 1 << 22 || size > i64::MAX as u64 || u64::from(l1_entries) < clusters.div_ceil(per_table)
+    {
+        return Err(corrupt("l1_size", l1_entries.into()));
+    }
+    let table = |at: u64, count: u64, what| -> Result<Vec<u64>, Qcow2Error> {
+        if at.checked_add(count * 8).is_none_or(|end| end > file_size) {
+            return Err(corrupt(what, at));
+        }
+        let mut bytes = vec![0; (count * 8) as usize];
+        from.read_exact_at(&mut bytes, at)?;
+        let (values, _) = bytes.as_chunks::<8>();
+        Ok(values.iter().map(|value| u64::from_be_bytes(*value)).collect())
+    };
+    to.set_len(size)?;
+    let mut buffer = vec![0; cluster as usize];
+    for (l1, first) in
+        table(l1_at, l1_entries.into(), "L1 table at")?.into_iter().zip((0..).step_by(per_table as usize))
+    {
+        if l1 & OFFSET == 0 || first >= clusters {
+            continue;
+        }
+        for (l2, number) in table(l1 & OFFSET, per_table, "L2 table at")?.into_iter().zip(first..clusters) {
+            if l2 & COMPRESSED != 0 {
+                return Err(Qcow2Error::Unsupported { feature: "compressed clusters" });
+            }
+            let at = l2 & OFFSET;
+            if l2 & ZERO != 0 || at == 0 {
+                continue;
+            }
+            let part = &mut buffer[..(size - number * cluster).min(cluster) as usize];
+            // The last cluster of a file need not be there in full.
+            let there = file_size.saturating_sub(at).min(part.len() as u64) as usize;
+            if there == 0 {
+                return Err(corrupt("data cluster at", at));
+            }
+            part[there..].fill(0);
+            from.read_exact_at(&mut part[..there], at)?;
+            if !is_zero(part) {
+                to.write_all_at(part, number * cluster)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::raw;
+
+    /// Data at cluster borders, across L2 tables, and zeros that are not holes.
+    fn sample() -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len((600 << 20) + 512).unwrap();
+        for (at, bytes) in [
+            (0, vec![1; 512]),
+            (CLUSTER - 1, vec![2; 2]),
+            (10 * CLUSTER, vec![0; 3 * CLUSTER as usize]),
+            ((512 << 20) - 1, vec![3; (CLUSTER * 40) as usize]),
+            (600 << 20, vec![4; 512]),
+        ] {
+            file.write_all_at(&bytes, at).unwrap();
+        }
+        file
+    }
+
+    fn written() -> File {
+        let file = tempfile::tempfile().unwrap();
+        write(&sample(), &mut &file).unwrap();
+        file
+    }
+
+    #[test]
+    fn there_and_back() {
+        let (image, back) = (written(), tempfile::tempfile().unwrap());
+        // Header, table, block, L1, two L2 and 2 + 41 + 1 data clusters.
+        assert_eq!(image.metadata().unwrap().len(), (4 + 2 + 44) * CLUSTER);
+        expand(&image, &back).unwrap();
+        assert_eq!(raw::digest(&back).unwrap(), raw::digest(&sample()).unwrap());
+        let empty = tempfile::tempfile().unwrap();
+        empty.set_len(1 << 20).unwrap();
+        let image = tempfile::tempfile().unwrap();
+        write(&empty, &mut &image).unwrap();
+        let back = tempfile::tempfile().unwrap();
+        expand(&image, &back).unwrap();
+        assert_eq!(raw::digest(&back).unwrap(), raw::digest(&empty).unwrap());
+    }
+
+    #[test]
+    fn what_is_not_read_is_refused() {
+        let refusal = |at: u64, bytes: &[u8]| {
+            let image = written();
+            image.write_all_at(bytes, at).unwrap();
+            expand(&image, &tempfile::tempfile().unwrap()).unwrap_err().to_string()
+        };
+        assert!(refusal(0, b"x").contains("signature"));
+        assert!(refusal(4, &[0, 0, 0, 9]).contains("unknown version"));
+        assert!(refusal(8, &[1]).contains("a backing file; convert it first: qemu-img convert"));
+        assert!(refusal(20, &[0, 0, 0, 60]).contains("cluster_bits 60"));
+        assert!(refusal(40, &[1]).contains("L1 table at"));
+        assert!(refusal(3 * CLUSTER, &[0x00, 0x77]).contains("L2 table at"));
+        assert!(refusal(4 * CLUSTER, &[0x40]).contains("compressed"));
+        let short = written();
+        short.set_len(5 * CLUSTER).unwrap();
+        assert!(expand(&short, &tempfile::tempfile().unwrap()).is_err());
+        short.set_len(50).unwrap();
+        assert!(expand(&short, &tempfile::tempfile().unwrap()).is_err());
+    }
+}
