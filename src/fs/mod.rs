@@ -2,4 +2,5 @@
 
 pub mod dump;
 pub mod erofs;
+pub mod ext4;
 pub mod fat;

@@ -9,7 +9,7 @@ use keller::fs::erofs::{self, Image, Options};
 use keller::tree::{Content, Kind, Tree};
 use uuid::Uuid;
 
-use super::fixture::{everything, from_folder, is_root, mounted, pattern};
+use super::fixture::{assert_same, everything, from_folder, is_root, mounted, pattern};
 use super::tool::{run, tool};
 
 const OPTIONS: Options = Options {
@@ -201,11 +201,4 @@ fn damaged_images_are_refused() {
     let mut damaged = whole;
     damaged[1024 + 36] ^= 1;
     assert!(matches!(Image::open(damaged.into()), Err(erofs::ReadError::Checksum { .. })));
-}
-
-/// Compares texts by line: whole dumps are too long to print.
-fn assert_same(actual: &str, expected: &str) {
-    let differ = actual.lines().zip(expected.lines()).find(|(actual, expected)| actual != expected);
-    assert!(differ.is_none(), "{differ:#?}");
-    assert_eq!(actual.lines().count(), expected.lines().count());
 }

@@ -186,3 +186,10 @@ pub fn mounted(image: &Path, kind: &str, options: &str, judge: impl FnOnce(&Path
     let mounted = Mounted(folder.path());
     judge(mounted.0);
 }
+
+/// Compares texts by line: whole dumps are too long to print.
+pub fn assert_same(actual: &str, expected: &str) {
+    let differ = actual.lines().zip(expected.lines()).find(|(actual, expected)| actual != expected);
+    assert!(differ.is_none(), "{differ:#?}");
+    assert_eq!(actual.lines().count(), expected.lines().count());
+}

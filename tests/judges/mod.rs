@@ -4,6 +4,7 @@ mod depmod;
 mod dpkg;
 mod erofs;
 mod fat;
+mod ext4;
 mod fixture;
 mod folder;
 mod gpt;
