@@ -164,7 +164,7 @@ pub fn fetch(
 ) -> Result<Fetched, FetchError> {
     let all = wanted(lock, urls);
     let count = all.len();
-    let mut missing: Vec<Wanted<'_>> = all.into_iter().filter(|file| !store.has(&file.digest)).collect();
+    let mut missing: Vec<Wanted<'_>> = all.into_iter().filter(|file| !store.claim(&file.digest)).collect();
     let mut fetched = Fetched { present: count - missing.len(), ..Fetched::default() };
     if missing.is_empty() {
         return Ok(fetched);

@@ -80,6 +80,14 @@ pub enum StoreError {
     /// There is no folder to use.
     #[error("no folder for the store: set KELLER_STORE, XDG_CACHE_HOME or HOME to an absolute path")]
     NoFolder,
+    /// The folder cannot be used.
+    #[error("using {} for the store: let KELLER_STORE name a folder that you may write to", .folder.display())]
+    Folder {
+        /// The store.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The disk, or the user's share of it, is full.
     #[error(
         "no space left in {} for {} ({needed} bytes; {} free): \
@@ -122,7 +130,9 @@ impl From<StoreError> for io::Error {
             StoreError::WrongSize { .. } | StoreError::WrongDigest { .. } => io::ErrorKind::InvalidData,
             StoreError::InUse { .. } => io::ErrorKind::ResourceBusy,
             StoreError::NoFolder => io::ErrorKind::NotFound,
-            StoreError::Read(source) | StoreError::Io { source, .. } => source.kind(),
+            StoreError::Read(source) | StoreError::Folder { source, .. } | StoreError::Io { source, .. } => {
+                source.kind()
+            }
         };
         Self::new(kind, error)
     }
@@ -171,7 +181,8 @@ impl Store {
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         let root = root.as_ref();
         let tag = root.join("CACHEDIR.TAG");
-        fs::create_dir_all(root.join("blobs")).map_err(failed("creating", root))?;
+        fs::create_dir_all(root.join("blobs"))
+            .map_err(|source| StoreError::Folder { folder: root.to_owned(), source })?;
         // Not fatal: a store that is only read from can lie on a read-only disk.
         if !tag.exists() {
             let _ = crate::base::atomic::write(&tag, CACHEDIR_TAG);
@@ -214,6 +225,15 @@ impl Store {
         self.blob_path(digest).is_file()
     }
 
+    /// Whether the blob is there, for somebody whose lock names it: it counts as used, so that sweeping by
+    /// age spares what builds need even if all of it was derived from it long ago.
+    pub fn claim(&self, digest: &Digest) -> bool {
+        File::open(self.blob_path(digest)).is_ok_and(|file| {
+            note_use(&file);
+            true
+        })
+    }
+
     /// Opens a blob for reading; `None` when it is not there.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
         let path = self.blob_path(digest);
@@ -224,10 +244,12 @@ impl Store {
         Ok(file)
     }
 
-    /// Opens a blob after reading all of it, and moves it away if it has rotted on the disk.
+    /// Opens a blob after reading all of it, and moves it away if it has rotted on the disk. It does not
+    /// count as used.
     pub fn open_verified(&self, digest: &Digest) -> Result<Checked> {
-        let Some(mut file) = self.open_blob(digest)? else { return Ok(Checked::Missing) };
         let path = self.blob_path(digest);
+        let opened = if_exists(File::open(&path)).map_err(failed("opening", &path))?;
+        let Some(mut file) = opened else { return Ok(Checked::Missing) };
         let (actual, _) = Digest::of_reader(&mut file).map_err(failed("reading", &path))?;
         if actual == *digest {
             io::Seek::rewind(&mut file).map_err(failed("reading", &path))?;

@@ -18,12 +18,13 @@ use keller::source::url::Url;
 use keller::store::{Store, StoreError};
 
 use crate::http_server::{Act, Server};
+use crate::judges::tool::tool;
 
 /// The defaults, but for people who do not have all day.
 fn settings() -> Settings {
     Settings {
         connect: Duration::from_secs(2),
-        idle: Duration::from_millis(400),
+        idle: Duration::from_secs(1),
         minimum_rate: 100,
         pauses: [10, 20, 40].map(Duration::from_millis).to_vec(),
         ..Settings::default()
@@ -161,21 +162,24 @@ fn lasting_trouble_is_told_in_bounded_time() {
         (Act::Status(451), 1, "the server says 451"),
         (Act::Status(500), 4, "tried 4 times: the server says 500"),
         (Act::Close, 4, "no connection"),
-        (Act::Hang, 4, "no byte within 0.4 seconds"),
-        (Act::HangAt(1000), 4, "no byte within 0.4 seconds"),
+        (Act::Hang, 4, "no byte within 1 seconds"),
+        (Act::HangAt(1000), 4, "no byte within 1 seconds"),
         (Act::Trickle, 4, "slower than 100 B a second"),
         (Act::Garbage, 4, "makes no sense"),
         (Act::ResetAt(1000), 4, "broke after"),
         (Act::Other(b"short".to_vec()), 2, "expected 300000 bytes, but have 5"),
         (Act::Endless, 2, "expected 300000 bytes, but have"),
     ];
-    for (act, tries, message) in cases {
-        let (result, server) = download(std::slice::from_ref(&act));
-        let error = result.unwrap_err();
-        assert!(chain(&error).contains(message), "{act:?}: {}", chain(&error));
-        assert!(chain(&error).contains("/file"), "{act:?}: {}", chain(&error));
-        assert_eq!(server.seen().len(), tries, "{act:?}: {}", chain(&error));
-    }
+    std::thread::scope(|scope| {
+        for (act, tries, message) in &cases {
+            scope.spawn(move || {
+                let (result, server) = download(std::slice::from_ref(act));
+                let text = chain(&result.unwrap_err());
+                assert!(text.contains(message) && text.contains("/file"), "{act:?}: {text}");
+                assert_eq!(server.seen().len(), *tries, "{act:?}: {text}");
+            });
+        }
+    });
     assert!(start.elapsed() < Duration::from_secs(20));
 }
 
@@ -511,4 +515,78 @@ fn without_certificates() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// An https server of OpenSSL's with a certificate for localhost by a CA of its own; its folder has `x`.
+struct TlsServer {
+    process: std::process::Child,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl TlsServer {
+    fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let certificate = |arguments: &[&str]| {
+            let mut command = tool("openssl")?;
+            command.args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+            let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Some(())
+        };
+        certificate(&["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=CA"])?;
+        let signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "key.pem", "-out", "own.pem"];
+        let name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
+        let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
+        certificate(&[&signed[..], &name, &leaf].concat())?;
+        fs::write(folder.path().join("x"), "HTTP/1.0 200 OK\r\n\r\nsecure").unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut process = tool("openssl")?
+            .args(["s_server", "-HTTP", "-cert", "own.pem", "-key", "key.pem", "-accept"])
+            .arg(format!("127.0.0.1:{port}"))
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = std::io::BufReader::new(process.stdout.take().unwrap());
+        std::io::BufRead::lines(output).find(|line| line.as_ref().is_ok_and(|line| line.contains("ACCEPT")));
+        Some(Self { process, port, folder })
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn private_authority() {
+    let Some(server) = TlsServer::start() else { return };
+    let address = |host: &str| url(&format!("https://{host}:{}/x", server.port));
+    let error = client().get_small(&address("localhost"), 10).unwrap_err();
+    assert!(matches!(*error.cause, Cause::Untrusted { .. } | Cause::NoTrust { .. }), "{}", chain(&error));
+    let authorities = vec![server.folder.path().join("ca.pem")];
+    let trusting = Client::new(Settings { authorities, ..settings() }).unwrap();
+    assert_eq!(trusting.get_small(&address("localhost"), 10).unwrap(), b"secure");
+    let error = trusting.get_small(&address("127.0.0.1"), 10).unwrap_err();
+    assert!(matches!(*error.cause, Cause::Untrusted { .. }), "{}", chain(&error));
+    println!("{}", chain(&error));
+
+    // Encryption is not given up on the way.
+    let plain = Server::start();
+    plain.put("/x", "plain", &[Act::Serve]);
+    let answer = format!("HTTP/1.0 302 Found\r\nLocation: {}\r\n\r\n", plain.url("/x"));
+    fs::write(server.folder.path().join("moved"), answer).unwrap();
+    let moved = url(&format!("https://localhost:{}/moved", server.port));
+    let error = trusting.get_small(&moved, 10).unwrap_err();
+    assert!(matches!(*error.cause, Cause::Downgrade { .. }), "{}", chain(&error));
+    assert_eq!(plain.seen().len(), 0);
+
+    let broken = Settings { authorities: vec![server.folder.path().join("key.pem")], ..settings() };
+    let error = Client::new(broken).unwrap().get_small(&address("localhost"), 10).unwrap_err();
+    assert!(chain(&error).contains("key.pem"), "{}", chain(&error));
 }

@@ -332,6 +332,9 @@ impl Client {
             {
                 return Err(Cause::NoTrust { reason: reason.clone() });
             }
+            if let Some(proxy) = self.settings.proxies.unusable(&url) {
+                return Err(Cause::BadProxy { proxy });
+            }
             let mut request = self.inner.get(url.bare()).header(header::ACCEPT_ENCODING, "identity");
             if let Some((user, password)) = self.settings.credentials.find(&url) {
                 request = request.basic_auth(user, password);
@@ -449,6 +452,9 @@ fn read_authorities(files: &[PathBuf]) -> Result<Vec<reqwest::Certificate>, Stri
         let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let bundle = reqwest::Certificate::from_pem_bundle(&pem)
             .map_err(|error| format!("{}: {}", file.display(), deepest(&error)))?;
+        if bundle.is_empty() {
+            return Err(format!("{}: no certificate in it", file.display()));
+        }
         certificates.extend(bundle);
     }
     Ok(certificates)

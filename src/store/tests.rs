@@ -145,7 +145,10 @@ fn use_is_noted() {
     let path = store.blob_path(&digest);
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
-    store.open_blob(&digest).unwrap().unwrap();
+    assert!(store.has(&digest));
+    assert!(matches!(store.open_verified(&digest).unwrap(), Checked::Good(_)));
+    assert_eq!(store.blobs().unwrap()[0].used, long_ago);
+    assert!(store.claim(&digest) && !store.claim(&Digest::of("y")));
     assert!(store.blobs().unwrap()[0].used > long_ago);
 }
 
@@ -216,4 +219,13 @@ fn read_only_store_can_be_read() {
     let store = Store::open(folder.path()).unwrap();
     assert_eq!(read(store.open_blob(&digest).unwrap().unwrap()), "x");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn unusable_folder_says_what_to_do() {
+    let (folder, _) = store();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Store::open(file.join("store")).unwrap_err().to_string();
+    assert!(error.contains("KELLER_STORE") && error.contains("file/store"), "{error}");
 }

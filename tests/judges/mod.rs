@@ -10,5 +10,5 @@ mod folder;
 mod gpt;
 mod ldconfig;
 mod qcow2;
-mod tool;
+pub mod tool;
 mod verity;

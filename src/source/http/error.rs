@@ -67,6 +67,12 @@ pub enum Cause {
         /// What was tried.
         reason: String,
     },
+    /// The proxy setting makes no sense, and to go past it is not what was asked for.
+    #[error("the proxy {proxy:?} is no http, https or socks address")]
+    BadProxy {
+        /// As set, without what may be a password.
+        proxy: String,
+    },
     /// TLS failed.
     #[error("the server cannot be trusted; a private CA goes into SSL_CERT_FILE or CURL_CA_BUNDLE")]
     Untrusted {
@@ -147,7 +153,11 @@ impl HttpError {
     pub fn is_unreachable(&self) -> bool {
         matches!(
             *self.cause,
-            Cause::Connection { .. } | Cause::Silent(_) | Cause::NoTrust { .. } | Cause::Untrusted { .. }
+            Cause::Connection { .. }
+                | Cause::Silent(_)
+                | Cause::NoTrust { .. }
+                | Cause::Untrusted { .. }
+                | Cause::BadProxy { .. }
         )
     }
 
@@ -155,7 +165,7 @@ impl HttpError {
     pub fn is_local(&self) -> bool {
         matches!(
             *self.cause,
-            Cause::Store(StoreError::Full { .. } | StoreError::Io { .. } | StoreError::NoFolder)
+            Cause::Store(StoreError::Full { .. } | StoreError::Folder { .. } | StoreError::Io { .. })
         )
     }
 }

@@ -57,8 +57,12 @@ impl Proxies {
             _ => return None,
         };
         let chosen = environment.as_deref().or_else(|| {
-            let name = format!("Acquire::{scheme}::Proxy");
-            self.apt.get(&format!("{name}::{host}")).or_else(|| self.apt.get(&name))
+            // In apt, https takes its settings from http where it has none of its own.
+            let schemes = if scheme == "https" { &["https", "http"][..] } else { &["http"] };
+            let setting = |suffix: &str| {
+                schemes.iter().find_map(|scheme| self.apt.get(&format!("Acquire::{scheme}::Proxy{suffix}")))
+            };
+            setting(&format!("::{host}")).or_else(|| setting(""))
         })?;
         if chosen.eq_ignore_ascii_case("DIRECT") || chosen.eq_ignore_ascii_case("false") {
             return None;
@@ -67,6 +71,17 @@ impl Proxies {
             true => Some(chosen.to_owned()),
             false => Some(format!("http://{chosen}")),
         }
+    }
+
+    /// The proxy for `url`, as it can be shown, if it is set to something that is no proxy: the HTTP library
+    /// would go without.
+    pub(super) fn unusable(&self, url: &Url) -> Option<String> {
+        let proxy = self.choose(url.scheme(), url.host()?, url.port())?;
+        let is_proxy = |url: url::Url| {
+            url.has_host()
+                && matches!(url.scheme(), "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h")
+        };
+        (!url::Url::parse(&proxy).is_ok_and(is_proxy)).then(|| redacted(&proxy))
     }
 
     /// The proxy for `url` as it can be shown.
@@ -145,6 +160,33 @@ mod tests {
         assert_eq!(some.choose("file", "", None), None);
         let cgi = proxies(&[("REQUEST_METHOD", "GET"), ("HTTP_PROXY", "b:1")]);
         assert_eq!(cgi.choose("http", "x", Some(80)), None);
+    }
+
+    #[test]
+    fn settings_of_apt() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "Acquire::http::Proxy \"http://p:1\"; Acquire::http::Proxy::a.example DIRECT;";
+        std::fs::write(folder.path().join("apt.conf"), text).unwrap();
+        let apt = Config::read(folder.path());
+        let some = Proxies::new(|_| None, apt.clone());
+        for scheme in ["http", "https"] {
+            assert_eq!(some.choose(scheme, "b.example", None).as_deref(), Some("http://p:1"));
+            assert_eq!(some.choose(scheme, "a.example", None), None);
+        }
+        let both = Proxies::new(|name| (name == "https_proxy").then(|| "http://e:2".to_owned()), apt);
+        assert_eq!(both.choose("https", "b.example", None).as_deref(), Some("http://e:2"));
+    }
+
+    #[test]
+    fn nonsense_is_not_ignored() {
+        let url: Url = "http://mirror.example/".parse().unwrap();
+        for bad in ["ftp://p:1", "http://", "http://me:s3cret@p:port", "://"] {
+            let shown = proxies(&[("http_proxy", bad)]).unusable(&url).unwrap();
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
+        for good in ["p:1", "http://p", "socks5h://me:x@p:1080"] {
+            assert_eq!(proxies(&[("http_proxy", good)]).unusable(&url), None, "{good}");
+        }
     }
 
     #[test]
