@@ -346,7 +346,10 @@ fn superblock(options: &Options, data_blocks: u64) -> [u8; BLOCK] {
 }
 
 /// The options and the number of data blocks that a superblock names.
-fn parse_superblock(block: &[u8; BLOCK]) -> Result<(Options, u64), Error> {
+///
+/// # Errors
+/// `NotVerity`; `Unsupported` or `SaltTooLong` for one that we do not write.
+pub fn parse_superblock(block: &[u8; BLOCK]) -> Result<(Options, u64), Error> {
     let number = |field: Range<usize>| {
         let mut bytes = [0; 8];
         bytes[..field.len()].copy_from_slice(&block[field]);

@@ -29,6 +29,8 @@ pub struct Options {
     pub etc: Etc,
     /// `keller.state=`.
     pub state: State,
+    /// `keller.grow=`: whether the state partition is grown to the end of the disk.
+    pub grow: bool,
     /// `keller.reset=`, never rendered by the builder: an image that resets itself at each boot keeps
     /// nothing.
     pub reset: Option<Reset>,
@@ -125,6 +127,7 @@ impl Default for Options {
             root_fs: RootFs::default(),
             etc: Etc::default(),
             state: State::default(),
+            grow: true,
             reset: None,
             debug: false,
             init: None,
@@ -227,6 +230,13 @@ impl Cmdline {
                         value => return Err(bad("keller.state", value, "disk or memory")),
                     };
                 }
+                ("keller.grow", value) => {
+                    options.grow = match value.unwrap_or_default() {
+                        "yes" => true,
+                        "no" => false,
+                        value => return Err(bad("keller.grow", value, "yes or no")),
+                    };
+                }
                 ("keller.reset", value) => {
                     options.reset = match value.unwrap_or_default() {
                         "state" => Some(Reset::State),
@@ -310,6 +320,9 @@ impl fmt::Display for Cmdline {
         if options.state != State::default() {
             write!(f, " keller.state={}", options.state.name())?;
         }
+        if !options.grow {
+            write!(f, " keller.grow=no")?;
+        }
         if let Some(reset) = options.reset {
             write!(f, " keller.reset={}", reset.name())?;
         }
@@ -353,6 +366,7 @@ mod tests {
             root_fs: RootFs::Ext4,
             etc: Etc::Factory,
             state: State::Memory,
+            grow: false,
             reset: Some(Reset::State),
             debug: true,
             init: Some("/bin/my init".to_owned()),

@@ -5,9 +5,9 @@
 
 use std::io::{self, Read, Seek};
 
-use crate::base::Digest;
 use crate::boot::cmdline::{Cmdline, CmdlineError, Options};
 use crate::boot::pe::{self, Holds, Image, PeError};
+use crate::verity::RootHash;
 
 /// What a unified kernel image is made of, besides the root hash.
 #[derive(Clone, Copy, Debug)]
@@ -76,9 +76,10 @@ pub struct Uki {
 }
 
 impl Uki {
-    /// Binds `root_hash` and `parts` together.
-    pub fn new(root_hash: Digest, parts: &Parts<'_>) -> Result<Self, UkiError> {
-        let cmdline = Cmdline { root_hash, options: parts.options.clone() };
+    /// Binds `root_hash` and `parts` together. Only hashing a root gives a [`RootHash`], so that no image
+    /// can be made before its root is.
+    pub fn new(root_hash: RootHash, parts: &Parts<'_>) -> Result<Self, UkiError> {
+        let cmdline = Cmdline { root_hash: root_hash.digest(), options: parts.options.clone() };
         let text = cmdline.to_string();
         if text.len() > MAX_CMDLINE {
             return Err(UkiError::CmdlineTooLong { len: text.len(), text });
@@ -157,9 +158,12 @@ impl Description {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::io::{Cursor, Write};
+
+    use uuid::Uuid;
 
     use super::*;
+    use crate::verity;
 
     fn make(options: &Options) -> Result<Uki, UkiError> {
         let parts = Parts {
@@ -170,7 +174,10 @@ mod tests {
             initrd: b"initrd",
             options,
         };
-        Uki::new(Digest::of("root"), &parts)
+        let mut root =
+            verity::Writer::new(io::sink(), verity::Options { salt: vec![1], uuid: Uuid::nil() }).unwrap();
+        root.write_all(&[0; verity::BLOCK]).unwrap();
+        Uki::new(root.finish().unwrap().root_hash, &parts)
     }
 
     #[test]

@@ -1,1 +1,135 @@
-//! PID 1 of the initramfs.
+//! PID 1 of the initramfs: finds the root that the command line names, verifies it, gives it its state and
+//! becomes its init.
+//!
+//! Whatever fails is said on every console, and the machine starts over after a few seconds, so that the
+//! boot loader's try counter gets on to a version that works. Ways out for an operator, each a word at the
+//! boot menu: `keller.debug`, `keller.etc=factory`, `keller.state=memory`, `keller.reset=state`.
+
+mod console;
+mod device_mapper;
+mod disks;
+mod etc;
+mod failure;
+mod machine_id;
+mod modules;
+mod root;
+mod state;
+mod switch_root;
+mod table;
+mod tools;
+mod uevents;
+mod verity;
+
+use std::fs;
+
+use console::{Console, uptime};
+use disks::BootDisk;
+use failure::{Doing, Failure};
+use modules::Loader;
+
+use crate::boot::cmdline::{Cmdline, State};
+use crate::boot::handover::{self, Handover};
+use crate::disk::layout::STATE_LABEL;
+
+/// Whether the kernel started this program as its `/init`. The process number alone would not do: the
+/// builder has it too, in a container.
+pub fn is_init() -> bool {
+    std::process::id() == 1
+        && std::env::args_os().next().is_some_and(|name| name == "/init")
+        && switch_root::is_in_memory().unwrap_or(false)
+}
+
+/// Boots the node. Ends in the root's init, or in a reboot.
+pub fn run() -> ! {
+    let mounted = root::mount_kernel();
+    let console = Console::open();
+    std::panic::set_hook(Box::new(|panic| {
+        Console::open().fail(&Failure::new("running /init, which has a bug", panic.to_string()), false)
+    }));
+    let cmdline = mounted.and_then(|()| read_cmdline());
+    // A command line that cannot be read cannot ask for a shell; one that can be read in part may.
+    let debug = match &cmdline {
+        Ok(cmdline) => cmdline.options.debug,
+        Err(_) => fs::read_to_string("/proc/cmdline").is_ok_and(|text| text.contains("keller.debug")),
+    };
+    let failure = match cmdline.and_then(|cmdline| boot(&console, &cmdline)) {
+        Ok(init) => {
+            console.say(&format!("starting {init}"));
+            console.close();
+            switch_root::hand_over(&init)
+        }
+        Err(failure) => failure,
+    };
+    Console::open().fail(&failure, debug)
+}
+
+fn read_cmdline() -> Result<Cmdline, Failure> {
+    let text = fs::read_to_string("/proc/cmdline").doing("reading the kernel command line")?;
+    Cmdline::parse(text.trim_end()).doing("reading the kernel command line")
+}
+
+/// All steps up to the hand-over; gives the init to start.
+fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
+    let options = &cmdline.options;
+    console.say(&format!("keller {} starts", env!("CARGO_PKG_VERSION")));
+
+    let mut loader = Loader::open()?;
+    loader.load_needed(console)?;
+    root::mount_firmware_variables();
+    let mut disk = BootDisk::wait(console, &mut loader, &cmdline.root_hash)?;
+    console.say(&format!("boot disk {}, root in partition {}", disk.name, disk.root));
+
+    let (root_device, verity_device) = (disk.partition(disk.root)?, disk.partition(disk.verity)?);
+    verity::open(&root_device, &verity_device, &cmdline.root_hash)?;
+    root::mount_verified(options.root_fs)?;
+    console.say("root verified and mounted");
+
+    // Nothing was written so far: a disk whose root is broken stays as it is.
+    table::settle(console, &mut disk, options.grow)?;
+    let state_device = match options.state {
+        State::Disk => Some(state_partition(&disk)?),
+        State::Memory => None,
+    };
+    let first_boot = match &state_device {
+        Some(device) => state::mount(console, device, options.reset)?,
+        None => state::mount_memory(console).map(|()| true)?,
+    };
+    state::make_home()?;
+    etc::mount(console, options.etc, options.state)?;
+    machine_id::settle(options.machine_id.as_deref())?;
+
+    let init = switch_root::find_init(options.init.as_deref())?;
+    leave_facts(&Handover {
+        root_hash: cmdline.root_hash.to_hex(),
+        disk: disk.device(),
+        disk_guid: disk.found.table.disk_guid.to_string(),
+        root: root_device,
+        verity: verity_device,
+        state: state_device,
+        first_boot,
+        etc: if etc::is_kept(options.etc, options.state) { "persistent" } else { "ephemeral" }.to_owned(),
+        uptime: uptime(),
+    })?;
+    Ok(init)
+}
+
+fn state_partition(disk: &BootDisk) -> Result<String, Failure> {
+    let entry =
+        disk.found.table.entries.iter().find(|entry| entry.label == STATE_LABEL).ok_or_else(|| {
+            Failure::new(
+                format!("looking for the state partition on {}", disk.name),
+                format!("no partition is labelled {STATE_LABEL}"),
+            )
+            .way_out("keller.state=memory boots without it")
+        })?;
+    disk.partition(entry.number)
+}
+
+/// Tells the node what was found.
+fn leave_facts(facts: &Handover) -> Result<(), Failure> {
+    let doing = || format!("writing {}", handover::PATH);
+    let text = serde_json::to_string_pretty(facts).doing(doing())?;
+    let folder = std::path::Path::new(handover::PATH).parent().unwrap_or(std::path::Path::new("/run"));
+    fs::create_dir_all(folder).doing(doing())?;
+    fs::write(handover::PATH, text + "\n").doing(doing())
+}

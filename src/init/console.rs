@@ -1,0 +1,138 @@
+//! What `/init` says: steps into the kernel's log, failures onto every console.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::system::RebootCommand;
+
+use super::failure::Failure;
+use super::tools;
+
+/// How long a failure stays on the screen before the reboot. Long enough to read it or take a photo, short
+/// enough that the boot loader's next try comes soon.
+const READING_TIME: Duration = Duration::from_secs(10);
+
+/// Priorities of `/dev/kmsg`: facility "user" times 8 plus syslog's level. Notices reach the consoles unless
+/// the command line says `quiet`.
+const NOTICE: u8 = 8 + 5;
+const WARNING: u8 = 8 + 4;
+const CRITICAL: u8 = 8 + 2;
+
+/// The kernel's log and the consoles.
+#[derive(Debug)]
+pub struct Console {
+    log: Option<File>,
+}
+
+impl Console {
+    /// Opens the log. `/dev` must be there; without a log, failures still reach the consoles.
+    pub fn open() -> Self {
+        // The kernel takes ten lines in five seconds from a program that does not ask for more.
+        let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+        Self { log: OpenOptions::new().write(true).open("/dev/kmsg").ok() }
+    }
+
+    /// A step that was done.
+    pub fn say(&self, text: &str) {
+        self.write(NOTICE, text);
+    }
+
+    /// Something that a person should look at; the boot goes on.
+    pub fn warn(&self, text: &str) {
+        self.write(WARNING, text);
+    }
+
+    fn write(&self, priority: u8, text: &str) {
+        if let Some(log) = &self.log {
+            let mut log = log;
+            // One write is one record; line ends would be escaped.
+            let _ = log.write_all(format!("<{priority}>keller: [{:.2}] {text}\n", uptime()).as_bytes());
+        }
+    }
+
+    /// Says why the boot failed and starts over; with `debug`, after a shell has ended.
+    pub fn fail(&self, failure: &Failure, debug: bool) -> ! {
+        // The log keeps the lines, the screens get them from here: else each would show them twice.
+        let _ = fs::write("/proc/sys/kernel/printk", "1\n");
+        let lines = failure.lines();
+        for line in &lines {
+            self.write(CRITICAL, line);
+        }
+        let mut screen =
+            vec![String::new(), format!("*** keller: this boot failed after {:.1} s, while", uptime())];
+        screen.extend(lines);
+        show(&screen);
+        if debug {
+            match shell() {
+                Ok(()) => show(&["The shell has ended; rebooting.".to_owned()]),
+                Err(problem) => show(&[format!("keller.debug: {problem}")]),
+            }
+        } else {
+            show(&[format!(
+                "Rebooting in {} s. keller.debug on the kernel command line gives a shell here.",
+                READING_TIME.as_secs()
+            )]);
+        }
+        std::thread::sleep(READING_TIME);
+        rustix::fs::sync();
+        let _ = rustix::system::reboot(RebootCommand::Restart);
+        let _ = fs::write("/proc/sysrq-trigger", "b");
+        // Ending would make the kernel panic, and that reboots too, if panic= says so.
+        std::process::exit(1)
+    }
+
+    /// Gives the log back as the kernel had it.
+    pub fn close(self) {
+        let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "ratelimit\n");
+    }
+}
+
+/// Seconds since the kernel started; 0 as long as `/proc` is not there.
+pub fn uptime() -> f64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
+}
+
+/// Writes to each console that the kernel uses.
+fn show(lines: &[String]) {
+    let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+    let mut names: Vec<&str> = active.split_whitespace().collect();
+    if names.is_empty() {
+        names.push("console");
+    }
+    let mut text = lines.join("\r\n");
+    text.push_str("\r\n");
+    for name in names {
+        if let Ok(mut console) = OpenOptions::new().write(true).open(Path::new("/dev").join(name)) {
+            let _ = console.write_all(text.as_bytes());
+        }
+    }
+}
+
+/// Runs a shell of the root on the console, or one of the initramfs, until it ends.
+fn shell() -> Result<(), String> {
+    let in_root = Path::new(tools::ROOT).join("bin/sh").exists();
+    if !in_root && !Path::new("/bin/sh").exists() {
+        return Err("neither the root nor the initramfs has /bin/sh".to_owned());
+    }
+    let open = || OpenOptions::new().read(true).write(true).open("/dev/console").map_err(|e| e.to_string());
+    let mut command = match in_root {
+        true => tools::in_root("/bin/sh"),
+        false => Command::new("/bin/sh"),
+    };
+    command.stdin(Stdio::from(open()?)).stdout(Stdio::from(open()?)).stderr(Stdio::from(open()?));
+    let become_leader = || {
+        rustix::process::setsid()?;
+        // Job control needs a terminal of its own; a console that cannot be one still runs a shell.
+        let _ = rustix::process::ioctl_tiocsctty(rustix::stdio::stdin());
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls only.
+    unsafe { command.pre_exec(become_leader) };
+    show(&["keller.debug: a shell, in the root if it is mounted; its end reboots.".to_owned()]);
+    command.status().map(drop).map_err(|error| format!("starting a shell: {error}"))
+}

@@ -1,0 +1,175 @@
+//! The device mapper's ioctls, as far as one device with one target needs them.
+//!
+//! Source: Linux, include/uapi/linux/dm-ioctl.h.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Where the device mapper listens; devtmpfs makes the node when the module is loaded.
+const CONTROL: &str = "/dev/mapper/control";
+
+/// The interface's version that we speak; the kernel refuses another major number.
+const VERSION: [u32; 3] = [4, 0, 0];
+
+/// `DM_READONLY_FLAG`.
+const READ_ONLY: u32 = 1;
+
+/// Commands, the last byte of the ioctl number.
+#[derive(Clone, Copy, Debug)]
+enum Command {
+    /// `DM_DEV_CREATE`.
+    Create = 3,
+    /// `DM_DEV_REMOVE`.
+    Remove = 4,
+    /// `DM_DEV_SUSPEND`, which without the suspend flag resumes: the new table becomes the live one.
+    Resume = 6,
+    /// `DM_TABLE_LOAD`.
+    LoadTable = 9,
+}
+
+/// `struct dm_ioctl`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Header {
+    version: [u32; 3],
+    data_size: u32,
+    data_start: u32,
+    target_count: u32,
+    open_count: i32,
+    flags: u32,
+    event_nr: u32,
+    padding: u32,
+    dev: u64,
+    name: [u8; 128],
+    uuid: [u8; 129],
+    data: [u8; 7],
+}
+
+/// `struct dm_target_spec`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct TargetSpec {
+    sector_start: u64,
+    length: u64,
+    status: i32,
+    next: u32,
+    target_type: [u8; 16],
+}
+
+const HEADER: usize = size_of::<Header>();
+const SPEC: usize = size_of::<TargetSpec>();
+const _: () = assert!(HEADER == 312 && SPEC == 40);
+
+/// What a whole device is mapped to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// e.g. `verity`.
+    pub kind: &'static str,
+    /// Size of the device, in 512-byte sectors.
+    pub sectors: u64,
+    /// As in the table line, without start, length and kind.
+    pub parameters: String,
+}
+
+/// Makes the read-only device `name`; gives the N of its node `/dev/dm-N`.
+pub fn create(name: &str, uuid: &str, target: &Target) -> io::Result<u32> {
+    let control = OpenOptions::new().read(true).write(true).open(CONTROL)?;
+    let control = control.as_fd();
+    let header = header(name, uuid)?;
+    let number = rustix::fs::minor(ioctl(control, Command::Create, header, &[])?.dev);
+    // From here on the device is known by its name; a request with both is refused.
+    let header = Header { uuid: [0; 129], ..header };
+    let load = Header { target_count: 1, flags: READ_ONLY, ..header };
+    let started = ioctl(control, Command::LoadTable, load, &encode(target)?)
+        .and_then(|_| ioctl(control, Command::Resume, header, &[]));
+    if let Err(error) = started {
+        let _ = ioctl(control, Command::Remove, header, &[]);
+        return Err(io::Error::new(
+            error.kind(),
+            format!("{error} (table: {} {})", target.kind, target.parameters),
+        ));
+    }
+    Ok(number)
+}
+
+fn header(name: &str, uuid: &str) -> io::Result<Header> {
+    fn field<const N: usize>(text: &str) -> io::Result<[u8; N]> {
+        let mut field = [0; N];
+        // The last byte stays the NUL.
+        field[..N - 1]
+            .get_mut(..text.len())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{text} is too long")))?
+            .copy_from_slice(text.as_bytes());
+        Ok(field)
+    }
+    Ok(Header {
+        version: VERSION,
+        data_size: 0,
+        data_start: HEADER as u32,
+        target_count: 0,
+        open_count: 0,
+        flags: 0,
+        event_nr: 0,
+        padding: 0,
+        dev: 0,
+        name: field(name)?,
+        uuid: field(uuid)?,
+        data: [0; 7],
+    })
+}
+
+/// The target as it follows the header.
+fn encode(target: &Target) -> io::Result<Vec<u8>> {
+    let mut kind = [0; 16];
+    kind[..target.kind.len()].copy_from_slice(target.kind.as_bytes());
+    let len = (SPEC + target.parameters.len() + 1).next_multiple_of(8);
+    let mut bytes = Vec::with_capacity(len);
+    bytes.extend(0_u64.to_ne_bytes());
+    bytes.extend(target.sectors.to_ne_bytes());
+    bytes.extend(0_i32.to_ne_bytes());
+    bytes.extend((len as u32).to_ne_bytes());
+    bytes.extend(kind);
+    bytes.extend(target.parameters.as_bytes());
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+/// Sends one request; gives the header as the kernel left it.
+fn ioctl(control: BorrowedFd<'_>, command: Command, header: Header, payload: &[u8]) -> io::Result<Header> {
+    // The buffer must be aligned for the header, hence whole words.
+    let mut buffer = vec![0_u64; (HEADER + payload.len()).div_ceil(8)];
+    let size = buffer.len() * 8;
+    let header = Header { data_size: size as u32, ..header };
+    let start = buffer.as_mut_ptr().cast::<u8>();
+    // SAFETY: the buffer has room for header and payload and is aligned to 8 bytes; Header is plain data.
+    unsafe {
+        start.cast::<Header>().write(header);
+        start.add(HEADER).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
+    }
+    // _IOWR(0xfd, command, struct dm_ioctl)
+    let request = (3 << 30) | ((HEADER as u64) << 16) | (0xfd << 8) | command as u64;
+    // SAFETY: the kernel reads and writes data_size bytes at `start`, which is the buffer's length.
+    let result = unsafe { libc::ioctl(control.as_raw_fd(), request, start) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel left a header there.
+    Ok(unsafe { start.cast::<Header>().read() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_padded_and_ends_with_nul() {
+        let target = Target { kind: "verity", sectors: 8, parameters: "1 a b".to_owned() };
+        let bytes = encode(&target).unwrap();
+        assert_eq!(bytes.len(), 48);
+        assert_eq!((&bytes[24..30], &bytes[40..46]), (&b"verity"[..], &b"1 a b\0"[..]));
+        assert!(header(&"x".repeat(127), "").is_ok());
+        assert!(header(&"x".repeat(128), "").is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! Programs of the verified root, run before it is the root.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
+
+use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
+use rustix::thread::UnshareFlags;
+
+use super::console::Console;
+use super::failure::{Doing, Failure};
+
+/// Where the root is mounted until it becomes `/`.
+pub const ROOT: &str = "/sysroot";
+
+/// What a program may look for besides its own files.
+const SHARED: [(&str, &str); 3] =
+    [("/dev", "/sysroot/dev"), ("/proc", "/sysroot/proc"), ("/sys", "/sysroot/sys")];
+
+/// A program of the root, with the root as its `/` and with the devices. It gets mounts of its own, which
+/// are gone when it ends.
+pub fn in_root(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TERM", "linux").current_dir("/");
+    let enter = || {
+        // SAFETY: the new name space is the child's own, which has one thread and shares no descriptors.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)? };
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        for (from, to) in SHARED {
+            mount_bind_recursive(from, to)?;
+        }
+        rustix::process::chroot(ROOT)?;
+        rustix::process::chdir("/")?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls only.
+    unsafe { command.pre_exec(enter) };
+    command
+}
+
+/// Runs a program of the root to its end without input; what it says goes to the log.
+pub fn run(console: &Console, program: &str, arguments: &[&str]) -> Result<Output, Failure> {
+    let output = in_root(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .doing(format!("starting {program} of the root"))?;
+    let name = program.rsplit('/').next().unwrap_or(program);
+    for line in said(&output) {
+        console.say(&format!("{name}: {line}"));
+    }
+    Ok(output)
+}
+
+/// The lines of a program's output that say something.
+pub fn said(output: &Output) -> Vec<String> {
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].join(&b'\n');
+    let text = String::from_utf8_lossy(&text).replace('\r', "\n");
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+/// How a program ended, for an error message.
+pub fn ending(output: &Output) -> io::Error {
+    let last = said(output).pop().unwrap_or_else(|| "it said nothing".to_owned());
+    io::Error::other(format!("{}: {last}", output.status))
+}
