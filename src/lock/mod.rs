@@ -1,5 +1,14 @@
 //! What was resolved: every input of an image by SHA-256 and size.
 
+pub mod archives;
+pub mod asked;
+pub mod diff;
+pub mod explain;
+pub mod file;
+pub mod online;
+pub mod resolve;
+pub mod solver;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +55,8 @@ pub struct Provenance {
     pub judged_at: i64,
     /// The InRelease files, by `archive suite`.
     pub releases: BTreeMap<String, LockedRelease>,
+    /// What was asked for by name, so that a stale lock can say what is different.
+    pub asked: asked::Asked,
 }
 
 /// One verified InRelease file.

@@ -1,2 +1,7 @@
-//! Debian archives.
+//! Debian archives: signed releases, package indexes, versions, packages.
+
 pub mod deb;
+pub mod packages;
+pub mod release;
+pub mod upstream;
+pub mod version;

@@ -1,0 +1,149 @@
+//! The archives of a manifest: names, roots, keys and suites.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::manifest::Manifest;
+use crate::source::debian::packages::Source;
+use crate::source::debian::release::{Keyring, KeyringError};
+use crate::source::debian::upstream::join;
+
+/// Name of Debian's main archive in locks.
+pub const DEBIAN: &str = "debian";
+/// Name of Debian's security archive in locks.
+pub const SECURITY: &str = "security";
+
+/// Roots of Debian's archives, chosen by the caller from command line, environment, manifest and host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirrors {
+    /// e.g. `https://mirror.example/debian`.
+    pub debian: String,
+    /// e.g. `https://mirror.example/debian-security`; needed where the manifest wants security updates.
+    pub security: Option<String>,
+}
+
+/// One archive.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    /// [`DEBIAN`], [`SECURITY`] or a repository's name.
+    pub name: String,
+    /// Paths in locks are relative to it.
+    pub root: String,
+    /// Who may sign its releases.
+    pub keyring: Keyring,
+    /// What is used of it.
+    pub suites: Vec<Suite>,
+}
+
+/// A suite with the components that are used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suite {
+    /// e.g. `trixie-updates`; a folder ending in `/` where the archive is flat.
+    pub name: String,
+    /// e.g. `main`.
+    pub components: Vec<String>,
+}
+
+impl Archive {
+    /// Where the indexes of `suite` lie.
+    pub fn source<'a>(&'a self, suite: &'a Suite) -> Source<'a> {
+        Source { root: &self.root, suite: &suite.name, components: &suite.components }
+    }
+}
+
+/// All archives of a manifest. A version that several have is taken from the first.
+#[derive(Clone, Debug)]
+pub struct Archives(Vec<Archive>);
+
+/// Why the archives are not complete.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchivesError {
+    /// Nobody said where security updates come from.
+    #[error(
+        "the manifest wants security updates, but no security mirror is known; name one with `debian: {{security_mirror: https://mirror.example/debian-security}}` or turn them off with `security: false`"
+    )]
+    NoSecurityMirror,
+    /// Locks could not tell two archives apart.
+    #[error("the name {name} of a repository is taken by another archive")]
+    NameTaken {
+        /// As in the manifest.
+        name: String,
+    },
+    /// A repository's keys cannot be read.
+    #[error("reading {path}, the keys of repository {name}")]
+    Unreadable {
+        /// As in the manifest.
+        name: String,
+        /// As in the manifest.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A repository's keys are none.
+    #[error("reading {path}, the keys of repository {name}")]
+    Keys {
+        /// As in the manifest.
+        name: String,
+        /// As in the manifest.
+        path: PathBuf,
+        /// Why.
+        source: KeyringError,
+    },
+}
+
+impl Archives {
+    /// The archives that `manifest` names, Debian's own at `mirrors`. Reads the keys of its repositories.
+    pub fn of(manifest: &Manifest, mirrors: &Mirrors) -> Result<Self, ArchivesError> {
+        let debian = &manifest.debian;
+        let suite = |name: String| Suite { name, components: debian.components.clone() };
+        let updates = debian.updates.then(|| suite(format!("{}-updates", debian.suite)));
+        let mut archives = vec![Archive {
+            name: DEBIAN.to_owned(),
+            root: mirrors.debian.clone(),
+            keyring: Keyring::debian(),
+            suites: std::iter::once(suite(debian.suite.clone())).chain(updates).collect(),
+        }];
+        if debian.security {
+            archives.push(Archive {
+                name: SECURITY.to_owned(),
+                root: mirrors.security.clone().ok_or(ArchivesError::NoSecurityMirror)?,
+                keyring: Keyring::debian(),
+                suites: vec![suite(format!("{}-security", debian.suite))],
+            });
+        }
+        for repository in &debian.repositories {
+            let name = repository.name.clone();
+            if archives.iter().any(|archive| archive.name == name) {
+                return Err(ArchivesError::NameTaken { name });
+            }
+            let path = repository.keys.clone();
+            let bytes = match std::fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(source) => return Err(ArchivesError::Unreadable { name, path, source }),
+            };
+            let keyring = match Keyring::read(&bytes) {
+                Ok(keyring) => keyring,
+                Err(source) => return Err(ArchivesError::Keys { name, path, source }),
+            };
+            let suites =
+                vec![Suite { name: repository.suite.clone(), components: repository.components.clone() }];
+            archives.push(Archive { name, root: repository.url.clone(), keyring, suites });
+        }
+        Ok(Self(archives))
+    }
+
+    /// These very archives, for callers with keys of their own.
+    pub fn from_parts(archives: Vec<Archive>) -> Self {
+        Self(archives)
+    }
+
+    /// In order of preference among equal versions.
+    pub fn iter(&self) -> std::slice::Iter<'_, Archive> {
+        self.0.iter()
+    }
+
+    /// Address of a locked package: `archive` and `path` as in the lock.
+    pub fn url(&self, archive: &str, path: &str) -> Option<String> {
+        self.iter().find(|other| other.name == archive).map(|archive| join(&archive.root, path))
+    }
+}

@@ -1,0 +1,388 @@
+//! Why packages cannot be had, as a chain from the manifest's line to the last reason.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::{self, Display};
+
+use super::solver::{Query, Request, Universe};
+use crate::manifest::Place;
+use crate::source::debian::version::{self, Relation, compare};
+
+/// How many reasons are shown: further ones say the same about older versions.
+const SHOWN_REASONS: usize = 6;
+
+/// How many near names are offered.
+const SHOWN_NEAR: usize = 3;
+
+/// A fact of a conflict; packages are ids of the universe, no package stands for the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Link {
+    /// `to` would meet what `from` needs.
+    Needs { from: Option<u32>, to: u32, text: String },
+    /// Nothing meets what `from` needs.
+    Lacks { from: Option<u32>, text: String },
+    /// `from` is in conflict with `to`.
+    Clash { from: u32, to: u32, text: String },
+    /// Two versions of one package.
+    Twice { one: u32, other: u32 },
+    /// The index says nonsense about it.
+    Unusable { package: u32, reason: String },
+}
+
+/// A name of the manifest that cannot be meant.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RequestError {
+    /// No archive has it.
+    #[error("{}: no archive has a package {name}{}", At(.place), near_text(.near))]
+    Unknown {
+        /// As asked for.
+        name: String,
+        /// Where.
+        place: Place,
+        /// Names that differ little.
+        near: Vec<String>,
+    },
+    /// Several packages could be meant.
+    #[error("{}: {name} is a virtual package; name one that provides it: {}", At(.place), .providers.join(", "))]
+    Virtual {
+        /// As asked for.
+        name: String,
+        /// Where.
+        place: Place,
+        /// Packages that provide it.
+        providers: Vec<String>,
+    },
+    /// There is the package, but not in this version.
+    #[error("{}: there is no {name} of version {version}, but {}", At(.place), .available.join(", "))]
+    NoVersion {
+        /// As asked for.
+        name: String,
+        /// As asked for.
+        version: String,
+        /// Where.
+        place: Place,
+        /// The versions that there are.
+        available: Vec<String>,
+    },
+    /// Wanted and said to be there already.
+    #[error("{}: {name} is asked for, but stands under `assume` too, as present without being unpacked", At(.place))]
+    Assumed {
+        /// As asked for.
+        name: String,
+        /// Where.
+        place: Place,
+    },
+}
+
+fn near_text(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; is {} meant?", near.join(" or ")) }
+}
+
+/// A place as `file:line:column`.
+struct At<'a>(&'a Place);
+
+impl Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.0.file.display(), self.0.line, self.0.column)
+    }
+}
+
+/// One thing a line.
+pub(super) fn lines<T: Display>(things: &[T]) -> String {
+    things.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A dependency as it stands in an index: `a (>= 1) | b`.
+pub(super) fn group(alternatives: &[Relation<'_>]) -> String {
+    alternatives.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
+}
+
+/// What is wrong with a request, if anything.
+pub(super) fn request(
+    universe: &Universe<'_>,
+    query: &Query<'_>,
+    request: &Request<'_>,
+) -> Option<RequestError> {
+    let (name, place) = (request.name.to_owned(), request.place.clone());
+    if query.assume.contains(request.name) {
+        return Some(RequestError::Assumed { name, place });
+    }
+    let available = universe.versions(request.name);
+    if available.is_empty() {
+        let providers: Vec<_> = universe.providers(request.name).into_iter().map(str::to_owned).collect();
+        return Some(match providers.is_empty() {
+            true => RequestError::Unknown { near: near(universe.names(), request.name), name, place },
+            false => RequestError::Virtual { name, place, providers },
+        });
+    }
+    let wanted = request.version?;
+    if available.iter().any(|package| compare(package.record.version, wanted).is_eq()) {
+        return None;
+    }
+    let available = available.iter().map(|package| package.record.version.to_owned()).collect();
+    Some(RequestError::NoVersion { name, version: wanted.to_owned(), place, available })
+}
+
+/// The names nearest to `wanted`, the nearest first; none that would take more than a third of it to change.
+pub fn near<'a>(names: impl Iterator<Item = &'a str>, wanted: &str) -> Vec<String> {
+    let limit = (wanted.len() / 3).clamp(1, 3);
+    let mut found: Vec<(usize, &str)> =
+        names.filter_map(|name| distance(name, wanted, limit).map(|distance| (distance, name))).collect();
+    found.sort();
+    found.dedup();
+    found.into_iter().take(SHOWN_NEAR).map(|(_, name)| name.to_owned()).collect()
+}
+
+/// Edit distance (insert, delete, replace, swap of neighbours) when it is at most `limit`.
+fn distance(a: &str, b: &str, limit: usize) -> Option<usize> {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len().abs_diff(b.len()) > limit {
+        return None;
+    }
+    let mut before: Vec<usize> = Vec::new();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut next = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = row[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            next[j] = replaced.min(row[j] + 1).min(next[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                next[j] = next[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut row, next);
+    }
+    Some(row[b.len()]).filter(|distance| *distance <= limit)
+}
+
+/// The way from the manifest to a package: each package with the dependency that leads on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trail {
+    /// The name that was asked for.
+    pub asked: String,
+    /// Where.
+    pub place: Place,
+    /// Name and version of a package and what it needs, which the next one would meet.
+    pub steps: Vec<(String, String)>,
+    /// Name and version of the package at the end.
+    pub last: Option<String>,
+}
+
+impl Trail {
+    fn begin(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n  {}: {} is asked for", At(&self.place), self.asked)?;
+        self.steps.iter().try_for_each(|(package, needs)| write!(f, "\n    → {package} needs {needs}"))
+    }
+
+    fn last(&self) -> &str {
+        self.last.as_deref().unwrap_or(&self.asked)
+    }
+}
+
+/// One reason for which there is no solution.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reason {
+    /// Something is needed that nothing meets.
+    Lacks {
+        /// The way to the package that needs it.
+        trail: Trail,
+        /// The dependency.
+        needs: String,
+        /// What there is instead, per alternative.
+        instead: Vec<String>,
+    },
+    /// Two packages exclude each other.
+    Clash {
+        /// The way to the one that says so.
+        trail: Trail,
+        /// What it conflicts with, as it stands in the index.
+        with: String,
+        /// The way to the other.
+        other: Trail,
+    },
+    /// Two versions of one package are needed.
+    Twice {
+        /// The way to the one.
+        trail: Trail,
+        /// The way to the other.
+        other: Trail,
+    },
+    /// The archive's index makes no sense of the package.
+    Unusable {
+        /// The way to it.
+        trail: Trail,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lacks { trail, needs, instead } => {
+                trail.begin(f)?;
+                if trail.last.is_some() {
+                    write!(f, "\n    → {} needs {needs}", trail.last())?;
+                }
+                instead.iter().try_for_each(|line| write!(f, "\n    → {line}"))
+            }
+            Self::Clash { trail, with, other } => {
+                trail.begin(f)?;
+                write!(f, "\n    → {} conflicts with {with}", trail.last())?;
+                other.begin(f)?;
+                write!(f, "\n    → {} is what it conflicts with", other.last())
+            }
+            Self::Twice { trail, other } => {
+                trail.begin(f)?;
+                write!(f, "\n    → {} would do", trail.last())?;
+                other.begin(f)?;
+                write!(
+                    f,
+                    "\n    → {} would do, but two versions of a package cannot be together",
+                    other.last()
+                )
+            }
+            Self::Unusable { trail, reason } => {
+                trail.begin(f)?;
+                write!(f, "\n    → {} cannot be used: {reason}", trail.last())
+            }
+        }
+    }
+}
+
+/// No set of packages is complete and free of conflicts.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub struct Unsolvable {
+    /// Why, each enough to rule something out; together they rule out everything.
+    pub reasons: Vec<Reason>,
+}
+
+impl Display for Unsolvable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no set of packages meets what is asked for:")?;
+        self.reasons.iter().take(SHOWN_REASONS).try_for_each(|reason| reason.fmt(f))?;
+        match self.reasons.len().saturating_sub(SHOWN_REASONS) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more reasons of the kind"),
+        }
+    }
+}
+
+/// Turns the facts of a conflict into reasons with the shortest way to each.
+pub(super) fn unsolvable(universe: &Universe<'_>, query: &Query<'_>, links: &[Link]) -> Unsolvable {
+    let map = Map::new(universe, query, links);
+    let mut reasons: Vec<Reason> = Vec::new();
+    for link in links {
+        let reason = match link {
+            Link::Needs { .. } => continue,
+            Link::Lacks { from, text } => map.trail(*from, text).map(|trail| Reason::Lacks {
+                trail,
+                needs: text.clone(),
+                instead: instead(universe, text),
+            }),
+            Link::Clash { from, to, text } => map
+                .trail(Some(*from), "")
+                .zip(map.trail(Some(*to), ""))
+                .map(|(trail, other)| Reason::Clash { trail, with: text.clone(), other }),
+            Link::Twice { one, other } => map
+                .trail(Some(*one), "")
+                .zip(map.trail(Some(*other), ""))
+                .map(|(trail, other)| Reason::Twice { trail, other }),
+            Link::Unusable { package, reason } => {
+                map.trail(Some(*package), "").map(|trail| Reason::Unusable { trail, reason: reason.clone() })
+            }
+        };
+        reasons.extend(reason.filter(|reason| !reasons.contains(reason)));
+    }
+    // The shortest chains first: they are the easiest to follow.
+    reasons.sort_by_key(|reason| match reason {
+        Reason::Lacks { trail, .. } | Reason::Unusable { trail, .. } => trail.steps.len(),
+        Reason::Clash { trail, other, .. } | Reason::Twice { trail, other } => {
+            trail.steps.len() + other.steps.len()
+        }
+    });
+    Unsolvable { reasons }
+}
+
+/// The shortest ways from the manifest to packages.
+struct Map<'m, 'a> {
+    universe: &'m Universe<'a>,
+    query: &'m Query<'a>,
+    /// From where and by which dependency a package was reached.
+    reached: BTreeMap<u32, (Option<u32>, &'m str)>,
+}
+
+impl<'m, 'a> Map<'m, 'a> {
+    fn new(universe: &'m Universe<'a>, query: &'m Query<'a>, links: &'m [Link]) -> Self {
+        let mut reached = BTreeMap::new();
+        let mut queue = VecDeque::from([None]);
+        while let Some(at) = queue.pop_front() {
+            for link in links {
+                if let Link::Needs { from, to, text } = link
+                    && *from == at
+                    && !reached.contains_key(to)
+                {
+                    reached.insert(*to, (at, text.as_str()));
+                    queue.push_back(Some(*to));
+                }
+            }
+        }
+        Self { universe, query, reached }
+    }
+
+    /// The way to `package`, or to the manifest's own request `text`.
+    fn trail(&self, package: Option<u32>, text: &str) -> Option<Trail> {
+        let shown = |id: u32| {
+            let record = &self.universe.package(id).record;
+            format!("{} {}", record.name, record.version)
+        };
+        let mut steps = Vec::new();
+        let mut asked = text;
+        let mut at = package;
+        while let Some(id) = at {
+            let (from, needs) = *self.reached.get(&id)?;
+            match from {
+                Some(from) => steps.push((shown(from), needs.to_owned())),
+                None => asked = needs,
+            }
+            at = from;
+        }
+        steps.reverse();
+        let name = asked.split(' ').next().unwrap_or_default();
+        let request = self.query.requests.iter().find(|request| request.name == name)?;
+        Some(Trail { asked: asked.to_owned(), place: request.place.clone(), steps, last: package.map(shown) })
+    }
+}
+
+/// What there is in place of each alternative of a dependency that nothing meets.
+fn instead(universe: &Universe<'_>, text: &str) -> Vec<String> {
+    let alternatives = version::groups(text).flatten().next().unwrap_or_default();
+    let line = |relation: &Relation<'_>| {
+        let versions: BTreeSet<_> =
+            universe.versions(relation.name).iter().map(|package| package.record.version).collect();
+        if !versions.is_empty() {
+            let versions: Vec<_> = versions.into_iter().collect();
+            return format!("of {} there is only {}", relation.name, versions.join(", "));
+        }
+        let providers = universe.providers(relation.name);
+        if providers.is_empty() {
+            format!("no archive has a package {}, nor one that provides it", relation.name)
+        } else {
+            format!("{} is provided by {}, but not in such a version", relation.name, providers.join(", "))
+        }
+    };
+    alternatives.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_near_names() {
+        let names = ["nginx", "nginx-core", "podman", "etcd-server", "etcd-client"];
+        assert_eq!(near(names.into_iter(), "ngnix"), ["nginx"]);
+        assert_eq!(near(names.into_iter(), "podmann"), ["podman"]);
+        assert_eq!(near(names.into_iter(), "etcd-serve"), ["etcd-server"]);
+        assert!(near(names.into_iter(), "postgresql").is_empty());
+    }
+}

@@ -1,0 +1,303 @@
+//! From a manifest to a lock: the only room that asks archives what there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rayon::prelude::*;
+
+use super::archives::{Archive, Archives, Suite};
+use super::asked::Asked;
+use super::explain::near;
+use super::solver::{Query, Request, SolveError, Universe, solve};
+use super::{Ids, LOCK_FORMAT, Lock, LockedPackage, LockedRelease, Provenance};
+use crate::base::{Digest, Progress, Task, Unit};
+use crate::manifest::{ContainerImage, Manifest, Place};
+use crate::source::debian::packages::{Index, IndexError};
+use crate::source::debian::release::{self, Expectation, Release, ReleaseError};
+use crate::source::debian::upstream::{Upstream, UpstreamError};
+
+/// What may change of an earlier lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// Everything: the newest versions, as if there were no lock.
+    All,
+    /// Nothing that need not: versions stay where the archives still have them.
+    Nothing,
+    /// These packages, and others only where these need it.
+    Names(BTreeSet<String>),
+}
+
+/// Why there is no lock.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// A package to update is not in the lock.
+    #[error("{name} is not in the lock, so it cannot be updated{}", near_text(.near))]
+    NotLocked {
+        /// As asked for.
+        name: String,
+        /// Locked names that differ little.
+        near: Vec<String>,
+    },
+    /// The packages of the root cannot be had together.
+    #[error(transparent)]
+    Packages(SolveError),
+    /// The packages of a container cannot be had together.
+    #[error("packages of container {container}")]
+    Container {
+        /// Its name.
+        container: String,
+        /// Why.
+        source: SolveError,
+    },
+    /// The signed release is refused.
+    #[error("verifying {url}")]
+    Release {
+        /// Where it came from.
+        url: String,
+        /// Why.
+        source: ReleaseError,
+    },
+    /// The signed release cannot be had.
+    #[error("asking archive {archive} for suite {suite}")]
+    Upstream {
+        /// As in the lock.
+        archive: String,
+        /// As in the manifest.
+        suite: String,
+        /// Why.
+        source: UpstreamError,
+    },
+    /// A package index is missing or refused.
+    #[error("reading the packages of archive {archive}, suite {suite}")]
+    Index {
+        /// As in the lock.
+        archive: String,
+        /// As in the manifest.
+        suite: String,
+        /// Why.
+        source: IndexError,
+    },
+}
+
+fn near_text(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; is {} meant?", near.join(" or ")) }
+}
+
+/// One suite, verified and read.
+struct Snapshot<'a> {
+    archive: &'a Archive,
+    suite: &'a Suite,
+    release: Release,
+    index: Index,
+}
+
+/// Resolves `manifest` against `archives`, keeping what `update` leaves of `previous`. Dates and keys are
+/// judged at `now`, in seconds since 1970.
+///
+/// In the result, `files` and `local` are empty: other rooms know them. `ids` and the digests of scripts are
+/// those of `previous` where they still hold; [`with_scripts`] completes the latter.
+pub fn resolve(
+    manifest: &Manifest,
+    archives: &Archives,
+    upstream: &dyn Upstream,
+    previous: Option<&Lock>,
+    update: &Update,
+    now: i64,
+    progress: &dyn Progress,
+) -> Result<Lock, ResolveError> {
+    check_names(previous, update)?;
+    let snapshots = snapshots(archives, upstream, now, manifest.debian.allow_expired, progress)?;
+    let task = Task::new(progress, "resolving", 0, Unit::Items);
+    let universe =
+        Universe::new(snapshots.iter().map(|snapshot| (snapshot.archive.name.as_str(), &snapshot.index)));
+    let solver = Tree { universe: &universe, update, progress };
+    let packages = solver
+        .resolve(&manifest.packages, &manifest.assume, previous.map(|lock| &lock.packages))
+        .map_err(ResolveError::Packages)?;
+    let mut containers = BTreeMap::new();
+    for container in &manifest.containers {
+        let ContainerImage::Build(build) = &container.image else { continue };
+        task.at(&container.name);
+        let earlier = previous.and_then(|lock| lock.containers.get(&container.name));
+        let packages = solver
+            .resolve(&build.packages, &build.assume, earlier)
+            .map_err(|source| ResolveError::Container { container: container.name.clone(), source })?;
+        containers.insert(container.name.clone(), packages);
+    }
+    let asked = Asked::of(manifest);
+    Ok(Lock {
+        keller_lock: LOCK_FORMAT,
+        id: manifest.id.clone(),
+        request: asked.digest(),
+        epoch: snapshots.iter().map(|snapshot| snapshot.release.date).max().unwrap_or_default(),
+        provenance: Provenance {
+            keller: env!("CARGO_PKG_VERSION").to_owned(),
+            judged_at: now,
+            releases: snapshots.into_iter().map(Snapshot::into_locked).collect(),
+            asked,
+        },
+        packages,
+        containers,
+        files: BTreeMap::new(),
+        local: BTreeMap::new(),
+        ids: previous.map_or_else(Ids::default, |lock| lock.ids.clone()),
+    })
+}
+
+/// Refuses to update what is not locked: most likely a slip of the pen.
+fn check_names(previous: Option<&Lock>, update: &Update) -> Result<(), ResolveError> {
+    let (Some(lock), Update::Names(names)) = (previous, update) else { return Ok(()) };
+    let locked: BTreeSet<&str> = lock
+        .packages
+        .keys()
+        .chain(lock.containers.values().flat_map(BTreeMap::keys))
+        .map(String::as_str)
+        .collect();
+    match names.iter().find(|name| !locked.contains(name.as_str())) {
+        Some(name) => {
+            Err(ResolveError::NotLocked { name: name.clone(), near: near(locked.into_iter(), name) })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Brings all suites at once, in the order of the archives.
+fn snapshots<'a>(
+    archives: &'a Archives,
+    upstream: &dyn Upstream,
+    now: i64,
+    allow_expired: bool,
+    progress: &dyn Progress,
+) -> Result<Vec<Snapshot<'a>>, ResolveError> {
+    let suites: Vec<_> = archives
+        .iter()
+        .flat_map(|archive| archive.suites.iter().map(move |suite| (archive, suite)))
+        .collect();
+    let task = Task::new(progress, "reading package indexes", suites.len() as u64, Unit::Items);
+    suites
+        .into_par_iter()
+        .map(|(archive, suite)| {
+            let snapshot = Snapshot::take(archive, suite, upstream, now, allow_expired)?;
+            task.advance(1);
+            Ok(snapshot)
+        })
+        .collect()
+}
+
+impl<'a> Snapshot<'a> {
+    fn take(
+        archive: &'a Archive,
+        suite: &'a Suite,
+        upstream: &dyn Upstream,
+        now: i64,
+        allow_expired: bool,
+    ) -> Result<Self, ResolveError> {
+        let names = || (archive.name.clone(), suite.name.clone());
+        let source = archive.source(suite);
+        let url = source.release_url();
+        let bytes = upstream.get(&url, None).map_err(|source| {
+            let (archive, suite) = names();
+            ResolveError::Upstream { archive, suite, source }
+        })?;
+        let asked = (!source.is_flat()).then_some(suite.name.as_str());
+        let expectation = Expectation { suite: asked, now, allow_expired };
+        let release = release::verify(&bytes, &archive.keyring, &expectation)
+            .map_err(|source| ResolveError::Release { url, source })?;
+        let index = Index::fetch(upstream, &source, &release).map_err(|source| {
+            let (archive, suite) = names();
+            ResolveError::Index { archive, suite, source }
+        })?;
+        Ok(Self { archive, suite, release, index })
+    }
+
+    fn into_locked(self) -> (String, LockedRelease) {
+        let Release { sha256, date, signed_by, .. } = self.release;
+        (format!("{} {}", self.archive.name, self.suite.name), LockedRelease { sha256, date, signed_by })
+    }
+}
+
+/// Resolves one tree after the other, root and containers, against the same archives.
+struct Tree<'r, 'a> {
+    universe: &'r Universe<'a>,
+    update: &'r Update,
+    progress: &'r dyn Progress,
+}
+
+impl Tree<'_, '_> {
+    fn resolve(
+        &self,
+        packages: &BTreeMap<String, Place>,
+        assume: &BTreeMap<String, String>,
+        previous: Option<&BTreeMap<String, LockedPackage>>,
+    ) -> Result<BTreeMap<String, LockedPackage>, SolveError> {
+        for name in assume.keys().filter(|name| self.universe.versions(name).is_empty()) {
+            let near = near_text(&near(self.universe.names(), name));
+            self.progress.warn(&format!(
+                "assume: no archive has a package {name}, so nothing is left out by it{near}"
+            ));
+        }
+        let previous = previous.filter(|_| *self.update != Update::All);
+        let query = Query {
+            requests: packages.iter().map(|(text, place)| Request::parse(text, place)).collect(),
+            assume: assume.keys().map(String::as_str).collect(),
+            previous: previous
+                .into_iter()
+                .flatten()
+                .map(|(name, package)| (name.as_str(), self.kept(name).then_some(package.version.as_str())))
+                .collect(),
+        };
+        let chosen = solve(self.universe, &query)?;
+        Ok(chosen
+            .into_iter()
+            .map(|(name, chosen)| {
+                let record = chosen.package.record;
+                let earlier = previous.and_then(|packages| packages.get(name));
+                if let Some(earlier) = earlier {
+                    self.note_superseded(name, earlier, record.version);
+                }
+                let same = earlier.filter(|earlier| earlier.sha256 == record.sha256);
+                let package = LockedPackage {
+                    version: record.version.to_owned(),
+                    architecture: record.architecture.to_owned(),
+                    archive: chosen.package.archive.to_owned(),
+                    path: record.path.to_owned(),
+                    size: record.size,
+                    sha256: record.sha256,
+                    wanted_by: chosen.wanted_by,
+                    scripts: same.map(|earlier| earlier.scripts.clone()).unwrap_or_default(),
+                };
+                (name.to_owned(), package)
+            })
+            .collect())
+    }
+
+    /// Whether the locked version of `name` is to stay.
+    fn kept(&self, name: &str) -> bool {
+        match self.update {
+            Update::All => false,
+            Update::Nothing => true,
+            Update::Names(names) => !names.contains(name),
+        }
+    }
+
+    /// Says so when a version could not stay because mirrors drop what is superseded.
+    fn note_superseded(&self, name: &str, earlier: &LockedPackage, version: &str) {
+        let there =
+            self.universe.versions(name).iter().any(|package| package.record.version == earlier.version);
+        if self.kept(name) && !there {
+            let text = format!("the archives no longer have {name} {}: taking {version}", earlier.version);
+            self.progress.note(&text);
+        }
+    }
+}
+
+/// Fills in the digests of maintainer scripts, which only the .debs have: `scripts` gives those of one package.
+pub fn with_scripts<E>(
+    lock: &mut Lock,
+    mut scripts: impl FnMut(&str, &LockedPackage) -> Result<BTreeMap<String, Digest>, E>,
+) -> Result<(), E> {
+    let trees = std::iter::once(&mut lock.packages).chain(lock.containers.values_mut());
+    for (name, package) in trees.flatten() {
+        package.scripts = scripts(name, package)?;
+    }
+    Ok(())
+}

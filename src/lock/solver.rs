@@ -1,0 +1,597 @@
+//! The dependency solver: which packages, in which version, make a set that is complete and free of conflicts.
+//!
+//! Debian's relations are given to resolvo (a CDCL solver) with real packages only. A dependency becomes the
+//! list of all packages that meet it: per alternative the package of that name first, then its providers by
+//! priority and name. A conflict forbids the very packages that it hits, under whatever name they are asked
+//! for. So nothing virtual takes part, and a conflict's explanation speaks of packages that exist.
+//!
+//! What the solver gives may hold packages that it tried for an alternative which another package met later;
+//! [`solve`] walks from the requests once more and keeps what is needed.
+
+use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt::Display;
+use std::ops::Range;
+
+use resolvo::conflict::{ConflictCause, ConflictEdge, ConflictNode};
+use resolvo::{
+    Candidates, Condition, ConditionId, ConditionalRequirement, Dependencies, DependencyProvider, Interner,
+    KnownDependencies, NameId, Problem, Requirement, SolvableId, Solver, SolverCache, StringId,
+    UnsolvableOrCancelled, VersionSetId, VersionSetUnionId,
+};
+
+use super::explain::{self, Link, RequestError, Unsolvable};
+use crate::manifest::Place;
+use crate::source::debian::packages::{Index, Record};
+use crate::source::debian::version::{self, ParseRelationError, Relation, compare};
+
+/// The word that stands in `wanted_by` for what was asked for by name.
+pub const MANIFEST: &str = "manifest";
+
+/// A package and the archive that has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Package<'a> {
+    /// As in [`super::LockedPackage::archive`].
+    pub archive: &'a str,
+    /// What the index says.
+    pub record: Record<'a>,
+}
+
+/// All packages of all archives, by name.
+pub struct Universe<'a> {
+    /// Sorted by name; of one name the highest version first.
+    packages: Vec<Package<'a>>,
+    /// Names in order, with their packages.
+    names: Vec<(&'a str, Range<u32>)>,
+    by_name: HashMap<&'a str, u32>,
+    /// Packages that provide a name, in the order in which they are tried.
+    providers: HashMap<&'a str, Vec<(u32, Option<&'a str>)>>,
+}
+
+/// One name that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Package name.
+    pub name: &'a str,
+    /// The only version that will do, if any.
+    pub version: Option<&'a str>,
+    /// Who asked.
+    pub place: &'a Place,
+}
+
+impl<'a> Request<'a> {
+    /// Reads `name` or `name=version`.
+    pub fn parse(text: &'a str, place: &'a Place) -> Self {
+        match text.split_once('=') {
+            Some((name, version)) => Self { name: name.trim(), version: Some(version.trim()), place },
+            None => Self { name: text, version: None, place },
+        }
+    }
+}
+
+/// What is wanted of a solution.
+#[derive(Clone, Debug, Default)]
+pub struct Query<'a> {
+    /// Packages asked for.
+    pub requests: Vec<Request<'a>>,
+    /// Names taken as present in any version, as is what they provide.
+    pub assume: BTreeSet<&'a str>,
+    /// What is preferred: names chosen before, each with the version to keep, or none to take the newest.
+    pub previous: BTreeMap<&'a str, Option<&'a str>>,
+}
+
+/// A chosen package.
+#[derive(Clone, Debug)]
+pub struct Chosen<'a> {
+    /// The package.
+    pub package: Package<'a>,
+    /// [`MANIFEST`] first, then names of packages in order.
+    pub wanted_by: Vec<String>,
+}
+
+/// Why there is no solution.
+#[derive(Debug, thiserror::Error)]
+pub enum SolveError {
+    /// Names that cannot be meant.
+    #[error("{}", explain::lines(.0))]
+    Requests(Vec<RequestError>),
+    /// Packages that do not go together.
+    #[error(transparent)]
+    Unsolvable(#[from] Unsolvable),
+}
+
+/// A place in the order of preference among providers.
+fn priority(package: &Package<'_>) -> u8 {
+    match package.record.priority {
+        "required" => 0,
+        "important" => 1,
+        "standard" => 2,
+        "optional" => 3,
+        _ => 4,
+    }
+}
+
+impl<'a> Universe<'a> {
+    /// Puts indexes together. Of a package that stands in several in the same version, the first counts.
+    pub fn new(indexes: impl IntoIterator<Item = (&'a str, &'a Index)>) -> Self {
+        let mut packages: Vec<Package<'a>> = indexes
+            .into_iter()
+            .flat_map(|(archive, index)| index.records().map(move |record| Package { archive, record }))
+            .collect();
+        // The sort is stable, so the order of archives decides among equals.
+        packages.sort_by(|a, b| {
+            a.record.name.cmp(b.record.name).then_with(|| match a.record.version == b.record.version {
+                true => Ordering::Equal,
+                false => compare(b.record.version, a.record.version),
+            })
+        });
+        packages.dedup_by(|b, a| {
+            a.record.name == b.record.name && compare(a.record.version, b.record.version).is_eq()
+        });
+        let mut names: Vec<(&str, Range<u32>)> = Vec::new();
+        for (id, package) in (0..).zip(&packages) {
+            match names.last_mut() {
+                Some((name, range)) if *name == package.record.name => range.end = id + 1,
+                _ => names.push((package.record.name, id..id + 1)),
+            }
+        }
+        let by_name = (0..).zip(&names).map(|(id, (name, _))| (*name, id)).collect();
+        let mut providers: HashMap<&str, Vec<(u32, Option<&str>)>> = HashMap::new();
+        for (id, package) in (0..).zip(&packages).filter(|(_, package)| !package.record.provides.is_empty()) {
+            // A provision that cannot be read provides nothing.
+            for relation in version::relations(package.record.provides).flatten() {
+                providers
+                    .entry(relation.name)
+                    .or_default()
+                    .push((id, relation.bound.map(|(_, version)| version)));
+            }
+        }
+        for list in providers.values_mut() {
+            list.sort_by_key(|(id, _)| (priority(&packages[*id as usize]), *id));
+        }
+        Self { packages, names, by_name, providers }
+    }
+
+    /// How many packages there are, counting versions.
+    pub fn len(&self) -> usize {
+        self.packages.len()
+    }
+
+    /// Whether there is no package at all.
+    pub fn is_empty(&self) -> bool {
+        self.packages.is_empty()
+    }
+
+    pub(super) fn package(&self, id: u32) -> &Package<'a> {
+        &self.packages[id as usize]
+    }
+
+    /// The packages of this name, the highest version first.
+    pub fn versions(&self, name: &str) -> &[Package<'a>] {
+        self.by_name.get(name).map_or(&[], |id| {
+            let range = &self.names[*id as usize].1;
+            &self.packages[range.start as usize..range.end as usize]
+        })
+    }
+
+    /// All names in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.names.iter().map(|(name, _)| *name)
+    }
+
+    /// Names of packages that provide `name`, in order of preference.
+    pub(super) fn providers(&self, name: &str) -> Vec<&'a str> {
+        let mut names: Vec<&str> = Vec::new();
+        for (id, _) in self.providers.get(name).into_iter().flatten() {
+            let provider = self.package(*id).record.name;
+            if !names.contains(&provider) {
+                names.push(provider);
+            }
+        }
+        names
+    }
+
+    fn ids(&self, name: &str) -> Range<u32> {
+        self.by_name.get(name).map_or(0..0, |id| self.names[*id as usize].1.clone())
+    }
+
+    fn name_of(&self, package: u32) -> u32 {
+        self.by_name[self.package(package).record.name]
+    }
+
+    /// Packages that meet `relation`, grouped by name: the one of that name first, then providers.
+    fn meeting(&self, relation: &Relation<'_>) -> Vec<(u32, Vec<u32>)> {
+        let mut found: Vec<(u32, Vec<u32>)> = Vec::new();
+        let real = self.ids(relation.name).filter(|id| relation.admits(self.package(*id).record.version));
+        let provided = self.providers.get(relation.name).into_iter().flatten();
+        let provided = provided.filter(|(_, version)| relation.admits_provided(*version)).map(|(id, _)| *id);
+        for id in real.chain(provided) {
+            add_member(&mut found, self.name_of(id), id);
+        }
+        found
+    }
+}
+
+/// Adds a package to the group of its name, keeping the order of names as they first came.
+fn add_member(groups: &mut Vec<(u32, Vec<u32>)>, name: u32, id: u32) {
+    match groups.iter_mut().find(|(other, _)| *other == name) {
+        Some((_, ids)) if ids.contains(&id) => {}
+        Some((_, ids)) => ids.push(id),
+        None => groups.push((name, vec![id])),
+    }
+}
+
+/// Some packages of one name, as a resolvo version set.
+struct Set {
+    name: u32,
+    ids: Vec<u32>,
+    /// The whole relation, for explanations: `libc6 (>= 2.38)`.
+    text: String,
+}
+
+/// A dependency, seen against the universe.
+#[derive(Clone)]
+enum Demand {
+    /// By an assumed package.
+    Met,
+    /// By one of these; by nothing when empty.
+    AnyOf(Vec<(u32, Vec<u32>)>),
+}
+
+/// Answers resolvo's questions. Its ids are indexes into the universe and into `sets` and `unions`.
+struct Provider<'u, 'a> {
+    universe: &'u Universe<'a>,
+    query: &'u Query<'a>,
+    /// Assumed names and what they provide.
+    assumed: BTreeSet<&'a str>,
+    sets: RefCell<Vec<Set>>,
+    unions: RefCell<Vec<Vec<VersionSetId>>>,
+    strings: RefCell<Vec<String>>,
+    /// Dependencies seen before, by their text.
+    known: RefCell<HashMap<String, Option<Requirement>>>,
+}
+
+impl<'u, 'a> Provider<'u, 'a> {
+    fn new(universe: &'u Universe<'a>, query: &'u Query<'a>) -> Self {
+        let mut assumed = query.assume.clone();
+        for name in &query.assume {
+            for package in universe.versions(name) {
+                assumed.extend(
+                    version::relations(package.record.provides).flatten().map(|relation| relation.name),
+                );
+            }
+        }
+        Self {
+            universe,
+            query,
+            assumed,
+            sets: RefCell::default(),
+            unions: RefCell::default(),
+            strings: RefCell::default(),
+            known: RefCell::default(),
+        }
+    }
+
+    fn demand(&self, alternatives: &[Relation<'_>]) -> Demand {
+        if alternatives.iter().any(|relation| self.assumed.contains(relation.name)) {
+            return Demand::Met;
+        }
+        let mut members: Vec<(u32, Vec<u32>)> = Vec::new();
+        for (name, ids) in alternatives.iter().flat_map(|relation| self.universe.meeting(relation)) {
+            for id in ids {
+                add_member(&mut members, name, id);
+            }
+        }
+        let name = |id: u32| self.universe.names[id as usize].0;
+        members.sort_by_key(|(id, _)| !self.query.previous.contains_key(name(*id)));
+        Demand::AnyOf(members)
+    }
+
+    fn set(&self, name: u32, ids: Vec<u32>, text: &str) -> VersionSetId {
+        let mut sets = self.sets.borrow_mut();
+        sets.push(Set { name, ids, text: text.to_owned() });
+        VersionSetId(sets.len() as u32 - 1)
+    }
+
+    /// The id of a name that no package has.
+    fn nothing(&self) -> u32 {
+        self.universe.names.len() as u32
+    }
+
+    /// The requirement for a dependency, `None` when an assumed package meets it.
+    fn requirement(&self, alternatives: &[Relation<'_>]) -> Option<Requirement> {
+        let text = explain::group(alternatives);
+        if let Some(known) = self.known.borrow().get(&text) {
+            return *known;
+        }
+        let requirement = match self.demand(alternatives) {
+            Demand::Met => None,
+            Demand::AnyOf(members) => Some(self.any_of(members, &text)),
+        };
+        self.known.borrow_mut().insert(text, requirement);
+        requirement
+    }
+
+    fn any_of(&self, members: Vec<(u32, Vec<u32>)>, text: &str) -> Requirement {
+        let sets: Vec<_> = members.into_iter().map(|(name, ids)| self.set(name, ids, text)).collect();
+        match sets[..] {
+            [] => self.set(self.nothing(), Vec::new(), text).into(),
+            [single] => single.into(),
+            _ => {
+                let mut unions = self.unions.borrow_mut();
+                unions.push(sets);
+                VersionSetUnionId(unions.len() as u32 - 1).into()
+            }
+        }
+    }
+
+    fn text(&self, requirement: Requirement) -> String {
+        let set = match requirement {
+            Requirement::Single(set) => set,
+            Requirement::Union(union) => self.unions.borrow()[union.0 as usize][0],
+        };
+        self.sets.borrow()[set.0 as usize].text.clone()
+    }
+
+    fn dependencies(&self, id: u32) -> Result<KnownDependencies, ParseRelationError> {
+        let record = &self.universe.package(id).record;
+        let mut known = KnownDependencies::default();
+        for group in version::groups(record.depends) {
+            known.requirements.extend(self.requirement(&group?).map(ConditionalRequirement::from));
+        }
+        for relation in version::relations(record.conflicts) {
+            let relation = relation?;
+            // A package is never in conflict with its own name: that is how it replaces what it provides.
+            let hits = self
+                .universe
+                .meeting(&relation)
+                .into_iter()
+                .filter(|(name, _)| *name != self.universe.name_of(id));
+            for (name, hit) in hits {
+                let spared =
+                    self.universe.names[name as usize].1.clone().filter(|id| !hit.contains(id)).collect();
+                known.constrains.push(self.set(name, spared, &relation.to_string()));
+            }
+        }
+        Ok(known)
+    }
+}
+
+impl Interner for Provider<'_, '_> {
+    type NameId = NameId;
+    type SolvableId = SolvableId;
+
+    fn display_solvable(&self, id: SolvableId) -> impl Display + '_ {
+        let record = &self.universe.package(id.into_raw()).record;
+        format!("{} {}", record.name, record.version)
+    }
+    fn display_name(&self, id: NameId) -> impl Display + '_ {
+        self.universe.names.get(id.into_raw() as usize).map_or("?", |(name, _)| name)
+    }
+    fn display_version_set(&self, id: VersionSetId) -> impl Display + '_ {
+        self.sets.borrow()[id.0 as usize].text.clone()
+    }
+    fn display_string(&self, id: StringId) -> impl Display + '_ {
+        self.strings.borrow()[id.0 as usize].clone()
+    }
+    fn version_set_name(&self, id: VersionSetId) -> NameId {
+        NameId::from_raw(self.sets.borrow()[id.0 as usize].name)
+    }
+    fn solvable_name(&self, id: SolvableId) -> NameId {
+        NameId::from_raw(self.universe.name_of(id.into_raw()))
+    }
+    fn version_sets_in_union(&self, id: VersionSetUnionId) -> impl Iterator<Item = VersionSetId> {
+        self.unions.borrow()[id.0 as usize].clone().into_iter()
+    }
+    fn resolve_condition(&self, _: ConditionId) -> Condition {
+        unreachable!("no requirement has a condition")
+    }
+}
+
+impl DependencyProvider for Provider<'_, '_> {
+    async fn filter_candidates(
+        &self,
+        candidates: &[SolvableId],
+        set: VersionSetId,
+        inverse: bool,
+    ) -> Vec<SolvableId> {
+        let ids = &self.sets.borrow()[set.0 as usize].ids;
+        candidates.iter().copied().filter(|id| ids.contains(&id.into_raw()) != inverse).collect()
+    }
+
+    async fn get_candidates(&self, name: NameId) -> Option<Candidates> {
+        let (_, range) = self.universe.names.get(name.into_raw() as usize)?;
+        Some(Candidates {
+            candidates: range.clone().map(SolvableId::from_raw).collect(),
+            ..Candidates::default()
+        })
+    }
+
+    async fn sort_candidates(&self, _: &SolverCache<Self>, candidates: &mut [SolvableId]) {
+        candidates.sort_by_key(|id| {
+            let record = &self.universe.package(id.into_raw()).record;
+            let kept = self.query.previous.get(record.name).copied().flatten();
+            (kept != Some(record.version), id.into_raw())
+        });
+    }
+
+    async fn get_dependencies(&self, id: SolvableId) -> Dependencies {
+        match self.dependencies(id.into_raw()) {
+            Ok(known) => Dependencies::Known(known),
+            Err(error) => {
+                let mut strings = self.strings.borrow_mut();
+                strings.push(error.to_string());
+                Dependencies::Unknown(StringId(strings.len() as u32 - 1))
+            }
+        }
+    }
+}
+
+/// Packages that meet `query`, by name. The same universe and query give the same answer.
+pub fn solve<'a>(
+    universe: &Universe<'a>,
+    query: &Query<'a>,
+) -> Result<BTreeMap<&'a str, Chosen<'a>>, SolveError> {
+    let wrong: Vec<_> =
+        query.requests.iter().filter_map(|request| explain::request(universe, query, request)).collect();
+    if !wrong.is_empty() {
+        return Err(SolveError::Requests(wrong));
+    }
+    // What is to be renewed is held to its newest version, unless that leaves no solution.
+    let newest: Vec<u32> = query
+        .previous
+        .iter()
+        .filter(|(_, version)| version.is_none())
+        .filter_map(|(name, _)| universe.ids(name).next())
+        .collect();
+    match attempt(universe, query, &newest) {
+        Err(_) if !newest.is_empty() => attempt(universe, query, &[]),
+        result => result,
+    }
+    .map_err(SolveError::from)
+}
+
+fn attempt<'a>(
+    universe: &Universe<'a>,
+    query: &Query<'a>,
+    newest: &[u32],
+) -> Result<BTreeMap<&'a str, Chosen<'a>>, Unsolvable> {
+    let provider = Provider::new(universe, query);
+    let requirements = query
+        .requests
+        .iter()
+        .map(|request| {
+            let admitted = universe.ids(request.name).filter(|id| {
+                request
+                    .version
+                    .is_none_or(|version| compare(universe.package(*id).record.version, version).is_eq())
+            });
+            let text = request
+                .version
+                .map_or(request.name.to_owned(), |version| format!("{} (= {version})", request.name));
+            provider.set(universe.by_name[request.name], admitted.collect(), &text).into()
+        })
+        .collect();
+    let pinned: BTreeSet<&str> = query
+        .requests
+        .iter()
+        .filter(|request| request.version.is_some())
+        .map(|request| request.name)
+        .collect();
+    let constraints = newest
+        .iter()
+        .filter(|id| !pinned.contains(universe.package(**id).record.name))
+        .map(|id| provider.set(universe.name_of(*id), vec![*id], universe.package(*id).record.version))
+        .collect();
+    let mut solver = Solver::new(provider);
+    match solver.solve(Problem::new().requirements(requirements).constraints(constraints)) {
+        Ok(solution) => {
+            let solution = solution.into_iter().map(|id| id.into_raw()).collect();
+            Ok(needed(solver.provider(), &solution))
+        }
+        Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
+            let links = links(solver.provider(), &conflict.graph(&solver));
+            Err(explain::unsolvable(universe, query, &links))
+        }
+        Err(UnsolvableOrCancelled::Cancelled(_)) => unreachable!("nothing cancels the solver"),
+    }
+}
+
+/// The packages of `solution` that the requests need, and why. A group that several packages of the solution
+/// meet keeps none of them by itself: it takes one that is needed anyhow, else the first.
+fn needed<'a>(provider: &Provider<'_, 'a>, solution: &BTreeSet<u32>) -> BTreeMap<&'a str, Chosen<'a>> {
+    let universe = provider.universe;
+    let mut wanted_by: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
+    let mut queue = VecDeque::new();
+    for request in &provider.query.requests {
+        let chosen = universe.ids(request.name).find(|id| solution.contains(id));
+        if let Some(id) = chosen.filter(|id| wanted_by.insert(*id, BTreeSet::new()).is_none()) {
+            queue.push_back(id);
+        }
+    }
+    let asked: BTreeSet<u32> = wanted_by.keys().copied().collect();
+    let mut open: Vec<(&str, Vec<u32>)> = Vec::new();
+    loop {
+        while let Some(id) = queue.pop_front() {
+            let record = &universe.package(id).record;
+            for group in version::groups(record.depends).flatten() {
+                let Demand::AnyOf(members) = provider.demand(&group) else { continue };
+                let members: Vec<u32> =
+                    members.into_iter().flat_map(|(_, ids)| ids).filter(|id| solution.contains(id)).collect();
+                match members[..] {
+                    [only] => {
+                        if !wanted_by.contains_key(&only) {
+                            queue.push_back(only);
+                        }
+                        wanted_by.entry(only).or_default().insert(record.name);
+                    }
+                    _ => open.push((record.name, members)),
+                }
+            }
+        }
+        open.retain(|(by, members)| match members.iter().find(|id| wanted_by.contains_key(id)) {
+            Some(met) => {
+                wanted_by.entry(*met).or_default().insert(by);
+                false
+            }
+            None => !members.is_empty(),
+        });
+        if open.is_empty() {
+            break;
+        }
+        let (by, members) = open.remove(0);
+        wanted_by.entry(members[0]).or_default().insert(by);
+        queue.push_back(members[0]);
+    }
+    wanted_by
+        .into_iter()
+        .map(|(id, by)| {
+            let package = *universe.package(id);
+            let manifest = asked.contains(&id).then_some(MANIFEST);
+            let packages = by.into_iter().filter(|name| *name != package.record.name);
+            let wanted_by = manifest.into_iter().chain(packages).map(str::to_owned).collect();
+            (package.record.name, Chosen { package, wanted_by })
+        })
+        .collect()
+}
+
+/// The conflict as resolvo sees it, in words of packages; sorted, since its own order is not fixed.
+fn links(provider: &Provider<'_, '_>, graph: &resolvo::conflict::ConflictGraph) -> Vec<Link> {
+    let nodes = graph.graph.raw_nodes();
+    let package = |node: &ConflictNode| match node {
+        ConflictNode::Solvable(id) => Some(id.into_raw()),
+        _ => None,
+    };
+    let mut links = BTreeSet::new();
+    for edge in graph.graph.raw_edges() {
+        let (from, to) = (&nodes[edge.source().index()].weight, &nodes[edge.target().index()].weight);
+        links.insert(match (edge.weight, package(from), to) {
+            (ConflictEdge::Requires(requirement), from, ConflictNode::Solvable(to)) => {
+                Link::Needs { from, to: to.into_raw(), text: provider.text(requirement) }
+            }
+            (ConflictEdge::Requires(requirement), from, _) => {
+                Link::Lacks { from, text: provider.text(requirement) }
+            }
+            (
+                ConflictEdge::Conflict(ConflictCause::ForbidMultipleInstances),
+                Some(from),
+                ConflictNode::Solvable(to),
+            ) => Link::Twice { one: from.min(to.into_raw()), other: from.max(to.into_raw()) },
+            (
+                ConflictEdge::Conflict(ConflictCause::Constrains(set)),
+                Some(from),
+                ConflictNode::Solvable(to),
+            ) => Link::Clash {
+                from,
+                to: to.into_raw(),
+                text: provider.sets.borrow()[set.0 as usize].text.clone(),
+            },
+            (ConflictEdge::Conflict(_), Some(package), ConflictNode::Excluded(reason)) => {
+                Link::Unusable { package, reason: provider.strings.borrow()[reason.0 as usize].clone() }
+            }
+            _ => continue,
+        });
+    }
+    links.into_iter().collect()
+}

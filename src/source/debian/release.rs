@@ -1,0 +1,558 @@
+//! InRelease files: who signed them, when, and what they list.
+//!
+//! Sources: RFC 9580 section 7 (cleartext signatures), the repository format of Debian's wiki
+//! (DebianRepository/Format), apt-secure(8). Nothing but the signed text is looked at; a file with text
+//! around it is refused.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use sequoia_openpgp as openpgp;
+
+use openpgp::Cert;
+use openpgp::KeyHandle;
+use openpgp::cert::CertParser;
+use openpgp::cert::amalgamation::ValidAmalgamation;
+use openpgp::parse::Parse;
+use openpgp::parse::stream::{
+    GoodChecksum, MessageLayer, MessageStructure, VerificationError, VerificationHelper, VerifierBuilder,
+};
+use openpgp::policy::StandardPolicy;
+use openpgp::types::{HashAlgorithm, RevocationStatus};
+
+use crate::base::Digest;
+
+/// Seconds by which a release's Date may lie ahead of our clock: clocks of build hosts drift.
+const FUTURE_TOLERANCE: i64 = 600;
+
+/// The certificates that an archive's releases may be signed by.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    certificates: Vec<Cert>,
+}
+
+/// Why a file is of no use as a keyring.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// It holds no certificate.
+    #[error("there is no OpenPGP certificate in it")]
+    Empty,
+    /// It is not OpenPGP.
+    #[error("reading OpenPGP certificates")]
+    Corrupt(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Keyring {
+    /// Debian's own keys for trixie; keys/README.md says where they come from.
+    pub fn debian() -> Self {
+        let files: [&[u8]; 3] = [
+            include_bytes!("keys/debian-archive-trixie-automatic.asc"),
+            include_bytes!("keys/debian-archive-trixie-security-automatic.asc"),
+            include_bytes!("keys/debian-archive-trixie-stable.asc"),
+        ];
+        let certificates = files.iter().map(|bytes| Cert::from_bytes(*bytes).expect("shipped key")).collect();
+        Self { certificates }
+    }
+
+    /// Reads certificates, armored or binary, one or more.
+    pub fn read(bytes: &[u8]) -> Result<Self, KeyringError> {
+        let certificates: Vec<Cert> = CertParser::from_bytes(bytes)
+            .and_then(Iterator::collect)
+            .map_err(|error| KeyringError::Corrupt(error.into()))?;
+        if certificates.is_empty() { Err(KeyringError::Empty) } else { Ok(Self { certificates }) }
+    }
+
+    /// Fingerprints of the certificates, in capitals, in the order of the file.
+    pub fn fingerprints(&self) -> Vec<String> {
+        self.certificates.iter().map(|certificate| certificate.fingerprint().to_hex()).collect()
+    }
+}
+
+/// What a release is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Expectation<'a> {
+    /// Suite or codename that was asked for; none for a flat archive, which has no suites.
+    pub suite: Option<&'a str>,
+    /// The time at which dates and keys are judged, in seconds since 1970.
+    pub now: i64,
+    /// Whether a release past its Valid-Until will do.
+    pub allow_expired: bool,
+}
+
+/// A release that was signed by a key of the keyring and met the expectation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Release {
+    /// Of the InRelease file.
+    pub sha256: Digest,
+    /// Seconds since 1970.
+    pub date: i64,
+    /// Seconds since 1970.
+    pub valid_until: Option<i64>,
+    /// Whether files can be had by their digest, so that an update of the mirror does not come between.
+    pub by_hash: bool,
+    /// Whether packages for all architectures stand in an index of their own.
+    pub separate_all: bool,
+    /// As listed, without the `updates/` that security archives put before them.
+    pub components: Vec<String>,
+    /// Fingerprints of the certificates whose signature was found good, sorted.
+    pub signed_by: Vec<String>,
+    /// Digest and size in bytes of each file, by path relative to the release.
+    pub files: BTreeMap<String, (Digest, u64)>,
+}
+
+/// Why a release is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// Signed, but by nobody whom the keyring knows.
+    #[error("signed by unknown key {}, but the archive's keys are {}", .keys.join(", "), .known.join(", "))]
+    UnknownKey {
+        /// Fingerprints or key ids that the signatures name.
+        keys: Vec<String>,
+        /// Fingerprints of the keyring.
+        known: Vec<String>,
+    },
+    /// The key's life has ended.
+    #[error("signed by key {key}, which expired{}", .since.map(|at| format!(" on {}", shown(at))).unwrap_or_default())]
+    ExpiredKey {
+        /// Fingerprint of the certificate.
+        key: String,
+        /// Seconds since 1970.
+        since: Option<i64>,
+    },
+    /// The key's owner or certificate says that it must not be trusted.
+    #[error("signed by key {key}, which was revoked")]
+    RevokedKey {
+        /// Fingerprint of the certificate.
+        key: String,
+    },
+    /// The key is not for signing, is not yet valid, or uses algorithms that are held broken.
+    #[error("signed by key {key}, which may not sign releases: {reason}")]
+    UnfitKey {
+        /// Fingerprint of the certificate.
+        key: String,
+        /// In OpenPGP's words.
+        reason: String,
+    },
+    /// A digest that can be forged.
+    #[error(
+        "signed by key {key} over a {algorithm} digest, which can be forged; SHA-256 or better is wanted"
+    )]
+    WeakDigest {
+        /// Fingerprint of the certificate.
+        key: String,
+        /// The digest's name.
+        algorithm: String,
+    },
+    /// The text is not what was signed.
+    #[error("changed after it was signed: the signature of key {key} does not match the text")]
+    Tampered {
+        /// Fingerprint of the certificate.
+        key: String,
+    },
+    /// There is no signature.
+    #[error("not signed")]
+    Unsigned,
+    /// Not a cleartext-signed file, or one with text outside of the signed part.
+    #[error("expected one cleartext-signed message and nothing around it: {reason}")]
+    Form {
+        /// What stands there instead.
+        reason: String,
+    },
+    /// The signed text is not a release.
+    #[error("line {line} of the signed text: {reason}")]
+    Corrupt {
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A field without which nothing can be judged.
+    #[error("the signed text has no {field}")]
+    Missing {
+        /// The field's name.
+        field: &'static str,
+    },
+    /// Genuine, but of another suite.
+    #[error("asked for suite {asked}, but it is of suite {suite}, codename {codename}")]
+    OtherSuite {
+        /// As in the manifest.
+        asked: String,
+        /// `-` where absent.
+        suite: String,
+        /// `-` where absent.
+        codename: String,
+    },
+    /// Genuine, but older than its maker wants it to be used.
+    #[error(
+        "it was valid until {}, and now is {}: the mirror is stale, or somebody holds back updates; \
+         `debian: {{allow_expired: true}}` in the manifest allows it",
+        shown(*.valid_until), shown(*.now)
+    )]
+    Expired {
+        /// Seconds since 1970.
+        valid_until: i64,
+        /// Seconds since 1970.
+        now: i64,
+    },
+    /// Made in what is the future here.
+    #[error("it was made on {}, but now is {}: this machine's clock is behind", shown(*.date), shown(*.now))]
+    Future {
+        /// Seconds since 1970.
+        date: i64,
+        /// Seconds since 1970.
+        now: i64,
+    },
+}
+
+/// A time for messages.
+fn shown(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| format!("@{seconds}"), |time| time.to_string())
+}
+
+fn system_time(seconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.max(0).unsigned_abs())
+}
+
+fn unix_time(time: SystemTime) -> Option<i64> {
+    time.duration_since(SystemTime::UNIX_EPOCH).ok().and_then(|since| since.as_secs().try_into().ok())
+}
+
+/// Verifies the InRelease file `bytes` and reads its signed text.
+pub fn verify(
+    bytes: &[u8],
+    keyring: &Keyring,
+    expectation: &Expectation<'_>,
+) -> Result<Release, ReleaseError> {
+    check_form(bytes)?;
+    let (text, signed_by) = signed_text(bytes, keyring, expectation.now)?;
+    let mut release = parse(&text, expectation.suite)?;
+    release.sha256 = Digest::of(bytes);
+    release.signed_by = signed_by;
+    if release.date > expectation.now + FUTURE_TOLERANCE {
+        return Err(ReleaseError::Future { date: release.date, now: expectation.now });
+    }
+    match release.valid_until {
+        Some(valid_until) if valid_until < expectation.now && !expectation.allow_expired => {
+            Err(ReleaseError::Expired { valid_until, now: expectation.now })
+        }
+        _ => Ok(release),
+    }
+}
+
+/// Refuses whatever stands around the signed message: other readers might take it for signed.
+fn check_form(bytes: &[u8]) -> Result<(), ReleaseError> {
+    const BEGIN: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
+    const END: &str = "-----END PGP SIGNATURE-----";
+    let refuse = |reason: &str| Err(ReleaseError::Form { reason: reason.to_owned() });
+    let Ok(text) = std::str::from_utf8(bytes) else { return refuse("it is not UTF-8 text") };
+    let mut lines = text.lines().map(str::trim_end);
+    if lines.next() != Some(BEGIN) {
+        return refuse("it does not begin with a signed message");
+    }
+    for header in lines.by_ref().take_while(|line| !line.is_empty()) {
+        if !header.starts_with("Hash: ") {
+            return refuse("it has unsigned lines before the signed text");
+        }
+    }
+    if lines.by_ref().take_while(|line| *line != END).any(|line| line == BEGIN) {
+        return refuse("it has two signed messages");
+    }
+    if !text.lines().any(|line| line.trim_end() == END) {
+        return refuse("it is cut off before the end of the signature");
+    }
+    if lines.any(|line| !line.is_empty()) {
+        return refuse("it has text after the signature");
+    }
+    Ok(())
+}
+
+/// What became of one signature.
+enum Verdict {
+    Good(String),
+    Unknown(Vec<String>),
+    Bad(ReleaseError),
+}
+
+struct Judge<'a> {
+    keyring: &'a Keyring,
+    policy: &'a StandardPolicy<'a>,
+    now: SystemTime,
+    verdicts: Vec<Verdict>,
+}
+
+impl VerificationHelper for Judge<'_> {
+    fn get_certs(&mut self, _: &[KeyHandle]) -> openpgp::Result<Vec<Cert>> {
+        Ok(self.keyring.certificates.clone())
+    }
+
+    fn check(&mut self, structure: MessageStructure<'_>) -> openpgp::Result<()> {
+        for layer in structure {
+            if let MessageLayer::SignatureGroup { results } = layer {
+                for result in results {
+                    let verdict = match result {
+                        Ok(good) => self.judge_good(&good),
+                        Err(error) => self.judge_bad(error),
+                    };
+                    self.verdicts.push(verdict);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Judge<'_> {
+    /// The library looks at keys as they were when the signature was made. A key that was lost later must
+    /// not sign with an old date, so they have to hold now as well.
+    fn judge_good(&self, good: &GoodChecksum<'_>) -> Verdict {
+        let key = good.ka.cert().fingerprint().to_hex();
+        match self.fault_now(good.ka.cert(), &KeyHandle::from(good.ka.key().fingerprint())) {
+            None => Verdict::Good(key),
+            Some(fault) => Verdict::Bad(fault),
+        }
+    }
+
+    fn judge_bad(&self, error: VerificationError<'_>) -> Verdict {
+        let (signature, certificate, handle, reason, over_text) = match &error {
+            VerificationError::MissingKey { sig } => {
+                let keys = sig.get_issuers().iter().map(KeyHandle::to_hex).collect();
+                return Verdict::Unknown(keys);
+            }
+            VerificationError::UnboundKey { sig, cert, error } => {
+                (sig, *cert, sig.get_issuers().into_iter().next(), error, false)
+            }
+            VerificationError::BadKey { sig, ka, error } => {
+                (sig, ka.cert(), Some(ka.key().fingerprint().into()), error, false)
+            }
+            VerificationError::BadSignature { sig, ka, error } => {
+                let over_text = sig.signature_alive(self.now, None).is_ok();
+                (sig, ka.cert(), Some(ka.key().fingerprint().into()), error, over_text)
+            }
+            other => return Verdict::Unknown(vec![format!("(unreadable: {other})")]),
+        };
+        let key = certificate.fingerprint().to_hex();
+        if weak(signature.hash_algo()) {
+            let algorithm = signature.hash_algo().to_string();
+            return Verdict::Bad(ReleaseError::WeakDigest { key, algorithm });
+        }
+        if over_text {
+            return Verdict::Bad(ReleaseError::Tampered { key });
+        }
+        let fault = handle.and_then(|handle| self.fault_now(certificate, &handle));
+        Verdict::Bad(fault.unwrap_or_else(|| ReleaseError::UnfitKey { key, reason: format!("{reason:#}") }))
+    }
+
+    /// What speaks against the key `handle` of `certificate` at the time of judgement.
+    fn fault_now(&self, certificate: &Cert, handle: &KeyHandle) -> Option<ReleaseError> {
+        let key = certificate.fingerprint().to_hex();
+        let unfit = |error: openpgp::anyhow::Error| {
+            Some(ReleaseError::UnfitKey { key: key.clone(), reason: format!("{error:#}") })
+        };
+        let valid = match certificate.with_policy(self.policy, self.now) {
+            Ok(valid) => valid,
+            Err(error) => return unfit(error),
+        };
+        if matches!(valid.revocation_status(), RevocationStatus::Revoked(_)) {
+            return Some(ReleaseError::RevokedKey { key });
+        }
+        let passed = |end: Option<SystemTime>| end.filter(|end| *end <= self.now).and_then(unix_time);
+        if let Some(since) = passed(valid.primary_key().key_expiration_time()) {
+            return Some(ReleaseError::ExpiredKey { key, since: Some(since) });
+        }
+        if let Err(error) = valid.alive() {
+            return unfit(error);
+        }
+        let Some(signing) = valid.keys().key_handle(handle.clone()).next() else {
+            return unfit(openpgp::anyhow::anyhow!("subkey {} is not bound to it", handle.to_hex()));
+        };
+        if matches!(signing.revocation_status(), RevocationStatus::Revoked(_)) {
+            return Some(ReleaseError::RevokedKey { key });
+        }
+        if let Some(since) = passed(signing.key_expiration_time()) {
+            return Some(ReleaseError::ExpiredKey { key, since: Some(since) });
+        }
+        match signing.alive() {
+            Err(error) => unfit(error),
+            Ok(()) => None,
+        }
+    }
+}
+
+fn weak(algorithm: HashAlgorithm) -> bool {
+    matches!(algorithm, HashAlgorithm::MD5 | HashAlgorithm::SHA1 | HashAlgorithm::RipeMD)
+}
+
+/// The signed text, with dash-escapes undone, and the certificates whose signature is good.
+fn signed_text(bytes: &[u8], keyring: &Keyring, now: i64) -> Result<(String, Vec<String>), ReleaseError> {
+    let form = |error: &dyn std::fmt::Display| ReleaseError::Form { reason: error.to_string() };
+    let now = system_time(now);
+    let policy = StandardPolicy::at(now);
+    let judge = Judge { keyring, policy: &policy, now, verdicts: Vec::new() };
+    let mut verifier = VerifierBuilder::from_bytes(bytes)
+        .and_then(|builder| builder.with_policy(&policy, now, judge))
+        .map_err(|error| form(&error))?;
+    let mut text = String::new();
+    verifier.read_to_string(&mut text).map_err(|error| form(&error))?;
+    let mut signed_by = Vec::new();
+    let mut unknown = Vec::new();
+    let mut faults = Vec::new();
+    for verdict in verifier.into_helper().verdicts {
+        match verdict {
+            Verdict::Good(key) => signed_by.push(key),
+            Verdict::Unknown(keys) => unknown.extend(keys),
+            Verdict::Bad(fault) => faults.push(fault),
+        }
+    }
+    // A known key whose signature does not match outweighs another that does.
+    if let Some(at) = faults.iter().position(|fault| matches!(fault, ReleaseError::Tampered { .. })) {
+        return Err(faults.swap_remove(at));
+    }
+    if !signed_by.is_empty() {
+        signed_by.sort();
+        signed_by.dedup();
+        return Ok((text, signed_by));
+    }
+    match faults.into_iter().next() {
+        Some(fault) => Err(fault),
+        None if unknown.is_empty() => Err(ReleaseError::Unsigned),
+        None => Err(ReleaseError::UnknownKey { keys: unknown, known: keyring.fingerprints() }),
+    }
+}
+
+/// Reads `Sat, 12 Sep 2026 07:55:41 UTC`, the zone maybe as `GMT` or `+0000`.
+fn parse_date(text: &str) -> Option<i64> {
+    let zoned = text.strip_suffix("UTC").map(|head| format!("{head}+0000"));
+    let time = jiff::fmt::rfc2822::parse(zoned.as_deref().unwrap_or(text)).ok()?;
+    Some(time.timestamp().as_second())
+}
+
+/// Reads the signed text and compares the suite. Digest and signers are left for the caller.
+fn parse(text: &str, asked: Option<&str>) -> Result<Release, ReleaseError> {
+    let mut fields: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    let mut files = BTreeMap::new();
+    let mut current = "";
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        let corrupt = |reason: &str| ReleaseError::Corrupt { line: number, reason: reason.to_owned() };
+        if line.starts_with([' ', '\t']) {
+            if current == "SHA256" {
+                let (path, entry) = parse_entry(line).ok_or_else(|| corrupt("not `digest size path`"))?;
+                files.insert(path.to_owned(), entry);
+            }
+        } else if !line.trim().is_empty() {
+            let (name, value) = line.split_once(':').ok_or_else(|| corrupt("not `field: value`"))?;
+            if fields.insert(name, (number, value.trim())).is_some() {
+                return Err(corrupt("the field stands there twice"));
+            }
+            current = name;
+        }
+    }
+    let field = |name: &str| fields.get(name).map(|(_, value)| *value);
+    let date = |name: &'static str| {
+        fields
+            .get(name)
+            .map(|(line, value)| {
+                parse_date(value).ok_or_else(|| ReleaseError::Corrupt {
+                    line: *line,
+                    reason: format!("{value:?} is not a date"),
+                })
+            })
+            .transpose()
+    };
+    if let Some(asked) = asked {
+        let (suite, codename) = (field("Suite"), field("Codename"));
+        if suite != Some(asked) && codename != Some(asked) {
+            return Err(ReleaseError::OtherSuite {
+                asked: asked.to_owned(),
+                suite: suite.unwrap_or("-").to_owned(),
+                codename: codename.unwrap_or("-").to_owned(),
+            });
+        }
+    }
+    if !fields.contains_key("SHA256") {
+        return Err(ReleaseError::Missing { field: "SHA256" });
+    }
+    let words = |name: &str| field(name).unwrap_or_default().split_whitespace();
+    Ok(Release {
+        sha256: Digest::from_bytes([0; 32]),
+        date: date("Date")?.ok_or(ReleaseError::Missing { field: "Date" })?,
+        valid_until: date("Valid-Until")?,
+        by_hash: field("Acquire-By-Hash") == Some("yes"),
+        separate_all: words("Architectures").any(|name| name == "all")
+            && !words("No-Support-for-Architecture-all").any(|name| name == "Packages"),
+        components: words("Components")
+            .map(|name| name.strip_prefix("updates/").unwrap_or(name).to_owned())
+            .collect(),
+        signed_by: Vec::new(),
+        files,
+    })
+}
+
+/// ` <sha256> <size> <path>`, the path staying below the release.
+fn parse_entry(line: &str) -> Option<(&str, (Digest, u64))> {
+    let mut words = line.split_whitespace();
+    let digest = words.next()?.parse().ok()?;
+    let size = words.next()?.parse().ok()?;
+    let path = words.next()?;
+    (words.next().is_none() && super::packages::stays_below(path)).then_some((path, (digest, size)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ships_the_keys_of_the_readme() {
+        let readme = include_str!("keys/README.md");
+        let fingerprints = Keyring::debian().fingerprints();
+        assert_eq!(fingerprints.len(), 3);
+        assert!(fingerprints.iter().all(|fingerprint| readme.contains(fingerprint)), "{fingerprints:?}");
+    }
+
+    #[test]
+    fn reads_dates() {
+        for text in [
+            "Sat, 12 Sep 2026 07:55:41 UTC",
+            "Sat, 12 Sep 2026 07:55:41 +0000",
+            "Sat, 12 Sep 2026 07:55:41 GMT",
+        ] {
+            assert_eq!(parse_date(text), Some(1_789_199_741), "{text}");
+        }
+        assert_eq!(parse_date("yesterday"), None);
+    }
+
+    #[test]
+    fn refuses_text_around_the_message() {
+        let message = "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nx: y\n-----BEGIN PGP SIGNATURE-----\n\nAA==\n-----END PGP SIGNATURE-----\n";
+        assert!(check_form(message.as_bytes()).is_ok());
+        for bad in [
+            format!("Suite: x\n{message}"),
+            format!("{message}Suite: x\n"),
+            format!("{message}{message}"),
+            message.replace("Hash: SHA256\n", "Hash: SHA256\nSuite: x\n"),
+            message[..message.len() - 30].to_owned(),
+            String::new(),
+        ] {
+            assert!(matches!(check_form(bad.as_bytes()), Err(ReleaseError::Form { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_the_fields() {
+        let digest = "a".repeat(64);
+        let text = format!(
+            "Suite: stable-security\nCodename: trixie-security\nDate: Sat, 12 Sep 2026 07:55:41 UTC\n\
+             Components: updates/main updates/contrib\nArchitectures: all amd64\nMD5Sum:\n 00 1 x\n\
+             SHA256:\n {digest} 12 main/binary-amd64/Packages.xz\n"
+        );
+        let release = parse(&text, Some("trixie-security")).unwrap();
+        assert_eq!(release.components, ["main", "contrib"]);
+        assert!(release.separate_all && !release.by_hash && release.valid_until.is_none());
+        assert_eq!(release.files["main/binary-amd64/Packages.xz"].1, 12);
+        assert!(matches!(parse(&text, Some("trixie")), Err(ReleaseError::OtherSuite { .. })));
+        let climbing = text.replace("main/binary", "../binary");
+        assert!(matches!(parse(&climbing, None), Err(ReleaseError::Corrupt { line: 9, .. })));
+    }
+}
