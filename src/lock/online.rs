@@ -62,7 +62,7 @@ impl Upstream for Online<'_> {
 }
 
 fn not_found(error: HttpError, url: &Url) -> UpstreamError {
-    match &error.cause {
+    match *error.cause {
         Cause::NotFound => UpstreamError::NotFound { url: url.to_string() },
         _ => UpstreamError::Failed { url: url.to_string(), source: error.into() },
     }
