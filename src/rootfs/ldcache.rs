@@ -54,10 +54,7 @@ struct Library {
 pub fn write(tree: &mut Tree) -> Result<usize, Error> {
     let mut entries = Vec::new();
     let mut seen: Vec<NodeId> = Vec::new();
-    let mut folders = Vec::new();
-    configured(tree, "/etc/ld.so.conf", 0, &mut folders)?;
-    folders.extend(SYSTEM_FOLDERS.map(str::to_owned));
-    for folder in folders {
+    for folder in folders(tree)? {
         let folder = folder.trim_end_matches('/');
         let Ok(id) = tree.resolve(folder) else { continue };
         if seen.contains(&id) {
@@ -86,6 +83,14 @@ pub fn write(tree: &mut Tree) -> Result<usize, Error> {
     entries.sort_by(order);
     tree.file("etc/ld.so.cache", 0o644, encode(&entries))?;
     Ok(entries.len())
+}
+
+/// The folders in which the loader finds libraries, in its order: those of ld.so.conf, then its own.
+pub fn folders(tree: &Tree) -> Result<Vec<String>, Error> {
+    let mut folders = Vec::new();
+    configured(tree, "/etc/ld.so.conf", 0, &mut folders)?;
+    folders.extend(SYSTEM_FOLDERS.map(str::to_owned));
+    Ok(folders)
 }
 
 /// The folders that a configuration file names, in order.

@@ -1,4 +1,5 @@
 //! Packages, overlays, users and units become one tree.
+pub mod checks;
 pub mod containers;
 pub mod error;
 pub mod ldcache;

@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use keller::base::Digest;
 use keller::base::progress::Silent;
+use keller::rootfs::checks::{Inputs, check};
 use keller::rootfs::packages::{PackageInput, Unpacked, assemble, unpack};
 use keller::store::Store;
 use keller::tree::{Kind, Tree};
@@ -193,7 +194,11 @@ fn real_packages_give_what_dpkg_gives() {
             tree.capacity(),
             start.elapsed() - unpacking
         );
+        let start = std::time::Instant::now();
+        let findings = check(&tree, &Inputs::default());
+        eprintln!("{state}: {} findings in {:?}", findings.len(), start.elapsed());
         if state == "warm" {
+            findings.iter().for_each(|finding| eprintln!("{:?}: {finding}", finding.severity));
             unpacked.iter().zip(&debs).for_each(|(unpacked, deb)| judge(unpacked, deb));
         }
     }

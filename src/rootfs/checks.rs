@@ -1,0 +1,111 @@
+//! What would only show on the node, found while building: every check goes over the finished tree, and
+//! everything that it finds is reported at once.
+
+mod elf;
+mod interpreters;
+mod links;
+mod owners;
+mod programs;
+mod setuid;
+mod units;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::tree::{NodeId, Tree, show};
+
+/// What the manifest and the image's accounts allow.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// Absolute paths that may be setuid or setgid or carry capabilities.
+    pub setuid: Vec<String>,
+    /// Libraries whose absence is accepted, each with its reason.
+    pub missing_libraries: BTreeMap<String, String>,
+    /// The image's users by name.
+    pub users: BTreeMap<String, u32>,
+    /// The image's groups by name.
+    pub groups: BTreeMap<String, u32>,
+}
+
+/// Whether a finding fails the build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It does.
+    Error,
+    /// It may well be as it should.
+    Warning,
+}
+
+/// Something that is wrong with a tree.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// Whether it fails the build.
+    pub severity: Severity,
+    /// Absolute path of what it is about; empty when it is about the manifest.
+    pub path: String,
+    /// The package or overlay that the path is from.
+    pub origin: String,
+    /// What is wrong, following on the path.
+    pub problem: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            write!(f, "{}", self.problem)?;
+        } else {
+            write!(f, "{} ({}) {}", self.path, self.origin, self.problem)?;
+        }
+        write!(f, ": {}", self.advice)
+    }
+}
+
+/// The tree and its paths, for all checks.
+struct View<'a> {
+    tree: &'a Tree,
+    /// As [`Tree::walk`] gives them.
+    paths: Vec<(Vec<u8>, NodeId)>,
+}
+
+impl View<'_> {
+    fn finding(
+        &self,
+        severity: Severity,
+        path: &[u8],
+        id: NodeId,
+        problem: String,
+        advice: String,
+    ) -> Finding {
+        let origin = self.tree.origin_name(self.tree.node(id).origin).to_owned();
+        Finding { severity, path: format!("/{}", show(path)), origin, problem, advice }
+    }
+}
+
+/// Checks a finished tree. Errors come first, then by path.
+pub fn check(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
+    let view = View { tree, paths: tree.walk() };
+    let programs = programs::scan(&view);
+    let mut findings = elf::check(&view, &programs, &inputs.missing_libraries);
+    findings.extend(interpreters::check(&view, &programs));
+    findings.extend(links::check(&view));
+    findings.extend(owners::check(&view, inputs));
+    findings.extend(setuid::check(&view, &inputs.setuid));
+    findings.extend(units::check(&view, inputs));
+    findings.sort();
+    findings.dedup();
+    findings
+}
+
+/// `, as do 3 others, e.g. /x` for a finding that holds for several paths.
+fn and_others(others: &[&[u8]]) -> String {
+    match others {
+        [] => String::new(),
+        [one] => format!(", as does /{}", show(one)),
+        [first, ..] => format!(", as do {} others, e.g. /{}", others.len(), show(first)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

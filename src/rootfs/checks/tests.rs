@@ -1,0 +1,351 @@
+use super::*;
+use crate::tree::{Kind, Meta};
+
+/// What a small ELF file says.
+#[derive(Default)]
+struct Elf<'a> {
+    interpreter: &'a str,
+    needed: &'a [&'a str],
+    runpath: &'a str,
+    dlopen: &'a str,
+}
+
+impl Elf<'_> {
+    /// One page, mapped as it is: header, program headers, then what they point to.
+    fn bytes(&self) -> Vec<u8> {
+        let mut strings = vec![0];
+        let mut dynamic: Vec<(u64, u64)> = Vec::new();
+        let mut add = |tag, text: &str| {
+            dynamic.push((tag, strings.len() as u64));
+            strings.extend_from_slice(text.as_bytes());
+            strings.push(0);
+        };
+        self.needed.iter().for_each(|library| add(1, library));
+        if !self.runpath.is_empty() {
+            add(29, self.runpath);
+        }
+        let mut note = Vec::new();
+        if !self.dlopen.is_empty() {
+            for number in [4, self.dlopen.len() as u32, 0x407c_0c0a] {
+                note.extend_from_slice(&number.to_le_bytes());
+            }
+            note.extend_from_slice(b"FDO\0");
+            note.extend_from_slice(self.dlopen.as_bytes());
+            note.resize(note.len().next_multiple_of(4), 0);
+        }
+        let interpreter =
+            if self.interpreter.is_empty() { String::new() } else { format!("{}\0", self.interpreter) };
+        let start = 64 + 56 * 4;
+        let interpreter_at = start + note.len();
+        let strings_at = interpreter_at + interpreter.len();
+        let dynamic_at = (strings_at + strings.len()).next_multiple_of(8);
+        dynamic.extend([(5, strings_at as u64), (0, 0)]);
+
+        let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        let half = |bytes: &mut Vec<u8>, value: u16| bytes.extend_from_slice(&value.to_le_bytes());
+        let word = |bytes: &mut Vec<u8>, value: u32| bytes.extend_from_slice(&value.to_le_bytes());
+        let long = |bytes: &mut Vec<u8>, value: usize| bytes.extend_from_slice(&(value as u64).to_le_bytes());
+        half(&mut bytes, 3);
+        half(&mut bytes, 62);
+        word(&mut bytes, 1);
+        [0, 64, 0].into_iter().for_each(|value| long(&mut bytes, value));
+        word(&mut bytes, 0);
+        [64, 56, 4, 64, 0, 0].into_iter().for_each(|value| half(&mut bytes, value));
+        for (kind, at, len) in [
+            (1, 0, dynamic_at + dynamic.len() * 16),
+            (2, dynamic_at, dynamic.len() * 16),
+            (if note.is_empty() { 0 } else { 4 }, start, note.len()),
+            (if interpreter.is_empty() { 0 } else { 3 }, interpreter_at, interpreter.len()),
+        ] {
+            word(&mut bytes, kind);
+            word(&mut bytes, 4);
+            [at, at, at, len, len, 4].into_iter().for_each(|value| long(&mut bytes, value));
+        }
+        bytes.extend(note);
+        bytes.extend(interpreter.as_bytes());
+        bytes.extend(strings);
+        bytes.resize(dynamic_at, 0);
+        for (tag, value) in dynamic {
+            bytes.extend_from_slice(&tag.to_le_bytes());
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+/// Findings as text, without severity.
+fn found(tree: &Tree, inputs: &Inputs) -> Vec<String> {
+    check(tree, inputs).iter().map(Finding::to_string).collect()
+}
+
+/// Asserts that there is one finding for each part, in this order, which it contains.
+#[track_caller]
+fn assert_found(tree: &Tree, inputs: &Inputs, parts: &[&str]) {
+    let found = found(tree, inputs);
+    assert_eq!(found.len(), parts.len(), "{found:#?}");
+    for (found, part) in found.iter().zip(parts) {
+        assert!(found.contains(part), "{found:?} does not contain {part:?}");
+    }
+}
+
+fn elf(tree: &mut Tree, path: &str, elf: &Elf<'_>) {
+    tree.file(path, 0o755, elf.bytes()).unwrap();
+}
+
+#[test]
+fn libraries_are_searched_as_the_loader_does() {
+    let mut tree = Tree::new(0);
+    let needs = |library| Elf { needed: library, ..Elf::default() };
+    elf(&mut tree, "usr/lib/x86_64-linux-gnu/libc.so.6", &Elf::default());
+    elf(&mut tree, "usr/lib/x86_64-linux-gnu/app/libown.so", &needs(&["libc.so.6"]));
+    elf(&mut tree, "opt/lib/libopt.so", &Elf::default());
+    tree.file("usr/lib/x86_64-linux-gnu/libscript.so", 0o644, "GROUP ( libc.so.6 )").unwrap();
+    tree.file("etc/ld.so.conf", 0o644, "include /etc/ld.so.conf.d/*.conf\n").unwrap();
+    tree.file("etc/ld.so.conf.d/opt.conf", 0o644, "/opt/lib\n").unwrap();
+    elf(&mut tree, "usr/bin/a", &needs(&["libc.so.6", "libopt.so"]));
+    elf(
+        &mut tree,
+        "usr/bin/origin",
+        &Elf {
+            needed: &["libown.so"],
+            runpath: "/nowhere:$ORIGIN/../lib/x86_64-linux-gnu/app",
+            ..Elf::default()
+        },
+    );
+    assert_found(&tree, &Inputs::default(), &[]);
+    elf(&mut tree, "usr/bin/b", &needs(&["libown.so", "libscript.so"]));
+    elf(&mut tree, "usr/bin/c", &needs(&["libgone.so.1"]));
+    elf(&mut tree, "usr/bin/d", &needs(&["libgone.so.1"]));
+    elf(&mut tree, "usr/bin/e", &Elf { interpreter: "/lib64/ld-linux-x86-64.so.2", ..Elf::default() });
+    assert_found(
+        &tree,
+        &Inputs::default(),
+        &[
+            "/usr/bin/b (keller) needs libown.so, which is not in the image: add the package",
+            "/usr/bin/b (keller) needs libscript.so,",
+            "/usr/bin/c (keller) needs libgone.so.1, which is not in the image, as does /usr/bin/d: add the package that has it, or accept its absence with `missing_libraries: {libgone.so.1: \"the reason\"}`",
+            "/usr/bin/e (keller) is started by /lib64/ld-linux-x86-64.so.2, which is not in the image",
+        ],
+    );
+}
+
+#[test]
+fn a_private_library_may_rely_on_who_loads_it() {
+    let mut tree = Tree::new(0);
+    elf(&mut tree, "usr/lib/app/libcore.so", &Elf { needed: &["libshared.so"], ..Elf::default() });
+    elf(&mut tree, "usr/lib/app/libshared.so", &Elf::default());
+    let both = ["libcore.so", "libshared.so"];
+    elf(&mut tree, "usr/bin/a", &Elf { needed: &both, runpath: "/usr/lib/app", ..Elf::default() });
+    assert_found(&tree, &Inputs::default(), &[]);
+    elf(&mut tree, "usr/bin/b", &Elf { needed: &both[..1], runpath: "/usr/lib/app", ..Elf::default() });
+    assert_found(&tree, &Inputs::default(), &["/usr/lib/app/libcore.so (keller) needs libshared.so"]);
+}
+
+#[test]
+fn libraries_opened_at_run_time() {
+    let note = |priority: &str| {
+        format!(
+            r#"[{{"soname":["libx.so.2","libx.so.1"],"feature":"x","description":"Does x","priority":"{priority}"}}]"#
+        )
+    };
+    let mut inputs = Inputs::default();
+    for (priority, count) in [("required", 1), ("recommended", 1), ("suggested", 0)] {
+        let mut tree = Tree::new(0);
+        elf(&mut tree, "usr/bin/a", &Elf { dlopen: &note(priority), ..Elf::default() });
+        let parts = ["opens libx.so.2 or libx.so.1 for x (Does x), which is not in the image"];
+        assert_found(&tree, &inputs, &parts[..count]);
+        elf(&mut tree, "usr/lib/libx.so.1", &Elf::default());
+        assert_found(&tree, &inputs, &[]);
+    }
+    let mut tree = Tree::new(0);
+    elf(&mut tree, "usr/bin/a", &Elf { dlopen: &note("required"), ..Elf::default() });
+    inputs.missing_libraries.insert("libx.so.1".to_owned(), "not wanted".to_owned());
+    assert_found(&tree, &inputs, &[]);
+    inputs.missing_libraries.insert("liby.so.1".to_owned(), "not wanted".to_owned());
+    assert_found(
+        &tree,
+        &inputs,
+        &["missing_libraries names liby.so.1, which nothing misses: remove the entry"],
+    );
+}
+
+#[test]
+fn damaged_programs_do_not_stop_the_check() {
+    let whole = Elf { needed: &["liba.so"], runpath: "/x", dlopen: "[{}]", interpreter: "/i" }.bytes();
+    let mut tree = Tree::new(0);
+    for len in 0..whole.len() {
+        tree.file(format!("usr/bin/{len}"), 0o755, &whole[..len]).unwrap();
+    }
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0xff;
+        tree.file(format!("usr/lib/{at}"), 0o755, bytes).unwrap();
+    }
+    assert!(found(&tree, &Inputs::default()).iter().any(|text| text.contains("is no sound ELF file")));
+}
+
+#[test]
+fn links_into_what_is_filled_at_boot_are_no_findings() {
+    let mut tree = Tree::new(0);
+    tree.file("usr/bin/x", 0o755, "").unwrap();
+    for (path, target) in [
+        ("etc/mtab", "../proc/self/mounts"),
+        ("etc/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"),
+        ("home", "var/home"),
+        ("etc/unit", "/dev/null"),
+        ("etc/up", "../../../usr/bin/x"),
+        ("etc/far", "../home/core/x"),
+        ("usr/lib/modules/6.12/build", "/usr/src/linux"),
+        ("usr/gone", "/usr/bin/y"),
+        ("usr/relative", "bin/y"),
+        ("usr/circle", "circle"),
+    ] {
+        tree.symlink(path, target).unwrap();
+    }
+    assert_found(
+        &tree,
+        &Inputs::default(),
+        &[
+            "/usr/circle (keller) leads to circle in circles",
+            "/usr/gone (keller) leads to /usr/bin/y, which is not in the image",
+            "/usr/relative (keller) leads to bin/y (/usr/bin/y), which is not in the image",
+        ],
+    );
+}
+
+#[test]
+fn owners_bits_and_capabilities() {
+    let mut tree = Tree::new(0);
+    let origin = tree.origin("sample");
+    let mut put =
+        |path: &str, meta: Meta| tree.put(path, meta, Kind::File("".into()), origin).map(drop).unwrap();
+    put("usr/bin/a", Meta::new(0o4755));
+    put("usr/bin/b", Meta::new(0o2755).owned(0, 42));
+    let mut capable = Meta::new(0o755);
+    capable.xattrs.insert(b"security.capability".to_vec(), vec![1]);
+    put("usr/bin/c", capable);
+    put("usr/bin/d", Meta::new(0o644).owned(996, 0));
+    put("usr/bin/e", Meta::new(0o644).owned(996, 0));
+    tree.directory("usr/shared", 0o2775).unwrap();
+    let mut inputs = Inputs { groups: BTreeMap::from([("shadow".to_owned(), 42)]), ..Inputs::default() };
+    assert_found(
+        &tree,
+        &inputs,
+        &[
+            "/usr/bin/a (sample) is setuid (mode 4755, owner 0:0): allow it with `setuid: [/usr/bin/a]`",
+            "/usr/bin/b (sample) is setgid (mode 2755, owner 0:42)",
+            "/usr/bin/c (sample) is given capabilities",
+            "/usr/bin/d (sample) belongs to user 996, which is no user of the image, as does /usr/bin/e",
+        ],
+    );
+    inputs.setuid = ["/usr/bin/a", "/usr/bin/b", "/usr/bin/c", "/usr/bin/z"].map(str::to_owned).to_vec();
+    inputs.users.insert("sample".to_owned(), 996);
+    assert_found(&tree, &inputs, &["setuid allows /usr/bin/z, which is not there"]);
+}
+
+#[test]
+fn scripts_for_absent_interpreters_are_warnings() {
+    let mut tree = Tree::new(0);
+    elf(&mut tree, "usr/bin/sh", &Elf::default());
+    elf(&mut tree, "usr/bin/env", &Elf::default());
+    tree.symlink("bin", "usr/bin").unwrap();
+    for (path, mode, line) in [
+        ("usr/bin/a", 0o755, "#!/bin/sh -e"),
+        ("usr/bin/b", 0o755, "#! /usr/bin/perl -w"),
+        ("usr/bin/c", 0o755, "#!/usr/bin/perl"),
+        ("usr/bin/d", 0o755, "#!/usr/bin/env -S A=b python3 -u"),
+        ("usr/bin/e", 0o644, "#!/usr/bin/ruby"),
+        ("usr/bin/f", 0o755, "#!/usr/bin/env sh"),
+    ] {
+        tree.file(path, mode, format!("{line}\nrest\n")).unwrap();
+    }
+    let found = check(&tree, &Inputs::default());
+    assert!(found.iter().all(|finding| finding.severity == Severity::Warning));
+    assert_found(
+        &tree,
+        &Inputs::default(),
+        &[
+            "/usr/bin/b (keller) is a script for /usr/bin/perl, which is not in the image, as does /usr/bin/c",
+            "/usr/bin/d (keller) is a script for python3",
+        ],
+    );
+}
+
+/// A tree with a default target that wants the given units, each with its text.
+fn units(units: &[(&str, &str)]) -> Tree {
+    let mut tree = Tree::new(0);
+    tree.file("usr/lib/systemd/system/default.target", 0o644, "[Unit]\nRequires=basic.target\n").unwrap();
+    tree.file("usr/lib/systemd/system/basic.target", 0o644, "[Unit]\n").unwrap();
+    elf(&mut tree, "usr/bin/there", &Elf::default());
+    for (name, text) in units {
+        tree.file(format!("usr/lib/systemd/system/{name}"), 0o644, *text).unwrap();
+        let link = format!("etc/systemd/system/default.target.wants/{name}");
+        tree.symlink(link, format!("/usr/lib/systemd/system/{name}")).unwrap();
+    }
+    tree
+}
+
+#[test]
+fn units_that_cannot_start() {
+    let tree = units(&[
+        (
+            "good.service",
+            "[Service]\nExecStart=@/usr/bin/there x\nExecStartPre=-/usr/bin/gone\nExecStop=there\nUser=root\n",
+        ),
+        ("gone.service", "[Service]\nExecStart=/usr/bin/gone\nExecReload=+/usr/bin/kill \\\n  x\n"),
+        ("user.service", "[Service]\nExecStart=/usr/bin/there\nUser=nobody-here\n"),
+        ("dynamic.service", "[Service]\nExecStart=/usr/bin/there\nUser=any\nDynamicUser=yes\n"),
+        ("off.service", "[Unit]\nConditionPathExists=/etc/gone\n[Service]\nExecStart=/usr/bin/gone\n"),
+        ("later.service", "[Service]\nExecStart=/var/lib/later/run\n"),
+        ("needs.service", "[Unit]\nRequires=absent.service dev-sda.device\nWants=optional.service\n"),
+        ("s.socket", "[Socket]\nListenStream=1\n"),
+        ("t.timer", "[Timer]\nUnit=other.service\n"),
+    ]);
+    let mut tree = tree;
+    for name in ["s.service", "other.service", "idle.service"] {
+        tree.file(format!("usr/lib/systemd/system/{name}"), 0o644, "[Service]\nExecStart=/usr/bin/gone\n")
+            .unwrap();
+    }
+    assert_found(
+        &tree,
+        &Inputs::default(),
+        &[
+            "/usr/lib/systemd/system/gone.service (keller) has ExecReload=/usr/bin/kill, which",
+            "/usr/lib/systemd/system/gone.service (keller) has ExecStart=/usr/bin/gone, which is not in the image",
+            "/usr/lib/systemd/system/needs.service (keller) has Requires=absent.service, a unit",
+            "/usr/lib/systemd/system/other.service (keller) has ExecStart=/usr/bin/gone",
+            "/usr/lib/systemd/system/s.service (keller) has ExecStart=/usr/bin/gone",
+            "/usr/lib/systemd/system/user.service (keller) has User=nobody-here, an account",
+        ],
+    );
+}
+
+#[test]
+fn enablement_templates_drop_ins_masks_and_quadlets() {
+    let mut tree = units(&[
+        ("fixed.service", "[Service]\nExecStart=/usr/bin/gone\n"),
+        ("masked.service", "[Service]\nExecStart=/usr/bin/gone\n"),
+        ("web.service", ""),
+    ]);
+    tree.file(
+        "etc/systemd/system/fixed.service.d/10.conf",
+        0o644,
+        "[Service]\nExecStart=\nExecStart=there\n",
+    )
+    .unwrap();
+    tree.symlink("etc/systemd/system/masked.service", "/dev/null").unwrap();
+    tree.file("usr/lib/systemd/system/run@.service", 0o644, "[Service]\nExecStart=/usr/bin/%i\n").unwrap();
+    for name in ["run@there.service", "run@gone.service", "absent.service", "hello.service"] {
+        let target = format!("../{name}");
+        tree.symlink(format!("etc/systemd/system/basic.target.wants/{name}"), target).unwrap();
+    }
+    tree.file("etc/containers/systemd/hello.container", 0o644, "").unwrap();
+    assert_found(
+        &tree,
+        &Inputs::default(),
+        &[
+            "/etc/systemd/system/basic.target.wants/absent.service (keller) enables absent.service, a unit",
+            "/usr/lib/systemd/system/run@.service (keller) has ExecStart=/usr/bin/gone",
+        ],
+    );
+}

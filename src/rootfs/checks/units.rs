@@ -1,0 +1,298 @@
+//! Units that are started at boot, or by what is started at boot, and cannot be: their program, their user
+//! or a unit that they require is missing. systemd.unit(5), systemd.service(5).
+
+mod file;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::links::{Destination, destination};
+use super::{Finding, Inputs, Severity, View};
+use crate::tree::{Kind, NodeId, show};
+use file::Settings;
+
+/// Where units are, in the order in which systemd looks; `/run` is empty in an image.
+const FOLDERS: [&str; 3] = ["etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system"];
+
+/// Where podman's generator finds the files that it turns into units, and into which.
+const QUADLETS: [&str; 2] = ["etc/containers/systemd", "usr/share/containers/systemd"];
+const QUADLET_UNITS: [(&str, &str); 7] = [
+    (".container", ".service"),
+    (".kube", ".service"),
+    (".pod", "-pod.service"),
+    (".volume", "-volume.service"),
+    (".network", "-network.service"),
+    (".image", "-image.service"),
+    (".build", "-build.service"),
+];
+
+/// Types of units that exist only as files; others (devices, mounts, slices) come up by themselves.
+const FILE_TYPES: [&str; 5] = [".service", ".socket", ".target", ".timer", ".path"];
+
+/// Where systemd looks for a program that is given without a folder.
+const PATH: [&str; 4] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin"];
+
+/// Conditions that compare a path with the tree; the unit is passed over when they do not hold.
+const PATH_CONDITIONS: [&str; 6] = [
+    "ConditionPathExists",
+    "ConditionPathIsDirectory",
+    "ConditionFileIsExecutable",
+    "ConditionFileNotEmpty",
+    "ConditionDirectoryNotEmpty",
+    "AssertPathExists",
+];
+
+/// Reports what keeps started units from starting.
+pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+    let mut walk = Walk { view, inputs, generated: generated(view), findings: Vec::new() };
+    if walk.find("default.target").is_none() {
+        // No systemd, as in most containers.
+        return Vec::new();
+    }
+    let mut known = BTreeSet::from(["default.target".to_owned()]);
+    let mut pending: Vec<String> = known.iter().cloned().collect();
+    while let Some(name) = pending.pop() {
+        for next in walk.unit(&name) {
+            if known.insert(next.clone()) {
+                pending.push(next);
+            }
+        }
+    }
+    walk.findings
+}
+
+/// Names of units that generators make at boot out of files in the image.
+fn generated(view: &View<'_>) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for folder in QUADLETS {
+        let Ok(id) = view.tree.resolve(folder) else { continue };
+        for (name, _) in view.tree.children(id) {
+            let name = show(name);
+            let unit =
+                QUADLET_UNITS.iter().find_map(|(from, to)| Some(format!("{}{to}", name.strip_suffix(from)?)));
+            names.extend(unit);
+        }
+    }
+    names
+}
+
+/// A unit's file.
+enum Fragment {
+    /// Linked to /dev/null, or empty: systemd will not start it.
+    Masked,
+    File {
+        path: Vec<u8>,
+        id: NodeId,
+    },
+}
+
+struct Walk<'a> {
+    view: &'a View<'a>,
+    inputs: &'a Inputs,
+    generated: BTreeSet<String>,
+    findings: Vec<Finding>,
+}
+
+/// `getty@.service` for `getty@tty1.service`.
+fn template(name: &str) -> Option<String> {
+    let (prefix, rest) = name.split_once('@')?;
+    let (instance, suffix) = rest.rsplit_once('.')?;
+    (!instance.is_empty()).then(|| format!("{prefix}@.{suffix}"))
+}
+
+fn same_name(name: &str, suffix: &str) -> String {
+    format!("{}{suffix}", name.rsplit_once('.').map_or(name, |(stem, _)| stem))
+}
+
+impl Walk<'_> {
+    fn find(&self, name: &str) -> Option<Fragment> {
+        let names = [Some(name.to_owned()), template(name)];
+        for name in names.into_iter().flatten() {
+            for folder in FOLDERS {
+                let path = format!("{folder}/{name}").into_bytes();
+                let Some(link) = self.view.tree.lookup(&path) else { continue };
+                match destination(self.view.tree, &path) {
+                    Destination::Found(id) => match &self.view.tree.node(id).kind {
+                        Kind::File(content) if content.is_empty() => return Some(Fragment::Masked),
+                        Kind::File(_) => return Some(Fragment::File { path, id }),
+                        _ => return Some(Fragment::Masked),
+                    },
+                    Destination::Missing(target) if target == b"dev/null" => return Some(Fragment::Masked),
+                    // A dangling alias is the business of the check of links; it still has a name.
+                    _ => return Some(Fragment::File { path, id: link }),
+                }
+            }
+        }
+        None
+    }
+
+    /// Checks one unit; the names of those that are started with it.
+    fn unit(&mut self, name: &str) -> BTreeSet<String> {
+        let Some(Fragment::File { path, id }) = self.find(name) else { return BTreeSet::new() };
+        let mut settings = Settings::default();
+        if let Kind::File(content) = &self.view.tree.node(id).kind
+            && let Ok(bytes) = content.to_vec()
+        {
+            settings.read(&String::from_utf8_lossy(&bytes));
+        }
+        let suffix = name.rsplit_once('.').map_or("", |(_, suffix)| suffix);
+        for of in [Some(suffix.to_owned()), template(name), Some(name.to_owned())].into_iter().flatten() {
+            self.drop_ins(&of, &mut settings);
+        }
+        let mut next = BTreeSet::new();
+        if self.never_starts(&settings) {
+            return next;
+        }
+        for key in ["Wants", "Upholds", "Requires", "BindsTo"] {
+            let required = matches!(key, "Requires" | "BindsTo");
+            for other in settings.words("Unit", key) {
+                let Some(other) = file::specifiers(other, name) else { continue };
+                if required && !self.exists(&other) {
+                    let problem = format!("has {key}={other}, a unit that is not in the image");
+                    self.report(&path, id, problem, "add the package that has it");
+                }
+                next.insert(other);
+            }
+        }
+        // A unit's folders count under each of its names.
+        let mut names = BTreeSet::from([name.to_owned()]);
+        names.extend(template(name));
+        names.insert(show(path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()));
+        if let Destination::Found(_) = destination(self.view.tree, &path)
+            && let Some(target) = self.target_name(&path)
+        {
+            names.insert(target);
+        }
+        for of in names {
+            self.enabled_by(&of, &mut next);
+        }
+        match suffix {
+            "socket" if settings.last("Socket", "Accept").is_some_and(file::is_true) => {
+                next.insert(same_name(name, "@.service"));
+            }
+            "socket" => next.extend(self.activated(&settings, "Socket", "Service", name)),
+            "timer" => next.extend(self.activated(&settings, "Timer", "Unit", name)),
+            "path" => next.extend(self.activated(&settings, "Path", "Unit", name)),
+            "service" => self.service(name, &path, id, &settings),
+            _ => {}
+        }
+        next
+    }
+
+    fn activated(&self, settings: &Settings, section: &str, key: &str, name: &str) -> Option<String> {
+        match settings.last(section, key) {
+            Some(other) => file::specifiers(other, name),
+            None => Some(same_name(name, ".service")),
+        }
+    }
+
+    /// The last part of the path that the link at `path` leads to.
+    fn target_name(&self, path: &[u8]) -> Option<String> {
+        match &self.view.tree.node(self.view.tree.lookup(path)?).kind {
+            Kind::Symlink(target) => target.rsplit(|byte| *byte == b'/').next().map(show),
+            _ => None,
+        }
+    }
+
+    fn exists(&self, name: &str) -> bool {
+        !FILE_TYPES.iter().any(|suffix| name.ends_with(suffix))
+            || self.generated.contains(name)
+            || self.find(name).is_some()
+    }
+
+    fn drop_ins(&self, of: &str, settings: &mut Settings) {
+        // The first folder's file of a name hides the others'; they are read in the order of their names.
+        let mut files = BTreeMap::new();
+        for folder in FOLDERS {
+            let Ok(id) = self.view.tree.resolve(format!("{folder}/{of}.d")) else { continue };
+            for (name, _) in self.view.tree.children(id).filter(|(name, _)| name.ends_with(b".conf")) {
+                files
+                    .entry(name.to_vec())
+                    .or_insert_with(|| [folder.as_bytes(), b"/", of.as_bytes(), b".d/", name].concat());
+            }
+        }
+        for path in files.values() {
+            if let Ok(bytes) = self.view.tree.read(path) {
+                settings.read(&String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+
+    /// Units that are linked into `of`'s folders.
+    fn enabled_by(&mut self, of: &str, next: &mut BTreeSet<String>) {
+        for (folder, kind) in
+            FOLDERS.iter().flat_map(|folder| ["wants", "requires", "upholds"].map(|kind| (folder, kind)))
+        {
+            let folder = format!("{folder}/{of}.{kind}");
+            let Ok(id) = self.view.tree.resolve(&folder) else { continue };
+            let links: Vec<_> = self.view.tree.children(id).map(|(name, id)| (show(name), id)).collect();
+            for (name, id) in links {
+                if !self.exists(&name) {
+                    let problem = format!("enables {name}, a unit that is not in the image");
+                    let advice = "add the package that has it, or take the link away";
+                    self.report(format!("{folder}/{name}").as_bytes(), id, problem, advice);
+                }
+                next.insert(name);
+            }
+        }
+    }
+
+    /// Whether a condition on a path of the image keeps the unit off.
+    fn never_starts(&self, settings: &Settings) -> bool {
+        PATH_CONDITIONS.iter().flat_map(|key| settings.all("Unit", key)).any(|value| {
+            let path = value.strip_prefix('/').unwrap_or("");
+            // Negated, one of several that trigger, or known only at run time.
+            if path.is_empty() || path.contains(['%', '*', '?', '[']) {
+                return false;
+            }
+            let found = destination(self.view.tree, path.as_bytes());
+            matches!(found, Destination::Missing(_)) && !found.is_filled_at_boot()
+        })
+    }
+
+    fn service(&mut self, name: &str, path: &[u8], id: NodeId, settings: &Settings) {
+        for (key, value) in settings.keys("Service", "Exec") {
+            for program in file::programs(value) {
+                let Some(program) = file::specifiers(program, name) else { continue };
+                if !self.has_program(&program) {
+                    let problem = format!("has {key}={program}, which is not in the image");
+                    self.report(path, id, problem, "add the package that has it, or do not enable the unit");
+                }
+            }
+        }
+        if settings.last("Service", "DynamicUser").is_some_and(file::is_true) {
+            return;
+        }
+        for (key, known) in [("User", &self.inputs.users), ("Group", &self.inputs.groups)] {
+            let account = settings.last("Service", key).and_then(|account| file::specifiers(account, name));
+            let Some(account) = account.filter(|account| !account.is_empty() && account != "root") else {
+                continue;
+            };
+            let number = account.parse::<u32>();
+            if number.as_ref().is_ok_and(|number| known.values().any(|known| known == number))
+                || known.contains_key(&account)
+            {
+                continue;
+            }
+            let problem = format!("has {key}={account}, an account that the image does not have");
+            let advice = "name it in `system_users`";
+            let finding = self.view.finding(Severity::Error, path, id, problem, advice.to_owned());
+            self.findings.push(finding);
+            return;
+        }
+    }
+
+    fn has_program(&self, program: &str) -> bool {
+        let is_there = |path: &str| {
+            let found = destination(self.view.tree, path.as_bytes());
+            found.is_filled_at_boot() || matches!(found, Destination::Found(_))
+        };
+        match program.strip_prefix('/') {
+            Some(path) => is_there(path),
+            None => PATH.iter().any(|folder| is_there(&format!("{folder}/{program}"))),
+        }
+    }
+
+    fn report(&mut self, path: &[u8], id: NodeId, problem: String, advice: &str) {
+        self.findings.push(self.view.finding(Severity::Error, path, id, problem, advice.to_owned()));
+    }
+}
