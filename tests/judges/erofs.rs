@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keller::fs::dump::dump;
 use keller::fs::erofs::{self, Image, Options};
-use keller::tree::{Content, Kind, Tree};
+use keller::tree::{Content, Kind, Meta, Tree};
 use uuid::Uuid;
 
 use super::fixture::{assert_same, everything, from_folder, is_root, mounted, pattern};
@@ -54,19 +54,34 @@ fn as_extracted(tree: &Tree) -> String {
 
 #[test]
 fn fsck_extracts_what_was_put_in() {
-    let tree = everything();
+    let mut tree = everything();
+    if !is_root() {
+        println!("SKIPPED: extracting owners, modes and devices: not root");
+        tree.remove("special");
+        // Nobody but root could read it back.
+        tree.remove("modes/nothing");
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     fs::write(&path, image(&tree, &OPTIONS)).unwrap();
     let Some(mut fsck) = tool("fsck.erofs") else { return };
     run(fsck.arg(&path));
-    if !is_root() {
-        println!("SKIPPED: extracting with owners and devices: not root");
-        return;
-    }
     let target = folder.path().join("tree");
     run(tool("fsck.erofs").unwrap().arg(format!("--extract={}", target.display())).arg(&path));
-    assert_same(&as_extracted(&from_folder(&target)), &as_extracted(&tree));
+    let mut expected = tree;
+    let mut extracted = from_folder(&target);
+    if !is_root() {
+        forget_owners(&mut expected);
+        forget_owners(&mut extracted);
+    }
+    assert_same(&as_extracted(&extracted), &as_extracted(&expected));
+}
+
+/// Makes everything 0755 root:root at time 0: who is not root can keep no owner and not every mode.
+fn forget_owners(tree: &mut Tree) {
+    for (_, id) in tree.walk() {
+        tree.node_mut(id).meta = Meta::new(0o755);
+    }
 }
 
 #[test]
@@ -164,19 +179,21 @@ fn a_small_change_moves_few_blocks() {
     };
     assert_eq!(new_blocks(&base, &same_length), 50_000usize.div_ceil(4096));
     // Longer: its own blocks, the superblock, and the inodes of the files after it.
-    let longer = image(&tree(60_000, false), &OPTIONS);
+    let longer = new_blocks(&base, &image(&tree(60_000, false), &OPTIONS));
     let inodes = 2000 * 64 / 4096;
-    assert!(new_blocks(&base, &longer) <= 15 + 1 + inodes / 2 + 1, "{}", new_blocks(&base, &longer));
+    assert!(longer <= 15 + 1 + inodes / 2 + 1, "{longer}");
     // One file more: its blocks, the inodes behind it and the directories that name them.
-    let more = image(&tree(50_000, true), &OPTIONS);
-    assert!(new_blocks(&base, &more) <= 3 + 1 + inodes + 30, "{}", new_blocks(&base, &more));
+    let more = new_blocks(&base, &image(&tree(50_000, true), &OPTIONS));
+    assert!(more <= 3 + 1 + inodes + 30, "{more}");
+    println!("new blocks: a longer file {longer}, one file more {more}, of {}", base.len() / 4096);
 }
 
 #[test]
 fn damaged_images_are_refused() {
     let mut tree = everything();
-    tree.remove("large");
-    tree.remove("sizes/5000003");
+    for bulk in ["large", "sizes/5000003", "half-a-block", "deep/level-0/level-1"] {
+        tree.remove(bulk);
+    }
     let whole = image(&tree, &OPTIONS);
     let plan = erofs::plan(&tree, &OPTIONS).unwrap().summary();
     // Short in every block; what is cut off must be missed at once.
@@ -185,7 +202,7 @@ fn damaged_images_are_refused() {
     }
     // Any damage gives a tree or an error, in finite time and memory.
     let metadata = plan.metadata_blocks as usize * 4096;
-    for seed in 0..1000u64 {
+    for seed in 0..600u64 {
         let noise = pattern(24, seed + 1);
         let mut damaged = whole.clone();
         for bytes in noise.chunks(8).take(1 + seed as usize % 3) {

@@ -3,8 +3,8 @@
 mod depmod;
 mod dpkg;
 mod erofs;
-mod fat;
 mod ext4;
+mod fat;
 mod fixture;
 mod folder;
 mod gpt;

@@ -348,7 +348,7 @@ mod tests {
         tree.symlink("link", "").unwrap();
         assert!(matches!(Layout::new(&tree, false), Err(Error::Target { .. })));
         let mut tree = Tree::new(0);
-        let id = tree.file("x".repeat(256), 0o644, "").unwrap();
+        tree.file("x".repeat(256), 0o644, "").unwrap();
         assert!(matches!(Layout::new(&tree, false), Err(Error::Name { .. })));
         let mut tree = Tree::new(0);
         let meta = &mut tree.node_mut(tree.root()).meta;
@@ -358,6 +358,5 @@ mod tests {
         let directory = tree.directory("d", 0o755).unwrap();
         tree.link("d/itself", directory).unwrap();
         assert!(matches!(Layout::new(&tree, false), Err(Error::DirectoryLinkedTwice { .. })));
-        let _ = id;
     }
 }

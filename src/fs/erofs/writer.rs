@@ -359,3 +359,69 @@ impl<W: Write> Sink for Emitter<'_, W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::Arc;
+
+    const OPTIONS: Options = Options { uuid: Uuid::nil(), build_time: 0, volume_name: [0; 16], dedupe: true };
+
+    #[test]
+    fn an_empty_tree_is_two_blocks() {
+        let mut image = Vec::new();
+        let summary = write(&Tree::new(0), &OPTIONS, &mut image).unwrap();
+        assert_eq!(summary, Summary { blocks: 2, metadata_blocks: 2, inodes: 1 });
+        assert_eq!(image.len(), 8192);
+    }
+
+    #[test]
+    fn bodies_take_whole_blocks_and_equal_ones_none() {
+        let blocks = |sizes: &[usize], dedupe| {
+            let mut tree = Tree::new(0);
+            for (at, size) in sizes.iter().enumerate() {
+                tree.file(format!("{at}"), 0o644, vec![1; *size]).unwrap();
+            }
+            let summary = plan(&tree, &Options { dedupe, ..OPTIONS }).unwrap().summary();
+            summary.blocks - summary.metadata_blocks
+        };
+        assert_eq!(blocks(&[0, 1, 4095, 4096, 4097], true), 5);
+        assert_eq!(blocks(&[5000, 5000, 5000], true), 2);
+        assert_eq!(blocks(&[5000, 5000, 5000], false), 6);
+    }
+
+    #[test]
+    fn the_output_sees_large_pieces_only() {
+        struct Pieces(Vec<usize>);
+        impl Write for Pieces {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.push(bytes.len());
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut tree = Tree::new(0);
+        for at in 0..1000 {
+            tree.file(format!("{at}"), 0o644, vec![at as u8; 10_000 + at]).unwrap();
+        }
+        let mut pieces = Pieces(Vec::new());
+        write(&tree, &OPTIONS, &mut pieces).unwrap();
+        let (last, whole) = pieces.0.split_last().unwrap();
+        assert!(whole.iter().all(|size| *size == BATCH) && last.is_multiple_of(BLOCK as usize));
+    }
+
+    #[test]
+    fn failures_name_who_is_to_blame() {
+        let mut tree = Tree::new(0);
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        tree.file("etc/gone", 0o644, Content::Slice { file, offset: 0, len: 10 }).unwrap();
+        let error = write(&tree, &OPTIONS, &mut io::sink()).unwrap_err();
+        assert!(matches!(error, Error::Content { path, .. } if path == "etc/gone"));
+        let mut full = [0; 5000];
+        let error = write(&Tree::new(0), &OPTIONS, &mut full.as_mut_slice()).unwrap_err();
+        assert!(matches!(error, Error::Output(_)));
+    }
+}
