@@ -3,4 +3,5 @@
 mod fetch;
 mod http_server;
 mod judges;
+mod manifest;
 mod unpack;

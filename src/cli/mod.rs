@@ -1,4 +1,7 @@
 //! Verbs.
 
+pub mod check;
+pub mod new;
 pub mod progress;
+pub mod schema;
 pub mod store;

@@ -1,16 +1,81 @@
 //! What a user asked for, validated. YAML in, [`Manifest`] out; nothing here has looked at a repository.
+//!
+//! `yaml` reads text into a tree with places, `shape` compares that with the schema, `merge` joins a file with
+//! what it includes, `decode` makes the types of `raw` out of the result, and `validate` makes a [`Manifest`].
+//! Each goes on after an error, so that all are told at once.
+
+mod decode;
+pub mod diagnostic;
+pub mod embedded;
+pub mod files;
+mod merge;
+mod place;
+mod raw;
+pub mod schema;
+mod shape;
+mod validate;
+mod yaml;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Digest, Size};
 
+pub use diagnostic::{Diagnostic, Diagnostics};
+use files::Location;
+
+/// The manifest that is built where none is named; see [`load_embedded`].
+pub const DEFAULT: &str = "node.yaml";
+
+/// Whether `text` can be the name of an image.
+pub fn is_id(text: &str) -> bool {
+    validate::text::id(text).is_ok()
+}
+
+/// Reads the manifest at `path` with all that it includes; or tells everything that is wrong.
+pub fn load(path: &Path) -> Result<Manifest, Diagnostics> {
+    read(Location::Disk(path.to_owned()))
+}
+
+/// Reads a manifest that the binary carries, such as `node.yaml`.
+pub fn load_embedded(name: &str) -> Result<Manifest, Diagnostics> {
+    read(Location::Embedded(format!("manifests/{name}")))
+}
+
+fn read(location: Location) -> Result<Manifest, Diagnostics> {
+    let mut sources = place::Sources::default();
+    let mut report = diagnostic::Report::default();
+    let folder = match location.identity() {
+        Location::Disk(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
+        Location::Embedded(_) => PathBuf::new(),
+    };
+    let schema = schema::manifest();
+    let manifest = match merge::Loader::new(&mut sources, &mut report, &schema).load(location, None) {
+        None => None,
+        Some(node) => match decode::decode(&node) {
+            Ok(raw) => {
+                let mut validator = validate::Validator { sources: &mut sources, report: &mut report };
+                Some(validator.manifest(raw, node.mark, &folder))
+            }
+            Err(fault) => {
+                report.error(fault.mark.unwrap_or(node.mark), fault.message);
+                None
+            }
+        },
+    };
+    match manifest {
+        Some(manifest) if report.is_empty() => Ok(manifest),
+        _ => Err(report.finish(&sources)),
+    }
+}
+
 /// A whole node, after includes were merged and every value was checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Manifest {
-    /// The folder against which relative paths were resolved; not part of what is digested.
+    /// Absolute folder of the manifest, empty when the binary carries it; not part of what is digested.
     #[serde(skip)]
     pub folder: PathBuf,
     /// Name of the image: `[a-z0-9-]`, used in labels, file names and os-release's IMAGE_ID.
@@ -229,7 +294,7 @@ pub enum InitramfsModules {
 }
 
 /// Life span of changes to /etc.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Etc {
     /// Kept on the state partition.
@@ -240,7 +305,7 @@ pub enum Etc {
 }
 
 /// What runs containers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Runtime {
     /// podman and crun, containers as quadlet units.
@@ -382,7 +447,7 @@ pub struct Disk {
 }
 
 /// File system of the root.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RootFilesystem {
     /// Read-only by design; the default.
@@ -402,7 +467,7 @@ pub struct Update {
 }
 
 /// A file format to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Output {
     /// The disk, sparse.

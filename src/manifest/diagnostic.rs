@@ -1,0 +1,178 @@
+//! What is wrong with a manifest, told with the place, the line and the way out.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+
+use super::Place;
+use super::place::{Mark, Sources};
+
+/// A finding while the sources are still at hand.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub mark: Mark,
+    pub message: String,
+    pub help: Option<String>,
+    pub related: Vec<(Mark, String)>,
+}
+
+/// Everything found so far; reading goes on after each finding.
+#[derive(Debug, Default)]
+pub(super) struct Report(Vec<Problem>);
+
+impl Report {
+    /// Notes a finding; more can be said about it through what is given back.
+    pub fn error(&mut self, mark: Mark, message: impl Into<String>) -> &mut Problem {
+        self.0.push(Problem { mark, message: message.into(), help: None, related: Vec::new() });
+        self.0.last_mut().expect("one was just added")
+    }
+
+    /// Nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The findings in the order of the files and lines, each once.
+    pub fn finish(mut self, sources: &Sources) -> Diagnostics {
+        self.0.sort_by(|a, b| (a.mark, &a.message).cmp(&(b.mark, &b.message)));
+        self.0.dedup_by(|a, b| a.mark == b.mark && a.message == b.message);
+        let excerpt =
+            |mark: Mark| Excerpt { text: sources.line(mark).to_owned(), length: mark.length as usize };
+        let list = self.0.into_iter().map(|problem| Diagnostic {
+            place: sources.place(problem.mark),
+            message: problem.message,
+            help: problem.help,
+            excerpt: excerpt(problem.mark),
+            related: problem
+                .related
+                .into_iter()
+                .map(|(mark, note)| Related { place: sources.place(mark), note, excerpt: excerpt(mark) })
+                .collect(),
+        });
+        Diagnostics { list: list.collect() }
+    }
+}
+
+impl Problem {
+    /// What would be right.
+    pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Another place that has to do with it.
+    pub fn related(&mut self, mark: Mark, note: impl Into<String>) -> &mut Self {
+        self.related.push((mark, note.into()));
+        self
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Where.
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub help: Option<String>,
+    /// The line itself.
+    pub excerpt: Excerpt,
+    /// Other places that have to do with it.
+    pub related: Vec<Related>,
+}
+
+/// Another place that a diagnostic speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Related {
+    /// Where.
+    pub place: Place,
+    /// What is there.
+    pub note: String,
+    /// The line itself.
+    pub excerpt: Excerpt,
+}
+
+/// A source line and how many of its characters, from the place's column on, are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The line without its end.
+    pub text: String,
+    /// In characters, at least 1.
+    pub length: usize,
+}
+
+/// All that is wrong with a manifest; never empty. Shown as plain text, in the order of the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostics {
+    /// In the order of files and lines.
+    pub list: Vec<Diagnostic>,
+}
+
+/// Longer lines are cut in the middle of nowhere rather than wrapped: a pasted key fills a screen.
+const WIDEST: usize = 160;
+
+fn show(f: &mut fmt::Formatter<'_>, place: &Place, message: &str, excerpt: &Excerpt) -> fmt::Result {
+    writeln!(f, "{}:{}:{}: {message}", place.file.display(), place.line, place.column)?;
+    let first = (place.column + excerpt.length.min(40)).saturating_sub(WIDEST);
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    let text: String = excerpt.text.chars().skip(first).take(WIDEST).map(shown).collect();
+    if text.trim().is_empty() {
+        return Ok(());
+    }
+    let column = place.column - 1 - first;
+    let room = text.chars().count().saturating_sub(column).max(1);
+    writeln!(f, "{:>5} | {}", place.line, text.trim_end())?;
+    writeln!(f, "      | {}{}", " ".repeat(column), "^".repeat(excerpt.length.clamp(1, room)))
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, &self.place, &self.message, &self.excerpt)?;
+        if let Some(help) = &self.help {
+            writeln!(f, "      = {help}")?;
+        }
+        for related in &self.related {
+            show(f, &related.place, &related.note, &related.excerpt)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for diagnostic in &self.list {
+            writeln!(f, "{diagnostic}")?;
+        }
+        match self.list.len() {
+            1 => write!(f, "1 error"),
+            count => write!(f, "{count} errors"),
+        }
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+impl Serialize for Diagnostic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Diagnostic", 6)?;
+        object.serialize_field("file", &self.place.file)?;
+        object.serialize_field("line", &self.place.line)?;
+        object.serialize_field("column", &self.place.column)?;
+        object.serialize_field("message", &self.message)?;
+        object.serialize_field("help", &self.help)?;
+        object.serialize_field("related", &self.related)?;
+        object.end()
+    }
+}
+
+impl Serialize for Related {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Related", 4)?;
+        object.serialize_field("file", &self.place.file)?;
+        object.serialize_field("line", &self.place.line)?;
+        object.serialize_field("column", &self.place.column)?;
+        object.serialize_field("note", &self.note)?;
+        object.end()
+    }
+}

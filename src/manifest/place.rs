@@ -1,0 +1,98 @@
+//! Where something stands in a manifest file.
+
+use std::path::PathBuf;
+
+use super::Place;
+use super::files::Location;
+
+/// A stretch of one line of one source. Small enough to stand beside every value that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// Index into [`Sources`].
+    pub source: u32,
+    /// From 1.
+    pub line: u32,
+    /// In characters, from 1.
+    pub column: u32,
+    /// In characters, at least 1: how far the caret line reaches.
+    pub length: u32,
+}
+
+impl Mark {
+    /// The first character of a source: for what is missing from the file as a whole.
+    pub const fn top(source: u32) -> Self {
+        Self { source, line: 1, column: 1, length: 1 }
+    }
+
+    /// All four numbers in one, for the passage through serde.
+    pub(super) const fn pack(self) -> u128 {
+        (self.source as u128) << 96
+            | (self.line as u128) << 64
+            | (self.column as u128) << 32
+            | self.length as u128
+    }
+
+    /// Undoes [`Mark::pack`].
+    pub(super) const fn unpack(packed: u128) -> Self {
+        Self {
+            source: (packed >> 96) as u32,
+            line: (packed >> 64) as u32,
+            column: (packed >> 32) as u32,
+            length: packed as u32,
+        }
+    }
+}
+
+/// One file that was read.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Where it lies.
+    pub location: Location,
+    /// The path by which people know it.
+    pub name: PathBuf,
+    /// Its text; not UTF-8 replaced.
+    pub text: String,
+}
+
+/// All files that one manifest is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Sources(Vec<Source>);
+
+impl Sources {
+    /// Adds a file and gives its number.
+    pub fn add(&mut self, source: Source) -> u32 {
+        self.0.push(source);
+        (self.0.len() - 1) as u32
+    }
+
+    /// The file with this number.
+    pub fn get(&self, source: u32) -> &Source {
+        &self.0[source as usize]
+    }
+
+    /// The same place for the outside.
+    pub fn place(&self, mark: Mark) -> Place {
+        Place {
+            file: self.get(mark.source).name.clone(),
+            line: mark.line as usize,
+            column: mark.column as usize,
+        }
+    }
+
+    /// A line's text without its end.
+    pub fn line(&self, mark: Mark) -> &str {
+        let text = &self.get(mark.source).text;
+        text.split('\n').nth(mark.line as usize - 1).unwrap_or_default().trim_end_matches('\r')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_without_loss() {
+        let mark = Mark { source: 7, line: u32::MAX, column: 3, length: 1 };
+        assert_eq!(Mark::unpack(mark.pack()), mark);
+    }
+}

@@ -1,0 +1,432 @@
+//! The manifest as it is written. The reference (docs/manifest.md) and the JSON Schema are made from these
+//! types and the comments on their fields, so the comments speak to users.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::decode::{At, Short};
+use super::{Etc, Output, RootFilesystem, Runtime};
+
+/// What a node is made of. Every field but `keller`, `id` and `version` may also stand in a component, a file
+/// named by `include`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "manifest")]
+pub struct Raw {
+    /// Form of the manifest: 1. Not in a component.
+    pub keller: Option<At<u32>>,
+    /// Name of the image, of `a-z`, `0-9` and `-`: it stands in labels, file names and os-release. Not in a
+    /// component.
+    pub id: Option<At<String>>,
+    /// Version of the image, of letters, digits, `.`, `-`, `~` and `^`, ordered as the UAPI version format
+    /// says. Not in a component.
+    pub version: Option<At<String>>,
+    /// Components: fragments of a manifest, by path relative to this file, or `keller:manifests/components/…`
+    /// for those that keller carries.
+    #[serde(default)]
+    #[expect(dead_code, reason = "for the schema; merge takes it out of the tree")]
+    pub include: Vec<At<String>>,
+    /// Where packages come from.
+    #[serde(default)]
+    pub debian: RawDebian,
+    /// Names of wanted packages. What they depend on comes along, what they recommend does not.
+    #[serde(default)]
+    pub packages: Vec<At<String>>,
+    /// Packages taken as present without being unpacked, each with the reason.
+    #[serde(default)]
+    pub assume: BTreeMap<String, At<String>>,
+    /// Paths of packages that are left out. `*` stays within a folder, `**` does not; a folder goes with all
+    /// that is in it.
+    #[serde(default)]
+    pub prune: Vec<At<String>>,
+    /// Exceptions to `prune`.
+    #[serde(default)]
+    pub keep: Vec<At<String>>,
+    /// Folders laid over the root, in this order: a path relative to this file, `keller:overlays/…`, or the
+    /// long form.
+    #[serde(default)]
+    pub overlays: Vec<At<Short<RawOverlay>>>,
+    /// Single files, links and folders.
+    #[serde(default)]
+    pub files: Vec<At<RawFile>>,
+    /// Accounts of people.
+    #[serde(default)]
+    pub users: Vec<At<RawUser>>,
+    /// Accounts of services whose packages would make them in a script; keller runs no scripts.
+    #[serde(default)]
+    pub system_users: Vec<At<RawSystemUser>>,
+    /// Which units start at boot.
+    #[serde(default)]
+    pub services: RawServices,
+    /// The kernel's command line and modules.
+    #[serde(default)]
+    pub kernel: RawKernel,
+    /// Whether changes to /etc outlive a reboot. Default: `persistent`.
+    pub etc: Option<At<Etc>>,
+    /// What runs containers. Default: `none`.
+    pub runtime: Option<At<Runtime>>,
+    /// Containers inside the verified root; each becomes a unit `NAME.service`.
+    #[serde(default)]
+    pub containers: Vec<At<RawContainer>>,
+    /// A key-value store on the node.
+    pub kv: Option<RawKv>,
+    /// When a boot counts as good. An update whose boot does not become good is rolled back.
+    #[serde(default)]
+    pub health: RawHealth,
+    /// Sizes on disk.
+    #[serde(default)]
+    pub disk: RawDisk,
+    /// Where updates come from.
+    pub update: Option<At<RawUpdate>>,
+    /// Files that may be setuid or setgid; any other fails the build.
+    #[serde(default)]
+    pub setuid: Vec<At<String>>,
+    /// Libraries (`libfoo.so.1`) whose absence is accepted, each with the reason.
+    #[serde(default)]
+    pub missing_libraries: BTreeMap<String, At<String>>,
+    /// File formats of the image. Default: `[raw]`.
+    #[serde(default)]
+    pub outputs: Vec<At<Output>>,
+}
+
+/// Debian's archives.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "debian")]
+pub struct RawDebian {
+    /// Default: `trixie`.
+    pub suite: Option<At<String>>,
+    /// Default: `[main]`. Firmware for bare metal needs `non-free-firmware`.
+    #[serde(default)]
+    pub components: Vec<At<String>>,
+    /// Whether the suite's `-updates` is used. Default: `true`.
+    pub updates: Option<At<bool>>,
+    /// Whether the suite's `-security` is used. Default: `true`.
+    pub security: Option<At<bool>>,
+    /// Mirror, such as `https://mirror.example/debian`. `--mirror` and KELLER_MIRROR come before it, the
+    /// host's apt sources after it.
+    pub mirror: Option<At<String>>,
+    /// Mirror of the security archive; found beside the mirror where not named.
+    pub security_mirror: Option<At<String>>,
+    /// Whether an archive past its Valid-Until is used, as snapshots need. Default: `false`.
+    pub allow_expired: Option<At<bool>>,
+    /// Further archives with keys of their own.
+    #[serde(default)]
+    pub repositories: Vec<At<RawRepository>>,
+}
+
+/// An archive with its own keys.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "repository")]
+pub struct RawRepository {
+    /// Short name; stands in the lock instead of the address.
+    pub name: At<String>,
+    /// Root of the archive: http, https or file.
+    pub url: At<String>,
+    /// Such as `stable`.
+    pub suite: At<String>,
+    /// Such as `[main]`.
+    pub components: Vec<At<String>>,
+    /// OpenPGP certificates that may sign it, as a file beside the manifest.
+    pub keys: At<String>,
+}
+
+/// The long form of an overlay.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "overlay")]
+pub struct RawOverlay {
+    /// The folder.
+    pub path: At<String>,
+    /// Whether files of packages may be replaced; else they are conflicts. Default: `false`.
+    pub replace: Option<At<bool>>,
+}
+
+/// A file, link or folder on the node. Exactly one of `content`, `source`, `url`, `link` and `directory` says
+/// what it is.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "file")]
+pub struct RawFile {
+    /// Absolute path on the node.
+    pub path: At<String>,
+    /// The text of the file.
+    pub content: Option<At<String>>,
+    /// A file beside the manifest.
+    pub source: Option<At<String>>,
+    /// Fetched from http, https or file; needs `sha256`.
+    pub url: Option<At<String>>,
+    /// What `url` must give: 64 hexadecimal digits.
+    pub sha256: Option<At<String>>,
+    /// A symbolic link to this target.
+    pub link: Option<At<String>>,
+    /// `true` for a folder.
+    pub directory: Option<At<bool>>,
+    /// Octal permission bits. Default: `"0644"`, for folders `"0755"`.
+    pub mode: Option<At<String>>,
+    /// Owner by name. Default: `root`.
+    pub owner: Option<At<String>>,
+    /// Group by name. Default: `root`.
+    pub group: Option<At<String>>,
+    /// Whether a file of a package or overlay may be replaced. Default: `false`.
+    pub replace: Option<At<bool>>,
+}
+
+/// The account of a person.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "user")]
+pub struct RawUser {
+    /// Login name.
+    pub name: At<String>,
+    /// From 1000 to 59999.
+    pub uid: At<u32>,
+    /// Further groups.
+    #[serde(default)]
+    pub groups: Vec<At<String>>,
+    /// Lines of authorized_keys.
+    #[serde(default)]
+    pub ssh_keys: Vec<At<String>>,
+    /// Default: `/bin/bash`.
+    pub shell: Option<At<String>>,
+    /// As in shadow(5), such as `$y$…`. Without one there is no login by password.
+    pub password_hash: Option<At<String>>,
+}
+
+/// The account of a service.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "system_user")]
+pub struct RawSystemUser {
+    /// Name of the user and its group.
+    pub name: At<String>,
+    /// From 100 to 999. Without one, keller chooses and the lock records it.
+    pub uid: Option<At<u32>>,
+    /// Home folder. Default: `/`.
+    pub home: Option<At<String>>,
+    /// Further groups.
+    #[serde(default)]
+    pub groups: Vec<At<String>>,
+    /// Shown name.
+    pub description: Option<At<String>>,
+}
+
+/// Enablement of units. Nothing starts because a package is there; it must be named here, or be wanted by a
+/// unit that is.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "services")]
+pub struct RawServices {
+    /// Units that start at boot, such as `nginx.service`.
+    #[serde(default)]
+    pub enable: Vec<At<String>>,
+    /// Units, and generators by their bare name, that never start.
+    #[serde(default)]
+    pub mask: Vec<At<String>>,
+}
+
+/// Kernel command line and modules.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "kernel")]
+pub struct RawKernel {
+    /// Words appended to those that keller sets itself.
+    #[serde(default)]
+    pub cmdline: Vec<At<String>>,
+    /// `auto` for the disks, buses and file systems that a host may boot from, or a list of names. What they
+    /// depend on comes along. Default: `auto`.
+    pub initramfs_modules: Option<At<Short<Vec<At<String>>>>>,
+    /// Modules loaded at boot.
+    #[serde(default)]
+    pub load: Vec<At<String>>,
+}
+
+/// A container that is part of the image.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "container")]
+pub struct RawContainer {
+    /// Of `a-z`, `0-9` and `-`; the unit is `NAME.service`.
+    pub name: At<String>,
+    /// Where its image comes from.
+    pub image: At<RawImage>,
+    /// Replaces the image's command.
+    #[serde(default)]
+    pub command: Vec<At<String>>,
+    /// Environment of the command.
+    #[serde(default)]
+    pub environment: BTreeMap<String, At<String>>,
+    /// Published ports, `host:container` or `host:container/udp`.
+    #[serde(default)]
+    pub ports: Vec<At<String>>,
+    /// Folders of the host, `host:container` or `host:container:ro`.
+    #[serde(default)]
+    pub volumes: Vec<At<String>>,
+    /// Whether it shares the host's network. Default: `false`.
+    pub host_network: Option<At<bool>>,
+    /// Whether it starts at boot. Default: `true`.
+    pub start: Option<At<bool>>,
+}
+
+/// Where a container's image comes from: exactly one of the two.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "image")]
+pub struct RawImage {
+    /// A file that says what the image is made of; see *Container images* below.
+    pub build: Option<At<String>>,
+    /// An OCI layout beside the manifest, as a folder or a tar archive.
+    pub archive: Option<At<String>>,
+}
+
+/// How a container's image is made from packages. Stands in a file of its own, named by a container's
+/// `image: {build: …}`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "container_image")]
+pub struct RawBuild {
+    /// Further files of this form, as in a manifest.
+    #[serde(default)]
+    #[expect(dead_code, reason = "for the schema; merge takes it out of the tree")]
+    pub include: Vec<At<String>>,
+    /// Names of wanted packages, with what they depend on.
+    #[serde(default)]
+    pub packages: Vec<At<String>>,
+    /// As in a manifest.
+    #[serde(default)]
+    pub assume: BTreeMap<String, At<String>>,
+    /// As in a manifest.
+    #[serde(default)]
+    pub prune: Vec<At<String>>,
+    /// As in a manifest.
+    #[serde(default)]
+    pub keep: Vec<At<String>>,
+    /// As in a manifest.
+    #[serde(default)]
+    pub overlays: Vec<At<Short<RawOverlay>>>,
+    /// As in a manifest.
+    #[serde(default)]
+    pub files: Vec<At<RawFile>>,
+    /// As in a manifest.
+    #[serde(default)]
+    pub system_users: Vec<At<RawSystemUser>>,
+    /// What runs, as arguments.
+    #[serde(default)]
+    pub entrypoint: Vec<At<String>>,
+    /// Default arguments.
+    #[serde(default)]
+    pub command: Vec<At<String>>,
+    /// Default environment.
+    #[serde(default)]
+    pub environment: BTreeMap<String, At<String>>,
+    /// User inside the container, by name or number. Default: `root`.
+    pub user: Option<At<String>>,
+    /// Working folder.
+    pub workdir: Option<At<String>>,
+    /// As in a manifest.
+    #[serde(default)]
+    pub missing_libraries: BTreeMap<String, At<String>>,
+}
+
+/// The key-value store.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "kv")]
+pub struct RawKv {
+    /// etcd as this node's member.
+    pub etcd: At<RawEtcd>,
+}
+
+/// How etcd forms.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "etcd")]
+pub struct RawEtcd {
+    /// `single` for one member on loopback, `static` for the members listed. Default: `single`.
+    pub cluster: Option<At<Cluster>>,
+    /// The members of a static cluster.
+    #[serde(default)]
+    pub members: Vec<At<RawMember>>,
+}
+
+/// How the members know of each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "cluster")]
+pub enum Cluster {
+    /// There is one.
+    #[default]
+    Single,
+    /// By the list in the manifest.
+    Static,
+}
+
+/// A member of a static cluster.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "member")]
+pub struct RawMember {
+    /// Host name of the node.
+    pub name: At<String>,
+    /// Where its peers reach it, such as `http://10.0.0.1:2380`.
+    pub peer: At<String>,
+}
+
+/// When a boot counts as good: all of these hold before the deadline.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "health")]
+pub struct RawHealth {
+    /// Units that are active.
+    #[serde(default)]
+    pub units: Vec<At<String>>,
+    /// Whether etcd answers that it is healthy. Default: `false`.
+    pub etcd: Option<At<bool>>,
+    /// A command that succeeds, as arguments.
+    pub command: Option<At<Vec<At<String>>>>,
+    /// Time from the start of systemd, such as `90s` or `5min`. Default: `120s`.
+    pub deadline: Option<At<String>>,
+}
+
+/// Sizes on disk, such as `512MiB` or `1GiB`; each a whole number of MiB.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "disk")]
+pub struct RawDisk {
+    /// The EFI system partition; it holds the kernels of both slots. Default: `512MiB`.
+    pub esp: Option<At<String>>,
+    /// The root partition of one slot; there are two. Default: `1GiB`.
+    pub root: Option<At<String>>,
+    /// The state partition, mounted at /var.
+    #[serde(default)]
+    pub state: RawState,
+    /// File system of the root. Default: `erofs`.
+    pub filesystem: Option<At<RootFilesystem>>,
+    /// Size of the disk's logical sectors in bytes: 512 or 4096. Default: `512`.
+    pub sector_size: Option<At<u32>>,
+}
+
+/// The state partition.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "state")]
+pub struct RawState {
+    /// Its size in the image. Default: `512MiB`.
+    pub min: Option<At<String>>,
+    /// Whether it takes the rest of the disk at first boot. Default: `true`.
+    pub grow: Option<At<bool>>,
+}
+
+/// Where updates come from.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "update")]
+pub struct RawUpdate {
+    /// Root of the update repository: http or https.
+    pub url: At<String>,
+    /// Folder beside the manifest that holds `root.json`.
+    pub keys: At<String>,
+}

@@ -1,0 +1,246 @@
+//! The manifest's JSON Schema and the reference for people, both out of `raw`.
+
+use std::fmt::Write;
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value as Json};
+
+use super::raw::{Raw, RawBuild};
+
+/// JSON Schema (draft 2020-12) of a manifest.
+pub fn manifest() -> Json {
+    schema::<Raw>()
+}
+
+/// JSON Schema of the file that `image: {build: …}` names.
+pub fn container_image() -> Json {
+    schema::<RawBuild>()
+}
+
+fn schema<T: JsonSchema>() -> Json {
+    let root = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    let mut json = root.to_value();
+    without_null(&mut json);
+    json
+}
+
+/// A field that may be left out is an `Option` in Rust; written, it is never null.
+fn without_null(json: &mut Json) {
+    match json {
+        Json::Object(object) => {
+            if let Some(Json::Array(types)) = object.get_mut("type") {
+                types.retain(|kind| kind != "null");
+                if let [only] = &types[..] {
+                    let only = only.clone();
+                    object.insert("type".into(), only);
+                }
+            }
+            if let Some(Json::Array(branches)) = object.get_mut("anyOf") {
+                branches.retain(|branch| branch.get("type").is_none_or(|kind| kind != "null"));
+                if let [Json::Object(only)] = &branches[..] {
+                    let only = only.clone();
+                    object.remove("anyOf");
+                    for (key, value) in only {
+                        object.entry(key).or_insert(value);
+                    }
+                }
+            }
+            object.remove("default");
+            object.values_mut().for_each(without_null);
+        }
+        Json::Array(items) => items.iter_mut().for_each(without_null),
+        _ => {}
+    }
+}
+
+const INTRODUCTION: &str = "\
+# The manifest
+
+A manifest is one YAML file that says what a node is made of. `keller check` tells everything that is wrong
+with it at once, each with its place; `keller init DIR` writes one to begin with; `keller schema` prints the
+JSON Schema for an editor. This page is made from the same source by `keller schema --markdown`.
+
+```yaml
+keller: 1
+id: node
+version: 1.0.0
+include:
+  - keller:manifests/components/base.yaml
+  - keller:manifests/components/kernel-cloud.yaml
+  - keller:manifests/components/podman.yaml
+  - keller:manifests/components/ssh.yaml
+packages: [htop]
+overlays: [overlay]
+users:
+  - {name: core, uid: 1000, groups: [sudo], ssh_keys: []}
+disk: {esp: 512MiB, root: 1GiB, state: {min: 512MiB, grow: true}}
+outputs: [raw, qcow2]
+```
+
+## Components
+
+A component is a fragment of a manifest, named by `include`, and may itself include others.
+
+- Paths in it are relative to the file in which they stand. A path that begins with `keller:` leads into the
+  binary, which carries `manifests/` and `overlays/` as they are in keller's source.
+- Lists add up, maps merge. An include comes before the file that includes it: its overlays lie below.
+- A single value (`disk.root`, a reason under `assume`) may be set again by a file that includes the one that
+  set it. Two files of which neither includes the other may not differ; a file that includes both can decide.
+- A file that is included twice counts once. A circle is an error.
+
+## No scripts are run
+
+keller unpacks packages and runs nothing of them. What a package would do in a script is said here instead:
+
+- Accounts are made from the packages' sysusers.d files, and from `system_users` for packages that call adduser.
+- Nothing starts by itself: `services.enable` names the units.
+- `/var`, `/home`, `/root`, `/opt`, `/srv` and `/usr/local` are on the state partition, empty at first boot. A file in
+  `/usr/lib/tmpfiles.d` (by an overlay) makes folders there and copies first contents (tmpfiles.d(5), types `d`
+  and `C`).
+- A package that exists only for scripts is named under `assume`, with the reason, and is not unpacked.
+
+## Text
+
+Values are what the field wants, not what YAML would guess: `version: 1.10` is the text `1.10`. Anchors and
+aliases work within a file; tags and merge keys (`<<`) do not exist.
+";
+
+/// The reference as Markdown: docs/manifest.md.
+pub fn markdown() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    let root = manifest();
+    page.push_str("\n## Fields\n");
+    section(&mut page, &root);
+    definitions(&mut page, &root, &mut Vec::new());
+    let image = container_image();
+    page.push_str("\n## Container images\n");
+    section(&mut page, &image);
+    page
+}
+
+fn text<'j>(schema: &'j Json, key: &str) -> &'j str {
+    schema.get(key).and_then(Json::as_str).unwrap_or_default()
+}
+
+fn paragraph(schema: &Json) -> String {
+    text(schema, "description").split('\n').collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+fn fields(schema: &Json) -> Option<&Map<String, Json>> {
+    schema.get("properties").and_then(Json::as_object)
+}
+
+/// Descriptions and a table of the fields of one map.
+fn section(page: &mut String, schema: &Json) {
+    let Some(fields) = fields(schema) else { return };
+    let required: Vec<&str> = match schema.get("required").and_then(Json::as_array) {
+        Some(list) => list.iter().filter_map(Json::as_str).collect(),
+        None => Vec::new(),
+    };
+    write!(page, "\n{}\n\n| Field | Value | Meaning |\n|---|---|---|\n", paragraph(schema))
+        .expect("a String takes everything");
+    for (name, field) in fields {
+        let needed = if required.contains(&name.as_str()) { " (required)" } else { "" };
+        writeln!(page, "| `{name}`{needed} | {} | {} |", kind(field), paragraph(field))
+            .expect("a String takes everything");
+    }
+}
+
+/// The maps that `schema` speaks of, each once, in the order of first mention.
+fn definitions(page: &mut String, root: &Json, done: &mut Vec<String>) {
+    let mut waiting: Vec<&Json> = vec![root];
+    while !waiting.is_empty() {
+        let schema = waiting.remove(0);
+        for field in fields(schema).into_iter().flatten().map(|(_, field)| field) {
+            let mut names = Vec::new();
+            references(field, &mut names);
+            for name in names {
+                let Some(target) = root.pointer(&format!("/$defs/{name}")) else { continue };
+                if done.contains(&name) || fields(target).is_none() {
+                    continue;
+                }
+                write!(page, "\n### {name}\n").expect("a String takes everything");
+                section(page, target);
+                done.push(name);
+                waiting.push(target);
+            }
+        }
+        // What was just written may itself lead further; it waits at the end of the line.
+    }
+}
+
+fn references(schema: &Json, names: &mut Vec<String>) {
+    match schema {
+        Json::Object(object) => {
+            if let Some(name) =
+                object.get("$ref").and_then(Json::as_str).and_then(|at| at.strip_prefix("#/$defs/"))
+            {
+                names.push(name.to_owned());
+            }
+            object.values().for_each(|value| references(value, names));
+        }
+        Json::Array(items) => items.iter().for_each(|item| references(item, names)),
+        _ => {}
+    }
+}
+
+/// What a value looks like, in a few words, with links to the maps below.
+fn kind(schema: &Json) -> String {
+    kind_within(schema, &manifest())
+}
+
+fn kind_within(schema: &Json, root: &Json) -> String {
+    if let Some(name) = text(schema, "$ref").strip_prefix("#/$defs/") {
+        return match root.pointer(&format!("/$defs/{name}")) {
+            Some(target) if fields(target).is_none() => kind_within(target, root),
+            _ => format!("[{name}](#{name})"),
+        };
+    }
+    if let Some(Json::Array(words)) = schema.get("oneOf").or(schema.get("enum")) {
+        let word = |word: &Json| match (word.as_str(), text(word, "const")) {
+            (Some(word), _) => format!("`{word}`"),
+            (None, "") => String::new(),
+            (None, word) => format!("`{word}` ({})", paragraph_start(schema, word)),
+        };
+        return words.iter().map(word).collect::<Vec<_>>().join(", ");
+    }
+    if let Some(Json::Array(branches)) = schema.get("anyOf") {
+        return branches.iter().map(|branch| kind_within(branch, root)).collect::<Vec<_>>().join(" or ");
+    }
+    match text(schema, "type") {
+        "array" => {
+            format!("list of {}", schema.get("items").map_or("text".into(), |item| kind_within(item, root)))
+        }
+        "object" => match schema.get("additionalProperties").filter(|others| others.is_object()) {
+            Some(others) => format!("map of {}", kind_within(others, root)),
+            None => "map".into(),
+        },
+        "boolean" => "`true` or `false`".into(),
+        "integer" => "whole number".into(),
+        _ => "text".into(),
+    }
+}
+
+/// What is said of one word of a closed set.
+fn paragraph_start(schema: &Json, word: &str) -> String {
+    let branches = schema.get("oneOf").and_then(Json::as_array).into_iter().flatten();
+    let description = branches.filter(|branch| text(branch, "const") == word).map(paragraph).next();
+    description.unwrap_or_default().trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn has_no_null_and_every_field_a_description() {
+        for root in [manifest(), container_image()] {
+            assert!(!root.to_string().contains("null"));
+            let all = std::iter::once(&root).chain(root["$defs"].as_object().unwrap().values());
+            for (name, field) in all.filter_map(fields).flatten() {
+                assert!(!text(field, "description").is_empty(), "{name}");
+            }
+        }
+    }
+}

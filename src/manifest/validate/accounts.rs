@@ -1,0 +1,84 @@
+//! Users and system users.
+
+use super::{At, Firsts, Validator, or, text};
+use crate::manifest::raw::{RawSystemUser, RawUser};
+use crate::manifest::{SystemUser, User};
+
+/// systemd.io, "Users, Groups, UIDs and GIDs on systemd Systems": regular users.
+const PEOPLE: std::ops::RangeInclusive<u32> = 1000..=59_999;
+
+/// Debian policy 9.2.2: 0–99 are allocated by Debian, 100–999 are free for the system.
+const SYSTEM: std::ops::RangeInclusive<u32> = 100..=999;
+
+impl Validator<'_> {
+    pub(super) fn accounts(
+        &mut self,
+        users: Vec<At<RawUser>>,
+        system_users: Vec<At<RawSystemUser>>,
+    ) -> (Vec<User>, Vec<SystemUser>) {
+        let (mut names, mut ids) = (Firsts::new(), Firsts::new());
+        let users = users.into_iter().filter_map(|at| self.user(at.value, &mut names, &mut ids)).collect();
+        let system =
+            system_users.into_iter().filter_map(|at| self.system_user(at.value, &mut names, &mut ids));
+        (users, system.collect())
+    }
+
+    fn once(
+        &mut self,
+        name: &At<String>,
+        id: Option<&At<u32>>,
+        names: &mut Firsts<String>,
+        ids: &mut Firsts<u32>,
+    ) {
+        if let Some(first) = names.note(name.value.clone(), name.mark) {
+            self.error(name.mark, format!("the account `{}` stands here a second time", name.value))
+                .related(first, "the first is here");
+        }
+        if let Some(id) = id
+            && let Some(first) = ids.note(id.value, id.mark)
+        {
+            self.error(id.mark, format!("the id {} is taken", id.value))
+                .help("each account has an id of its own")
+                .related(first, "by this account");
+        }
+    }
+
+    fn user(&mut self, raw: RawUser, names: &mut Firsts<String>, ids: &mut Firsts<u32>) -> Option<User> {
+        self.once(&raw.name, Some(&raw.uid), names, ids);
+        if !PEOPLE.contains(&raw.uid.value) {
+            self.error(raw.uid.mark, format!("{} is not the id of a person's account", raw.uid.value))
+                .help("from 1000 to 59999; accounts of services go into `system_users`");
+        }
+        Some(User {
+            name: self.checked(raw.name, text::account)?,
+            uid: raw.uid.value,
+            groups: self.list(raw.groups, text::account),
+            ssh_keys: self.list(raw.ssh_keys, text::ssh_key),
+            shell: raw.shell.and_then(|at| self.checked(at, text::absolute)).unwrap_or("/bin/bash".into()),
+            password_hash: raw.password_hash.and_then(|at| self.checked(at, text::password_hash)),
+        })
+    }
+
+    fn system_user(
+        &mut self,
+        raw: RawSystemUser,
+        names: &mut Firsts<String>,
+        ids: &mut Firsts<u32>,
+    ) -> Option<SystemUser> {
+        self.once(&raw.name, raw.uid.as_ref(), names, ids);
+        if let Some(uid) = raw.uid.as_ref().filter(|uid| !SYSTEM.contains(&uid.value)) {
+            self.error(uid.mark, format!("{} is not an id for a system user", uid.value))
+                .help("from 100 to 999, or leave it out: then keller chooses and the lock records it");
+        }
+        if let Some(description) = raw.description.as_ref().filter(|at| at.value.contains([':', '\n'])) {
+            self.error(description.mark, "a description has one line and no `:`");
+        }
+        Some(SystemUser {
+            name: self.checked(raw.name, text::account)?,
+            uid: raw.uid.map(|at| at.value),
+            home: raw.home.and_then(|at| self.checked(at, text::absolute)).unwrap_or("/".into()),
+            groups: self.list(raw.groups, text::account),
+            description: or(raw.description, String::new()),
+        })
+    }
+}

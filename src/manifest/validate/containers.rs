@@ -1,0 +1,142 @@
+//! Containers and what their images are made of.
+
+use std::collections::BTreeMap;
+
+use super::{At, Firsts, Kind, Validator, or, text};
+use crate::manifest::place::Mark;
+use crate::manifest::raw::{RawBuild, RawContainer, RawImage};
+use crate::manifest::{Container, ContainerBuild, ContainerImage, Runtime, decode, merge, schema};
+
+impl Validator<'_> {
+    pub(super) fn containers(
+        &mut self,
+        items: Vec<At<RawContainer>>,
+        said: Option<Mark>,
+        runtime: Runtime,
+    ) -> Vec<Container> {
+        if let (Some(first), Runtime::None) = (items.first(), runtime) {
+            let mark = said.unwrap_or(first.mark);
+            self.error(mark, "there are containers, but nothing that runs them")
+                .help("add `runtime: podman`, or `containerd`, or `crun`")
+                .related(first.mark, "the first container");
+        }
+        let (mut names, mut ports) = (Firsts::new(), Firsts::new());
+        let containers = items.into_iter().filter_map(|at| self.container(at.value, &mut names, &mut ports));
+        containers.collect()
+    }
+
+    fn container(
+        &mut self,
+        raw: RawContainer,
+        names: &mut Firsts<String>,
+        ports: &mut Firsts<(u16, bool)>,
+    ) -> Option<Container> {
+        if let Some(first) = names.note(raw.name.value.clone(), raw.name.mark) {
+            self.error(
+                raw.name.mark,
+                format!("the container `{}` stands here a second time", raw.name.value),
+            )
+            .related(first, "the first is here");
+        }
+        let host_network = or(raw.host_network.clone(), false);
+        if let (Some(at), Some(port)) = (raw.host_network.filter(|at| at.value), raw.ports.first()) {
+            self.error(port.mark, "a container on the host's network publishes no ports")
+                .help("remove `ports` or `host_network`")
+                .related(at.mark, "it shares the host's network");
+        }
+        let mut published = Vec::new();
+        for at in raw.ports {
+            let Some(port) = self.form(&at, text::port) else { continue };
+            if let Some(first) = ports.note((port.host, port.udp), at.mark) {
+                self.error(at.mark, format!("port {} of the host is taken", port.host))
+                    .help("each published port can be used once")
+                    .related(first, "it is published here");
+            }
+            published.push(port);
+        }
+        let volumes = raw.volumes.iter().filter_map(|at| self.form(at, text::volume)).collect();
+        let image = self.image(raw.image);
+        Some(Container {
+            name: self.checked(raw.name, text::id)?,
+            image: image?,
+            command: plain(raw.command),
+            environment: self.environment(raw.environment),
+            ports: published,
+            volumes,
+            host_network,
+            start: or(raw.start, true),
+        })
+    }
+
+    fn environment(&mut self, items: BTreeMap<String, At<String>>) -> BTreeMap<String, String> {
+        let mut environment = BTreeMap::new();
+        for (name, at) in items {
+            if at.value.contains(['\n', '\0']) {
+                self.error(at.mark, format!("the value of `{name}` has more than one line"))
+                    .help("units hold one line for each variable");
+            }
+            if let Some(name) = self.checked(At { value: name, mark: at.mark }, text::variable) {
+                environment.insert(name, at.value);
+            }
+        }
+        environment
+    }
+
+    fn image(&mut self, At { value: raw, mark }: At<RawImage>) -> Option<ContainerImage> {
+        match (raw.build, raw.archive) {
+            (Some(build), None) => self.build(&build).map(Box::new).map(ContainerImage::Build),
+            (None, Some(archive)) => {
+                self.beside_on_disk(&archive, &[Kind::File, Kind::Folder]).map(ContainerImage::Archive)
+            }
+            (Some(_), Some(archive)) => {
+                self.error(archive.mark, "an image comes from `build` or from `archive`, not from both");
+                None
+            }
+            (None, None) => {
+                self.error(mark, "this does not say where the image comes from")
+                    .help("`build: containers/NAME.yaml` or `archive: NAME.tar`");
+                None
+            }
+        }
+    }
+
+    fn build(&mut self, at: &At<String>) -> Option<ContainerBuild> {
+        let location = self.sources.get(at.mark.source).location.resolve(&at.value);
+        let schema = schema::container_image();
+        let node = merge::Loader::new(self.sources, self.report, &schema).load(location, Some(at.mark))?;
+        let raw: RawBuild = match decode::decode(&node) {
+            Ok(raw) => raw,
+            Err(fault) => {
+                self.error(fault.mark.unwrap_or(node.mark), fault.message);
+                return None;
+            }
+        };
+        if raw.packages.is_empty() && raw.files.is_empty() && raw.overlays.is_empty() {
+            self.error(node.mark, "this image is empty").help("name `packages`, `overlays` or `files`");
+        }
+        if raw.entrypoint.is_empty() && raw.command.is_empty() {
+            self.error(node.mark, "this image has nothing to run").help("add `entrypoint: [/usr/bin/…]`");
+        }
+        let packages = self.packages(raw.packages);
+        Some(ContainerBuild {
+            assume: self.assume(raw.assume, &packages),
+            packages,
+            prune: self.list(raw.prune, text::pattern),
+            keep: self.list(raw.keep, text::pattern),
+            overlays: self.overlays(raw.overlays),
+            files: self.files(raw.files, false),
+            system_users: self.accounts(Vec::new(), raw.system_users).1,
+            entrypoint: plain(raw.entrypoint),
+            command: plain(raw.command),
+            environment: self.environment(raw.environment),
+            user: raw.user.map(|at| at.value),
+            workdir: raw.workdir.and_then(|at| self.checked(at, text::absolute)),
+            missing_libraries: self.reasons(raw.missing_libraries, text::library),
+        })
+    }
+}
+
+/// Arguments: any text, in order, repeated as written.
+pub(super) fn plain(items: Vec<At<String>>) -> Vec<String> {
+    items.into_iter().map(|at| at.value).collect()
+}

@@ -1,0 +1,142 @@
+//! Overlays and single files.
+
+use super::{At, Firsts, Kind, Location, Validator, or, text, unique};
+use crate::base::Digest;
+use crate::manifest::decode::Short;
+use crate::manifest::raw::{RawFile, RawOverlay};
+use crate::manifest::{FileContent, FileEntry, Overlay, OverlaySource};
+
+/// Where nothing of the image is seen at run time, and what is there instead.
+const COVERED: [(&str, &str); 10] = [
+    ("/var", "the state partition"),
+    ("/home", "the state partition"),
+    ("/root", "the state partition"),
+    ("/opt", "the state partition"),
+    ("/srv", "the state partition"),
+    ("/usr/local", "the state partition"),
+    ("/proc", "the kernel's"),
+    ("/sys", "the kernel's"),
+    ("/dev", "the kernel's"),
+    ("/run", "empty at each boot"),
+];
+
+impl Validator<'_> {
+    pub(super) fn overlays(&mut self, items: Vec<At<Short<RawOverlay>>>) -> Vec<Overlay> {
+        let overlays = items.into_iter().filter_map(|item| {
+            let (path, replace) = match item.value {
+                Short::Text(value) => (At { value, mark: item.mark }, false),
+                Short::Long(raw) => (raw.path, or(raw.replace, false)),
+            };
+            let source = match self.beside(&path, &[Kind::Folder])?.identity() {
+                Location::Disk(folder) => OverlaySource::Folder(folder),
+                Location::Embedded(inside) => match inside.strip_prefix("overlays/") {
+                    Some(name) if !name.contains('/') => OverlaySource::Embedded(name.to_owned()),
+                    _ => {
+                        self.error(path.mark, format!("keller:{inside} is not an overlay"))
+                            .help("such as `keller:overlays/base`");
+                        return None;
+                    }
+                },
+            };
+            Some(Overlay { source, replace })
+        });
+        unique(overlays.collect())
+    }
+
+    /// `node`: the files are for a node, whose state partition covers some folders; else for a container.
+    pub(super) fn files(&mut self, items: Vec<At<RawFile>>, node: bool) -> Vec<FileEntry> {
+        let mut paths = Firsts::new();
+        let mut files = Vec::new();
+        for At { value: raw, mark } in items {
+            let path_mark = raw.path.mark;
+            if let Some(first) = paths.note(raw.path.value.clone(), path_mark) {
+                self.error(path_mark, format!("`{}` stands here a second time", raw.path.value))
+                    .related(first, "the first is here");
+            }
+            let inside = |(folder, _): &&(&str, &str)| {
+                raw.path
+                    .value
+                    .strip_prefix(folder)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            if let Some((folder, what)) = COVERED.iter().find(inside).filter(|_| node) {
+                self.error(
+                    path_mark,
+                    format!("on the node, {folder} is {what}: this file would not be seen"),
+                )
+                .help("let a file in /usr/lib/tmpfiles.d make it at boot (tmpfiles.d(5))");
+            }
+            let content = self.content(&raw, At { value: (), mark });
+            let mode = raw.mode.and_then(|at| self.form(&at, text::mode));
+            let owner = raw.owner.map_or(Some("root".into()), |at| self.checked(at, text::account));
+            let group = raw.group.map_or(Some("root".into()), |at| self.checked(at, text::account));
+            let path = self.checked(raw.path, text::absolute);
+            if let (Some(path), Some(content), Some(owner), Some(group)) = (path, content, owner, group) {
+                files.push(FileEntry { path, content, mode, owner, group, replace: or(raw.replace, false) });
+            }
+        }
+        files
+    }
+
+    fn content(&mut self, raw: &RawFile, whole: At<()>) -> Option<FileContent> {
+        let directory = raw.directory.as_ref().filter(|at| at.value);
+        let mut said: Vec<_> = [&raw.content, &raw.source, &raw.url, &raw.link]
+            .into_iter()
+            .flatten()
+            .map(|at| at.mark)
+            .chain(directory.map(|at| at.mark))
+            .collect();
+        said.sort();
+        match said[..] {
+            [] => {
+                self.error(whole.mark, "this entry does not say what is there")
+                    .help("one of `content`, `source`, `url`, `link` or `directory: true`");
+                return None;
+            }
+            [_] => {}
+            [first, second, ..] => {
+                self.error(second, "this entry says twice what is there")
+                    .help("only one of `content`, `source`, `url`, `link` and `directory`")
+                    .related(first, "the first is here");
+                return None;
+            }
+        }
+        if let Some(sha256) = raw.sha256.as_ref().filter(|_| raw.url.is_none()) {
+            self.error(sha256.mark, "`sha256` goes with `url` only")
+                .help("the lock records the digests of local files");
+        }
+        if let Some(mode) = raw.mode.as_ref().filter(|_| raw.link.is_some()) {
+            self.error(mode.mark, "a link has no mode").help("remove `mode`");
+        }
+        if let Some(text) = &raw.content {
+            return Some(FileContent::Text(text.value.clone()));
+        }
+        if let Some(source) = &raw.source {
+            return self.beside_on_disk(source, &[Kind::File]).map(FileContent::Source);
+        }
+        if let Some(url) = &raw.url {
+            let address = self.checked(url.clone(), |text| text::url(text, &["http", "https", "file"]));
+            let Some(sha256) = &raw.sha256 else {
+                self.error(url.mark, "this address has no `sha256`")
+                    .help("add `sha256: …` with the digest of what it must give");
+                return None;
+            };
+            let digest = match sha256.value.parse::<Digest>() {
+                Ok(digest) => Some(digest),
+                Err(_) => {
+                    self.error(sha256.mark, "this is not a SHA-256 digest")
+                        .help("64 hexadecimal digits, as sha256sum prints them");
+                    None
+                }
+            };
+            return Some(FileContent::Url { url: address?, sha256: digest? });
+        }
+        if let Some(link) = &raw.link {
+            if link.value.is_empty() {
+                self.error(link.mark, "the link has no target");
+            }
+            return Some(FileContent::Link(link.value.clone()));
+        }
+        Some(FileContent::Directory)
+    }
+}

@@ -1,0 +1,312 @@
+//! Written → meant: defaults, forms of values, and values that make no sense together. All findings are
+//! collected; a manifest comes out only when there are none.
+
+mod accounts;
+mod containers;
+mod content;
+mod node;
+pub mod text;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::decode::At;
+use super::diagnostic::{Problem, Report};
+use super::files::{Kind, Location};
+use super::place::{Mark, Sources};
+use super::raw::{Raw, RawDebian};
+use super::{Debian, Manifest, Output, Place, Repository};
+use text::Wrong;
+
+/// The form of manifests that this keller reads.
+pub const FORM: u32 = 1;
+
+/// GPT names have 36 characters; the longest of ours is `<id>_<version>_verity`.
+const LABEL_ROOM: usize = 36 - "_".len() - "_verity".len();
+
+pub(super) struct Validator<'a> {
+    pub sources: &'a mut Sources,
+    pub report: &'a mut Report,
+}
+
+/// Defaults to true, false and so on where nothing is written.
+fn or<T>(value: Option<At<T>>, default: T) -> T {
+    value.map_or(default, |at| at.value)
+}
+
+/// Each value once, in the order of first mention.
+fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
+    let mut kept: Vec<T> = Vec::with_capacity(values.len());
+    for value in values {
+        if !kept.contains(&value) {
+            kept.push(value);
+        }
+    }
+    kept
+}
+
+/// The first values under each key, to tell of the second.
+struct Firsts<K>(BTreeMap<K, Mark>);
+
+impl<K: Ord> Firsts<K> {
+    fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Where `key` was before, if it was.
+    fn note(&mut self, key: K, mark: Mark) -> Option<Mark> {
+        match self.0.get(&key) {
+            Some(first) => Some(*first),
+            None => {
+                self.0.insert(key, mark);
+                None
+            }
+        }
+    }
+}
+
+impl Validator<'_> {
+    fn error(&mut self, mark: Mark, message: impl Into<String>) -> &mut Problem {
+        self.report.error(mark, message)
+    }
+
+    /// The value that `form` makes of the text; else the reason is reported.
+    fn form<T>(&mut self, at: &At<String>, form: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
+        match form(&at.value) {
+            Ok(value) => Some(value),
+            Err(Wrong { what, help }) => {
+                let shown: String = match at.value.char_indices().nth(60) {
+                    Some((end, _)) => format!("{}…", &at.value[..end]),
+                    None => at.value.clone(),
+                };
+                self.error(at.mark, format!("`{}` {what}", shown.escape_debug())).help(help);
+                None
+            }
+        }
+    }
+
+    /// The text itself when it has this form.
+    fn checked(&mut self, at: At<String>, form: impl FnOnce(&str) -> Result<(), Wrong>) -> Option<String> {
+        self.form(&at, form).map(|()| at.value)
+    }
+
+    /// All texts of this form, each once.
+    fn list(&mut self, items: Vec<At<String>>, form: impl Fn(&str) -> Result<(), Wrong>) -> Vec<String> {
+        unique(items.into_iter().filter_map(|at| self.checked(at, &form)).collect())
+    }
+
+    /// A reason for each key of this form.
+    fn reasons(
+        &mut self,
+        items: BTreeMap<String, At<String>>,
+        form: impl Fn(&str) -> Result<(), Wrong>,
+    ) -> BTreeMap<String, String> {
+        let mut reasons = BTreeMap::new();
+        for (key, reason) in items {
+            if reason.value.trim().is_empty() {
+                self.error(reason.mark, format!("`{key}` has no reason"))
+                    .help("say why, for those who read it later");
+            }
+            let key = At { value: key, mark: reason.mark };
+            if let Some(key) = self.checked(key, &form) {
+                reasons.insert(key, reason.value);
+            }
+        }
+        reasons
+    }
+
+    /// What `at` names, beside the file that says so; reported unless it is of this kind.
+    fn beside(&mut self, at: &At<String>, kinds: &[Kind]) -> Option<Location> {
+        let location = self.sources.get(at.mark.source).location.resolve(&at.value);
+        let wanted = match kinds {
+            [Kind::File] => "file",
+            [Kind::Folder] => "folder",
+            _ => "file or folder",
+        };
+        match location.kind() {
+            Some(kind) if kinds.contains(&kind) => Some(location),
+            Some(_) => {
+                self.error(at.mark, format!("{location} is not a {wanted}"));
+                None
+            }
+            None => {
+                self.error(at.mark, format!("there is no {wanted} {location}")).help(
+                    "paths are relative to the file that names them; `keller:…` names what keller carries",
+                );
+                None
+            }
+        }
+    }
+
+    /// As [`Self::beside`], but on disk only.
+    fn beside_on_disk(&mut self, at: &At<String>, kinds: &[Kind]) -> Option<PathBuf> {
+        match self.beside(at, kinds)?.identity() {
+            Location::Disk(path) => Some(path),
+            Location::Embedded(_) => {
+                self.error(at.mark, "this must be on disk, not inside keller")
+                    .help("name a path beside the manifest");
+                None
+            }
+        }
+    }
+
+    fn place(&self, mark: Mark) -> Place {
+        self.sources.place(mark)
+    }
+
+    /// The whole manifest. It is worth something only when nothing was reported.
+    pub fn manifest(&mut self, raw: Raw, top: Mark, folder: &Path) -> Manifest {
+        let (id, version) = self.identity(&raw, top);
+        let packages = self.packages(raw.packages);
+        let assume = self.assume(raw.assume, &packages);
+        let (users, system_users) = self.accounts(raw.users, raw.system_users);
+        let runtime = or(raw.runtime.clone(), Default::default());
+        let containers = self.containers(raw.containers, raw.runtime.as_ref().map(|at| at.mark), runtime);
+        let kv = raw.kv.and_then(|kv| self.kv(kv));
+        let outputs = unique(raw.outputs.into_iter().map(|at| at.value).collect());
+        Manifest {
+            folder: folder.to_owned(),
+            id,
+            version,
+            debian: self.debian(raw.debian),
+            packages,
+            assume,
+            prune: self.list(raw.prune, text::pattern),
+            keep: self.list(raw.keep, text::pattern),
+            overlays: self.overlays(raw.overlays),
+            files: self.files(raw.files, true),
+            users,
+            system_users,
+            services: self.services(raw.services),
+            kernel: self.kernel(raw.kernel),
+            etc: or(raw.etc, Default::default()),
+            runtime,
+            containers,
+            health: self.health(raw.health, kv.is_some()),
+            kv,
+            disk: self.disk(raw.disk),
+            update: raw.update.and_then(|at| self.update(at.value)),
+            setuid: self.list(raw.setuid, text::absolute),
+            missing_libraries: self.reasons(raw.missing_libraries, text::library),
+            outputs: if outputs.is_empty() { vec![Output::Raw] } else { outputs },
+        }
+    }
+
+    fn identity(&mut self, raw: &Raw, top: Mark) -> (String, String) {
+        match &raw.keller {
+            Some(form) if form.value == FORM => {}
+            Some(form) => {
+                let message = format!("this keller reads manifests of form {FORM}, not {}", form.value);
+                self.error(form.mark, message).help("another version of keller may read it");
+            }
+            None => {
+                self.error(top, "the manifest has no `keller`").help(format!("begin with `keller: {FORM}`"));
+            }
+        }
+        let mut named = |field: &str,
+                         at: &Option<At<String>>,
+                         form: fn(&str) -> Result<(), Wrong>,
+                         example: &str| match at {
+            Some(at) => self.form(at, form).map(|()| at.value.clone()).unwrap_or_default(),
+            None => {
+                self.error(top, format!("the manifest has no `{field}`"))
+                    .help(format!("add `{field}: {example}`"));
+                String::new()
+            }
+        };
+        let id = named("id", &raw.id, text::id, "node");
+        let version = named("version", &raw.version, text::version, "1.0.0");
+        if let Some(at) = &raw.version
+            && id.len() + version.len() > LABEL_ROOM
+        {
+            self.error(at.mark, "id and version are too long together")
+                .help(format!("at most {LABEL_ROOM} characters: they name partitions"));
+        }
+        (id, version)
+    }
+
+    fn packages(&mut self, items: Vec<At<String>>) -> BTreeMap<String, Place> {
+        let mut packages = BTreeMap::new();
+        for at in items {
+            let mark = at.mark;
+            if let Some(name) = self.checked(at, text::package) {
+                let place = self.place(mark);
+                packages.entry(name).or_insert(place);
+            }
+        }
+        packages
+    }
+
+    fn assume(
+        &mut self,
+        items: BTreeMap<String, At<String>>,
+        packages: &BTreeMap<String, Place>,
+    ) -> BTreeMap<String, String> {
+        for (name, reason) in &items {
+            if let Some(place) = packages.get(name) {
+                let asked = format!("{}:{}", place.file.display(), place.line);
+                self.error(reason.mark, format!("`{name}` is assumed, but also wanted at {asked}"))
+                    .help("an assumed package is not unpacked: remove one of the two");
+            }
+        }
+        self.reasons(items, text::package)
+    }
+
+    fn debian(&mut self, raw: RawDebian) -> Debian {
+        let suite_form = |text: &str| match !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-/".contains(c))
+        {
+            true => Ok(()),
+            false => Err(Wrong { what: "is not a suite".into(), help: "such as `trixie`".into() }),
+        };
+        let component_form = |text: &str| match !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_/".contains(c))
+        {
+            true => Ok(()),
+            false => Err(Wrong { what: "is not a component".into(), help: "such as `main`".into() }),
+        };
+        let mut mirror = |at: Option<At<String>>| {
+            at.and_then(|at| self.checked(at, |text| text::url(text, &["http", "https", "file"])))
+        };
+        let (main, security_mirror) = (mirror(raw.mirror), mirror(raw.security_mirror));
+        let suite = raw.suite.and_then(|at| self.checked(at, suite_form)).unwrap_or_else(|| "trixie".into());
+        let mut components = self.list(raw.components, component_form);
+        if components.is_empty() {
+            components.push("main".into());
+        }
+        let mut names = Firsts::new();
+        let mut repositories = Vec::new();
+        for At { value: raw, mark: whole } in raw.repositories {
+            let mark = raw.name.mark;
+            if let Some(first) = names.note(raw.name.value.clone(), mark) {
+                self.error(mark, format!("the repository `{}` stands here a second time", raw.name.value))
+                    .related(first, "the first is here");
+            }
+            if ["debian", "security"].contains(&raw.name.value.as_str()) {
+                self.error(mark, format!("`{}` is the name of one of Debian's own archives", raw.name.value))
+                    .help("choose another; it only stands in the lock");
+            }
+            if raw.components.is_empty() {
+                self.error(whole, "the repository has no components").help("such as `components: [main]`");
+            }
+            let name = self.checked(raw.name, text::id);
+            let url = self.checked(raw.url, |text| text::url(text, &["http", "https", "file"]));
+            let suite = self.checked(raw.suite, suite_form);
+            let components = self.list(raw.components, component_form);
+            let keys = self.beside_on_disk(&raw.keys, &[Kind::File]);
+            if let (Some(name), Some(url), Some(suite), Some(keys)) = (name, url, suite, keys) {
+                repositories.push(Repository { name, url, suite, components, keys });
+            }
+        }
+        Debian {
+            suite,
+            components,
+            updates: or(raw.updates, true),
+            security: or(raw.security, true),
+            mirror: main,
+            security_mirror,
+            allow_expired: or(raw.allow_expired, false),
+            repositories,
+        }
+    }
+}

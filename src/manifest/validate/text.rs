@@ -1,0 +1,460 @@
+//! The forms that single values have. Pure: text in, value or reason out.
+
+use globset::GlobBuilder;
+use url::Url;
+
+use crate::base::Size;
+use crate::manifest::{Port, Volume};
+
+/// Why a text is no good, and what would be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// Follows the quoted text: `is not …`.
+    pub what: String,
+    /// What would be right.
+    pub help: String,
+}
+
+fn wrong<T>(what: impl Into<String>, help: impl Into<String>) -> Result<T, Wrong> {
+    Err(Wrong { what: what.into(), help: help.into() })
+}
+
+fn lower(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit()
+}
+
+/// `a-z`, `0-9` and `-`, beginning with a letter.
+pub fn id(text: &str) -> Result<(), Wrong> {
+    let good = text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| lower(c) || c == '-')
+        && !text.ends_with('-');
+    match good {
+        true if text.len() <= 32 => Ok(()),
+        true => wrong("is too long", "at most 32 characters"),
+        false => wrong(
+            "is not a name",
+            "letters a-z, digits and `-`, beginning with a letter, such as `edge-node`",
+        ),
+    }
+}
+
+/// The UAPI version format specification's characters but `_` and `+`: in the ESP the file is named
+/// `<id>_<version>+<tries>.efi`.
+pub fn version(text: &str) -> Result<(), Wrong> {
+    if let Some(bad) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || ".-~^".contains(*c))) {
+        let why = match bad {
+            '+' => "`+` begins the boot counter in the name of the boot entry".to_owned(),
+            '_' => "`_` stands between id and version in file names".to_owned(),
+            '/' => "`/` cannot stand in a file name".to_owned(),
+            c if c.is_whitespace() => "white space cannot stand in a version".to_owned(),
+            c => format!("`{c}` cannot stand in a version"),
+        };
+        return wrong(
+            "is not a version",
+            format!("{why}; use letters, digits, `.`, `-`, `~` and `^`, such as `1.2.3`"),
+        );
+    }
+    match text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        true => Ok(()),
+        false => wrong("is not a version", "begin with a letter or digit, such as `1.2.3`"),
+    }
+}
+
+/// Debian policy 5.6.1.
+pub fn package(text: &str) -> Result<(), Wrong> {
+    let name = text.split([':', '=', '/', ' ', '(']).next().unwrap_or_default();
+    let good =
+        name.len() >= 2 && name.starts_with(lower) && name.chars().all(|c| lower(c) || "+-.".contains(c));
+    match () {
+        () if good && name == text => Ok(()),
+        () if good => wrong(
+            "is not the name of a package",
+            format!("write `{name}` alone: the lock records its version, and the architecture is amd64"),
+        ),
+        () => wrong(
+            "is not the name of a package",
+            "a-z, 0-9, `+`, `-` and `.`, at least two, such as `openssh-server`",
+        ),
+    }
+}
+
+/// Suffixes of systemd.unit(5) that can be enabled.
+const UNIT_SUFFIXES: [&str; 7] = [".service", ".socket", ".timer", ".target", ".path", ".mount", ".slice"];
+
+/// A unit by its full name.
+pub fn unit(text: &str) -> Result<(), Wrong> {
+    let good_characters = text.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c));
+    match UNIT_SUFFIXES.iter().any(|suffix| text.len() > suffix.len() && text.ends_with(suffix)) {
+        true if good_characters => Ok(()),
+        _ if good_characters && !text.is_empty() && !text.contains('.') => {
+            wrong("is not the full name of a unit", format!("write `{text}.service`"))
+        }
+        _ => wrong("is not the name of a unit", "such as `nginx.service` or `fstrim.timer`"),
+    }
+}
+
+/// A unit, or a generator by its bare name.
+pub fn unit_or_generator(text: &str) -> Result<(), Wrong> {
+    let bare = text.ends_with("-generator") && text.chars().all(|c| lower(c) || c == '-');
+    if bare { Ok(()) } else { unit(text) }
+}
+
+/// useradd(8)'s names.
+pub fn account(text: &str) -> Result<(), Wrong> {
+    let good = text.len() <= 31
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && text.chars().all(|c| lower(c) || "_-".contains(c));
+    match good {
+        true => Ok(()),
+        false => wrong(
+            "is not the name of an account",
+            "a-z, 0-9, `_` and `-`, beginning with a letter, at most 31",
+        ),
+    }
+}
+
+/// An absolute path in its shortest form.
+pub fn absolute(text: &str) -> Result<(), Wrong> {
+    if !text.starts_with('/') {
+        return wrong("is not an absolute path", format!("begin with `/`: `/{text}`"));
+    }
+    if text.contains(['\n', '\0']) {
+        return wrong("is not a path", "a path has one line");
+    }
+    if text.len() > 1 && text[1..].split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return wrong("is not in its shortest form", "leave out `.`, `..`, `//` and a `/` at the end");
+    }
+    Ok(())
+}
+
+/// An absolute path with `*`, `?`, `[…]`, `{…}` and `**`.
+pub fn pattern(text: &str) -> Result<(), Wrong> {
+    if !text.starts_with('/') {
+        return wrong("is not an absolute path", format!("begin with `/`: `/{text}`"));
+    }
+    match GlobBuilder::new(text).literal_separator(true).build() {
+        Ok(_) if text.len() > 1 => Ok(()),
+        Ok(_) => wrong("is everything", "name what is to be left out"),
+        Err(error) => wrong(
+            format!("is not a pattern: {}", error.kind()),
+            "such as `/usr/share/doc` or `/usr/lib/**/*.a`",
+        ),
+    }
+}
+
+/// Octal permission bits.
+pub fn mode(text: &str) -> Result<u16, Wrong> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    match u16::from_str_radix(digits, 8) {
+        Ok(mode) if mode <= 0o7777 && (3..=5).contains(&digits.len()) => Ok(mode),
+        _ => wrong("is not an octal mode", "three or four octal digits, such as \"0644\" or \"0755\""),
+    }
+}
+
+/// A size that is a whole number of MiB, at least `least`.
+pub fn size(text: &str, least: Size) -> Result<Size, Wrong> {
+    let Ok(size) = text.parse::<Size>() else {
+        return wrong("is not a size", "a whole number with KiB, MiB, GiB or TiB, such as `512MiB`");
+    };
+    match () {
+        () if size < least => wrong("is too small", format!("at least {least}")),
+        () if size > Size(1 << 50) => wrong("is too large", "at most 1024TiB"),
+        () if !size.bytes().is_multiple_of(1 << 20) => {
+            let up = crate::base::align::up(size.bytes(), 1 << 20);
+            wrong(
+                "is not a whole number of MiB",
+                format!("partitions are aligned to 1 MiB; the next is {}", Size(up)),
+            )
+        }
+        () => Ok(size),
+    }
+}
+
+/// Seconds of `90`, `90s`, `5min`, `1h`.
+pub fn duration(text: &str) -> Result<u64, Wrong> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor = match text[digits.len()..].trim_start() {
+        "" | "s" | "sec" => Some(1),
+        "m" | "min" => Some(60),
+        "h" => Some(3600),
+        _ => None,
+    };
+    match digits.parse::<u64>().ok().zip(factor).and_then(|(count, factor)| count.checked_mul(factor)) {
+        Some(seconds @ 1..=86_400) => Ok(seconds),
+        Some(_) => wrong("is out of range", "from 1s to 24h"),
+        None => wrong("is not a time", "a whole number with s, min or h, such as `120s`"),
+    }
+}
+
+/// An address with one of `schemes`, without a password.
+pub fn url(text: &str, schemes: &[&str]) -> Result<(), Wrong> {
+    let example = "such as `https://mirror.example/debian`";
+    let Ok(url) = Url::parse(text) else { return wrong("is not an address", example) };
+    if !schemes.contains(&url.scheme()) {
+        return wrong(
+            format!("has the scheme `{}`", url.scheme()),
+            format!("{}, {example}", schemes.join(", ")),
+        );
+    }
+    if url.scheme() != "file" && url.host_str().is_none_or(str::is_empty) {
+        return wrong("has no host", example);
+    }
+    if url.password().is_some() {
+        return wrong(
+            "carries a password",
+            "keep secrets out of manifests; apt's auth.conf(5) is the place for them",
+        );
+    }
+    Ok(())
+}
+
+/// `host:container[/udp]`.
+pub fn port(text: &str) -> Result<Port, Wrong> {
+    let (numbers, udp) = match text.rsplit_once('/') {
+        Some((numbers, "udp")) => (numbers, Some(true)),
+        Some((numbers, "tcp")) => (numbers, Some(false)),
+        Some(_) => ("", None),
+        None => (text, Some(false)),
+    };
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0);
+    let pair =
+        numbers.split_once(':').and_then(|(host, container)| Some((number(host)?, number(container)?)));
+    match (pair, udp) {
+        (Some((host, container)), Some(udp)) => Ok(Port { host, container, udp }),
+        _ => wrong(
+            "is not a published port",
+            "`host:container`, from 1 to 65535, such as \"8080:80\" or \"53:53/udp\"",
+        ),
+    }
+}
+
+/// `host:container[:ro]`.
+pub fn volume(text: &str) -> Result<Volume, Wrong> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (host, container, read_only) = match parts[..] {
+        [host, container] => (host, container, false),
+        [host, container, "ro"] => (host, container, true),
+        [host, container, "rw"] => (host, container, false),
+        _ => return wrong("is not a volume", "`host:container` or `host:container:ro`, both absolute paths"),
+    };
+    for path in [host, container] {
+        if let Err(Wrong { what, help }) = absolute(path) {
+            return wrong(format!("is not a volume: {path:?} {what}"), help);
+        }
+    }
+    Ok(Volume { host: host.to_owned(), container: container.to_owned(), read_only })
+}
+
+/// `NAME` of an environment variable.
+pub fn variable(text: &str) -> Result<(), Wrong> {
+    let good = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if good {
+        Ok(())
+    } else {
+        wrong("is not the name of a variable", "letters, digits and `_`, such as `LOG_LEVEL`")
+    }
+}
+
+/// A shared library's file name.
+pub fn library(text: &str) -> Result<(), Wrong> {
+    let good = text.contains(".so") && !text.contains(|c: char| c == '/' || c.is_whitespace());
+    if good {
+        Ok(())
+    } else {
+        wrong("is not the name of a library", "such as `libfoo.so.1`, without a folder")
+    }
+}
+
+/// A kernel module's name, without a folder or suffix.
+pub fn module(text: &str) -> Result<(), Wrong> {
+    let good = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+    if good {
+        Ok(())
+    } else {
+        wrong("is not the name of a module", "such as `nvme` or `virtio_blk`, without `.ko`")
+    }
+}
+
+/// Words of the kernel command line that keller sets, and why no one else may.
+const OWNED: [(&str, &str); 13] = [
+    ("roothash=", "the root hash is computed by the build"),
+    ("keller.", "`keller.…` is for keller, and for a person at the boot menu"),
+    ("root=", "the root is found by its hash"),
+    ("rootfstype=", "the root's file system is `disk.filesystem`"),
+    ("rootflags=", "the root is mounted by keller"),
+    ("usrhash=", "there is no separate /usr"),
+    ("init=", "the kernel starts keller, and keller starts systemd"),
+    ("rdinit=", "the kernel starts keller"),
+    ("initrd=", "the initramfs is part of the kernel image"),
+    ("panic=", "a failed boot must restart by itself, or the next entry is never tried"),
+    ("systemd.condition_needs_update=", "what an image ships is final"),
+    ("gpt", "keller sets it, so that a torn partition table is mended from its backup"),
+    ("systemd.machine_id=", "every node has its own; keller keeps it on the state partition"),
+];
+
+/// One word of the kernel command line.
+pub fn cmdline_word(text: &str) -> Result<(), Wrong> {
+    let bare = text.split('=').next().unwrap_or_default();
+    if text.is_empty() || text.contains(|c: char| c.is_control()) {
+        return wrong("is not a word of a command line", "such as `console=ttyS0`");
+    }
+    if text.contains(' ') && !text.contains('"') {
+        return wrong(
+            "is more than one word",
+            format!("one item each: `[{}]`", text.split_whitespace().collect::<Vec<_>>().join(", ")),
+        );
+    }
+    if matches!(bare, "ro" | "rw") {
+        return wrong("belongs to keller", "the root is read-only, always");
+    }
+    let owned = OWNED.iter().find(|(word, _)| match word.ends_with(['=', '.']) {
+        true => text.starts_with(word),
+        false => text == *word,
+    });
+    match owned {
+        Some((_, why)) => wrong("belongs to keller", *why),
+        None => Ok(()),
+    }
+}
+
+/// A crypt hash as in shadow(5).
+pub fn password_hash(text: &str) -> Result<(), Wrong> {
+    let good = text.starts_with('$')
+        && text.matches('$').count() >= 3
+        && text.len() >= 20
+        && text.chars().all(|c| c.is_ascii_graphic() && c != ':');
+    match good {
+        true => Ok(()),
+        false => wrong(
+            "is not a password hash",
+            "make one with `mkpasswd`; a password itself must never stand here",
+        ),
+    }
+}
+
+/// Key types of ssh-keygen(1) that sshd takes in authorized_keys.
+const KEY_TYPES: [&str; 7] = [
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+];
+
+/// A line of authorized_keys: options, type, key, comment.
+pub fn ssh_key(text: &str) -> Result<(), Wrong> {
+    let example = "one line of authorized_keys, such as the content of `~/.ssh/id_ed25519.pub`";
+    if text.contains("PRIVATE KEY") {
+        return wrong(
+            "is a private key",
+            "take the public half, the file that ends in `.pub`; replace this key, it is no secret now",
+        );
+    }
+    if text.contains('\n') {
+        return wrong("is more than one line", "one item for each key");
+    }
+    let mut words = text.split_whitespace().skip_while(|word| !KEY_TYPES.contains(word));
+    let (Some(kind), Some(body)) = (words.next(), words.next()) else {
+        return wrong("is not an ssh key", example);
+    };
+    match base64(body).as_deref().map(|blob| whole_key(blob, kind)) {
+        Some(true) => Ok(()),
+        _ => wrong("is not an ssh key: what follows the type is damaged or cut short", example),
+    }
+}
+
+/// RFC 4648, with padding.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=');
+    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut held, mut bits) = (0_u32, 0);
+    for byte in digits.bytes() {
+        let digit = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        held = held << 6 | u32::from(digit);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((held >> bits) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+/// RFC 4253, section 6.6: strings with a length before each, the first of which repeats the type.
+fn whole_key(mut blob: &[u8], kind: &str) -> bool {
+    let mut fields = Vec::new();
+    while let Some((length, rest)) = blob.split_first_chunk::<4>() {
+        let Some((field, rest)) = rest.split_at_checked(u32::from_be_bytes(*length) as usize) else {
+            return false;
+        };
+        fields.push(field);
+        blob = rest;
+    }
+    blob.is_empty() && fields.len() >= 2 && fields[0] == kind.as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for good in ["1.0.0", "1", "2026.11.23", "1.2~rc1", "1.2^post", "1.0-5-gabc"] {
+            assert_eq!(version(good), Ok(()), "{good}");
+        }
+        for bad in ["", "1+2", "1_0", "a/b", "1 0", ".1", "-1", "ü"] {
+            assert!(version(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ssh_keys() {
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFKy6hBVTZO0vCEWCFBCiWXCXrkL3cdRaqFJCqYxVp2B me@here";
+        assert_eq!(ssh_key(key), Ok(()));
+        assert_eq!(ssh_key(&format!("no-pty,command=\"echo hi\" {key}")), Ok(()));
+        assert!(ssh_key(&key.replace("Vp2B", "")).is_err());
+        assert!(ssh_key(&key.replace("ssh-ed25519", "ssh-rsa")).is_err());
+        assert!(ssh_key("-----BEGIN OPENSSH PRIVATE KEY-----").is_err());
+        assert!(ssh_key("AAAAC3NzaC1lZDI1NTE5").is_err());
+    }
+
+    #[test]
+    fn short_forms() {
+        assert_eq!(duration("5min"), Ok(300));
+        assert!(duration("5 weeks").is_err() && duration("0s").is_err() && duration("").is_err());
+        assert_eq!(mode("0644"), Ok(0o644));
+        assert!(
+            mode("644x").is_err() && mode("0999").is_err() && mode("rw").is_err() && mode("077777").is_err()
+        );
+        assert_eq!(port("53:54/udp"), Ok(Port { host: 53, container: 54, udp: true }));
+        assert!(
+            port("80").is_err()
+                && port("0:80").is_err()
+                && port("1:70000").is_err()
+                && port("1:2/x").is_err()
+        );
+        assert!(volume("/a:/b:ro").unwrap().read_only && volume("a:/b").is_err() && volume("/a").is_err());
+        assert!(size("1GiB", Size::mib(64)).is_ok() && size("1025KiB", Size(0)).is_err());
+        assert!(package("a").is_err() && package("Nginx").is_err() && package("libc6:amd64").is_err());
+        assert!(unit("nginx").is_err() && unit("a@b.service").is_ok() && unit(".service").is_err());
+        assert!(
+            cmdline_word("roothash=1").is_err()
+                && cmdline_word("gpt").is_err()
+                && cmdline_word("gptx").is_ok()
+        );
+        assert!(cmdline_word("a b").is_err() && cmdline_word("console=ttyS0,115200").is_ok());
+    }
+}

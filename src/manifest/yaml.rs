@@ -1,0 +1,294 @@
+//! YAML text → a tree in which every value knows its place.
+//!
+//! The tree does not guess types: whether `1.10` is a number or a version is for the schema to say, so
+//! nothing is lost to YAML's own guesses. Reading goes on after a double key, a tag or a bad key, so that all
+//! of them are told at once; only a syntax error ends it.
+
+use std::collections::HashMap;
+
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
+
+use super::diagnostic::Report;
+use super::place::Mark;
+
+/// Nested deeper than this is no manifest; it also bounds the recursion here and in all later passes.
+const DEEPEST: usize = 24;
+
+/// Values after aliases are expanded. The largest manifest that ships has a few hundred.
+const MOST_VALUES: usize = 20_000;
+
+/// A value with its place.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where it begins.
+    pub mark: Mark,
+    /// What it is.
+    pub value: Value,
+    /// What other files say instead; see `merge`.
+    pub rivals: Vec<Node>,
+}
+
+/// What a value is, as far as YAML alone tells.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// Nothing: an empty value, `~` or `null`.
+    Null,
+    /// Text; `plain` when written without quotes.
+    Scalar {
+        /// After escapes and folding.
+        text: String,
+        /// Neither quoted nor a block.
+        plain: bool,
+    },
+    /// `- …` or `[…]`.
+    List(Vec<Node>),
+    /// `key: …` or `{…}`, in the order of the file, each key once.
+    Map(Vec<Entry>),
+}
+
+/// A key and its value.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key stands.
+    pub mark: Mark,
+    /// Its value.
+    pub value: Node,
+}
+
+impl Node {
+    pub(super) fn new(mark: Mark, value: Value) -> Self {
+        Self { mark, value, rivals: Vec::new() }
+    }
+
+    /// The value under `key`, if this is a map that has it.
+    pub fn get(&self, key: &str) -> Option<&Entry> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|entry| entry.key == key),
+            _ => None,
+        }
+    }
+
+    /// Says the same, wherever it stands.
+    pub fn same(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Value::Null, Value::Null) => true,
+            (Value::Scalar { text: a, .. }, Value::Scalar { text: b, .. }) => a == b,
+            (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b)),
+            (Value::Map(a), Value::Map(b)) => {
+                a.len() == b.len()
+                    && a.iter().all(|entry| other.get(&entry.key).is_some_and(|b| entry.value.same(&b.value)))
+            }
+            _ => false,
+        }
+    }
+
+    fn count(&self) -> usize {
+        1 + match &self.value {
+            Value::List(items) => items.iter().map(Self::count).sum(),
+            Value::Map(entries) => entries.iter().map(|entry| entry.value.count()).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// Why reading ended early; it has been reported.
+struct Stopped;
+
+/// Reads one file. `None` when it is no YAML at all; then the reason is in `report`.
+pub(super) fn read(source: u32, text: &str, report: &mut Report) -> Option<Node> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parser = Parser::new_from_str(text);
+    let mut reader = Reader { source, text, parser, report, anchors: HashMap::new(), values: 0 };
+    reader.document().ok()
+}
+
+struct Reader<'a> {
+    source: u32,
+    text: &'a str,
+    parser: Parser<'a, serde_saphyr::granit_parser::StrInput<'a>>,
+    report: &'a mut Report,
+    /// Anchored values by the parser's number; one that is still open is absent.
+    anchors: HashMap<usize, Node>,
+    values: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn document(&mut self) -> Result<Node, Stopped> {
+        let mut root = None;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamEnd => break,
+                Event::StreamStart | Event::DocumentEnd => {}
+                Event::DocumentStart(..) if root.is_none() => {}
+                Event::DocumentStart(..) => {
+                    let mark = self.mark(span);
+                    self.report
+                        .error(mark, "a second YAML document begins here")
+                        .help("a manifest is one document: remove the `---`");
+                    return Err(Stopped);
+                }
+                event => root = Some(self.value(event, span, 0)?),
+            }
+        }
+        match root {
+            None => Ok(Node::new(Mark::top(self.source), Value::Map(Vec::new()))),
+            Some(node) if matches!(node.value, Value::Null) => {
+                Ok(Node::new(node.mark, Value::Map(Vec::new())))
+            }
+            Some(node) => Ok(node),
+        }
+    }
+
+    fn next(&mut self) -> Result<(Event<'a>, Span), Stopped> {
+        loop {
+            match self.parser.next() {
+                Some(Ok((Event::Comment(..), _))) => {}
+                Some(Ok(next)) => return Ok(next),
+                Some(Err(error)) => return Err(self.syntax(&error)),
+                None => return Err(Stopped),
+            }
+        }
+    }
+
+    fn syntax(&mut self, error: &ScanError) -> Stopped {
+        let at = error.marker();
+        let mark = Mark {
+            source: self.source,
+            line: at.line().max(1) as u32,
+            column: at.col() as u32 + 1,
+            length: 1,
+        };
+        let line = self.text.split('\n').nth(mark.line as usize - 1).unwrap_or_default();
+        let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
+        let problem = self.report.error(mark, format!("this is not YAML: {}", error.info()));
+        if indent.contains('\t') {
+            problem.help("indent with spaces; YAML has no tabs");
+        }
+        Stopped
+    }
+
+    fn mark(&self, span: Span) -> Mark {
+        let (start, end) = (span.start, span.end);
+        let length = if start.line() == end.line() { end.col().saturating_sub(start.col()) } else { 1 };
+        Mark {
+            source: self.source,
+            line: start.line().max(1) as u32,
+            column: start.col() as u32 + 1,
+            length: length.max(1) as u32,
+        }
+    }
+
+    fn value(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Stopped> {
+        let mark = self.mark(span);
+        self.values += 1;
+        if depth > DEEPEST {
+            self.report.error(mark, format!("nested deeper than {DEEPEST} levels"));
+            return Err(Stopped);
+        }
+        let (value, anchor, tagged) = match event {
+            Event::Alias(id) => return self.alias(id, mark),
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain;
+                let null = plain && matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL");
+                let value = if null { Value::Null } else { Value::Scalar { text: text.into_owned(), plain } };
+                (value, anchor, tag.is_some())
+            }
+            Event::SequenceStart(_, anchor, tag) => (self.list(depth)?, anchor, tag.is_some()),
+            Event::MappingStart(_, anchor, tag) => (self.map(depth)?, anchor, tag.is_some()),
+            other => {
+                self.report.error(mark, format!("this is not YAML: unexpected {other:?}"));
+                return Err(Stopped);
+            }
+        };
+        if tagged {
+            let at = span.tag_span().map_or(mark, |span| self.mark(span));
+            self.report.error(at, "tags have no meaning here").help("remove the word that begins with `!`");
+        }
+        let node = Node::new(mark, value);
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn alias(&mut self, id: usize, mark: Mark) -> Result<Node, Stopped> {
+        let Some(node) = self.anchors.get(&id) else {
+            self.report.error(mark, "this alias stands inside the value that it repeats");
+            return Err(Stopped);
+        };
+        self.values += node.count();
+        if self.values > MOST_VALUES {
+            self.report
+                .error(mark, format!("aliases expand this file to more than {MOST_VALUES} values"))
+                .help("write the values out, or share them with `include:`");
+            return Err(Stopped);
+        }
+        Ok(node.clone())
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Value, Stopped> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Value::List(items)),
+                (event, span) => items.push(self.value(event, span, depth + 1)?),
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Value, Stopped> {
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let (event, span) = self.next()?;
+            if event == Event::MappingEnd {
+                return Ok(Value::Map(entries));
+            }
+            let key = self.value(event, span, depth + 1)?;
+            let (event, span) = self.next()?;
+            let value = self.value(event, span, depth + 1)?;
+            match key.value {
+                Value::Scalar { text, plain: true } if text == "<<" => {
+                    self.report
+                        .error(key.mark, "merge keys are not known here")
+                        .help("share values with `include:`");
+                }
+                Value::Scalar { text, .. } => match entries.iter().find(|entry| entry.key == text) {
+                    Some(first) => {
+                        self.report
+                            .error(key.mark, format!("`{text}` stands here a second time"))
+                            .help("write it once; lists and maps can hold both values")
+                            .related(first.mark, "the first is here");
+                    }
+                    None => entries.push(Entry { key: text, mark: key.mark, value }),
+                },
+                Value::Null => {
+                    self.report.error(key.mark, "this key has no name");
+                }
+                Value::List(_) | Value::Map(_) => {
+                    self.report
+                        .error(key.mark, "a key must be a word")
+                        .help("text that begins with `{` or `[` needs quotes");
+                }
+            }
+        }
+    }
+}
+
+/// The text of a file; none when it is not UTF-8, which is reported with the place of the first bad byte.
+pub(super) fn decode<'b>(source: u32, bytes: &'b [u8], report: &mut Report) -> Option<&'b str> {
+    let error = match std::str::from_utf8(bytes) {
+        Ok(text) => return Some(text),
+        Err(error) => error,
+    };
+    let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+    let line = good.matches('\n').count() as u32 + 1;
+    let column = good.rsplit('\n').next().unwrap_or_default().chars().count() as u32 + 1;
+    let byte = bytes[error.valid_up_to()];
+    report
+        .error(Mark { source, line, column, length: 1 }, format!("byte 0x{byte:02x} is not UTF-8"))
+        .help("save the file as UTF-8");
+    None
+}

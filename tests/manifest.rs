@@ -1,0 +1,109 @@
+//! Manifests as people write them: what is right, and every error word for word.
+//!
+//! Each `tests/manifest/NAME.yaml`, or `tests/manifest/NAME/node.yaml`, is wrong in ways that `NAME.txt`
+//! tells. With KELLER_BLESS=1 the texts are written anew; read the difference.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use keller::manifest::{self, OverlaySource, RootFilesystem};
+
+const CASES: &str = "tests/manifest";
+
+/// What `keller check` says of the manifest at `path`.
+fn told(path: &Path) -> String {
+    match manifest::load(path) {
+        Ok(_) => panic!("{} is wrong, but nothing was told", path.display()),
+        Err(diagnostics) => format!("{diagnostics}\n"),
+    }
+}
+
+#[test]
+fn every_error_word_for_word() {
+    let bless = std::env::var_os("KELLER_BLESS").is_some();
+    let (mut count, mut different) = (0, Vec::new());
+    for entry in fs::read_dir(CASES).unwrap() {
+        let entry: PathBuf = entry.unwrap().path();
+        let name = entry.file_stem().unwrap().to_str().unwrap().to_owned();
+        let path = match entry.extension().map(|extension| extension.to_str().unwrap()) {
+            Some("yaml") if name != "image" => entry,
+            None if name != "decided" => entry.join("node.yaml"),
+            _ => continue,
+        };
+        count += 1;
+        let (told, expected) = (told(&path), Path::new(CASES).join(format!("{name}.txt")));
+        if bless {
+            fs::write(&expected, &told).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != told {
+            different.push(format!("{} is not what is told now:\n{told}", expected.display()));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    assert!(count > 15, "only {count} cases were found");
+}
+
+#[test]
+fn files_that_are_no_manifests() {
+    let folder = tempfile::tempdir().unwrap();
+    let told_of = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        told(&path)
+    };
+    assert!(told_of("latin1", b"keller: 1\nid: n\xf6de\n").contains("latin1:2:6: byte 0xf6 is not UTF-8"));
+    assert!(told_of("large", &vec![b' '; 1 << 21]).contains("larger than 1 MiB"));
+    let deep = format!("packages: {}a{}", "[".repeat(200), "]".repeat(200));
+    assert!(told_of("deep", deep.as_bytes()).contains("nested deeper than 24 levels"));
+    let block: String = (0..400).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    assert!(told_of("stairs", block.as_bytes()).contains("deep"));
+    assert!(told_of("nul", b"keller: \0").contains("nul:1:"));
+    assert!(told(folder.path()).contains("not a regular file"));
+    assert!(told(&folder.path().join("gone")).contains("No such file"));
+}
+
+#[test]
+fn the_outer_file_decides() {
+    let manifest = manifest::load(Path::new("tests/manifest/decided/node.yaml")).unwrap_or_else(|e| panic!("{e}"));
+    let names: Vec<&String> = manifest.packages.keys().collect();
+    assert_eq!(names, ["curl", "htop", "nginx"]);
+    assert_eq!(manifest.packages["curl"].file, Path::new("tests/manifest/decided/a.yaml"));
+    assert_eq!(manifest.disk.root.to_string(), "4GiB");
+    assert_eq!(manifest.disk.esp.to_string(), "256MiB");
+    assert_eq!(manifest.disk.filesystem, RootFilesystem::Ext4);
+    let files = fs::canonicalize("tests/manifest/decided/sub/files").unwrap();
+    assert_eq!(manifest.overlays[0].source, OverlaySource::Folder(files));
+}
+
+#[test]
+fn the_default_node_is_right_on_disk_and_inside() {
+    let inside = manifest::load_embedded(manifest::DEFAULT).unwrap_or_else(|e| panic!("{e}"));
+    let on_disk = manifest::load(Path::new("manifests/node.yaml")).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(inside.packages.keys().collect::<Vec<_>>(), on_disk.packages.keys().collect::<Vec<_>>());
+    assert!(inside.overlays.iter().all(|overlay| matches!(overlay.source, OverlaySource::Embedded(_))));
+    assert!(on_disk.overlays.iter().all(|overlay| matches!(overlay.source, OverlaySource::Folder(_))));
+    assert_eq!(inside.containers, on_disk.containers);
+}
+
+#[test]
+fn every_component_is_right() {
+    for component in ["containerd", "kernel-metal"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.yaml");
+        let text = format!(
+            "keller: 1\nid: a\nversion: 1\ninclude:\n  - keller:manifests/components/base.yaml\n  - \
+             keller:manifests/components/{component}.yaml\n"
+        );
+        fs::write(&path, text).unwrap();
+        manifest::load(&path).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+#[test]
+fn the_reference_is_that_of_the_schema() {
+    let page = manifest::schema::markdown();
+    if std::env::var_os("KELLER_BLESS").is_some() {
+        fs::write("docs/manifest.md", &page).unwrap();
+    }
+    let kept = fs::read_to_string("docs/manifest.md").unwrap_or_default();
+    assert!(kept == page, "docs/manifest.md is old: `keller schema --markdown > docs/manifest.md`");
+}
