@@ -63,7 +63,8 @@ fn files_that_are_no_manifests() {
 
 #[test]
 fn the_outer_file_decides() {
-    let manifest = manifest::load(Path::new("tests/manifest/decided/node.yaml")).unwrap_or_else(|e| panic!("{e}"));
+    let manifest =
+        manifest::load(Path::new("tests/manifest/decided/node.yaml")).unwrap_or_else(|e| panic!("{e}"));
     let names: Vec<&String> = manifest.packages.keys().collect();
     assert_eq!(names, ["curl", "htop", "nginx"]);
     assert_eq!(manifest.packages["curl"].file, Path::new("tests/manifest/decided/a.yaml"));
@@ -81,7 +82,7 @@ fn the_default_node_is_right_on_disk_and_inside() {
     assert_eq!(inside.packages.keys().collect::<Vec<_>>(), on_disk.packages.keys().collect::<Vec<_>>());
     assert!(inside.overlays.iter().all(|overlay| matches!(overlay.source, OverlaySource::Embedded(_))));
     assert!(on_disk.overlays.iter().all(|overlay| matches!(overlay.source, OverlaySource::Folder(_))));
-    assert_eq!(inside.containers, on_disk.containers);
+    assert_eq!(inside.services, on_disk.services);
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(super) struct Problem {
     pub message: String,
     pub help: Option<String>,
     pub related: Vec<(Mark, String)>,
+    /// The line holds what must not be shown: it would end up in logs.
+    pub secret: bool,
 }
 
 /// Everything found so far; reading goes on after each finding.
@@ -23,7 +25,13 @@ pub(super) struct Report(Vec<Problem>);
 impl Report {
     /// Notes a finding; more can be said about it through what is given back.
     pub fn error(&mut self, mark: Mark, message: impl Into<String>) -> &mut Problem {
-        self.0.push(Problem { mark, message: message.into(), help: None, related: Vec::new() });
+        self.0.push(Problem {
+            mark,
+            message: message.into(),
+            help: None,
+            related: Vec::new(),
+            secret: false,
+        });
         self.0.last_mut().expect("one was just added")
     }
 
@@ -36,8 +44,15 @@ impl Report {
     pub fn finish(mut self, sources: &Sources) -> Diagnostics {
         self.0.sort_by(|a, b| (a.mark, &a.message).cmp(&(b.mark, &b.message)));
         self.0.dedup_by(|a, b| a.mark == b.mark && a.message == b.message);
-        let excerpt =
-            |mark: Mark| Excerpt { text: sources.line(mark).to_owned(), length: mark.length as usize };
+        let secrets: Vec<_> =
+            self.0.iter().filter(|p| p.secret).map(|p| (p.mark.source, p.mark.line)).collect();
+        let excerpt = |mark: Mark| Excerpt {
+            text: match secrets.contains(&(mark.source, mark.line)) {
+                true => String::new(),
+                false => sources.line(mark).to_owned(),
+            },
+            length: mark.length as usize,
+        };
         let list = self.0.into_iter().map(|problem| Diagnostic {
             place: sources.place(problem.mark),
             message: problem.message,
@@ -57,6 +72,12 @@ impl Problem {
     /// What would be right.
     pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Keeps the line out of every message.
+    pub fn secret(&mut self, secret: bool) -> &mut Self {
+        self.secret |= secret;
         self
     }
 
@@ -96,7 +117,7 @@ pub struct Related {
 /// A source line and how many of its characters, from the place's column on, are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excerpt {
-    /// The line without its end.
+    /// The line without its end; empty when it holds a secret.
     pub text: String,
     /// In characters, at least 1.
     pub length: usize,

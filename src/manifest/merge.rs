@@ -100,7 +100,9 @@ impl<'a> Loader<'a> {
         self.seen.insert(identity.clone(), Some(source));
         let text = yaml::decode(source, &bytes, self.report)?;
         let mut node = yaml::read(source, text, self.report)?;
-        shape::check(&mut node, self.schema, self.report);
+        if !shape::check(&mut node, self.schema, self.report) {
+            return None;
+        }
         if by.is_some() {
             self.outermost_only(&node);
         }

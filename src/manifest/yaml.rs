@@ -161,12 +161,20 @@ impl<'a> Reader<'a> {
             column: at.col() as u32 + 1,
             length: 1,
         };
-        let line = self.text.split('\n').nth(mark.line as usize - 1).unwrap_or_default();
-        let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
-        let problem = self.report.error(mark, format!("this is not YAML: {}", error.info()));
-        if indent.contains('\t') {
-            problem.help("indent with spaces; YAML has no tabs");
-        }
+        // The parser may notice a tab only after the value that stands before it.
+        let tab = self.text.split('\n').enumerate().skip(mark.line as usize - 1).take(2).find_map(
+            |(line, text)| {
+                let indent = text.len() - text.trim_start().len();
+                text[..indent].find('\t').map(|column| (line as u32 + 1, column as u32 + 1))
+            },
+        );
+        match tab {
+            Some((line, column)) => self
+                .report
+                .error(Mark { line, column, ..mark }, "this line is indented with a tab")
+                .help("indent with spaces; YAML has no tabs"),
+            None => self.report.error(mark, format!("this is not YAML: {}", error.info())),
+        };
         Stopped
     }
 

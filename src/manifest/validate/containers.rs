@@ -16,9 +16,11 @@ impl Validator<'_> {
     ) -> Vec<Container> {
         if let (Some(first), Runtime::None) = (items.first(), runtime) {
             let mark = said.unwrap_or(first.mark);
-            self.error(mark, "there are containers, but nothing that runs them")
-                .help("add `runtime: podman`, or `containerd`, or `crun`")
-                .related(first.mark, "the first container");
+            let problem = self.error(mark, "there are containers, but nothing that runs them");
+            problem.help("add `runtime: podman`, or `containerd`, or `crun`");
+            if said.is_some() {
+                problem.related(first.mark, "the first container");
+            }
         }
         let (mut names, mut ports) = (Firsts::new(), Firsts::new());
         let containers = items.into_iter().filter_map(|at| self.container(at.value, &mut names, &mut ports));

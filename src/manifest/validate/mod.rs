@@ -74,12 +74,13 @@ impl Validator<'_> {
     fn form<T>(&mut self, at: &At<String>, form: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
         match form(&at.value) {
             Ok(value) => Some(value),
-            Err(Wrong { what, help }) => {
-                let shown: String = match at.value.char_indices().nth(60) {
-                    Some((end, _)) => format!("{}…", &at.value[..end]),
-                    None => at.value.clone(),
+            Err(Wrong { what, help, secret }) => {
+                let shown = match at.value.char_indices().nth(60) {
+                    _ if secret => "this".to_owned(),
+                    Some((end, _)) => format!("`{}…`", at.value[..end].escape_debug()),
+                    None => format!("`{}`", at.value.escape_debug()),
                 };
-                self.error(at.mark, format!("`{}` {what}", shown.escape_debug())).help(help);
+                self.error(at.mark, format!("{shown} {what}")).help(help).secret(secret);
                 None
             }
         }
@@ -253,24 +254,12 @@ impl Validator<'_> {
     }
 
     fn debian(&mut self, raw: RawDebian) -> Debian {
-        let suite_form = |text: &str| match !text.is_empty()
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-/".contains(c))
-        {
-            true => Ok(()),
-            false => Err(Wrong { what: "is not a suite".into(), help: "such as `trixie`".into() }),
-        };
-        let component_form = |text: &str| match !text.is_empty()
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_/".contains(c))
-        {
-            true => Ok(()),
-            false => Err(Wrong { what: "is not a component".into(), help: "such as `main`".into() }),
-        };
         let mut mirror = |at: Option<At<String>>| {
             at.and_then(|at| self.checked(at, |text| text::url(text, &["http", "https", "file"])))
         };
         let (main, security_mirror) = (mirror(raw.mirror), mirror(raw.security_mirror));
-        let suite = raw.suite.and_then(|at| self.checked(at, suite_form)).unwrap_or_else(|| "trixie".into());
-        let mut components = self.list(raw.components, component_form);
+        let suite = raw.suite.and_then(|at| self.checked(at, text::suite)).unwrap_or_else(|| "trixie".into());
+        let mut components = self.list(raw.components, text::component);
         if components.is_empty() {
             components.push("main".into());
         }
@@ -291,8 +280,8 @@ impl Validator<'_> {
             }
             let name = self.checked(raw.name, text::id);
             let url = self.checked(raw.url, |text| text::url(text, &["http", "https", "file"]));
-            let suite = self.checked(raw.suite, suite_form);
-            let components = self.list(raw.components, component_form);
+            let suite = self.checked(raw.suite, text::suite);
+            let components = self.list(raw.components, text::component);
             let keys = self.beside_on_disk(&raw.keys, &[Kind::File]);
             if let (Some(name), Some(url), Some(suite), Some(keys)) = (name, url, suite, keys) {
                 repositories.push(Repository { name, url, suite, components, keys });

@@ -13,10 +13,16 @@ pub struct Wrong {
     pub what: String,
     /// What would be right.
     pub help: String,
+    /// The text is not for the eyes of those who read logs.
+    pub secret: bool,
 }
 
 fn wrong<T>(what: impl Into<String>, help: impl Into<String>) -> Result<T, Wrong> {
-    Err(Wrong { what: what.into(), help: help.into() })
+    Err(Wrong { what: what.into(), help: help.into(), secret: false })
+}
+
+fn secret<T>(what: &str, help: &str) -> Result<T, Wrong> {
+    Err(Wrong { what: what.into(), help: help.into(), secret: true })
 }
 
 fn lower(c: char) -> bool {
@@ -76,6 +82,18 @@ pub fn package(text: &str) -> Result<(), Wrong> {
             "a-z, 0-9, `+`, `-` and `.`, at least two, such as `openssh-server`",
         ),
     }
+}
+
+/// An archive's suite, `trixie` or `stable/updates`.
+pub fn suite(text: &str) -> Result<(), Wrong> {
+    let good = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+    if good { Ok(()) } else { wrong("is not a suite", "one word, such as `trixie`") }
+}
+
+/// An archive's component, `main` or `non-free-firmware`.
+pub fn component(text: &str) -> Result<(), Wrong> {
+    let good = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+    if good { Ok(()) } else { wrong("is not a component", "one word, such as `main`") }
 }
 
 /// Suffixes of systemd.unit(5) that can be enabled.
@@ -200,7 +218,7 @@ pub fn url(text: &str, schemes: &[&str]) -> Result<(), Wrong> {
         return wrong("has no host", example);
     }
     if url.password().is_some() {
-        return wrong(
+        return secret(
             "carries a password",
             "keep secrets out of manifests; apt's auth.conf(5) is the place for them",
         );
@@ -238,7 +256,7 @@ pub fn volume(text: &str) -> Result<Volume, Wrong> {
         _ => return wrong("is not a volume", "`host:container` or `host:container:ro`, both absolute paths"),
     };
     for path in [host, container] {
-        if let Err(Wrong { what, help }) = absolute(path) {
+        if let Err(Wrong { what, help, .. }) = absolute(path) {
             return wrong(format!("is not a volume: {path:?} {what}"), help);
         }
     }
@@ -326,7 +344,7 @@ pub fn password_hash(text: &str) -> Result<(), Wrong> {
         && text.chars().all(|c| c.is_ascii_graphic() && c != ':');
     match good {
         true => Ok(()),
-        false => wrong(
+        false => secret(
             "is not a password hash",
             "make one with `mkpasswd`; a password itself must never stand here",
         ),
@@ -348,7 +366,7 @@ const KEY_TYPES: [&str; 7] = [
 pub fn ssh_key(text: &str) -> Result<(), Wrong> {
     let example = "one line of authorized_keys, such as the content of `~/.ssh/id_ed25519.pub`";
     if text.contains("PRIVATE KEY") {
-        return wrong(
+        return secret(
             "is a private key",
             "take the public half, the file that ends in `.pub`; replace this key, it is no secret now",
         );
