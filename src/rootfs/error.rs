@@ -55,6 +55,14 @@ pub enum Error {
         /// The group.
         group: String,
     },
+    /// A person's account has the name of one that is there already.
+    #[error("users names {name}, which {by} makes already")]
+    AccountExists {
+        /// The name.
+        name: String,
+        /// Who else.
+        by: String,
+    },
     /// Two accounts or groups with one number.
     #[error("{kind} id {id} is wanted by {first} and by {second}")]
     IdTaken {

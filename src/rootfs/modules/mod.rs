@@ -147,7 +147,8 @@ impl ModuleIndex {
     /// The error for a module that is not there.
     pub fn unknown(&self, name: &str) -> Error {
         let names = self.by_name.keys().map(String::as_str);
-        Error::UnknownModule { name: name.to_owned(), kernel: self.kernel.clone(), near: near(name, names) }
+        let near = near(&name.replace('-', "_"), names);
+        Error::UnknownModule { name: name.to_owned(), kernel: self.kernel.clone(), near }
     }
 
     fn visit(&self, index: usize, seen: &mut BTreeSet<usize>, order: &mut Vec<usize>) {
