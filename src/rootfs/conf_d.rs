@@ -112,6 +112,9 @@ mod tests {
         let files = files(&tree, "sysusers.d").unwrap();
         let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, ["/usr/lib/sysusers.d/a.conf", "/etc/sysusers.d/b.conf"]);
-        assert_eq!(files[1].lines().next().unwrap().unwrap(), (2, vec!["g".into(), "ours".into(), "-".into()]));
+        assert_eq!(
+            files[1].lines().next().unwrap().unwrap(),
+            (2, vec!["g".into(), "ours".into(), "-".into()])
+        );
     }
 }

@@ -18,7 +18,9 @@ pub enum Error {
         near: Vec<String>,
     },
     /// The manifest enables a unit that cannot be.
-    #[error("services.enable names {unit}, which has no [Install] section: it is started by other units, or not at all")]
+    #[error(
+        "services.enable names {unit}, which has no [Install] section: it is started by other units, or not at all"
+    )]
     NotInstallable {
         /// As in the manifest.
         unit: String,
@@ -140,11 +142,7 @@ pub enum Error {
 }
 
 fn suggestion(near: &[String]) -> String {
-    if near.is_empty() {
-        String::new()
-    } else {
-        format!("; did you mean {}?", near.join(" or "))
-    }
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
 }
 
 /// Up to three of `names` that are nearest to `wanted`: parts of one another first, then by edit distance.

@@ -27,8 +27,7 @@ const HWCAP_IS_INDEX: u64 = 1 << 62;
 /// Shown by `ldconfig -p` as what made the cache.
 const GENERATOR: &[u8] = b"keller";
 /// Folders that are searched after those of ld.so.conf, as Debian's glibc is built for amd64.
-const SYSTEM_FOLDERS: [&str; 4] =
-    ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"];
+const SYSTEM_FOLDERS: [&str; 4] = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"];
 /// The loader itself is never looked up.
 const LOADER: &[u8] = b"ld-linux-x86-64.so.2";
 /// How deep ld.so.conf may include; glibc has no limit, but circles must end.
@@ -140,8 +139,11 @@ fn libraries(tree: &Tree, folder: &str) -> Result<BTreeMap<Vec<u8>, Library>, Er
         let path = [folder.as_bytes(), b"/", name].concat();
         let Ok(target) = tree.resolve(&path) else { continue };
         let Kind::File(content) = &tree.node(target).kind else { continue };
-        let Some(soname) = Soname::read(content)
-            .map_err(|error| Error::Malformed { path: show(&path), line: 0, what: error.to_string() })?
+        let Some(soname) = Soname::read(content).map_err(|error| Error::Malformed {
+            path: show(&path),
+            line: 0,
+            what: error.to_string(),
+        })?
         else {
             continue;
         };
@@ -390,8 +392,11 @@ mod tests {
             path: path.into(),
             hwcaps: hwcaps.map(Into::into),
         };
-        let mut entries =
-            vec![entry("/lib/liba.so.1", None), entry("/v3", Some("x86-64-v3")), entry("/v2", Some("x86-64-v2"))];
+        let mut entries = vec![
+            entry("/lib/liba.so.1", None),
+            entry("/v3", Some("x86-64-v3")),
+            entry("/v2", Some("x86-64-v2")),
+        ];
         entries.sort_by(order);
         let paths: Vec<_> = entries.iter().map(|entry| show(&entry.path)).collect();
         assert_eq!(paths, ["/v2", "/v3", "/lib/liba.so.1"]);

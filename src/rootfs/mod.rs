@@ -1,12 +1,112 @@
 //! Packages, overlays, users and units become one tree.
 pub mod checks;
+//!
+//! [`finish`] takes the merged tree of a node and does everything that the packages' maintainer scripts
+//! would have done, by itself: nothing of the tree is executed. What an overlay brought is kept. Every
+//! fix-up is a function of the tree and its arguments alone.
+
+pub mod alternatives;
+pub mod base_files;
+pub mod certificates;
 pub mod conf_d;
 pub mod containers;
 pub mod error;
+pub mod etc_defaults;
 pub mod ldcache;
 pub mod modules;
+pub mod os_release;
 pub mod packages;
+pub mod pam;
+pub mod services;
+pub mod ssh;
+pub mod tmpfiles;
 pub mod users;
+
+use crate::lock::Ids;
+use crate::manifest::{ContainerBuild, Manifest};
+use crate::tree::Tree;
 
 pub use error::Error;
 pub use modules::ModuleIndex;
+pub use services::Enabled;
+pub use users::{Accounts, Wanted};
+
+/// What a finished root says of its build, besides the manifest.
+#[derive(Clone, Debug)]
+pub struct BuildInfo {
+    /// Version of the keller that builds.
+    pub keller: String,
+}
+
+/// What was done to a tree.
+#[derive(Debug)]
+pub struct Report {
+    /// All accounts with their numbers, e.g. for owners in `files:`.
+    pub accounts: Accounts,
+    /// Each kernel's modules, by release; for the initramfs too.
+    pub kernels: Vec<ModuleIndex>,
+    /// What starts and what never does.
+    pub services: Enabled,
+    /// Libraries in the loader's cache.
+    pub libraries: usize,
+    /// Certificates in the CA bundle.
+    pub certificates: usize,
+}
+
+/// Numbers for the accounts of a node that leave theirs open, to be locked; `previous` stays as it is.
+pub fn ids(tree: &Tree, manifest: &Manifest, previous: &Ids) -> Result<Ids, Error> {
+    users::allocate(&Wanted::collect(tree, &manifest.users, &manifest.system_users)?, previous)
+}
+
+/// The same for a container, whose accounts are locked together with the node's.
+pub fn container_ids(tree: &Tree, build: &ContainerBuild, previous: &Ids) -> Result<Ids, Error> {
+    users::allocate(&Wanted::collect(tree, &[], &build.system_users)?, previous)
+}
+
+/// Finishes the root of a node. The tree has all packages and overlays, pruned.
+pub fn finish(tree: &mut Tree, manifest: &Manifest, ids: &Ids, build: &BuildInfo) -> Result<Report, Error> {
+    let wanted = Wanted::collect(tree, &manifest.users, &manifest.system_users)?;
+    let accounts = wanted.with_ids(ids)?;
+    users::passwd::write(tree, &accounts, |class| class == users::Class::Static)?;
+    users::userdb::write(tree, &accounts)?;
+
+    base_files::folders(tree)?;
+    os_release::write(tree, &manifest.id, &manifest.version, &build.keller)?;
+    alternatives::write(tree)?;
+    pam::write(tree)?;
+    let certificates = certificates::write(tree)?;
+    ssh::write(tree, &accounts)?;
+
+    let kernels: Vec<ModuleIndex> = modules::kernels(tree)
+        .iter()
+        .map(|kernel| ModuleIndex::read(tree, kernel))
+        .collect::<Result<_, _>>()?;
+    for index in &kernels {
+        modules::write(tree, index)?;
+    }
+    etc_defaults::load_modules(tree, &manifest.kernel.load, &kernels)?;
+
+    let services = services::write(tree, &manifest.services)?;
+
+    // After this, nothing below may look into a folder that is a link to the state partition.
+    let homes: Vec<String> = manifest.system_users.iter().map(|user| user.name.clone()).collect();
+    base_files::state(tree, &accounts, &homes)?;
+    tmpfiles::empty_var(tree)?;
+    let libraries = ldcache::write(tree)?;
+    etc_defaults::node(tree, &accounts)?;
+    Ok(Report { accounts, kernels, services, libraries, certificates })
+}
+
+/// Finishes the root of a container: accounts in /etc, no kernel, no units, its /var as packages ship it.
+pub fn finish_container(tree: &mut Tree, build: &ContainerBuild, ids: &Ids) -> Result<Accounts, Error> {
+    let accounts = Wanted::collect(tree, &[], &build.system_users)?.with_ids(ids)?;
+    users::passwd::write(tree, &accounts, |_| true)?;
+    base_files::container_folders(tree)?;
+    base_files::homes(tree, &accounts, &build.system_users)?;
+    alternatives::write(tree)?;
+    pam::write(tree)?;
+    certificates::write(tree)?;
+    ldcache::write(tree)?;
+    etc_defaults::container(tree)?;
+    Ok(accounts)
+}

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use keller::rootfs::modules::kernels;
 use keller::rootfs::ModuleIndex;
+use keller::rootfs::modules::kernels;
 
 use super::folder;
 use super::tool::{run, tool};

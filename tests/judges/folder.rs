@@ -1,7 +1,7 @@
 //! Trees from and to folders, for judges that read folders.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 

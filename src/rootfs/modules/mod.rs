@@ -93,9 +93,10 @@ impl ModuleIndex {
         let facts: Vec<Facts> = found
             .par_iter()
             .map(|(path, id)| {
-                let malformed =
-                    |what| Error::Malformed { path: format!("/{folder}/{path}"), line: 0, what };
-                let Kind::File(content) = &tree.node(*id).kind else { unreachable!("only files are collected") };
+                let malformed = |what| Error::Malformed { path: format!("/{folder}/{path}"), line: 0, what };
+                let Kind::File(content) = &tree.node(*id).kind else {
+                    unreachable!("only files are collected")
+                };
                 let bytes = content.to_vec().map_err(|error| malformed(error.to_string()))?;
                 object::read(path, &bytes).map_err(malformed)
             })

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::io::Read;
 
-use object::read::elf::ElfFile64;
 use object::LittleEndian;
+use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 /// File name endings of modules, as kmod knows them.

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Wanted;
 use super::super::error::Error;
+use super::Wanted;
 use crate::lock::Ids;
 
 /// Accounts that are in many images, so that they have one number in all of them. A number here is given
@@ -48,7 +48,8 @@ const LAST_FREE: u32 = 100;
 /// `IdsDiffer` if an account now has a number of its own that is not the locked one; `NoIdLeft`.
 pub fn allocate(wanted: &Wanted, previous: &Ids) -> Result<Ids, Error> {
     let fixed_users = wanted.users.iter().filter_map(|(name, user)| Some((name, user.uid?, &user.source)));
-    let fixed_groups = wanted.groups.iter().filter_map(|(name, group)| Some((name, group.gid?, &group.source)));
+    let fixed_groups =
+        wanted.groups.iter().filter_map(|(name, group)| Some((name, group.gid?, &group.source)));
     let mut taken: BTreeSet<u32> = WELL_KNOWN.iter().map(|(_, id)| *id).collect();
     taken.extend(previous.users.values());
     taken.extend(previous.groups.values());
@@ -81,7 +82,10 @@ pub fn allocate(wanted: &Wanted, previous: &Ids) -> Result<Ids, Error> {
     let mut next = FIRST_FREE;
     for name in open_users.union(&open_groups).copied() {
         let known = ids.users.get(name).or_else(|| ids.groups.get(name)).copied();
-        let id = match known.or_else(|| own_number(wanted, name)).or_else(|| well_known.get(name.as_str()).copied()) {
+        let id = match known
+            .or_else(|| own_number(wanted, name))
+            .or_else(|| well_known.get(name.as_str()).copied())
+        {
             Some(id) => id,
             None => loop {
                 if next < LAST_FREE {

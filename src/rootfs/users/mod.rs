@@ -152,9 +152,7 @@ impl Wanted {
     /// `NotLocked` if `ids` lacks one; `IdTaken` if two have one number.
     pub fn with_ids(self, ids: &Ids) -> Result<Accounts, Error> {
         let number = |fixed: Option<u32>, locked: &BTreeMap<String, u32>, name: &String| {
-            fixed
-                .or_else(|| locked.get(name).copied())
-                .ok_or_else(|| Error::NotLocked { name: name.clone() })
+            fixed.or_else(|| locked.get(name).copied()).ok_or_else(|| Error::NotLocked { name: name.clone() })
         };
         let mut accounts = Accounts { memberships: self.memberships, ..Accounts::default() };
         let mut taken: BTreeMap<u32, String> = BTreeMap::new();
@@ -173,10 +171,10 @@ impl Wanted {
             }
             let gid = match accounts.groups.get(&user.group) {
                 Some((gid, _)) => *gid,
-                None => user.group.parse().map_err(|_| Error::UnknownGroup {
-                    user: name.clone(),
-                    group: user.group.clone(),
-                })?,
+                None => user
+                    .group
+                    .parse()
+                    .map_err(|_| Error::UnknownGroup { user: name.clone(), group: user.group.clone() })?,
             };
             accounts.users.insert(name, (uid, gid, user));
         }
@@ -310,7 +308,10 @@ mod tests {
         assert!(matches!(&error, Error::IdsDiffer { name, .. } if name == "shadow"), "{error}");
         let error = Wanted::collect(&tree, &[person("a", 1000), person("b", 1000)], &[])
             .unwrap()
-            .with_ids(&Ids { groups: [("input".into(), 992), ("systemd-network".into(), 998)].into(), ..Ids::default() })
+            .with_ids(&Ids {
+                groups: [("input".into(), 992), ("systemd-network".into(), 998)].into(),
+                ..Ids::default()
+            })
             .unwrap_err();
         assert!(matches!(error, Error::IdTaken { id: 1000, .. }), "{error}");
     }

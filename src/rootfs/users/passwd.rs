@@ -146,7 +146,8 @@ mod tests {
         let wanted = Wanted::collect(&tree, &[], &[]).unwrap();
         let accounts = wanted.with_ids(&Ids::default()).unwrap();
         write(&mut tree, &accounts, |_| true).unwrap();
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
         assert_eq!(tree.read("etc/passwd").unwrap(), passwd.as_bytes());
         assert_eq!(tree.read("etc/group").unwrap(), b"root:x:0:\nnogroup:x:65534:\n");
         let shadow = "root:*:20000:0:99999:7:::\nnobody:*:20000:0:99999:7:::\n";

@@ -24,7 +24,12 @@ pub fn collect(tree: &Tree, wanted: &mut Wanted) -> Result<(), Error> {
                 }
                 "g" => {
                     let (_, gid) = ids(tree, file, number, id)?;
-                    wanted.group(name, gid.as_ref().and_then(|gid| gid.parse().ok()), Class::System, &file.path)?;
+                    wanted.group(
+                        name,
+                        gid.as_ref().and_then(|gid| gid.parse().ok()),
+                        Class::System,
+                        &file.path,
+                    )?;
                 }
                 // Both may be defined further down.
                 "m" => members.push((file, name.to_owned(), id.to_owned())),
@@ -57,7 +62,8 @@ struct Line<'a> {
 impl Line<'_> {
     fn add(&self, tree: &Tree, file: &ConfFile, line: usize, wanted: &mut Wanted) -> Result<(), Error> {
         let (uid, group) = ids(tree, file, line, self.id)?;
-        let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+        let or =
+            |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
         // Without a group of its own in the line, one of the user's name and number is made.
         let group = match group {
             Some(group) if Some(group.as_str()) != uid.map(|uid| uid.to_string()).as_deref() => group,
@@ -84,7 +90,12 @@ impl Line<'_> {
 }
 
 /// The third field: user number, and name or number of the group.
-fn ids(tree: &Tree, file: &ConfFile, line: usize, field: &str) -> Result<(Option<u32>, Option<String>), Error> {
+fn ids(
+    tree: &Tree,
+    file: &ConfFile,
+    line: usize,
+    field: &str,
+) -> Result<(Option<u32>, Option<String>), Error> {
     if field.starts_with('/') {
         let node = tree.node(tree.resolve(field)?);
         return Ok((Some(node.meta.uid), Some(node.meta.gid.to_string())));

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Accounts, Class, WantedUser};
 use super::super::error::Error;
+use super::{Accounts, Class, WantedUser};
 use crate::tree::Tree;
 
 const FOLDER: &str = "usr/lib/userdb";
@@ -89,7 +89,8 @@ mod tests {
         };
         let accounts = Accounts {
             users: [("core".to_owned(), (1000, 1000, user))].into(),
-            groups: [("core".to_owned(), (1000, Class::Person)), ("sudo".to_owned(), (27, Class::Static))].into(),
+            groups: [("core".to_owned(), (1000, Class::Person)), ("sudo".to_owned(), (27, Class::Static))]
+                .into(),
             memberships: [("core".to_owned(), "sudo".to_owned())].into(),
         };
         let mut tree = Tree::new(0);
