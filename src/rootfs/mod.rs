@@ -1,5 +1,4 @@
 //! Packages, overlays, users and units become one tree.
-pub mod checks;
 //!
 //! [`finish`] takes the merged tree of a node and does everything that the packages' maintainer scripts
 //! would have done, by itself: nothing of the tree is executed. What an overlay brought is kept. Every
@@ -8,6 +7,7 @@ pub mod checks;
 pub mod alternatives;
 pub mod base_files;
 pub mod certificates;
+pub mod checks;
 pub mod conf_d;
 pub mod containers;
 pub mod error;
