@@ -1,1 +1,180 @@
 //! The recipe: manifest and lock in, image out.
+
+pub mod check;
+pub mod container;
+pub mod inputs;
+pub mod job;
+pub mod kernel;
+pub mod report;
+pub mod root;
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+
+use anyhow::{Context, Result};
+use uuid::Uuid;
+
+use crate::base::progress::{Progress, Task, Unit};
+use crate::base::Digest;
+use crate::boot::{esp, uki};
+use crate::disk::image::PartitionWriter;
+use crate::disk::{self, Layout, Release, Role, SectorSize, Sizes, Slot};
+use crate::fs::{erofs, ext4, fat};
+use crate::lock::Lock;
+use crate::manifest::{Manifest, RootFilesystem};
+use crate::verity;
+
+pub use job::{Job, Settings};
+pub use report::Report;
+pub use root::Root;
+
+/// How large writes to the image are, in bytes.
+const WRITE: usize = 4 << 20;
+
+/// Writes the image of `root` into `file`, which becomes a whole disk.
+///
+/// The order is forced by what each part needs of the one before: the root's bytes give the root hash, the
+/// root hash goes into the unified kernel image, and both decide the partitions' identities. The initramfs
+/// needs none of them and is made beside.
+pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
+    let Job { manifest, lock, progress, .. } = *job;
+    let sizes = Sizes {
+        esp: manifest.disk.esp,
+        root: manifest.disk.root,
+        state: manifest.disk.state_min,
+        sector_size: SectorSize::try_from(manifest.disk.sector_size)?,
+    };
+    let layout = Layout::plan(&sizes).context("laying out the disk")?;
+    file.set_len(0).and_then(|()| file.set_len(layout.disk_size)).context("making the image file")?;
+
+    let (hashed, initramfs) = rayon::join(
+        || root_partition(&root, manifest, lock, &layout, file, progress).context("writing the root file system"),
+        || kernel::initramfs(job, &root.kernel).context("making the initramfs"),
+    );
+    let (tree, root_size) = hashed?;
+    let initramfs = initramfs?;
+    let root_hash = tree.root_hash.digest();
+    let release =
+        Release { id: manifest.id.clone(), version: manifest.version.clone(), root_hash };
+    let verity = layout.partition(Role::Verity(Slot::A));
+    layout.check(Role::Verity(Slot::A), tree.bytes.len() as u64)?;
+    write_at(file, verity.start, &tree.bytes).context("writing the hash tree")?;
+
+    let task = Task::new(progress, "binding", 0, Unit::Items);
+    let stub = root.kernel.stub.to_vec()?;
+    let kernel = root.kernel.image.to_vec()?;
+    let parts = uki::Parts {
+        stub: &stub,
+        kernel: &kernel,
+        kernel_version: &root.kernel.version,
+        os_release: &root.os_release,
+        initrd: &initramfs,
+        options: &kernel::options(manifest),
+    };
+    let uki = uki::Uki::new(tree.root_hash, &parts).context("making the unified kernel image")?;
+    let cmdline = uki.cmdline().to_string();
+    let uki = uki.into_bytes();
+    let uki_size = uki.len() as u64;
+    let files = esp::tree(lock.epoch, &root.kernel.loader, &manifest.id, &manifest.version, uki)?;
+    let options = fat::Options {
+        size: layout.partition(Role::Esp).size,
+        volume_id: volume_id(&root_hash),
+        label: "ESP".to_owned(),
+        mtime: lock.epoch,
+        sector_size: manifest.disk.sector_size,
+    };
+    let table = layout.table(&release)?;
+    // Tables first and then the ESP: what was written before lies beyond both.
+    disk::gpt::create(&mut &*file, &table).context("writing the partition table")?;
+    fat::write(&files, &options, &mut PartitionWriter::new(file, layout.partition(Role::Esp)))
+        .context("writing the EFI system partition")?;
+    drop(task);
+
+    Ok(report::Report::of(job, &root, report::Sizes {
+        root_hash,
+        cmdline,
+        disk: layout.disk_size,
+        root: root_size,
+        verity: tree.bytes.len() as u64,
+        uki: uki_size,
+        initramfs: initramfs.len() as u64,
+        kernel: kernel.len() as u64,
+    }))
+}
+
+/// Writes the root into slot A, hashing on the way; gives its hash tree and its size in bytes.
+fn root_partition(
+    root: &Root,
+    manifest: &Manifest,
+    lock: &Lock,
+    layout: &Layout,
+    file: &File,
+    progress: &dyn Progress,
+) -> Result<(verity::HashTree, u64)> {
+    let identity = Digest::of(format!("{} {}", manifest.id, manifest.version));
+    let uuid = |purpose: &str| disk::slot::derived_guid(Uuid::NAMESPACE_OID, &format!("{identity} {purpose}"));
+    let options = verity::Options { salt: salt(&identity), uuid: uuid("verity") };
+    let place = layout.partition(Role::Root(Slot::A));
+    let partition = PartitionWriter::new(file, place);
+    match manifest.disk.filesystem {
+        RootFilesystem::Erofs => {
+            let volume = erofs::Options {
+                uuid: uuid("root"),
+                build_time: lock.epoch,
+                volume_name: [0; 16],
+                dedupe: true,
+            };
+            let plan = erofs::plan(&root.tree, &volume)?;
+            layout.check(Role::Root(Slot::A), plan.size())?;
+            let task = Task::new(progress, "writing", plan.size(), Unit::Bytes);
+            let counted = Counted { inner: partition, task: &task };
+            let mut writer = verity::Writer::new(BufWriter::with_capacity(WRITE, counted), options)?;
+            plan.write(&mut writer)?;
+            Ok((writer.finish()?, plan.size()))
+        }
+        RootFilesystem::Ext4 => {
+            let volume = ext4::Options { uuid: uuid("root"), time: lock.epoch, label: None, size: None };
+            let plan = ext4::plan(&root.tree, &volume)?;
+            layout.check(Role::Root(Slot::A), plan.size())?;
+            let task = Task::new(progress, "writing", plan.size(), Unit::Bytes);
+            // Its parts are not written in order, so they are hashed in a pass of their own.
+            plan.write(&mut BufWriter::with_capacity(WRITE, partition))?;
+            let counted = Counted { inner: std::io::sink(), task: &task };
+            let mut writer = verity::Writer::new(counted, options)?;
+            let mut written = PartitionWriter::new(file, place).take(plan.size());
+            std::io::copy(&mut written, &mut writer)?;
+            Ok((writer.finish()?, plan.size()))
+        }
+    }
+}
+
+/// The salt is public; it only keeps hash trees of different images from looking alike.
+fn salt(identity: &Digest) -> Vec<u8> {
+    identity.as_bytes().to_vec()
+}
+
+fn volume_id(root_hash: &Digest) -> u32 {
+    u32::from_le_bytes(root_hash.as_bytes()[..4].try_into().expect("a digest is longer"))
+}
+
+fn write_at(file: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+/// Tells a task what passes.
+struct Counted<'a, W> {
+    inner: W,
+    task: &'a Task<'a>,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.task.advance(count as u64);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}

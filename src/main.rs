@@ -1,3 +1,10 @@
-//! One binary, three roles: builder, init, agent.
+//! One binary, three roles: builder on a workstation, `/init` in the initramfs, agent on the node.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        keller::init::run();
+    }
+    keller::cli::main()
+}

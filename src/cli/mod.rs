@@ -1,7 +1,129 @@
-//! Verbs.
+//! Verbs: arguments in, one call of the engine, output. The only room that prints.
 
+pub mod boot;
+pub mod build;
 pub mod check;
+pub mod completion;
+pub mod context;
+pub mod lock;
 pub mod new;
 pub mod progress;
+pub mod run;
 pub mod schema;
 pub mod store;
+pub mod terminal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use progress::Verbosity;
+
+/// Builds, boots and inspects images of minimal container hosts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "keller",
+    version,
+    max_term_width = 100,
+    after_help = "Examples:\n  \
+        keller run                         build the default node and boot it under QEMU\n  \
+        keller init my-node                start a project of your own\n  \
+        keller build my-node/node.yaml     make its image\n  \
+        keller inspect --verify out/node_1.0.0.raw\n\n\
+        Every verb explains itself: keller build --help"
+)]
+pub struct Cli {
+    /// What is shown.
+    #[command(flatten)]
+    pub global: Global,
+    /// What is done.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags that every verb takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Say nothing but errors and warnings.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Tell every step.
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Write the result as JSON to standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Global {
+    /// How much the progress display shows.
+    pub fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
+
+/// One verb each.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Build an image and boot it under QEMU.
+    Run(run::RunArgs),
+    /// Make an image.
+    Build(build::BuildArgs),
+    /// Boot an image under QEMU.
+    Boot(boot::BootArgs),
+    /// Resolve a manifest's packages and write them down, or bring some up to date.
+    Lock(lock::LockArgs),
+    /// Look at the store of downloads, and make room in it.
+    Store(store::Args),
+    /// Tell everything that is wrong with a manifest.
+    Check(check::Check),
+    /// Start a project.
+    Init(new::Init),
+    /// Write the manifest's JSON Schema, or its reference, to standard output.
+    Schema(schema::Schema),
+    /// Write completion for a shell to standard output.
+    Completion(completion::CompletionArgs),
+}
+
+/// Parses the command line and runs it. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+pub fn main() -> ExitCode {
+    dispatch(std::env::args_os())
+}
+
+fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = Cli::parse_from(arguments);
+    let result = match cli.verb {
+        Verb::Run(args) => run::run(args, &cli.global),
+        Verb::Build(args) => build::run(args, &cli.global),
+        Verb::Boot(args) => boot::run(args, &cli.global),
+        Verb::Lock(args) => lock::run(args, &cli.global),
+        Verb::Store(args) => store::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Check(args) => check::run(args),
+        Verb::Init(args) => new::run(args),
+        Verb::Schema(args) => schema::run(args),
+        Verb::Completion(args) => completion::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -62,6 +62,13 @@ pub struct PartitionWriter<'a> {
     position: u64,
 }
 
+impl<'a> PartitionWriter<'a> {
+    /// At the start of `partition` in the image `file`.
+    pub fn new(file: &'a File, partition: Partition) -> Self {
+        Self { file, partition, position: 0 }
+    }
+}
+
 impl PartitionWriter<'_> {
     /// Where the partition lies.
     pub fn partition(&self) -> Partition {

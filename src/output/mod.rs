@@ -21,7 +21,7 @@ impl Format {
     /// The end of the file's name, with the dot.
     pub const fn suffix(self) -> &'static str {
         match self {
-            Self::Raw => ".img",
+            Self::Raw => ".raw",
             Self::Qcow2 => ".qcow2",
         }
     }

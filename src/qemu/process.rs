@@ -32,6 +32,8 @@ impl Vm {
         let mut command = program.command();
         command.args(machine.arguments(program));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Ctrl-C is for us to answer: with --persist the guest gets to shut down first.
+        command.process_group(0);
         // SAFETY: prctl is async-signal-safe; the guest must not outlive us, however we end.
         unsafe {
             command.pre_exec(|| {

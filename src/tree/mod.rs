@@ -9,6 +9,7 @@ pub mod from_tar;
 pub mod graft;
 pub mod merge;
 pub mod prune;
+pub mod to_folder;
 
 use std::collections::BTreeMap;
 

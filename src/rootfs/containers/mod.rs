@@ -3,6 +3,7 @@
 //! Nothing is pulled, loaded or unpacked on the node. podman finds each image in a read-only image store;
 //! containerd and crun start from a root folder with a writable overlay in memory.
 
+pub mod archive;
 pub mod image;
 pub mod layer;
 pub mod podman;

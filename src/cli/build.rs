@@ -1,0 +1,254 @@
+//! `keller build`: from a manifest to the files that were asked for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use super::Global;
+use super::context::{self, InputArgs, Outside, Policy, Project};
+use super::progress::{Display, summary};
+use crate::base::progress::{Progress, Task, Unit};
+use crate::base::{AtomicFile, Digest, Size, atomic};
+use crate::image::{self, Job, Report, Settings};
+use crate::lock::{Lock, diff, file};
+use crate::manifest::Output;
+use crate::output::{self, Format};
+use crate::store::Store;
+use crate::tree::Content;
+
+/// Arguments of `keller build`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    keller build                         the default node, into ./out\n  \
+    keller build my-node/node.yaml       into my-node/out\n  \
+    keller build --locked --offline node.yaml\n  \
+    keller build --check node.yaml       twice, and compare every byte")]
+pub struct BuildArgs {
+    /// The manifest; without one, the default node inside this binary.
+    pub manifest: Option<PathBuf>,
+    /// Where the files go; `out` beside the manifest by default.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Refuse anything that the lock does not name.
+    #[arg(long)]
+    pub locked: bool,
+    /// Build a second time in another way and compare the images.
+    #[arg(long)]
+    pub check: bool,
+    /// The keller for the node; by default the one that runs.
+    #[arg(long, value_name = "FILE")]
+    pub keller: Option<PathBuf>,
+    /// Put an unoptimised keller into the image all the same.
+    #[arg(long)]
+    pub allow_debug: bool,
+    /// Inputs.
+    #[command(flatten)]
+    pub inputs: InputArgs,
+}
+
+/// What a build left behind.
+pub struct Built {
+    /// The files, by format.
+    pub files: Vec<(Format, PathBuf)>,
+    /// What they are.
+    pub report: Report,
+    /// What was asked for.
+    pub project: Project,
+}
+
+impl Built {
+    /// The file to boot: raw before others.
+    pub fn bootable(&self) -> &Path {
+        let raw = self.files.iter().find(|(format, _)| *format == Format::Raw);
+        &raw.or(self.files.first()).expect("every manifest asks for an output").1
+    }
+}
+
+/// Builds and tells.
+pub fn run(args: BuildArgs, global: &Global) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let display = Display::new(global.verbosity());
+    let built = build(&args, &display)?;
+    if global.json {
+        let files: Vec<_> = built.files.iter().map(|(_, path)| path).collect();
+        println!("{}", serde_json::json!({ "files": files, "build": built.report }));
+    } else if !global.quiet {
+        eprint!("{}", summary(&display.stages()));
+        let sizes = &built.report.sizes;
+        eprintln!(
+            "{} {}: root {}, UKI {} (initramfs {}), {} packages, {:.1} s",
+            built.report.id,
+            built.report.version,
+            Size(sizes.root).human(),
+            Size(sizes.uki).human(),
+            Size(sizes.initramfs).human(),
+            built.report.packages.len(),
+            begun.elapsed().as_secs_f64()
+        );
+        eprintln!("root hash {}", sizes.root_hash);
+        for (_, path) in &built.files {
+            println!("{}", path.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds what `args` say.
+pub fn build(args: &BuildArgs, progress: &dyn Progress) -> Result<Built> {
+    let (bytes, digest) = keller(args)?;
+    let output = output_folder(args);
+    let project = Project::load(args.manifest.as_deref(), &output)?;
+    let name = project.name.clone();
+    let store = context::store(&args.inputs)?;
+    let policy = if args.locked { Policy::Locked } else { Policy::Follow };
+    let (lock, root) = prepare(&project, &policy, &args.inputs, &store, progress)
+        .with_context(|| format!("building {name}"))?;
+    fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
+    let settings = Settings { threads: args.inputs.threads };
+    let job = Job { manifest: &project.manifest, lock: &lock, store: &store, keller: (&bytes, digest), settings, progress };
+    write(&job, root, &output, args.check).map(|(files, report)| Built { files, report, project })
+        .with_context(|| format!("building {name}"))
+}
+
+/// A lock that fits, everything it names in the store, and the root made of it. Writes the lock where it is
+/// new or has changed, unless `policy` forbids that.
+pub fn prepare(
+    project: &Project,
+    policy: &Policy,
+    inputs: &InputArgs,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<(Lock, image::Root)> {
+    let outside = Outside::new(inputs)?;
+    let manifest = &project.manifest;
+    let before = file::read(&project.lock, &manifest.id)?;
+    let mut lock = outside.lock(manifest, &project.lock, policy, store, progress)?;
+    outside.fetch(manifest, &lock, store, progress)?;
+    let settings = Settings { threads: inputs.threads };
+    let root = image::root::root(manifest, &mut lock, store, &settings, progress)?;
+    if before.as_ref() != Some(&lock) {
+        let changes = before.as_ref().map(|before| diff::diff(before, &lock).to_string());
+        if *policy == Policy::Locked {
+            bail!(
+                "{} does not fit any more; `keller lock` mends it\n{}",
+                project.lock.display(),
+                changes.unwrap_or_default()
+            );
+        }
+        if let Some(folder) = project.lock.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        file::write(&project.lock, &lock)?;
+        match changes {
+            Some(changes) => progress.note(&format!("{} changed:\n{changes}", project.lock.display())),
+            None => progress.note(&format!("wrote {}", project.lock.display())),
+        }
+    }
+    Ok((lock, root))
+}
+
+fn output_folder(args: &BuildArgs) -> PathBuf {
+    match (&args.output, &args.manifest) {
+        (Some(output), _) => output.clone(),
+        (None, Some(manifest)) => manifest.parent().unwrap_or(Path::new("")).join("out"),
+        (None, None) => PathBuf::from("out"),
+    }
+}
+
+/// The keller for the node: it must run where no library is, as nothing else is in the initramfs.
+fn keller(args: &BuildArgs) -> Result<(Content, Digest)> {
+    let path = match &args.keller {
+        Some(path) => path.clone(),
+        None => {
+            if cfg!(debug_assertions) && !args.allow_debug {
+                bail!(
+                    "this keller is a debug build, which is large and slow on a node: build with --release, \
+                     name another with --keller, or pass --allow-debug"
+                );
+            }
+            std::env::current_exe().context("looking for this program")?
+        }
+    };
+    let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    if !is_static(&bytes) {
+        bail!(
+            "{} is not a static x86_64 program, so it cannot be /init: build it with the project's own \
+             .cargo/config.toml, or name another with --keller",
+            path.display()
+        );
+    }
+    let digest = Digest::of(&bytes);
+    Ok((bytes.into(), digest))
+}
+
+fn is_static(bytes: &[u8]) -> bool {
+    use object::elf::{FileHeader64, PT_INTERP};
+    use object::read::elf::{FileHeader, ProgramHeader};
+    let Ok(header) = FileHeader64::<object::LittleEndian>::parse(bytes) else { return false };
+    let Ok(endian) = header.endian() else { return false };
+    let Ok(segments) = header.program_headers(endian, bytes) else { return false };
+    header.e_machine(endian) == object::elf::EM_X86_64
+        && !segments.iter().any(|segment| segment.p_type(endian) == PT_INTERP)
+}
+
+/// Writes the image in every format that the manifest asks for, the sums and the report.
+fn write(
+    job: &Job<'_>,
+    root: image::Root,
+    folder: &Path,
+    check: bool,
+) -> Result<(Vec<(Format, PathBuf)>, Report)> {
+    let manifest = job.manifest;
+    let stem = format!("{}_{}", manifest.id, manifest.version);
+    let path = |format: Format| folder.join(format!("{stem}{}", format.suffix()));
+    let create = |format| {
+        AtomicFile::create(&path(format)).with_context(|| format!("writing into {}", folder.display()))
+    };
+    let raw = create(Format::Raw)?;
+    let report = image::write(job, root, raw.file())?;
+    if check {
+        image::check::again(job, raw.file()).context("building a second time")?;
+        job.progress.note("built a second time in another way: the same bytes");
+    }
+    let mut wanted: Vec<Format> = manifest.outputs.iter().map(|output| format(*output)).collect();
+    wanted.sort();
+    let mut sums = Vec::new();
+    let mut files = Vec::new();
+    for format in wanted.into_iter().rev() {
+        let task = Task::new(job.progress, "output", 0, Unit::Items);
+        task.at(format.suffix());
+        let written = if format == Format::Raw {
+            raw.file().try_clone()?
+        } else {
+            let target = create(format)?;
+            format.write(raw.file(), target.file()).with_context(|| format!("writing {}", path(format).display()))?;
+            target.commit_unsynced()?
+        };
+        sums.push((path(format), output::raw::digest(&written)?));
+        files.push((format, path(format)));
+    }
+    if files.iter().any(|(format, _)| *format == Format::Raw) {
+        raw.commit_unsynced()?;
+    }
+    let json = serde_json::to_string_pretty(&report)? + "\n";
+    sums.push((folder.join("build.json"), Digest::of(&json)));
+    atomic::write(&folder.join("build.json"), json)?;
+    sums.sort();
+    let lines: String = sums
+        .iter()
+        .map(|(path, digest)| format!("{digest}  {}\n", path.file_name().unwrap_or_default().to_string_lossy()))
+        .collect();
+    atomic::write(&folder.join("SHA256SUMS"), lines)?;
+    Ok((files, report))
+}
+
+fn format(output: Output) -> Format {
+    match output {
+        Output::Raw => Format::Raw,
+        Output::Qcow2 => Format::Qcow2,
+    }
+}

@@ -1,0 +1,20 @@
+//! `keller completion`: scripts for shells.
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+/// Arguments of `keller completion`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  keller completion bash > ~/.local/share/bash-completion/completions/keller")]
+pub struct CompletionArgs {
+    /// The shell.
+    pub shell: Shell,
+}
+
+/// Writes the script to standard output.
+pub fn run(args: CompletionArgs) -> anyhow::Result<ExitCode> {
+    clap_complete::generate(args.shell, &mut super::Cli::command(), "keller", &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,222 @@
+//! What most verbs need first: the manifest, the store, the mirrors, the lock.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use super::Global;
+use super::progress::Display;
+use crate::base::progress::Progress;
+use crate::fetch::{self, Upstream};
+use crate::image::job::Settings;
+use crate::lock::archives::Archives;
+use crate::lock::online::Online;
+use crate::lock::resolve::{self, Update};
+use crate::lock::{Lock, asked, file};
+use crate::manifest::{self, FileContent, Manifest};
+use crate::qemu::{Program, program};
+use crate::source::http::{Client, Settings as HttpSettings};
+use crate::source::mirror::Mirrors;
+use crate::source::url::Url;
+use crate::store::Store;
+
+/// Where inputs come from.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Inputs")]
+pub struct InputArgs {
+    /// Debian's archive; else KELLER_MIRROR, the manifest or the host's apt sources name it.
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<String>,
+    /// The store for downloads; else KELLER_STORE or the user's cache folder.
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Use nothing but what is in the store.
+    #[arg(long)]
+    pub offline: bool,
+    /// Threads for unpacking and hashing; 0 is one for each processor.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// The manifest that is meant, and where its lock lies.
+pub struct Project {
+    /// Validated.
+    pub manifest: Manifest,
+    /// For messages.
+    pub name: String,
+    /// Beside the manifest; for the embedded one, beside the image.
+    pub lock: PathBuf,
+}
+
+impl Project {
+    /// Reads `path`, or the embedded default node. `output` is the folder that gets the image.
+    pub fn load(path: Option<&Path>, output: &Path) -> Result<Self> {
+        match path {
+            Some(path) => Ok(Self {
+                manifest: manifest::load(path).map_err(|errors| anyhow::anyhow!("{errors}"))?,
+                name: path.display().to_string(),
+                lock: file::path_for(path),
+            }),
+            None => Ok(Self {
+                manifest: manifest::load_embedded("node.yaml").map_err(|errors| anyhow::anyhow!("{errors}"))?,
+                name: "the default node".to_owned(),
+                lock: output.join("node.lock"),
+            }),
+        }
+    }
+}
+
+/// The store that the flag names, or the user's.
+pub fn store(inputs: &InputArgs) -> Result<Store> {
+    let root = match &inputs.store {
+        Some(root) => root.clone(),
+        None => Store::locate()?,
+    };
+    Ok(Store::open(root)?)
+}
+
+/// How much of a lock may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Nothing: what is missing or stale is an error.
+    Locked,
+    /// What the manifest asks for anew; what is locked stays.
+    Follow,
+    /// Also what `keller lock --update` names.
+    Update(Update),
+}
+
+/// The network side of a verb: mirrors and a client, made when first needed.
+pub struct Outside<'a> {
+    inputs: &'a InputArgs,
+    client: Client,
+}
+
+impl<'a> Outside<'a> {
+    /// Settings of the host for proxies, certificates and credentials.
+    pub fn new(inputs: &'a InputArgs) -> Result<Self> {
+        let client = Client::new(HttpSettings::of_host()).context("setting up HTTP")?;
+        Ok(Self { inputs, client })
+    }
+
+    fn mirrors(&self, manifest: &Manifest) -> Result<Mirrors> {
+        Ok(Mirrors::find(self.inputs.mirror.as_deref(), &manifest.debian)?)
+    }
+
+    /// A lock that fits `manifest`: the one at `path` where it does, else a new one as far as `policy` lets.
+    /// A new one still lacks what only unpacked packages tell; see [`crate::image::root`].
+    pub fn lock(
+        &self,
+        manifest: &Manifest,
+        path: &Path,
+        policy: &Policy,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Lock> {
+        let found = file::read(path, &manifest.id)?;
+        let stale = found.as_ref().and_then(|lock| asked::staleness(lock, manifest));
+        let update = match (policy, &found, &stale) {
+            (Policy::Locked, None, _) => {
+                bail!("there is no lock {}: make it with `keller lock`", path.display())
+            }
+            (Policy::Locked, Some(_), Some(stale)) => bail!(
+                "{} does not fit the manifest any more; `keller lock` mends it\n{stale}",
+                path.display()
+            ),
+            (Policy::Locked | Policy::Follow, Some(lock), None) => return Ok(lock.clone()),
+            (Policy::Update(update), ..) => update.clone(),
+            _ => Update::Nothing,
+        };
+        if let Some(stale) = stale {
+            progress.note(&format!("{} is stale:\n{stale}", path.display()));
+        }
+        if self.inputs.offline {
+            bail!("packages must be resolved, which --offline rules out: run `keller lock` without it");
+        }
+        let mirrors = self.mirrors(manifest)?;
+        let archives = Archives::of(manifest, &plain(&mirrors))?;
+        let online = Online { client: &self.client, store };
+        let lock =
+            resolve::resolve(manifest, &archives, &online, found.as_ref(), &update, now(), progress)?;
+        Ok(lock)
+    }
+
+    /// Brings everything that `lock` names into the store.
+    pub fn fetch(
+        &self,
+        manifest: &Manifest,
+        lock: &Lock,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<fetch::Fetched> {
+        let urls = addresses(manifest)?;
+        // The mirrors are asked for only when something is missing: a full store needs none.
+        let offline = fetch::fetch(lock, &urls, store, None, progress);
+        if self.inputs.offline || offline.is_ok() {
+            return Ok(offline?);
+        }
+        let archives = self.mirrors(manifest)?.archives(&manifest.debian)?;
+        let upstream = Upstream { client: &self.client, archives: &archives, parallel: 8 };
+        Ok(fetch::fetch(lock, &urls, store, Some(upstream), progress)?)
+    }
+}
+
+/// The addresses of the manifest's `files:` by their path on the node.
+fn addresses(manifest: &Manifest) -> Result<BTreeMap<String, Url>> {
+    let mut urls = BTreeMap::new();
+    for entry in &manifest.files {
+        if let FileContent::Url { url, .. } = &entry.content {
+            urls.insert(entry.path.clone(), Url::from_str(url)?);
+        }
+    }
+    Ok(urls)
+}
+
+fn plain(mirrors: &Mirrors) -> crate::lock::archives::Mirrors {
+    crate::lock::archives::Mirrors {
+        debian: mirrors.debian.reveal().to_string(),
+        security: mirrors.security.as_ref().map(|url| url.reveal().to_string()),
+    }
+}
+
+/// Seconds since 1970: for judging dates and keys, never for an image.
+pub fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// QEMU and firmware: those on PATH, or Debian's packages unpacked in the store.
+pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Program> {
+    if let Some(program) = Program::find(&std::env::var_os("PATH").unwrap_or_default()) {
+        return Ok(program);
+    }
+    let store = store(inputs)?;
+    let folder = store.root().join("tools").join("qemu");
+    if let Ok(program) = Program::in_tree(&folder) {
+        return Ok(program);
+    }
+    let display = Display::new(global.verbosity());
+    display.note("no QEMU with UEFI firmware here: unpacking Debian's into the store (about 200 MB, once)");
+    let manifest = manifest::load_embedded("tools/qemu.yaml").map_err(|errors| anyhow::anyhow!("{errors}"))?;
+    debug_assert!(program::PACKAGES.iter().all(|name| manifest.packages.contains_key(*name)));
+    let outside = Outside::new(inputs)?;
+    let fetched = (|| -> Result<_> {
+        let lock = outside.lock(&manifest, &folder.with_extension("lock"), &Policy::Follow, &store, &display)?;
+        outside.fetch(&manifest, &lock, &store, &display)?;
+        let settings = Settings { threads: inputs.threads };
+        crate::image::root::packages(&lock.packages, lock.epoch, &store, &settings, &display)
+    })();
+    let packages = fetched.context("unpacking QEMU; installing qemu-system-x86 and ovmf would do as well")?;
+    let parent = folder.parent().expect("joined above");
+    std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    let scratch = tempfile::Builder::new().prefix(".qemu-").tempdir_in(parent)?;
+    packages.tree.write_to_folder(scratch.path()).context("writing QEMU into the store")?;
+    let scratch = scratch.keep();
+    if std::fs::rename(&scratch, &folder).is_err() {
+        // Another keller was first.
+        let _ = std::fs::remove_dir_all(&scratch);
+    }
+    Ok(Program::in_tree(&folder)?)
+}

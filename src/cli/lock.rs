@@ -1,0 +1,55 @@
+//! `keller lock`: resolve, and write down what was found.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::context::{self, InputArgs, Policy, Project};
+use super::progress::Display;
+use super::{Global, build};
+use crate::lock::resolve::Update;
+use crate::lock::{diff, file};
+
+/// Arguments of `keller lock`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    keller lock node.yaml                     what is locked stays, what is new is added\n  \
+    keller lock --update openssl node.yaml    openssl at its newest, the rest stays\n  \
+    keller lock --update-all node.yaml        everything at its newest")]
+pub struct LockArgs {
+    /// The manifest.
+    pub manifest: PathBuf,
+    /// Take this package at its newest; repeatable.
+    #[arg(long, value_name = "NAME", conflicts_with = "update_all")]
+    pub update: Vec<String>,
+    /// Take every package at its newest.
+    #[arg(long)]
+    pub update_all: bool,
+    /// Inputs.
+    #[command(flatten)]
+    pub inputs: InputArgs,
+}
+
+/// Resolves and tells the difference.
+pub fn run(args: LockArgs, global: &Global) -> Result<ExitCode> {
+    let display = Display::new(global.verbosity());
+    let project = Project::load(Some(&args.manifest), std::path::Path::new("out"))?;
+    let update = match (args.update_all, args.update.is_empty()) {
+        (true, _) => Update::All,
+        (_, false) => Update::Names(args.update.into_iter().collect()),
+        _ => Update::Nothing,
+    };
+    let before = file::read(&project.lock, &project.manifest.id)?;
+    let store = context::store(&args.inputs)?;
+    let (lock, _) = build::prepare(&project, &Policy::Update(update), &args.inputs, &store, &display)?;
+    if global.json {
+        println!("{}", file::to_text(&lock).trim_end());
+    } else if !global.quiet {
+        let changed = before.as_ref().is_none_or(|before| !diff::diff(before, &lock).is_empty());
+        let state = if changed { "is up to date now" } else { "was up to date" };
+        println!("{} {state}: {} packages", project.lock.display(), lock.packages.len());
+    }
+    Ok(ExitCode::SUCCESS)
+}

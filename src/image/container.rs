@@ -1,0 +1,80 @@
+//! Images of the manifest's containers: made out of packages by the root's own pipeline, or taken from an
+//! OCI archive.
+
+use anyhow::{Context, Result};
+
+use super::{Settings, inputs, root};
+use crate::base::progress::{Progress, Task, Unit};
+use crate::lock::Lock;
+use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest};
+use crate::rootfs::containers::{Config, Image};
+use crate::rootfs;
+use crate::store::Store;
+use crate::tree::prune::Patterns;
+
+/// One image for each container of the manifest, in its order.
+pub fn images(
+    manifest: &Manifest,
+    lock: &mut Lock,
+    store: &Store,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<Vec<Image>> {
+    let mut images = Vec::new();
+    for container in &manifest.containers {
+        let image = match &container.image {
+            ContainerImage::Build(recipe) => build(container, recipe, lock, store, settings, progress),
+            ContainerImage::Archive(path) => {
+                let archive = rootfs::containers::archive::read(path, lock.epoch);
+                archive.map_err(Into::into).map(|(image, digest)| {
+                    lock.local.insert(format!("container {}", container.name), digest);
+                    Image { reference: reference(container), ..image }
+                })
+            }
+        };
+        images.push(image.with_context(|| format!("making container {}", container.name))?);
+    }
+    Ok(images)
+}
+
+fn reference(container: &Container) -> String {
+    format!("localhost/{}:latest", container.name)
+}
+
+fn build(
+    container: &Container,
+    recipe: &ContainerBuild,
+    lock: &mut Lock,
+    store: &Store,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<Image> {
+    let locked = lock.containers.get(&container.name).cloned().unwrap_or_default();
+    let root::Packages { mut tree, mut scripts } =
+        root::packages(&locked, lock.epoch, store, settings, progress)?;
+    for (name, package) in lock.containers.entry(container.name.clone()).or_default() {
+        package.scripts = scripts.remove(name).unwrap_or_default();
+    }
+    let _task = Task::new(progress, "container", 0, Unit::Items);
+    tree.prune(&Patterns::new(&recipe.prune, &recipe.keep)?);
+    let scope = format!("container {}: ", container.name);
+    let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local)?;
+    inputs::files(&mut tree, &recipe.files, &scope, store, lock)?;
+    let accounts = rootfs::finish_container(&mut tree, recipe, &mut lock.ids)?;
+    inputs::own(&mut tree, &recipe.files, &overlays, &|name| accounts.user(name), &|name| accounts.group(name))?;
+    let inputs = rootfs::checks::Inputs {
+        setuid: Vec::new(),
+        missing_libraries: recipe.missing_libraries.clone(),
+        users: accounts.users.clone(),
+        groups: accounts.groups.clone(),
+    };
+    root::judge(rootfs::checks::check(&tree, &inputs), progress)?;
+    let config = Config {
+        entrypoint: recipe.entrypoint.clone(),
+        command: recipe.command.clone(),
+        environment: recipe.environment.clone(),
+        user: recipe.user.clone(),
+        workdir: recipe.workdir.clone(),
+    };
+    Ok(Image { reference: reference(container), tree, config })
+}

@@ -1,0 +1,124 @@
+//! Overlays, single files and local archives: what stands beside the manifest.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+
+use crate::base::Digest;
+use crate::lock::{Lock, LockedFile};
+use crate::manifest::{self, FileContent, FileEntry, OverlaySource, embedded};
+use crate::store::Store;
+use crate::tree::from_folder::Overlay;
+use crate::tree::merge::Winner;
+use crate::tree::{Content, Kind, Meta, Tree};
+
+/// Lays overlays over `tree`, in order, and notes their digests in `local` under `scope`.
+pub fn overlays(
+    tree: &mut Tree,
+    overlays: &[manifest::Overlay],
+    scope: &str,
+    local: &mut BTreeMap<String, Digest>,
+) -> Result<Vec<Overlay>> {
+    let mut laid = Vec::new();
+    for asked in overlays {
+        let name = name(&asked.source);
+        let overlay = match &asked.source {
+            OverlaySource::Folder(folder) => Overlay::from_folder(folder, &name, tree.epoch),
+            OverlaySource::Embedded(embedded) => {
+                let files: Vec<_> = embedded::overlay(embedded)
+                    .map(|(path, file)| (path, file.bytes, file.executable))
+                    .collect();
+                Overlay::from_embedded(&files, &name, tree.epoch)
+            }
+        };
+        let overlay = overlay.with_context(|| format!("reading {name}"))?;
+        local.insert(format!("{scope}{name}"), overlay.digest().with_context(|| format!("reading {name}"))?);
+        let replace = asked.replace;
+        tree.merge(&overlay.tree, &|_, _| replace.then_some(Winner::Second)).with_context(|| {
+            format!("laying {name} over the root (`replace: true` on an overlay lets it replace files)")
+        })?;
+        laid.push(overlay);
+    }
+    Ok(laid)
+}
+
+/// What an overlay is called in messages and in the lock: never by a path of this machine.
+fn name(source: &OverlaySource) -> String {
+    match source {
+        OverlaySource::Folder(folder) => {
+            format!("overlay {}", folder.file_name().unwrap_or_default().to_string_lossy())
+        }
+        OverlaySource::Embedded(name) => format!("overlay {name}"),
+    }
+}
+
+/// Puts the entries of `files:` into `tree`; owners are set later by [`own`].
+pub fn files(
+    tree: &mut Tree,
+    entries: &[FileEntry],
+    scope: &str,
+    store: &Store,
+    lock: &mut Lock,
+) -> Result<()> {
+    let origin = tree.origin("files");
+    for entry in entries {
+        if !entry.replace
+            && let Some(id) = tree.lookup(&entry.path)
+            && !(matches!(entry.content, FileContent::Directory) && matches!(tree.node(id).kind, Kind::Directory(_)))
+        {
+            let owner = tree.origin_name(tree.node(id).origin);
+            bail!("files: {} is in {owner} already; `replace: true` replaces it", entry.path);
+        }
+        let kind = match &entry.content {
+            FileContent::Text(text) => Kind::File(text.clone().into()),
+            FileContent::Source(path) => {
+                let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+                lock.local.insert(format!("{scope}file {}", entry.path), Digest::of(&bytes));
+                Kind::File(bytes.into())
+            }
+            FileContent::Url { sha256, .. } => {
+                let file = store.open_blob(sha256)?.with_context(|| format!("{} is not in the store", entry.path))?;
+                let len = file.metadata()?.len();
+                lock.files.insert(format!("{scope}{}", entry.path), LockedFile { size: len, sha256: *sha256 });
+                Kind::File(Content::Slice { file: Arc::new(file), offset: 0, len })
+            }
+            FileContent::Link(target) => Kind::Symlink(target.clone().into_bytes()),
+            FileContent::Directory => Kind::Directory(BTreeMap::new()),
+        };
+        let usual = match kind {
+            Kind::Directory(_) => 0o755,
+            Kind::Symlink(_) => 0o777,
+            _ => 0o644,
+        };
+        let meta = Meta::new(entry.mode.unwrap_or(usual)).at(tree.epoch);
+        tree.put(&entry.path, meta, kind, origin).with_context(|| format!("files: {}", entry.path))?;
+    }
+    Ok(())
+}
+
+/// Gives files and overlays the owners that they name, once names have numbers.
+pub fn own(
+    tree: &mut Tree,
+    entries: &[FileEntry],
+    overlays: &[Overlay],
+    user: &dyn Fn(&str) -> Option<u32>,
+    group: &dyn Fn(&str) -> Option<u32>,
+) -> Result<()> {
+    for overlay in overlays {
+        overlay.own(tree, user, group)?;
+    }
+    for entry in entries {
+        let Some(id) = tree.lookup(&entry.path) else { continue };
+        let number = |what: &str, name: &str, known: &dyn Fn(&str) -> Option<u32>| {
+            name.parse().ok().or_else(|| known(name)).with_context(|| {
+                format!("files: {} belongs to {what} {name}, whom the image does not know", entry.path)
+            })
+        };
+        let (uid, gid) = (number("user", &entry.owner, user)?, number("group", &entry.group, group)?);
+        let meta = &mut tree.node_mut(id).meta;
+        (meta.uid, meta.gid) = (uid, gid);
+    }
+    Ok(())
+}

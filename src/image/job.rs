@@ -1,0 +1,32 @@
+//! What one build is told.
+
+use crate::base::Digest;
+use crate::base::progress::Progress;
+use crate::lock::Lock;
+use crate::manifest::Manifest;
+use crate::store::Store;
+use crate::tree::Content;
+
+/// Settings that change how a build works, never what it makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Threads for unpacking; 0 is one for each processor.
+    pub threads: usize,
+}
+
+/// Everything that a build works from. Nothing else reaches the image.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// What is wanted.
+    pub manifest: &'a Manifest,
+    /// What was resolved, whole.
+    pub lock: &'a Lock,
+    /// Where the locked inputs are.
+    pub store: &'a Store,
+    /// The keller for the node, and its digest.
+    pub keller: (&'a Content, Digest),
+    /// How to work.
+    pub settings: Settings,
+    /// Who hears of it.
+    pub progress: &'a dyn Progress,
+}

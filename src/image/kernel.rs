@@ -1,0 +1,122 @@
+//! The kernel's side of an image: what the root's packages bring for it, and the initramfs.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+
+use anyhow::{Context, Result, bail};
+
+use super::Job;
+use crate::base::progress::{Task, Unit};
+use crate::base::{Digest, Hasher};
+use crate::boot::cmdline::{self, Options, RootFs};
+use crate::boot::initramfs::{Module, Parts};
+use crate::manifest::{Etc, Manifest, RootFilesystem};
+use crate::rootfs::ModuleIndex;
+use crate::rootfs::modules::FOLDER;
+use crate::tree::{Content, Kind, Tree};
+
+/// What boots the root, taken out of it.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// As `uname -r` says it.
+    pub version: String,
+    /// The kernel itself.
+    pub image: Content,
+    /// systemd's EFI stub, which carries the unified kernel image.
+    pub stub: Content,
+    /// systemd-boot.
+    pub loader: Content,
+    /// For the initramfs.
+    pub modules: Vec<Module>,
+    /// What the kernel has built in.
+    pub builtin: BTreeSet<String>,
+    /// Names the modules and their bytes.
+    pub digest: Digest,
+}
+
+const STUB: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+const LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+
+/// Counts changes of what an initramfs holds besides its inputs, so that no cached one is taken for a new.
+const RECIPE: &str = "initramfs 1";
+
+impl Kernel {
+    /// Takes the kernel out of `/boot` and reads its modules; `/boot` is left empty for the ESP.
+    pub fn take(tree: &mut Tree, index: &ModuleIndex) -> Result<Self> {
+        let file = |tree: &Tree, path: &str, package: &str| match tree.resolve(path).map(|id| &tree.node(id).kind) {
+            Ok(Kind::File(content)) => Ok(content.clone()),
+            _ => bail!("the root has no /{path}: add {package} to packages"),
+        };
+        let version = index.kernel.clone();
+        let image = file(tree, &format!("boot/vmlinuz-{version}"), "a kernel (linux-image-cloud-amd64)")?;
+        let stub = file(tree, STUB, "systemd-boot-efi")?;
+        let loader = file(tree, LOADER, "systemd-boot-efi")?;
+        tree.remove("boot");
+        tree.directory("boot", 0o755)?;
+        let mut hasher = Hasher::new();
+        let mut modules = Vec::with_capacity(index.modules.len());
+        for module in &index.modules {
+            let body = file(tree, &format!("{FOLDER}/{version}/{}", module.path), "its kernel")?;
+            hasher.update(module.path.as_bytes());
+            hasher.update(Digest::of_reader(&mut body.reader())?.0.as_bytes());
+            modules.push(Module {
+                name: module.name.clone(),
+                depends: module.depends.iter().map(|other| index.modules[*other].name.clone()).collect(),
+                prefers: module.soft_before().map(str::to_owned).collect(),
+                aliases: module.facts.aliases.clone(),
+                body,
+            });
+        }
+        Ok(Self { version, image, stub, loader, modules, builtin: index.builtin.clone(), digest: hasher.finish() })
+    }
+}
+
+/// The one kernel of the tree.
+pub fn version(tree: &Tree) -> Result<String> {
+    let mut kernels = crate::rootfs::modules::kernels(tree);
+    match kernels.len() {
+        1 => Ok(kernels.remove(0)),
+        0 => bail!("the root has no kernel modules: add a kernel, e.g. linux-image-cloud-amd64, to packages"),
+        _ => bail!("the root has several kernels ({}): keep one", kernels.join(", ")),
+    }
+}
+
+/// What the command line says besides the root hash.
+pub fn options(manifest: &Manifest) -> Options {
+    Options {
+        root_fs: root_fs(manifest),
+        etc: match manifest.etc {
+            Etc::Persistent => cmdline::Etc::Persistent,
+            Etc::Ephemeral => cmdline::Etc::Ephemeral,
+        },
+        extra: manifest.kernel.cmdline.clone(),
+        ..Options::default()
+    }
+}
+
+fn root_fs(manifest: &Manifest) -> RootFs {
+    match manifest.disk.filesystem {
+        RootFilesystem::Erofs => RootFs::Erofs,
+        RootFilesystem::Ext4 => RootFs::Ext4,
+    }
+}
+
+/// The compressed initramfs: from the store when one was made of the same inputs.
+pub fn initramfs(job: &Job<'_>, kernel: &Kernel) -> Result<Vec<u8>> {
+    let choice = serde_json::to_string(&(&job.manifest.kernel.initramfs_modules, job.manifest.disk.filesystem))?;
+    let key = Digest::of(format!("{RECIPE} {} {} {choice}", job.keller.1, kernel.digest));
+    let mut made = job.store.derive::<anyhow::Error>("initramfs", &key.to_hex(), |file| {
+        let _task = Task::new(job.progress, "initramfs", 0, Unit::Items);
+        let parts = Parts {
+            keller: job.keller.0,
+            modules: &kernel.modules,
+            builtin: &kernel.builtin,
+            choice: &job.manifest.kernel.initramfs_modules,
+            root_fs: root_fs(job.manifest),
+        };
+        Ok(file.write_all(&parts.build()?.bytes)?)
+    })?;
+    let mut bytes = Vec::new();
+    made.read_to_end(&mut bytes).context("reading it back")?;
+    Ok(bytes)
+}

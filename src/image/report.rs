@@ -1,0 +1,82 @@
+//! `build.json`: what was built, of what, how large.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Job, Root};
+use crate::base::Digest;
+use crate::lock::file;
+
+/// Sizes of the parts in bytes, and what names them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sizes {
+    /// Names every byte of the root.
+    pub root_hash: Digest,
+    /// The kernel's.
+    pub cmdline: String,
+    /// The whole disk.
+    pub disk: u64,
+    /// The root file system.
+    pub root: u64,
+    /// Its hash tree.
+    pub verity: u64,
+    /// The unified kernel image.
+    pub uki: u64,
+    /// The initramfs in it.
+    pub initramfs: u64,
+    /// The kernel in it.
+    pub kernel: u64,
+}
+
+/// What a build tells of itself. Holds nothing that differs between two builds of one lock.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Of the manifest.
+    pub id: String,
+    /// Of the manifest.
+    pub version: String,
+    /// Version of the keller that built.
+    pub keller: String,
+    /// Digest of the keller inside the image.
+    pub keller_sha256: Digest,
+    /// Of the lock file.
+    pub lock_sha256: Digest,
+    /// As `uname -r` says it.
+    pub kernel_version: String,
+    /// Of the parts.
+    #[serde(flatten)]
+    pub sizes: Sizes,
+    /// Files, folders and links in the root.
+    pub names: usize,
+    /// Version by package.
+    pub packages: BTreeMap<String, String>,
+    /// Version by container and package.
+    pub containers: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Report {
+    /// Of a finished image.
+    pub fn of(job: &Job<'_>, root: &Root, sizes: Sizes) -> Self {
+        let versions = |packages: &BTreeMap<String, crate::lock::LockedPackage>| {
+            packages.iter().map(|(name, package)| (name.clone(), package.version.clone())).collect()
+        };
+        Self {
+            id: job.manifest.id.clone(),
+            version: job.manifest.version.clone(),
+            keller: env!("CARGO_PKG_VERSION").to_owned(),
+            keller_sha256: job.keller.1,
+            lock_sha256: file::digest(job.lock),
+            kernel_version: root.kernel.version.clone(),
+            sizes,
+            names: root.tree.walk().len(),
+            packages: versions(&job.lock.packages),
+            containers: job
+                .lock
+                .containers
+                .iter()
+                .map(|(name, packages)| (name.clone(), versions(packages)))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The root's tree: packages, overlays, files, users, units, containers, checks.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+
+use super::kernel::{self, Kernel};
+use super::{Settings, container, inputs};
+use crate::base::Digest;
+use crate::base::progress::{Progress, Task, Unit};
+use crate::lock::{Lock, LockedPackage};
+use crate::manifest::Manifest;
+use crate::rootfs::checks::{Finding, Severity};
+use crate::rootfs::packages::{self, PackageInput};
+use crate::rootfs::{self, ModuleIndex, containers};
+use crate::store::Store;
+use crate::tree::Tree;
+use crate::tree::prune::Patterns;
+
+/// The finished root and what was taken out of it to boot it.
+#[derive(Debug)]
+pub struct Root {
+    /// What the root file system will hold.
+    pub tree: Tree,
+    /// What goes into the ESP.
+    pub kernel: Kernel,
+    /// `/usr/lib/os-release`.
+    pub os_release: Vec<u8>,
+}
+
+/// Packages of a lock, put together, and the digests of their maintainer scripts.
+#[derive(Debug)]
+pub struct Packages {
+    /// Their files.
+    pub tree: Tree,
+    /// By package and script.
+    pub scripts: BTreeMap<String, BTreeMap<String, Digest>>,
+}
+
+/// Unpacks `locked` out of the store.
+pub fn packages(
+    locked: &BTreeMap<String, LockedPackage>,
+    epoch: i64,
+    store: &Store,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<Packages> {
+    let mut wanted = Vec::with_capacity(locked.len());
+    for (name, package) in locked {
+        let Some(deb) = store.open_blob(&package.sha256)? else {
+            bail!("{name} {} is not in the store", package.version);
+        };
+        wanted.push(PackageInput {
+            name: name.clone(),
+            version: package.version.clone(),
+            deb,
+            sha256: package.sha256,
+            size: package.size,
+        });
+    }
+    let mut unpacked = packages::unpack(&wanted, store, epoch, settings.threads, progress)?;
+    let scripts =
+        unpacked.iter_mut().map(|package| (package.name.clone(), std::mem::take(&mut package.scripts))).collect();
+    Ok(Packages { tree: packages::assemble(epoch, unpacked, progress)?, scripts })
+}
+
+/// Makes the root's tree. What only the unpacked packages and the files beside the manifest tell (ids,
+/// digests of scripts and overlays) is filled in in `lock`; a caller that wants nothing new compares.
+pub fn root(
+    manifest: &Manifest,
+    lock: &mut Lock,
+    store: &Store,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<Root> {
+    lock.local.clear();
+    lock.files.clear();
+    let images = container::images(manifest, lock, store, settings, progress)?;
+    let Packages { mut tree, mut scripts } = packages(&lock.packages, lock.epoch, store, settings, progress)?;
+    for (name, package) in &mut lock.packages {
+        package.scripts = scripts.remove(name).unwrap_or_default();
+    }
+
+    let task = Task::new(progress, "assembling", 0, Unit::Items);
+    task.at("kernel");
+    let version = kernel::version(&tree)?;
+    let index = ModuleIndex::read(&tree, &version).context("reading the kernel's modules")?;
+    let kernel = Kernel::take(&mut tree, &index)?;
+    task.at("pruning");
+    for pruned in tree.prune(&Patterns::new(&manifest.prune, &manifest.keep)?) {
+        if pruned.names == 0 {
+            progress.note(&format!("prune: nothing matches {}", pruned.pattern));
+        }
+    }
+    rootfs::modules::write(&mut tree, &index)?;
+    task.at("overlays");
+    let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local)?;
+    inputs::files(&mut tree, &manifest.files, "", store, lock)?;
+    task.at("users and units");
+    lock.ids = rootfs::ids(&tree, manifest, &lock.ids)?;
+    let accounts = rootfs::finish(&mut tree, manifest, &lock.ids)?;
+    inputs::own(&mut tree, &manifest.files, &overlays, &|name| accounts.user(name), &|name| accounts.group(name))?;
+    task.at("checks");
+    let inputs = rootfs::checks::Inputs {
+        setuid: manifest.setuid.clone(),
+        missing_libraries: manifest.missing_libraries.clone(),
+        users: accounts.users.clone(),
+        groups: accounts.groups.clone(),
+    };
+    judge(rootfs::checks::check(&tree, &inputs), progress)?;
+    task.at("containers");
+    for (container, image) in manifest.containers.iter().zip(&images) {
+        containers::install(&mut tree, manifest.runtime, container, image)?;
+    }
+    let os_release = tree.read("usr/lib/os-release")?;
+    Ok(Root { tree, kernel, os_release })
+}
+
+/// Tells the warnings; fails with all errors.
+pub(super) fn judge(findings: Vec<Finding>, progress: &dyn Progress) -> Result<()> {
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        findings.into_iter().partition(|finding| finding.severity == Severity::Error);
+    for warning in warnings {
+        progress.note(&warning.to_string());
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = errors.iter().map(|finding| format!("\n  {finding}")).collect();
+    bail!("the root would not work on a node:{}", lines.concat())
+}

@@ -1,0 +1,166 @@
+//! Real images, really booted: the fourth tier. Each test says in ten lines what a user would see.
+
+mod corruption;
+mod node;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+/// How long a boot may take: under emulation on a busy machine it takes one to two minutes.
+const BOOT: Duration = Duration::from_secs(360);
+
+/// The keller that is tested, statically linked and optimised.
+fn keller() -> Command {
+    Command::new(std::env::var_os("KELLER").unwrap_or_else(|| env!("CARGO_BIN_EXE_keller").into()))
+}
+
+/// The default image, built once for all tests.
+fn image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("node");
+        let status = keller().args(["build", "--output"]).arg(&folder).status().expect("keller starts");
+        assert!(status.success(), "the default image does not build");
+        std::fs::read_dir(&folder)
+            .expect("the output folder exists")
+            .map(|entry| entry.expect("readable").path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "raw"))
+            .expect("a raw image")
+    })
+}
+
+/// A copy of the default image that the test may change, sparse like the original.
+fn copy_of_image(name: &str) -> PathBuf {
+    let copy = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.raw"));
+    let _ = std::fs::remove_file(copy.with_extension("uefi-vars"));
+    let status = Command::new("cp").arg("--sparse=always").arg(image()).arg(&copy).status().expect("cp starts");
+    assert!(status.success());
+    copy
+}
+
+/// A running node.
+struct Node {
+    child: Child,
+    console: Receiver<String>,
+    seen: String,
+    ssh: Vec<String>,
+    url: String,
+}
+
+impl Node {
+    /// Boots `image` with `arguments` of `keller boot` and waits until ssh and port 8080 answer.
+    fn boot(image: &Path, arguments: &[&str]) -> Self {
+        let folder = image.parent().expect("images are in folders");
+        let identity = folder.join("identity");
+        let mut command = keller();
+        command.arg("boot").args(arguments).args(["--forward", "0:8080", "--identity"]).arg(&identity).arg(image);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("keller starts");
+        let (sender, console) = mpsc::channel();
+        let outputs: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().expect("piped")),
+            Box::new(child.stderr.take().expect("piped")),
+        ];
+        for output in outputs {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                    let _ = sender.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned());
+                }
+            });
+        }
+        let mut node = Self { child, console, seen: String::new(), ssh: Vec::new(), url: String::new() };
+        node.expect("is ready after", BOOT);
+        node.url = node.expect("http://127.0.0.1:", BOOT).trim().to_owned();
+        node.ssh = node.expect("ssh -i", BOOT).split_whitespace().map(str::to_owned).collect();
+        node
+    }
+
+    /// Waits for a line with `text`; gives the line.
+    fn expect(&mut self, text: &str, timeout: Duration) -> String {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.console.recv_timeout(left) {
+                Ok(line) => {
+                    self.seen.push_str(&line);
+                    self.seen.push('\n');
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("{text:?} did not appear; the last lines were:\n{}", self.tail()),
+            }
+        }
+    }
+
+    fn tail(&self) -> String {
+        let lines: Vec<&str> = self.seen.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// Runs a shell command on the node as core.
+    fn try_run(&self, command: &str) -> Output {
+        let mut ssh = Command::new(&self.ssh[0]);
+        ssh.args(&self.ssh[1..]).args(["-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR", "--", command]);
+        ssh.stdin(Stdio::null()).output().expect("ssh is installed")
+    }
+
+    /// The same; gives what it printed, and fails the test when it fails.
+    fn run(&self, command: &str) -> String {
+        let output = self.try_run(command);
+        let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`{command}` failed on the node: {text}\n{errors}");
+        text
+    }
+
+    /// Waits until the system is up as systemd sees it; gives its word for the state.
+    fn settled(&self) -> String {
+        String::from_utf8_lossy(&self.try_run("timeout 240 systemctl is-system-running --wait").stdout)
+            .trim()
+            .to_owned()
+    }
+
+    /// The page that the container inside serves.
+    fn page(&self) -> String {
+        let output = Command::new("curl").args(["-sSf", "--max-time", "60", &self.url]).output().expect("curl");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Restarts the node from within and waits until ssh answers again.
+    fn reboot(&mut self) {
+        let boot_id = self.run("cat /proc/sys/kernel/random/boot_id");
+        let _ = self.try_run("sudo systemctl reboot");
+        let deadline = Instant::now() + BOOT;
+        loop {
+            let output = self.try_run("cat /proc/sys/kernel/random/boot_id");
+            let now = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            if output.status.success() && now != boot_id {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the node did not come back; the last lines were:\n{}", self.drain());
+            std::thread::sleep(Duration::from_secs(2));
+        }
+    }
+
+    fn drain(&mut self) -> String {
+        while let Ok(line) = self.console.try_recv() {
+            self.seen.push_str(&line);
+            self.seen.push('\n');
+        }
+        self.tail()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
