@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::Global;
 use crate::manifest::{self, Diagnostics, Manifest};
 
 /// Checks a manifest with all that it includes, and tells everything that is wrong at once
@@ -20,18 +21,15 @@ Examples:
 pub struct Check {
     /// The manifest; without one, the default node that keller carries
     pub manifest: Option<PathBuf>,
-    /// Prints one JSON object instead of text
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Runs `keller check`. The exit code is 1 when something is wrong.
-pub fn run(args: Check) -> anyhow::Result<ExitCode> {
+pub fn run(args: Check, global: &Global) -> anyhow::Result<ExitCode> {
     let result = match &args.manifest {
         Some(path) => manifest::load(path),
         None => manifest::load_embedded(manifest::DEFAULT),
     };
-    match args.json {
+    match global.json {
         true => println!("{}", json(&result)),
         false => match &result {
             Ok(manifest) => println!("{}", summary(manifest)),
