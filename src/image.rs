@@ -14,8 +14,8 @@ use std::io::{BufWriter, Read, Write};
 use anyhow::{Context, Result};
 use uuid::Uuid;
 
-use crate::base::progress::{Progress, Task, Unit};
 use crate::base::Digest;
+use crate::base::progress::{Progress, Task, Unit};
 use crate::boot::{esp, uki};
 use crate::disk::image::PartitionWriter;
 use crate::disk::{self, Layout, Release, Role, SectorSize, Sizes, Slot};
@@ -48,14 +48,16 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
     file.set_len(0).and_then(|()| file.set_len(layout.disk_size)).context("making the image file")?;
 
     let (hashed, initramfs) = rayon::join(
-        || root_partition(&root, manifest, lock, &layout, file, progress).context("writing the root file system"),
-        || kernel::initramfs(job, &root.kernel).context("making the initramfs"),
+        || {
+            root_partition(&root, manifest, lock, &layout, file, progress)
+                .context("writing the root file system")
+        },
+        || kernel::initramfs(job, &root.modules).context("making the initramfs"),
     );
     let (tree, root_size) = hashed?;
     let initramfs = initramfs?;
     let root_hash = tree.root_hash.digest();
-    let release =
-        Release { id: manifest.id.clone(), version: manifest.version.clone(), root_hash };
+    let release = Release { id: manifest.id.clone(), version: manifest.version.clone(), root_hash };
     let verity = layout.partition(Role::Verity(Slot::A));
     layout.check(Role::Verity(Slot::A), tree.bytes.len() as u64)?;
     write_at(file, verity.start, &tree.bytes).context("writing the hash tree")?;
@@ -90,16 +92,20 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
         .context("writing the EFI system partition")?;
     drop(task);
 
-    Ok(report::Report::of(job, &root, report::Sizes {
-        root_hash,
-        cmdline,
-        disk: layout.disk_size,
-        root: root_size,
-        verity: tree.bytes.len() as u64,
-        uki: uki_size,
-        initramfs: initramfs.len() as u64,
-        kernel: kernel.len() as u64,
-    }))
+    Ok(report::Report::of(
+        job,
+        &root,
+        report::Sizes {
+            root_hash,
+            cmdline,
+            disk: layout.disk_size,
+            root: root_size,
+            verity: tree.bytes.len() as u64,
+            uki: uki_size,
+            initramfs: initramfs.len() as u64,
+            kernel: kernel.len() as u64,
+        },
+    ))
 }
 
 /// Writes the root into slot A, hashing on the way; gives its hash tree and its size in bytes.
@@ -112,7 +118,8 @@ fn root_partition(
     progress: &dyn Progress,
 ) -> Result<(verity::HashTree, u64)> {
     let identity = Digest::of(format!("{} {}", manifest.id, manifest.version));
-    let uuid = |purpose: &str| disk::slot::derived_guid(Uuid::NAMESPACE_OID, &format!("{identity} {purpose}"));
+    let uuid =
+        |purpose: &str| disk::slot::derived_guid(Uuid::NAMESPACE_OID, &format!("{identity} {purpose}"));
     let options = verity::Options { salt: salt(&identity), uuid: uuid("verity") };
     let place = layout.partition(Role::Root(Slot::A));
     let partition = PartitionWriter::new(file, place);

@@ -305,14 +305,16 @@ fn firmware_variables(persist: bool, image: &Path, scratch: &Path, blank: &Path)
     let target = if persist { image.with_extension("uefi-vars") } else { scratch.join("uefi-vars") };
     if !target.exists() {
         let bytes = fs::read(blank).with_context(|| format!("reading {}", blank.display()))?;
-        crate::base::atomic::write(&target, bytes).with_context(|| format!("writing {}", target.display()))?;
+        crate::base::atomic::write(&target, bytes)
+            .with_context(|| format!("writing {}", target.display()))?;
     }
     Ok(target)
 }
 
 /// Makes a key pair for this run, writes the private half to `identity`, gives the public line.
 fn make_key(identity: &Path) -> anyhow::Result<String> {
-    let key = PrivateKey::random(&mut ssh_key::rand_core::OsRng, Algorithm::Ed25519).context("making an ssh key")?;
+    let key = PrivateKey::random(&mut ssh_key::rand_core::OsRng, Algorithm::Ed25519)
+        .context("making an ssh key")?;
     let text = key.to_openssh(LineEnding::LF)?;
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);

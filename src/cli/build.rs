@@ -109,8 +109,16 @@ pub fn build(args: &BuildArgs, progress: &dyn Progress) -> Result<Built> {
         .with_context(|| format!("building {name}"))?;
     fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
     let settings = Settings { threads: args.inputs.threads };
-    let job = Job { manifest: &project.manifest, lock: &lock, store: &store, keller: (&bytes, digest), settings, progress };
-    write(&job, root, &output, args.check).map(|(files, report)| Built { files, report, project })
+    let job = Job {
+        manifest: &project.manifest,
+        lock: &lock,
+        store: &store,
+        keller: (&bytes, digest),
+        settings,
+        progress,
+    };
+    write(&job, root, &output, args.check)
+        .map(|(files, report)| Built { files, report, project })
         .with_context(|| format!("building {name}"))
 }
 
@@ -225,7 +233,9 @@ fn write(
             raw.file().try_clone()?
         } else {
             let target = create(format)?;
-            format.write(raw.file(), target.file()).with_context(|| format!("writing {}", path(format).display()))?;
+            format
+                .write(raw.file(), target.file())
+                .with_context(|| format!("writing {}", path(format).display()))?;
             target.commit_unsynced()?
         };
         sums.push((path(format), output::raw::digest(&written)?));
@@ -240,7 +250,9 @@ fn write(
     sums.sort();
     let lines: String = sums
         .iter()
-        .map(|(path, digest)| format!("{digest}  {}\n", path.file_name().unwrap_or_default().to_string_lossy()))
+        .map(|(path, digest)| {
+            format!("{digest}  {}\n", path.file_name().unwrap_or_default().to_string_lossy())
+        })
         .collect();
     atomic::write(&folder.join("SHA256SUMS"), lines)?;
     Ok((files, report))

@@ -7,7 +7,9 @@ use clap_complete::Shell;
 
 /// Arguments of `keller completion`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  keller completion bash > ~/.local/share/bash-completion/completions/keller")]
+#[command(
+    after_help = "Example:\n  keller completion bash > ~/.local/share/bash-completion/completions/keller"
+)]
 pub struct CompletionArgs {
     /// The shell.
     pub shell: Shell,

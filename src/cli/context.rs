@@ -61,7 +61,8 @@ impl Project {
                 lock: file::path_for(path),
             }),
             None => Ok(Self {
-                manifest: manifest::load_embedded("node.yaml").map_err(|errors| anyhow::anyhow!("{errors}"))?,
+                manifest: manifest::load_embedded("node.yaml")
+                    .map_err(|errors| anyhow::anyhow!("{errors}"))?,
                 name: "the default node".to_owned(),
                 lock: output.join("node.lock"),
             }),
@@ -139,8 +140,7 @@ impl<'a> Outside<'a> {
         let mirrors = self.mirrors(manifest)?;
         let archives = Archives::of(manifest, &plain(&mirrors))?;
         let online = Online { client: &self.client, store };
-        let lock =
-            resolve::resolve(manifest, &archives, &online, found.as_ref(), &update, now(), progress)?;
+        let lock = resolve::resolve(manifest, &archives, &online, found.as_ref(), &update, now(), progress)?;
         Ok(lock)
     }
 
@@ -199,11 +199,13 @@ pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Program> {
     }
     let display = Display::new(global.verbosity());
     display.note("no QEMU with UEFI firmware here: unpacking Debian's into the store (about 200 MB, once)");
-    let manifest = manifest::load_embedded("tools/qemu.yaml").map_err(|errors| anyhow::anyhow!("{errors}"))?;
+    let manifest =
+        manifest::load_embedded("tools/qemu.yaml").map_err(|errors| anyhow::anyhow!("{errors}"))?;
     debug_assert!(program::PACKAGES.iter().all(|name| manifest.packages.contains_key(*name)));
     let outside = Outside::new(inputs)?;
     let fetched = (|| -> Result<_> {
-        let lock = outside.lock(&manifest, &folder.with_extension("lock"), &Policy::Follow, &store, &display)?;
+        let lock =
+            outside.lock(&manifest, &folder.with_extension("lock"), &Policy::Follow, &store, &display)?;
         outside.fetch(&manifest, &lock, &store, &display)?;
         let settings = Settings { threads: inputs.threads };
         crate::image::root::packages(&lock.packages, lock.epoch, &store, &settings, &display)

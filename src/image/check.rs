@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 
 use super::{Job, Settings, root};
 use crate::base::progress::Silent;
-use crate::disk::{gpt, SectorSize};
 use crate::disk::device::FileDevice;
+use crate::disk::{SectorSize, gpt};
 use crate::store::Store;
 
 /// How much is compared at once, in bytes.
@@ -20,10 +20,13 @@ const STEP: usize = 1 << 20;
 /// # Errors
 /// When the images differ, with the first structure that does.
 pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
-    let folder = tempfile::Builder::new().prefix("keller-check-").tempdir().context("making a scratch folder")?;
+    let folder =
+        tempfile::Builder::new().prefix("keller-check-").tempdir().context("making a scratch folder")?;
     let store = Store::open(folder.path().join("store"))?;
-    let packages = job.lock.packages.values().chain(job.lock.containers.values().flat_map(|all| all.values()));
-    let digests = packages.map(|package| package.sha256).chain(job.lock.files.values().map(|file| file.sha256));
+    let packages =
+        job.lock.packages.values().chain(job.lock.containers.values().flat_map(|all| all.values()));
+    let digests =
+        packages.map(|package| package.sha256).chain(job.lock.files.values().map(|file| file.sha256));
     for digest in digests {
         let blob = job.store.open_blob(&digest)?.with_context(|| format!("{digest} is not in the store"))?;
         store.insert(blob, &digest, None)?;
@@ -75,7 +78,9 @@ fn name(image: &File, offset: u64, sector_size: u32) -> String {
     };
     let Some(table) = table() else { return "the partition table".to_owned() };
     match table.entries.iter().find(|entry| (entry.start..entry.end()).contains(&offset)) {
-        Some(entry) => format!("partition {} ({}), {} bytes in", entry.number, entry.label, offset - entry.start),
+        Some(entry) => {
+            format!("partition {} ({}), {} bytes in", entry.number, entry.label, offset - entry.start)
+        }
         None => "the partition table".to_owned(),
     }
 }

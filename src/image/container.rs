@@ -7,8 +7,8 @@ use super::{Settings, inputs, root};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::Lock;
 use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest};
-use crate::rootfs::containers::{Config, Image};
 use crate::rootfs;
+use crate::rootfs::containers::{Config, Image};
 use crate::store::Store;
 use crate::tree::prune::Patterns;
 
@@ -60,13 +60,14 @@ fn build(
     let scope = format!("container {}: ", container.name);
     let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local)?;
     inputs::files(&mut tree, &recipe.files, &scope, store, lock)?;
-    let accounts = rootfs::finish_container(&mut tree, recipe, &mut lock.ids)?;
-    inputs::own(&mut tree, &recipe.files, &overlays, &|name| accounts.user(name), &|name| accounts.group(name))?;
+    lock.ids = rootfs::container_ids(&tree, recipe, &lock.ids)?;
+    let accounts = &rootfs::finish_container(&mut tree, recipe, &lock.ids)?;
+    inputs::own(&mut tree, &recipe.files, &overlays, &|name| root::user(accounts, name), &|name| {
+        root::group(accounts, name)
+    })?;
     let inputs = rootfs::checks::Inputs {
-        setuid: Vec::new(),
         missing_libraries: recipe.missing_libraries.clone(),
-        users: accounts.users.clone(),
-        groups: accounts.groups.clone(),
+        ..root::check_inputs(accounts)
     };
     root::judge(rootfs::checks::check(&tree, &inputs), progress)?;
     let config = Config {

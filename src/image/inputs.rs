@@ -66,7 +66,8 @@ pub fn files(
     for entry in entries {
         if !entry.replace
             && let Some(id) = tree.lookup(&entry.path)
-            && !(matches!(entry.content, FileContent::Directory) && matches!(tree.node(id).kind, Kind::Directory(_)))
+            && !(matches!(entry.content, FileContent::Directory)
+                && matches!(tree.node(id).kind, Kind::Directory(_)))
         {
             let owner = tree.origin_name(tree.node(id).origin);
             bail!("files: {} is in {owner} already; `replace: true` replaces it", entry.path);
@@ -79,9 +80,12 @@ pub fn files(
                 Kind::File(bytes.into())
             }
             FileContent::Url { sha256, .. } => {
-                let file = store.open_blob(sha256)?.with_context(|| format!("{} is not in the store", entry.path))?;
+                let file = store
+                    .open_blob(sha256)?
+                    .with_context(|| format!("{} is not in the store", entry.path))?;
                 let len = file.metadata()?.len();
-                lock.files.insert(format!("{scope}{}", entry.path), LockedFile { size: len, sha256: *sha256 });
+                lock.files
+                    .insert(format!("{scope}{}", entry.path), LockedFile { size: len, sha256: *sha256 });
                 Kind::File(Content::Slice { file: Arc::new(file), offset: 0, len })
             }
             FileContent::Link(target) => Kind::Symlink(target.clone().into_bytes()),

@@ -26,8 +26,13 @@ pub struct Kernel {
     pub stub: Content,
     /// systemd-boot.
     pub loader: Content,
-    /// For the initramfs.
-    pub modules: Vec<Module>,
+}
+
+/// The kernel's modules, as an initramfs takes them.
+#[derive(Clone, Debug)]
+pub struct Modules {
+    /// In the order of the index.
+    pub list: Vec<Module>,
     /// What the kernel has built in.
     pub builtin: BTreeSet<String>,
     /// Names the modules and their bytes.
@@ -40,26 +45,36 @@ const LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 /// Counts changes of what an initramfs holds besides its inputs, so that no cached one is taken for a new.
 const RECIPE: &str = "initramfs 1";
 
+fn file(tree: &Tree, path: &str, package: &str) -> Result<Content> {
+    match tree.resolve(path).map(|id| &tree.node(id).kind) {
+        Ok(Kind::File(content)) => Ok(content.clone()),
+        _ => bail!("the root has no /{path}: add {package} to packages"),
+    }
+}
+
 impl Kernel {
-    /// Takes the kernel out of `/boot` and reads its modules; `/boot` is left empty for the ESP.
-    pub fn take(tree: &mut Tree, index: &ModuleIndex) -> Result<Self> {
-        let file = |tree: &Tree, path: &str, package: &str| match tree.resolve(path).map(|id| &tree.node(id).kind) {
-            Ok(Kind::File(content)) => Ok(content.clone()),
-            _ => bail!("the root has no /{path}: add {package} to packages"),
-        };
-        let version = index.kernel.clone();
+    /// Takes the kernel out of `/boot`, which is left empty for the ESP.
+    pub fn take(tree: &mut Tree) -> Result<Self> {
+        let version = version(tree)?;
         let image = file(tree, &format!("boot/vmlinuz-{version}"), "a kernel (linux-image-cloud-amd64)")?;
         let stub = file(tree, STUB, "systemd-boot-efi")?;
         let loader = file(tree, LOADER, "systemd-boot-efi")?;
         tree.remove("boot");
         tree.directory("boot", 0o755)?;
+        Ok(Self { version, image, stub, loader })
+    }
+}
+
+impl Modules {
+    /// Those of `index`, with their bodies from `tree`.
+    pub fn of(tree: &Tree, index: &ModuleIndex) -> Result<Self> {
         let mut hasher = Hasher::new();
-        let mut modules = Vec::with_capacity(index.modules.len());
+        let mut list = Vec::with_capacity(index.modules.len());
         for module in &index.modules {
-            let body = file(tree, &format!("{FOLDER}/{version}/{}", module.path), "its kernel")?;
+            let body = file(tree, &format!("{FOLDER}/{}/{}", index.kernel, module.path), "its kernel")?;
             hasher.update(module.path.as_bytes());
             hasher.update(Digest::of_reader(&mut body.reader())?.0.as_bytes());
-            modules.push(Module {
+            list.push(Module {
                 name: module.name.clone(),
                 depends: module.depends.iter().map(|other| index.modules[*other].name.clone()).collect(),
                 prefers: module.soft_before().map(str::to_owned).collect(),
@@ -67,12 +82,12 @@ impl Kernel {
                 body,
             });
         }
-        Ok(Self { version, image, stub, loader, modules, builtin: index.builtin.clone(), digest: hasher.finish() })
+        Ok(Self { list, builtin: index.builtin.clone(), digest: hasher.finish() })
     }
 }
 
 /// The one kernel of the tree.
-pub fn version(tree: &Tree) -> Result<String> {
+fn version(tree: &Tree) -> Result<String> {
     let mut kernels = crate::rootfs::modules::kernels(tree);
     match kernels.len() {
         1 => Ok(kernels.remove(0)),
@@ -102,15 +117,16 @@ fn root_fs(manifest: &Manifest) -> RootFs {
 }
 
 /// The compressed initramfs: from the store when one was made of the same inputs.
-pub fn initramfs(job: &Job<'_>, kernel: &Kernel) -> Result<Vec<u8>> {
-    let choice = serde_json::to_string(&(&job.manifest.kernel.initramfs_modules, job.manifest.disk.filesystem))?;
-    let key = Digest::of(format!("{RECIPE} {} {} {choice}", job.keller.1, kernel.digest));
+pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
+    let choice =
+        serde_json::to_string(&(&job.manifest.kernel.initramfs_modules, job.manifest.disk.filesystem))?;
+    let key = Digest::of(format!("{RECIPE} {} {} {choice}", job.keller.1, modules.digest));
     let mut made = job.store.derive::<anyhow::Error>("initramfs", &key.to_hex(), |file| {
         let _task = Task::new(job.progress, "initramfs", 0, Unit::Items);
         let parts = Parts {
             keller: job.keller.0,
-            modules: &kernel.modules,
-            builtin: &kernel.builtin,
+            modules: &modules.list,
+            builtin: &modules.builtin,
             choice: &job.manifest.kernel.initramfs_modules,
             root_fs: root_fs(job.manifest),
         };

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::kernel::{self, Kernel};
+use super::kernel::{Kernel, Modules};
 use super::{Settings, container, inputs};
 use crate::base::Digest;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::{Lock, LockedPackage};
 use crate::manifest::Manifest;
+use crate::rootfs::checks::Inputs;
 use crate::rootfs::checks::{Finding, Severity};
 use crate::rootfs::packages::{self, PackageInput};
-use crate::rootfs::{self, ModuleIndex, containers};
+use crate::rootfs::{self, Accounts, BuildInfo, containers};
 use crate::store::Store;
 use crate::tree::Tree;
 use crate::tree::prune::Patterns;
@@ -24,6 +25,8 @@ pub struct Root {
     pub tree: Tree,
     /// What goes into the ESP.
     pub kernel: Kernel,
+    /// For the initramfs.
+    pub modules: Modules,
     /// `/usr/lib/os-release`.
     pub os_release: Vec<u8>,
 }
@@ -59,8 +62,10 @@ pub fn packages(
         });
     }
     let mut unpacked = packages::unpack(&wanted, store, epoch, settings.threads, progress)?;
-    let scripts =
-        unpacked.iter_mut().map(|package| (package.name.clone(), std::mem::take(&mut package.scripts))).collect();
+    let scripts = unpacked
+        .iter_mut()
+        .map(|package| (package.name.clone(), std::mem::take(&mut package.scripts)))
+        .collect();
     Ok(Packages { tree: packages::assemble(epoch, unpacked, progress)?, scripts })
 }
 
@@ -83,29 +88,29 @@ pub fn root(
 
     let task = Task::new(progress, "assembling", 0, Unit::Items);
     task.at("kernel");
-    let version = kernel::version(&tree)?;
-    let index = ModuleIndex::read(&tree, &version).context("reading the kernel's modules")?;
-    let kernel = Kernel::take(&mut tree, &index)?;
+    let kernel = Kernel::take(&mut tree)?;
     task.at("pruning");
     for pruned in tree.prune(&Patterns::new(&manifest.prune, &manifest.keep)?) {
         if pruned.names == 0 {
             progress.note(&format!("prune: nothing matches {}", pruned.pattern));
         }
     }
-    rootfs::modules::write(&mut tree, &index)?;
     task.at("overlays");
     let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local)?;
     inputs::files(&mut tree, &manifest.files, "", store, lock)?;
     task.at("users and units");
     lock.ids = rootfs::ids(&tree, manifest, &lock.ids)?;
-    let accounts = rootfs::finish(&mut tree, manifest, &lock.ids)?;
-    inputs::own(&mut tree, &manifest.files, &overlays, &|name| accounts.user(name), &|name| accounts.group(name))?;
+    let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
+    let finished = rootfs::finish(&mut tree, manifest, &lock.ids, &build)?;
+    let accounts = &finished.accounts;
+    inputs::own(&mut tree, &manifest.files, &overlays, &|name| user(accounts, name), &|name| {
+        group(accounts, name)
+    })?;
     task.at("checks");
-    let inputs = rootfs::checks::Inputs {
+    let inputs = Inputs {
         setuid: manifest.setuid.clone(),
         missing_libraries: manifest.missing_libraries.clone(),
-        users: accounts.users.clone(),
-        groups: accounts.groups.clone(),
+        ..check_inputs(accounts)
     };
     judge(rootfs::checks::check(&tree, &inputs), progress)?;
     task.at("containers");
@@ -113,7 +118,28 @@ pub fn root(
         containers::install(&mut tree, manifest.runtime, container, image)?;
     }
     let os_release = tree.read("usr/lib/os-release")?;
-    Ok(Root { tree, kernel, os_release })
+    let [index] = &finished.kernels[..] else {
+        bail!("expected one kernel, but have {}", finished.kernels.len())
+    };
+    let modules = Modules::of(&tree, index)?;
+    Ok(Root { tree, kernel, modules, os_release })
+}
+
+pub(super) fn user(accounts: &Accounts, name: &str) -> Option<u32> {
+    accounts.users.get(name).map(|(uid, ..)| *uid)
+}
+
+pub(super) fn group(accounts: &Accounts, name: &str) -> Option<u32> {
+    accounts.groups.get(name).map(|(gid, _)| *gid)
+}
+
+/// What checks need to know of accounts.
+pub(super) fn check_inputs(accounts: &Accounts) -> Inputs {
+    Inputs {
+        users: accounts.users.iter().map(|(name, (uid, ..))| (name.clone(), *uid)).collect(),
+        groups: accounts.groups.iter().map(|(name, (gid, _))| (name.clone(), *gid)).collect(),
+        ..Inputs::default()
+    }
 }
 
 /// Tells the warnings; fails with all errors.

@@ -183,7 +183,8 @@ fn blob_path(digest: &Digest) -> String {
 }
 
 fn parse(text: &str, path: &str) -> Result<Digest, ArchiveError> {
-    let what = || ArchiveError::Document { path: path.to_owned(), what: format!("{text} is no SHA-256 digest") };
+    let what =
+        || ArchiveError::Document { path: path.to_owned(), what: format!("{text} is no SHA-256 digest") };
     text.strip_prefix("sha256:").and_then(|digits| digits.parse().ok()).ok_or_else(what)
 }
 
