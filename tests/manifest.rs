@@ -108,3 +108,18 @@ fn the_reference_is_that_of_the_schema() {
     let kept = fs::read_to_string("docs/manifest.md").unwrap_or_default();
     assert!(kept == page, "docs/manifest.md is old: `keller schema --markdown > docs/manifest.md`");
 }
+
+/// Whatever is cut off or damaged, there is an answer and no panic.
+#[test]
+fn damaged_files_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.yaml");
+    let whole = fs::read_to_string("tests/manifest/values.yaml").unwrap();
+    for cut in (0..whole.len()).step_by(11) {
+        for damage in ["", "\0", "{", "]", "\n\t- &a *a", ": !x", "\u{fffd}\r\n"] {
+            fs::write(&path, format!("{}{damage}{}", &whole[..cut], &whole[(cut + 3).min(whole.len())..]))
+                .unwrap();
+            assert!(told(&path).ends_with(" errors\n") || told(&path).ends_with("1 error\n"));
+        }
+    }
+}

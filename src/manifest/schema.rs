@@ -111,11 +111,11 @@ pub fn markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
     let root = manifest();
     page.push_str("\n## Fields\n");
-    section(&mut page, &root);
-    definitions(&mut page, &root, &mut Vec::new());
+    section(&mut page, &root, &root);
+    definitions(&mut page, &root);
     let image = container_image();
     page.push_str("\n## Container images\n");
-    section(&mut page, &image);
+    section(&mut page, &image, &image);
     page
 }
 
@@ -131,8 +131,8 @@ fn fields(schema: &Json) -> Option<&Map<String, Json>> {
     schema.get("properties").and_then(Json::as_object)
 }
 
-/// Descriptions and a table of the fields of one map.
-fn section(page: &mut String, schema: &Json) {
+/// What one map is for and a table of its fields; `root` holds what they refer to.
+fn section(page: &mut String, schema: &Json, root: &Json) {
     let Some(fields) = fields(schema) else { return };
     let required: Vec<&str> = match schema.get("required").and_then(Json::as_array) {
         Some(list) => list.iter().filter_map(Json::as_str).collect(),
@@ -142,13 +142,14 @@ fn section(page: &mut String, schema: &Json) {
         .expect("a String takes everything");
     for (name, field) in fields {
         let needed = if required.contains(&name.as_str()) { " (required)" } else { "" };
-        writeln!(page, "| `{name}`{needed} | {} | {} |", kind(field), paragraph(field))
+        writeln!(page, "| `{name}`{needed} | {} | {} |", kind(field, root), paragraph(field))
             .expect("a String takes everything");
     }
 }
 
 /// The maps that `schema` speaks of, each once, in the order of first mention.
-fn definitions(page: &mut String, root: &Json, done: &mut Vec<String>) {
+fn definitions(page: &mut String, root: &Json) {
+    let mut done = Vec::new();
     let mut waiting: Vec<&Json> = vec![root];
     while !waiting.is_empty() {
         let schema = waiting.remove(0);
@@ -161,12 +162,11 @@ fn definitions(page: &mut String, root: &Json, done: &mut Vec<String>) {
                     continue;
                 }
                 write!(page, "\n### {name}\n").expect("a String takes everything");
-                section(page, target);
+                section(page, target, root);
                 done.push(name);
                 waiting.push(target);
             }
         }
-        // What was just written may itself lead further; it waits at the end of the line.
     }
 }
 
@@ -186,14 +186,10 @@ fn references(schema: &Json, names: &mut Vec<String>) {
 }
 
 /// What a value looks like, in a few words, with links to the maps below.
-fn kind(schema: &Json) -> String {
-    kind_within(schema, &manifest())
-}
-
-fn kind_within(schema: &Json, root: &Json) -> String {
+fn kind(schema: &Json, root: &Json) -> String {
     if let Some(name) = text(schema, "$ref").strip_prefix("#/$defs/") {
         return match root.pointer(&format!("/$defs/{name}")) {
-            Some(target) if fields(target).is_none() => kind_within(target, root),
+            Some(target) if fields(target).is_none() => kind(target, root),
             _ => format!("[{name}](#{name})"),
         };
     }
@@ -201,19 +197,19 @@ fn kind_within(schema: &Json, root: &Json) -> String {
         let word = |word: &Json| match (word.as_str(), text(word, "const")) {
             (Some(word), _) => format!("`{word}`"),
             (None, "") => String::new(),
-            (None, word) => format!("`{word}` ({})", paragraph_start(schema, word)),
+            (None, word) => format!("`{word}` ({})", meaning(schema, word)),
         };
         return words.iter().map(word).collect::<Vec<_>>().join(", ");
     }
     if let Some(Json::Array(branches)) = schema.get("anyOf") {
-        return branches.iter().map(|branch| kind_within(branch, root)).collect::<Vec<_>>().join(" or ");
+        return branches.iter().map(|branch| kind(branch, root)).collect::<Vec<_>>().join(" or ");
     }
     match text(schema, "type") {
         "array" => {
-            format!("list of {}", schema.get("items").map_or("text".into(), |item| kind_within(item, root)))
+            format!("list of {}", schema.get("items").map_or("text".into(), |item| kind(item, root)))
         }
         "object" => match schema.get("additionalProperties").filter(|others| others.is_object()) {
-            Some(others) => format!("map of {}", kind_within(others, root)),
+            Some(others) => format!("map of {}", kind(others, root)),
             None => "map".into(),
         },
         "boolean" => "`true` or `false`".into(),
@@ -223,7 +219,7 @@ fn kind_within(schema: &Json, root: &Json) -> String {
 }
 
 /// What is said of one word of a closed set.
-fn paragraph_start(schema: &Json, word: &str) -> String {
+fn meaning(schema: &Json, word: &str) -> String {
     let branches = schema.get("oneOf").and_then(Json::as_array).into_iter().flatten();
     let description = branches.filter(|branch| text(branch, "const") == word).map(paragraph).next();
     description.unwrap_or_default().trim_end_matches('.').to_owned()
