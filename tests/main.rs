@@ -3,5 +3,7 @@
 mod fetch;
 mod http_server;
 mod judges;
+mod lock;
 mod manifest;
+mod repository;
 mod unpack;

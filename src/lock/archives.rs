@@ -6,21 +6,8 @@ use std::path::PathBuf;
 use crate::manifest::Manifest;
 use crate::source::debian::packages::Source;
 use crate::source::debian::release::{Keyring, KeyringError};
-use crate::source::debian::upstream::join;
-
-/// Name of Debian's main archive in locks.
-pub const DEBIAN: &str = "debian";
-/// Name of Debian's security archive in locks.
-pub const SECURITY: &str = "security";
-
-/// Roots of Debian's archives, chosen by the caller from command line, environment, manifest and host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mirrors {
-    /// e.g. `https://mirror.example/debian`.
-    pub debian: String,
-    /// e.g. `https://mirror.example/debian-security`; needed where the manifest wants security updates.
-    pub security: Option<String>,
-}
+use crate::source::mirror::{DEBIAN, MirrorError, Mirrors, SECURITY};
+use crate::source::url::{Url, UrlError};
 
 /// One archive.
 #[derive(Clone, Debug)]
@@ -28,7 +15,7 @@ pub struct Archive {
     /// [`DEBIAN`], [`SECURITY`] or a repository's name.
     pub name: String,
     /// Paths in locks are relative to it.
-    pub root: String,
+    pub root: Url,
     /// Who may sign its releases.
     pub keyring: Keyring,
     /// What is used of it.
@@ -58,11 +45,9 @@ pub struct Archives(Vec<Archive>);
 /// Why the archives are not complete.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchivesError {
-    /// Nobody said where security updates come from.
-    #[error(
-        "the manifest wants security updates, but no security mirror is known; name one with `debian: {{security_mirror: https://mirror.example/debian-security}}` or turn them off with `security: false`"
-    )]
-    NoSecurityMirror,
+    /// No mirror for one of them is known, or its address is none.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
     /// Locks could not tell two archives apart.
     #[error("the name {name} of a repository is taken by another archive")]
     NameTaken {
@@ -106,11 +91,12 @@ impl Archives {
         if debian.security {
             archives.push(Archive {
                 name: SECURITY.to_owned(),
-                root: mirrors.security.clone().ok_or(ArchivesError::NoSecurityMirror)?,
+                root: mirrors.security()?.clone(),
                 keyring: Keyring::debian(),
                 suites: vec![suite(format!("{}-security", debian.suite))],
             });
         }
+        let roots = mirrors.archives(debian)?;
         for repository in &debian.repositories {
             let name = repository.name.clone();
             if archives.iter().any(|archive| archive.name == name) {
@@ -127,7 +113,7 @@ impl Archives {
             };
             let suites =
                 vec![Suite { name: repository.suite.clone(), components: repository.components.clone() }];
-            archives.push(Archive { name, root: repository.url.clone(), keyring, suites });
+            archives.push(Archive { name, root: roots[&repository.name][0].clone(), keyring, suites });
         }
         Ok(Self(archives))
     }
@@ -142,8 +128,8 @@ impl Archives {
         self.0.iter()
     }
 
-    /// Address of a locked package: `archive` and `path` as in the lock.
-    pub fn url(&self, archive: &str, path: &str) -> Option<String> {
-        self.iter().find(|other| other.name == archive).map(|archive| join(&archive.root, path))
+    /// Address of a locked package: `archive` and `path` as in the lock. `None` for an unknown archive.
+    pub fn url(&self, archive: &str, path: &str) -> Option<Result<Url, UrlError>> {
+        self.iter().find(|other| other.name == archive).map(|archive| archive.root.join(path))
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::archives::SECURITY;
 use super::{Lock, LockedPackage};
 use crate::base::{Digest, Size};
 use crate::source::debian::version::compare;
+use crate::source::mirror::SECURITY;
 
 /// All differences between two locks.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -14,6 +14,7 @@ use crate::manifest::{ContainerImage, Manifest, Place};
 use crate::source::debian::packages::{Index, IndexError};
 use crate::source::debian::release::{self, Expectation, Release, ReleaseError};
 use crate::source::debian::upstream::{Upstream, UpstreamError};
+use crate::source::url::Url;
 
 /// What may change of an earlier lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub enum ResolveError {
     #[error("verifying {url}")]
     Release {
         /// Where it came from.
-        url: String,
+        url: Url,
         /// Why.
         source: ReleaseError,
     },
@@ -193,7 +194,10 @@ impl<'a> Snapshot<'a> {
     ) -> Result<Self, ResolveError> {
         let names = || (archive.name.clone(), suite.name.clone());
         let source = archive.source(suite);
-        let url = source.release_url();
+        let url = source.release_url().map_err(|error| {
+            let (archive, suite) = names();
+            ResolveError::Index { archive, suite, source: error.into() }
+        })?;
         let bytes = upstream.get(&url, None).map_err(|source| {
             let (archive, suite) = names();
             ResolveError::Upstream { archive, suite, source }

@@ -6,9 +6,10 @@
 use std::io::{BufRead, BufReader, Read};
 
 use super::release::Release;
-use super::upstream::{Upstream, UpstreamError, join};
+use super::upstream::{Upstream, UpstreamError};
 use super::version::{ARCHITECTURE, is_name};
 use crate::base::Digest;
+use crate::source::url::{Url, UrlError};
 
 /// Part of the key under which trimmed indexes are kept; changes with their form.
 const TRIMMED_FORM: &str = "keller trimmed package index 1";
@@ -28,7 +29,7 @@ enum Compression {
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// Root of the archive; paths of packages are relative to it.
-    pub root: &'a str,
+    pub root: &'a Url,
     /// e.g. `trixie`; of a flat archive its folder, ending in `/`.
     pub suite: &'a str,
     /// e.g. `main`; none in a flat archive.
@@ -51,8 +52,8 @@ impl Source<'_> {
     }
 
     /// Address of the signed release.
-    pub fn release_url(&self) -> String {
-        join(self.root, &format!("{}InRelease", self.folder()))
+    pub fn release_url(&self) -> Result<Url, UrlError> {
+        self.root.join(&format!("{}InRelease", self.folder()))
     }
 
     /// Paths of the wanted indexes, relative to the release and without a compression's suffix.
@@ -105,7 +106,7 @@ pub enum IndexError {
     )]
     Tampered {
         /// Where it came from.
-        url: String,
+        url: Url,
         /// As signed.
         expected: Digest,
         /// In bytes, as signed.
@@ -126,6 +127,9 @@ pub enum IndexError {
     /// It cannot be decompressed.
     #[error("decoding the index")]
     Decode(#[from] std::io::Error),
+    /// The manifest's suite or component is no part of an address.
+    #[error(transparent)]
+    Address(#[from] UrlError),
     /// It cannot be had.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -199,11 +203,11 @@ fn fetch_trimmed(
         let listed = format!("{path}{suffix}");
         let Some(&(digest, size)) = release.files.get(&listed) else { continue };
         let key = Digest::of(format!("{TRIMMED_FORM} {digest}"));
-        if let Some(text) = upstream.recall(&key).and_then(|bytes| String::from_utf8(bytes).ok()) {
+        if let Some(text) = upstream.recall(&key).and_then(unseal) {
             return Ok(text);
         }
         let bytes = match fetch_listed(upstream, source, release, &listed, digest, size) {
-            Err(IndexError::Upstream(error @ UpstreamError::NotFound { .. })) => {
+            Err(IndexError::Upstream(error @ UpstreamError::NotFound(_))) => {
                 missing = Some(error);
                 continue;
             }
@@ -216,10 +220,20 @@ fn fetch_trimmed(
             Compression::Gzip => trim(BufReader::new(flate2::bufread::MultiGzDecoder::new(&bytes[..])))?,
             Compression::None => trim(&bytes[..])?,
         };
-        upstream.keep(&key, text.as_bytes());
+        upstream.keep(&key, &seal(&text));
         return Ok(text);
     }
     Err(missing.map_or_else(|| IndexError::Unlisted { path: path.to_owned() }, IndexError::Upstream))
+}
+
+/// A trimmed index as it is kept: with its digest, since a damaged one would miss packages without a word.
+fn seal(text: &str) -> Vec<u8> {
+    [text.as_bytes(), Digest::of(text).as_bytes()].concat()
+}
+
+fn unseal(mut bytes: Vec<u8>) -> Option<String> {
+    let digest = bytes.split_off(bytes.len().checked_sub(size_of::<Digest>())?);
+    (digest == Digest::of(&bytes).as_bytes()).then(|| String::from_utf8(bytes).ok())?
 }
 
 /// Gets a file by its digest where the archive has it so, else by its name.
@@ -232,16 +246,16 @@ fn fetch_listed(
     size: u64,
 ) -> Result<Vec<u8>, IndexError> {
     let folder = source.folder();
-    let plain = join(source.root, &format!("{folder}{path}"));
+    let plain = source.root.join(&format!("{folder}{path}"))?;
     let directory = path.rsplit_once('/').map_or(String::new(), |(directory, _)| format!("{directory}/"));
-    let by_hash = join(source.root, &format!("{folder}{directory}by-hash/SHA256/{digest}"));
+    let by_hash = source.root.join(&format!("{folder}{directory}by-hash/SHA256/{digest}"))?;
     let (url, bytes) = match release.by_hash.then(|| upstream.get(&by_hash, Some((digest, size)))) {
         Some(Ok(bytes)) => (by_hash, bytes),
-        Some(Err(error @ UpstreamError::Failed { .. })) => return Err(error.into()),
-        None | Some(Err(UpstreamError::NotFound { .. })) => {
+        None | Some(Err(UpstreamError::NotFound(_))) => {
             let bytes = upstream.get(&plain, Some((digest, size)))?;
             (plain, bytes)
         }
+        Some(Err(error)) => return Err(error.into()),
     };
     let (actual, actual_size) = (Digest::of(&bytes), bytes.len() as u64);
     if (actual, actual_size) != (digest, size) {
@@ -253,7 +267,7 @@ fn fetch_listed(
 /// Whether `path` is relative and never climbs, so that joining it to a root stays there.
 pub(super) fn stays_below(path: &str) -> bool {
     !path.is_empty()
-        && !path.contains(['\\', '\0', '?', '#', '%'])
+        && !path.contains(['\\', '\0'])
         && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
@@ -461,7 +475,7 @@ mod tests {
         for change in [
             ("./pool/a", "../pool"),
             ("./pool/a", "/pool"),
-            ("./pool/a", "pool/%2e%2e"),
+            ("./pool/a", "pool//a"),
             ("Size: 7", "Size: seven"),
             (&"0".repeat(64), "00"),
             ("1.0-1", ""),
@@ -475,9 +489,26 @@ mod tests {
 
     #[test]
     fn knows_where_releases_lie() {
-        let source = |suite| Source { root: "https://mirror.example/debian/", suite, components: &[] };
-        assert_eq!(source("trixie").release_url(), "https://mirror.example/debian/dists/trixie/InRelease");
-        assert_eq!(source("./").release_url(), "https://mirror.example/debian/InRelease");
-        assert_eq!(source("deb/").release_url(), "https://mirror.example/debian/deb/InRelease");
+        let root = Url::root("https://mirror.example/debian/").unwrap();
+        for (suite, url) in [
+            ("trixie", "https://mirror.example/debian/dists/trixie/InRelease"),
+            ("./", "https://mirror.example/debian/InRelease"),
+            ("/", "https://mirror.example/debian/InRelease"),
+            ("deb/", "https://mirror.example/debian/deb/InRelease"),
+        ] {
+            let source = Source { root: &root, suite, components: &[] };
+            assert_eq!(source.release_url().unwrap().to_string(), url);
+        }
+        let climbing = Source { root: &root, suite: "../x", components: &[] };
+        assert!(climbing.release_url().is_err());
+    }
+
+    #[test]
+    fn does_not_trust_a_damaged_memory() {
+        let mut kept = seal("app\t1.0");
+        assert_eq!(unseal(kept.clone()).as_deref(), Some("app\t1.0"));
+        kept[2] ^= 1;
+        assert_eq!(unseal(kept), None);
+        assert_eq!(unseal(Vec::new()), None);
     }
 }
