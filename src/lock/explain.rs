@@ -215,6 +215,24 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    /// The names in it without their versions.
+    fn shape(&self) -> String {
+        let (kind, ways) = match self {
+            Self::Lacks { trail, .. } => ("lacks", vec![trail]),
+            Self::Clash { trail, other, .. } => ("clash", vec![trail, other]),
+            Self::Twice { trail, other } => ("twice", vec![trail, other]),
+            Self::Unusable { trail, .. } => ("unusable", vec![trail]),
+        };
+        let names = ways.into_iter().flat_map(|trail| {
+            let packages = trail.steps.iter().map(|(package, _)| package).chain(&trail.last);
+            std::iter::once(trail.asked.as_str())
+                .chain(packages.filter_map(|package| package.split(' ').next()))
+        });
+        std::iter::once(kind).chain(names).collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -271,6 +289,7 @@ impl Display for Unsolvable {
 pub(super) fn unsolvable(universe: &Universe<'_>, query: &Query<'_>, links: &[Link]) -> Unsolvable {
     let map = Map::new(universe, query, links);
     let mut reasons: Vec<Reason> = Vec::new();
+    let mut shapes = BTreeSet::new();
     for link in links {
         let reason = match link {
             Link::Needs { .. } => continue,
@@ -291,7 +310,8 @@ pub(super) fn unsolvable(universe: &Universe<'_>, query: &Query<'_>, links: &[Li
                 map.trail(Some(*package), "").map(|trail| Reason::Unusable { trail, reason: reason.clone() })
             }
         };
-        reasons.extend(reason.filter(|reason| !reasons.contains(reason)));
+        // Higher versions come first; what lower ones fail by is mostly the same again.
+        reasons.extend(reason.filter(|reason| shapes.insert(reason.shape())));
     }
     // The shortest chains first: they are the easiest to follow.
     reasons.sort_by_key(|reason| match reason {

@@ -53,7 +53,7 @@ pub enum ResolveError {
     #[error("verifying {url}")]
     Release {
         /// Where it came from.
-        url: Url,
+        url: Box<Url>,
         /// Why.
         source: ReleaseError,
     },
@@ -75,7 +75,7 @@ pub enum ResolveError {
         /// As in the manifest.
         suite: String,
         /// Why.
-        source: IndexError,
+        source: Box<IndexError>,
     },
 }
 
@@ -196,7 +196,7 @@ impl<'a> Snapshot<'a> {
         let source = archive.source(suite);
         let url = source.release_url().map_err(|error| {
             let (archive, suite) = names();
-            ResolveError::Index { archive, suite, source: error.into() }
+            ResolveError::Index { archive, suite, source: Box::new(error.into()) }
         })?;
         let bytes = upstream.get(&url, None).map_err(|source| {
             let (archive, suite) = names();
@@ -205,10 +205,10 @@ impl<'a> Snapshot<'a> {
         let asked = (!source.is_flat()).then_some(suite.name.as_str());
         let expectation = Expectation { suite: asked, now, allow_expired };
         let release = release::verify(&bytes, &archive.keyring, &expectation)
-            .map_err(|source| ResolveError::Release { url, source })?;
+            .map_err(|source| ResolveError::Release { url: url.into(), source })?;
         let index = Index::fetch(upstream, &source, &release).map_err(|source| {
             let (archive, suite) = names();
-            ResolveError::Index { archive, suite, source }
+            ResolveError::Index { archive, suite, source: source.into() }
         })?;
         Ok(Self { archive, suite, release, index })
     }

@@ -12,3 +12,4 @@ mod ldconfig;
 mod qcow2;
 pub mod tool;
 mod verity;
+mod versions;

@@ -106,7 +106,7 @@ pub enum IndexError {
     )]
     Tampered {
         /// Where it came from.
-        url: Url,
+        url: Box<Url>,
         /// As signed.
         expected: Digest,
         /// In bytes, as signed.
@@ -259,7 +259,13 @@ fn fetch_listed(
     };
     let (actual, actual_size) = (Digest::of(&bytes), bytes.len() as u64);
     if (actual, actual_size) != (digest, size) {
-        return Err(IndexError::Tampered { url, expected: digest, expected_size: size, actual, actual_size });
+        return Err(IndexError::Tampered {
+            url: url.into(),
+            expected: digest,
+            expected_size: size,
+            actual,
+            actual_size,
+        });
     }
     Ok(bytes)
 }

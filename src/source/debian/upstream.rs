@@ -36,7 +36,7 @@ pub enum UpstreamError {
     NotFound(Url),
     /// Anything else: no route, a broken transfer, a refusal.
     #[error(transparent)]
-    Http(HttpError),
+    Http(Box<HttpError>),
     /// The store is to blame.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -47,7 +47,7 @@ pub enum UpstreamError {
 
 impl From<HttpError> for UpstreamError {
     fn from(error: HttpError) -> Self {
-        if error.is_not_found() { Self::NotFound(error.url) } else { Self::Http(error) }
+        if error.is_not_found() { Self::NotFound(error.url) } else { Self::Http(Box::new(error)) }
     }
 }
 

@@ -196,7 +196,8 @@ fn relation(text: &str) -> Result<Option<Relation<'_>>, ParseRelationError> {
         rest = after.trim_start();
     }
     // Build profiles (`<!nocheck>`) have no meaning for binary packages.
-    if !rest.is_empty() && !(rest.starts_with('<') && rest.ends_with('>')) {
+    let only_profiles = rest.is_empty() || rest.starts_with('<') && rest.ends_with('>');
+    if !only_profiles {
         return Err(malformed());
     }
     Ok(applies.then_some(Relation { name, bound }))
