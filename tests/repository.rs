@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use keller::base::Digest;
+use keller::base::{Digest, Progress};
 use keller::lock::archives::{Archive, Archives, Suite};
 use keller::source::debian::release::Keyring;
 use keller::source::debian::upstream::{Upstream, UpstreamError};
@@ -180,7 +180,7 @@ impl Server {
 }
 
 impl Upstream for Server {
-    fn get(&self, url: &Url, _: Option<(Digest, u64)>) -> Result<Vec<u8>, UpstreamError> {
+    fn get(&self, url: &Url, _: Option<(Digest, u64)>, _: &dyn Progress) -> Result<Vec<u8>, UpstreamError> {
         self.asked.lock().unwrap().push(url.to_string());
         self.files.get(&url.to_string()).cloned().ok_or_else(|| UpstreamError::NotFound(url.clone()))
     }

@@ -1,18 +1,18 @@
 //! The outside as resolving needs it: files over the network, remembered in the store.
 
-use std::io::Read;
-use std::str::FromStr;
+use std::fs::File;
+use std::io::{Read, Write};
 
-use crate::base::Digest;
+use crate::base::{Digest, Progress, Task, Unit};
 use crate::source::debian::upstream::{Upstream, UpstreamError};
-use crate::source::http::{Cause, Client, HttpError};
+use crate::source::http::Client;
 use crate::source::url::Url;
 use crate::store::{Store, StoreError};
 
-/// The largest file that resolving reads, in bytes: Packages.xz of all Debian has 9 MB.
-const LARGEST: u64 = 256 << 20;
+/// The most bytes that a signed release may have; Debian's largest has 200 KB.
+const RELEASE_LIMIT: u64 = 16 << 20;
 
-/// The kind under which worked-out indexes lie in the store.
+/// The kind under which the store keeps what was worked out of an index.
 const KIND: &str = "index";
 
 /// Archives behind an HTTP client.
@@ -24,26 +24,21 @@ pub struct Online<'a> {
 }
 
 impl Upstream for Online<'_> {
-    fn get(&self, url: &str, expected: Option<(Digest, u64)>) -> Result<Vec<u8>, UpstreamError> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| UpstreamError::Failed {
-            url: Url::from_str(url).map_or_else(|_| "an address".to_owned(), |url| url.to_string()),
-            source,
-        };
-        if let Some((digest, _)) = expected
-            && let Ok(Some(mut file)) = self.store.open_blob(&digest)
-        {
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).map_err(|error| failed(error.into()))?;
-            return Ok(bytes);
+    fn get(
+        &self,
+        url: &Url,
+        expected: Option<(Digest, u64)>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, UpstreamError> {
+        let Some((digest, size)) = expected else { return Ok(self.client.get_small(url, RELEASE_LIMIT)?) };
+        if !self.store.has(&digest) {
+            let task = Task::new(progress, "downloading package index", size, Unit::Bytes);
+            self.client.download(url, &digest, Some(size), self.store, &task)?;
         }
-        let address = Url::from_str(url).map_err(|error| failed(error.into()))?;
-        let limit = expected.map_or(LARGEST, |(_, size)| size);
-        let bytes = self.client.get_small(&address, limit).map_err(|error| not_found(error, &address))?;
-        if let Some((digest, size)) = expected
-            && Digest::of(&bytes) == digest
-        {
-            self.store.insert(bytes.as_slice(), &digest, Some(size)).map_err(|error| failed(error.into()))?;
-        }
+        let blob = self.store.open_blob(&digest)?.ok_or_else(|| UpstreamError::NotFound(url.clone()))?;
+        let mut bytes = Vec::new();
+        // One byte more, so that a blob that has grown does not pass for what it was.
+        blob.take(size + 1).read_to_end(&mut bytes).map_err(UpstreamError::Read)?;
         Ok(bytes)
     }
 
@@ -55,15 +50,7 @@ impl Upstream for Online<'_> {
 
     fn keep(&self, key: &Digest, bytes: &[u8]) {
         // What cannot be kept is worked out again.
-        let _ = self.store.derive::<StoreError>(KIND, &key.to_hex(), |file| {
-            std::io::Write::write_all(file, bytes).map_err(StoreError::Read)
-        });
-    }
-}
-
-fn not_found(error: HttpError, url: &Url) -> UpstreamError {
-    match *error.cause {
-        Cause::NotFound => UpstreamError::NotFound { url: url.to_string() },
-        _ => UpstreamError::Failed { url: url.to_string(), source: error.into() },
+        let write = |file: &mut File| file.write_all(bytes).map_err(StoreError::Read);
+        let _ = self.store.derive(KIND, &key.to_hex(), write);
     }
 }

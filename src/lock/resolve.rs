@@ -65,7 +65,7 @@ pub enum ResolveError {
         /// As in the manifest.
         suite: String,
         /// Why.
-        source: UpstreamError,
+        source: Box<UpstreamError>,
     },
     /// A package index is missing or refused.
     #[error("reading the packages of archive {archive}, suite {suite}")]
@@ -174,14 +174,16 @@ fn snapshots<'a>(
         .flat_map(|archive| archive.suites.iter().map(move |suite| (archive, suite)))
         .collect();
     let task = Task::new(progress, "reading package indexes", suites.len() as u64, Unit::Items);
-    suites
+    let taken: Vec<_> = suites
         .into_par_iter()
         .map(|(archive, suite)| {
-            let snapshot = Snapshot::take(archive, suite, upstream, now, allow_expired)?;
+            let snapshot = Snapshot::take(archive, suite, upstream, (now, allow_expired), progress)?;
             task.advance(1);
             Ok(snapshot)
         })
-        .collect()
+        .collect();
+    // Of several failures the first in order is told, not the first in time.
+    taken.into_iter().collect()
 }
 
 impl<'a> Snapshot<'a> {
@@ -189,8 +191,8 @@ impl<'a> Snapshot<'a> {
         archive: &'a Archive,
         suite: &'a Suite,
         upstream: &dyn Upstream,
-        now: i64,
-        allow_expired: bool,
+        (now, allow_expired): (i64, bool),
+        progress: &dyn Progress,
     ) -> Result<Self, ResolveError> {
         let names = || (archive.name.clone(), suite.name.clone());
         let source = archive.source(suite);
@@ -198,15 +200,15 @@ impl<'a> Snapshot<'a> {
             let (archive, suite) = names();
             ResolveError::Index { archive, suite, source: Box::new(error.into()) }
         })?;
-        let bytes = upstream.get(&url, None).map_err(|source| {
+        let bytes = upstream.get(&url, None, progress).map_err(|source| {
             let (archive, suite) = names();
-            ResolveError::Upstream { archive, suite, source }
+            ResolveError::Upstream { archive, suite, source: source.into() }
         })?;
         let asked = (!source.is_flat()).then_some(suite.name.as_str());
         let expectation = Expectation { suite: asked, now, allow_expired };
         let release = release::verify(&bytes, &archive.keyring, &expectation)
             .map_err(|source| ResolveError::Release { url: url.into(), source })?;
-        let index = Index::fetch(upstream, &source, &release).map_err(|source| {
+        let index = Index::fetch(upstream, &source, &release, progress).map_err(|source| {
             let (archive, suite) = names();
             ResolveError::Index { archive, suite, source: source.into() }
         })?;

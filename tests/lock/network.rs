@@ -8,8 +8,8 @@ use std::time::Instant;
 use keller::base::progress::Silent;
 use keller::lock::archives::Archives;
 use keller::lock::file::to_text;
+use keller::lock::online::Online;
 use keller::lock::resolve::{Update, resolve};
-use keller::source::debian::upstream::Network;
 use keller::source::http::{Client, Settings};
 use keller::source::mirror::Mirrors;
 use keller::store::Store;
@@ -25,8 +25,6 @@ fn lines(variable: &str) -> Vec<String> {
 #[ignore = "needs a mirror"]
 fn resolves_a_node_from_a_mirror() {
     let (packages, assume) = (lines("TRIAL_PACKAGES"), lines("TRIAL_ASSUME"));
-    let strs = |list: &'_ [String]| -> Vec<String> { list.to_vec() };
-    let packages = strs(&packages);
     let mut wanted = manifest(
         &packages.iter().map(String::as_str).collect::<Vec<_>>(),
         &assume.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -37,7 +35,7 @@ fn resolves_a_node_from_a_mirror() {
     let client = Client::new(Settings::of_host()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let network = Network { client: &client, store: &store, progress: &Silent };
+    let network = Online { client: &client, store: &store };
     let now = jiff::Timestamp::now().as_second();
     for pass in ["first", "again"] {
         let begin = Instant::now();

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use super::release::Release;
 use super::upstream::{Upstream, UpstreamError};
 use super::version::{ARCHITECTURE, is_name};
-use crate::base::Digest;
+use crate::base::{Digest, Progress};
 use crate::source::url::{Url, UrlError};
 
 /// Part of the key under which trimmed indexes are kept; changes with their form.
@@ -173,10 +173,11 @@ impl Index {
         upstream: &dyn Upstream,
         source: &Source<'_>,
         release: &Release,
+        progress: &dyn Progress,
     ) -> Result<Self, IndexError> {
         let mut text = String::new();
         for path in source.indexes(release)? {
-            text.push_str(&fetch_trimmed(upstream, source, release, &path)?);
+            text.push_str(&fetch_trimmed(upstream, source, release, &path, progress)?);
         }
         Ok(Self { text })
     }
@@ -197,16 +198,17 @@ fn fetch_trimmed(
     source: &Source<'_>,
     release: &Release,
     path: &str,
+    progress: &dyn Progress,
 ) -> Result<String, IndexError> {
     let mut missing = None;
     for (suffix, compression) in FORMS {
         let listed = format!("{path}{suffix}");
-        let Some(&(digest, size)) = release.files.get(&listed) else { continue };
-        let key = Digest::of(format!("{TRIMMED_FORM} {digest}"));
+        let Some(&expected) = release.files.get(&listed) else { continue };
+        let key = Digest::of(format!("{TRIMMED_FORM} {}", expected.0));
         if let Some(text) = upstream.recall(&key).and_then(unseal) {
             return Ok(text);
         }
-        let bytes = match fetch_listed(upstream, source, release, &listed, digest, size) {
+        let bytes = match fetch_listed(upstream, source, release, &listed, expected, progress) {
             Err(IndexError::Upstream(error @ UpstreamError::NotFound(_))) => {
                 missing = Some(error);
                 continue;
@@ -242,30 +244,26 @@ fn fetch_listed(
     source: &Source<'_>,
     release: &Release,
     path: &str,
-    digest: Digest,
-    size: u64,
+    expected: (Digest, u64),
+    progress: &dyn Progress,
 ) -> Result<Vec<u8>, IndexError> {
+    let get = |url: &Url| upstream.get(url, Some(expected), progress);
     let folder = source.folder();
     let plain = source.root.join(&format!("{folder}{path}"))?;
     let directory = path.rsplit_once('/').map_or(String::new(), |(directory, _)| format!("{directory}/"));
-    let by_hash = source.root.join(&format!("{folder}{directory}by-hash/SHA256/{digest}"))?;
-    let (url, bytes) = match release.by_hash.then(|| upstream.get(&by_hash, Some((digest, size)))) {
+    let by_hash = source.root.join(&format!("{folder}{directory}by-hash/SHA256/{}", expected.0))?;
+    let (url, bytes) = match release.by_hash.then(|| get(&by_hash)) {
         Some(Ok(bytes)) => (by_hash, bytes),
         None | Some(Err(UpstreamError::NotFound(_))) => {
-            let bytes = upstream.get(&plain, Some((digest, size)))?;
+            let bytes = get(&plain)?;
             (plain, bytes)
         }
         Some(Err(error)) => return Err(error.into()),
     };
     let (actual, actual_size) = (Digest::of(&bytes), bytes.len() as u64);
-    if (actual, actual_size) != (digest, size) {
-        return Err(IndexError::Tampered {
-            url: url.into(),
-            expected: digest,
-            expected_size: size,
-            actual,
-            actual_size,
-        });
+    if (actual, actual_size) != expected {
+        let (url, (expected, expected_size)) = (Box::new(url), expected);
+        return Err(IndexError::Tampered { url, expected, expected_size, actual, actual_size });
     }
     Ok(bytes)
 }
