@@ -138,7 +138,7 @@ impl<'a> Outside<'a> {
             bail!("packages must be resolved, which --offline rules out: run `keller lock` without it");
         }
         let mirrors = self.mirrors(manifest)?;
-        let archives = Archives::of(manifest, &plain(&mirrors))?;
+        let archives = Archives::of(manifest, &mirrors)?;
         let online = Online { client: &self.client, store };
         let lock = resolve::resolve(manifest, &archives, &online, found.as_ref(), &update, now(), progress)?;
         Ok(lock)
@@ -173,13 +173,6 @@ fn addresses(manifest: &Manifest) -> Result<BTreeMap<String, Url>> {
         }
     }
     Ok(urls)
-}
-
-fn plain(mirrors: &Mirrors) -> crate::lock::archives::Mirrors {
-    crate::lock::archives::Mirrors {
-        debian: mirrors.debian.reveal().to_string(),
-        security: mirrors.security.as_ref().map(|url| url.reveal().to_string()),
-    }
 }
 
 /// Seconds since 1970: for judging dates and keys, never for an image.
