@@ -60,7 +60,7 @@ pub enum PackagesError {
         /// Its version.
         version: String,
         /// Why.
-        source: DebError,
+        source: Box<DebError>,
     },
     /// The .deb is another package than its lock says.
     #[error("the package locked as {name} {version} says that it is {actual}")]
@@ -163,7 +163,7 @@ fn unpack_one(
     let tree = package.tree(&Arc::new(file), name, epoch).map_err(|source| PackagesError::Deb {
         name: name.clone(),
         version: version.clone(),
-        source,
+        source: Box::new(source),
     })?;
     Ok(Unpacked {
         name: name.clone(),
@@ -190,7 +190,11 @@ fn package(input: &PackageInput, store: &Store, task: &Task<'_>) -> Result<(Pack
     let file = store.derive(kind, &key, |unpacked| {
         let report = |count| task.advance(count);
         package = Some(deb::unpack(&input.deb, &input.sha256, input.size, unpacked, &report).map_err(
-            |source| PackagesError::Deb { name: input.name.clone(), version: input.version.clone(), source },
+            |source| PackagesError::Deb {
+                name: input.name.clone(),
+                version: input.version.clone(),
+                source: Box::new(source),
+            },
         )?);
         Ok::<_, PackagesError>(())
     })?;

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Finding, Inputs, Severity, View, and_others};
 use crate::tree::NodeId;
 
+/// A path and its node.
+type Named<'a> = (&'a [u8], NodeId);
+
 /// Reports, once for each number, owners that the image's accounts do not have.
 pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let users: BTreeSet<u32> = inputs.users.values().copied().chain([0]).collect();
     let groups: BTreeSet<u32> = inputs.groups.values().copied().chain([0]).collect();
-    let mut unknown: BTreeMap<(&str, u32), Vec<(&[u8], NodeId)>> = BTreeMap::new();
+    let mut unknown: BTreeMap<(&str, u32), Vec<Named<'_>>> = BTreeMap::new();
     for (path, id) in &view.paths {
         let meta = &view.tree.node(*id).meta;
         if !users.contains(&meta.uid) {

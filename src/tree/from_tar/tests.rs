@@ -230,3 +230,33 @@ fn a_full_disk_is_told_from_a_bad_archive() {
     let whole = file("a");
     assert!(matches!(read(&mut &whole[..], &mut Full, LIMITS), Err(TarError::Write { .. })));
 }
+
+#[test]
+fn no_byte_makes_the_reader_panic() {
+    let whole = [
+        pax("SCHILY.xattr.user.a", b"b"),
+        entry(b"././@LongLink", b'L', b"d/long\0", b""),
+        file("short"),
+        entry(b"l", b'2', b"", b"d"),
+        entry(b"c", b'3', b"", b""),
+        vec![0; 1024],
+    ]
+    .concat();
+    let copy = Arc::new(tempfile::tempfile().unwrap());
+    for at in 0..whole.len() {
+        for value in [0, 1, 0x7f, 0x80, 0xff, b'9', b'/'] {
+            let mut bytes = whole.clone();
+            bytes[at] = value;
+            let block = at / BLOCK * BLOCK;
+            // With the checksum to match, so that the fields behind it are reached.
+            let mut header = tar::Header::from_byte_slice(&bytes[block..block + BLOCK]).clone();
+            if !(148..156).contains(&(at - block)) {
+                header.set_cksum();
+            }
+            bytes[block..block + BLOCK].copy_from_slice(header.as_bytes());
+            if let Ok(members) = read(&mut &bytes[..], &mut io::sink(), LIMITS) {
+                let _ = tree(&members, &copy, 0, "x", 0);
+            }
+        }
+    }
+}

@@ -170,9 +170,7 @@ impl BufRead for Body<'_, '_> {
 }
 
 /// Decompresses `body` as the ending of its name says.
-pub fn decompress<'a>(name: &str, body: Body<'a, '_>) -> Result<Box<dyn Read + 'a>, DebError>
-where
-{
+pub fn decompress<'a>(name: &str, body: Body<'a, '_>) -> Result<Box<dyn Read + 'a>, DebError> {
     Ok(match name.rsplit_once(".tar").map(|(_, ending)| ending) {
         Some("") => Box::new(body),
         Some(".gz") => Box::new(flate2::bufread::MultiGzDecoder::new(body)),
