@@ -3,6 +3,7 @@
 pub mod check;
 pub mod container;
 pub mod inputs;
+pub mod inspect;
 pub mod job;
 pub mod kernel;
 pub mod report;

@@ -362,7 +362,7 @@ fn u32_at(bytes: &[u8], at: u64) -> Result<u32, PeError> {
 
 /// A small image for the tests: one `.text` section with 16 bytes, and symbols behind it.
 #[cfg(test)]
-pub(super) fn sample() -> Vec<u8> {
+pub(crate) fn sample() -> Vec<u8> {
     let mut bytes = vec![0; 0x400];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
     put(0, b"MZ");

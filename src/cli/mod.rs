@@ -5,6 +5,7 @@ pub mod build;
 pub mod check;
 pub mod completion;
 pub mod context;
+pub mod inspect;
 pub mod lock;
 pub mod new;
 pub mod progress;
@@ -76,6 +77,8 @@ pub enum Verb {
     Build(build::BuildArgs),
     /// Boot an image under QEMU.
     Boot(boot::BootArgs),
+    /// Show what is in an image, and verify it.
+    Inspect(inspect::InspectArgs),
     /// Resolve a manifest's packages and write them down, or bring some up to date.
     Lock(lock::LockArgs),
     /// Look at the store of downloads, and make room in it.
@@ -101,6 +104,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Run(args) => run::run(args, &cli.global),
         Verb::Build(args) => build::run(args, &cli.global),
         Verb::Boot(args) => boot::run(args, &cli.global),
+        Verb::Inspect(args) => inspect::run(&args, &cli.global),
         Verb::Lock(args) => lock::run(args, &cli.global),
         Verb::Store(args) => store::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Check(args) => check::run(args, &cli.global),

@@ -116,7 +116,7 @@ impl<T: Read + Write + Seek> Reader<T> {
     ///
     /// # Errors
     /// `Path`.
-    pub fn file(&self, path: &str) -> Result<impl Read + Seek, ReadError> {
+    pub fn file<'r>(&'r self, path: &str) -> Result<impl Read + Seek + use<'r, T>, ReadError> {
         self.volume
             .root_dir()
             .open_file(path)

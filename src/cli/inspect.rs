@@ -1,0 +1,148 @@
+//! `keller inspect`: what is in an image.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::base::{Progress, Size};
+use crate::image::inspect::{self, Inspection, SlotReport};
+
+/// Arguments of `keller inspect`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 when the image is as it should be, 1 when something is wrong with it.\n\n\
+    Examples:\n  \
+    keller inspect out/node_1.0.0.raw\n  \
+    keller inspect --verify --json out/node_1.0.0.qcow2"
+)]
+pub struct InspectArgs {
+    /// A raw or qcow2 image, or a disk.
+    pub image: PathBuf,
+    /// Read every block of every root and compare it with the hash tree.
+    #[arg(long)]
+    pub verify: bool,
+    /// List the packages of every root.
+    #[arg(long)]
+    pub packages: bool,
+}
+
+/// Prints what is in the image, as a table or as JSON. Fails when something is wrong with the image.
+///
+/// # Errors
+/// An image that cannot be read.
+pub fn run(args: &InspectArgs, json: bool, progress: &dyn Progress) -> Result<ExitCode> {
+    let context = || format!("inspecting {}", args.image.display());
+    let file = File::open(&args.image).with_context(context)?;
+    let inspection = inspect::inspect(file, args.verify, progress).with_context(context)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&inspection)?);
+    } else {
+        print!("{}", table(&inspection, args.packages));
+        for problem in &inspection.problems {
+            eprintln!("warning: {problem}");
+        }
+    }
+    Ok(if inspection.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The inspection as text.
+fn table(inspection: &Inspection, packages: bool) -> String {
+    let mut text = String::new();
+    let Inspection { format, size, allocated, sector_size, disk_guid, .. } = inspection;
+    let _ = writeln!(
+        text,
+        "Disk       {format}, {} ({} on disk), sectors of {sector_size} bytes\nGUID       {disk_guid}\n",
+        Size(*size).human(),
+        Size(*allocated).human()
+    );
+    let mut rows =
+        vec![["#", "Label", "Type", "Start", "Size", "PARTUUID", "Flags"].map(str::to_owned).to_vec()];
+    for part in &inspection.partitions {
+        rows.push(vec![
+            part.number.to_string(),
+            part.label.clone(),
+            part.kind.clone(),
+            Size(part.start).to_string(),
+            Size(part.size).to_string(),
+            part.guid.clone(),
+            part.flags.join(","),
+        ]);
+    }
+    text.push_str(&columns(&rows));
+    for slot in &inspection.slots {
+        text.push('\n');
+        text.push_str(&slot_text(slot, packages));
+    }
+    for entry in &inspection.entries {
+        let _ = writeln!(text, "\nEntry      {} ({})", entry.path, Size(entry.size).human());
+        let boots = match (entry.slot, entry.root_hash) {
+            (Some(slot), _) => format!("slot {slot}"),
+            (None, Some(_)) => "a root that no slot has".to_owned(),
+            (None, None) => "unknown".to_owned(),
+        };
+        let _ = writeln!(text, "  boots    {boots}");
+        if let (Some(left), Some(done)) = (entry.tries_left, entry.tries_done) {
+            let _ = writeln!(text, "  tries    {left} left, {done} made");
+        }
+        if entry.root_hash.is_some() {
+            let (kernel, initrd) = (Size(entry.kernel_size).human(), Size(entry.initrd_size).human());
+            let _ = writeln!(text, "  kernel   {}, {kernel}, initramfs {initrd}", entry.kernel_version);
+            let _ = writeln!(text, "  cmdline  {}", entry.cmdline);
+        }
+    }
+    text
+}
+
+fn slot_text(slot: &SlotReport, packages: bool) -> String {
+    let mut text = String::new();
+    let (Some(release), Some(root)) = (&slot.release, &slot.root) else {
+        return format!("Slot {}     empty\n", slot.slot);
+    };
+    let _ = writeln!(text, "Slot {}     {} {}", slot.slot, release.id, release.version);
+    let _ = writeln!(text, "  roothash {}", release.root_hash);
+    let size = root.size.map_or_else(String::new, |size| format!(", {}", Size(size).human()));
+    let verdict = match root.verified {
+        Some(true) => ", every block verified",
+        Some(false) => ", NOT as the root hash says",
+        None => "",
+    };
+    let _ = writeln!(text, "  root     {}{size}{verdict}", root.filesystem);
+    if let Some(verity) = &root.verity {
+        let salt = if verity.salt.is_empty() { "no salt" } else { &verity.salt };
+        let _ = writeln!(text, "  verity   {} of data, {salt}", Size(verity.data).human());
+    }
+    if let Some(name) = root.os_release.get("PRETTY_NAME") {
+        let _ = writeln!(text, "  system   {name}");
+    }
+    if !root.packages.is_empty() {
+        let _ = writeln!(text, "  packages {}", root.packages.len());
+    }
+    if packages {
+        for (name, version) in &root.packages {
+            let _ = writeln!(text, "    {name} {version}");
+        }
+    }
+    text
+}
+
+/// Cells in columns, two blanks apart.
+fn columns(rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or_default()).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}

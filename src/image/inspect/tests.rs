@@ -1,0 +1,152 @@
+use std::os::unix::fs::FileExt;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::base::progress::Silent;
+use crate::boot::{cmdline::Options as CmdlineOptions, uki};
+use crate::disk::{Image, Layout, Role, Sizes};
+use crate::output::Format;
+
+/// A whole disk with a tiny root; gives its file and where the root begins.
+fn image(sector_size: SectorSize) -> (File, u64) {
+    use std::io::Write;
+    let sizes = Sizes {
+        esp: Size::mib(if sector_size == SectorSize::B512 { 34 } else { 260 }),
+        root: Size::mib(4),
+        state: Size::mib(1),
+        sector_size,
+    };
+    let layout = Layout::plan(&sizes).unwrap();
+    let mut root = Tree::new(0);
+    root.file("usr/lib/os-release", 0o644, "ID=debian\nIMAGE_ID=\"node\"\nIMAGE_VERSION='1.0'\n").unwrap();
+    root.file(DPKG_STATUS[0], 0o644, "Package: bash\nVersion: 5.2\n\nPackage: dash\nVersion: 0.5\n").unwrap();
+    root.file("data", 0o644, vec![7; 1 << 20]).unwrap();
+    let options =
+        erofs::Options { uuid: Uuid::from_u128(1), build_time: 0, volume_name: [0; 16], dedupe: true };
+    let mut bytes = Vec::new();
+    erofs::write(&root, &options, &mut bytes).unwrap();
+    let options = verity::Options { salt: vec![1, 2], uuid: Uuid::from_u128(2) };
+    let mut writer = verity::Writer::new(Vec::new(), options).unwrap();
+    writer.write_all(&bytes).unwrap();
+    let tree = writer.finish().unwrap();
+    let root_hash = tree.root_hash.digest();
+
+    let parts = uki::Parts {
+        stub: &crate::boot::pe::sample(),
+        kernel: &crate::boot::pe::sample(),
+        kernel_version: "6.12.0",
+        os_release: b"ID=x\n",
+        initrd: b"initrd",
+        options: &CmdlineOptions::default(),
+    };
+    let uki = uki::Uki::new(root_hash, &parts).unwrap();
+    let mut esp = Tree::new(0);
+    esp.file("EFI/Linux/node_1.0+2-1.efi", 0o644, uki.into_bytes()).unwrap();
+    let release = Release { id: "node".to_owned(), version: "1.0".to_owned(), root_hash };
+
+    let file = tempfile::tempfile().unwrap();
+    let disk = Image::create(&file, &layout, &layout.table(&release).unwrap()).unwrap();
+    let options = fat::Options {
+        size: layout.partition(Role::Esp).size,
+        sector_size: sector_size.bytes() as u32,
+        volume_id: 1,
+        label: "ESP".to_owned(),
+        mtime: 0,
+    };
+    fat::write(&esp, &options, &mut disk.partition(Role::Esp)).unwrap();
+    disk.partition(Role::Root(Slot::A)).write_all(&bytes).unwrap();
+    disk.partition(Role::Verity(Slot::A)).write_all(&tree.bytes).unwrap();
+    (file, layout.partition(Role::Root(Slot::A)).start)
+}
+
+fn inspected(file: &File) -> Inspection {
+    inspect(file.try_clone().unwrap(), true, &Silent).unwrap()
+}
+
+#[test]
+fn everything_is_found() {
+    for sector_size in [SectorSize::B512, SectorSize::B4096] {
+        let (file, _) = image(sector_size);
+        let found = inspected(&file);
+        assert_eq!(found.problems, [""; 0]);
+        assert_eq!((found.format, found.sector_size), ("raw", sector_size.bytes()));
+        assert_eq!(found.partitions.len(), 6);
+        assert_eq!(found.partitions[3].flags, ["read-only", "no-auto"]);
+        let root = found.slots[0].root.as_ref().unwrap();
+        assert_eq!((root.filesystem, root.verified), ("erofs", Some(true)));
+        assert_eq!(root.os_release["IMAGE_ID"], "node");
+        assert_eq!((root.packages.len(), root.packages["bash"].as_str()), (2, "5.2"));
+        assert_eq!(root.verity.as_ref().unwrap().salt, "0102");
+        assert!(found.slots[1].release.is_none());
+        let [entry] = found.entries.as_slice() else { panic!("{:?}", found.entries) };
+        assert_eq!((entry.tries_left, entry.tries_done, entry.slot), (Some(2), Some(1), Some(Slot::A)));
+        assert_eq!(entry.kernel_version, "6.12.0");
+        assert!(entry.cmdline.contains("roothash="));
+        serde_json::to_string(&found).unwrap();
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_found_in_either_format() {
+    let (file, root) = image(SectorSize::B512);
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, root + 700_000).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], root + 700_000).unwrap();
+    let qcow2 = tempfile::tempfile().unwrap();
+    Format::Qcow2.write(&file, &qcow2).unwrap();
+    for (file, format) in [(file, "raw"), (qcow2, "qcow2")] {
+        let found = inspected(&file);
+        assert_eq!(found.format, format);
+        let problem = &found.problems[0];
+        assert!(problem.starts_with("slot a: data block 170: expected digest"), "{problem}");
+        assert_eq!(found.slots[0].root.as_ref().unwrap().verified, Some(false));
+    }
+}
+
+#[test]
+fn an_image_cut_short_is_refused_with_where() {
+    let (file, _) = image(SectorSize::B512);
+    let size = file.metadata().unwrap().len();
+    for cut in [size - 1, size / 2, 5000, 600, 100, 0] {
+        file.set_len(cut).unwrap();
+        let error = format!("{:#}", inspect(file.try_clone().unwrap(), false, &Silent).unwrap_err());
+        assert!(
+            error.starts_with("reading the partition table: no usable partition table: primary: "),
+            "{error}"
+        );
+        assert!(error.contains("bytes, but the disk has"), "{cut}: {error}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_together_is_told() {
+    let (file, root) = image(SectorSize::B512);
+    file.write_all_at(b"garbage", root + 1024).unwrap();
+    file.write_all_at(b"garbage", 1024).unwrap();
+    let found = inspected(&file);
+    assert_eq!(found.table, Which::Backup);
+    let all = found.problems.join("\n");
+    for part in [
+        "the primary partition table is broken",
+        "slot a: reading the root file system",
+        "slot a: data block 0",
+    ] {
+        assert!(all.contains(part), "{all}");
+    }
+    // Garbage where the ESP begins.
+    file.write_all_at(&[0x5a; 512], 1 << 20).unwrap();
+    let error = format!("{:#}", inspect(file, false, &Silent).unwrap_err());
+    assert!(
+        error.starts_with("reading the ESP (partition 1, at 1MiB): opening the FAT file system"),
+        "{error}"
+    );
+}
+
+#[test]
+fn counters_of_entries() {
+    assert_eq!(tries("node_1.0"), ("node_1.0", None, None));
+    assert_eq!(tries("node_1.0+3"), ("node_1.0", Some(3), Some(0)));
+    assert_eq!(tries("node_1.0+0-3"), ("node_1.0", Some(0), Some(3)));
+    assert_eq!(tries("node_1.0+x"), ("node_1.0+x", None, None));
+}
