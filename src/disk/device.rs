@@ -4,7 +4,7 @@
 //! that writes on a node is the code that was cut at every point.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 
 /// Logical sector size: the unit of a GPT's addresses and of what a disk writes at once.
@@ -200,17 +200,6 @@ impl<R> Seek for Window<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.position = seek(self.position, self.size, to)?;
         Ok(self.position)
-    }
-}
-
-/// Refuses to write: some readers want `Write` for what they only read.
-impl<R> Write for Window<R> {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "opened for reading"))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -321,7 +321,7 @@ impl Source<'_> {
     }
 
     fn boot_entries(&self, esp: &Entry, problems: &mut Vec<String>) -> Result<Vec<BootEntry>> {
-        let volume = fat::Reader::open(self.window(esp))?;
+        let mut volume = fat::Reader::open(self.window(esp))?;
         let mut entries = Vec::new();
         for listed in volume.list()? {
             let Some(name) = listed.path.strip_prefix("EFI/Linux/") else { continue };

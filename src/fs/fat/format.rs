@@ -27,9 +27,9 @@ pub const ARCHIVE: u8 = 0x20;
 /// Attribute of the record that carries the volume's label.
 pub const VOLUME_LABEL: u8 = 0x08;
 /// Attribute of a piece of a long name.
-const LONG_NAME: u8 = 0x0f;
+pub const LONG_NAME: u8 = 0x0f;
 /// UTF-16 code units in one piece of a long name.
-const PIECE: usize = 13;
+pub const PIECE: usize = 13;
 /// Heads that the boot sector claims; with 32 sectors a track a cylinder has 1 MiB.
 const HEADS: u16 = 64;
 /// Code for a BIOS: try the next boot device (int 0x18), and stop if it comes back.

@@ -227,7 +227,7 @@ fn kind_name(kind: &Kind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::io::{Cursor, Read};
 
     use super::*;
     use crate::fs::fat::Reader;
@@ -254,7 +254,8 @@ mod tests {
             let mut disk = Cursor::new(vec![0; options.size as usize]);
             let summary = write(&sample(), &options, &mut disk).unwrap();
             assert!(summary.used < 4 << 20 && summary.capacity > 30 << 20);
-            let reader = Reader::open(disk).unwrap();
+            let bytes = disk.into_inner();
+            let mut reader = Reader::open(Cursor::new(&bytes)).unwrap();
             let list: Vec<String> = reader
                 .list()
                 .unwrap()
@@ -279,7 +280,11 @@ mod tests {
             );
             assert_eq!(reader.read("loader/loader.conf", 100).unwrap(), b"timeout 0\n");
             assert!(reader.read("EFI/Linux/node_1.0.0+3.efi", 4 << 20).unwrap() == vec![2; (3 << 20) + 1]);
-            assert!(reader.read("EFI/Linux/node_1.0.0+3.efi", 1 << 20).is_err());
+            let theirs = fatfs::FileSystem::new(Cursor::new(bytes), fatfs::FsOptions::new()).unwrap();
+            let mut file = theirs.root_dir().open_file("EFI/Linux/node_1.0.0+3.efi").unwrap();
+            let mut content = Vec::new();
+            file.read_to_end(&mut content).unwrap();
+            assert!(content == vec![2; (3 << 20) + 1]);
         }
     }
 

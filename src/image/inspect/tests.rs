@@ -40,7 +40,7 @@ fn image(sector_size: SectorSize) -> (File, u64) {
         initrd: b"initrd",
         options: &CmdlineOptions::default(),
     };
-    let uki = uki::Uki::new(root_hash, &parts).unwrap();
+    let uki = uki::Uki::new(tree.root_hash, &parts).unwrap();
     let mut esp = Tree::new(0);
     esp.file("EFI/Linux/node_1.0+2-1.efi", 0o644, uki.into_bytes()).unwrap();
     let release = Release { id: "node".to_owned(), version: "1.0".to_owned(), root_hash };
@@ -138,7 +138,7 @@ fn what_does_not_fit_together_is_told() {
     file.write_all_at(&[0x5a; 512], 1 << 20).unwrap();
     let error = format!("{:#}", inspect(file, false, &Silent).unwrap_err());
     assert!(
-        error.starts_with("reading the ESP (partition 1, at 1MiB): opening the FAT file system"),
+        error.starts_with("reading the ESP (partition 1, at 1MiB): no FAT32 file system: the boot sector's signature is missing"),
         "{error}"
     );
 }
