@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::base::{Progress, Size};
+use super::Global;
+use super::progress::Display;
+use crate::base::Size;
 use crate::image::inspect::{self, Inspection, SlotReport};
 
 /// Arguments of `keller inspect`.
@@ -34,11 +36,13 @@ pub struct InspectArgs {
 ///
 /// # Errors
 /// An image that cannot be read.
-pub fn run(args: &InspectArgs, json: bool, progress: &dyn Progress) -> Result<ExitCode> {
+pub fn run(args: &InspectArgs, global: &Global) -> Result<ExitCode> {
+    let display = Display::new(global.verbosity());
     let context = || format!("inspecting {}", args.image.display());
     let file = File::open(&args.image).with_context(context)?;
-    let inspection = inspect::inspect(file, args.verify, progress).with_context(context)?;
-    if json {
+    let inspection = inspect::inspect(file, args.verify, &display).with_context(context)?;
+    drop(display);
+    if global.json {
         println!("{}", serde_json::to_string_pretty(&inspection)?);
     } else {
         print!("{}", table(&inspection, args.packages));
