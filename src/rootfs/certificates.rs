@@ -5,7 +5,7 @@ use super::error::Error;
 use crate::tree::{Kind, Tree, show};
 
 /// Folder of single certificates; an overlay adds its own in a folder of its own here.
-const SOURCES: &str = "usr/share/ca-certificates";
+const SOURCES: &str = "usr/share/ca-certificates/";
 const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
 /// Where OpenSSL looks for a bundle by itself.
 const OPENSSL_BUNDLE: &str = "usr/lib/ssl/cert.pem";
@@ -48,12 +48,12 @@ mod tests {
         assert_eq!(write(&mut tree).unwrap(), 0);
         let certificate =
             |name: &str| format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n\n");
-        tree.file(format!("{SOURCES}/mozilla/B.crt"), 0o644, certificate("B")).unwrap();
-        tree.file(format!("{SOURCES}/local/A.crt"), 0o644, certificate("A")).unwrap();
+        tree.file(format!("{SOURCES}mozilla/B.crt"), 0o644, certificate("B")).unwrap();
+        tree.file(format!("{SOURCES}local/A.crt"), 0o644, certificate("A")).unwrap();
         assert_eq!(write(&mut tree).unwrap(), 2);
         let text = String::from_utf8(tree.read(OPENSSL_BUNDLE).unwrap()).unwrap();
         assert!(text.find("\nA\n") < text.find("\nB\n") && !text.contains("\n\n"), "{text}");
-        tree.file(format!("{SOURCES}/local/C.crt"), 0o644, "der").unwrap();
+        tree.file(format!("{SOURCES}local/C.crt"), 0o644, "der").unwrap();
         assert!(write(&mut tree).is_err());
     }
 }

@@ -36,6 +36,10 @@ pub fn node(tree: &mut Tree, accounts: &Accounts) -> Result<(), Error> {
     )?;
     default(tree, "etc/environment", "")?;
     default(tree, "etc/fstab", "# The initramfs and systemd's generators mount what there is.\n")?;
+    if tree.exists("etc/modules-load.d/modules.conf") {
+        // What Debian's link leads to; systemd-modules-load fails without.
+        default(tree, "etc/modules", "# See modules-load.d(5).\n")?;
+    }
     if tree.exists("usr/lib/systemd/systemd-resolved") && !tree.exists("etc/resolv.conf") {
         tree.symlink("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")?;
     }

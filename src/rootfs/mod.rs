@@ -110,3 +110,47 @@ pub fn finish_container(tree: &mut Tree, build: &ContainerBuild, ids: &Ids) -> R
     etc_defaults::container(tree)?;
     Ok(accounts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::SystemUser;
+
+    #[test]
+    fn a_container_has_its_accounts_in_etc() {
+        let mut tree = Tree::new(86_400 * 20_000);
+        tree.file("usr/bin/busybox", 0o755, "").unwrap();
+        tree.file("usr/lib/sysusers.d/a.conf", 0o644, "u www - - /var/www\n").unwrap();
+        let build = ContainerBuild {
+            packages: Default::default(),
+            assume: Default::default(),
+            prune: Vec::new(),
+            keep: Vec::new(),
+            overlays: Vec::new(),
+            files: Vec::new(),
+            system_users: vec![SystemUser {
+                name: "app".into(),
+                uid: Some(300),
+                home: "/var/lib/app".into(),
+                groups: vec!["www".into()],
+                description: String::new(),
+            }],
+            entrypoint: Vec::new(),
+            command: Vec::new(),
+            environment: Default::default(),
+            user: None,
+            workdir: None,
+            missing_libraries: Default::default(),
+        };
+        let ids = container_ids(&tree, &build, &Ids::default()).unwrap();
+        finish_container(&mut tree, &build, &ids).unwrap();
+        let read = |path: &str| String::from_utf8(tree.read(path).unwrap()).unwrap();
+        assert!(read("etc/passwd").contains("app:x:300:300::/var/lib/app:/usr/sbin/nologin\n"));
+        assert!(read("etc/group").contains("www:x:949:app\n"), "{}", read("etc/group"));
+        assert!(read("etc/nsswitch.conf").contains("passwd: files\n"));
+        let home = &tree.node(tree.lookup("var/lib/app").unwrap()).meta;
+        assert_eq!((home.uid, home.mode), (300, 0o700));
+        assert!(tree.resolve("bin/sh").is_err() && tree.resolve("usr/bin/sh").is_ok());
+        assert!(!tree.exists("usr/lib/userdb"));
+    }
+}

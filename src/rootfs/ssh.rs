@@ -75,3 +75,34 @@ pub fn write(tree: &mut Tree, accounts: &Accounts) -> Result<(), Error> {
     }
     default(tree, CREDENTIAL_LINES, &lines)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::users::Wanted;
+    use super::*;
+    use crate::lock::Ids;
+    use crate::manifest::User;
+
+    #[test]
+    fn keys_of_the_manifest_and_of_credentials() {
+        let mut tree = Tree::new(0);
+        write(&mut tree, &Accounts::default()).unwrap();
+        assert!(!tree.exists("etc/ssh"), "no sshd, no settings");
+        tree.file("usr/sbin/sshd", 0o755, "").unwrap();
+        tree.file(SHIPPED_CONFIG, 0o644, "Include /etc/ssh/sshd_config.d/*.conf\n").unwrap();
+        let core = User {
+            name: "core".into(),
+            uid: 1000,
+            groups: Vec::new(),
+            ssh_keys: vec!["ssh-ed25519 A".into(), "ssh-ed25519 B".into()],
+            shell: "/bin/sh".into(),
+            password_hash: None,
+        };
+        let accounts = Wanted::collect(&tree, &[core], &[]).unwrap().with_ids(&Ids::default()).unwrap();
+        write(&mut tree, &accounts).unwrap();
+        assert_eq!(tree.read(format!("{KEYS}/core")).unwrap(), b"ssh-ed25519 A\nssh-ed25519 B\n");
+        let lines = String::from_utf8(tree.read(CREDENTIAL_LINES).unwrap()).unwrap();
+        assert!(lines.ends_with("core 0644 root root - ssh.authorized_keys.core\n"), "{lines}");
+        assert!(tree.exists("etc/ssh/sshd_config") && tree.exists(KEY_UNIT.0));
+    }
+}

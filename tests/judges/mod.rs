@@ -5,6 +5,7 @@ mod dpkg;
 mod erofs;
 mod ext4;
 mod fat;
+mod finished;
 mod fixture;
 mod folder;
 mod gpt;

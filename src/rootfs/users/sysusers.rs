@@ -23,13 +23,8 @@ pub fn collect(tree: &Tree, wanted: &mut Wanted) -> Result<(), Error> {
                     user.add(tree, file, number, wanted)?;
                 }
                 "g" => {
-                    let (_, gid) = ids(tree, file, number, id)?;
-                    wanted.group(
-                        name,
-                        gid.as_ref().and_then(|gid| gid.parse().ok()),
-                        Class::System,
-                        &file.path,
-                    )?;
+                    let (gid, _) = ids(tree, file, number, id)?;
+                    wanted.group(name, gid, Class::System, &file.path)?;
                 }
                 // Both may be defined further down.
                 "m" => members.push((file, name.to_owned(), id.to_owned())),
@@ -64,10 +59,10 @@ impl Line<'_> {
         let (uid, group) = ids(tree, file, line, self.id)?;
         let or =
             |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
-        // Without a group of its own in the line, one of the user's name and number is made.
+        // Without a group in the line, one of the user's name and number is made.
         let group = match group {
-            Some(group) if Some(group.as_str()) != uid.map(|uid| uid.to_string()).as_deref() => group,
-            _ => {
+            Some(group) => group,
+            None => {
                 wanted.group(self.name, uid, Class::System, &file.path)?;
                 self.name.to_owned()
             }
@@ -89,7 +84,7 @@ impl Line<'_> {
     }
 }
 
-/// The third field: user number, and name or number of the group.
+/// The third field: the number, and name or number of the group if it is named besides.
 fn ids(
     tree: &Tree,
     file: &ConfFile,
@@ -102,13 +97,13 @@ fn ids(
     }
     let (user, group) = match field.split_once(':') {
         Some((user, group)) => (user, Some(group.to_owned())),
-        None => (field, (!field.is_empty()).then(|| field.to_owned())),
+        None => (field, None),
     };
     let uid = match user {
         "" | "-" => None,
         number => {
             let parsed = number.parse();
-            Some(parsed.map_err(|_| file.malformed(line, format!("{number:?} is no user id")))?)
+            Some(parsed.map_err(|_| file.malformed(line, format!("{number:?} is no id")))?)
         }
     };
     Ok((uid, group))
@@ -129,7 +124,7 @@ mod tests {
     #[test]
     fn every_kind_of_line() {
         let wanted = collected(
-            "u root 0 - /root /bin/bash\nu _apt 42:65534 - /nonexistent /usr/sbin/nologin\n\
+            "u root 0 - /root /bin/bash\nu nobody 65534:65534 -\nu _apt 42:65534 - /nonexistent /usr/sbin/nologin\n\
              u sshd -:nogroup \"sshd user\" /run/sshd\ng nogroup 65534 -\ng tty 5 -\nu! net - \"Net\"\n\
              m net tty\nm other extra\nr - 500-900\n",
         );
@@ -137,7 +132,7 @@ mod tests {
         assert_eq!((user("root").uid, user("root").group.as_str()), (Some(0), "root"));
         assert_eq!(wanted.groups["root"].gid, Some(0));
         assert_eq!((user("_apt").uid, user("_apt").group.as_str()), (Some(42), "65534"));
-        assert!(!wanted.groups.contains_key("_apt"));
+        assert!(!wanted.groups.contains_key("_apt") && !wanted.groups.contains_key("nobody"));
         assert_eq!((user("sshd").uid, user("sshd").group.as_str()), (None, "nogroup"));
         assert_eq!(user("sshd").home, "/run/sshd");
         assert!(user("net").locked && !user("sshd").locked);
@@ -152,6 +147,6 @@ mod tests {
         let mut tree = Tree::new(0);
         tree.file("usr/lib/sysusers.d/x.conf", 0o644, "\nu a ten").unwrap();
         let error = collect(&tree, &mut Wanted::default()).unwrap_err().to_string();
-        assert_eq!(error, "/usr/lib/sysusers.d/x.conf:2: \"ten\" is no user id");
+        assert_eq!(error, "/usr/lib/sysusers.d/x.conf:2: \"ten\" is no id");
     }
 }
