@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::thread;
 
 use rustix::io::Errno;
 
@@ -37,59 +38,95 @@ impl Loader {
         Ok(Self { list, loaded: BTreeSet::new(), seen: BTreeSet::new() })
     }
 
-    /// Loads what every boot needs.
+    /// Loads what every boot needs, and the drivers of the devices that are there already.
     pub fn load_needed(&mut self, console: &Console) -> Result<(), Failure> {
-        let always: Vec<_> =
-            self.list.0.iter().filter(|entry| entry.always).map(|entry| entry.name.clone()).collect();
         // First what is faster on this processor: dm-verity takes the best SHA-256 that is there.
-        self.load_matching(console, fs::read_to_string(PROCESSOR).ok());
-        for name in always {
-            self.load(&name).doing(format!("loading the kernel module {name}"))?;
+        let processor = fs::read_to_string(PROCESSOR).ok();
+        let accelerators = self.wanted_by(processor);
+        let failed = self.load(&accelerators);
+        self.warn(console, failed);
+        let needed: Vec<String> =
+            self.list.0.iter().filter(|entry| entry.always).map(|entry| entry.name.clone()).collect();
+        let drivers = self.wanted_by(device_identifiers());
+        let failed = self.load(&[needed.clone(), drivers].concat());
+        let (fatal, others): (Vec<_>, Vec<_>) =
+            failed.into_iter().partition(|(name, _)| needed.contains(name));
+        self.warn(console, others);
+        if let Some((name, error)) = fatal.into_iter().next() {
+            return Err(Failure::new(format!("loading the kernel module {name}"), error));
         }
         console.say("modules loaded");
         Ok(())
     }
 
-    /// Loads drivers for the devices that are there now; says whether there were any that it had not seen.
-    /// A driver that does not load is no reason to stop: the disk may hang on another.
+    /// Loads drivers for devices that it has not seen; says whether there were any. A driver that does not
+    /// load is no reason to stop: the disk may hang on another.
     pub fn load_for_devices(&mut self, console: &Console) -> bool {
-        self.load_matching(console, device_identifiers())
+        let before = self.seen.len();
+        let names = self.wanted_by(device_identifiers());
+        let failed = self.load(&names);
+        self.warn(console, failed);
+        self.seen.len() > before
     }
 
-    fn load_matching(&mut self, console: &Console, identifiers: impl IntoIterator<Item = String>) -> bool {
-        let mut any = false;
+    fn warn(&self, console: &Console, failed: Vec<(String, io::Error)>) {
+        for (name, error) in failed {
+            console.warn(&format!("loading the kernel module {name}: {error}"));
+        }
+    }
+
+    /// Names of the modules for identifiers that were not looked up before.
+    fn wanted_by(&mut self, identifiers: impl IntoIterator<Item = String>) -> Vec<String> {
+        let mut names = Vec::new();
         for identifier in identifiers {
             let identifier = identifier.trim_end();
-            if identifier.is_empty() || !self.seen.insert(identifier.to_owned()) {
-                continue;
-            }
-            any = true;
-            for name in wanted(&self.list, identifier) {
-                if let Err(error) = self.load(&name) {
-                    console.warn(&format!("module {name} for {identifier}: {error}"));
-                }
+            if self.seen.insert(identifier.to_owned()) {
+                names.extend(wanted(&self.list, identifier));
             }
         }
-        any
+        names
     }
 
-    fn load(&mut self, name: &str) -> io::Result<()> {
-        if !self.loaded.insert(name.to_owned()) {
-            return Ok(());
-        }
-        let entry = self.list.get(name).ok_or(io::ErrorKind::NotFound)?.clone();
-        for need in &entry.needs {
-            self.load(need)?;
-        }
-        let file = File::open(&entry.path)?;
-        match rustix::system::finit_module(&file, c"", 0) {
-            // Another path asked for it, or the kernel has it built in.
-            Err(Errno::EXIST) => Ok(()),
-            // An accelerator whose instructions this processor does not have after all.
-            Err(Errno::NODEV) => Ok(()),
-            result => Ok(result?),
+    /// Loads modules and what they need, all at the same time: a controller that looks for its disks keeps
+    /// nobody waiting. Gives what failed.
+    fn load(&mut self, names: &[String]) -> Vec<(String, io::Error)> {
+        let names: BTreeSet<&String> = names.iter().collect();
+        let new: Vec<_> = names.into_iter().filter(|name| self.loaded.insert((*name).clone())).collect();
+        let list = &self.list;
+        thread::scope(|scope| {
+            let load = |name: &'_ String| insert(list, name);
+            let threads: Vec<_> =
+                new.into_iter().map(|name| (name, scope.spawn(move || load(name)))).collect();
+            let failed = |(name, thread): (&String, thread::ScopedJoinHandle<'_, io::Result<()>>)| {
+                let result = thread.join().unwrap_or_else(|_| Err(io::Error::other("the loader has a bug")));
+                result.err().map(|error| (name.clone(), error))
+            };
+            threads.into_iter().filter_map(failed).collect()
+        })
+    }
+}
+
+/// Gives one module to the kernel, after what it needs. Two threads may come with the same module: the
+/// kernel lets the second wait for the first.
+fn insert(list: &ModuleList, name: &str) -> io::Result<()> {
+    let entry = list.get(name).ok_or(io::ErrorKind::NotFound)?;
+    for need in &entry.needs {
+        // Asking the kernel again would cost another check of the module's signature.
+        if !is_live(need) {
+            insert(list, need)?;
         }
     }
+    match rustix::system::finit_module(&File::open(&entry.path)?, c"", 0) {
+        // It is there already.
+        Err(Errno::EXIST) => Ok(()),
+        // An accelerator whose instructions this processor does not have after all.
+        Err(Errno::NODEV) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn is_live(name: &str) -> bool {
+    fs::read_to_string(format!("/sys/module/{name}/initstate")).is_ok_and(|text| text.trim() == "live")
 }
 
 /// Names of the modules that drive a device.
