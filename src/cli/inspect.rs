@@ -116,8 +116,8 @@ fn slot_text(slot: &SlotReport, packages: bool) -> String {
     };
     let _ = writeln!(text, "  root     {}{size}{verdict}", root.filesystem);
     if let Some(verity) = &root.verity {
-        let salt = if verity.salt.is_empty() { "no salt" } else { &verity.salt };
-        let _ = writeln!(text, "  verity   {} of data, {salt}", Size(verity.data).human());
+        let salt = if verity.salt.is_empty() { "none" } else { &verity.salt };
+        let _ = writeln!(text, "  verity   {} of data, salt {salt}", Size(verity.data).human());
     }
     if let Some(name) = root.os_release.get("PRETTY_NAME") {
         let _ = writeln!(text, "  system   {name}");

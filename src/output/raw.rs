@@ -48,7 +48,7 @@ pub fn digest(file: &File) -> io::Result<Digest> {
     let mut buffer = vec![0; CHUNK as usize];
     let zeros = vec![0; CHUNK as usize];
     let mut at = 0;
-    for stretch in stretches(file, size)?.into_iter().chain([size..size]) {
+    for stretch in stretches(file, size)?.into_iter().chain(std::iter::once(size..size)) {
         while at < stretch.start {
             let count = (stretch.start - at).min(CHUNK);
             hasher.update(&zeros[..count as usize]);
