@@ -86,9 +86,11 @@ pub fn write(tree: &mut Tree, accounts: &Accounts, keep: impl Fn(Class) -> bool)
 
     place(tree, "etc/passwd", 0o644, passwd)?;
     place(tree, "etc/group", 0o644, group)?;
+    // A container without base-passwd has no such group, nor a program that is setgid to it.
+    let owner = if accounts.groups.values().any(|(gid, _)| *gid == SHADOW) { SHADOW } else { 0 };
     for (path, text) in [("etc/shadow", shadow), ("etc/gshadow", gshadow)] {
         let id = place(tree, path, 0o640, text)?;
-        tree.node_mut(id).meta = Meta::new(0o640).owned(0, SHADOW).at(tree.epoch);
+        tree.node_mut(id).meta = Meta::new(0o640).owned(0, owner).at(tree.epoch);
     }
     place(tree, "etc/subuid", 0o644, subordinate.clone())?;
     place(tree, "etc/subgid", 0o644, subordinate)?;
@@ -153,7 +155,7 @@ mod tests {
         let shadow = "root:*:20000:0:99999:7:::\nnobody:*:20000:0:99999:7:::\n";
         assert_eq!(tree.read("etc/shadow").unwrap(), shadow.as_bytes());
         let meta = &tree.node(tree.lookup("etc/shadow").unwrap()).meta;
-        assert_eq!((meta.mode, meta.gid), (0o640, SHADOW));
+        assert_eq!((meta.mode, meta.gid), (0o640, 0), "without a group shadow the files are root's");
         assert!(matches!(write(&mut tree, &accounts, |_| true), Err(Error::Taken { .. })));
     }
 }
