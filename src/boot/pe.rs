@@ -243,7 +243,8 @@ impl Image {
                 return Err(PeError::Corrupt { what: "its alignment is not a power of two" });
             }
         }
-        if image.optional(optional::NUMBER_OF_RVA_AND_SIZES)? < 5 {
+        let has_directory = image.table >= image.optional + optional::CERTIFICATE_TABLE + 8;
+        if image.optional(optional::NUMBER_OF_RVA_AND_SIZES)? < 5 || !has_directory {
             return Err(PeError::Corrupt { what: "its data directory has no entry for signatures" });
         }
         let coff = image.start + 4;
@@ -431,6 +432,9 @@ mod tests {
         let mut cut = sample();
         cut.truncate(0x500);
         assert!(matches!(Image::parse(cut), Err(PeError::Corrupt { .. })));
+        let mut small = sample();
+        small[84..86].copy_from_slice(&120_u16.to_le_bytes());
+        assert!(matches!(Image::parse(small), Err(PeError::Corrupt { .. })));
         let mut arm = sample();
         arm[68..70].copy_from_slice(&0xaa64_u16.to_le_bytes());
         assert!(matches!(Image::parse(arm), Err(PeError::Unsupported { what: "Machine", .. })));

@@ -1,5 +1,6 @@
 //! Our bytes as the real tools see them.
 
+mod cpio;
 mod depmod;
 mod dpkg;
 mod erofs;
@@ -12,5 +13,6 @@ mod gpt;
 mod ldconfig;
 mod qcow2;
 pub mod tool;
+mod uki;
 mod verity;
 mod versions;
