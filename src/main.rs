@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if std::process::id() == 1 {
+    if keller::init::is_init() {
         keller::init::run();
     }
     keller::cli::main()

@@ -1,5 +1,6 @@
 //! All integration tests, one crate: it links once.
 
+mod boot;
 mod fetch;
 mod http_server;
 mod judges;

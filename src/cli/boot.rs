@@ -54,7 +54,7 @@ pub struct MachineArgs {
     /// Emulate even where KVM works.
     #[arg(long)]
     pub no_kvm: bool,
-    /// Lead a port of 127.0.0.1 to one of the guest; repeatable.
+    /// Lead a port of 127.0.0.1 (0: any that is free) to one of the guest; repeatable.
     #[arg(long, value_name = "HOST:GUEST", value_parser = parse_forward)]
     pub forward: Vec<Forward>,
     /// Public ssh key (file) for user core, besides the one that is made for this run.
@@ -142,7 +142,11 @@ pub fn boot(
         keys.push_str(&fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?);
     }
 
-    let mut forwards = args.forward.clone();
+    let mut forwards = Vec::new();
+    for asked in &args.forward {
+        let any = || Forward::free(asked.guest).context("looking for a free port");
+        forwards.push(if asked.host == 0 { any()? } else { *asked });
+    }
     let mut services = Vec::new();
     for port in std::iter::once(22).chain(guest.ports.iter().copied()) {
         let forward = match forwards.iter().find(|forward| forward.guest == port) {
@@ -190,6 +194,12 @@ pub fn boot(
     signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&interrupted))?;
     let mut vm = Vm::start(&program, &machine, shown)?;
     let services = Arc::new(services);
+    let others: Vec<_> = machine
+        .forwards
+        .iter()
+        .filter(|forward| services.iter().all(|service| service.forward != **forward))
+        .copied()
+        .collect();
     watch(&services);
     let _terminal = io::stdout().is_terminal().then(Terminal::take).flatten();
     if !global.json {
@@ -206,7 +216,7 @@ pub fn boot(
             // A short slice, so that Ctrl-C and the end of QEMU are seen as well.
             match vm.expect(text, seen, Duration::from_millis(200)) {
                 Ok(_) => {
-                    report(&services, &identity, begun, guest, global);
+                    report(&services, &others, &identity, begun, guest, global);
                     return Ok(ExitCode::SUCCESS);
                 }
                 Err(crate::qemu::QemuError::Timeout { .. }) if Instant::now() < deadline => {
@@ -228,7 +238,7 @@ pub fn boot(
         }
         if !reported && all_answered(&services) {
             reported = true;
-            report(&services, &identity, begun, guest, global);
+            report(&services, &others, &identity, begun, guest, global);
         }
     }
 }
@@ -249,7 +259,14 @@ fn end(vm: &mut Vm, persist: bool, interrupted: &AtomicBool) -> anyhow::Result<E
     Ok(ExitCode::from(130))
 }
 
-fn report(services: &[Service], identity: &Path, begun: Instant, guest: &Guest<'_>, global: &Global) {
+fn report(
+    services: &[Service],
+    others: &[Forward],
+    identity: &Path,
+    begun: Instant,
+    guest: &Guest<'_>,
+    global: &Global,
+) {
     let ssh = services.iter().find(|service| service.forward.guest == 22);
     let ssh = ssh.map(|service| {
         format!(
@@ -265,12 +282,19 @@ fn report(services: &[Service], identity: &Path, begun: Instant, guest: &Guest<'
         .collect();
     let seconds = begun.elapsed().as_secs_f64();
     if global.json {
-        println!("{}", json!({ "ready": true, "seconds": seconds, "urls": urls, "ssh": ssh }));
+        let forwards: Vec<_> = others.iter().map(|forward| [forward.host, forward.guest]).collect();
+        println!(
+            "{}",
+            json!({ "ready": true, "seconds": seconds, "urls": urls, "ssh": ssh, "forwards": forwards })
+        );
         return;
     }
     eprintln!("\r\n{} is ready after {seconds:.0} s", guest.what);
     for url in urls {
         eprintln!("\r  {url}");
+    }
+    for forward in others {
+        eprintln!("\r  127.0.0.1:{} leads to port {}", forward.host, forward.guest);
     }
     if let Some(ssh) = ssh {
         eprintln!("\r  {ssh}\r");

@@ -104,6 +104,7 @@ pub fn options(manifest: &Manifest) -> Options {
             Etc::Persistent => cmdline::Etc::Persistent,
             Etc::Ephemeral => cmdline::Etc::Ephemeral,
         },
+        grow: manifest.disk.state_grow,
         extra: manifest.kernel.cmdline.clone(),
         ..Options::default()
     }

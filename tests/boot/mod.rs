@@ -37,7 +37,8 @@ fn image() -> &'static Path {
 fn copy_of_image(name: &str) -> PathBuf {
     let copy = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.raw"));
     let _ = std::fs::remove_file(copy.with_extension("uefi-vars"));
-    let status = Command::new("cp").arg("--sparse=always").arg(image()).arg(&copy).status().expect("cp starts");
+    let status =
+        Command::new("cp").arg("--sparse=always").arg(image()).arg(&copy).status().expect("cp starts");
     assert!(status.success());
     copy
 }
@@ -57,14 +58,17 @@ impl Node {
         let folder = image.parent().expect("images are in folders");
         let identity = folder.join("identity");
         let mut command = keller();
-        command.arg("boot").args(arguments).args(["--forward", "0:8080", "--identity"]).arg(&identity).arg(image);
+        command
+            .arg("boot")
+            .args(arguments)
+            .args(["--forward", "0:8080", "--identity"])
+            .arg(&identity)
+            .arg(image);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("keller starts");
         let (sender, console) = mpsc::channel();
-        let outputs: [Box<dyn std::io::Read + Send>; 2] = [
-            Box::new(child.stdout.take().expect("piped")),
-            Box::new(child.stderr.take().expect("piped")),
-        ];
+        let outputs: [Box<dyn std::io::Read + Send>; 2] =
+            [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
         for output in outputs {
             let sender = sender.clone();
             std::thread::spawn(move || {
@@ -75,7 +79,9 @@ impl Node {
         }
         let mut node = Self { child, console, seen: String::new(), ssh: Vec::new(), url: String::new() };
         node.expect("is ready after", BOOT);
-        node.url = node.expect("http://127.0.0.1:", BOOT).trim().to_owned();
+        let forward = node.expect("leads to port 8080", BOOT);
+        let address = forward.split_whitespace().next().expect("an address").to_owned();
+        node.url = format!("http://{address}/");
         node.ssh = node.expect("ssh -i", BOOT).split_whitespace().map(str::to_owned).collect();
         node
     }
@@ -128,7 +134,8 @@ impl Node {
 
     /// The page that the container inside serves.
     fn page(&self) -> String {
-        let output = Command::new("curl").args(["-sSf", "--max-time", "60", &self.url]).output().expect("curl");
+        let arguments = ["-sSf", "--max-time", "60", "--retry", "5", "--retry-all-errors", &self.url];
+        let output = Command::new("curl").args(arguments).output().expect("curl is installed");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -144,7 +151,11 @@ impl Node {
             if output.status.success() && now != boot_id {
                 return;
             }
-            assert!(Instant::now() < deadline, "the node did not come back; the last lines were:\n{}", self.drain());
+            assert!(
+                Instant::now() < deadline,
+                "the node did not come back; the last lines were:\n{}",
+                self.drain()
+            );
             std::thread::sleep(Duration::from_secs(2));
         }
     }

@@ -9,9 +9,14 @@ const ALLOWED_WARNINGS: &str = include_str!("allowed-warnings.txt");
 fn default_node_is_whole_and_keeps_what_it_was_given() {
     let image = copy_of_image("default");
     let mut node = Node::boot(&image, &["--persist"]);
-    assert_eq!(node.settled(), "running", "{}", node.run("systemctl --failed --no-legend; journalctl -b -p 3 --no-pager"));
+    assert_eq!(
+        node.settled(),
+        "running",
+        "{}",
+        node.run("systemctl --failed --no-legend; journalctl -b -p 3 --no-pager")
+    );
     assert_eq!(node.run("systemctl --failed --no-legend"), "");
-    assert!(node.page().contains("hello"), "{}", node.page());
+    assert!(node.page().contains("Hello"), "{}", node.page());
     let health = node.run("etcdctl endpoint health 2>&1");
     assert!(health.contains("is healthy"), "{health}");
 
@@ -22,7 +27,8 @@ fn default_node_is_whole_and_keeps_what_it_was_given() {
     assert!(!node.try_run("sudo touch /usr/x").status.success(), "/usr can be written");
 
     let warnings = node.run("sudo journalctl -b -p 4 -o cat --no-pager");
-    let unexpected: Vec<&str> = warnings.lines().filter(|line| !line.trim().is_empty() && !allowed(line)).collect();
+    let unexpected: Vec<&str> =
+        warnings.lines().filter(|line| !line.trim().is_empty() && !allowed(line)).collect();
     assert!(unexpected.is_empty(), "warnings in the journal:\n{}", unexpected.join("\n"));
 
     let machine = node.run("cat /etc/machine-id");
@@ -33,7 +39,7 @@ fn default_node_is_whole_and_keeps_what_it_was_given() {
     assert_eq!(node.run("cat /etc/kept ~/kept"), "kept\nkept");
     assert_eq!(node.run("cat /etc/machine-id"), machine);
     assert_eq!(node.run("lsblk -ndo PTUUID /dev/vda"), disk);
-    assert!(node.page().contains("hello"));
+    assert!(node.page().contains("Hello"));
 }
 
 /// Whether a line of the list, which is a reason after `#` and a piece of text, covers the warning.
