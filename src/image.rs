@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod container;
+pub mod difference;
 pub mod inputs;
 pub mod inspect;
 pub mod job;
@@ -48,7 +49,7 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
     let layout = Layout::plan(&sizes).context("laying out the disk")?;
     file.set_len(0).and_then(|()| file.set_len(layout.disk_size)).context("making the image file")?;
 
-    let (hashed, initramfs) = rayon::join(
+    let (hashed, initramfs) = job.settings.pool()?.join(
         || {
             root_partition(&root, manifest, lock, &layout, file, progress)
                 .context("writing the root file system")

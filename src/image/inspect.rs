@@ -439,4 +439,4 @@ impl<R: Read> Read for Counted<'_, R> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,5 +1,8 @@
 //! What one build is told.
 
+use anyhow::{Context, Result};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
 use crate::base::Digest;
 use crate::base::progress::Progress;
 use crate::lock::Lock;
@@ -10,8 +13,15 @@ use crate::tree::Content;
 /// Settings that change how a build works, never what it makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Threads for unpacking; 0 is one for each processor.
+    /// Threads for unpacking, hashing and compressing; 0 is one for each processor.
     pub threads: usize,
+}
+
+impl Settings {
+    /// Threads to work in, so many as are wanted.
+    pub(super) fn pool(&self) -> Result<ThreadPool> {
+        ThreadPoolBuilder::new().num_threads(self.threads).build().context("starting threads")
+    }
 }
 
 /// Everything that a build works from. Nothing else reaches the image.

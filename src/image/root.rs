@@ -78,6 +78,16 @@ pub fn root(
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<Root> {
+    settings.pool()?.install(|| make(manifest, lock, store, settings, progress))
+}
+
+fn make(
+    manifest: &Manifest,
+    lock: &mut Lock,
+    store: &Store,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<Root> {
     lock.local.clear();
     lock.files.clear();
     let images = container::images(manifest, lock, store, settings, progress)?;

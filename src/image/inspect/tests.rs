@@ -9,7 +9,7 @@ use crate::disk::{Image, Layout, Role, Sizes};
 use crate::output::Format;
 
 /// A whole disk with a tiny root; gives its file and where the root begins.
-fn image(sector_size: SectorSize) -> (File, u64) {
+pub(in crate::image) fn image(sector_size: SectorSize) -> (File, u64) {
     use std::io::Write;
     let sizes = Sizes {
         esp: Size::mib(if sector_size == SectorSize::B512 { 34 } else { 260 }),
