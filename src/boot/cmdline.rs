@@ -275,7 +275,7 @@ fn is_machine_id(text: &str) -> bool {
 }
 
 /// Splits at blanks outside of double quotes and drops the quotes.
-fn words(text: &str) -> Vec<String> {
+pub fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quoted = false;

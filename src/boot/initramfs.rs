@@ -203,6 +203,11 @@ impl Parts<'_> {
         Ok(Initramfs { bytes, modules: ModuleList(chosen.into_iter().map(|(entry, _)| entry).collect()) })
     }
 
+    /// What [`Parts::build`] would carry, without the work of packing it.
+    pub fn list(&self) -> Result<ModuleList, InitramfsError> {
+        Ok(ModuleList(self.choose()?.into_iter().map(|(entry, _)| entry).collect()))
+    }
+
     fn init_archive(&self) -> Result<Vec<u8>, InitramfsError> {
         let mut writer = Writer::new(compressor()?);
         for name in DIRECTORIES {
@@ -437,6 +442,11 @@ mod tests {
     #[test]
     fn what_is_needed_comes_first() {
         let initramfs = build(&kernel(), &InitramfsModules::Auto).unwrap();
+        let builtin = BTreeSet::from(["ext4".to_owned()]);
+        let (keller, modules) = (&Content::from("keller"), &kernel());
+        let choice = &InitramfsModules::Auto;
+        let parts = Parts { keller, modules, builtin: &builtin, choice, root_fs: RootFs::Erofs };
+        assert_eq!(parts.list().unwrap(), initramfs.modules);
         assert_eq!(
             names(&initramfs),
             ["dm_mod", "dm_bufio", "dm_verity", "overlay", "netfs", "libcrc32c", "erofs", "virtio_blk"]

@@ -45,6 +45,12 @@ pub enum UkiError {
         /// What it would say.
         source: CmdlineError,
     },
+    /// Words that hide others, e.g. behind a quotation mark that is never closed.
+    #[error("the node would read something else than was meant out of the kernel command line {text}")]
+    Misread {
+        /// The text.
+        text: String,
+    },
     /// The kernel is no EFI program.
     #[error("reading the kernel, which must have an EFI stub")]
     Kernel(#[source] PeError),
@@ -84,7 +90,11 @@ impl Uki {
         if text.len() > MAX_CMDLINE {
             return Err(UkiError::CmdlineTooLong { len: text.len(), text });
         }
-        Cmdline::parse(&text).map_err(|source| UkiError::Cmdline { text: text.clone(), source })?;
+        let read =
+            Cmdline::parse(&text).map_err(|source| UkiError::Cmdline { text: text.clone(), source })?;
+        if read != cmdline {
+            return Err(UkiError::Misread { text });
+        }
         // Firmware and stub start the kernel where it lies, so it needs its room in memory, not in the file.
         let kernel = Image::parse(parts.kernel.to_vec()).and_then(|image| image.size_in_memory());
         let virtual_size = kernel.map_err(UkiError::Kernel)?;
@@ -199,6 +209,8 @@ mod tests {
         assert!(matches!(make(&long), Err(UkiError::CmdlineTooLong { .. })));
         let wrong = Options { extra: vec!["keller.etc=none".to_owned()], ..Options::default() };
         assert!(matches!(make(&wrong), Err(UkiError::Cmdline { .. })));
+        let hidden = Options { extra: vec!["x=\"a keller.reset=state".to_owned()], ..Options::default() };
+        assert!(matches!(make(&hidden), Err(UkiError::Misread { .. })));
     }
 
     #[test]

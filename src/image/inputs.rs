@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::base::Digest;
 use crate::lock::{Lock, LockedFile};
 use crate::manifest::{self, FileContent, FileEntry, OverlaySource, embedded};
-use crate::store::Store;
+use crate::store::{Checked, Store};
 use crate::tree::from_folder::Overlay;
 use crate::tree::merge::Winner;
 use crate::tree::{Content, Kind, Meta, Tree};
@@ -34,7 +34,8 @@ pub fn overlays(
             }
         };
         let overlay = overlay.with_context(|| format!("reading {name}"))?;
-        local.insert(format!("{scope}{name}"), overlay.digest().with_context(|| format!("reading {name}"))?);
+        let digest = overlay.digest().with_context(|| format!("reading {name}"))?;
+        local.insert(free(format!("{scope}{name}"), local), digest);
         let replace = asked.replace;
         tree.merge(&overlay.tree, &|_, _| replace.then_some(Winner::Second)).with_context(|| {
             format!("laying {name} over the root (`replace: true` on an overlay lets it replace files)")
@@ -52,6 +53,13 @@ fn name(source: &OverlaySource) -> String {
         }
         OverlaySource::Embedded(name) => format!("overlay {name}"),
     }
+}
+
+/// `name`, or the first of `name (2)`, `name (3)` and so on that `local` does not have: folders may lie in
+/// different places under one name, and each must stand in the lock.
+fn free(name: String, local: &BTreeMap<String, Digest>) -> String {
+    let numbered = (2..).map(|number| format!("{name} ({number})"));
+    std::iter::once(name.clone()).chain(numbered).find(|name| !local.contains_key(name)).unwrap_or_default()
 }
 
 /// Puts the entries of `files:` into `tree`; owners are set later by [`own`].
@@ -80,9 +88,16 @@ pub fn files(
                 Kind::File(bytes.into())
             }
             FileContent::Url { sha256, .. } => {
-                let file = store
-                    .open_blob(sha256)?
-                    .with_context(|| format!("{} is not in the store", entry.path))?;
+                let file = match store.open_verified(sha256)? {
+                    Checked::Good(file) => file,
+                    Checked::Missing => bail!("{} is not in the store", entry.path),
+                    Checked::Rotten { moved_to, .. } => bail!(
+                        "{} has changed on the disk since it was fetched; it was moved to {}, build again \
+                         to fetch it anew",
+                        entry.path,
+                        moved_to.display()
+                    ),
+                };
                 let len = file.metadata()?.len();
                 lock.files
                     .insert(format!("{scope}{}", entry.path), LockedFile { size: len, sha256: *sha256 });
@@ -125,4 +140,64 @@ pub fn own(
         (meta.uid, meta.gid) = (uid, gid);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::{Ids, LOCK_FORMAT, Provenance};
+
+    #[test]
+    fn two_overlays_of_one_name_both_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let overlay = |parent: &str, text: &str| {
+            let source = folder.path().join(parent).join("overlay");
+            fs::create_dir_all(source.join("etc")).unwrap();
+            fs::write(source.join("etc").join(parent), text).unwrap();
+            manifest::Overlay { source: OverlaySource::Folder(source), replace: false }
+        };
+        let digests = |text: &str| {
+            let mut local = BTreeMap::new();
+            let laid = [overlay("a", text), overlay("b", "b")];
+            overlays(&mut Tree::new(0), &laid, "", &mut local).unwrap();
+            local
+        };
+        let (before, after) = (digests("a"), digests("changed"));
+        assert_eq!(before.keys().collect::<Vec<_>>(), ["overlay overlay", "overlay overlay (2)"]);
+        assert_ne!(before["overlay overlay"], after["overlay overlay"]);
+        assert_eq!(before["overlay overlay (2)"], after["overlay overlay (2)"]);
+    }
+
+    #[test]
+    fn a_download_that_rotted_does_not_get_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let sha256 = store.import("body").unwrap();
+        let entry = |path: &str| FileEntry {
+            path: path.to_owned(),
+            content: FileContent::Url { url: "http://mirror.example/x".to_owned(), sha256 },
+            mode: None,
+            owner: "root".to_owned(),
+            group: "root".to_owned(),
+            replace: false,
+        };
+        let mut tree = Tree::new(0);
+        let mut lock = Lock {
+            keller_lock: LOCK_FORMAT,
+            id: "x".to_owned(),
+            request: sha256,
+            epoch: 0,
+            provenance: Provenance::default(),
+            packages: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            files: BTreeMap::new(),
+            local: BTreeMap::new(),
+            ids: Ids::default(),
+        };
+        files(&mut tree, &[entry("/x")], "", &store, &mut lock).unwrap();
+        let blob = store.blobs().unwrap().remove(0).path;
+        fs::write(&blob, "bodY").unwrap();
+        let error = files(&mut tree, &[entry("/y")], "", &store, &mut lock).unwrap_err().to_string();
+        assert!(error.starts_with("/y has changed on the disk") && !blob.exists(), "{error}");
+    }
 }

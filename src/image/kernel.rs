@@ -43,7 +43,7 @@ const STUB: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 const LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
 /// Counts changes of what an initramfs holds besides its inputs, so that no cached one is taken for a new.
-const RECIPE: &str = "initramfs 1";
+const RECIPE: &str = "initramfs 2";
 
 fn file(tree: &Tree, path: &str, package: &str) -> Result<Content> {
     match tree.resolve(path).map(|id| &tree.node(id).kind) {
@@ -105,7 +105,8 @@ pub fn options(manifest: &Manifest) -> Options {
             Etc::Ephemeral => cmdline::Etc::Ephemeral,
         },
         grow: manifest.disk.state_grow,
-        extra: manifest.kernel.cmdline.clone(),
+        // Quotes are for the one who writes a manifest; the command line gets its own.
+        extra: manifest.kernel.cmdline.iter().flat_map(|word| cmdline::words(word)).collect(),
         ..Options::default()
     }
 }
@@ -119,18 +120,18 @@ fn root_fs(manifest: &Manifest) -> RootFs {
 
 /// The compressed initramfs: from the store when one was made of the same inputs.
 pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
-    let choice =
-        serde_json::to_string(&(&job.manifest.kernel.initramfs_modules, job.manifest.disk.filesystem))?;
-    let key = Digest::of(format!("{RECIPE} {} {} {choice}", job.keller.1, modules.digest));
+    let parts = Parts {
+        keller: job.keller.0,
+        modules: &modules.list,
+        builtin: &modules.builtin,
+        choice: &job.manifest.kernel.initramfs_modules,
+        root_fs: root_fs(job.manifest),
+    };
+    // The list tells all that this keller chose: one that chooses otherwise takes nothing from another.
+    let list = parts.list()?;
+    let key = Digest::of(format!("{RECIPE} {} {}\n{list}", job.keller.1, modules.digest));
     let mut made = job.store.derive::<anyhow::Error>("initramfs", &key.to_hex(), |file| {
         let _task = Task::new(job.progress, "initramfs", 0, Unit::Items);
-        let parts = Parts {
-            keller: job.keller.0,
-            modules: &modules.list,
-            builtin: &modules.builtin,
-            choice: &job.manifest.kernel.initramfs_modules,
-            root_fs: root_fs(job.manifest),
-        };
         Ok(file.write_all(&parts.build()?.bytes)?)
     })?;
     let mut bytes = Vec::new();

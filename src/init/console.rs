@@ -77,8 +77,9 @@ impl Console {
                 READING_TIME.as_secs()
             )]);
         }
+        // A disk that hangs must not keep the machine from starting over, so nobody waits for this.
+        let _ = std::thread::Builder::new().spawn(rustix::fs::sync);
         std::thread::sleep(READING_TIME);
-        rustix::fs::sync();
         let _ = rustix::system::reboot(RebootCommand::Restart);
         let _ = fs::write("/proc/sysrq-trigger", "b");
         // Ending would make the kernel panic, and that reboots too, if panic= says so.

@@ -16,8 +16,8 @@ use super::failure::{Doing, Failure};
 use super::modules::Loader;
 use super::uevents::Uevents;
 use crate::base::Digest;
-use crate::disk::FileDevice;
 use crate::disk::gpt::{self, Found};
+use crate::disk::{Device, FileDevice};
 use crate::verity::partition_guids;
 
 /// How long to wait for the boot disk. A controller with many disks may need half of it; a disk that is not
@@ -220,12 +220,17 @@ fn scan() -> (Vec<Disk>, Vec<String>) {
     let mut disks = Vec::new();
     let mut lines = Vec::new();
     for name in names {
-        match open(&name, false).map(|device| gpt::read_any(&device)) {
-            Ok(Ok(found)) => {
+        match open(&name, false).map(|device| (device.sector_size().bytes(), gpt::read_any(&device))) {
+            Ok((own, Ok(Found { table, .. }))) if table.sector_size.bytes() != own => {
+                let made_for = table.sector_size.bytes();
+                lines
+                    .push(format!("{name} has sectors of {own} bytes, but its table is made for {made_for}"));
+            }
+            Ok((_, Ok(found))) => {
                 lines.push(format!("{name} with {} partitions", found.table.entries.len()));
                 disks.push(Disk { name, found });
             }
-            Ok(Err(error)) => lines.push(format!("{name}: {error}")),
+            Ok((_, Err(error))) => lines.push(format!("{name}: {error}")),
             Err(error) => lines.push(format!("{name}: {error}")),
         }
     }

@@ -29,6 +29,7 @@ use modules::Loader;
 
 use crate::boot::cmdline::{Cmdline, State};
 use crate::boot::handover::{self, Handover};
+use crate::disk::gpt::Entry;
 use crate::disk::layout::STATE_LABEL;
 
 /// Whether the kernel started this program as its `/init`. The process number alone would not do: the
@@ -85,14 +86,21 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     console.say("root verified and mounted");
 
     // Nothing was written so far: a disk whose root is broken stays as it is.
-    table::settle(console, &mut disk, options.grow)?;
-    let state_device = match options.state {
-        State::Disk => Some(state_partition(&disk)?),
-        State::Memory => None,
-    };
-    let first_boot = match &state_device {
-        Some(device) => state::mount(console, device, options.reset)?,
-        None => state::mount_memory(console).map(|()| true)?,
+    match (table::settle(console, &mut disk, options.grow), options.state) {
+        // Who asks for this may have a disk that cannot be written.
+        (Err(failure), State::Memory) => console.warn(&failure.lines().join(": ")),
+        (settled, _) => settled?,
+    }
+    let (state_device, first_boot) = match options.state {
+        State::Disk => {
+            let entry = state_entry(&disk)?;
+            let device = disk.partition(entry.number)?;
+            let is_new = table::is_as_shipped(entry.guid);
+            let made = state::mount(console, &device, is_new, options.reset)?;
+            table::own(&mut disk, entry.number)?;
+            (Some(device), made)
+        }
+        State::Memory => (None, state::mount_memory(console).map(|()| true)?),
     };
     state::make_home()?;
     etc::mount(console, options.etc, options.state)?;
@@ -113,16 +121,14 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     Ok(init)
 }
 
-fn state_partition(disk: &BootDisk) -> Result<String, Failure> {
-    let entry =
-        disk.found.table.entries.iter().find(|entry| entry.label == STATE_LABEL).ok_or_else(|| {
-            Failure::new(
-                format!("looking for the state partition on {}", disk.name),
-                format!("no partition is labelled {STATE_LABEL}"),
-            )
-            .way_out("keller.state=memory boots without it")
-        })?;
-    disk.partition(entry.number)
+fn state_entry(disk: &BootDisk) -> Result<Entry, Failure> {
+    disk.found.table.entries.iter().find(|entry| entry.label == STATE_LABEL).cloned().ok_or_else(|| {
+        Failure::new(
+            format!("looking for the state partition on {}", disk.name),
+            format!("no partition is labelled {STATE_LABEL}"),
+        )
+        .way_out("keller.state=memory boots without it")
+    })
 }
 
 /// Tells the node what was found.

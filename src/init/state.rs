@@ -3,7 +3,9 @@
 //! It is shipped blank and gets its file system on the node, at its full size. mke2fs takes a while and may
 //! be cut off; a mark in the last block of the partition, which no file system reaches, says that it was
 //! under way. The mark comes off, flushed, before the file system is mounted for the first time: where it
-//! stands nothing of value can be.
+//! stands nothing of value can be. Before anything else uses the file system the partition gets a GUID of
+//! its own (see [`super::table`]), so that blank sectors alone never pass for a new partition: a disk that
+//! forgot what it had also reads as zeros.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -71,17 +73,20 @@ pub enum Action {
     Make,
     /// Check the one that is there.
     Check,
-    /// Touch nothing.
-    Refuse,
+    /// Touch nothing, for this reason.
+    Refuse(&'static str),
 }
 
 impl Content {
-    /// What to do; only the operator's explicit word makes us overwrite anything.
-    pub fn action(self, reset: Option<Reset>) -> Action {
+    /// What to do on a partition that `is_new`: still under the GUID that it was shipped with. Only the
+    /// operator's explicit word makes us overwrite anything.
+    pub fn action(self, is_new: bool, reset: Option<Reset>) -> Action {
         match (self, reset) {
-            (_, Some(Reset::State)) | (Self::Blank | Self::HalfMade, None) => Action::Make,
+            (_, Some(Reset::State)) | (Self::HalfMade, None) => Action::Make,
+            (Self::Blank, None) if is_new => Action::Make,
+            (Self::Blank, None) => Action::Refuse("it had a file system and now is blank"),
             (Self::State { .. }, None) => Action::Check,
-            (Self::Foreign, None) => Action::Refuse,
+            (Self::Foreign, None) => Action::Refuse("it is neither blank nor a state file system"),
         }
     }
 
@@ -132,14 +137,15 @@ fn last_block(size: u64) -> io::Result<u64> {
         .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Mounts the state from `device`, made or checked before; says whether it was made.
-pub fn mount(console: &Console, device: &str, reset: Option<Reset>) -> Result<bool, Failure> {
+/// Mounts the state from `device`, made or checked before; says whether it was made. `is_new`: see
+/// [`Content::action`].
+pub fn mount(console: &Console, device: &str, is_new: bool, reset: Option<Reset>) -> Result<bool, Failure> {
     let open = || OpenOptions::new().read(true).write(true).open(device).and_then(FileDevice::block);
     let looking = || format!("looking at the state partition {device}");
     let partition = open().doing(looking())?;
     let content = Content::of(&partition).doing(looking())?;
     let room = last_block(partition.size()).doing(looking())? / BLOCK;
-    let action = content.action(reset);
+    let action = content.action(is_new, reset);
     match action {
         Action::Make => {
             if reset.is_some() {
@@ -152,12 +158,9 @@ pub fn mount(console: &Console, device: &str, reset: Option<Reset>) -> Result<bo
             drop(partition);
             check(console, device)?;
         }
-        Action::Refuse => {
-            return Err(Failure::new(
-                looking(),
-                "it is neither blank nor a state file system, and nothing shall be lost",
-            )
-            .way_out("keller.state=memory boots without it; keller.reset=state makes it anew and loses what is there"));
+        Action::Refuse(reason) => {
+            return Err(Failure::new(looking(), format!("{reason}, and nothing shall be lost"))
+                .way_out("keller.state=memory boots without it; keller.reset=state makes it anew and loses what is there"));
         }
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
@@ -322,11 +325,19 @@ mod tests {
     #[test]
     fn nothing_is_overwritten_unasked() {
         let state = Content::State { blocks: 1 };
-        let made: Vec<_> = [Content::Blank, Content::HalfMade, state, Content::Foreign]
-            .map(|content| (content.action(None), content.action(Some(Reset::State))))
-            .into();
-        let make = Action::Make;
-        assert_eq!(made, [(make, make), (make, make), (Action::Check, make), (Action::Refuse, make)]);
+        let all = [Content::Blank, Content::HalfMade, state, Content::Foreign];
+        let unasked = |is_new| {
+            all.map(|content| match content.action(is_new, None) {
+                Action::Make => "make",
+                Action::Check => "check",
+                Action::Refuse(_) => "refuse",
+            })
+        };
+        assert_eq!(unasked(true), ["make", "make", "check", "refuse"]);
+        assert_eq!(unasked(false), ["refuse", "make", "check", "refuse"]);
+        for (content, is_new) in all.into_iter().zip([true, false, true, false]) {
+            assert_eq!(content.action(is_new, Some(Reset::State)), Action::Make);
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Images are deterministic, so two disks with one image look alike, down to the GUID of the disk. That one
 //! is of version 8 in an image, for it was derived from the root hash, and replaced by a random one, of
-//! version 4, on the node. The change is written to the backup first and flushed, then to the primary: at
-//! every moment one of them is whole.
+//! version 4, on the node. The state partition's GUID goes the same way once its file system is made: from
+//! then on a blank partition is no new one, but one that was lost. A change is written to the backup first
+//! and flushed, then to the primary: at every moment one of them is whole.
 
 use std::fs::File;
 use std::io;
@@ -28,6 +29,11 @@ const CHANGE_PARTITION: u64 = 0x1269;
 /// `BLKPG_RESIZE_PARTITION`.
 const RESIZE: i32 = 3;
 
+/// Whether `guid` is still the one that the image came with.
+pub fn is_as_shipped(guid: Uuid) -> bool {
+    guid.get_version_num() == DERIVED
+}
+
 /// What there is to change.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -43,7 +49,7 @@ pub struct Plan {
 /// Only a state partition that comes last is grown: anything behind it is not ours.
 pub fn plan(found: &Found, disk_size: u64, grow: bool, own_guid: Uuid) -> Result<Plan, GptError> {
     let mut table = found.table.clone();
-    let new_identity = table.disk_guid.get_version_num() == DERIVED;
+    let new_identity = is_as_shipped(table.disk_guid);
     if new_identity {
         table.disk_guid = own_guid;
     }
@@ -63,8 +69,7 @@ pub fn plan(found: &Found, disk_size: u64, grow: bool, own_guid: Uuid) -> Result
 pub fn settle(console: &Console, disk: &mut BootDisk, grow: bool) -> Result<(), Failure> {
     let doing = || format!("updating the partition table of {}", disk.name);
     let mut device = disk.open().doing(doing())?;
-    let own_guid = uuid::Builder::from_random_bytes(random()?).into_uuid();
-    let plan = plan(&disk.found, device.size(), grow, own_guid).doing(doing())?;
+    let plan = plan(&disk.found, device.size(), grow, own_guid()?).doing(doing())?;
     let Some(table) = plan.table else { return Ok(()) };
     gpt::rewrite(&mut device, &disk.found, &table).doing(doing())?;
     if plan.new_identity {
@@ -83,6 +88,25 @@ pub fn settle(console: &Console, disk: &mut BootDisk, grow: bool) -> Result<(), 
     }
     disk.found = reread(&device, &disk.name)?;
     Ok(())
+}
+
+/// Gives partition `number` a GUID of its own, unless it has one: what is on it is there to stay.
+pub fn own(disk: &mut BootDisk, number: u32) -> Result<(), Failure> {
+    let doing = || format!("giving partition {number} of {} its own GUID", disk.name);
+    let mut table = disk.found.table.clone();
+    let Some(entry) = table.entry(number).filter(|entry| is_as_shipped(entry.guid)).cloned() else {
+        return Ok(());
+    };
+    table.rename(number, own_guid()?, &entry.label, entry.attributes).doing(doing())?;
+    let mut device = disk.open().doing(doing())?;
+    gpt::rewrite(&mut device, &disk.found, &table).doing(doing())?;
+    disk.found = reread(&device, &disk.name)?;
+    Ok(())
+}
+
+/// A GUID that nothing else has: of version 4.
+fn own_guid() -> Result<Uuid, Failure> {
+    Ok(uuid::Builder::from_random_bytes(random()?).into_uuid())
 }
 
 fn reread(device: &FileDevice, name: &str) -> Result<Found, Failure> {
@@ -188,6 +212,8 @@ pub(super) mod tests {
         let planned = plan.table.unwrap();
         assert!(plan.new_identity);
         assert_eq!(planned.disk_guid, OWN);
+        // Only once it has a file system: see `own`.
+        assert!(planned.entries.iter().all(|entry| entry.label != STATE_LABEL || is_as_shipped(entry.guid)));
         let (number, bytes) = plan.grown.unwrap();
         assert_eq!(planned.entry(number).unwrap().label, STATE_LABEL);
         assert!(bytes >= 12 << 20, "{bytes}");

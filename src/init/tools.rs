@@ -52,10 +52,12 @@ pub fn run(console: &Console, program: &str, arguments: &[&str]) -> Result<Outpu
     Ok(output)
 }
 
-/// The lines of a program's output that say something.
+/// The lines of a program's output that say something. File names in it may hold anything, so that control
+/// sequences are kept from the consoles.
 pub fn said(output: &Output) -> Vec<String> {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].join(&b'\n');
     let text = String::from_utf8_lossy(&text).replace('\r', "\n");
+    let text = text.replace(|letter: char| letter.is_control() && letter != '\n', "?");
     text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
