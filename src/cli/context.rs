@@ -1,6 +1,5 @@
 //! What most verbs need first: the manifest, the store, the mirrors, the lock.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -9,14 +8,15 @@ use clap::Args;
 
 use super::Global;
 use super::progress::Display;
-use crate::base::progress::Progress;
+use crate::base::Digest;
+use crate::base::progress::{Progress, Task, Unit};
 use crate::fetch::{self, Upstream};
 use crate::image::job::Settings;
 use crate::lock::archives::Archives;
 use crate::lock::online::Online;
 use crate::lock::resolve::{self, Update};
 use crate::lock::{Lock, asked, file};
-use crate::manifest::{self, FileContent, Manifest};
+use crate::manifest::{self, ContainerImage, FileContent, Manifest};
 use crate::qemu::{Program, program};
 use crate::source::http::{Client, Settings as HttpSettings};
 use crate::source::mirror::Mirrors;
@@ -152,7 +152,11 @@ impl<'a> Outside<'a> {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<fetch::Fetched> {
-        let urls = addresses(manifest)?;
+        let (known, new): (Vec<_>, Vec<_>) = addresses(manifest)?.into_iter().partition(|address| {
+            lock.files.get(&address.name).is_some_and(|locked| locked.sha256 == address.sha256)
+        });
+        self.fetch_new(new, store, progress)?;
+        let urls = known.into_iter().map(|address| (address.name, address.url)).collect();
         // The mirrors are asked for only when something is missing: a full store needs none.
         let offline = fetch::fetch(lock, &urls, store, None, progress);
         if self.inputs.offline || offline.is_ok() {
@@ -162,17 +166,46 @@ impl<'a> Outside<'a> {
         let upstream = Upstream { client: &self.client, archives: &archives, parallel: 8 };
         Ok(fetch::fetch(lock, &urls, store, Some(upstream), progress)?)
     }
+
+    /// Fetches what no lock names yet: the manifest has the digest, and the size shows when it is there.
+    fn fetch_new(&self, new: Vec<Address>, store: &Store, progress: &dyn Progress) -> Result<()> {
+        for Address { name, url, sha256 } in new.into_iter().filter(|new| !store.claim(&new.sha256)) {
+            if self.inputs.offline {
+                bail!("offline, and {name} ({url}) is not in the store");
+            }
+            let task = Task::new(progress, "downloading", 0, Unit::Bytes);
+            task.at(&name);
+            let fetched = self.client.download(&url, &sha256, None, store, &task);
+            fetched.with_context(|| format!("fetching {name}"))?;
+        }
+        Ok(())
+    }
 }
 
-/// The addresses of the manifest's `files:` by their path on the node.
-fn addresses(manifest: &Manifest) -> Result<BTreeMap<String, Url>> {
-    let mut urls = BTreeMap::new();
-    for entry in &manifest.files {
-        if let FileContent::Url { url, .. } = &entry.content {
-            urls.insert(entry.path.clone(), Url::from_str(url)?);
+/// An entry of `files:` that comes from somewhere else.
+struct Address {
+    /// As in the lock.
+    name: String,
+    url: Url,
+    sha256: Digest,
+}
+
+/// The addresses in the manifest and in its containers.
+fn addresses(manifest: &Manifest) -> Result<Vec<Address>> {
+    let mut all: Vec<_> = manifest.files.iter().map(|entry| (entry.path.clone(), entry)).collect();
+    for container in &manifest.containers {
+        if let ContainerImage::Build(recipe) = &container.image {
+            let name = |path: &str| format!("container {}: {path}", container.name);
+            all.extend(recipe.files.iter().map(|entry| (name(&entry.path), entry)));
         }
     }
-    Ok(urls)
+    let mut addresses = Vec::new();
+    for (name, entry) in all {
+        if let FileContent::Url { url, sha256 } = &entry.content {
+            addresses.push(Address { name, url: Url::from_str(url)?, sha256: *sha256 });
+        }
+    }
+    Ok(addresses)
 }
 
 /// Seconds since 1970: for judging dates and keys, never for an image.
