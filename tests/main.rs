@@ -4,6 +4,7 @@ mod boot;
 mod fetch;
 mod http_server;
 mod judges;
+mod laws;
 mod lock;
 mod manifest;
 mod repository;

@@ -1,0 +1,202 @@
+//! The laws of docs/design.md, held by reading the sources: which room may know of which.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms of one layer that may know of each other, as the table says in words: who, of whom.
+const WITHIN_A_LAYER: [(&str, &str); 4] =
+    [("fs", "tree"), ("verity", "tree"), ("fetch", "lock"), ("rootfs", "lock")];
+
+/// Law 1: what a format room never names, and why.
+const FORMATS: [&str; 8] =
+    ["fs", "verity", "disk/gpt", "boot/cpio", "boot/pe", "boot/uki", "update", "output"];
+const OUTSIDE: [&str; 14] = [
+    "crate::manifest",
+    "std::env",
+    "env::",
+    "std::process",
+    "SystemTime",
+    "Instant",
+    "::now()",
+    "rand::",
+    "getrandom",
+    "Uuid::new_v4",
+    "std::path",
+    "std::fs::{self",
+    "std::fs;",
+    "File::open",
+];
+
+/// Law 2: rooms of the builder, of which nothing that runs on a node knows.
+const ON_THE_NODE: [&str; 2] = ["agent", "init"];
+const OF_THE_BUILDER: [&str; 4] = ["manifest", "source", "lock", "rootfs"];
+
+/// Law 4.
+const PRINTING: [&str; 7] =
+    ["println!", "print!", "eprintln!", "eprint!", "dbg!", "io::stdout()", "io::stderr()"];
+
+/// A source file without its tests and comments.
+struct Source {
+    /// Relative to `src`.
+    path: PathBuf,
+    /// Lines with their numbers.
+    lines: Vec<(usize, String)>,
+}
+
+impl Source {
+    fn room(&self) -> String {
+        let first = self.path.iter().next().expect("no empty path").to_string_lossy();
+        first.trim_end_matches(".rs").to_owned()
+    }
+
+    /// Whether the file is `part` or below it, as in `disk/gpt`.
+    fn is_in(&self, part: &str) -> bool {
+        self.path.with_extension("") == Path::new(part) || self.path.starts_with(part)
+    }
+
+    /// The lines that have one of `words`, for messages.
+    fn with(&self, words: &[&str]) -> Vec<String> {
+        let hits = self.lines.iter().filter(|(_, line)| words.iter().any(|word| line.contains(word)));
+        hits.map(|(number, line)| format!("src/{}:{number}: {}", self.path.display(), line.trim())).collect()
+    }
+
+    /// The rooms that it names after `crate::`, alone or in braces.
+    fn rooms_named(&self) -> BTreeSet<String> {
+        let text: String = self.lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+        let mut rooms = BTreeSet::new();
+        for rest in text.split("crate::").skip(1) {
+            // `crate::{base::Size, tree::{Tree, Meta}}` names each first part at depth one.
+            let (mut depth, mut word, mut first) = (0, String::new(), true);
+            for letter in rest.chars() {
+                match letter {
+                    'a'..='z' | '0'..='9' | '_' if first => word.push(letter),
+                    '{' if word.is_empty() => depth += 1,
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    ',' if depth == 1 => first = true,
+                    ':' => first = false,
+                    _ if letter.is_whitespace() => continue,
+                    _ => first = false,
+                }
+                if !first || matches!(letter, ',' | '}') {
+                    rooms.extend((!word.is_empty()).then(|| std::mem::take(&mut word)));
+                }
+                if depth <= 0 && !first {
+                    break;
+                }
+            }
+        }
+        rooms
+    }
+}
+
+/// Every file of `src`.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut pending = vec![root.clone()];
+    let mut sources = Vec::new();
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let is_test = path.file_name().is_some_and(|name| name == "tests.rs" || name == "tests");
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test {
+                let text = fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                let lines = code.lines().zip(1..).filter(|(line, _)| !line.trim_start().starts_with("//"));
+                sources.push(Source {
+                    path: path.strip_prefix(&root).unwrap().to_owned(),
+                    lines: lines.map(|(line, number)| (number, line.to_owned())).collect(),
+                });
+            }
+        }
+    }
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(sources.len() > 50, "where are the sources?");
+    sources
+}
+
+/// Layer by room, as the table in docs/design.md has it.
+fn layers() -> BTreeMap<String, u32> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/design.md")).unwrap();
+    let rows = text.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [layer, rooms, _] = cells[..] else { return None };
+        Some((layer.parse().ok()?, rooms.split(',').map(|room| room.trim().to_owned()).collect::<Vec<_>>()))
+    });
+    let layers: BTreeMap<String, u32> =
+        rows.flat_map(|(layer, rooms)| rooms.into_iter().map(move |room| (room, layer))).collect();
+    assert!(layers.contains_key("base"), "docs/design.md has no table of layers");
+    layers
+}
+
+#[test]
+fn rooms_know_only_of_lower_layers() {
+    let layers = layers();
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.path != Path::new("lib.rs")) {
+        let room = source.room();
+        let Some(layer) = layers.get(&room) else {
+            wrong.push(format!("{room} has no layer in docs/design.md"));
+            continue;
+        };
+        for named in source.rooms_named() {
+            let Some(below) = layers.get(&named) else { continue };
+            let allowed =
+                named == room || below < layer || WITHIN_A_LAYER.contains(&(room.as_str(), named.as_str()));
+            if !allowed {
+                wrong.push(format!(
+                    "src/{} (layer {layer}) uses {named} (layer {below})",
+                    source.path.display()
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn formats_take_values_and_give_bytes() {
+    let sources = sources();
+    let formats = sources.iter().filter(|source| FORMATS.iter().any(|format| source.is_in(format)));
+    let wrong: Vec<_> = formats.flat_map(|source| source.with(&OUTSIDE)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_node_knows_nothing_of_the_builder() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| ON_THE_NODE.contains(&source.room().as_str())) {
+        let named = source.rooms_named();
+        let named = OF_THE_BUILDER.iter().filter(|room| named.contains(**room));
+        wrong.extend(named.map(|room| format!("src/{} uses {room}", source.path.display())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn fetching_sees_a_lock_and_no_manifest() {
+    let sources = sources();
+    let fetch = sources.iter().find(|source| source.path == Path::new("fetch.rs")).unwrap();
+    let rooms = fetch.rooms_named();
+    assert!(rooms.contains("lock") && !rooms.contains("manifest"), "{rooms:?}");
+}
+
+#[test]
+fn only_cli_prints() {
+    let sources = sources();
+    let others = sources.iter().filter(|source| source.room() != "cli");
+    let wrong: Vec<_> = others.flat_map(|source| source.with(&PRINTING)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_reader_of_laws_reads() {
+    let source = |text: &str| Source { path: "x.rs".into(), lines: vec![(1, text.to_owned())] };
+    let named = |text: &str| source(text).rooms_named().into_iter().collect::<Vec<_>>().join(" ");
+    assert_eq!(named("use crate::tree::Tree;"), "tree");
+    assert_eq!(named("use crate::{base::Size, tree::{Tree, Meta}, verity};"), "base tree verity");
+    assert_eq!(named("let x = crate::fetch::fetch(crate::lock::file::read());"), "fetch lock");
+}
