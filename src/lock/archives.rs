@@ -1,7 +1,7 @@
 //! The archives of a manifest: names, roots, keys and suites.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::manifest::Manifest;
 use crate::source::debian::packages::Source;
@@ -54,8 +54,8 @@ pub enum ArchivesError {
         /// As in the manifest.
         name: String,
     },
-    /// A repository's keys cannot be read.
-    #[error("reading {path}, the keys of repository {name}")]
+    /// An archive's keys cannot be read.
+    #[error("reading {path}, the keys of the archive {name}")]
     Unreadable {
         /// As in the manifest.
         name: String,
@@ -64,8 +64,8 @@ pub enum ArchivesError {
         /// Why.
         source: io::Error,
     },
-    /// A repository's keys are none.
-    #[error("reading {path}, the keys of repository {name}")]
+    /// An archive's keys are none.
+    #[error("reading {path}, the keys of the archive {name}")]
     Keys {
         /// As in the manifest.
         name: String,
@@ -82,17 +82,21 @@ impl Archives {
         let debian = &manifest.debian;
         let suite = |name: String| Suite { name, components: debian.components.clone() };
         let updates = debian.updates.then(|| suite(format!("{}-updates", debian.suite)));
+        let keys_of_debian = match &debian.keys {
+            Some(path) => keyring(DEBIAN, path)?,
+            None => Keyring::debian(),
+        };
         let mut archives = vec![Archive {
             name: DEBIAN.to_owned(),
             root: mirrors.debian.clone(),
-            keyring: Keyring::debian(),
+            keyring: keys_of_debian.clone(),
             suites: std::iter::once(suite(debian.suite.clone())).chain(updates).collect(),
         }];
         if debian.security {
             archives.push(Archive {
                 name: SECURITY.to_owned(),
                 root: mirrors.security()?.clone(),
-                keyring: Keyring::debian(),
+                keyring: keys_of_debian,
                 suites: vec![suite(format!("{}-security", debian.suite))],
             });
         }
@@ -102,15 +106,7 @@ impl Archives {
             if archives.iter().any(|archive| archive.name == name) {
                 return Err(ArchivesError::NameTaken { name });
             }
-            let path = repository.keys.clone();
-            let bytes = match std::fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(source) => return Err(ArchivesError::Unreadable { name, path, source }),
-            };
-            let keyring = match Keyring::read(&bytes) {
-                Ok(keyring) => keyring,
-                Err(source) => return Err(ArchivesError::Keys { name, path, source }),
-            };
+            let keyring = keyring(&name, &repository.keys)?;
             let suites =
                 vec![Suite { name: repository.suite.clone(), components: repository.components.clone() }];
             archives.push(Archive { name, root: roots[&repository.name][0].clone(), keyring, suites });
@@ -131,5 +127,14 @@ impl Archives {
     /// Address of a locked package: `archive` and `path` as in the lock. `None` for an unknown archive.
     pub fn url(&self, archive: &str, path: &str) -> Option<Result<Url, UrlError>> {
         self.iter().find(|other| other.name == archive).map(|archive| archive.root.join(path))
+    }
+}
+
+/// The keys of the archive `name`.
+fn keyring(name: &str, path: &Path) -> Result<Keyring, ArchivesError> {
+    let (name, path) = (name.to_owned(), path.to_owned());
+    match std::fs::read(&path) {
+        Ok(bytes) => Keyring::read(&bytes).map_err(|source| ArchivesError::Keys { name, path, source }),
+        Err(source) => Err(ArchivesError::Unreadable { name, path, source }),
     }
 }

@@ -157,6 +157,8 @@ pub struct Debian {
     pub security_mirror: Option<String>,
     /// Whether an archive past its Valid-Until is used all the same.
     pub allow_expired: bool,
+    /// OpenPGP certificates that sign these archives in place of Debian's, absolute path.
+    pub keys: Option<PathBuf>,
     /// Further archives.
     pub repositories: Vec<Repository>,
 }

@@ -112,6 +112,9 @@ pub struct RawDebian {
     pub security_mirror: Option<At<String>>,
     /// Whether an archive past its Valid-Until is used, as snapshots need. Default: `false`.
     pub allow_expired: Option<At<bool>>,
+    /// OpenPGP certificates, as a file beside the manifest, that sign these archives: for a mirror that is
+    /// filtered and signed by oneself. In place of Debian's keys, which keller carries.
+    pub keys: Option<At<String>>,
     /// Further archives with keys of their own.
     #[serde(default)]
     pub repositories: Vec<At<RawRepository>>,

@@ -241,6 +241,7 @@ mod tests {
             mirror: None,
             security_mirror: None,
             allow_expired: false,
+            keys: None,
             repositories: Vec::new(),
         }
     }

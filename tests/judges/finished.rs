@@ -38,6 +38,7 @@ fn manifest() -> Manifest {
             mirror: None,
             security_mirror: None,
             allow_expired: false,
+            keys: None,
             repositories: Vec::new(),
         },
         packages: BTreeMap::new(),

@@ -48,6 +48,7 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
             mirror: None,
             security_mirror: None,
             allow_expired: false,
+            keys: None,
             repositories: Vec::new(),
         },
         packages: places(packages),

@@ -287,6 +287,7 @@ impl Validator<'_> {
                 repositories.push(Repository { name, url, suite, components, keys });
             }
         }
+        let keys = raw.keys.and_then(|at| self.beside_on_disk(&at, &[Kind::File]));
         Debian {
             suite,
             components,
@@ -295,6 +296,7 @@ impl Validator<'_> {
             mirror: main,
             security_mirror,
             allow_expired: or(raw.allow_expired, false),
+            keys,
             repositories,
         }
     }
