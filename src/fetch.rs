@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::base::{Digest, Progress, Size, Task, Unit};
+use crate::base::{Chain, Digest, Progress, Size, Task, Unit};
 use crate::lock::Lock;
 use crate::source::http::{Client, HttpError};
 use crate::source::url::{Url, UrlError};
@@ -112,10 +112,7 @@ pub enum Reason {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.name)?;
-        let reason: &dyn std::error::Error = &self.reason;
-        std::iter::successors(Some(reason), |error| error.source())
-            .try_for_each(|error| write!(f, ": {error}"))
+        write!(f, "{}: {}", self.name, Chain(&self.reason))
     }
 }
 

@@ -1,12 +1,14 @@
-//! What every room may lean on: digests, sizes, alignment, whole files, progress.
+//! What every room may lean on: digests, sizes, alignment, whole files, progress, chains of errors.
 
 pub mod align;
 pub mod atomic;
+pub mod chain;
 pub mod digest;
 pub mod progress;
 pub mod size;
 
 pub use atomic::AtomicFile;
+pub use chain::Chain;
 pub use digest::{Digest, Hasher};
 pub use progress::{Progress, Task, Unit};
 pub use size::Size;

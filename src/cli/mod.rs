@@ -21,6 +21,8 @@ use clap::{Args, Parser, Subcommand};
 
 use progress::Verbosity;
 
+use crate::base::Chain;
+
 /// Builds, boots and inspects images of minimal container hosts.
 #[derive(Debug, Parser)]
 #[command(
@@ -115,7 +117,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", Chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
