@@ -81,12 +81,12 @@ pub fn run(args: BuildArgs, global: &Global) -> Result<ExitCode> {
         let sizes = &built.report.sizes;
         eprintln!(
             "{} {}: root {}, UKI {} (initramfs {}), {} packages, {:.1} s",
-            built.report.id,
-            built.report.version,
+            built.report.record.id,
+            built.report.record.version,
             Size(sizes.root).human(),
             Size(sizes.uki).human(),
             Size(sizes.initramfs).human(),
-            built.report.packages.len(),
+            built.report.record.packages.len(),
             begun.elapsed().as_secs_f64()
         );
         eprintln!("root hash {}", sizes.root_hash);

@@ -1,5 +1,6 @@
 //! `keller inspect`: what is in an image.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::PathBuf;
@@ -125,10 +126,15 @@ fn slot_text(slot: &SlotReport, packages: bool) -> String {
     if !root.packages.is_empty() {
         let _ = writeln!(text, "  packages {}", root.packages.len());
     }
-    if packages {
-        for (name, version) in &root.packages {
+    let list = |text: &mut String, list: &BTreeMap<String, String>| {
+        for (name, version) in list.iter().filter(|_| packages) {
             let _ = writeln!(text, "    {name} {version}");
         }
+    };
+    list(&mut text, &root.packages);
+    for (name, container) in &root.containers {
+        let _ = writeln!(text, "  container {name}: packages {}", container.len());
+        list(&mut text, container);
     }
     text
 }

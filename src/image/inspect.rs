@@ -9,7 +9,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::base::{Digest, Progress, Size, Task, Unit};
+use super::report::RECORD;
+use crate::base::{Chain, Digest, Progress, Size, Task, Unit};
 use crate::boot::cmdline::Cmdline;
 use crate::boot::uki::Description;
 use crate::disk::gpt::{self, Entry, Found, Other, Which, attributes, types};
@@ -20,8 +21,6 @@ use crate::output::qcow2;
 use crate::tree::{Content, Tree};
 use crate::verity;
 
-/// Where a root says how it was made: the same JSON as `build.json`, without what follows from the root.
-pub const RECORD: &str = "usr/lib/keller/image.json";
 /// dpkg's list of packages, where a root has it.
 const DPKG_STATUS: [&str; 2] = ["usr/lib/sysimage/dpkg/status", "var/lib/dpkg/status"];
 
@@ -98,6 +97,8 @@ pub struct Root {
     pub build: Option<serde_json::Value>,
     /// Versions by package.
     pub packages: BTreeMap<String, String>,
+    /// Versions by container and package.
+    pub containers: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// A hash tree's superblock.
@@ -250,7 +251,7 @@ impl Source<'_> {
                 ("reading the verity superblock", self.superblock(parts.verity, &mut root)),
             ] {
                 if let Err(error) = result {
-                    problems.push(format!("slot {slot}: {what}: {error:#}"));
+                    problems.push(format!("slot {slot}: {what}: {}", Chain(error.as_ref())));
                 }
             }
             let said = root.os_release.get("IMAGE_VERSION");
@@ -299,6 +300,8 @@ impl Source<'_> {
             report.build = Some(record);
         }
         report.packages = packages(&tree, report.build.as_ref())?;
+        let containers = report.build.iter().filter_map(|record| record.get("containers")?.as_object());
+        report.containers = containers.flatten().map(|(name, list)| (name.clone(), versions(list))).collect();
         Ok(())
     }
 
@@ -338,7 +341,7 @@ impl Source<'_> {
                 .map_err(Into::into)
                 .and_then(|mut file| describe(&mut file, &mut entry));
             if let Err(error) = result {
-                problems.push(format!("{}: {error:#}", entry.path));
+                problems.push(format!("{}: {}", entry.path, Chain(error.as_ref())));
             }
             entries.push(entry);
         }
@@ -402,15 +405,17 @@ fn variables(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Versions by package, of an object in a record.
+fn versions(list: &serde_json::Value) -> BTreeMap<String, String> {
+    let version = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let list = list.as_object().into_iter().flatten();
+    list.map(|(name, value)| (name.clone(), version(value))).collect()
+}
+
 /// Versions by package: from the record, else from dpkg's list.
 fn packages(tree: &Tree, record: Option<&serde_json::Value>) -> Result<BTreeMap<String, String>> {
-    if let Some(packages) =
-        record.and_then(|record| record.get("packages")).and_then(|value| value.as_object())
-    {
-        let version = |value: &serde_json::Value| {
-            value.as_str().or_else(|| value.get("version")?.as_str()).unwrap_or_default().to_owned()
-        };
-        return Ok(packages.iter().map(|(name, value)| (name.clone(), version(value))).collect());
+    if let Some(list) = record.and_then(|record| record.get("packages")) {
+        return Ok(versions(list));
     }
     let Some(path) = DPKG_STATUS.iter().find(|path| tree.exists(path)) else { return Ok(BTreeMap::new()) };
     let status = tree.read(path).with_context(|| format!("reading {path}"))?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 
 use super::kernel::{Kernel, Modules};
+use super::report::{RECORD, Record};
 use super::{Settings, container, inputs};
 use crate::base::Digest;
 use crate::base::progress::{Progress, Task, Unit};
@@ -127,6 +128,7 @@ fn make(
     for (container, image) in manifest.containers.iter().zip(&images) {
         containers::install(&mut tree, manifest.runtime, container, image)?;
     }
+    tree.file(RECORD, 0o644, Record::of(manifest, lock).to_text())?;
     let os_release = tree.read("usr/lib/os-release")?;
     let [index] = &finished.kernels[..] else {
         bail!("expected one kernel, but have {}", finished.kernels.len())
