@@ -141,7 +141,8 @@ impl<'a> Outside<'a> {
         let archives = Archives::of(manifest, &mirrors)?;
         let online = Online { client: &self.client, store };
         let lock = resolve::resolve(manifest, &archives, &online, found.as_ref(), &update, now(), progress)?;
-        Ok(lock)
+        // A lock that pins the same as before stays as it is, its time included: the image stays the same.
+        Ok(found.filter(|found| pins_the_same(found, &lock)).unwrap_or(lock))
     }
 
     /// Brings everything that `lock` names into the store.
@@ -180,6 +181,12 @@ impl<'a> Outside<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether `lock`, just resolved, has nothing that is not in `found`.
+fn pins_the_same(found: &Lock, lock: &Lock) -> bool {
+    let packages = |lock: &Lock| (lock.request, lock.packages.clone(), lock.containers.clone());
+    packages(found) == packages(lock)
 }
 
 /// An entry of `files:` that comes from somewhere else.
