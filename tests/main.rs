@@ -1,6 +1,8 @@
 //! All integration tests, one crate: it links once.
 
 mod boot;
+mod cli;
+mod deb;
 mod fetch;
 mod http_server;
 mod judges;

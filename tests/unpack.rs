@@ -11,50 +11,9 @@ use keller::base::progress::Silent;
 use keller::rootfs::packages::{PackageInput, Unpacked, unpack};
 use keller::store::Store;
 
-/// One tar entry: path, type, link target, size as the header says, bytes.
-type Entry<'a> = (&'a str, u8, &'a str, u64, &'a [u8]);
-
-fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (path, kind, link, size, body) in entries {
-        let mut header = tar::Header::new_gnu();
-        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
-        header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(1_700_000_000);
-        header.set_size(*size);
-        header.set_entry_type(tar::EntryType::new(*kind));
-        header.set_cksum();
-        bytes.extend_from_slice(header.as_bytes());
-        bytes.extend_from_slice(body);
-        bytes.resize(bytes.len().next_multiple_of(512), 0);
-    }
-    bytes.resize(bytes.len() + 1024, 0);
-    bytes
-}
-
-fn file<'a>(path: &'a str, body: &'a [u8]) -> Entry<'a> {
-    (path, b'0', "", body.len() as u64, body)
-}
-
-fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut bytes = b"!<arch>\n".to_vec();
-    for (name, body) in members {
-        write!(bytes, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", body.len()).unwrap();
-        bytes.extend_from_slice(body);
-        bytes.resize(bytes.len().next_multiple_of(2), b'\n');
-    }
-    bytes
-}
+use super::deb::{Entry, ar, deb_with, file, tar, xz};
 
 const CONTROL: &str = "Package: sample\nVersion: 1.0\nArchitecture: all\nInstalled-Size: 1\n";
-
-fn deb_with(control: &str, data_name: &str, data: &[u8]) -> Vec<u8> {
-    let control = tar(&[file("./control", control.as_bytes())]);
-    ar(&[("debian-binary", b"2.0\n"), ("control.tar", &control), (data_name, data)])
-}
 
 fn deb(entries: &[Entry<'_>]) -> Vec<u8> {
     deb_with(CONTROL, "data.tar", &tar(entries))
@@ -89,12 +48,6 @@ fn refusal(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let text = unpack_in(folder.path(), input(bytes)).expect_err("refused");
     text.strip_prefix("unpacking sample 1.0: ").unwrap_or_else(|| panic!("{text}")).to_owned()
-}
-
-fn xz(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
 }
 
 #[test]

@@ -13,6 +13,6 @@ mod gpt;
 mod ldconfig;
 mod qcow2;
 pub mod tool;
-mod uki;
+pub mod uki;
 mod verity;
 mod versions;

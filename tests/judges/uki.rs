@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::tool::{run, tool};
 
 /// A PE image for x86-64 UEFI with one section of code, and symbols behind it as linkers leave them.
-fn program() -> Vec<u8> {
+pub fn program() -> Vec<u8> {
     const TABLE: usize = 64 + 24 + 240;
     let mut bytes = vec![0; 0x400];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);

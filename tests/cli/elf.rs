@@ -1,0 +1,73 @@
+//! The smallest programs and kernel modules that are real ELF files.
+
+/// Sizes in bytes: file header, program header, section header, symbol.
+const HEADER: usize = 64;
+const SEGMENT: usize = 56;
+const SECTION: usize = 64;
+
+fn header(kind: u16, entry: u64, segments: u16, sections: u16, section_table: u64) -> Vec<u8> {
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    bytes.extend(kind.to_le_bytes());
+    bytes.extend(62_u16.to_le_bytes()); // x86-64
+    bytes.extend(1_u32.to_le_bytes());
+    bytes.extend(entry.to_le_bytes());
+    bytes.extend(if segments > 0 { HEADER as u64 } else { 0 }.to_le_bytes());
+    bytes.extend(section_table.to_le_bytes());
+    bytes.extend(0_u32.to_le_bytes());
+    let sizes =
+        [HEADER as u16, SEGMENT as u16, segments, SECTION as u16, sections, sections.saturating_sub(1)];
+    bytes.extend(sizes.iter().flat_map(|size| size.to_le_bytes()));
+    bytes
+}
+
+/// A static program that ends with success.
+pub fn program() -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    // mov eax, 60; xor edi, edi; syscall
+    const CODE: &[u8] = b"\xb8\x3c\0\0\0\x31\xff\x0f\x05";
+    let size = (HEADER + SEGMENT + CODE.len()) as u64;
+    let mut bytes = header(2, BASE + (HEADER + SEGMENT) as u64, 1, 0, 0);
+    bytes.extend([1_u32, 5].iter().flat_map(|field| field.to_le_bytes())); // loaded, readable, executable
+    bytes.extend([0, BASE, BASE, size, size, 0x1000].iter().flat_map(|field| field.to_le_bytes()));
+    bytes.extend(CODE);
+    bytes
+}
+
+/// A kernel module with these lines of `.modinfo`, which exports and needs these symbols.
+pub fn module(info: &[&str], exports: &[&str], needs: &[&str]) -> Vec<u8> {
+    let texts = |list: &[&str]| list.iter().flat_map(|text| [text.as_bytes(), b"\0"].concat()).collect();
+    let modinfo: Vec<u8> = texts(info);
+    let exported: Vec<u8> = texts(exports);
+    let (mut names, mut symbols) = (vec![0], vec![0; 24]);
+    for need in needs {
+        symbols.extend((names.len() as u32).to_le_bytes());
+        symbols.extend([0x10; 1]); // global, without a type
+        symbols.extend([0; 19]);
+        names.extend(need.bytes().chain([0]));
+    }
+    let titles = b"\0.modinfo\0__ksymtab_strings\0.symtab\0.strtab\0.shstrtab\0";
+    let title = |name: &str| titles.windows(name.len()).position(|part| part == name.as_bytes()).unwrap();
+    // Title, type, link, info, size of an entry, body.
+    let sections: [(usize, u32, u32, u32, u64, &[u8]); 5] = [
+        (title(".modinfo"), 1, 0, 0, 0, &modinfo),
+        (title("__ksymtab_strings"), 1, 0, 0, 0, &exported),
+        (title(".symtab"), 2, 4, 1, 24, &symbols),
+        (title(".strtab"), 3, 0, 0, 0, &names),
+        (title(".shstrtab"), 3, 0, 0, 0, titles),
+    ];
+    let bodies: usize = sections.iter().map(|section| section.5.len().next_multiple_of(8)).sum();
+    let mut bytes = header(1, 0, 0, 1 + sections.len() as u16, (HEADER + bodies) as u64);
+    let mut table = vec![0; SECTION];
+    for (title, kind, link, info, entry, body) in sections {
+        table.extend((title as u32).to_le_bytes());
+        table.extend(kind.to_le_bytes());
+        table
+            .extend([0, 0, bytes.len() as u64, body.len() as u64].iter().flat_map(|f: &u64| f.to_le_bytes()));
+        table.extend([link, info].iter().flat_map(|field| field.to_le_bytes()));
+        table.extend([8, entry].iter().flat_map(|field: &u64| field.to_le_bytes()));
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    bytes.extend(table);
+    bytes
+}
