@@ -23,6 +23,8 @@ pub trait Progress: Send + Sync {
     fn at(&self, _task: TaskId, _what: &str) {}
     /// `task` has ended.
     fn end(&self, task: TaskId);
+    /// Something that only those want to read who asked for every step.
+    fn detail(&self, _text: &str) {}
     /// Something worth a line.
     fn note(&self, text: &str);
     /// Something a person should look at; the work goes on.

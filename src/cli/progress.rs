@@ -152,6 +152,12 @@ impl Progress for Display {
         self.stages.lock().expect("no panic while held").push(stage);
     }
 
+    fn detail(&self, text: &str) {
+        if self.verbosity >= Verbosity::Verbose {
+            self.line(text);
+        }
+    }
+
     fn note(&self, text: &str) {
         if self.verbosity >= Verbosity::Normal {
             self.line(text);

@@ -103,7 +103,7 @@ fn make(
     task.at("pruning");
     for pruned in tree.prune(&Patterns::new(&manifest.prune, &manifest.keep)?) {
         if pruned.names == 0 {
-            progress.note(&format!("prune: nothing matches {}", pruned.pattern));
+            progress.detail(&format!("prune: nothing matches {}", pruned.pattern));
         }
     }
     task.at("overlays");
