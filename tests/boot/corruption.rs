@@ -2,20 +2,23 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+use keller::disk::{FileDevice, SectorSize, gpt};
+use keller::fs::erofs;
+use keller::tree::{Content, Kind};
 
 use super::{Node, copy_of_image};
 
-/// Read by nothing at boot; printed as plain text by a licence-loving operator.
+/// Read by nothing at boot.
 const FILE: &str = "/usr/share/common-licenses/GPL-3";
-
-/// A line that this file alone has.
-const MARK: &[u8] = b"GNU GENERAL PUBLIC LICENSE\n                       Version 3, 29 June 2007";
 
 #[test]
 fn flipped_bit_panics_and_reboots() {
     let image = copy_of_image("flipped");
-    flip_bit_at(&image, MARK);
+    flip_a_bit(&image);
     let mut node = Node::boot(&image, &[]);
     let _ = node.try_run(&format!("cat {FILE}"));
     node.expect("verity", Duration::from_secs(60));
@@ -24,19 +27,17 @@ fn flipped_bit_panics_and_reboots() {
     node.expect("Linux version", Duration::from_secs(180));
 }
 
-fn flip_bit_at(image: &std::path::Path, mark: &[u8]) {
+/// Flips a bit in the first byte of [`FILE`], which the image's own file system leads to.
+fn flip_a_bit(image: &Path) {
     let file = OpenOptions::new().read(true).write(true).open(image).unwrap();
-    let length = file.metadata().unwrap().len();
-    let (mut buffer, step) = (vec![0; 8 << 20], (8 << 20) - 4096);
-    let mut offset = 0;
-    while offset < length {
-        let count = file.read_at(&mut buffer, offset).unwrap();
-        if let Some(at) = buffer[..count].windows(mark.len()).position(|window| window == mark) {
-            let position = offset + at as u64;
-            file.write_all_at(&[mark[0] ^ 1], position).unwrap();
-            return;
-        }
-        offset += step;
-    }
-    panic!("{FILE} is not in the image");
+    let disk = FileDevice::image(file.try_clone().unwrap(), SectorSize::B512).unwrap();
+    let table = gpt::read_any(&disk).unwrap().table;
+    let root = table.by_type(gpt::types::ROOT).next().unwrap();
+    let bytes = Content::Slice { file: Arc::new(file.try_clone().unwrap()), offset: root.start, len: root.size };
+    let tree = erofs::Image::open(bytes).unwrap().tree().unwrap();
+    let node = tree.node(tree.resolve(FILE).unwrap());
+    let Kind::File(Content::Slice { offset, .. }) = node.kind else { panic!("{FILE} is no file of the image") };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
 }
