@@ -72,7 +72,7 @@ impl Built {
 pub fn run(args: BuildArgs, global: &Global) -> Result<ExitCode> {
     let begun = Instant::now();
     let display = Display::new(global.verbosity());
-    let built = build(&args, &display)?;
+    let built = build(&args, true, &display)?;
     if global.json {
         let files: Vec<_> = built.files.iter().map(|(_, path)| path).collect();
         println!("{}", serde_json::json!({ "files": files, "build": built.report }));
@@ -97,8 +97,9 @@ pub fn run(args: BuildArgs, global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds what `args` say.
-pub fn build(args: &BuildArgs, progress: &dyn Progress) -> Result<Built> {
+/// Builds what `args` say. Without `sums` there is no SHA256SUMS: an image that is only booted here need not
+/// be read once more, holes and all.
+pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Built> {
     let (bytes, digest) = keller(args)?;
     let output = output_folder(args);
     let project = Project::load(args.manifest.as_deref(), &output)?;
@@ -117,7 +118,7 @@ pub fn build(args: &BuildArgs, progress: &dyn Progress) -> Result<Built> {
         settings,
         progress,
     };
-    write(&job, root, &output, args.check)
+    write(&job, root, &output, args.check, sums)
         .map(|(files, report)| Built { files, report, project })
         .with_context(|| format!("building {name}"))
 }
@@ -209,6 +210,7 @@ fn write(
     root: image::Root,
     folder: &Path,
     check: bool,
+    sums: bool,
 ) -> Result<(Vec<(Format, PathBuf)>, Report)> {
     let manifest = job.manifest;
     let stem = format!("{}_{}", manifest.id, manifest.version);
@@ -224,7 +226,13 @@ fn write(
     }
     let mut wanted: Vec<Format> = manifest.outputs.iter().map(|output| format(*output)).collect();
     wanted.sort();
-    let mut sums = Vec::new();
+    let list = folder.join("SHA256SUMS");
+    if let Err(error) = fs::remove_file(&list)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error).with_context(|| format!("removing {}", list.display()));
+    }
+    let mut digests = Vec::new();
     let mut files = Vec::new();
     for format in wanted.into_iter().rev() {
         let task = Task::new(job.progress, "output", 0, Unit::Items);
@@ -238,23 +246,24 @@ fn write(
                 .with_context(|| format!("writing {}", path(format).display()))?;
             target.commit_unsynced()?
         };
-        sums.push((path(format), output::raw::digest(&written)?));
+        if sums {
+            digests.push((path(format), output::raw::digest(&written)?));
+        }
         files.push((format, path(format)));
     }
     if files.iter().any(|(format, _)| *format == Format::Raw) {
         raw.commit_unsynced()?;
     }
     let json = serde_json::to_string_pretty(&report)? + "\n";
-    sums.push((folder.join("build.json"), Digest::of(&json)));
+    digests.push((folder.join("build.json"), Digest::of(&json)));
     atomic::write(&folder.join("build.json"), json)?;
-    sums.sort();
-    let lines: String = sums
-        .iter()
-        .map(|(path, digest)| {
-            format!("{digest}  {}\n", path.file_name().unwrap_or_default().to_string_lossy())
-        })
-        .collect();
-    atomic::write(&folder.join("SHA256SUMS"), lines)?;
+    digests.sort();
+    let line = |(path, digest): &(PathBuf, Digest)| {
+        format!("{digest}  {}\n", path.file_name().unwrap_or_default().to_string_lossy())
+    };
+    if sums {
+        atomic::write(&list, digests.iter().map(line).collect::<String>())?;
+    }
     Ok((files, report))
 }
 

@@ -172,7 +172,17 @@ impl Progress for Display {
 /// The closing table: a line a stage with its time and amount.
 pub fn summary(stages: &[StageTime]) -> String {
     let mut text = String::new();
+    let mut merged: Vec<StageTime> = Vec::new();
     for stage in stages {
+        match merged.iter_mut().find(|known| known.stage == stage.stage) {
+            Some(known) => {
+                known.time += stage.time;
+                known.done += stage.done;
+            }
+            None => merged.push(stage.clone()),
+        }
+    }
+    for stage in merged {
         let amount = amount(stage.done, stage.unit, stage.time);
         text.push_str(&format!("{:>14} {:7.2} s  {amount}\n", stage.stage, stage.time.as_secs_f64()));
     }

@@ -27,7 +27,7 @@ pub struct RunArgs {
 /// Builds the image, boots it, and says where it answers.
 pub fn run(args: RunArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(global.verbosity());
-    let built = build::build(&args.build, &display)?;
+    let built = build::build(&args.build, false, &display)?;
     if !global.quiet {
         eprint!("{}", summary(&display.stages()));
     }

@@ -33,10 +33,13 @@ fn flip_a_bit(image: &Path) {
     let disk = FileDevice::image(file.try_clone().unwrap(), SectorSize::B512).unwrap();
     let table = gpt::read_any(&disk).unwrap().table;
     let root = table.by_type(gpt::types::ROOT).next().unwrap();
-    let bytes = Content::Slice { file: Arc::new(file.try_clone().unwrap()), offset: root.start, len: root.size };
+    let bytes =
+        Content::Slice { file: Arc::new(file.try_clone().unwrap()), offset: root.start, len: root.size };
     let tree = erofs::Image::open(bytes).unwrap().tree().unwrap();
     let node = tree.node(tree.resolve(FILE).unwrap());
-    let Kind::File(Content::Slice { offset, .. }) = node.kind else { panic!("{FILE} is no file of the image") };
+    let Kind::File(Content::Slice { offset, .. }) = node.kind else {
+        panic!("{FILE} is no file of the image")
+    };
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
     file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
