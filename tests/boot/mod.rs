@@ -112,7 +112,9 @@ impl Node {
     /// Runs a shell command on the node as core.
     fn try_run(&self, command: &str) -> Output {
         let mut ssh = Command::new(&self.ssh[0]);
-        ssh.args(&self.ssh[1..]).args(["-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR", "--", command]);
+        ssh.args(&self.ssh[1..]).args(["-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR"]);
+        // A node that panics leaves the connection open: QEMU's network does not know.
+        ssh.args(["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=4", "--", command]);
         ssh.stdin(Stdio::null()).output().expect("ssh is installed")
     }
 
