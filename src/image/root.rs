@@ -112,7 +112,7 @@ fn make(
     task.at("users and units");
     lock.ids = rootfs::ids(&tree, manifest, &lock.ids)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
-    let finished = rootfs::finish(&mut tree, manifest, &lock.ids, &build)?;
+    let finished = rootfs::finish(&mut tree, manifest, &lock.ids, &build, Some(store))?;
     let accounts = &finished.accounts;
     inputs::own(&mut tree, &manifest.files, &overlays, &|name| user(accounts, name), &|name| {
         group(accounts, name)

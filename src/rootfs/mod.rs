@@ -24,6 +24,7 @@ pub mod users;
 
 use crate::lock::Ids;
 use crate::manifest::{ContainerBuild, Manifest};
+use crate::store::Store;
 use crate::tree::Tree;
 
 pub use error::Error;
@@ -63,8 +64,15 @@ pub fn container_ids(tree: &Tree, build: &ContainerBuild, previous: &Ids) -> Res
     users::allocate(&Wanted::collect(tree, &[], &build.system_users)?, previous)
 }
 
-/// Finishes the root of a node. The tree has all packages and overlays, pruned.
-pub fn finish(tree: &mut Tree, manifest: &Manifest, ids: &Ids, build: &BuildInfo) -> Result<Report, Error> {
+/// Finishes the root of a node. The tree has all packages and overlays, pruned; `store` remembers what is
+/// slow to read.
+pub fn finish(
+    tree: &mut Tree,
+    manifest: &Manifest,
+    ids: &Ids,
+    build: &BuildInfo,
+    store: Option<&Store>,
+) -> Result<Report, Error> {
     let wanted = Wanted::collect(tree, &manifest.users, &manifest.system_users)?;
     let accounts = wanted.with_ids(ids)?;
     users::passwd::write(tree, &accounts, |class| class == users::Class::Static)?;
@@ -79,7 +87,7 @@ pub fn finish(tree: &mut Tree, manifest: &Manifest, ids: &Ids, build: &BuildInfo
 
     let kernels: Vec<ModuleIndex> = modules::kernels(tree)
         .iter()
-        .map(|kernel| ModuleIndex::read(tree, kernel))
+        .map(|kernel| ModuleIndex::read(tree, kernel, store))
         .collect::<Result<_, _>>()?;
     for index in &kernels {
         modules::write(tree, index)?;

@@ -93,7 +93,7 @@ fn compare(root: &Path, modules: &str) {
     tree.graft("usr/lib/modules", &sources, Default::default()).unwrap();
     let kernel = kernels(&tree).pop().expect("a kernel");
     let start = std::time::Instant::now();
-    let index = ModuleIndex::read(&tree, &kernel).unwrap();
+    let index = ModuleIndex::read(&tree, &kernel, None).unwrap();
     let files = index.files();
     println!("{} modules in {:?}", index.modules.len(), start.elapsed());
 

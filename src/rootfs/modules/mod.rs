@@ -3,6 +3,7 @@
 //! The result is a function of the kernel's folder in the tree alone.
 
 pub mod files;
+mod memory;
 pub mod object;
 pub mod trie;
 
@@ -12,7 +13,8 @@ use rayon::prelude::*;
 
 use self::object::Facts;
 use super::error::{Error, near};
-use crate::tree::{Kind, NodeId, Tree, show};
+use crate::store::Store;
+use crate::tree::{Content, Kind, NodeId, Tree, show};
 
 /// Where kernels keep their modules.
 pub const FOLDER: &str = "usr/lib/modules";
@@ -72,11 +74,12 @@ pub fn kernels(tree: &Tree) -> Vec<String> {
 }
 
 impl ModuleIndex {
-    /// Reads every module of `kernel` in the tree, in parallel.
+    /// Reads every module of `kernel` in the tree, in parallel. What a `store` remembers of these very files
+    /// is not read again.
     ///
     /// # Errors
     /// A module that is no ELF file or cannot be unpacked; modules that need each other.
-    pub fn read(tree: &Tree, kernel: &str) -> Result<Self, Error> {
+    pub fn read(tree: &Tree, kernel: &str, store: Option<&Store>) -> Result<Self, Error> {
         let folder = format!("{FOLDER}/{kernel}");
         let mut found = Vec::new();
         collect(tree, tree.resolve(&folder)?, "", &mut found);
@@ -90,17 +93,17 @@ impl ModuleIndex {
             (rank.get(plain).copied().unwrap_or(usize::MAX), path.clone())
         });
 
-        let facts: Vec<Facts> = found
-            .par_iter()
-            .map(|(path, id)| {
-                let malformed = |what| Error::Malformed { path: format!("/{folder}/{path}"), line: 0, what };
-                let Kind::File(content) = &tree.node(*id).kind else {
-                    unreachable!("only files are collected")
-                };
-                let bytes = content.to_vec().map_err(|error| malformed(error.to_string()))?;
-                object::read(path, &bytes).map_err(malformed)
+        let modules: Vec<(&str, &Content)> = found
+            .iter()
+            .map(|(path, id)| match &tree.node(*id).kind {
+                Kind::File(content) => (path.as_str(), content),
+                _ => unreachable!("only files are collected"),
             })
-            .collect::<Result<_, Error>>()?;
+            .collect();
+        let facts = match store {
+            Some(store) => memory::facts(store, &folder, &modules)?,
+            None => read_facts(&folder, &modules)?,
+        };
 
         let modules: Vec<Module> = found
             .into_iter()
@@ -240,6 +243,18 @@ pub fn write(tree: &mut Tree, index: &ModuleIndex) -> Result<(), Error> {
         tree.file(format!("{FOLDER}/{}/{name}", index.kernel), 0o644, content)?;
     }
     Ok(())
+}
+
+/// Unpacks and reads every module, in parallel.
+fn read_facts(folder: &str, modules: &[(&str, &Content)]) -> Result<Vec<Facts>, Error> {
+    modules
+        .par_iter()
+        .map(|(path, content)| {
+            let malformed = |what| Error::Malformed { path: format!("/{folder}/{path}"), line: 0, what };
+            let bytes = content.to_vec().map_err(|error| malformed(error.to_string()))?;
+            object::read(path, &bytes).map_err(malformed)
+        })
+        .collect()
 }
 
 /// A module's name from its path: without folder and endings, with `_` for `-`.

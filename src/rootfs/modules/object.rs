@@ -6,6 +6,7 @@ use std::io::Read;
 use object::LittleEndian;
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol};
+use serde::{Deserialize, Serialize};
 
 /// File name endings of modules, as kmod knows them.
 pub const SUFFIXES: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
@@ -14,7 +15,7 @@ pub const SUFFIXES: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
 const VERSION_OF: &str = "__crc_";
 
 /// The facts in a module file that the indexes are made of, in the file's own order.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// Patterns of devices and names that the module answers to.
     pub aliases: Vec<String>,

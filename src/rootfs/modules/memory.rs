@@ -1,0 +1,47 @@
+//! What was read of a kernel's modules, kept in the store: unpacking a thousand of them takes longer than all
+//! the rest of a rebuild.
+
+use std::io::{Read, Write};
+
+use rayon::prelude::*;
+
+use super::object::Facts;
+use super::read_facts;
+use crate::base::{Digest, Hasher};
+use crate::rootfs::Error;
+use crate::store::{Store, StoreError};
+use crate::tree::Content;
+
+/// The kind under which the facts lie in the store. The number counts changes of [`Facts`].
+const KIND: &str = "modules-1";
+
+/// The facts of `modules` (path and content) in their order, remembered by their paths and bytes.
+pub fn facts(store: &Store, folder: &str, modules: &[(&str, &Content)]) -> Result<Vec<Facts>, Error> {
+    let unreadable = |what: String| Error::Malformed { path: format!("/{folder}"), line: 0, what };
+    let digests: Vec<Digest> = modules
+        .par_iter()
+        .map(|(_, content)| Ok(Digest::of_reader(&mut content.reader())?.0))
+        .collect::<std::io::Result<_>>()
+        .map_err(|error| unreadable(error.to_string()))?;
+    let mut key = Hasher::new();
+    for ((path, _), digest) in modules.iter().zip(&digests) {
+        key.update(path);
+        key.update([0]);
+        key.update(digest.as_bytes());
+    }
+    let key = key.finish().to_hex();
+    let mut bytes = Vec::new();
+    if let Ok(Some(mut file)) = store.derived(KIND, &key)
+        && file.read_to_end(&mut bytes).is_ok()
+        && let Ok(facts) = serde_json::from_slice(&bytes)
+    {
+        return Ok(facts);
+    }
+    let facts = read_facts(folder, modules)?;
+    // What cannot be kept is read again the next time.
+    let _ = store.derive::<StoreError>(KIND, &key, |file| {
+        let text = serde_json::to_vec(&facts).map_err(|error| StoreError::Read(error.into()))?;
+        file.write_all(&text).map_err(StoreError::Read)
+    });
+    Ok(facts)
+}
