@@ -153,7 +153,8 @@ fn signed(bytes: i64) -> String {
 }
 
 impl fmt::Display for LockDiff {
-    /// A line for each change, sorted by container, then what happened, then name; a summary at the end.
+    /// A line for each change, sorted by container, then what happened, then name; at the end a summary of
+    /// the packages, if some changed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return f.write_str("nothing changed");
@@ -170,24 +171,29 @@ impl fmt::Display for LockDiff {
             }
             writeln!(f, "{change}")?;
         }
+        let mut lines: Vec<String> = Vec::new();
         for change in &self.inputs {
             let what = match (&change.old, &change.new) {
                 (None, _) => "added",
                 (_, None) => "removed",
                 _ => "changed",
             };
-            writeln!(f, "{what:>10} {}", change.name)?;
+            lines.push(format!("{what:>10} {}", change.name));
         }
-        let count = |kind| changes.iter().filter(|change| change.kind() == kind).count();
-        write!(
-            f,
-            "{} added, {} removed, {} upgraded ({} by security updates); download {}",
-            count(Kind::Added),
-            count(Kind::Removed),
-            count(Kind::Upgraded),
-            changes.iter().filter(|change| change.kind() == Kind::Upgraded && change.is_security()).count(),
-            signed(changes.iter().map(|change| change.growth()).sum())
-        )
+        if !changes.is_empty() {
+            let count = |kind| changes.iter().filter(|change| change.kind() == kind).count();
+            let is_security =
+                |change: &&&PackageChange| change.kind() == Kind::Upgraded && change.is_security();
+            lines.push(format!(
+                "{} added, {} removed, {} upgraded ({} by security updates); download {}",
+                count(Kind::Added),
+                count(Kind::Removed),
+                count(Kind::Upgraded),
+                changes.iter().filter(is_security).count(),
+                signed(changes.iter().map(|change| change.growth()).sum())
+            ));
+        }
+        f.write_str(&lines.join("\n"))
     }
 }
 

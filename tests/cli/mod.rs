@@ -4,4 +4,6 @@
 mod archive;
 mod build;
 mod elf;
+mod inspect;
+mod lock;
 mod project;

@@ -165,7 +165,7 @@ pub enum GptError {
         lba: u64,
     },
     /// Neither copy can be used.
-    #[error("no usable partition table: primary: {primary}; backup: {backup}")]
+    #[error("{}", read::neither(.primary, .backup))]
     NoTable {
         /// What is wrong with the copy at the start.
         primary: CopyError,

@@ -142,6 +142,23 @@ pub fn read_any(disk: &(impl ReadAt + ?Sized)) -> Result<Found, GptError> {
     }
 }
 
+/// In words, why neither copy can be used: for what is no disk, or an image cut short, both say the same.
+pub(super) fn neither(primary: &CopyError, backup: &CopyError) -> String {
+    let absent = |error: &CopyError| match error {
+        CopyError::Header { source: HeaderError::NoSignature, .. } => true,
+        // Not even the two sectors before a table's entries.
+        CopyError::CutShort { needs, .. } => *needs <= 2 * SectorSize::B4096.bytes(),
+        _ => false,
+    };
+    match (primary, backup) {
+        _ if absent(primary) && absent(backup) => "no partition table: this is not a disk image".to_owned(),
+        (CopyError::CutShort { needs, has }, _) => {
+            format!("the image is cut short: its partition table is for {needs} bytes, but there are {has}")
+        }
+        _ => format!("no usable partition table: primary: {primary}; backup: {backup}"),
+    }
+}
+
 /// Whether something like a table was there.
 fn has_signature(error: &GptError) -> bool {
     !matches!(
