@@ -133,8 +133,8 @@ fn refusals_say_what_and_where() {
     let (table, bytes) = made(SectorSize::B512, 5 * UNIT);
     let text = |bytes: &[u8]| read_any(bytes).unwrap_err().to_string();
     assert!(text(&bytes[..3 * UNIT as usize]).contains("cut short"), "{}", text(&bytes[..3 * UNIT as usize]));
-    assert!(text(&[0; 65536]).contains("this is not a disk image"));
-    assert!(text(&[]).contains("expected 1024 bytes"), "{}", text(&[]));
+    assert!(text(&[0; 65536]).contains("this is not a disk image"), "{}", text(&[0; 65536]));
+    assert!(text(&[]).contains("not a disk image"), "{}", text(&[]));
     assert!(read_any([0x55; 4096].as_slice()).is_err());
 
     let mut bad = table.clone();
