@@ -1,7 +1,11 @@
 //! Real images, really booted: the fourth tier. Each test says in ten lines what a user would see.
 
+mod build;
+mod contents;
 mod corruption;
 mod node;
+mod partitions;
+mod parts;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
