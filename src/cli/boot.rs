@@ -216,7 +216,7 @@ pub fn boot(
             // A short slice, so that Ctrl-C and the end of QEMU are seen as well.
             match vm.expect(text, seen, Duration::from_millis(200)) {
                 Ok(_) => {
-                    report(&services, &others, &identity, begun, guest, global);
+                    tell_found(text, begun, global);
                     return Ok(ExitCode::SUCCESS);
                 }
                 Err(crate::qemu::QemuError::Timeout { .. }) if Instant::now() < deadline => {
@@ -257,6 +257,16 @@ fn end(vm: &mut Vm, persist: bool, interrupted: &AtomicBool) -> anyhow::Result<E
     }
     vm.kill();
     Ok(ExitCode::from(130))
+}
+
+/// The guest ends with this program, so that there is nothing to connect to.
+fn tell_found(text: &str, begun: Instant, global: &Global) {
+    let seconds = begun.elapsed().as_secs_f64();
+    if global.json {
+        println!("{}", json!({ "found": text, "seconds": seconds }));
+    } else if !global.quiet {
+        eprintln!("\r\n{text:?} stood on the console after {seconds:.0} s\r");
+    }
 }
 
 fn report(
@@ -335,10 +345,18 @@ fn firmware_variables(persist: bool, image: &Path, scratch: &Path, blank: &Path)
     Ok(target)
 }
 
+/// By this comment a key is known to be of no further use.
+const KEY_COMMENT: &str = "keller, for one run";
+
 /// Makes a key pair for this run, writes the private half to `identity`, gives the public line.
 fn make_key(identity: &Path) -> anyhow::Result<String> {
-    let key = PrivateKey::random(&mut ssh_key::rand_core::OsRng, Algorithm::Ed25519)
+    let is_ours = |text: &str| PrivateKey::from_openssh(text).is_ok_and(|key| key.comment() == KEY_COMMENT);
+    if fs::read(identity).is_ok_and(|old| !old.is_empty() && !is_ours(&String::from_utf8_lossy(&old))) {
+        bail!("{} is there already and no key of an earlier run: name another file", identity.display());
+    }
+    let mut key = PrivateKey::random(&mut ssh_key::rand_core::OsRng, Algorithm::Ed25519)
         .context("making an ssh key")?;
+    key.set_comment(KEY_COMMENT);
     let text = key.to_openssh(LineEnding::LF)?;
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
@@ -347,4 +365,20 @@ fn make_key(identity: &Path) -> anyhow::Result<String> {
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .with_context(|| format!("writing {}", identity.display()))?;
     Ok(format!("{}\n", key.public_key().to_openssh()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_somebody_else_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = folder.path().join("id");
+        let first = make_key(&identity).unwrap();
+        assert_ne!(make_key(&identity).unwrap(), first);
+        fs::write(&identity, "a key of somebody else").unwrap();
+        assert!(make_key(&identity).unwrap_err().to_string().contains("name another file"));
+        assert_eq!(fs::read_to_string(&identity).unwrap(), "a key of somebody else");
+    }
 }

@@ -35,6 +35,8 @@ fn kept_or_new(home: &Path) -> Result<String, Failure> {
     let id = uuid::Builder::from_random_bytes(table::random()?).into_uuid().simple().to_string();
     let doing = || format!("writing {}", path.display());
     write(&path, &id).doing(doing())?;
+    // The name must be on the disk as well, before anybody learns the identity.
+    fs::File::open(home).and_then(|home| home.sync_all()).doing(doing())?;
     Ok(id)
 }
 

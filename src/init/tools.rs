@@ -57,12 +57,33 @@ pub fn run(console: &Console, program: &str, arguments: &[&str]) -> Result<Outpu
 pub fn said(output: &Output) -> Vec<String> {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].join(&b'\n');
     let text = String::from_utf8_lossy(&text).replace('\r', "\n");
-    let text = text.replace(|letter: char| letter.is_control() && letter != '\n', "?");
+    let text = text.replace('\t', " ").replace(|letter: char| letter.is_control() && letter != '\n', "?");
     text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
+/// How many lines of a program's output an error message shows: e2fsck needs three to say that it gave up,
+/// and over what.
+const SHOWN: usize = 3;
+
 /// How a program ended, for an error message.
 pub fn ending(output: &Output) -> io::Error {
-    let last = said(output).pop().unwrap_or_else(|| "it said nothing".to_owned());
+    let said = said(output);
+    let last = match said.as_slice() {
+        [] => "it said nothing".to_owned(),
+        lines => lines[lines.len().saturating_sub(SHOWN)..].join("; "),
+    };
     io::Error::other(format!("{}: {last}", output.status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_output_tells() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", r"printf 'one\ntwo\033[2J\nthree\r\n\tfour\n'; exit 4"]);
+        let output = command.output().unwrap();
+        assert_eq!(ending(&output).to_string(), "exit status: 4: two?[2J; three; four");
+    }
 }
