@@ -1,8 +1,9 @@
 //! sshd on a root that is read-only: host keys and people's keys.
 //!
 //! Host keys are made at the first start and kept on the state partition. A person's public keys may come
-//! from three places, all of which count: the home, the verified root (from the manifest), and a
-//! credential `ssh.authorized_keys.NAME` of the machine, which systemd-tmpfiles puts in /run.
+//! from four places, all of which count: the home, `/etc/ssh/authorized_keys.d/NAME`, the verified root (from
+//! the manifest), and a credential `ssh.authorized_keys.NAME` of the machine, which systemd-tmpfiles puts in
+//! /run, so that such a key lasts no longer than the boot that it came with.
 
 use super::error::Error;
 use super::etc_defaults::default;
@@ -18,8 +19,10 @@ const SETTINGS: (&str, &str) = (
     "# Host keys are made at the first start, on the state partition.\n\
      HostKey /var/lib/ssh/ssh_host_ed25519_key\n\
      PasswordAuthentication no\n\
-     # The home, the image, a credential of the machine.\n\
-     AuthorizedKeysFile .ssh/authorized_keys /usr/lib/keller/authorized_keys/%u /run/keller/authorized_keys/%u\n",
+     KbdInteractiveAuthentication no\n\
+     # The home, /etc, the image, a credential of the machine.\n\
+     AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/authorized_keys.d/%u \
+     /usr/lib/keller/authorized_keys/%u /run/keller/authorized_keys/%u\n",
 );
 /// A key file that a power cut left empty is made again.
 const KEY_UNIT: (&str, &str) = (
@@ -66,9 +69,12 @@ pub fn write(tree: &mut Tree, accounts: &Accounts) -> Result<(), Error> {
     let mut lines = "# Keys that the machine was given as credentials.\n\
          d /run/keller/authorized_keys 0755 root root - -\n"
         .to_owned();
+    let credential = |name: &str| {
+        format!("f^ /run/keller/authorized_keys/{name} 0644 root root - ssh.authorized_keys.{name}\n")
+    };
+    lines += &credential("root");
     for (name, _, _, user) in accounts.people() {
-        lines +=
-            &format!("f^ /run/keller/authorized_keys/{name} 0644 root root - ssh.authorized_keys.{name}\n");
+        lines += &credential(name);
         if !user.ssh_keys.is_empty() {
             tree.file(format!("{KEYS}/{name}"), 0o644, user.ssh_keys.join("\n") + "\n")?;
         }

@@ -1,0 +1,183 @@
+//! Disks as they come: larger than the image, with large sectors, copied, torn, wiped.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Node, keller};
+use crate::judges::tool::{run, tool};
+
+/// A node that is made in seconds: no containers, no etcd. `ssh_key` is for user core.
+fn small_node(name: &str, disk: &str, ssh_key: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let manifest = folder.join("node.yaml");
+    let text = format!(
+        "keller: 1\nid: {name}\nversion: 1.0.0\n\
+         include: [keller:manifests/components/base.yaml, keller:manifests/components/kernel-cloud.yaml, \
+         keller:manifests/components/ssh.yaml]\n\
+         users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: [{ssh_key}]}}]\n\
+         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\n\
+         disk: {disk}\noutputs: [raw]\n"
+    );
+    std::fs::write(&manifest, text).unwrap();
+    // What an earlier run locked may be gone from the mirror.
+    let _ = std::fs::remove_file(folder.join("node.lock"));
+    let image = folder.join(format!("{name}_1.0.0.raw"));
+    let _ = std::fs::remove_file(image.with_extension("uefi-vars"));
+    let status = keller().args(["build", "--quiet", "--output"]).arg(&folder).arg(&manifest).status();
+    assert!(status.expect("keller starts").success(), "{name} does not build");
+    image
+}
+
+/// A key pair: the file of the private half, and the public line.
+fn own_key() -> (PathBuf, String) {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("own-key");
+    let public = file.with_extension("pub");
+    let _ = (std::fs::remove_file(&file), std::fs::remove_file(&public));
+    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "own", "-f"]).arg(&file));
+    (file, std::fs::read_to_string(public).unwrap().trim().to_owned())
+}
+
+/// As if the image had been written to a disk that has `more` bytes left.
+fn enlarge(image: &Path, more: u64) {
+    let file = OpenOptions::new().write(true).open(image).unwrap();
+    file.set_len(file.metadata().unwrap().len() + more).unwrap();
+}
+
+/// Boots until `text` stands on the console and cuts the power there; gives all that the console showed.
+fn boot_until(text: &str, image: &Path, arguments: &[&str]) -> String {
+    let mut command = keller();
+    command.args(["boot", "--persist", "--timeout", "360", "--expect", text]).args(arguments).arg(image);
+    let output = command.stdin(Stdio::null()).output().expect("keller starts");
+    let console = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{console}{}", String::from_utf8_lossy(&output.stderr));
+    console
+}
+
+fn contains(console: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(console.contains(text), "no {text:?} on the console:\n{console}");
+    }
+}
+
+/// Start and size in bytes of the state partition, and what keller thinks of the table.
+fn inspect(image: &Path) -> (u64, u64) {
+    let output = keller().args(["inspect", "--json"]).arg(image).output().expect("keller starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let state = found["partitions"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(state["label"], "keller-state");
+    (state["start"].as_u64().unwrap(), state["size"].as_u64().unwrap())
+}
+
+fn is_clean(image: &Path) {
+    inspect(image);
+    if let Some(mut sgdisk) = tool("sgdisk") {
+        let output = sgdisk.arg("--verify").arg(image).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("No problems found"), "{text}");
+    }
+}
+
+#[test]
+fn large_sectors_an_ext4_root_and_a_disk_with_room() {
+    const ROOM: u64 = 2 << 30;
+    let disk = "{filesystem: ext4, sector_size: 4096, esp: 272MiB, root: 512MiB, state: {min: 128MiB}}";
+    let (own, public) = own_key();
+    let image = small_node("large-sectors", disk, &public);
+    let (_, shipped) = inspect(&image);
+    enlarge(&image, ROOM);
+    let node = Node::boot(&image, &["--persist", "--sector-size", "4096"]);
+    assert_eq!(node.settled(), "running");
+    let root = node.run("findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS /");
+    assert!(root.contains("/dev/mapper/root") && root.contains("ext4") && root.contains("ro"), "{root}");
+    assert_eq!(node.run("cat /sys/block/vda/queue/logical_block_size"), "4096");
+    let size: u64 = node.run("df --block-size=1 --output=size /var | tail -n 1").trim().parse().unwrap();
+    assert!(size > ROOM, "/var has {size} bytes");
+
+    // The key of the manifest opens as well as the one that was handed over.
+    let mut ssh = Command::new(&node.ssh[0]);
+    let known = node.ssh.iter().position(|word| word == "-i").unwrap();
+    ssh.args(&node.ssh[1..known]).arg("-i").arg(own).args(&node.ssh[known + 2..]);
+    ssh.args(["-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", "--", "id", "-un"]);
+    assert_eq!(run(&mut ssh).trim(), "core");
+    drop(node);
+    let (_, grown) = inspect(&image);
+    assert_eq!(grown, shipped + ROOM);
+}
+
+#[test]
+fn a_disk_is_torn_copied_wiped_and_given_back() {
+    let image = small_node("misused", "{esp: 64MiB, root: 512MiB, state: {min: 128MiB}}", "");
+    enlarge(&image, 1 << 30);
+    contains(
+        &boot_until("/etc mounted", &image, &[]),
+        &["is new: it is disk", "state partition grown to", "state made and mounted"],
+    );
+    is_clean(&image);
+
+    // The primary table is gone, the protective MBR is there.
+    let file = File::options().read(true).write(true).open(&image).unwrap();
+    file.write_all_at(&[0; 33 * 512], 512).unwrap();
+    let console = boot_until("/etc mounted", &image, &[]);
+    contains(&console, &["e2fsck: keller-state", "state checked and mounted"]);
+    assert!(!console.contains("is new"), "{console}");
+    is_clean(&image);
+
+    let copy = image.with_extension("copy");
+    assert!(Command::new("cp").arg("--sparse=always").args([&image, &copy]).status().unwrap().success());
+    let drive = format!("if=none,id=second,format=raw,file={}", copy.display());
+    let second = [
+        "--qemu-arg=-drive",
+        &format!("--qemu-arg={drive}"),
+        "--qemu-arg=-device",
+        "--qemu-arg=virtio-blk-pci,drive=second",
+    ];
+    contains(
+        &boot_until("Rebooting in", &image, &second),
+        &["2 disks carry this image (vda with disk GUID", "way out: detach all but one"],
+    );
+
+    // Somebody else's data on the state partition stays as it is.
+    let (start, size) = inspect(&image);
+    let foreign: Vec<u8> = (0..1 << 20).map(|at: u32| (at % 251) as u8).collect();
+    file.write_all_at(&foreign, start).unwrap();
+    contains(
+        &boot_until("Rebooting in", &image, &[]),
+        &["it is neither blank nor a state file system", "way out: keller.state=memory"],
+    );
+    let mut found = vec![0; foreign.len()];
+    file.read_exact_at(&mut found, start).unwrap();
+    assert!(found == foreign, "a partition that was refused has been written to");
+
+    // A disk that lost its data reads as zeros, as a new one does; what is known of it tells them apart.
+    rustix::fs::fallocate(
+        &file,
+        rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE,
+        start,
+        size,
+    )
+    .unwrap();
+    contains(&boot_until("Rebooting in", &image, &[]), &["it had a file system and now is blank"]);
+
+    // The ways out, typed here by the firmware in place of a person at the boot menu.
+    let typed = |words: &str| {
+        [
+            "--qemu-arg=-smbios".to_owned(),
+            format!("--qemu-arg=type=11,value=io.systemd.stub.kernel-cmdline-extra={words}"),
+        ]
+    };
+    let boot_with = |words: &str| {
+        let arguments = typed(words);
+        boot_until("starting /usr/lib/systemd", &image, &[&arguments[0], &arguments[1]])
+    };
+    contains(&boot_with("keller.state=memory"), &["state in memory: nothing of it outlives this boot"]);
+    contains(&boot_with("keller.reset=state"), &["is made anew, all that was on it is gone", "state made"]);
+    contains(
+        &boot_with("keller.etc=factory"),
+        &["the changes to /etc were put aside in /var/lib/keller/etc.1", "state checked"],
+    );
+}
