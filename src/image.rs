@@ -9,6 +9,7 @@ pub mod job;
 pub mod kernel;
 pub mod report;
 pub mod root;
+pub mod scripts;
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};

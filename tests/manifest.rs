@@ -73,6 +73,11 @@ fn the_outer_file_decides() {
     assert_eq!(manifest.disk.filesystem, RootFilesystem::Ext4);
     let files = fs::canonicalize("tests/manifest/decided/sub/files").unwrap();
     assert_eq!(manifest.overlays[0].source, OverlaySource::Folder(files));
+    assert!(manifest.assume.is_empty(), "{:?}", manifest.assume);
+    assert_eq!(
+        (&*manifest.services.enable, &*manifest.services.mask),
+        (&["b.service".into()][..], &["a.service".into()][..])
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{Settings, inputs, root};
+use super::{Settings, inputs, root, scripts};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::Lock;
 use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest};
@@ -50,14 +50,13 @@ fn build(
     progress: &dyn Progress,
 ) -> Result<Image> {
     let locked = lock.containers.get(&container.name).cloned().unwrap_or_default();
-    let root::Packages { mut tree, mut scripts } =
+    let root::Packages { mut tree, scripts } =
         root::packages(&locked, lock.epoch, store, settings, progress)?;
-    for (name, package) in lock.containers.entry(container.name.clone()).or_default() {
-        package.scripts = scripts.remove(name).unwrap_or_default();
-    }
+    let packages = lock.containers.entry(container.name.clone()).or_default();
+    let scope = format!("container {}: ", container.name);
+    scripts::settle(&scope, packages, scripts, progress);
     let _task = Task::new(progress, "container", 0, Unit::Items);
     tree.prune(&Patterns::new(&recipe.prune, &recipe.keep)?);
-    let scope = format!("container {}: ", container.name);
     let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local)?;
     inputs::files(&mut tree, &recipe.files, &scope, store, lock)?;
     lock.ids = rootfs::container_ids(&tree, recipe, &lock.ids)?;

@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 
 use super::kernel::{Kernel, Modules};
 use super::report::{RECORD, Record};
+use super::scripts::{self, Scripts};
 use super::{Settings, container, inputs};
-use crate::base::Digest;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::{Lock, LockedPackage};
 use crate::manifest::Manifest;
@@ -32,13 +32,13 @@ pub struct Root {
     pub os_release: Vec<u8>,
 }
 
-/// Packages of a lock, put together, and the digests of their maintainer scripts.
+/// Packages of a lock, put together, and what is known of their maintainer scripts.
 #[derive(Debug)]
 pub struct Packages {
     /// Their files.
     pub tree: Tree,
-    /// By package and script.
-    pub scripts: BTreeMap<String, BTreeMap<String, Digest>>,
+    /// By package.
+    pub scripts: BTreeMap<String, Scripts>,
 }
 
 /// Unpacks `locked` out of the store.
@@ -65,7 +65,10 @@ pub fn packages(
     let mut unpacked = packages::unpack(&wanted, store, epoch, settings.threads, progress)?;
     let scripts = unpacked
         .iter_mut()
-        .map(|package| (package.name.clone(), std::mem::take(&mut package.scripts)))
+        .map(|package| {
+            let digests = std::mem::take(&mut package.scripts);
+            (package.name.clone(), Scripts { digests, actions: std::mem::take(&mut package.actions) })
+        })
         .collect();
     Ok(Packages { tree: packages::assemble(epoch, unpacked, progress)?, scripts })
 }
@@ -92,10 +95,8 @@ fn make(
     lock.local.clear();
     lock.files.clear();
     let images = container::images(manifest, lock, store, settings, progress)?;
-    let Packages { mut tree, mut scripts } = packages(&lock.packages, lock.epoch, store, settings, progress)?;
-    for (name, package) in &mut lock.packages {
-        package.scripts = scripts.remove(name).unwrap_or_default();
-    }
+    let Packages { mut tree, scripts } = packages(&lock.packages, lock.epoch, store, settings, progress)?;
+    scripts::settle("", &mut lock.packages, scripts, progress);
 
     let task = Task::new(progress, "assembling", 0, Unit::Items);
     task.at("kernel");
@@ -103,7 +104,11 @@ fn make(
     task.at("pruning");
     for pruned in tree.prune(&Patterns::new(&manifest.prune, &manifest.keep)?) {
         if pruned.names == 0 {
-            progress.detail(&format!("prune: nothing matches {}", pruned.pattern));
+            let text = format!("prune: nothing matches {}", pruned.pattern);
+            match manifest.carried_prune.contains(&pruned.pattern) {
+                true => progress.detail(&text),
+                false => progress.note(&text),
+            }
         }
     }
     task.at("overlays");

@@ -260,7 +260,6 @@ impl Tree<'_, '_> {
                 if let Some(earlier) = earlier {
                     self.note_superseded(name, earlier, record.version);
                 }
-                let same = earlier.filter(|earlier| earlier.sha256 == record.sha256);
                 let package = LockedPackage {
                     version: record.version.to_owned(),
                     architecture: record.architecture.to_owned(),
@@ -269,7 +268,8 @@ impl Tree<'_, '_> {
                     size: record.size,
                     sha256: record.sha256,
                     wanted_by: chosen.wanted_by,
-                    scripts: same.map(|earlier| earlier.scripts.clone()).unwrap_or_default(),
+                    // Those of another version, too, so that it shows which scripts are new.
+                    scripts: earlier.map(|earlier| earlier.scripts.clone()).unwrap_or_default(),
                 };
                 (name.to_owned(), package)
             })

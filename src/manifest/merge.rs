@@ -2,7 +2,8 @@
 //!
 //! Lists add up and maps merge. A single value may be set again by a file that includes the one that set it,
 //! directly or not: whoever composes decides. Two files of which neither includes the other may not differ,
-//! unless a file that includes both decides.
+//! unless a file that includes both decides. Nor do lists contradict each other across files: a package that
+//! a file wants takes away the `assume` of a file below it, and so do `enable` and `mask` of units.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +13,16 @@ use super::diagnostic::Report;
 use super::files::Location;
 use super::place::{Mark, Source, Sources};
 use super::shape;
-use super::yaml::{self, Node, Value};
+use super::yaml::{self, Entry, Node, Value};
 
 /// Fields that are lists but one value: an argument vector of two files is nobody's intention.
 const WHOLE: [&str; 1] = ["health.command"];
 
 /// Fields that only the outermost file may have.
 const OUTERMOST: [&str; 3] = ["keller", "id", "version"];
+
+/// Pairs of fields that cannot both have a name: the outer file's word holds, whichever of the two it is.
+const OPPOSITES: [[&str; 2]; 2] = [["packages", "assume"], ["services.enable", "services.mask"]];
 
 /// More files than any project has; bounds the work that a generated manifest can cause.
 const MOST_FILES: usize = 256;
@@ -57,6 +61,10 @@ impl<'a> Loader<'a> {
         let mut merged = files.next()?;
         for file in files {
             self.merge(&mut merged, file, "");
+        }
+        for [a, b] in OPPOSITES {
+            self.overrule(&mut merged, a, b);
+            self.overrule(&mut merged, b, a);
         }
         let top = self.sources.get(merged.mark.source).name.display().to_string();
         self.rivals(&merged, "", &top);
@@ -169,6 +177,24 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// Takes names out of the field `loser` that a file further out has in the field `winner`.
+    fn overrule(&self, merged: &mut Node, winner: &str, loser: &str) {
+        let said: Vec<(String, u32)> =
+            names(merged, winner).map(|(name, mark)| (name.to_owned(), mark.source)).collect();
+        let overruled = |name: &str, mark: Mark| {
+            let mut by = said.iter().filter(|(said, _)| said == name);
+            by.any(|(_, source)| self.below.get(source).is_some_and(|below| below.contains(&mark.source)))
+        };
+        match loser.split('.').try_fold(merged, |node, key| node.get_mut(key)).map(|node| &mut node.value) {
+            Some(Value::Map(entries)) => entries.retain(|entry| !overruled(&entry.key, entry.mark)),
+            Some(Value::List(items)) => items.retain(|item| match &item.value {
+                Value::Scalar { text, .. } => !overruled(text, item.mark),
+                _ => true,
+            }),
+            _ => {}
+        }
+    }
+
     fn rivals(&mut self, node: &Node, path: &str, top: &str) {
         if !node.rivals.is_empty() {
             let shown = |node: &Node| match &node.value {
@@ -192,6 +218,21 @@ impl<'a> Loader<'a> {
             }
         }
     }
+}
+
+/// The names in the list or the map at `path`, such as `services.mask`, and where they stand.
+pub(super) fn names<'a>(node: &'a Node, path: &str) -> impl Iterator<Item = (&'a str, Mark)> {
+    let found = path.split('.').try_fold(node, |node, key| node.get(key).map(|entry| &entry.value));
+    let (list, map): (&[Node], &[Entry]) = match found.map(|node| &node.value) {
+        Some(Value::List(items)) => (items, &[]),
+        Some(Value::Map(entries)) => (&[], entries),
+        _ => (&[], &[]),
+    };
+    let items = list.iter().filter_map(|item| match &item.value {
+        Value::Scalar { text, .. } => Some((text.as_str(), item.mark)),
+        _ => None,
+    });
+    items.chain(map.iter().map(|entry| (entry.key.as_str(), entry.mark)))
 }
 
 /// The values of `include`, which has then done its work.

@@ -16,7 +16,7 @@ mod shape;
 mod validate;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -43,6 +43,18 @@ pub fn load(path: &Path) -> Result<Manifest, Diagnostics> {
 /// Reads a manifest that the binary carries, such as `node.yaml`.
 pub fn load_embedded(name: &str) -> Result<Manifest, Diagnostics> {
     read(Location::Embedded(format!("manifests/{name}")))
+}
+
+/// Packages that the components which the binary carries name: what they need is said there.
+pub fn carried_packages() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for file in embedded::under("manifests/components") {
+        let mut report = diagnostic::Report::default();
+        let node = yaml::decode(0, file.bytes, &mut report).and_then(|text| yaml::read(0, text, &mut report));
+        let node = node.expect("a test reads every component");
+        names.extend(merge::names(&node, "packages").map(|(name, _)| name.to_owned()));
+    }
+    names
 }
 
 fn read(location: Location) -> Result<Manifest, Diagnostics> {
@@ -90,6 +102,10 @@ pub struct Manifest {
     pub assume: BTreeMap<String, String>,
     /// Absolute path patterns (`*` stays within a folder, `**` does not) of what is left out.
     pub prune: Vec<String>,
+    /// Those of `prune` that only components inside the binary have: they fit many nodes, so one that
+    /// matches nothing is nobody's mistake.
+    #[serde(skip)]
+    pub carried_prune: BTreeSet<String>,
     /// Exceptions to `prune`, same form.
     pub keep: Vec<String>,
     /// File trees laid over the root, in this order.

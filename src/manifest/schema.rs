@@ -87,6 +87,8 @@ A component is a fragment of a manifest, named by `include`, and may itself incl
 - Lists add up, maps merge. An include comes before the file that includes it: its overlays lie below.
 - A single value (`disk.root`, a reason under `assume`) may be set again by a file that includes the one that
   set it. Two files of which neither includes the other may not differ; a file that includes both can decide.
+- So it is with lists that contradict each other: a file that wants a package takes away the `assume` of a file
+  that it includes, and `services.enable` and `services.mask` overrule each other in the same way.
 - A file that is included twice counts once. A circle is an error.
 
 ## No scripts are run

@@ -70,6 +70,16 @@ impl Node {
         }
     }
 
+    /// As [`Self::get`], to be changed.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        match &mut self.value {
+            Value::Map(entries) => {
+                entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.value)
+            }
+            _ => None,
+        }
+    }
+
     /// Says the same, wherever it stands.
     pub fn same(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {

@@ -36,6 +36,8 @@ const MOUNT_POINTS: [(&str, u16); 10] = [
     ("tmp", 0o1777),
     ("var", 0o755),
 ];
+/// Folders of the root that are links into /usr.
+const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 const STATE_LINES: &str = "usr/lib/tmpfiles.d/10-keller-state.conf";
 /// Mode of a service's home: etcd refuses a data folder that others may read.
 const SERVICE_HOME: u16 = 0o700;
@@ -168,6 +170,12 @@ fn put(tree: &mut Tree, id: NodeId, path: &str) -> Result<(), Error> {
 
 /// What base-files' postinst makes for a container: its folders are its own, nothing leads elsewhere.
 pub fn container_folders(tree: &mut Tree) -> Result<(), Error> {
+    // base-files brings these links, and no package depends on it; the loader is asked for by such a path.
+    for name in MERGED {
+        if tree.lookup(name).is_none() && tree.exists(format!("usr/{name}")) {
+            tree.symlink(name, format!("usr/{name}"))?;
+        }
+    }
     folders(tree)?;
     for path in
         ["home", "opt", "srv", "usr/local/bin", "usr/local/lib", "usr/local/sbin", "var/lib", "var/log"]
@@ -203,6 +211,14 @@ pub fn homes(tree: &mut Tree, accounts: &Accounts, services: &[SystemUser]) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_without_base_files_finds_its_loader() {
+        let mut tree = Tree::new(0);
+        tree.file("usr/lib64/ld-linux-x86-64.so.2", 0o755, "loader").unwrap();
+        container_folders(&mut tree).unwrap();
+        assert!(tree.resolve("/lib64/ld-linux-x86-64.so.2").is_ok() && !tree.exists("bin"));
+    }
 
     #[test]
     fn state_folders_are_links() {

@@ -158,7 +158,7 @@ mod tests {
         assert!(read("etc/nsswitch.conf").contains("passwd: files\n"));
         let home = &tree.node(tree.lookup("var/lib/app").unwrap()).meta;
         assert_eq!((home.uid, home.mode), (300, 0o700));
-        assert!(tree.resolve("bin/sh").is_err() && tree.resolve("usr/bin/sh").is_ok());
+        assert!(tree.resolve("bin/sh").is_ok());
         assert!(!tree.exists("usr/lib/userdb"));
     }
 }

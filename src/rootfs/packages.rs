@@ -15,6 +15,9 @@ use crate::tree::{Tree, TreeError};
 /// The package whose links (`/bin`, `/lib`, …) decide where the others' files go.
 const FIRST: &str = "base-files";
 
+/// What moves files of other packages out of the way.
+const DIVERT: &str = "dpkg-divert";
+
 /// A package to unpack.
 #[derive(Debug)]
 pub struct PackageInput {
@@ -41,8 +44,8 @@ pub struct Unpacked {
     pub control: Control,
     /// Digests of its maintainer scripts and triggers, by name.
     pub scripts: BTreeMap<String, Digest>,
-    /// Those of its scripts that call dpkg-divert, which nobody runs here.
-    pub diverts: Vec<String>,
+    /// Words of its scripts that do something to the system, by script; nobody runs them here.
+    pub actions: BTreeMap<String, Vec<String>>,
     /// Absolute paths of its configuration files.
     pub conffiles: Vec<String>,
     /// Its files, of the origin [`Unpacked::name`]; bodies lie in the store.
@@ -170,7 +173,7 @@ fn unpack_one(
         version: version.clone(),
         control: package.control,
         scripts: package.scripts,
-        diverts: package.diverts,
+        actions: package.actions,
         conffiles: package.conffiles,
         tree,
     })
@@ -260,7 +263,10 @@ pub fn assemble(
         .filter(|package| {
             conflicts.iter().any(|found| [&found.first, &found.second].contains(&&package.name))
         })
-        .flat_map(|package| package.diverts.iter().map(|script| format!("{}: {script}", package.name)))
+        .flat_map(|package| {
+            let diverting = package.actions.iter().filter(|(_, words)| words.contains(&DIVERT.to_owned()));
+            diverting.map(|(script, _)| format!("{}: {script}", package.name))
+        })
         .collect();
     Err(PackagesError::Conflicts { conflicts, diverts })
 }

@@ -189,7 +189,9 @@ pub fn packages() -> Vec<Package> {
             .field("Depends: libnss-systemd")
             .link("usr/sbin/init", "../bin/systemctl")
             .file(&format!("{unit}/multi-user.target"), "[Unit]\nDescription=everything\n")
-            .file("usr/lib/sysusers.d/systemd.conf", "g systemd-journal - -\nu systemd-network 998\n"),
+            .file("usr/lib/sysusers.d/systemd.conf", "g systemd-journal - -\nu systemd-network 998\n")
+            // A container wants its engine.
+            .file("usr/bin/podman", elf::program()),
         Package::new("systemd-boot-efi", "257.8-1")
             .file("usr/lib/systemd/boot/efi/linuxx64.efi.stub", uki::program())
             .file("usr/lib/systemd/boot/efi/systemd-bootx64.efi", uki::program()),

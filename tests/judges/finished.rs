@@ -44,6 +44,7 @@ fn manifest() -> Manifest {
         packages: BTreeMap::new(),
         assume: BTreeMap::new(),
         prune: Vec::new(),
+        carried_prune: Default::default(),
         keep: Vec::new(),
         overlays: Vec::new(),
         files: Vec::new(),

@@ -54,6 +54,7 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
         packages: places(packages),
         assume: reasons(assume),
         prune: Vec::new(),
+        carried_prune: Default::default(),
         keep: Vec::new(),
         overlays: Vec::new(),
         files: Vec::new(),

@@ -7,7 +7,7 @@ mod content;
 mod node;
 pub mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::decode::At;
@@ -96,6 +96,16 @@ impl Validator<'_> {
         unique(items.into_iter().filter_map(|at| self.checked(at, &form)).collect())
     }
 
+    /// The texts that no file on disk says.
+    fn carried(&self, items: &[At<String>]) -> BTreeSet<String> {
+        let inside = |at: &&At<String>| {
+            matches!(self.sources.get(at.mark.source).location.identity(), Location::Embedded(_))
+        };
+        let (carried, own): (Vec<_>, Vec<_>) = items.iter().partition(inside);
+        let own: BTreeSet<&String> = own.iter().map(|at| &at.value).collect();
+        carried.iter().map(|at| at.value.clone()).filter(|text| !own.contains(text)).collect()
+    }
+
     /// A reason for each key of this form.
     fn reasons(
         &mut self,
@@ -165,7 +175,9 @@ impl Validator<'_> {
         let containers = self.containers(raw.containers, raw.runtime.as_ref().map(|at| at.mark), runtime);
         let kv = raw.kv.and_then(|kv| self.kv(kv));
         let outputs = unique(raw.outputs.into_iter().map(|at| at.value).collect());
+        let carried_prune = self.carried(&raw.prune);
         Manifest {
+            carried_prune,
             folder: folder.to_owned(),
             id,
             version,

@@ -41,6 +41,27 @@ pub enum ContainerError {
         /// What would work.
         mend: &'static str,
     },
+    /// A program that starts the container.
+    #[error("container {container} needs {program}, which is not in the root: add {package} to `packages`")]
+    NoProgram {
+        /// The container.
+        container: String,
+        /// Absolute path.
+        program: &'static str,
+        /// The package that has it.
+        package: &'static str,
+    },
+}
+
+/// Refuses a root without a program that `container` is started with.
+fn need(
+    tree: &Tree,
+    container: &Container,
+    program: &'static str,
+    package: &'static str,
+) -> Result<(), ContainerError> {
+    let missing = || ContainerError::NoProgram { container: container.name.clone(), program, package };
+    tree.resolve(program).map(drop).map_err(|_| missing())
 }
 
 /// Puts `container`, whose root is `image`, into the root `tree` for `runtime`.

@@ -21,13 +21,14 @@ const QUADLETS: &str = "usr/share/containers/systemd";
 
 /// Adds the image to the store and a quadlet unit `<name>.container`.
 pub fn install(tree: &mut Tree, container: &Container, image: &Image) -> Result<(), ContainerError> {
+    super::need(tree, container, "/usr/bin/podman", "podman")?;
     let documents = image.documents()?;
     add_layer(tree, container, image, &documents)?;
     add_image(tree, image, &documents)?;
     let quadlet = quadlet(container, &image.reference);
     tree.file(format!("{QUADLETS}/{}.container", container.name), 0o644, quadlet)?;
     let account = spec::account(&image.tree, image.config.user.as_deref()).unwrap_or_default();
-    unit::volume_folders(tree, container, account)?;
+    unit::volume_folders(tree, container, &account)?;
     Ok(())
 }
 

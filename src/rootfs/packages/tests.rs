@@ -19,7 +19,7 @@ fn package(name: &str, fields: &str, paths: &[&str]) -> Unpacked {
         version: "1".to_owned(),
         control,
         scripts: BTreeMap::new(),
-        diverts: Vec::new(),
+        actions: BTreeMap::new(),
         conffiles: Vec::new(),
         tree,
     }
@@ -53,7 +53,7 @@ fn replaces_decides_in_both_orders() {
 #[test]
 fn conflicts_of_all_packages_name_diversions() {
     let mut diverting = package("b", "", &["x"]);
-    diverting.diverts.push("preinst".to_owned());
+    diverting.actions.insert("preinst".to_owned(), vec!["dpkg-divert".to_owned()]);
     let packages = vec![package("a", "", &["x", "y"]), diverting, package("c", "", &["y"])];
     let text = assemble(0, packages, &Silent).unwrap_err().to_string();
     assert!(text.contains("/x is in a and in b\n/y is in a and in c"), "{text}");

@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod index;
+pub mod scripts;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -44,8 +45,8 @@ pub struct Package {
     pub control: Control,
     /// Digests of the maintainer scripts and of `triggers`, by name.
     pub scripts: BTreeMap<String, Digest>,
-    /// Those of its scripts that call dpkg-divert.
-    pub diverts: Vec<String>,
+    /// Words of its scripts that do something to the system, by script; see [`scripts::words`].
+    pub actions: BTreeMap<String, Vec<String>>,
     /// Absolute paths of the files that dpkg would keep when an operator changed them.
     pub conffiles: Vec<String>,
     /// The data, offsets counted from the beginning of the unpacked file.
@@ -216,13 +217,14 @@ fn control_members(parts: &[Member], bytes: &[u8], archive: &stream::ArMember) -
     let corrupt = |what| DebError::Corrupt { offset: archive.offset, what };
     let text = |bytes| str::from_utf8(bytes).map_err(|_| corrupt("control file is not UTF-8"));
     let control = text(find("control").ok_or_else(|| corrupt("no control file"))?)?;
-    let mut scripts = BTreeMap::new();
-    let mut diverts = Vec::new();
+    let mut digests = BTreeMap::new();
+    let mut actions = BTreeMap::new();
     for name in SCRIPTS {
         let Some(script) = find(name) else { continue };
-        scripts.insert(name.to_owned(), Digest::of(script));
-        if script.windows(11).any(|window| window == b"dpkg-divert") {
-            diverts.push(name.to_owned());
+        digests.insert(name.to_owned(), Digest::of(script));
+        let words = scripts::words(script, false);
+        if !words.is_empty() {
+            actions.insert(name.to_owned(), words);
         }
     }
     let conffiles = match find("conffiles") {
@@ -230,5 +232,5 @@ fn control_members(parts: &[Member], bytes: &[u8], archive: &stream::ArMember) -
         Some(lines) => text(lines)?.lines().filter(|line| line.starts_with('/')).map(str::to_owned).collect(),
         None => Vec::new(),
     };
-    Ok(Package { control: Control::parse(control)?, scripts, diverts, conffiles, members: Vec::new() })
+    Ok(Package { control: Control::parse(control)?, scripts: digests, actions, conffiles, members: Vec::new() })
 }

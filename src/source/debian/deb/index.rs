@@ -20,9 +20,9 @@ use crate::tree::from_tar::{Body, Member};
 use super::{Control, Package};
 
 /// Names this form, for the key under which unpacked packages are kept. A change here makes them anew.
-pub const FORMAT: &str = "unpacked-1";
+pub const FORMAT: &str = "unpacked-2";
 
-const MAGIC: &[u8; 16] = b"keller-unpack-1\n";
+const MAGIC: &[u8; 16] = b"keller-unpack-2\n";
 
 const FOOTER: u64 = 32;
 
@@ -52,7 +52,11 @@ pub fn encode(package: &Package, start: u64) -> Vec<u8> {
         out.bytes(name.as_bytes());
         out.0.extend_from_slice(digest.as_bytes());
     }
-    out.texts(&package.diverts);
+    out.number(package.actions.len() as u32);
+    for (name, words) in &package.actions {
+        out.bytes(name.as_bytes());
+        out.texts(words);
+    }
     out.texts(&package.conffiles);
     out.number(package.members.len() as u32);
     for member in &package.members {
@@ -189,9 +193,14 @@ impl<'a> Decoder<'a> {
             let name = self.text()?;
             scripts.insert(name, Digest::from_bytes(self.take(32)?.try_into().ok()?));
         }
-        let (diverts, conffiles) = (self.texts()?, self.texts()?);
+        let mut actions = BTreeMap::new();
+        for _ in 0..self.number()? {
+            let name = self.text()?;
+            actions.insert(name, self.texts()?);
+        }
+        let conffiles = self.texts()?;
         let members = (0..self.number()?).map(|_| self.member(data)).collect::<Option<_>>()?;
-        self.0.is_empty().then_some(Package { control, scripts, diverts, conffiles, members })
+        self.0.is_empty().then_some(Package { control, scripts, actions, conffiles, members })
     }
 
     fn member(&mut self, data: u64) -> Option<Member> {
@@ -246,7 +255,7 @@ mod tests {
         Package {
             control: Control::parse("Package: a\nVersion: 1\n").unwrap(),
             scripts: BTreeMap::from([("postinst".to_owned(), Digest::of("x"))]),
-            diverts: vec!["preinst".to_owned()],
+            actions: BTreeMap::from([("preinst".to_owned(), vec!["dpkg-divert".to_owned()])]),
             conffiles: vec!["/etc/a".to_owned()],
             members: (0..members).map(member).collect(),
         }

@@ -1,0 +1,157 @@
+//! Maintainer scripts: nobody runs them, so whoever wants a package hears what they would have done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::base::{Digest, Progress};
+use crate::lock::LockedPackage;
+use crate::lock::solver::MANIFEST;
+use crate::manifest;
+use crate::source::debian::deb::scripts::{Action, action};
+
+/// Those that run when a package comes into a system.
+const AT_INSTALLATION: [&str; 2] = ["preinst", "postinst"];
+
+/// What is known of a package's scripts.
+#[derive(Clone, Debug, Default)]
+pub struct Scripts {
+    /// By name.
+    pub digests: BTreeMap<String, Digest>,
+    /// Words of each that do something to the system.
+    pub actions: BTreeMap<String, Vec<String>>,
+}
+
+/// Locks the digests of `scripts` and tells what new or changed ones would do. Packages that keller's own
+/// components want are passed over: those say themselves what their packages need.
+pub fn settle(
+    scope: &str,
+    packages: &mut BTreeMap<String, LockedPackage>,
+    mut scripts: BTreeMap<String, Scripts>,
+    progress: &dyn Progress,
+) {
+    let cared_for = cared_for(packages);
+    let mut lines = Vec::new();
+    for (name, package) in packages {
+        let Scripts { digests, actions } = scripts.remove(name).unwrap_or_default();
+        for script in AT_INSTALLATION {
+            if let Some(words) = actions.get(script)
+                && package.scripts.get(script) != digests.get(script)
+                && !cared_for.contains(name)
+            {
+                lines.push(format!("\n  {name} {script}: {}", undone(words)));
+            }
+        }
+        package.scripts = digests;
+    }
+    if !lines.is_empty() {
+        progress.note(&format!(
+            "{scope}no script of a package is run. These would make what the manifest has to say where it is \
+             wanted (`keller schema --markdown`, \"No scripts are run\"):{}",
+            lines.concat()
+        ));
+    }
+}
+
+/// Packages that a component of keller's own wants, directly or not.
+fn cared_for(packages: &BTreeMap<String, LockedPackage>) -> BTreeSet<String> {
+    let carried = manifest::carried_packages();
+    let mut found = BTreeSet::new();
+    loop {
+        let before = found.len();
+        for (name, package) in packages {
+            let wanted =
+                |by: &String| if by == MANIFEST { carried.contains(name) } else { found.contains(by) };
+            if package.wanted_by.iter().any(wanted) {
+                found.insert(name.clone());
+            }
+        }
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+/// `accounts (adduser), files (cp, ln)`.
+fn undone(words: &[String]) -> String {
+    let mut kinds: BTreeMap<Action, Vec<&str>> = BTreeMap::new();
+    for word in words {
+        if let Some(action) = action(word) {
+            kinds.entry(action).or_default().push(word);
+        }
+    }
+    let said: Vec<_> = kinds
+        .iter()
+        .map(|(action, words)| {
+            let what = match action {
+                Action::Accounts => "accounts",
+                Action::Owners => "owners and modes",
+                Action::Files => "files",
+                Action::Alternatives => "alternatives",
+                Action::Diversions => "diversions",
+                Action::Secrets => "keys",
+                Action::Sources => "functions",
+            };
+            format!("{what} ({})", words.join(", "))
+        })
+        .collect();
+    said.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::base::progress::{TaskId, Unit};
+
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<String>>);
+
+    impl Progress for Notes {
+        fn begin(&self, _: &str, _: u64, _: Unit) -> TaskId {
+            TaskId(0)
+        }
+        fn advance(&self, _: TaskId, _: u64) {}
+        fn end(&self, _: TaskId) {}
+        fn note(&self, text: &str) {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+        fn warn(&self, _: &str) {}
+    }
+
+    fn package(wanted_by: &str) -> LockedPackage {
+        LockedPackage {
+            version: "1".into(),
+            architecture: "all".into(),
+            archive: "debian".into(),
+            path: "pool/x".into(),
+            size: 0,
+            sha256: Digest::of(""),
+            wanted_by: vec![wanted_by.into()],
+            scripts: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn told_once_and_only_of_what_the_user_wants() {
+        let mut packages: BTreeMap<String, _> =
+            [("passwd", MANIFEST), ("login", "passwd"), ("nginx", MANIFEST), ("nginx-common", "nginx")]
+                .map(|(name, by)| (name.to_owned(), package(by)))
+                .into();
+        let scripts = |text: &str| -> BTreeMap<String, Scripts> {
+            let words = vec!["adduser".to_owned(), "ln".to_owned()];
+            let one = Scripts {
+                digests: BTreeMap::from([("postinst".to_owned(), Digest::of(text))]),
+                actions: BTreeMap::from([("postinst".to_owned(), words)]),
+            };
+            ["passwd", "login", "nginx-common"].map(|name| (name.to_owned(), one.clone())).into()
+        };
+        let notes = Notes::default();
+        for text in ["one", "one", "another"] {
+            settle("", &mut packages, scripts(text), &notes);
+        }
+        let notes = notes.0.into_inner().unwrap();
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        let line = "nginx-common postinst: accounts (adduser), files (ln)";
+        assert!(notes[0].contains(line) && !notes[0].contains("passwd"), "{}", notes[0]);
+    }
+}

@@ -1,0 +1,99 @@
+//! What a maintainer script does, as far as its words tell. Nobody runs it here; somebody has to know what is
+//! left undone.
+
+/// Where debhelper's own lines begin and end: caches, units and the like, which are looked after without.
+const GENERATED: [&str; 2] = ["# Automatically added by", "# End automatically added section"];
+
+/// Words of scripts, by what it takes to have their effect without them.
+const ACTIONS: [(Action, &[&str]); 6] = [
+    (Action::Accounts, &["addgroup", "adduser", "groupadd", "useradd", "usermod"]),
+    (Action::Owners, &["chgrp", "chmod", "chown", "dpkg-statoverride", "setcap", "setfacl"]),
+    (Action::Files, &["cp", "install", "ln", "mkdir", "mknod", "mv", "tee", "touch", "ucf"]),
+    (Action::Alternatives, &["update-alternatives"]),
+    (Action::Diversions, &["dpkg-divert"]),
+    (Action::Secrets, &["make-ssl-cert", "openssl", "ssh-keygen", "uuidgen"]),
+];
+
+/// A kind of thing that scripts do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Makes or changes accounts.
+    Accounts,
+    /// Gives files owners, modes or capabilities.
+    Owners,
+    /// Makes files, folders or links.
+    Files,
+    /// Chooses one of several programs of a name.
+    Alternatives,
+    /// Moves files of other packages out of the way.
+    Diversions,
+    /// Makes keys or certificates.
+    Secrets,
+    /// Has other files do its work, which are named after a dot.
+    Sources,
+}
+
+/// Words of `script` that do something to the system, sorted, each once: names of programs, and paths of the
+/// files that it sources. What debhelper wrote counts only where `generated` says so.
+pub fn words(script: &[u8], generated: bool) -> Vec<String> {
+    let text = String::from_utf8_lossy(script);
+    let mut found = Vec::new();
+    let mut skipping = false;
+    for line in text.lines().map(str::trim_start) {
+        if line.starts_with(GENERATED[0]) {
+            skipping = !generated;
+        } else if line.starts_with(GENERATED[1]) {
+            skipping = false;
+        }
+        if skipping || line.starts_with('#') {
+            continue;
+        }
+        let line = line.split(" #").next().unwrap_or_default();
+        let mut before = "";
+        let mut words = line.split(|c: char| c.is_whitespace() || ";|&()`{}\"'".contains(c)).peekable();
+        while let Some(word) = words.next() {
+            let name = word.rsplit('/').next().unwrap_or(word);
+            // Scripts are told by the word `install` that they run because of one.
+            let told = name == "install" && !words.peek().is_some_and(|next| next.starts_with('-'));
+            if action(name).is_some() && !told {
+                found.push(name.to_owned());
+            } else if before == "." && word.starts_with('/') && !word.ends_with("/debconf/confmodule") {
+                found.push(word.to_owned());
+            }
+            before = word;
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// What a word that [`words`] gives stands for.
+pub fn action(word: &str) -> Option<Action> {
+    if word.starts_with('/') {
+        return Some(Action::Sources);
+    }
+    ACTIONS.iter().find(|(_, words)| words.contains(&word)).map(|(action, _)| *action)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCRIPT: &str = "#!/bin/sh\nset -e\n. /usr/share/debconf/confmodule\n\
+        if [ \"$1\" = \"install\" ]; then\n install -d /y;  # chown is not called here\n  . /usr/share/x/functions\n\
+        \x20 su postgres -c \"touch /var/x\" || /usr/sbin/adduser --system x; ln -s a b\nfi\n\
+        # Automatically added by dh_installsystemd/13\nmkdir /x\n# End automatically added section\nmkdirs\n";
+
+    #[test]
+    fn words_that_do_something() {
+        assert_eq!(
+            words(SCRIPT.as_bytes(), false),
+            ["/usr/share/x/functions", "adduser", "install", "ln", "touch"]
+        );
+        assert!(words(SCRIPT.as_bytes(), true).contains(&"mkdir".to_owned()));
+        assert!(words(b"#!/bin/sh\ncase $1 in install|upgrade) exit 0;; esac\n", true).is_empty());
+        assert_eq!(action("adduser"), Some(Action::Accounts));
+        assert_eq!(action("echo"), None);
+    }
+}
