@@ -90,8 +90,8 @@ pub enum StoreError {
     },
     /// The disk, or the user's share of it, is full.
     #[error(
-        "no space left in {} for {} ({needed} bytes; {} free): \
-         free some, run `keller store gc`, or set KELLER_STORE to a folder elsewhere",
+        "no space left in {} for {} ({} free): \
+         free some, run `keller store gc`, or name a folder elsewhere by --store or KELLER_STORE",
         .folder.display(), Size(*.needed).human(), Size(*.free).human()
     )]
     Full {

@@ -15,7 +15,9 @@ impl fmt::Display for Chain<'_> {
         while let Some(cause) = next {
             let text = cause.to_string();
             if !said.ends_with(&text) {
-                write!(f, ": {text}")?;
+                // A list begins with a line of its own.
+                f.write_str(if text.starts_with('\n') { ":" } else { ": " })?;
+                f.write_str(&text)?;
                 said = text;
             }
             next = cause.source();

@@ -219,7 +219,8 @@ fn write(
         AtomicFile::create(&path(format)).with_context(|| format!("writing into {}", folder.display()))
     };
     let raw = create(Format::Raw)?;
-    let report = image::write(job, root, raw.file())?;
+    let report = image::write(job, root, raw.file())
+        .with_context(|| format!("writing {}", path(Format::Raw).display()))?;
     if check {
         image::check::again(job, raw.file()).context("building a second time")?;
         job.progress.note("built a second time in another way: the same bytes");

@@ -177,7 +177,7 @@ impl<'a> Outside<'a> {
             let task = Task::new(progress, "downloading", 0, Unit::Bytes);
             task.at(&name);
             let fetched = self.client.download(&url, &sha256, None, store, &task);
-            fetched.with_context(|| format!("fetching {name}"))?;
+            fetched.with_context(|| name)?;
         }
         Ok(())
     }

@@ -76,7 +76,8 @@ pub enum PackagesError {
         actual: String,
     },
     /// Packages that claim the same paths.
-    #[error("packages conflict:\n{}{}", Conflict::list(.conflicts), hint(.diverts))]
+    #[error("packages have the same path, so that one of them must be left out:\n  {}{}",
+        Conflict::list(.conflicts).trim_start(), hint(.diverts))]
     Conflicts {
         /// All of them.
         conflicts: Vec<Conflict>,
@@ -109,11 +110,7 @@ fn hint(diverts: &[String]) -> String {
     if diverts.is_empty() {
         return String::new();
     }
-    format!(
-        "\nDiversions are not supported: dpkg-divert is called by {}. \
-         Leave one of the packages out, or prune the file and bring it in an overlay.",
-        diverts.join(", ")
-    )
+    format!("\nDiversions are not supported: dpkg-divert is called by {}", diverts.join(", "))
 }
 
 /// Unpacks `packages` with `threads` threads (0: one for each processor). What the store has unpacked

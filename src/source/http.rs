@@ -132,7 +132,7 @@ impl Client {
         };
         let trusting = read_authorities(&settings.authorities).and_then(|certificates| {
             // The chain tells what is wrong; its head only says that building failed.
-            builder().tls_certs_merge(certificates).build().map_err(|error| deepest(&error))
+            builder().tls_certs_merge(certificates).build().map_err(|error| error::reason(&error))
         });
         let (inner, no_trust) = match trusting {
             Ok(client) => (client, None),
@@ -257,7 +257,7 @@ impl Client {
             let (from, total) = content_range(headers).unwrap_or((u64::MAX, None));
             if from != have {
                 incoming.restart()?;
-                return Err(Cause::Cut { received: have, source: None });
+                return Err(Cause::Cut { received: have, reason: None });
             }
             total
         } else {
@@ -366,7 +366,7 @@ impl Client {
                 }
                 404 | 410 => return Err(Cause::NotFound),
                 // What is here is no part of what the server has.
-                416 => return Err(Cause::Cut { received: 0, source: None }),
+                416 => return Err(Cause::Cut { received: 0, reason: None }),
                 status @ (401 | 403 | 407) => return Err(Cause::Unauthorized { status }),
                 status if status >= 500 || matches!(status, 408 | 429) => {
                     let after = response.headers().get(header::RETRY_AFTER);
@@ -412,7 +412,7 @@ impl Client {
         let timed_out = |inner: &reqwest::Error| inner.is_timeout();
         match error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(timed_out) {
             true => Cause::Silent(idle),
-            false => Cause::Cut { received, source: Some(error) },
+            false => Cause::Cut { received, reason: Some(error::reason(&error)) },
         }
     }
 }
@@ -451,18 +451,11 @@ fn read_authorities(files: &[PathBuf]) -> Result<Vec<reqwest::Certificate>, Stri
     for file in files {
         let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let bundle = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|error| format!("{}: {}", file.display(), deepest(&error)))?;
+            .map_err(|error| format!("{}: {}", file.display(), error::reason(&error)))?;
         if bundle.is_empty() {
             return Err(format!("{}: no certificate in it", file.display()));
         }
         certificates.extend(bundle);
     }
     Ok(certificates)
-}
-
-/// The innermost message of an error.
-fn deepest(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .last()
-        .map_or_else(String::new, ToString::to_string)
 }

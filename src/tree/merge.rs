@@ -66,13 +66,16 @@ pub enum MergeError {
 const SHOWN: usize = 20;
 
 impl Conflict {
-    /// One line for each conflict, as long as there are not too many.
+    /// One conflict as it is; several with a line for each, as long as there are not too many.
     pub fn list(conflicts: &[Self]) -> String {
-        let mut lines: Vec<_> = conflicts.iter().take(SHOWN).map(Self::to_string).collect();
-        if conflicts.len() > SHOWN {
-            lines.push(format!("and {} more", conflicts.len() - SHOWN));
+        if let [one] = conflicts {
+            return one.to_string();
         }
-        lines.join("\n")
+        let mut lines: String = conflicts.iter().take(SHOWN).map(|one| format!("\n  {one}")).collect();
+        if conflicts.len() > SHOWN {
+            lines.push_str(&format!("\n  and {} more", conflicts.len() - SHOWN));
+        }
+        lines
     }
 }
 

@@ -2,6 +2,7 @@
 //! Without a network: the archive is made and signed on the spot.
 
 mod archive;
+mod bad_input;
 mod build;
 mod elf;
 mod inspect;

@@ -7,7 +7,7 @@ mod erofs;
 mod ext4;
 mod fat;
 mod finished;
-mod fixture;
+pub mod fixture;
 mod folder;
 mod gpt;
 mod ldconfig;

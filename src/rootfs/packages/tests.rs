@@ -42,7 +42,10 @@ fn replaces_decides_in_both_orders() {
             Ok(tree) => assert_eq!(tree.read("x").unwrap(), winner.as_bytes()),
             Err(error) => {
                 assert_eq!(winner, "");
-                assert_eq!(error.to_string(), "packages conflict:\n/x is in a and in b");
+                assert_eq!(
+                    error.to_string(),
+                    "packages have the same path, so that one of them must be left out:\n  /x is in a and in b"
+                );
             }
         }
     }
@@ -56,6 +59,6 @@ fn conflicts_of_all_packages_name_diversions() {
     diverting.actions.insert("preinst".to_owned(), vec!["dpkg-divert".to_owned()]);
     let packages = vec![package("a", "", &["x", "y"]), diverting, package("c", "", &["y"])];
     let text = assemble(0, packages, &Silent).unwrap_err().to_string();
-    assert!(text.contains("/x is in a and in b\n/y is in a and in c"), "{text}");
+    assert!(text.contains("/x is in a and in b\n  /y is in a and in c"), "{text}");
     assert!(text.contains("dpkg-divert is called by b: preinst"), "{text}");
 }

@@ -317,7 +317,10 @@ impl Judge<'_> {
     fn judge_bad(&self, error: VerificationError<'_>) -> Verdict {
         let (signature, certificate, handle, reason, over_text) = match &error {
             VerificationError::MissingKey { sig } => {
-                let keys = sig.get_issuers().iter().map(KeyHandle::to_hex).collect();
+                // An issuer may stand there twice, by fingerprint and by the id that is its end.
+                let mut keys: Vec<String> = sig.get_issuers().iter().map(KeyHandle::to_hex).collect();
+                let all = keys.clone();
+                keys.retain(|key| !all.iter().any(|other| other != key && other.ends_with(key)));
                 return Verdict::Unknown(keys);
             }
             VerificationError::UnboundKey { sig, cert, error } => {

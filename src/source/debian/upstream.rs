@@ -29,7 +29,7 @@ pub trait Upstream: Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The server is there, the file is not.
-    #[error("there is no {0}")]
+    #[error("there is no {0}: has the mirror this suite, and does its address end above `dists`?")]
     NotFound(Url),
     /// Anything else: no route, a broken transfer, a refusal.
     #[error(transparent)]

@@ -74,18 +74,18 @@ pub enum Cause {
         proxy: String,
     },
     /// TLS failed.
-    #[error("the server cannot be trusted; a private CA goes into SSL_CERT_FILE or CURL_CA_BUNDLE")]
+    #[error(
+        "the server cannot be trusted ({reason}); a private CA goes into SSL_CERT_FILE or CURL_CA_BUNDLE"
+    )]
     Untrusted {
         /// What TLS says.
-        #[source]
-        source: reqwest::Error,
+        reason: String,
     },
     /// Nobody there, or the connection broke before the answer.
-    #[error("no connection")]
+    #[error("no connection: {reason}")]
     Connection {
         /// What the network says.
-        #[source]
-        source: reqwest::Error,
+        reason: String,
     },
     /// Silence.
     #[error("no byte within {} seconds", .0.as_secs_f32())]
@@ -97,20 +97,18 @@ pub enum Cause {
         bytes_per_second: u64,
     },
     /// The connection broke within the answer.
-    #[error("the connection broke after {received} bytes")]
+    #[error("the connection broke after {received} bytes{}", .reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default())]
     Cut {
         /// How many had come.
         received: u64,
-        /// What the network says.
-        #[source]
-        source: Option<std::io::Error>,
+        /// What the network says, if it says anything.
+        reason: Option<String>,
     },
     /// An answer that is not HTTP.
-    #[error("the answer makes no sense")]
+    #[error("the answer makes no sense: {reason}")]
     Garbage {
         /// What the parser says.
-        #[source]
-        source: reqwest::Error,
+        reason: String,
     },
     /// More than was promised or allowed.
     #[error("expected at most {limit} bytes, but the server has {}", match .announced {
@@ -141,6 +139,13 @@ pub enum Cause {
     /// A local file.
     #[error("reading the file")]
     File(#[source] std::io::Error),
+}
+
+/// The innermost of the libraries' messages: those around it name their own layers, not what happened.
+pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .last()
+        .map_or_else(String::new, ToString::to_string)
 }
 
 impl HttpError {
@@ -202,13 +207,13 @@ impl Cause {
         });
         let is_parse = parts().any(|error| error.to_string().contains("invalid HTTP"));
         if is_tls {
-            Self::Untrusted { source }
+            Self::Untrusted { reason: reason(&source) }
         } else if source.is_timeout() && !source.is_connect() {
             Self::Silent(idle)
         } else if is_parse {
-            Self::Garbage { source }
+            Self::Garbage { reason: reason(&source) }
         } else {
-            Self::Connection { source }
+            Self::Connection { reason: reason(&source) }
         }
     }
 }

@@ -26,12 +26,16 @@ enum NameError {
         #[source]
         source: hickory_resolver::net::NetError,
     },
-    #[error("looking up {name}")]
-    Lookup {
-        name: String,
-        #[source]
-        source: hickory_resolver::net::NetError,
-    },
+    #[error("looking up {name}: {}", said(.reason))]
+    Lookup { name: String, reason: hickory_resolver::net::NetError },
+}
+
+/// The usual case in words: the library shows its whole query.
+fn said(reason: &hickory_resolver::net::NetError) -> String {
+    match reason.is_nx_domain() || reason.is_no_records_found() {
+        true => "no such host".to_owned(),
+        false => reason.to_string(),
+    }
 }
 
 impl Resolve for Names {
@@ -44,7 +48,7 @@ impl Resolve for Names {
                 let resolver =
                     names.resolver().map_err(|source| NameError::NoServer { name: name.clone(), source })?;
                 let found = resolver.lookup_ip(name.as_str()).await;
-                addresses = found.map_err(|source| NameError::Lookup { name, source })?.iter().collect();
+                addresses = found.map_err(|reason| NameError::Lookup { name, reason })?.iter().collect();
             }
             let addresses: Addrs = Box::new(addresses.into_iter().map(|ip| SocketAddr::new(ip, 0)));
             Ok(addresses)
