@@ -39,6 +39,9 @@ pub struct BuildArgs {
     /// Build a second time in another way and compare the images.
     #[arg(long)]
     pub check: bool,
+    /// Write no SHA256SUMS: hashing a raw image, holes and all, takes longer than the rest of a rebuild.
+    #[arg(long)]
+    pub no_sums: bool,
     /// The keller for the node; by default the one that runs.
     #[arg(long, value_name = "FILE")]
     pub keller: Option<PathBuf>,
@@ -72,7 +75,7 @@ impl Built {
 pub fn run(args: BuildArgs, global: &Global) -> Result<ExitCode> {
     let begun = Instant::now();
     let display = Display::new(global.verbosity());
-    let built = build(&args, true, &display)?;
+    let built = build(&args, !args.no_sums, &display)?;
     if global.json {
         let files: Vec<_> = built.files.iter().map(|(_, path)| path).collect();
         println!("{}", serde_json::json!({ "files": files, "build": built.report }));
