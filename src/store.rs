@@ -5,6 +5,7 @@
 //! blobs/<2 hex>/<64 hex>   bytes that were verified before they got this name
 //! derived/<kind>/<key>     what can be made again out of blobs, such as unpacked packages
 //! rotten/<64 hex>          blobs that no longer were what their name says
+//! tools/<name>/            programs for this host, unpacked
 //! ```
 //!
 //! A file gets its name in one step and only when it is whole, so a process that is killed at any moment
@@ -81,7 +82,7 @@ pub enum StoreError {
     #[error("no folder for the store: set KELLER_STORE, XDG_CACHE_HOME or HOME to an absolute path")]
     NoFolder,
     /// The folder cannot be used.
-    #[error("using {} for the store: let KELLER_STORE name a folder that you may write to", .folder.display())]
+    #[error("using {} for the store; --store or KELLER_STORE may name another folder", .folder.display())]
     Folder {
         /// The store.
         folder: PathBuf,
@@ -346,6 +347,15 @@ impl Store {
         let committed = if noted.is_ok() { file.commit_unsynced() } else { file.commit() };
         committed.map_err(|error| self.write_error(error, "writing", &path, length))?;
         Ok(File::open(&path).map_err(failed("opening", &path))?)
+    }
+
+    /// The folder of the unpacked tool `name`, which need not be there yet. It counts as used.
+    pub fn tool(&self, name: &str) -> PathBuf {
+        let folder = self.root.join("tools").join(name);
+        if let Ok(folder) = File::open(&folder) {
+            note_use(&folder);
+        }
+        folder
     }
 
     /// Forgets what was derived before and turned out to be unusable. It may be gone already.

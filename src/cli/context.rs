@@ -226,7 +226,7 @@ pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Program> {
         return Ok(program);
     }
     let store = store(inputs)?;
-    let folder = store.root().join("tools").join("qemu");
+    let folder = store.tool("qemu");
     if let Ok(program) = Program::in_tree(&folder) {
         return Ok(program);
     }

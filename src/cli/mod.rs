@@ -45,17 +45,20 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+/// Heading of the flags that every verb takes, apart from its own.
+const MESSAGES: &str = "Messages";
+
 /// Flags that every verb takes.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Say nothing but errors and warnings.
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = MESSAGES)]
     pub quiet: bool,
     /// Tell every step.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = MESSAGES)]
     pub verbose: bool,
     /// Write the result as JSON to standard output.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = MESSAGES)]
     pub json: bool,
 }
 
@@ -108,7 +111,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Boot(args) => boot::run(args, &cli.global),
         Verb::Inspect(args) => inspect::run(&args, &cli.global),
         Verb::Lock(args) => lock::run(args, &cli.global),
-        Verb::Store(args) => store::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Store(args) => store::run(&args, &cli.global).map(|()| ExitCode::SUCCESS),
         Verb::Check(args) => check::run(args, &cli.global),
         Verb::Init(args) => new::run(args),
         Verb::Schema(args) => schema::run(args),

@@ -6,14 +6,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::json;
+
+use super::Global;
 
 use crate::base::{Digest, Size};
 use crate::lock::Lock;
-use crate::store::{Checked, Store};
+use crate::store::{Checked, Freed, Store};
 
 /// Look at the store of downloads, and make room in it.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    keller store path                              the folder\n  \
+    keller store gc                                what nobody used for 30 days\n  \
+    keller store gc --older-than 0 --keep node.lock    all that node.lock does not name\n  \
+    keller store verify                            read every byte again")]
 pub struct Args {
+    /// The store; else KELLER_STORE or the user's cache folder.
+    #[arg(long, value_name = "DIR", global = true)]
+    store: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -25,6 +36,9 @@ enum Verb {
     /// List the blobs: digest, size in bytes, and when each was last used.
     List,
     /// Remove what was not used for some time and is not in one of the locks.
+    #[command(after_help = "Examples:\n  \
+        keller store gc\n  \
+        keller store gc --older-than 0 --keep node.lock --keep other/node.lock")]
     Gc {
         /// Keep the files that this lock names, whatever their age; may be repeated.
         #[arg(long, value_name = "LOCK")]
@@ -38,38 +52,62 @@ enum Verb {
 }
 
 /// Runs the verb.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let root = Store::locate()?;
-    let mut out = io::stdout().lock();
-    match &args.verb {
-        Verb::Path => writeln!(out, "{}", root.display())?,
-        Verb::List => list(&Store::open(root)?, &mut out)?,
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let root = match &args.store {
+        Some(root) => root.clone(),
+        None => Store::locate()?,
+    };
+    let report = match &args.verb {
+        Verb::Path => Report { text: format!("{}\n", root.display()), json: json!(root), rotten: 0 },
+        Verb::List => list(&Store::open(root)?)?,
         Verb::Gc { keep, older_than } => {
             let keep = kept(keep)?;
             let age = Duration::from_secs(u64::from(*older_than) * 24 * 3600);
             let mut store = Store::open(root)?;
-            let freed = store.gc(&keep, age).context("sweeping the store")?;
-            writeln!(
-                out,
-                "{} freed: {} blobs, {} derived files, {} left-overs",
-                Size(freed.bytes).human(),
-                freed.blobs,
-                freed.derived,
-                freed.litter
-            )?;
+            swept(&store.gc(&keep, age).context("sweeping the store")?)
         }
-        Verb::Verify => verify(&Store::open(root)?, &mut out)?,
+        Verb::Verify => verify(&Store::open(root)?)?,
+    };
+    match global.json {
+        true => println!("{}", report.json),
+        // What was asked for is told; that nothing was amiss is not.
+        false if global.quiet && matches!(args.verb, Verb::Gc { .. } | Verb::Verify) => {}
+        false => write!(io::stdout().lock(), "{}", report.text)?,
+    }
+    if report.rotten > 0 {
+        bail!("{} blobs were rotten and are moved away: the next build fetches them again", report.rotten);
     }
     Ok(())
 }
 
-fn list(store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
+/// What a verb has to tell, for people and for programs.
+struct Report {
+    text: String,
+    json: serde_json::Value,
+    rotten: usize,
+}
+
+fn list(store: &Store) -> anyhow::Result<Report> {
+    let (mut text, mut blobs) = (String::new(), Vec::new());
     for entry in store.blobs()? {
         let used = jiff::Timestamp::try_from(entry.used).unwrap_or_default();
         let digest = entry.digest.map(|digest| digest.to_hex()).unwrap_or_default();
-        writeln!(out, "{digest} {:>12} {}", entry.size, used.strftime("%Y-%m-%d %H:%M"))?;
+        text.push_str(&format!("{digest} {:>12} {}\n", entry.size, used.strftime("%Y-%m-%d %H:%M")));
+        blobs.push(json!({ "sha256": digest, "size": entry.size, "used": used.to_string() }));
     }
-    Ok(())
+    Ok(Report { text, json: json!(blobs), rotten: 0 })
+}
+
+fn swept(freed: &Freed) -> Report {
+    let Freed { blobs, derived, tools, litter, bytes } = *freed;
+    let text = format!(
+        "{} freed: {blobs} blobs, {derived} derived files, {tools} tools, {litter} left-overs\n",
+        Size(bytes).human()
+    );
+    let json = json!({
+        "bytes": bytes, "blobs": blobs, "derived": derived, "tools": tools, "litter": litter
+    });
+    Report { text, json, rotten: 0 }
 }
 
 /// All digests that the lock files name.
@@ -88,8 +126,8 @@ fn kept(locks: &[PathBuf]) -> anyhow::Result<BTreeSet<Digest>> {
     Ok(digests)
 }
 
-fn verify(store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
-    let (mut good, mut bytes, mut rotten) = (0, 0, 0);
+fn verify(store: &Store) -> anyhow::Result<Report> {
+    let (mut good, mut bytes, mut text, mut rotten) = (0, 0, String::new(), Vec::new());
     for entry in store.blobs()? {
         let Some(digest) = entry.digest else { continue };
         match store.open_verified(&digest)? {
@@ -99,14 +137,12 @@ fn verify(store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
             }
             Checked::Missing => {}
             Checked::Rotten { actual, moved_to } => {
-                rotten += 1;
-                writeln!(out, "{digest}: rotten, is {actual} and now {}", moved_to.display())?;
+                text.push_str(&format!("{digest}: rotten, is {actual} and now {}\n", moved_to.display()));
+                rotten.push(json!({ "sha256": digest, "actual": actual, "moved_to": moved_to }));
             }
         }
     }
-    writeln!(out, "{good} blobs verified, {}", Size(bytes).human())?;
-    if rotten > 0 {
-        bail!("{rotten} blobs were rotten and are moved away: the next build fetches them again");
-    }
-    Ok(())
+    text.push_str(&format!("{good} blobs verified, {}\n", Size(bytes).human()));
+    let json = json!({ "good": good, "bytes": bytes, "rotten": rotten });
+    Ok(Report { text, json, rotten: rotten.len() })
 }

@@ -32,6 +32,8 @@ pub struct Freed {
     pub blobs: usize,
     /// How many derived files.
     pub derived: usize,
+    /// How many unpacked tools.
+    pub tools: usize,
     /// How many rotten blobs and left-over temporary files.
     pub litter: usize,
     /// The sum of their sizes.
@@ -53,7 +55,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// Removes blobs that are not in `keep` and derived files, both only when nobody opened them for
+    /// Removes blobs that are not in `keep`, derived files and tools, all only when nobody used them for
     /// `older_than`; and whatever lies around that nobody can ever use.
     ///
     /// # Errors
@@ -84,7 +86,34 @@ impl Store {
             freed.litter += 1;
             remove(&entry, &mut freed)?;
         }
+        self.sweep_tools(&old, &mut freed)?;
         Ok(freed)
+    }
+
+    fn sweep_tools(&self, old: &dyn Fn(&Entry) -> bool, freed: &mut Freed) -> Result<()> {
+        let folder = self.root.join("tools");
+        let Some(listing) = if_exists(fs::read_dir(&folder)).map_err(failed("listing", &folder))? else {
+            return Ok(());
+        };
+        for item in listing {
+            let path = item.map_err(failed("listing", &folder))?.path();
+            let metadata = fs::symlink_metadata(&path).map_err(failed("reading", &path))?;
+            if !metadata.is_dir() {
+                // The tool's lock, which is small and makes it the same the next time.
+                continue;
+            }
+            let used = metadata.modified().map_err(failed("reading", &path))?;
+            let size = self.entries_below(&path)?.iter().map(|entry| entry.size).sum();
+            let tool = Entry { path, digest: None, size, used };
+            match is_hidden(&tool.path) {
+                true => freed.litter += 1,
+                false if old(&tool) => freed.tools += 1,
+                false => continue,
+            }
+            fs::remove_dir_all(&tool.path).map_err(failed("removing", &tool.path))?;
+            freed.bytes += size;
+        }
+        Ok(())
     }
 
     /// Keeps all others out until the value is dropped.
@@ -104,10 +133,14 @@ impl Store {
         }
     }
 
-    /// All files two levels below the folder `part`, in order.
+    /// All files below the folder `part`, in order.
     fn entries(&self, part: &str) -> Result<Vec<Entry>> {
+        self.entries_below(&self.root.join(part))
+    }
+
+    fn entries_below(&self, folder: &Path) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        let mut folders = vec![self.root.join(part)];
+        let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
             let Some(listing) = if_exists(fs::read_dir(&folder)).map_err(failed("listing", &folder))? else {
                 continue;

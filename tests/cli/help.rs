@@ -1,0 +1,118 @@
+//! What keller says of itself, and the verbs that need no archive.
+
+use super::project::Project;
+
+const VERBS: [&str; 10] =
+    ["run", "build", "boot", "inspect", "lock", "store", "check", "init", "schema", "completion"];
+
+#[test]
+fn every_verb_explains_itself() {
+    let project = Project::new();
+    let help = project.run(&["--help"]).good().out;
+    assert_eq!(project.run(&["help"]).good().out, help);
+    assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    for verb in VERBS {
+        let line = help.lines().find(|line| line.trim_start().starts_with(&format!("{verb} ")));
+        assert!(line.is_some_and(|line| line.trim().len() > verb.len() + 10), "{verb} is not in {help}");
+        let own = project.run(&[verb, "--help"]).good().out;
+        assert_eq!(project.run(&["help", verb]).good().out, own);
+        assert!(own.contains("\nExample"), "{verb} has no examples:\n{own}");
+        assert!(own.contains(&format!("  keller {verb} ")), "{verb}:\n{own}");
+        assert!(own.contains(&format!("Usage: keller {verb}")), "{verb}:\n{own}");
+        // Arguments and flags: each with words.
+        for (line, next) in own.lines().zip(own.lines().skip(1).chain([""])) {
+            if line.trim_start().starts_with('-') {
+                let (_, words) = line.trim().split_once("  ").unwrap_or((line, next.trim()));
+                assert!(words.trim().len() > 5, "{verb}: {line:?} is not explained");
+            }
+        }
+    }
+}
+
+#[test]
+fn examples_are_of_this_keller() {
+    let project = Project::new();
+    for verb in VERBS.iter().map(|verb| vec![*verb]).chain([vec!["store", "gc"], vec![]]) {
+        let own = project.run(&[&verb[..], &["--help"]].concat()).good().out;
+        let examples = own.lines().skip_while(|line| !line.starts_with("Example"));
+        let mut count = 0;
+        for example in examples.filter_map(|line| line.strip_prefix("  keller ")) {
+            // A column of explanation follows after two blanks, a redirection after `>`.
+            let command = example.split("  ").next().unwrap().split(" > ").next().unwrap();
+            let words = command.split_whitespace().map(|word| word.trim_matches('\'')).collect::<Vec<_>>();
+            // `--help` stops before anything is done, but not before every flag was read.
+            let ran = project.run(&[&words[..], &["--help"]].concat());
+            assert_eq!(ran.code, Some(0), "keller {command}: {}", ran.err);
+            count += 1;
+        }
+        assert!(count > 0, "{verb:?}");
+    }
+}
+
+#[test]
+fn slips_are_answered() {
+    let project = Project::new();
+    let said = |arguments: &[&str]| {
+        let ran = project.run(arguments);
+        assert_eq!(ran.code, Some(2), "{}", ran.err);
+        ran.err
+    };
+    assert!(said(&["biuld"]).contains("'build'"));
+    assert!(said(&["build", "--ofline"]).contains("'--offline'"));
+    assert!(said(&["boot", "x.raw", "--forward", "80"]).contains("two port numbers, such as 8080:80"));
+    assert!(said(&["boot", "x.raw", "--memory", "much"]).contains("much"));
+}
+
+#[test]
+fn completion_for_each_shell() {
+    let project = Project::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = project.run(&["completion", shell]).good().out;
+        for word in ["keller", "inspect", "offline", "update-all"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    let script = project.run(&["completion", "bash"]).good().out;
+    project.write("completion", script);
+    let test = ". ./completion; COMP_WORDS=(keller ins); COMP_CWORD=1; _keller keller ins keller; echo ${COMPREPLY[@]}";
+    match std::process::Command::new("bash").args(["-c", test]).current_dir(project.path(".")).output() {
+        Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout), "inspect\n"),
+        Err(error) => println!("SKIPPED: bash: {error}"),
+    }
+}
+
+#[test]
+fn a_project_to_begin_with() {
+    let project = Project::new();
+    let said = project.run(&["init", "fresh"]).good().out;
+    assert!(said.contains("keller check fresh/node.yaml"), "{said}");
+    let checked = project.run(&["check", "fresh/node.yaml"]).good().out;
+    assert!(checked.starts_with("fresh ") && checked.ends_with("nothing wrong\n"), "{checked}");
+    let ran = project.run(&["init", "fresh"]);
+    assert_eq!(ran.error(), "error: fresh is not empty; --force writes into it all the same");
+    let ran = project.run(&["init", "9lives"]);
+    assert!(
+        ran.error().contains("cannot be the name of an image") && ran.error().contains("--id"),
+        "{}",
+        ran.err
+    );
+    assert!(!project.path("9lives").exists());
+    project.run(&["init", "--copy", "--id", "whole", "copied"]).good();
+    project.run(&["check", "copied/node.yaml"]).good();
+    project.run(&["check"]).good();
+}
+
+#[test]
+fn the_schema_is_a_schema() {
+    let project = Project::new();
+    let schema = project.run(&["schema"]).good().out;
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    assert!(schema["properties"]["packages"].is_object() && schema["$schema"].is_string());
+    let container = project.run(&["schema", "--container"]).good().out;
+    assert!(
+        serde_json::from_str::<serde_json::Value>(&container).unwrap()["properties"]["entrypoint"]
+            .is_object()
+    );
+    assert!(project.run(&["schema", "--markdown"]).good().out.starts_with('#'));
+    assert_eq!(project.run(&["schema", "--markdown", "--container"]).code, Some(2));
+}
