@@ -364,7 +364,10 @@ impl Mounted {
         let mut child = unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let folder = Path::new("/proc").join(child.id().to_string()).join("root").join(&place.to_str()?[1..]);
+        let folder = Path::new("/proc")
+            .join(child.id().to_string())
+            .join("root")
+            .join(place.strip_prefix("/").unwrap());
         let mounted = Self { child, folder };
         if line.trim() != "mounted" {
             println!("SKIPPED: this kernel mounts no EROFS");

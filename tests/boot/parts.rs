@@ -59,7 +59,7 @@ fn take_apart() -> Option<Parts> {
     fs::create_dir(&esp_folder).unwrap();
     run(mcopy.arg("-i").arg(&esp).args(["-s", "::*"]).arg(&esp_folder));
     let root_folder = folder.join("root.d");
-    run(fsck.arg(format!("--extract={}", root_folder.display())).arg(&root));
+    run(fsck.arg("--preserve-perms").arg(format!("--extract={}", root_folder.display())).arg(&root));
     let report = fs::read(image().with_file_name("build.json")).unwrap();
     let report: Value = serde_json::from_slice(&report).unwrap();
     let root_hash = find(&report, "root_hash").expect("build.json has the root hash").to_owned();
