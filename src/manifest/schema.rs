@@ -54,59 +54,8 @@ fn without_null(json: &mut Json) {
     }
 }
 
-const INTRODUCTION: &str = "\
-# The manifest
-
-A manifest is one YAML file that says what a node is made of. `keller check` tells everything that is wrong
-with it at once, each with its place; `keller init DIR` writes one to begin with; `keller schema` prints the
-JSON Schema for an editor. This page is made from the same source by `keller schema --markdown`.
-
-```yaml
-keller: 1
-id: node
-version: 1.0.0
-include:
-  - keller:manifests/components/base.yaml
-  - keller:manifests/components/kernel-cloud.yaml
-  - keller:manifests/components/podman.yaml
-  - keller:manifests/components/ssh.yaml
-packages: [htop]
-overlays: [overlay]
-users:
-  - {name: core, uid: 1000, groups: [sudo], ssh_keys: []}
-disk: {esp: 512MiB, root: 1GiB, state: {min: 512MiB, grow: true}}
-outputs: [raw, qcow2]
-```
-
-## Components
-
-A component is a fragment of a manifest, named by `include`, and may itself include others.
-
-- Paths in it are relative to the file in which they stand. A path that begins with `keller:` leads into the
-  binary, which carries `manifests/` and `overlays/` as they are in keller's source.
-- Lists add up, maps merge. An include comes before the file that includes it: its overlays lie below.
-- A single value (`disk.root`, a reason under `assume`) may be set again by a file that includes the one that
-  set it. Two files of which neither includes the other may not differ; a file that includes both can decide.
-- So it is with lists that contradict each other: a file that wants a package takes away the `assume` of a file
-  that it includes, and `services.enable` and `services.mask` overrule each other in the same way.
-- A file that is included twice counts once. A circle is an error.
-
-## No scripts are run
-
-keller unpacks packages and runs nothing of them. What a package would do in a script is said here instead:
-
-- Accounts are made from the packages' sysusers.d files, and from `system_users` for packages that call adduser.
-- Nothing starts by itself: `services.enable` names the units.
-- `/var`, `/home`, `/root`, `/opt`, `/srv` and `/usr/local` are on the state partition, empty at first boot. A file in
-  `/usr/lib/tmpfiles.d` (by an overlay) makes folders there and copies first contents (tmpfiles.d(5), types `d`
-  and `C`).
-- A package that exists only for scripts is named under `assume`, with the reason, and is not unpacked.
-
-## Text
-
-Values are what the field wants, not what YAML would guess: `version: 1.10` is the text `1.10`. Anchors and
-aliases work within a file; tags and merge keys (`<<`) do not exist.
-";
+/// What stands before the tables: how to write a manifest.
+const INTRODUCTION: &str = include_str!("guide.md");
 
 /// The reference as Markdown: docs/manifest.md.
 pub fn markdown() -> String {

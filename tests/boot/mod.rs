@@ -7,6 +7,7 @@ mod disk;
 mod node;
 mod partitions;
 mod parts;
+mod web;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -58,15 +59,20 @@ struct Node {
 }
 
 impl Node {
-    /// Boots `image` with `arguments` of `keller boot` and waits until ssh and port 8080 answer.
+    /// Boots `image` with `arguments` of `keller boot` and waits until ssh answers. Pages come from port 8080.
     fn boot(image: &Path, arguments: &[&str]) -> Self {
+        Self::serving(image, arguments, 8080)
+    }
+
+    /// The same with pages from `port`.
+    fn serving(image: &Path, arguments: &[&str], port: u16) -> Self {
         // Of this image alone: tests may run side by side.
         let identity = image.with_extension("identity");
         let mut command = keller();
         command
             .arg("boot")
             .args(arguments)
-            .args(["--forward", "0:8080", "--identity"])
+            .args(["--forward", &format!("0:{port}"), "--identity"])
             .arg(&identity)
             .arg(image);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -84,7 +90,7 @@ impl Node {
         }
         let mut node = Self { child, console, seen: String::new(), ssh: Vec::new(), url: String::new() };
         node.expect("is ready after", BOOT);
-        let forward = node.expect("leads to port 8080", BOOT);
+        let forward = node.expect(&format!("leads to port {port}"), BOOT);
         let address = forward.split_whitespace().next().expect("an address").to_owned();
         node.url = format!("http://{address}/");
         node.ssh = node.expect("ssh -i", BOOT).split_whitespace().map(str::to_owned).collect();
@@ -141,7 +147,13 @@ impl Node {
 
     /// The page that the container inside serves.
     fn page(&self) -> String {
-        let arguments = ["-sSf", "--max-time", "60", "--retry", "5", "--retry-all-errors", &self.url];
+        self.page_at("")
+    }
+
+    /// The page at `path` below it.
+    fn page_at(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.url);
+        let arguments = ["-sSf", "--max-time", "60", "--retry", "5", "--retry-all-errors", &url];
         let output = Command::new("curl").args(arguments).output().expect("curl is installed");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()

@@ -23,8 +23,25 @@ impl Validator<'_> {
             }
         }
         let (mut names, mut ports) = (Firsts::new(), Firsts::new());
+        if matches!(runtime, Runtime::Containerd | Runtime::Crun) {
+            self.no_ports(&items, said);
+        }
         let containers = items.into_iter().filter_map(|at| self.container(at.value, &mut names, &mut ports));
         containers.collect()
+    }
+
+    /// Without podman nobody makes networks for containers.
+    fn no_ports(&mut self, items: &[At<RawContainer>], said: Option<Mark>) {
+        for At { value: raw, .. } in items {
+            let host_network = raw.host_network.as_ref().is_some_and(|at| at.value);
+            if let (false, Some(port)) = (host_network, raw.ports.first()) {
+                let problem = self.error(port.mark, "only podman publishes ports");
+                problem.help("`host_network: true` instead of `ports`, or `runtime: podman`");
+                if let Some(mark) = said {
+                    problem.related(mark, "the runtime is set here");
+                }
+            }
+        }
     }
 
     fn container(
