@@ -56,6 +56,7 @@ pub const NODE: &[Row] = &[
     // An image, not a machine.
     ("usr/lib/os-release", Changed(&["content", "mtime"]), "the image's name and version"),
     ("etc/os-release", Changed(&["mtime"]), "made anew beside it"),
+    ("usr/lib/keller{,/image.json}", Added, "how the image was made, for `keller inspect`"),
     ("etc/machine-id", Added, "an empty file where /init puts the machine's own"),
     ("etc/.updated", Added, "what an image ships is final: nothing is generated at boot"),
     ("{etc,usr}", Changed(&["mtime"]), "not later than /etc/.updated"),
@@ -86,6 +87,7 @@ pub const CONTAINER: &[Row] = &[
     ("etc{,/passwd,/group,/shadow,/gshadow,/subuid,/subgid}", Added, "Debian's static accounts"),
     ("etc/{hosts,mtab,nsswitch.conf,shells}", Added, "defaults"),
     ("etc/ld.so.cache", Added, "ldconfig"),
+    ("{bin,sbin,lib,lib64}", Added, "links of base-files to /usr"),
     ("usr/bin/sh", Added, "a link to busybox, in the absence of another shell"),
     (
         "{boot,dev,efi,home,media,mnt,opt,proc,root,run,sys,tmp}",
