@@ -1,7 +1,7 @@
 //! Versions and relations: deb-version(7) and Debian Policy 7.1.
 //!
-//! The comparison is our own: crate `debversion` holds `1.` and `1.0` apart, which dpkg does not, and wants
-//! owned strings and regular expressions for what borrowed bytes do.
+//! All our own: crate `debversion` holds `1.` and `1.0` apart, which dpkg does not, and wants owned strings
+//! and regular expressions for what borrowed bytes do.
 
 use std::cmp::Ordering;
 use std::fmt;

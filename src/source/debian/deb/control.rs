@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 use std::str::FromStr;
 
 use deb822_fast::Paragraph;
-use debversion::Version;
+
+use crate::source::debian::version::compare;
 
 /// Fields of one package.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +104,7 @@ impl Control {
 /// One relation of `Replaces`: `name[:arch] [(op version)]`.
 struct Replaced<'a> {
     name: &'a str,
-    bound: Option<(&'a str, Version)>,
+    bound: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Replaced<'a> {
@@ -123,7 +124,7 @@ impl<'a> Replaced<'a> {
                 if !["<<", "<=", "=", ">=", ">>", "<", ">"].contains(&operator) {
                     return None;
                 }
-                Some((operator, version.trim().parse().ok()?))
+                Some((operator, Some(version.trim()).filter(|version| !version.is_empty())?))
             }
             None => None,
         };
@@ -134,10 +135,9 @@ impl<'a> Replaced<'a> {
         if self.name != name {
             return false;
         }
-        let Some((operator, bound)) = &self.bound else { return true };
-        let Ok(version) = version.parse::<Version>() else { return false };
-        let order = version.cmp(bound);
-        match *operator {
+        let Some((operator, bound)) = self.bound else { return true };
+        let order = compare(version, bound);
+        match operator {
             "<<" => order == Ordering::Less,
             // The single signs mean "or equal": deb-control(5) keeps this old form.
             "<=" | "<" => order != Ordering::Greater,
