@@ -307,8 +307,10 @@ mod tests {
         .unwrap();
         assert_eq!(debian, "http://mirror.example/debian/");
         assert_eq!(security.unwrap(), "http://other.example/security/");
-        let unknown_suite = on_host(&["http://mirror.example/debian thing"]).unwrap();
-        assert_eq!(unknown_suite.1.unwrap(), "http://mirror.example/debian-security/");
+        let mut unknown_suite = source("http://mirror.example/debian thing");
+        assert!(main_root(std::slice::from_ref(&unknown_suite)).is_none());
+        unknown_suite.signed_by = Some("/k/debian-archive-keyring.gpg".to_owned());
+        assert_eq!(main_root(&[unknown_suite]).unwrap().to_string(), "http://mirror.example/debian/");
     }
 
     #[test]

@@ -232,5 +232,11 @@ fn control_members(parts: &[Member], bytes: &[u8], archive: &stream::ArMember) -
         Some(lines) => text(lines)?.lines().filter(|line| line.starts_with('/')).map(str::to_owned).collect(),
         None => Vec::new(),
     };
-    Ok(Package { control: Control::parse(control)?, scripts: digests, actions, conffiles, members: Vec::new() })
+    Ok(Package {
+        control: Control::parse(control)?,
+        scripts: digests,
+        actions,
+        conffiles,
+        members: Vec::new(),
+    })
 }
