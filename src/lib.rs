@@ -10,6 +10,7 @@
 //! result in the format that was asked for. `init` and `agent` are what runs on the node; `qemu` boots
 //! images on a workstation. `cli` is the only room that prints.
 
+pub mod agent;
 pub mod base;
 pub mod boot;
 pub mod cli;
@@ -22,8 +23,10 @@ pub mod lock;
 pub mod manifest;
 pub mod output;
 pub mod qemu;
+pub mod repository;
 pub mod rootfs;
 pub mod source;
 pub mod store;
 pub mod tree;
+pub mod update;
 pub mod verity;

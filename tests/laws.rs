@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms of one layer that may know of each other, as the table says in words: who, of whom.
-const WITHIN_A_LAYER: [(&str, &str); 4] =
-    [("fs", "tree"), ("verity", "tree"), ("fetch", "lock"), ("rootfs", "lock")];
+const WITHIN_A_LAYER: [(&str, &str); 5] =
+    [("fs", "tree"), ("verity", "tree"), ("fetch", "lock"), ("rootfs", "lock"), ("repository", "update")];
 
 /// Law 1: what a format room never names, and why.
 const FORMATS: [&str; 8] =

@@ -3,9 +3,13 @@
 pub mod align;
 pub mod atomic;
 pub mod chain;
+pub mod device;
 pub mod digest;
 pub mod progress;
 pub mod size;
+
+#[cfg(test)]
+pub(crate) mod power_cut;
 
 pub use atomic::AtomicFile;
 pub use chain::Chain;

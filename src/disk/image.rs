@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
-use super::device::seek;
 use super::gpt::{self, GptError, Table};
 use super::layout::{Layout, Partition, Role};
+use crate::base::device::seek;
 
 /// An image file in the making.
 #[derive(Debug)]
@@ -124,8 +124,8 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+    use crate::base::device::SectorSize;
     use crate::base::{Digest, Size};
-    use crate::disk::device::SectorSize;
     use crate::disk::layout::Sizes;
     use crate::disk::slot::{Release, Slot};
 

@@ -5,9 +5,9 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::device::SectorSize;
 use super::gpt::{self, Entry, GptError, Table, types};
 use super::slot::{self, Identity, Release, Slot};
+use crate::base::device::SectorSize;
 use crate::base::{Size, align};
 use crate::verity;
 

@@ -1,15 +1,11 @@
 //! Partition layout, GPT, slots, the image file.
 
-pub mod device;
 pub mod gpt;
 pub mod image;
 pub mod layout;
 pub mod slot;
 
-#[cfg(test)]
-pub(crate) mod power_cut;
-
-pub use device::{Device, FileDevice, ReadAt, SectorSize, Window};
+pub use crate::base::device::{Device, FileDevice, ReadAt, SectorSize, Window};
 pub use image::Image;
 pub use layout::{Layout, Role, Sizes};
 pub use slot::{Release, Slot};

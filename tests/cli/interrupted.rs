@@ -51,7 +51,7 @@ fn ended_at_any_moment() {
         for moment in 0..MOMENTS {
             let _ = std::fs::remove_dir_all(project.path("node/out"));
             let _ = std::fs::remove_dir_all(project.path("cold"));
-            let mut child = project.build_command(&["--store", "cold"]).spawn().unwrap();
+            let child = project.build_command(&["--store", "cold"]).spawn().unwrap();
             sleep(time * moment / MOMENTS);
             end(&child, signal);
             let ran = Ran::of(&child.wait_with_output().unwrap());

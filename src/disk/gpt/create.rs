@@ -11,7 +11,7 @@ use gpt::partition::Partition;
 use gpt::partition_types::{OperatingSystem, Type};
 
 use super::{GptError, Table, format};
-use crate::disk::device::SectorSize;
+use crate::base::device::SectorSize;
 
 /// Sectors that the protective MBR claims: all, however large the disk is or becomes.
 const WHOLE_DISK: u32 = u32::MAX;

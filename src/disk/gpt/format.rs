@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{Entry, GptError, Table};
 use crate::base::align;
-use crate::disk::device::SectorSize;
+use crate::base::device::SectorSize;
 
 /// Field `Signature` of the header.
 pub const SIGNATURE: &[u8; 8] = b"EFI PART";

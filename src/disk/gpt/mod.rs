@@ -25,7 +25,7 @@ pub use format::HeaderError;
 pub use read::{CopyError, Found, Other, Which, read, read_any};
 pub use rewrite::rewrite;
 
-use super::device::SectorSize;
+use crate::base::device::SectorSize;
 
 /// What partitions may be: types by GUID. Source: Discoverable Partitions Specification, UEFI.
 pub mod types {

@@ -4,7 +4,7 @@ use std::io;
 
 use super::format::{self, Header, HeaderError};
 use super::{GptError, Table};
-use crate::disk::device::{ReadAt, SectorSize};
+use crate::base::device::{ReadAt, SectorSize};
 
 /// One of the two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

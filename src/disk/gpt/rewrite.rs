@@ -3,7 +3,7 @@
 use super::format::{self, Header};
 use super::read::{Found, Which};
 use super::{GptError, Table};
-use crate::disk::device::Device;
+use crate::base::device::Device;
 
 /// Puts `new` in place of the table that was read as `found`: first over the copy that was *not* read from,
 /// then, once that is on the disk, over the one that was. So at every moment one copy is whole, and

@@ -3,8 +3,8 @@ use std::io::Cursor;
 use uuid::{Uuid, uuid};
 
 use super::*;
-use crate::disk::device::ReadAt;
-use crate::disk::power_cut::Recorder;
+use crate::base::device::ReadAt;
+use crate::base::power_cut::Recorder;
 
 /// A small "mebibyte": hundreds of copies of the disk are made.
 const UNIT: u64 = 32 << 10;

@@ -204,7 +204,7 @@ impl<R> Seek for Window<R> {
 }
 
 /// Where a seek from `position` in something of `size` bytes ends.
-pub(super) fn seek(position: u64, size: u64, to: SeekFrom) -> io::Result<u64> {
+pub(crate) fn seek(position: u64, size: u64, to: SeekFrom) -> io::Result<u64> {
     let target = match to {
         SeekFrom::Start(offset) => Some(offset),
         SeekFrom::Current(by) => position.checked_add_signed(by),

@@ -1,0 +1,1 @@
+//! What runs on the node once it is up: takes updates, judges boots, goes back.
