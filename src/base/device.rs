@@ -3,9 +3,12 @@
 //! One interface for image files, block devices and the power-cut simulation of the tests, so that the code
 //! that writes on a node is the code that was cut at every point.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+
+use rustix::fs::{Advice, fadvise};
 
 /// Logical sector size: the unit of a GPT's addresses and of what a disk writes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +71,12 @@ pub trait Device: ReadAt {
 
     /// The unit of addresses and of atomic writes.
     fn sector_size(&self) -> SectorSize;
+
+    /// Reads what the disk has, where [`ReadAt::read_at`] may give what is only meant to be there: past the
+    /// page cache. A disk's own cache cannot be passed by.
+    fn read_back(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_at(buffer, offset)
+    }
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for &T {
@@ -77,6 +86,34 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         (**self).read_at(buffer, offset)
+    }
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for &mut T {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        (**self).read_at(buffer, offset)
+    }
+}
+
+impl<T: Device + ?Sized> Device for &mut T {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        (**self).write_at(bytes, offset)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (**self).flush()
+    }
+
+    fn sector_size(&self) -> SectorSize {
+        (**self).sector_size()
+    }
+
+    fn read_back(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        (**self).read_back(buffer, offset)
     }
 }
 
@@ -99,13 +136,19 @@ pub struct FileDevice {
     file: File,
     size: u64,
     sector_size: SectorSize,
+    is_block: bool,
 }
+
+/// Bytes that are read past the page cache at once.
+const PIECE: u64 = 1 << 20;
+/// What the memory for that must be aligned to, in bytes: no disk asks for more than a page.
+const PAGE: usize = 4096;
 
 impl FileDevice {
     /// Takes an image file whose sectors are meant to have `sector_size`.
     pub fn image(file: File, sector_size: SectorSize) -> io::Result<Self> {
         let size = length(&file)?;
-        Ok(Self { file, size, sector_size })
+        Ok(Self { file, size, sector_size, is_block: false })
     }
 
     /// Takes a block device and asks it for its size and its sectors.
@@ -118,7 +161,8 @@ impl FileDevice {
         }
         let sector_size = SectorSize::try_from(rustix::fs::ioctl_blksszget(&file)?)
             .map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?;
-        Self::image(file, sector_size)
+        let size = length(&file)?;
+        Ok(Self { file, size, sector_size, is_block: true })
     }
 
     /// The file underneath.
@@ -149,11 +193,65 @@ impl Device for FileDevice {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data().inspect_err(|_| {
+            // Linux keeps the pages that it could not write and takes them for written: the next try would
+            // read them and find all in order.
+            let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+        })
     }
 
     fn sector_size(&self) -> SectorSize {
         self.sector_size
+    }
+
+    fn read_back(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.is_block {
+            read_direct(&self.file, self.sector_size, buffer, offset)
+        } else {
+            self.read_at(buffer, offset)
+        }
+    }
+}
+
+/// Reads with O_DIRECT, which the kernel does after it has written what is still to be written there.
+fn read_direct(file: &File, sector_size: SectorSize, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let end = offset.checked_add(buffer.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+    // A descriptor of its own: O_DIRECT on the first would take all reads and writes past the cache.
+    let direct = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let sector = sector_size.bytes();
+    let mut memory = vec![0; PIECE as usize + PAGE];
+    let aligned = memory.as_ptr().align_offset(PAGE);
+    let memory = &mut memory[aligned..][..PIECE as usize];
+    let mut at = offset;
+    while at < end {
+        let start = at / sector * sector;
+        let stop = end.next_multiple_of(sector).min(start + PIECE);
+        let piece = &mut memory[..(stop - start) as usize];
+        direct.read_exact_at(piece, start)?;
+        let wanted = &piece[(at - start) as usize..(end.min(stop) - start) as usize];
+        buffer[(at - offset) as usize..][..wanted.len()].copy_from_slice(wanted);
+        at += wanted.len() as u64;
+    }
+    Ok(())
+}
+
+/// A device whose reads all go past the page cache, see [`Device::read_back`].
+#[derive(Clone, Copy, Debug)]
+pub struct Uncached<D>(pub D);
+
+impl<D: Device> ReadAt for Uncached<&D>
+where
+    D: ?Sized,
+{
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_back(buffer, offset)
     }
 }
 
@@ -173,17 +271,41 @@ impl<R: ReadAt> Window<R> {
     }
 }
 
+impl<R> Window<R> {
+    /// Where the `len` bytes at `offset` begin in what is underneath.
+    fn place(&self, len: usize, offset: u64) -> io::Result<u64> {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= self.size => Ok(self.start + offset),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
 impl<R: ReadAt> ReadAt for Window<R> {
     fn size(&self) -> u64 {
         self.size
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let end = offset.checked_add(buffer.len() as u64);
-        if end.is_none_or(|end| end > self.size) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.inner.read_at(buffer, self.start + offset)
+        self.inner.read_at(buffer, self.place(buffer.len(), offset)?)
+    }
+}
+
+impl<D: Device> Device for Window<D> {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.inner.write_at(bytes, self.place(bytes.len(), offset)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+
+    fn sector_size(&self) -> SectorSize {
+        self.inner.sector_size()
+    }
+
+    fn read_back(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.inner.read_back(buffer, self.place(buffer.len(), offset)?)
     }
 }
 
@@ -228,5 +350,28 @@ mod tests {
         assert_eq!(window.seek(SeekFrom::End(-1)).unwrap(), 19);
         assert_eq!(window.read(&mut [0; 9]).unwrap(), 1);
         assert!(window.seek(SeekFrom::Current(-99)).is_err());
+    }
+
+    #[test]
+    fn past_the_page_cache_come_the_same_bytes_from_any_place() {
+        let bytes: Vec<u8> = (0..3 << 20).map(|at: u32| (at / 7) as u8).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        std::fs::write(&path, &bytes).unwrap();
+        let file = File::open(path).unwrap();
+        let ranges = [(0, 512), (0, bytes.len()), (511, 2), (4095, (2 << 20) + 3), (bytes.len() - 5, 5)];
+        for (offset, len) in ranges {
+            let mut read = vec![0; len];
+            match read_direct(&file, SectorSize::B512, &mut read, offset as u64) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    println!("SKIPPED: this file system has no O_DIRECT");
+                    return;
+                }
+                result => result.unwrap(),
+            }
+            assert!(read == bytes[offset..offset + len], "{len} bytes at {offset}");
+        }
+        let past = read_direct(&file, SectorSize::B512, &mut [0; 2], bytes.len() as u64 - 1);
+        assert_eq!(past.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -1,26 +1,73 @@
 //! A disk that loses power, for tests: every order and tearing of writes that a real one may leave behind.
+//!
+//! A disk is written through views: the whole of it, a partition. Each stands for a block device with a page
+//! cache of its own, so that a flush makes durable what went through the same view and nothing else, as it
+//! is with `fsync` on `/dev/vda` and `/dev/vda1`.
 
+use std::cell::{Ref, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::rc::Rc;
 
 use super::device::{Device, ReadAt, SectorSize};
 
-enum Step {
-    Write { offset: u64, bytes: Vec<u8> },
-    Flush,
-}
+/// Sectors between two flushes up to which every prefix, single sector and single gap is tried.
+const COMPLETE: usize = 256;
+/// How many of each are tried where there are more: bulk data.
+const SAMPLES: usize = 48;
+/// Random subsets for each flush.
+const SUBSETS: usize = 64;
 
 /// Keeps every write and flush, and shows what the disk may look like after a loss of power at any of them.
+#[derive(Clone)]
 pub struct Recorder {
     before: Vec<u8>,
     now: Vec<u8>,
     sector_size: SectorSize,
-    steps: Vec<Step>,
+    views: Vec<String>,
+    /// What was done, as a test may change it to see that a judge sees it.
+    pub epochs: Vec<Epoch>,
+}
+
+/// Writes, and the flush behind them.
+#[derive(Clone, Debug, Default)]
+pub struct Epoch {
+    /// In their order.
+    pub writes: Vec<Write>,
+    /// The view that was flushed; nothing at the end of the recording, or where a test took the flush away.
+    pub flushed: Option<usize>,
+}
+
+/// One write.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// What it went through.
+    pub view: usize,
+    /// In bytes from the start of the disk.
+    pub offset: u64,
+    /// What was written.
+    pub bytes: Vec<u8>,
+}
+
+/// How much was tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// States of the disk, those that are alike included.
+    pub states: usize,
+    /// States that differ from all others.
+    pub distinct: usize,
+    /// Flushes, and the end of the recording.
+    pub epochs: usize,
+    /// Those of them with so many sectors that only a sample was tried.
+    pub sampled: usize,
 }
 
 impl Recorder {
     /// A disk with these bytes.
     pub fn new(bytes: Vec<u8>, sector_size: SectorSize) -> Self {
-        Self { before: bytes.clone(), now: bytes, sector_size, steps: Vec::new() }
+        let views = vec!["disk".to_owned()];
+        Self { before: bytes.clone(), now: bytes, sector_size, views, epochs: vec![Epoch::default()] }
     }
 
     /// The bytes when power stays.
@@ -28,87 +75,243 @@ impl Recorder {
         &self.now
     }
 
+    /// What epoch `number` is, in words.
+    pub fn describe(&self, number: usize) -> String {
+        let Epoch { writes, flushed } = &self.epochs[number];
+        let bytes: usize = writes.iter().map(|write| write.bytes.len()).sum();
+        let views: BTreeSet<&str> = writes.iter().map(|write| self.views[write.view].as_str()).collect();
+        let end = flushed.map_or("no flush".to_owned(), |view| format!("flush of {}", self.views[view]));
+        let views = Vec::from_iter(views).join(" and ");
+        format!("{} writes, {bytes} bytes to {views}, then {end}", writes.len())
+    }
+
+    /// How many writes nothing has made durable.
+    pub fn unflushed(&self) -> usize {
+        let mut pending: Vec<usize> = Vec::new();
+        for epoch in &self.epochs {
+            pending.extend(epoch.writes.iter().map(|write| write.view));
+            pending.retain(|view| Some(*view) != epoch.flushed);
+        }
+        pending.len()
+    }
+
     /// Calls `judge` with each state that a loss of power may leave, and a text that says which it is:
     /// what was flushed is there; of what was written since, any sectors may be there, and one more may be
     /// half written or garbage. Prefixes, single sectors and single gaps are tried completely, other
-    /// subsets by a fixed sequence of 64 for each flush.
-    pub fn each_cut(&self, mut judge: impl FnMut(&[u8], &str)) {
-        let mut durable = self.before.clone();
-        let mut pending: Vec<(u64, &[u8])> = Vec::new();
-        let mut epoch = 0;
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        for step in &self.steps {
-            match step {
-                Step::Write { offset, bytes } => {
-                    let size = self.sector_size.bytes();
-                    assert!(offset % size == 0 && bytes.len() as u64 % size == 0, "whole sectors");
-                    pending.extend((*offset..).step_by(size as usize).zip(bytes.chunks_exact(size as usize)));
-                }
-                Step::Flush => {
-                    cuts_of_epoch(&durable, &pending, epoch, &mut random, &mut judge);
-                    for (offset, bytes) in pending.drain(..) {
-                        put(&mut durable, offset, bytes);
-                    }
-                    epoch += 1;
-                }
+    /// subsets by a fixed sequence of 64 for each flush; of more than 256 sectors between two flushes, a
+    /// fixed sample.
+    pub fn each_cut(&self, judge: impl FnMut(&[u8], &str)) -> Tally {
+        self.cuts(None, judge)
+    }
+
+    /// As [`Recorder::each_cut`], but states that are the same bytes are judged once.
+    pub fn each_distinct_cut(&self, judge: impl FnMut(&[u8], &str)) -> Tally {
+        self.cuts(Some(BTreeSet::new()), judge)
+    }
+
+    fn cuts(&self, seen: Option<BTreeSet<u64>>, judge: impl FnMut(&[u8], &str)) -> Tally {
+        let state = State { disk: self.before.clone(), id: 0, undo: Vec::new() };
+        let mut cutter =
+            Cutter { state, seen, tally: Tally::default(), random: 0x9e37_79b9_7f4a_7c15, judge };
+        let size = self.sector_size.bytes();
+        let mut pending: Vec<(usize, Sector<'_>)> = Vec::new();
+        for (number, epoch) in self.epochs.iter().enumerate() {
+            for Write { view, offset, bytes } in &epoch.writes {
+                assert!(offset % size == 0 && bytes.len() as u64 % size == 0, "whole sectors");
+                let sectors = (*offset..).step_by(size as usize).zip(bytes.chunks_exact(size as usize));
+                pending.extend(sectors.map(|sector| (*view, sector)));
             }
+            let sectors: Vec<Sector<'_>> = pending.iter().map(|(_, sector)| *sector).collect();
+            cutter.cut(&sectors, number);
+            for (_, (offset, bytes)) in pending.extract_if(.., |(view, _)| Some(*view) == epoch.flushed) {
+                cutter.state.put(offset, bytes);
+            }
+            cutter.state.undo.clear();
         }
-        cuts_of_epoch(&durable, &pending, epoch, &mut random, &mut judge);
+        cutter.tally
     }
 }
 
-fn put(disk: &mut [u8], offset: u64, bytes: &[u8]) {
-    disk[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+/// Where, and what shall be there.
+type Sector<'a> = (u64, &'a [u8]);
+
+/// A disk that can go back.
+struct State {
+    disk: Vec<u8>,
+    /// Changes with each sector, and back with it.
+    id: u64,
+    /// What was there before.
+    undo: Vec<(u64, Vec<u8>)>,
 }
 
-fn cuts_of_epoch(
-    durable: &[u8],
-    pending: &[(u64, &[u8])],
-    epoch: usize,
-    random: &mut u64,
-    judge: &mut impl FnMut(&[u8], &str),
-) {
-    let count = pending.len();
-    let mut try_set = |chosen: &dyn Fn(usize) -> bool, torn: Option<usize>, what: &str| {
-        let mut disk = durable.to_vec();
-        for (_, (offset, bytes)) in pending.iter().enumerate().filter(|(index, _)| chosen(*index)) {
-            put(&mut disk, *offset, bytes);
+impl State {
+    fn put(&mut self, offset: u64, bytes: &[u8]) {
+        let place = &mut self.disk[offset as usize..][..bytes.len()];
+        if place != bytes {
+            self.id ^= hash(offset, place) ^ hash(offset, bytes);
+            self.undo.push((offset, place.to_vec()));
+            place.copy_from_slice(bytes);
         }
-        judge(&disk, &format!("flush {epoch}, {what}"));
-        if let Some((offset, bytes)) = torn.map(|index| pending[index]) {
-            let half = bytes.len() / 2;
-            let old = durable[offset as usize..][..bytes.len()].to_vec();
-            let mixtures = [
-                ("first half", [&bytes[..half], &old[half..]].concat()),
-                ("second half", [&old[..half], &bytes[half..]].concat()),
-                ("garbage", vec![0xa5; bytes.len()]),
-            ];
-            for (name, mixture) in mixtures {
-                put(&mut disk, offset, &mixture);
-                judge(&disk, &format!("flush {epoch}, {what}, sector at {offset} torn: {name}"));
+    }
+
+    fn undo_to(&mut self, mark: usize) {
+        while self.undo.len() > mark {
+            let (offset, bytes) = self.undo.pop().expect("longer than the mark");
+            self.put(offset, &bytes);
+            self.undo.pop();
+        }
+    }
+}
+
+fn hash(offset: u64, bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (offset, bytes).hash(&mut hasher);
+    hasher.finish()
+}
+
+struct Cutter<J> {
+    state: State,
+    /// Ids of what was judged, where each is to be judged once.
+    seen: Option<BTreeSet<u64>>,
+    tally: Tally,
+    random: u64,
+    judge: J,
+}
+
+impl<J: FnMut(&[u8], &str)> Cutter<J> {
+    /// Tries what may be there of `pending`, over what the state has, and leaves the state as it was.
+    fn cut(&mut self, pending: &[Sector<'_>], epoch: usize) {
+        let count = pending.len();
+        self.tally.epochs += 1;
+        self.tally.sampled += usize::from(count > COMPLETE);
+        let tried = self.samples(count);
+        let begin = self.state.undo.len();
+
+        for cut in 0..=count {
+            if cut > 0 {
+                self.put(pending[cut - 1]);
+            }
+            if cut == count || tried.contains(&cut) {
+                let what = format!("flush {epoch}, first {cut} of {count}");
+                self.judge(&what);
+                self.tear(pending.get(cut), &what);
             }
         }
-    };
-    for cut in 0..=count {
-        try_set(&|index| index < cut, (cut < count).then_some(cut), &format!("first {cut} of {count}"));
+        // All are there: one after the other is taken away, where it is the last that was written there.
+        let mut last: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for (index, (offset, _)) in pending.iter().enumerate() {
+            last.entry(*offset).or_default().push(index);
+        }
+        let before: BTreeMap<u64, Vec<u8>> =
+            self.state.undo[begin..].iter().rev().map(|(offset, bytes)| (*offset, bytes.clone())).collect();
+        for gap in tried.iter().copied() {
+            let (offset, bytes) = pending[gap];
+            let mark = self.state.undo.len();
+            if let [.., previous, latest] = last[&offset][..]
+                && latest == gap
+            {
+                self.put(pending[previous]);
+            } else if last[&offset] == [gap]
+                && let Some(old) = before.get(&offset)
+            {
+                self.put((offset, old));
+            }
+            let what = format!("flush {epoch}, all but {gap} of {count}");
+            self.judge(&what);
+            self.tear(Some(&(offset, bytes)), &what);
+            self.state.undo_to(mark);
+        }
+        self.state.undo_to(begin);
+
+        for only in tried.iter().copied() {
+            self.put(pending[only]);
+            self.judge(&format!("flush {epoch}, only {only} of {count}"));
+            self.state.undo_to(begin);
+        }
+        for round in 0..SUBSETS {
+            for sector in pending {
+                if self.next() & 1 == 1 {
+                    self.put(*sector);
+                }
+            }
+            let what = format!("flush {epoch}, subset {round} of {count}");
+            self.judge(&what);
+            if count > 0 {
+                let torn = (self.next() % count as u64) as usize;
+                self.tear(Some(&pending[torn]), &what);
+            }
+            self.state.undo_to(begin);
+        }
     }
-    for only in 0..count {
-        try_set(&|index| index == only, None, &format!("only {only} of {count}"));
-        try_set(&|index| index != only, Some(only), &format!("all but {only} of {count}"));
+
+    fn put(&mut self, (offset, bytes): Sector<'_>) {
+        self.state.put(offset, bytes);
     }
-    for round in 0..64 {
-        let bits: Vec<bool> = (0..count).map(|_| next(random) & 1 == 1).collect();
-        let torn = (count > 0).then(|| (next(random) % count as u64) as usize);
-        try_set(&|index| bits[index], torn, &format!("subset {round}"));
+
+    fn judge(&mut self, what: &str) {
+        self.tally.states += 1;
+        if self.seen.as_mut().is_none_or(|seen| seen.insert(self.state.id)) {
+            self.tally.distinct += 1;
+            (self.judge)(&self.state.disk, what);
+        }
+    }
+
+    /// The sector in the middle of whose writing the power goes.
+    fn tear(&mut self, sector: Option<&Sector<'_>>, what: &str) {
+        let Some(&(offset, new)) = sector else { return };
+        let mark = self.state.undo.len();
+        let half = new.len() / 2;
+        let old = self.state.disk[offset as usize..][..new.len()].to_vec();
+        let mixtures = [
+            ("first half", [&new[..half], &old[half..]].concat()),
+            ("second half", [&old[..half], &new[half..]].concat()),
+            ("garbage", vec![0xa5; new.len()]),
+        ];
+        for (name, mixture) in mixtures {
+            self.state.put(offset, &mixture);
+            self.judge(&format!("{what}, sector at {offset} torn: {name}"));
+            self.state.undo_to(mark);
+        }
+    }
+
+    /// All numbers below `count`, or a sample: the first and the last few, and a fixed sequence.
+    fn samples(&mut self, count: usize) -> BTreeSet<usize> {
+        if count <= COMPLETE {
+            return (0..count).collect();
+        }
+        let mut samples: BTreeSet<usize> = (0..4).chain(count - 4..count).collect();
+        while samples.len() < SAMPLES {
+            samples.insert((self.next() % count as u64) as usize);
+        }
+        samples
+    }
+
+    fn next(&mut self) -> u64 {
+        next(&mut self.random)
     }
 }
 
 /// xorshift64: the same sequence in every run.
-fn next(state: &mut u64) -> u64 {
+pub fn next(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
     *state >> 11
+}
+
+impl Recorder {
+    fn write(&mut self, view: usize, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let place = self.now.get_mut(offset as usize..).and_then(|rest| rest.get_mut(..bytes.len()));
+        place.ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(bytes);
+        let epoch = self.epochs.last_mut().expect("there is always one");
+        epoch.writes.push(Write { view, offset, bytes: bytes.to_vec() });
+        Ok(())
+    }
+
+    fn flush_view(&mut self, view: usize) {
+        self.epochs.last_mut().expect("there is always one").flushed = Some(view);
+        self.epochs.push(Epoch::default());
+    }
 }
 
 impl ReadAt for Recorder {
@@ -123,17 +326,143 @@ impl ReadAt for Recorder {
 
 impl Device for Recorder {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        put(&mut self.now, offset, bytes);
-        self.steps.push(Step::Write { offset, bytes: bytes.to_vec() });
-        Ok(())
+        self.write(0, bytes, offset)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.steps.push(Step::Flush);
+        self.flush_view(0);
         Ok(())
     }
 
     fn sector_size(&self) -> SectorSize {
         self.sector_size
+    }
+}
+
+/// A recorder that is written through several views.
+#[derive(Clone)]
+pub struct Shared(Rc<RefCell<Recorder>>);
+
+impl Shared {
+    /// Shares `recorder`.
+    pub fn new(recorder: Recorder) -> Self {
+        Self(Rc::new(RefCell::new(recorder)))
+    }
+
+    /// The recorder, to look at.
+    pub fn recorder(&self) -> Ref<'_, Recorder> {
+        self.0.borrow()
+    }
+
+    /// The `size` bytes from `start` on, as a device of their own.
+    pub fn view(&self, name: &str, start: u64, size: u64) -> View {
+        let mut recorder = self.0.borrow_mut();
+        recorder.views.push(name.to_owned());
+        View { shared: self.clone(), number: recorder.views.len() - 1, start, size }
+    }
+}
+
+/// Part of a shared recorder.
+pub struct View {
+    shared: Shared,
+    number: usize,
+    start: u64,
+    size: u64,
+}
+
+impl View {
+    fn place(&self, len: usize, offset: u64) -> io::Result<u64> {
+        let inside = offset.checked_add(len as u64).is_some_and(|end| end <= self.size);
+        inside.then_some(self.start + offset).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl ReadAt for View {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.shared.recorder().read_at(buffer, self.place(buffer.len(), offset)?)
+    }
+}
+
+impl Device for View {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let offset = self.place(bytes.len(), offset)?;
+        self.shared.0.borrow_mut().write(self.number, bytes, offset)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.shared.0.borrow_mut().flush_view(self.number);
+        Ok(())
+    }
+
+    fn sector_size(&self) -> SectorSize {
+        self.shared.recorder().sector_size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sector(byte: u8) -> [u8; 512] {
+        [byte; 512]
+    }
+
+    /// The states of three sectors, each by its first byte.
+    fn states(recorder: &Recorder) -> BTreeSet<[u8; 3]> {
+        let mut all = BTreeSet::new();
+        let tally = recorder.each_cut(|disk, _| {
+            all.insert([disk[0], disk[512], disk[1024]]);
+        });
+        let mut distinct = 0;
+        let again = recorder.each_distinct_cut(|_, _| distinct += 1);
+        assert_eq!((tally.states, distinct), (again.states, again.distinct));
+        assert!(distinct <= tally.states);
+        all
+    }
+
+    #[test]
+    fn what_was_flushed_stays_and_the_rest_comes_in_any_order() {
+        let mut disk = Recorder::new(vec![0; 1536], SectorSize::B512);
+        disk.write_at(&sector(1), 0).unwrap();
+        disk.flush().unwrap();
+        disk.write_at(&sector(2), 512).unwrap();
+        disk.write_at(&sector(3), 1024).unwrap();
+        let all = states(&disk);
+        for state in [[0, 0, 0], [1, 0, 0], [1, 2, 0], [1, 0, 3], [1, 2, 3], [0xa5, 0, 0], [1, 0xa5, 3]] {
+            assert!(all.contains(&state), "{state:?} of {all:?}");
+        }
+        assert!(all.iter().all(|state| state[0] == 1 || state[1..] == [0, 0]), "{all:?}");
+        assert_eq!(disk.unflushed(), 2);
+    }
+
+    #[test]
+    fn a_sector_that_is_written_twice_may_be_left_at_either() {
+        let mut disk = Recorder::new(vec![0; 1536], SectorSize::B512);
+        for byte in [1, 2, 3] {
+            disk.write_at(&sector(byte), 512).unwrap();
+        }
+        let seen: BTreeSet<u8> = states(&disk).into_iter().map(|state| state[1]).collect();
+        assert_eq!(seen, BTreeSet::from([0, 1, 2, 3, 0xa5]));
+    }
+
+    #[test]
+    fn a_flush_is_for_the_view_that_it_went_to() {
+        let shared = Shared::new(Recorder::new(vec![0; 1536], SectorSize::B512));
+        let (mut first, mut second) = (shared.view("first", 0, 512), shared.view("second", 512, 512));
+        first.write_at(&sector(1), 0).unwrap();
+        second.write_at(&sector(2), 0).unwrap();
+        first.flush().unwrap();
+        second.write_at(&sector(3), 0).unwrap();
+        let recorder = shared.recorder();
+        let all = states(&recorder);
+        assert!(all.contains(&[0, 2, 0]) && all.contains(&[1, 0, 0]) && all.contains(&[1, 2, 0]), "{all:?}");
+        assert!(!all.contains(&[0, 3, 0]), "{all:?}");
+        assert_eq!(recorder.unflushed(), 2);
+        assert_eq!(recorder.describe(0), "2 writes, 1024 bytes to first and second, then flush of first");
+        assert!(second.write_at(&sector(1), 1).is_err());
     }
 }
