@@ -1,4 +1,5 @@
-//! What every room may lean on: digests, sizes, alignment, whole files, progress, chains of errors.
+//! What every room may lean on: digests, sizes, alignment, devices, whole files, progress, chains of errors,
+//! the order of versions.
 
 pub mod align;
 pub mod atomic;
@@ -7,6 +8,7 @@ pub mod device;
 pub mod digest;
 pub mod progress;
 pub mod size;
+pub mod version;
 
 #[cfg(test)]
 pub(crate) mod power_cut;

@@ -5,6 +5,7 @@
 
 pub mod cmdline;
 pub mod cpio;
+pub mod entries;
 pub mod esp;
 pub mod handover;
 pub mod initramfs;

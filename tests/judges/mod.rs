@@ -1,5 +1,6 @@
 //! Our bytes as the real tools see them.
 
+mod boot_versions;
 mod cpio;
 mod depmod;
 mod dpkg;

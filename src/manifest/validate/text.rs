@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn versions() {
-        for good in ["1.0.0", "1", "2026.11.23", "1.2~rc1", "1.2^post", "1.0-5-gabc"] {
+        for good in ["1.0.0", "1", "2026.11.23", "1.0.0~rc1", "1.0.0-rc1", "1.2^post", "1.0-5-gabc"] {
             assert_eq!(version(good), Ok(()), "{good}");
         }
         for bad in ["", "1+2", "1_0", "a/b", "1 0", ".1", "-1", "ü"] {
