@@ -222,9 +222,10 @@ fn read_direct(file: &File, sector_size: SectorSize, buffer: &mut [u8], offset: 
         .custom_flags(libc::O_DIRECT)
         .open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     let sector = sector_size.bytes();
-    let mut memory = vec![0; PIECE as usize + PAGE];
+    let room = (buffer.len() as u64 + 2 * sector).min(PIECE) as usize;
+    let mut memory = vec![0; room + PAGE];
     let aligned = memory.as_ptr().align_offset(PAGE);
-    let memory = &mut memory[aligned..][..PIECE as usize];
+    let memory = &mut memory[aligned..][..room];
     let mut at = offset;
     while at < end {
         let start = at / sector * sector;

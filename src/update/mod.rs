@@ -4,6 +4,7 @@
 //! a root by whichever way is the shortest from what the node has, and `apply` puts them into the slot that
 //! is not running, in an order in which every interruption leaves a node that boots.
 
+pub mod apply;
 pub mod document;
 pub mod remote;
 
