@@ -1,5 +1,6 @@
 //! The recipe: manifest and lock in, image out.
 
+pub mod agent;
 pub mod check;
 pub mod container;
 pub mod difference;

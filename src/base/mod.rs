@@ -9,6 +9,7 @@ pub mod digest;
 pub mod progress;
 pub mod size;
 pub mod version;
+pub mod window;
 
 #[cfg(test)]
 pub(crate) mod power_cut;

@@ -188,6 +188,10 @@ const DISK_DRIVERS: [&str; 47] = [
     "ufshcd_pci",
 ];
 
+/// Hardware watchdogs: /init arms what it finds, so that a hang before systemd is not for ever. QEMU's, those that
+/// ACPI describes, AMD's. Intel's needs the drivers of its chipset first, and systemd arms it later.
+const WATCHDOGS: [&str; 3] = ["i6300esb", "wdat_wdt", "sp5100_tco"];
+
 /// Faster checksums where the processor has the instructions; the processor's modalias loads them. SHA-256
 /// carries the cost of dm-verity.
 const ACCELERATORS: [&str; 4] = ["sha256_ssse3", "crc32c_intel", "crc32_pclmul", "crct10dif_pclmul"];
@@ -243,7 +247,7 @@ impl Parts<'_> {
         }
         match self.choice {
             InitramfsModules::Auto => {
-                for module in DISK_DRIVERS {
+                for module in DISK_DRIVERS.into_iter().chain(WATCHDOGS) {
                     order.add(module, false)?;
                 }
             }

@@ -109,7 +109,7 @@ pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Bu
     let name = project.name.clone();
     let store = context::store(&args.inputs)?;
     let policy = if args.locked { Policy::Locked } else { Policy::Follow };
-    let (lock, root) = prepare(&project, &policy, &args.inputs, &store, progress)
+    let (lock, root) = prepare(&project, &policy, &bytes, &args.inputs, &store, progress)
         .with_context(|| format!("building {name}"))?;
     fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
     let settings = Settings { threads: args.inputs.threads };
@@ -131,6 +131,7 @@ pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Bu
 pub fn prepare(
     project: &Project,
     policy: &Policy,
+    keller: &Content,
     inputs: &InputArgs,
     store: &Store,
     progress: &dyn Progress,
@@ -141,7 +142,7 @@ pub fn prepare(
     let mut lock = outside.lock(manifest, &project.lock, policy, store, progress)?;
     outside.fetch(manifest, &lock, store, progress)?;
     let settings = Settings { threads: inputs.threads };
-    let root = image::root::root(manifest, &mut lock, store, &settings, progress)?;
+    let root = image::root::root(manifest, &mut lock, keller, store, &settings, progress)?;
     if before.as_ref() != Some(&lock) {
         let changes = before.as_ref().map(|before| diff::diff(before, &lock).to_string());
         if *policy == Policy::Locked {

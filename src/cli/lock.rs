@@ -11,6 +11,7 @@ use super::progress::Display;
 use super::{Global, build};
 use crate::lock::resolve::Update;
 use crate::lock::{diff, file};
+use crate::tree::Content;
 
 /// Arguments of `keller lock`.
 #[derive(Debug, Args)]
@@ -43,7 +44,10 @@ pub fn run(args: LockArgs, global: &Global) -> Result<ExitCode> {
     };
     let before = file::read(&project.lock, &project.manifest.id)?;
     let store = context::store(&args.inputs)?;
-    let (lock, _) = build::prepare(&project, &Policy::Update(update), &args.inputs, &store, &display)?;
+    // Which keller goes into an image makes no difference to what is locked.
+    let keller = Content::from(Vec::new());
+    let (lock, _) =
+        build::prepare(&project, &Policy::Update(update), &keller, &args.inputs, &store, &display)?;
     if global.json {
         println!("{}", file::to_text(&lock).trim_end());
     } else if !global.quiet {

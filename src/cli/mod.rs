@@ -1,5 +1,6 @@
 //! Verbs: arguments in, one call of the engine, output. The only room that prints.
 
+pub mod agent;
 pub mod boot;
 pub mod build;
 pub mod check;
@@ -94,6 +95,8 @@ pub enum Verb {
     Init(new::Init),
     /// Write the manifest's JSON Schema, or its reference, to standard output.
     Schema(schema::Schema),
+    /// What runs on a node: take updates, judge boots.
+    Agent(agent::AgentArgs),
     /// Write completion for a shell to standard output.
     Completion(completion::CompletionArgs),
 }
@@ -115,6 +118,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Check(args) => check::run(args, &cli.global),
         Verb::Init(args) => new::run(args),
         Verb::Schema(args) => schema::run(args),
+        Verb::Agent(args) => agent::run(args, &cli.global),
         Verb::Completion(args) => completion::run(args),
     };
     match result {

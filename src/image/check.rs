@@ -29,7 +29,7 @@ pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
     }
     let settings = Settings { threads: if job.settings.threads == 1 { 2 } else { 1 } };
     let mut lock = job.lock.clone();
-    let root = root::root(job.manifest, &mut lock, &store, &settings, &Silent)?;
+    let root = root::root(job.manifest, &mut lock, job.keller.0, &store, &settings, &Silent)?;
     if lock != *job.lock {
         bail!("the second build completed the lock differently");
     }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::kernel::{Kernel, Modules};
 use super::report::{RECORD, Record};
 use super::scripts::{self, Scripts};
-use super::{Settings, container, inputs};
+use super::{Settings, agent, container, inputs};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::{Lock, LockedPackage};
 use crate::manifest::Manifest;
@@ -16,8 +16,8 @@ use crate::rootfs::checks::{Finding, Severity};
 use crate::rootfs::packages::{self, PackageInput};
 use crate::rootfs::{self, Accounts, BuildInfo, containers};
 use crate::store::Store;
-use crate::tree::Tree;
 use crate::tree::prune::Patterns;
+use crate::tree::{Content, Tree};
 
 /// The finished root and what was taken out of it to boot it.
 #[derive(Debug)]
@@ -74,20 +74,23 @@ pub fn packages(
 }
 
 /// Makes the root's tree. What only the unpacked packages and the files beside the manifest tell (ids,
-/// digests of scripts and overlays) is filled in in `lock`; a caller that wants nothing new compares.
+/// digests of scripts and overlays) is filled in in `lock`; a caller that wants nothing new compares. `keller`
+/// is the one for the node.
 pub fn root(
     manifest: &Manifest,
     lock: &mut Lock,
+    keller: &Content,
     store: &Store,
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<Root> {
-    settings.pool()?.install(|| make(manifest, lock, store, settings, progress))
+    settings.pool()?.install(|| make(manifest, lock, keller, store, settings, progress))
 }
 
 fn make(
     manifest: &Manifest,
     lock: &mut Lock,
+    keller: &Content,
     store: &Store,
     settings: &Settings,
     progress: &dyn Progress,
@@ -114,6 +117,7 @@ fn make(
     task.at("overlays");
     let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local)?;
     inputs::files(&mut tree, &manifest.files, "", store, lock)?;
+    agent::install(&mut tree, manifest, lock, keller)?;
     task.at("users and units");
     lock.ids = rootfs::ids(&tree, manifest, &lock.ids)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };

@@ -17,8 +17,10 @@ mod state;
 mod switch_root;
 mod table;
 mod tools;
+mod trial;
 mod uevents;
 mod verity;
+mod watchdog;
 
 use std::fs;
 
@@ -78,6 +80,8 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     loader.load_needed(console)?;
     root::mount_firmware_variables();
     let mut disk = BootDisk::wait(console, &mut loader, &cmdline.root_hash)?;
+    watchdog::arm(console);
+    trial::begin(console);
     console.say(&format!("boot disk {}, root in partition {}", disk.name, disk.root));
 
     let (root_device, verity_device) = (disk.partition(disk.root)?, disk.partition(disk.verity)?);

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::base::window::Window;
 use crate::base::{Digest, Size};
 
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -441,6 +442,8 @@ pub struct Health {
     pub units: Vec<String>,
     /// Whether etcd must answer healthy.
     pub etcd: bool,
+    /// Whether the containers that start at boot must run.
+    pub containers: bool,
     /// A command that must succeed, as arguments; none when empty.
     pub command: Vec<String>,
     /// Seconds from the start of systemd until which all of it must hold.
@@ -482,6 +485,14 @@ pub struct Update {
     pub url: String,
     /// Folder with root.json, absolute path.
     pub keys: PathBuf,
+    /// Of the channels that a version is published in, the one to follow.
+    pub channel: String,
+    /// Whether a new version is taken without anybody's word.
+    pub automatic: bool,
+    /// When that may be; any time when none.
+    pub window: Option<Window>,
+    /// Seconds between two looks at the repository.
+    pub interval_seconds: u64,
 }
 
 /// A file format to write.

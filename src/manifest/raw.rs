@@ -388,6 +388,8 @@ pub struct RawHealth {
     pub units: Vec<At<String>>,
     /// Whether etcd answers that it is healthy. Default: `false`.
     pub etcd: Option<At<bool>>,
+    /// Whether the containers that start at boot must run. Default: `true`.
+    pub containers: Option<At<bool>>,
     /// A command that succeeds, as arguments.
     pub command: Option<At<Vec<At<String>>>>,
     /// Time from the start of systemd, such as `90s` or `5min`. Default: `120s`.
@@ -430,6 +432,16 @@ pub struct RawState {
 pub struct RawUpdate {
     /// Root of the update repository: http or https.
     pub url: At<String>,
-    /// Folder beside the manifest that holds `root.json`.
+    /// Folder beside the manifest that holds `root.json`, whose keys a node trusts.
     pub keys: At<String>,
+    /// Of the channels that a version is published in, the one to follow. Default: `stable`.
+    pub channel: Option<At<String>>,
+    /// Whether a node takes a new version by itself, with the reboot that it needs. Without, it only looks, and
+    /// `keller update apply` takes it. Default: `false`.
+    pub automatic: Option<At<bool>>,
+    /// When a node may take it by itself, in the node's time: `02:00-05:00`, or on some days
+    /// `Sat,Sun 02:00-05:00`. Default: at any time.
+    pub window: Option<At<String>>,
+    /// Time between two looks at the repository. Default: `1h`.
+    pub interval: Option<At<String>>,
 }

@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod document;
 pub mod remote;
+pub mod settings;
 
 pub use document::Document;
 pub use remote::{Remote, RemoteError};

@@ -68,7 +68,13 @@ fn manifest() -> Manifest {
         runtime: Runtime::default(),
         containers: Vec::new(),
         kv: None,
-        health: Health { units: Vec::new(), etcd: false, command: Vec::new(), deadline_seconds: 120 },
+        health: Health {
+            units: Vec::new(),
+            etcd: false,
+            containers: true,
+            command: Vec::new(),
+            deadline_seconds: 120,
+        },
         disk: Disk {
             esp: Size::mib(512),
             root: Size::mib(1024),

@@ -66,7 +66,13 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
         runtime: Runtime::None,
         containers: Vec::new(),
         kv: None,
-        health: Health { units: Vec::new(), etcd: false, command: Vec::new(), deadline_seconds: 60 },
+        health: Health {
+            units: Vec::new(),
+            etcd: false,
+            containers: true,
+            command: Vec::new(),
+            deadline_seconds: 60,
+        },
         disk: Disk {
             esp: Size::mib(64),
             root: Size::mib(64),

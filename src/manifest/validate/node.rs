@@ -25,6 +25,9 @@ const LEAST_STATE: Size = Size::mib(64);
 /// processor make it in one.
 const DEADLINE_SECONDS: u64 = 120;
 
+/// A look at the repository costs a file of about a kilobyte.
+const INTERVAL_SECONDS: u64 = 3600;
+
 impl Validator<'_> {
     pub(super) fn services(&mut self, raw: RawServices) -> Services {
         let masked: Vec<At<String>> = raw.mask.clone();
@@ -108,6 +111,7 @@ impl Validator<'_> {
         Health {
             units: self.list(raw.units, text::unit),
             etcd: or(raw.etcd, false),
+            containers: or(raw.containers, true),
             command,
             deadline_seconds: raw
                 .deadline
@@ -143,6 +147,19 @@ impl Validator<'_> {
     pub(super) fn update(&mut self, raw: RawUpdate) -> Option<Update> {
         let url = self.checked(raw.url, |text| text::url(text, &["http", "https"]));
         let keys = self.beside_on_disk(&raw.keys, &[Kind::Folder]);
-        Some(Update { url: url?, keys: keys? })
+        let channel = match raw.channel {
+            None => Some("stable".to_owned()),
+            Some(at) => self.checked(at, text::id),
+        };
+        let window = raw.window.and_then(|at| self.form(&at, text::window));
+        let interval = raw.interval.and_then(|at| self.form(&at, text::duration));
+        Some(Update {
+            url: url?,
+            keys: keys?,
+            channel: channel?,
+            automatic: or(raw.automatic, false),
+            window,
+            interval_seconds: interval.unwrap_or(INTERVAL_SECONDS),
+        })
     }
 }

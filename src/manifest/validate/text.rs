@@ -4,6 +4,7 @@ use globset::GlobBuilder;
 use url::Url;
 
 use crate::base::Size;
+use crate::base::window::Window;
 use crate::manifest::{Port, Volume};
 
 /// Why a text is no good, and what would be.
@@ -201,6 +202,14 @@ pub fn duration(text: &str) -> Result<u64, Wrong> {
         Some(seconds @ 1..=86_400) => Ok(seconds),
         Some(_) => wrong("is out of range", "from 1s to 24h"),
         None => wrong("is not a time", "a whole number with s, min or h, such as `120s`"),
+    }
+}
+
+/// A time of day, on all days or some.
+pub fn window(text: &str) -> Result<Window, Wrong> {
+    match text.parse() {
+        Ok(window) => Ok(window),
+        Err(_) => wrong("is not a time of day", "such as `02:00-05:00` or `Sat,Sun 02:00-05:00`"),
     }
 }
 

@@ -1,0 +1,66 @@
+//! Why something on the node could not be done: the step, the cause, and what helps.
+
+use std::error::Error;
+use std::fmt;
+
+/// A step that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// In the gerund.
+    doing: String,
+    cause: Box<dyn Error + Send + Sync>,
+    /// What an operator can do about it.
+    help: Option<String>,
+}
+
+impl Failure {
+    /// `doing` in the gerund.
+    pub fn new(doing: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { doing: doing.into(), cause: cause.into(), help: None }
+    }
+
+    /// Names what an operator can do about it.
+    pub fn help(self, text: impl Into<String>) -> Self {
+        Self { help: Some(text.into()), ..self }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.doing)?;
+        match &self.help {
+            Some(help) => write!(f, " ({help})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.cause.as_ref())
+    }
+}
+
+/// Names the step that failed.
+pub trait Doing<T> {
+    /// `what` in the gerund.
+    fn doing(self, what: impl Into<String>) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<Box<dyn Error + Send + Sync>>> Doing<T> for Result<T, E> {
+    fn doing(self, what: impl Into<String>) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(what, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Chain;
+
+    #[test]
+    fn tells_step_help_and_cause() {
+        let failure = Failure::new("stopping boot.mount", "target is busy").help("somebody is in /boot");
+        assert_eq!(Chain(&failure).to_string(), "stopping boot.mount (somebody is in /boot): target is busy");
+    }
+}

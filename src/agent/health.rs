@@ -1,0 +1,284 @@
+//! When a boot counts as good: all that the manifest declares holds, and has held for some seconds.
+//!
+//! This runs as a unit before boot-complete.target; when it ends well, systemd-bless-boot takes the try counter
+//! off the entry. It asks for single units: to wait until the whole system is up would be to wait for itself.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::failure::{Doing, Failure};
+use super::{node, systemd};
+use crate::base::atomic;
+use crate::base::progress::Progress;
+use crate::update::settings::Health;
+
+/// What the last judgement was, for `keller update status` and for the version that comes after a fall-back.
+pub const VERDICT: &str = "/var/lib/keller/update/health.json";
+
+/// A unit that crashes and starts anew is active most of the time, but not for so long: systemd's own pause
+/// between two starts is 0.1 to a few seconds.
+const STABLE: Duration = Duration::from_secs(5);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Where etcd answers clients on the node itself.
+const ETCD: ([u8; 4], u16) = ([127, 0, 0, 1], 2379);
+/// For each read and write of etcd's answer, which has some 30 bytes.
+const ETCD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a boot was judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// IMAGE_VERSION that was judged.
+    pub version: String,
+    /// The boot.
+    pub boot: String,
+    /// Whether it was good.
+    pub good: bool,
+    /// What was missing, a line each.
+    pub missing: Vec<String>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// A unit that is not active.
+    Unit {
+        /// Its name.
+        name: String,
+        /// As systemd says it, e.g. `failed (exit-code)`.
+        state: String,
+    },
+    /// A unit that is active, but not for long enough.
+    Fresh {
+        /// Its name.
+        name: String,
+    },
+    /// etcd is not healthy.
+    Etcd {
+        /// What it said, or why it said nothing.
+        answer: String,
+    },
+    /// The own command fails.
+    Command {
+        /// How it ended.
+        end: String,
+    },
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unit { name, state } => write!(f, "{name} is {state}"),
+            Self::Fresh { name } => {
+                write!(f, "{name} is active, but for less than {} seconds", STABLE.as_secs())
+            }
+            Self::Etcd { answer } => write!(f, "etcd is not healthy: {answer}"),
+            Self::Command { end } => write!(f, "the health command {end}"),
+        }
+    }
+}
+
+/// When each unit was first seen in the run that it is in now.
+#[derive(Debug, Default)]
+struct Runs(BTreeMap<String, (String, Instant)>);
+
+impl Runs {
+    /// What is wrong with `name`, of which systemd says `shown`.
+    fn judge(
+        &mut self,
+        name: &str,
+        shown: Option<&BTreeMap<String, String>>,
+        now: Instant,
+    ) -> Option<Missing> {
+        let says = |key: &str| shown.and_then(|shown| shown.get(key)).map_or("", String::as_str);
+        if says("ActiveState") != "active" {
+            self.0.remove(name);
+            let state = match (says("LoadState"), says("ActiveState"), says("Result")) {
+                ("not-found", ..) => "not there".to_owned(),
+                (_, state, "" | "success") => state.to_owned(),
+                (_, state, result) => format!("{state} ({result})"),
+            };
+            return Some(Missing::Unit { name: name.to_owned(), state });
+        }
+        let run = says("InvocationID").to_owned();
+        let (seen, since) = self.0.entry(name.to_owned()).or_insert_with(|| (run.clone(), now));
+        if *seen != run {
+            (*seen, *since) = (run, now);
+        }
+        (now.duration_since(*since) < STABLE).then(|| Missing::Fresh { name: name.to_owned() })
+    }
+}
+
+/// Waits until all of `health` holds, until `deadline` at the latest; gives what is missing then.
+pub fn wait(health: &Health, deadline: Instant, progress: &dyn Progress) -> Result<Vec<Missing>, Failure> {
+    let mut runs = Runs::default();
+    let mut told = Vec::new();
+    loop {
+        let mut missing = units(health, &mut runs)?;
+        if health.etcd
+            && let Err(answer) = etcd(ETCD.into())
+        {
+            missing.push(Missing::Etcd { answer });
+        }
+        // Last, and only when all else is well: a command may be costly.
+        if missing.is_empty() && !health.command.is_empty() {
+            missing.extend(command(&health.command, deadline).err());
+        }
+        if missing.is_empty() || Instant::now() >= deadline {
+            return Ok(missing);
+        }
+        let lines: Vec<String> = missing.iter().map(Missing::to_string).collect();
+        if lines != told {
+            progress.detail(&format!("waiting: {}", lines.join("; ")));
+            told = lines;
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn units(health: &Health, runs: &mut Runs) -> Result<Vec<Missing>, Failure> {
+    let shown = systemd::show(&health.units, &["LoadState", "ActiveState", "Result", "InvocationID"])?;
+    let now = Instant::now();
+    Ok(health.units.iter().filter_map(|name| runs.judge(name, shown.get(name), now)).collect())
+}
+
+/// Asks etcd as its own `etcdctl endpoint health` does for members without client certificates.
+fn etcd(address: SocketAddr) -> Result<(), String> {
+    let ask = || -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, ETCD_PATIENCE)?;
+        stream.set_read_timeout(Some(ETCD_PATIENCE))?;
+        stream.set_write_timeout(Some(ETCD_PATIENCE))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = Vec::new();
+        // More than this is not what is asked for.
+        stream.take(16 << 10).read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = ask().map_err(|error| error.to_string())?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
+    let says = serde_json::from_str::<serde_json::Value>(body).unwrap_or_default();
+    match says.get("health").and_then(|health| health.as_str()) {
+        Some("true") => Ok(()),
+        _ if body.is_empty() => Err("an answer without content".to_owned()),
+        _ => Err(body.to_owned()),
+    }
+}
+
+/// Runs the own command until `deadline` at the latest, with all that it started.
+fn command(words: &[String], deadline: Instant) -> Result<(), Missing> {
+    let failed = |end: String| Missing::Command { end };
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).process_group(0);
+    let mut child = command.spawn().map_err(|error| failed(format!("does not start: {error}")))?;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(failed(format!("failed: {status}"))),
+            Err(error) => return Err(failed(format!("got lost: {error}"))),
+            Ok(None) if Instant::now() >= deadline => {
+                end(&mut child);
+                return Err(failed("was still running at the deadline".to_owned()));
+            }
+            Ok(None) => thread::sleep(PAUSE / 5),
+        }
+    }
+}
+
+fn end(child: &mut Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let _ = child.wait();
+}
+
+/// The moment until which this boot must be good: the time that `/init` took does not count.
+pub fn deadline(health: &Health) -> Instant {
+    let systemd_began = node::handover().map_or(0.0, |facts| facts.uptime);
+    let since = Duration::from_secs_f64((node::uptime() - systemd_began).max(0.0));
+    Instant::now() + Duration::from_secs(health.deadline_seconds).saturating_sub(since)
+}
+
+/// Writes down how this boot was judged.
+pub fn record(verdict: &Verdict) -> Result<(), Failure> {
+    let doing = || format!("writing {VERDICT}");
+    let text = serde_json::to_string_pretty(verdict).doing(doing())? + "\n";
+    let folder = Path::new(VERDICT).parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).doing(doing())?;
+    atomic::write(Path::new(VERDICT), text).doing(doing())
+}
+
+/// The last judgement, of whatever boot.
+pub fn last() -> Option<Verdict> {
+    serde_json::from_slice(&fs::read(VERDICT).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn shown(state: &str, run: &str) -> BTreeMap<String, String> {
+        let pairs =
+            [("LoadState", "loaded"), ("ActiveState", state), ("Result", "success"), ("InvocationID", run)];
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    }
+
+    #[test]
+    fn a_unit_must_stay_in_one_run() {
+        let (mut runs, start) = (Runs::default(), Instant::now());
+        let mut judge = |seconds, shown: Option<BTreeMap<String, String>>| {
+            runs.judge("a.service", shown.as_ref(), start + Duration::from_secs(seconds))
+        };
+        let fresh = Some(Missing::Fresh { name: "a.service".to_owned() });
+        assert_eq!(judge(0, Some(shown("active", "1"))), fresh);
+        assert_eq!(judge(4, Some(shown("active", "1"))), fresh);
+        // It crashed and was started anew between two looks.
+        assert_eq!(judge(6, Some(shown("active", "2"))), fresh);
+        assert_eq!(judge(11, Some(shown("active", "2"))), None);
+        let failed = judge(12, Some(shown("failed", "2"))).unwrap();
+        assert_eq!(failed.to_string(), "a.service is failed");
+        assert_eq!(judge(13, Some(shown("active", "2"))), fresh);
+    }
+
+    #[test]
+    fn etcd_says_true_or_why_not() {
+        let answer = |text: &'static str| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 64];
+                let _ = stream.read(&mut request);
+                stream.write_all(text.as_bytes()).unwrap();
+            });
+            let result = etcd(address);
+            server.join().unwrap();
+            result
+        };
+        assert_eq!(answer("HTTP/1.0 200 OK\r\n\r\n{\"health\":\"true\",\"reason\":\"\"}"), Ok(()));
+        let reason = answer("HTTP/1.0 503 X\r\n\r\n{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}");
+        assert!(reason.unwrap_err().contains("NO LEADER"));
+        assert!(answer("HTTP/1.0 200 OK\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn a_command_has_until_the_deadline() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let soon = || Instant::now() + Duration::from_millis(300);
+        assert_eq!(command(&words(&["true"]), soon()), Ok(()));
+        assert!(command(&words(&["false"]), soon()).unwrap_err().to_string().contains("exit status: 1"));
+        let late = command(&words(&["sh", "-c", "sleep 60; true"]), soon()).unwrap_err();
+        assert!(late.to_string().contains("deadline"));
+        assert!(command(&words(&["/no/such"]), soon()).unwrap_err().to_string().contains("does not start"));
+    }
+}

@@ -1,0 +1,256 @@
+//! What the agent goes by, in three stages: [`Fragment`], a file as an operator writes it; [`Inputs`], all
+//! files that were found, with what is built into the image; [`Settings`], whole and checked.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::failure::{Doing, Failure};
+use crate::base::window::Window;
+use crate::update::settings::{Built, Health, PATH, ROOT_JSON};
+
+/// Where an operator's file lies: the first that is there. JSON is YAML too.
+const OWN: [&str; 2] = ["etc/keller/update.yaml", "etc/keller/update.json"];
+/// An operator's root of trust, in place of the one that the image has.
+const OWN_ROOT_JSON: &str = "etc/keller/root.json";
+/// More often than this, a fleet is an attack on its server.
+const LEAST_INTERVAL: u64 = 60;
+
+/// An operator's file: each field takes the place of what the image says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fragment {
+    /// Root of the repository: http or https.
+    pub url: Option<String>,
+    /// The channel to follow.
+    pub channel: Option<String>,
+    /// Whether a new version is taken without anybody's word.
+    pub automatic: Option<bool>,
+    /// When that may be; `always` takes away the window of the image.
+    pub window: Option<String>,
+    /// Time between two looks at the repository: `90s`, `30min`, `6h`.
+    pub interval: Option<String>,
+    /// Proxy for http and https.
+    pub proxy: Option<String>,
+    /// PEM files with CA certificates, besides the image's.
+    pub authorities: Vec<PathBuf>,
+    /// A program that runs before a new version is started, e.g. to take a snapshot; if it fails, nothing is
+    /// started.
+    pub before: Vec<String>,
+}
+
+/// All that was found.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// What the image says.
+    pub built: Built,
+    /// What an operator says, and where.
+    pub own: Option<(PathBuf, Fragment)>,
+    /// root.json, wherever it is from.
+    pub root_json: Option<Vec<u8>>,
+}
+
+/// Whole and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// IMAGE_ID.
+    pub id: String,
+    /// IMAGE_VERSION of what runs.
+    pub version: String,
+    /// Seconds since 1970: no clock that shows less is right.
+    pub epoch: i64,
+    /// When a boot counts as good.
+    pub health: Health,
+    /// Where updates come from; none where neither the image nor an operator names a repository.
+    pub source: Option<Source>,
+}
+
+/// Where updates come from, and when they are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Root of the repository.
+    pub url: String,
+    /// The channel to follow.
+    pub channel: String,
+    /// Whether a new version is taken without anybody's word.
+    pub automatic: bool,
+    /// When that may be; any time when none.
+    pub window: Option<Window>,
+    /// Seconds between two looks at the repository.
+    pub interval_seconds: u64,
+    /// Proxy for http and https.
+    pub proxy: Option<String>,
+    /// PEM files with further CA certificates.
+    pub authorities: Vec<PathBuf>,
+    /// What runs before a new version is started; nothing when empty.
+    pub before: Vec<String>,
+    /// The root of trust.
+    pub root_json: Vec<u8>,
+}
+
+impl Inputs {
+    fn image(root: &Path) -> Result<Built, Failure> {
+        let path = root.join(PATH);
+        let text = fs::read(&path).doing(format!("reading {}", path.display()));
+        let text = text.map_err(|failure| failure.help("this is for nodes that keller built"))?;
+        serde_json::from_slice(&text).doing(format!("reading {}", path.display()))
+    }
+
+    /// Reads what lies under `root`, which is `/` on a node.
+    pub fn read(root: &Path) -> Result<Self, Failure> {
+        let built = Self::image(root)?;
+        let mut own = None;
+        for name in OWN {
+            let path = root.join(name);
+            if let Some(text) = optional(&path)? {
+                let text = String::from_utf8(text).doing(format!("reading {}", path.display()))?;
+                own = Some((path.clone(), fragment(&text).doing(format!("reading {}", path.display()))?));
+                break;
+            }
+        }
+        let root_json = match optional(&root.join(OWN_ROOT_JSON))? {
+            Some(bytes) => Some(bytes),
+            None => optional(&root.join(ROOT_JSON))?,
+        };
+        Ok(Self { built, own, root_json })
+    }
+
+    /// Lays the operator's word over the image's.
+    pub fn settle(self) -> Result<Settings, Failure> {
+        let Self { built, own, root_json } = self;
+        let (path, own) = own.unwrap_or_default();
+        let wrong = |cause: String| Failure::new(format!("reading {}", path.display()), cause);
+        let (url, channel, automatic, window, interval_seconds) = match built.update {
+            Some(source) => {
+                (Some(source.url), source.channel, source.automatic, source.window, source.interval_seconds)
+            }
+            None => (None, "stable".to_owned(), false, None, 3600),
+        };
+        let window = match own.window.as_deref() {
+            None => window,
+            Some("always") => None,
+            Some(text) => Some(text.parse().map_err(|error| wrong(format!("window: {error}")))?),
+        };
+        let interval_seconds = match own.interval.as_deref() {
+            None => interval_seconds,
+            Some(text) => seconds(text).ok_or_else(|| {
+                wrong(format!("interval: expected a time such as `30min` or `6h`, but have `{text}`"))
+            })?,
+        };
+        let source = match (own.url.or(url), root_json) {
+            (Some(url), Some(root_json)) => {
+                if !url.starts_with("https://") && !url.starts_with("http://") {
+                    return Err(wrong(format!("url: expected http:// or https://, but have `{url}`")));
+                }
+                Some(Source {
+                    url: url.trim_end_matches('/').to_owned(),
+                    channel: own.channel.unwrap_or(channel),
+                    automatic: own.automatic.unwrap_or(automatic),
+                    window,
+                    interval_seconds: interval_seconds.max(LEAST_INTERVAL),
+                    proxy: own.proxy,
+                    authorities: own.authorities,
+                    before: own.before,
+                    root_json,
+                })
+            }
+            (Some(_), None) => {
+                return Err(wrong(format!(
+                    "it names a repository, but neither /{OWN_ROOT_JSON} nor /{ROOT_JSON} says whom to trust"
+                )));
+            }
+            (None, _) => None,
+        };
+        Ok(Settings {
+            id: built.id,
+            version: built.version,
+            epoch: built.epoch,
+            health: built.health,
+            source,
+        })
+    }
+}
+
+impl Settings {
+    /// What the image says, whatever an operator wrote: a wrong letter in /etc must not fail a boot.
+    pub fn image() -> Result<Built, Failure> {
+        Inputs::image(Path::new("/"))
+    }
+
+    /// Those of this node.
+    pub fn read() -> Result<Self, Failure> {
+        Inputs::read(Path::new("/"))?.settle()
+    }
+}
+
+fn fragment(text: &str) -> Result<Fragment, Box<dyn std::error::Error + Send + Sync>> {
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Ok(Fragment::default());
+    }
+    Ok(serde_saphyr::from_str(text).map_err(|error| error.to_string())?)
+}
+
+fn seconds(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor = match &text[digits.len()..] {
+        "s" => 1,
+        "min" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn optional(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::new(format!("reading {}", path.display()), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Chain;
+
+    fn node(own: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let built = r#"{"id": "node", "version": "1.0.0", "epoch": 7,
+            "health": {"units": ["ssh.service"], "etcd": true, "command": [], "deadline_seconds": 120},
+            "update": {"url": "https://a.example/x/", "channel": "stable", "automatic": false,
+                "window": "02:00-05:00", "interval_seconds": 3600}}"#;
+        fs::create_dir_all(root.path().join("usr/lib/keller")).unwrap();
+        fs::create_dir_all(root.path().join("etc/keller")).unwrap();
+        fs::write(root.path().join(PATH), built).unwrap();
+        fs::write(root.path().join(ROOT_JSON), "{}").unwrap();
+        fs::write(root.path().join(OWN[0]), own).unwrap();
+        root
+    }
+
+    fn settled(own: &str) -> Result<Settings, String> {
+        let read = Inputs::read(node(own).path()).and_then(Inputs::settle);
+        read.map_err(|failure| Chain(&failure).to_string())
+    }
+
+    #[test]
+    fn an_operator_has_the_last_word() {
+        let plain = settled("# nothing\n").unwrap().source.unwrap();
+        assert_eq!((plain.url.as_str(), plain.automatic), ("https://a.example/x", false));
+        assert_eq!(plain.window.unwrap().to_string(), "02:00-05:00");
+        let own = settled("automatic: true\nwindow: always\ninterval: 5s\n").unwrap().source.unwrap();
+        assert_eq!((own.automatic, own.window, own.interval_seconds), (true, None, LEAST_INTERVAL));
+        assert_eq!(settled("{\"url\": \"http://b\"}").unwrap().source.unwrap().url, "http://b");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let error = settled("url: https://b\nchanel: beta\n").unwrap_err();
+        assert!(error.contains("update.yaml") && error.contains("chanel") && error.contains("2"), "{error}");
+        assert!(settled("window: at night").unwrap_err().contains("window: expected a time of day"));
+        assert!(settled("url: ftp://b").unwrap_err().contains("expected http"));
+        assert!(settled("interval: 3").unwrap_err().contains("interval"));
+    }
+}

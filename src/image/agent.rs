@@ -1,0 +1,64 @@
+//! The agent's side of an image: keller itself, what it is told, and whose updates it trusts.
+
+use anyhow::{Context, Result, bail};
+
+use crate::base::Digest;
+use crate::lock::Lock;
+use crate::manifest::Manifest;
+use crate::tree::{Content, Kind, Meta, Tree};
+use crate::update::settings::{Built, Health, PATH, PROGRAM, ROOT_JSON, Source};
+
+/// The root of trust among the public halves of the keys.
+const ROOT_FILE: &str = "root.json";
+
+/// Puts keller, its settings and the trusted root of the update repository into the root.
+pub fn install(tree: &mut Tree, manifest: &Manifest, lock: &mut Lock, keller: &Content) -> Result<()> {
+    let origin = tree.origin("keller");
+    let meta = Meta::new(0o755).at(tree.epoch);
+    tree.put(PROGRAM, meta, Kind::File(keller.clone()), origin)?;
+    let built = built(manifest, lock.epoch);
+    let text = serde_json::to_string_pretty(&built).context("telling the agent its settings")? + "\n";
+    tree.file(PATH, 0o644, text)?;
+    if let Some(update) = &manifest.update {
+        let path = update.keys.join(ROOT_FILE);
+        let bytes = std::fs::read(&path)
+            .with_context(|| format!("reading {}, which `keller keys init` makes", path.display()))?;
+        let json: serde_json::Value =
+            serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
+        if json.pointer("/signed/_type").and_then(|kind| kind.as_str()) != Some("root") {
+            bail!("{} is no root.json of a TUF repository", path.display());
+        }
+        lock.local.insert(format!("update {ROOT_FILE}"), Digest::of(&bytes));
+        tree.file(ROOT_JSON, 0o644, bytes)?;
+    }
+    Ok(())
+}
+
+fn built(manifest: &Manifest, epoch: i64) -> Built {
+    let health = &manifest.health;
+    let mut units = health.units.clone();
+    if health.containers {
+        let starting = manifest.containers.iter().filter(|container| container.start);
+        units.extend(starting.map(|container| format!("{}.service", container.name)));
+    }
+    units.sort();
+    units.dedup();
+    Built {
+        id: manifest.id.clone(),
+        version: manifest.version.clone(),
+        epoch,
+        health: Health {
+            units,
+            etcd: health.etcd,
+            command: health.command.clone(),
+            deadline_seconds: health.deadline_seconds,
+        },
+        update: manifest.update.as_ref().map(|update| Source {
+            url: update.url.clone(),
+            channel: update.channel.clone(),
+            automatic: update.automatic,
+            window: update.window,
+            interval_seconds: update.interval_seconds,
+        }),
+    }
+}

@@ -1,0 +1,60 @@
+//! What an image tells its agent: where updates come from, and when a boot counts as good.
+//!
+//! The builder writes it, the agent reads it; an operator's file on the node is laid over it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::window::Window;
+
+/// Where it lies in the root, without a leading slash.
+pub const PATH: &str = "usr/lib/keller/agent.json";
+/// Where the root of trust of the update repository lies in the root, without a leading slash.
+pub const ROOT_JSON: &str = "usr/lib/keller/root.json";
+/// The keller of the node, without a leading slash.
+pub const PROGRAM: &str = "usr/bin/keller";
+
+/// What is built into an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Built {
+    /// IMAGE_ID.
+    pub id: String,
+    /// IMAGE_VERSION.
+    pub version: String,
+    /// Seconds since 1970: no clock of a node that shows less is right.
+    pub epoch: i64,
+    /// When a boot counts as good.
+    pub health: Health,
+    /// Where updates come from, if from anywhere.
+    pub update: Option<Source>,
+}
+
+/// All of this must hold before the deadline.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Units that are active, those of containers too.
+    pub units: Vec<String>,
+    /// Whether etcd answers that it is healthy.
+    pub etcd: bool,
+    /// A command that succeeds; none when empty.
+    pub command: Vec<String>,
+    /// Seconds from the start of systemd.
+    pub deadline_seconds: u64,
+}
+
+/// Where updates come from, and when they are taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Root of the repository: http or https.
+    pub url: String,
+    /// Of the channels that a version is published in, the one to follow.
+    pub channel: String,
+    /// Whether a new version is taken without anybody's word.
+    pub automatic: bool,
+    /// When that may be; any time when none.
+    pub window: Option<Window>,
+    /// Seconds between two looks at the repository.
+    pub interval_seconds: u64,
+}
