@@ -7,6 +7,7 @@ mod dpkg;
 mod erofs;
 mod ext4;
 mod fat;
+mod fat_editor;
 mod finished;
 pub mod fixture;
 mod folder;

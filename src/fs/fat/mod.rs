@@ -1,19 +1,24 @@
-//! FAT32, for the EFI system partition: a writer that makes a whole file system out of a tree in one go, and
-//! a reader for what others may have changed since.
+//! FAT32, for the EFI system partition: a writer that makes a whole file system out of a tree in one go, a
+//! reader for what others may have changed since, and an editor for changes that a loss of power cannot spoil.
 //!
 //! Source: "Microsoft Extensible Firmware Initiative FAT32 File System Specification", version 1.03, named
 //! FATGEN below.
 
+pub mod editor;
+mod folder;
 mod format;
 mod geometry;
 mod names;
 pub mod reader;
+mod table;
+mod volume;
 mod writer;
 
 use std::io;
 
 use crate::base::Size;
 
+pub use editor::{EditError, Editor};
 pub use reader::Reader;
 pub use writer::{Summary, write};
 

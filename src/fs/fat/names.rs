@@ -44,11 +44,7 @@ pub fn names<'a>(
     }
     let mut next_tail: BTreeMap<Short, u32> = BTreeMap::new();
     let mut name = |(path, text, plain): (String, &str, Option<Short>)| {
-        let long = if plain.is_some() && !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
-            Vec::new()
-        } else {
-            text.encode_utf16().collect()
-        };
+        let long = long(text, plain.is_some());
         let short = plain.unwrap_or_else(|| {
             let tail = next_tail.entry(with_tail(text, 0)).or_insert(1);
             loop {
@@ -62,6 +58,26 @@ pub fn names<'a>(
         (path, Name { short, long })
     };
     Ok(checked.into_iter().map(&mut name).collect())
+}
+
+/// A name for one more entry of a folder in which the short names `taken` are there already.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn one_more(text: &str, taken: &BTreeSet<Short>) -> Result<Name, &'static str> {
+    check(text.as_bytes())?;
+    let plain = plain(&text.to_ascii_uppercase()).filter(|short| !taken.contains(short));
+    let made_up = || (1..).map(|tail| with_tail(text, tail)).find(|short| !taken.contains(short));
+    let short = plain.or_else(made_up).expect("a folder has fewer entries than there are tails");
+    Ok(Name { short, long: long(text, plain.is_some()) })
+}
+
+/// The long name, unless the short one says it all.
+fn long(text: &str, is_plain: bool) -> Vec<u16> {
+    match is_plain && !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        true => Vec::new(),
+        false => text.encode_utf16().collect(),
+    }
 }
 
 fn check(bytes: &[u8]) -> Result<&str, &'static str> {

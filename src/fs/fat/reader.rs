@@ -6,17 +6,14 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use super::format::{DIRECTORY, LONG_NAME, PIECE, RECORD_SIZE, VOLUME_LABEL};
-use super::names::{Short, checksum};
+use super::folder::{self, Entry};
+use super::format::RECORD_SIZE;
+use super::volume::{CLUSTER_BITS, LEAST_END_OF_CHAIN, Volume};
 
 /// Most entries that are listed, and most records in a folder (FATGEN).
-const ENTRY_LIMIT: u64 = 65_536;
+pub(super) const ENTRY_LIMIT: u64 = 65_536;
 /// Deepest folder that is listed: a folder can be inside of itself.
-const DEPTH_LIMIT: usize = 32;
-/// Bits of a FAT entry that are a cluster's number.
-const CLUSTER_BITS: u32 = 0x0fff_ffff;
-/// The smallest entry that ends a chain.
-const END_OF_CHAIN: u32 = 0x0fff_fff8;
+pub(super) const DEPTH_LIMIT: usize = 32;
 /// Bytes of the FAT that are kept, since chains mostly run on.
 const FAT_BLOCK: u64 = 4096;
 
@@ -75,88 +72,34 @@ pub struct Listed {
 /// An open FAT32 file system.
 #[derive(Debug)]
 pub struct Reader<T> {
-    volume: T,
-    /// Bytes in a cluster.
-    cluster: u64,
-    /// Where the FAT begins, in bytes.
-    fat: u64,
-    /// Where the first cluster, number 2, begins, in bytes.
-    data: u64,
-    /// Number of clusters.
-    clusters: u32,
-    root: u32,
-    volume_id: u32,
-    label: String,
+    source: T,
+    volume: Volume,
     /// A block of the FAT and where it begins.
     cached: (u64, Vec<u8>),
 }
 
-/// One entry of a folder.
-struct Found {
-    name: String,
-    start: u32,
-    size: Option<u64>,
-}
-
 impl<T: Read + Seek> Reader<T> {
-    /// Opens the file system at the start of `volume`.
+    /// Opens the file system at the start of `source`.
     ///
     /// # Errors
     /// `NotFat32`, `Io`.
-    pub fn open(mut volume: T) -> Result<Self, ReadError> {
+    pub fn open(mut source: T) -> Result<Self, ReadError> {
         let mut sector = [0; 512];
         let io = |source| ReadError::Io { path: "/".to_owned(), source };
-        let not = |problem: &str| ReadError::NotFat32 { problem: problem.to_owned() };
-        let end = volume.seek(SeekFrom::End(0)).map_err(io)?;
-        volume.rewind().map_err(io)?;
-        volume.read_exact(&mut sector).map_err(io)?;
-        let half = |at: usize| u64::from(u16::from_le_bytes([sector[at], sector[at + 1]]));
-        let word = |at: usize| u32::from_le_bytes(sector[at..at + 4].try_into().expect("four bytes"));
-        if sector[510..] != [0x55, 0xaa] {
-            return Err(not("the boot sector's signature is missing"));
-        }
-        let (bytes, sectors) = (half(11), u64::from(sector[13]));
-        if ![512, 1024, 2048, 4096].contains(&bytes) || !sectors.is_power_of_two() {
-            return Err(not("its sectors or clusters have an impossible size"));
-        }
-        let (fat_sectors, total) = (u64::from(word(36)), u64::from(word(32)));
-        if half(17) != 0 || half(22) != 0 || fat_sectors == 0 || total == 0 {
-            return Err(not("it is FAT12 or FAT16, or none at all"));
-        }
-        let front = half(14) + u64::from(sector[16]) * fat_sectors;
-        let clusters = total.saturating_sub(front) / sectors;
-        if half(14) == 0 || sector[16] == 0 || clusters == 0 || (clusters + 2) * 4 > fat_sectors * bytes {
-            return Err(not("its parts do not fit into one another"));
-        }
-        if total * bytes > end {
-            let problem = format!("it has {} bytes, and its partition {end}", total * bytes);
-            return Err(ReadError::NotFat32 { problem });
-        }
-        let label = String::from_utf8_lossy(&sector[71..82]).trim_end().to_owned();
-        let reader = Self {
-            cluster: sectors * bytes,
-            fat: half(14) * bytes,
-            data: front * bytes,
-            // Below 2^28, since every cluster has its entry in the FAT.
-            clusters: u32::try_from(clusters).map_err(|_| not("it has too many clusters"))?,
-            root: word(44) & CLUSTER_BITS,
-            volume_id: word(67),
-            label,
-            cached: (0, Vec::new()),
-            volume,
-        };
-        reader.check(reader.root, "/")?;
-        Ok(reader)
+        let end = source.seek(SeekFrom::End(0)).map_err(io)?;
+        source.rewind().map_err(io)?;
+        source.read_exact(&mut sector).map_err(io)?;
+        Ok(Self { source, volume: Volume::new(&sector, end)?, cached: (0, Vec::new()) })
     }
 
     /// The volume's serial number.
     pub fn volume_id(&self) -> u32 {
-        self.volume_id
+        self.volume.id
     }
 
     /// The volume's label in the boot sector.
     pub fn label(&self) -> &str {
-        &self.label
+        &self.volume.label
     }
 
     /// Every file and folder, parents first, by name.
@@ -165,7 +108,7 @@ impl<T: Read + Seek> Reader<T> {
     /// `Corrupt`, `Io`.
     pub fn list(&mut self) -> Result<Vec<Listed>, ReadError> {
         let mut found = Vec::new();
-        let mut pending = vec![(String::new(), self.root, 0)];
+        let mut pending = vec![(String::new(), self.volume.root, 0)];
         while let Some((folder, start, depth)) = pending.pop() {
             let corrupt = |problem: &str| corrupt(&folder, problem.to_owned());
             for entry in self.folder(start, &folder)? {
@@ -192,22 +135,22 @@ impl<T: Read + Seek> Reader<T> {
     /// `NotFound`, `Corrupt`, `Io`.
     pub fn file(&mut self, path: &str) -> Result<FileReader<'_, T>, ReadError> {
         let not_found = || ReadError::NotFound { path: path.to_owned() };
-        let mut found = Found { name: String::new(), start: self.root, size: None };
+        let (mut start, mut size) = (self.volume.root, None);
         for part in path.split('/').filter(|part| !part.is_empty()) {
-            if found.size.is_some() {
+            if size.is_some() {
                 return Err(not_found());
             }
-            let entries = self.folder(found.start, path)?;
-            let same = |entry: &Found| entry.name.to_lowercase() == part.to_lowercase();
-            found = entries.into_iter().find(same).ok_or_else(not_found)?;
+            let entries = self.folder(start, path)?;
+            let found = entries.into_iter().find(|entry| entry.has_name(part)).ok_or_else(not_found)?;
+            (start, size) = (found.start, found.size);
         }
-        let size = found.size.ok_or_else(not_found)?;
-        let count = size.div_ceil(self.cluster);
-        let chain = if count == 0 { Vec::new() } else { self.chain(found.start, count, path)? };
+        let size = size.ok_or_else(not_found)?;
+        let count = size.div_ceil(self.volume.cluster);
+        let chain = if count == 0 { Vec::new() } else { self.chain(start, count, path)? };
         if (chain.len() as u64) < count {
             return Err(corrupt(path, format!("its chain ends before its {size} bytes")));
         }
-        Ok(FileReader { volume: self, chain, size, position: 0 })
+        Ok(FileReader { reader: self, chain, size, position: 0 })
     }
 
     /// All of a file of up to `limit` bytes.
@@ -225,61 +168,33 @@ impl<T: Read + Seek> Reader<T> {
     }
 
     /// The entries of the folder whose chain begins at `start`.
-    fn folder(&mut self, start: u32, path: &str) -> Result<Vec<Found>, ReadError> {
+    fn folder(&mut self, start: u32, path: &str) -> Result<Vec<Entry>, ReadError> {
         // FAT has 0 for the root, where a folder's parent is meant.
-        let start = if start == 0 { self.root } else { start };
-        let most = (ENTRY_LIMIT * RECORD_SIZE as u64).div_ceil(self.cluster);
+        let start = if start == 0 { self.volume.root } else { start };
+        let most = (ENTRY_LIMIT * RECORD_SIZE as u64).div_ceil(self.volume.cluster);
         let chain = self.chain(start, most + 1, path)?;
         if chain.len() as u64 > most {
             return Err(corrupt(path, "its chain has no end".to_owned()));
         }
-        let mut bytes = vec![0; self.cluster as usize];
-        let mut entries = Vec::new();
-        let mut long = LongName::default();
+        let mut bytes = Vec::new();
         for cluster in chain {
-            self.read_at(&mut bytes, self.offset(cluster))
+            let at = bytes.len();
+            bytes.resize(at + self.volume.cluster as usize, 0);
+            self.read_at(&mut bytes[at..], self.volume.offset(cluster))
                 .map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
-            let (records, _) = bytes.as_chunks::<RECORD_SIZE>();
-            for record in records {
-                let attributes = record[11];
-                match record[0] {
-                    0 => return Ok(entries),
-                    0xe5 => long = LongName::default(),
-                    _ if attributes & 0x3f == LONG_NAME => long.piece(record),
-                    _ if attributes & VOLUME_LABEL != 0 => long = LongName::default(),
-                    _ => {
-                        let name = std::mem::take(&mut long).name(record);
-                        let half = |at: usize| u32::from(u16::from_le_bytes([record[at], record[at + 1]]));
-                        let start = (half(20) << 16 | half(26)) & CLUSTER_BITS;
-                        let size = u64::from(half(30) << 16 | half(28));
-                        let size = (attributes & DIRECTORY == 0).then_some(size);
-                        if name != "." && name != ".." {
-                            entries.push(Found { name, start, size });
-                        }
-                    }
-                }
+            if folder::has_end(&bytes[at..]) {
+                break;
             }
         }
-        Ok(entries)
-    }
-
-    fn check(&self, cluster: u32, path: &str) -> Result<(), ReadError> {
-        if cluster < 2 || cluster - 2 >= self.clusters {
-            return Err(corrupt(path, format!("its chain leads to cluster {cluster}")));
-        }
-        Ok(())
-    }
-
-    fn offset(&self, cluster: u32) -> u64 {
-        self.data + u64::from(cluster - 2) * self.cluster
+        Ok(folder::decode(&bytes).entries)
     }
 
     /// The clusters of a chain, up to `most` of them: so much, and no more, is ever needed.
     fn chain(&mut self, start: u32, most: u64, path: &str) -> Result<Vec<u32>, ReadError> {
         let mut chain = Vec::new();
         let mut next = start;
-        while next < END_OF_CHAIN && (chain.len() as u64) < most {
-            self.check(next, path)?;
+        while next < LEAST_END_OF_CHAIN && (chain.len() as u64) < most {
+            self.volume.check(next, path)?;
             chain.push(next);
             next = self.fat_entry(next).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
         }
@@ -290,8 +205,9 @@ impl<T: Read + Seek> Reader<T> {
         let at = u64::from(cluster) * 4;
         let block = at / FAT_BLOCK * FAT_BLOCK;
         if self.cached.1.is_empty() || self.cached.0 != block {
-            let mut bytes = vec![0; ((u64::from(self.clusters) + 2) * 4 - block).min(FAT_BLOCK) as usize];
-            self.read_at(&mut bytes, self.fat + block)?;
+            let mut bytes =
+                vec![0; ((u64::from(self.volume.clusters) + 2) * 4 - block).min(FAT_BLOCK) as usize];
+            self.read_at(&mut bytes, self.volume.fat + block)?;
             self.cached = (block, bytes);
         }
         let at = (at - block) as usize;
@@ -300,69 +216,20 @@ impl<T: Read + Seek> Reader<T> {
     }
 
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.volume.seek(SeekFrom::Start(offset))?;
-        self.volume.read_exact(buffer)
+        self.source.seek(SeekFrom::Start(offset))?;
+        self.source.read_exact(buffer)
     }
 }
 
-fn corrupt(path: &str, problem: String) -> ReadError {
+pub(super) fn corrupt(path: &str, problem: String) -> ReadError {
     let path = if path.is_empty() { "/" } else { path }.to_owned();
     ReadError::Corrupt { path, problem }
-}
-
-/// A long name in the making: its pieces come last first, before the record that they belong to.
-#[derive(Default)]
-struct LongName {
-    units: Vec<u16>,
-    /// The piece that must come next; 0 when all are there.
-    expected: u8,
-    sum: u8,
-}
-
-impl LongName {
-    fn piece(&mut self, record: &[u8; RECORD_SIZE]) {
-        let (order, last) = (record[0] & 0x3f, record[0] & 0x40 != 0);
-        if last {
-            *self = Self { units: Vec::new(), expected: order, sum: record[13] };
-        }
-        if order == 0 || order != self.expected || record[13] != self.sum {
-            *self = Self::default();
-            return;
-        }
-        let units = [&record[1..11], &record[14..26], &record[28..32]].concat();
-        let (units, _) = units.as_chunks::<2>();
-        let mut piece: Vec<u16> = units.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
-        debug_assert_eq!(piece.len(), PIECE);
-        if last {
-            let end = piece.iter().position(|unit| *unit == 0).unwrap_or(piece.len());
-            piece.truncate(end);
-        }
-        piece.append(&mut self.units);
-        self.units = piece;
-        self.expected -= 1;
-    }
-
-    /// The name of the record that follows: the long one if it is whole and belongs to it, else the short.
-    fn name(self, record: &[u8; RECORD_SIZE]) -> String {
-        let short: &Short = record.first_chunk().expect("a record is longer than a short name");
-        if self.expected == 0 && !self.units.is_empty() && self.sum == checksum(short) {
-            return String::from_utf16_lossy(&self.units);
-        }
-        // 0x05 stands for 0xe5, which would mean "deleted"; bits 3 and 4 of the case byte for small letters.
-        let part = |bytes: &[u8], small: bool| {
-            let text = String::from_utf8_lossy(bytes).trim_end().to_owned();
-            if small { text.to_ascii_lowercase() } else { text }
-        };
-        let base = part(&short[..8], record[12] & 0x08 != 0);
-        let extension = part(&short[8..], record[12] & 0x10 != 0);
-        if extension.is_empty() { base } else { format!("{base}.{extension}") }
-    }
 }
 
 /// An open file.
 #[derive(Debug)]
 pub struct FileReader<'r, T> {
-    volume: &'r mut Reader<T>,
+    reader: &'r mut Reader<T>,
     chain: Vec<u32>,
     size: u64,
     position: u64,
@@ -374,14 +241,14 @@ impl<T: Read + Seek> Read for FileReader<'_, T> {
         if left == 0 {
             return Ok(0);
         }
-        let cluster = self.volume.cluster;
+        let cluster = self.reader.volume.cluster;
         let (index, inside) = ((self.position / cluster) as usize, self.position % cluster);
         // Clusters that follow one another on the disk are read at once.
         let run = &self.chain[index..];
         let together = run.iter().zip(run[0]..).take_while(|(actual, next)| *actual == next).count() as u64;
         let count = left.min(together * cluster - inside) as usize;
-        let offset = self.volume.offset(run[0]) + inside;
-        self.volume.read_at(&mut buffer[..count], offset)?;
+        let offset = self.reader.volume.offset(run[0]) + inside;
+        self.reader.read_at(&mut buffer[..count], offset)?;
         self.position += count as u64;
         Ok(count)
     }
@@ -430,7 +297,7 @@ mod tests {
         let mut bytes = image();
         assert_eq!(read_all(&bytes).unwrap(), 10_001);
         let reader = Reader::open(Cursor::new(&bytes)).unwrap();
-        let (fat, root) = (reader.fat as usize, reader.data as usize);
+        let (fat, root) = (reader.volume.fat as usize, reader.volume.data as usize);
         let places = (0..90).chain(510..512).chain(fat..fat + 120).chain(root..root + 5 * 512);
         let mut errors = 0;
         for at in places {

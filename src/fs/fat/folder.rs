@@ -1,0 +1,132 @@
+//! The entries of a folder out of its records. Source: FATGEN, "FAT Directory Structure" and "FAT Long
+//! Directory Entries".
+
+use std::ops::Range;
+
+use super::format::{DIRECTORY, LONG_NAME, PIECE, RECORD_SIZE, VOLUME_LABEL};
+use super::names::{Short, checksum};
+use super::volume::CLUSTER_BITS;
+
+/// First byte of a record that is not in use any more.
+pub const DELETED: u8 = 0xe5;
+
+/// One entry of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The long name, or the short one where there is no other.
+    pub name: String,
+    /// As the record has it.
+    pub short: Short,
+    /// The first cluster; 0 for an empty file.
+    pub start: u32,
+    /// In bytes; nothing for a folder.
+    pub size: Option<u64>,
+    /// Which records of the folder it takes: pieces of the long name first, the short one last.
+    pub records: Range<usize>,
+}
+
+impl Entry {
+    /// Whether the entry answers to `name`, in whatever case, by its long name or its short one.
+    pub fn has_name(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        self.name.to_lowercase() == name || shown(&self.short, 0).to_lowercase() == name
+    }
+}
+
+/// What is in a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Folder {
+    /// In their order, without `.`, `..` and the volume's label.
+    pub entries: Vec<Entry>,
+    /// The record from which on none is in use.
+    pub end: usize,
+}
+
+/// Whether one of these records says that it and all further ones were never used.
+pub fn has_end(bytes: &[u8]) -> bool {
+    bytes.iter().step_by(RECORD_SIZE).any(|first| *first == 0)
+}
+
+/// Reads the records of a folder's clusters.
+pub fn decode(bytes: &[u8]) -> Folder {
+    let (records, _) = bytes.as_chunks::<RECORD_SIZE>();
+    let mut entries = Vec::new();
+    let mut long = LongName::default();
+    for (index, record) in records.iter().enumerate() {
+        let attributes = record[11];
+        match record[0] {
+            0 => return Folder { entries, end: index },
+            DELETED => long = LongName::default(),
+            _ if attributes & 0x3f == LONG_NAME => long.piece(record),
+            _ if attributes & VOLUME_LABEL != 0 => long = LongName::default(),
+            _ => {
+                let short: Short = *record.first_chunk().expect("a record is longer than a short name");
+                let (name, pieces) = match std::mem::take(&mut long).of(&short) {
+                    Some((name, pieces)) => (name, pieces),
+                    None => (shown(&short, record[12]), 0),
+                };
+                let half = |at: usize| u32::from(u16::from_le_bytes([record[at], record[at + 1]]));
+                let start = (half(20) << 16 | half(26)) & CLUSTER_BITS;
+                let size = u64::from(half(30) << 16 | half(28));
+                let size = (attributes & DIRECTORY == 0).then_some(size);
+                if name != "." && name != ".." {
+                    entries.push(Entry { name, short, start, size, records: index - pieces..index + 1 });
+                }
+            }
+        }
+    }
+    Folder { entries, end: records.len() }
+}
+
+/// A short name as text; bits 3 and 4 of the case byte are for small letters.
+fn shown(short: &Short, case: u8) -> String {
+    let part = |bytes: &[u8], small: bool| {
+        let text = String::from_utf8_lossy(bytes).trim_end().to_owned();
+        if small { text.to_ascii_lowercase() } else { text }
+    };
+    let base = part(&short[..8], case & 0x08 != 0);
+    let extension = part(&short[8..], case & 0x10 != 0);
+    if extension.is_empty() { base } else { format!("{base}.{extension}") }
+}
+
+/// A long name in the making: its pieces come last first, before the record that they belong to.
+#[derive(Default)]
+struct LongName {
+    units: Vec<u16>,
+    /// How many pieces there were.
+    pieces: usize,
+    /// The piece that must come next; 0 when all are there.
+    expected: u8,
+    sum: u8,
+}
+
+impl LongName {
+    fn piece(&mut self, record: &[u8; RECORD_SIZE]) {
+        let (order, last) = (record[0] & 0x3f, record[0] & 0x40 != 0);
+        if last {
+            *self = Self { units: Vec::new(), pieces: 0, expected: order, sum: record[13] };
+        }
+        if order == 0 || order != self.expected || record[13] != self.sum {
+            *self = Self::default();
+            return;
+        }
+        let units = [&record[1..11], &record[14..26], &record[28..32]].concat();
+        let (units, _) = units.as_chunks::<2>();
+        let mut piece: Vec<u16> = units.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+        debug_assert_eq!(piece.len(), PIECE);
+        if last {
+            let end = piece.iter().position(|unit| *unit == 0).unwrap_or(piece.len());
+            piece.truncate(end);
+        }
+        piece.append(&mut self.units);
+        self.units = piece;
+        self.pieces += 1;
+        self.expected -= 1;
+    }
+
+    /// The name, and the number of its pieces, if it is whole and belongs to `short`.
+    fn of(self, short: &Short) -> Option<(String, usize)> {
+        let whole = self.expected == 0 && !self.units.is_empty() && self.sum == checksum(short);
+        whole.then(|| (String::from_utf16_lossy(&self.units), self.pieces))
+    }
+}
