@@ -5,6 +5,7 @@
 //! is not running, in an order in which every interruption leaves a node that boots.
 
 pub mod apply;
+pub mod delta;
 pub mod document;
 pub mod remote;
 pub mod settings;

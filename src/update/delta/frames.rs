@@ -1,0 +1,273 @@
+//! The frames: all blocks of a root in small frames that are compressed one by one, and a table that tells
+//! which block is in which.
+//!
+//! ```text
+//!  0  8  magic "kellrFRM"
+//!  8  2  version, 1
+//! 10  6  zero
+//! 16     frames, each a zstd frame of up to 8 blocks; none crosses the border of a run
+//!        the block table, with an entry for each run, in order:
+//!        2  for each frame of it: its bytes
+//!        5  for each block of it: the head of its SHA-256
+//! ```
+//!
+//! Integers are little-endian. Where a run's frames and its entry begin follows from the [index](super::index).
+//! A node that lacks a run reads its entry, and then only the frames that hold a block which it has nowhere.
+//! Whoever reads everything from the beginning does not need the table, which is why it comes last. The file
+//! is not covered by a digest, since it is seldom read whole: the digest of the run, in the index, judges
+//! what came of it.
+
+use std::io::{self, Write};
+
+use rayon::prelude::*;
+
+use super::error::PublishError;
+use super::index::Index;
+use super::runs::{BLOCK, BlockDigest, Cutter, MOST_BLOCKS, Run, SHORT, scan, short};
+use crate::base::device::ReadAt;
+use crate::base::progress::{Progress, Task, Unit};
+
+/// Blocks in a frame: half as many make an image larger by 3 %, twice as many make it smaller by 2 %, and a
+/// single changed block costs a whole frame.
+pub const FRAME_BLOCKS: usize = 8;
+/// Bytes before the first frame.
+pub const HEADER: usize = 16;
+const MAGIC: &[u8; 8] = b"kellrFRM";
+const VERSION: u16 = 1;
+/// zstd's own: above 19 only windows grow, and a frame is smaller than all of them.
+const LEVEL: i32 = 19;
+
+/// Bytes that frames of so many blocks take at the most: zstd stores what does not compress.
+pub fn most_bytes(blocks: usize) -> usize {
+    blocks * BLOCK + blocks.div_ceil(FRAME_BLOCKS) * 64
+}
+
+/// Bytes of an entry in the block table, for a run of so many blocks.
+pub fn entry_size(blocks: usize) -> usize {
+    2 * blocks.div_ceil(FRAME_BLOCKS) + SHORT * blocks
+}
+
+/// An entry of the block table.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    bytes: &'a [u8],
+    blocks: usize,
+}
+
+impl<'a> Entry<'a> {
+    /// The entry of a run of so many blocks whose frames take `length` bytes; none if it says otherwise.
+    pub fn parse(bytes: &'a [u8], blocks: usize, length: usize) -> Option<Self> {
+        let entry = (bytes.len() == entry_size(blocks)).then_some(Self { bytes, blocks })?;
+        (entry.frames().sum::<usize>() == length).then_some(entry)
+    }
+
+    /// Bytes of each frame.
+    pub fn frames(&self) -> impl Iterator<Item = usize> {
+        let (lengths, _) = self.bytes[..2 * self.blocks.div_ceil(FRAME_BLOCKS)].as_chunks::<2>();
+        lengths.iter().map(|length| usize::from(u16::from_le_bytes(*length)))
+    }
+
+    /// The head of each block's digest.
+    pub fn blocks(&self) -> impl Iterator<Item = &'a [u8; SHORT]> + use<'a> {
+        self.bytes[2 * self.blocks.div_ceil(FRAME_BLOCKS)..].as_chunks::<SHORT>().0.iter()
+    }
+}
+
+/// Decompresses frames of one size of block.
+pub struct Decoder(zstd::bulk::Decompressor<'static>);
+
+impl Decoder {
+    /// A decoder.
+    pub fn new() -> io::Result<Self> {
+        zstd::bulk::Decompressor::new().map(Self)
+    }
+
+    /// Fills `blocks` from one frame, which must hold just that.
+    pub fn decode(&mut self, frame: &[u8], blocks: &mut [u8]) -> Result<(), String> {
+        match self.0.decompress_to_buffer(frame, blocks) {
+            Ok(length) if length == blocks.len() => Ok(()),
+            Ok(length) => Err(format!("{length} bytes of {}", blocks.len())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Bytes of the first frame in `stretch`; an error if there is no whole one.
+pub fn first_frame(stretch: &[u8]) -> Result<usize, String> {
+    zstd::zstd_safe::find_frame_compressed_size(stretch)
+        .map_err(|code| zstd::zstd_safe::get_error_name(code).to_owned())
+}
+
+/// What a published root takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Bytes of the frames file.
+    pub frames: u64,
+    /// Bytes of the index.
+    pub index: u64,
+    /// Number of runs.
+    pub runs: usize,
+}
+
+/// Writes the frames and the index of a root of `size` bytes, a multiple of 4096. Works on all processors
+/// and keeps some MiB in memory.
+pub fn publish_root(
+    root: &dyn ReadAt,
+    size: u64,
+    frames: &mut dyn Write,
+    index: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<Published, PublishError> {
+    if !size.is_multiple_of(BLOCK as u64) || size / BLOCK as u64 > MOST_BLOCKS {
+        return Err(PublishError::Size { size });
+    }
+    let task = Task::new(progress, "compressing", size, Unit::Bytes);
+    let mut publisher = Publisher::new(frames).map_err(writing)?;
+    let mut result = Ok(());
+    scan(root, size, &task, |_, bytes, digests| {
+        if result.is_ok() {
+            result = publisher.take(bytes, digests);
+        }
+    })
+    .map_err(|(at, source)| PublishError::Read { at, source })?;
+    let (runs, frames_size) = result.and_then(|()| publisher.finish()).map_err(writing)?;
+    let runs_count = runs.len();
+    let made = Index::new(runs);
+    debug_assert_eq!((made.root_size, made.frames_size), (size, frames_size));
+    let bytes = made.to_bytes();
+    index.write_all(&bytes).map_err(|source| PublishError::Write { file: "the index", source })?;
+    Ok(Published { frames: frames_size, index: bytes.len() as u64, runs: runs_count })
+}
+
+fn writing(source: io::Error) -> PublishError {
+    PublishError::Write { file: "the frames", source }
+}
+
+struct Publisher<'a> {
+    out: &'a mut dyn Write,
+    /// Bytes that were written.
+    written: u64,
+    cutter: Cutter,
+    /// Blocks of the run that has not ended yet, and the heads of their digests.
+    pending: Vec<u8>,
+    heads: Vec<[u8; SHORT]>,
+    runs: Vec<(Run, usize)>,
+    table: Vec<u8>,
+}
+
+impl<'a> Publisher<'a> {
+    fn new(out: &'a mut dyn Write) -> io::Result<Self> {
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(MAGIC);
+        header[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        out.write_all(&header)?;
+        Ok(Self {
+            out,
+            written: HEADER as u64,
+            cutter: Cutter::default(),
+            pending: Vec::new(),
+            heads: Vec::new(),
+            runs: Vec::new(),
+            table: Vec::new(),
+        })
+    }
+
+    fn take(&mut self, bytes: &[u8], digests: &[BlockDigest]) -> io::Result<()> {
+        self.pending.extend(bytes);
+        let ended: Vec<Run> = digests
+            .iter()
+            .filter_map(|digest| {
+                self.heads.push(short(digest));
+                self.cutter.push(*digest)
+            })
+            .collect();
+        self.write(&ended)
+    }
+
+    /// Writes the first of the pending blocks, which are those of `runs`.
+    fn write(&mut self, runs: &[Run]) -> io::Result<()> {
+        let mut rest = self.pending.as_slice();
+        let mut frames: Vec<&[u8]> = Vec::new();
+        for run in runs {
+            let (blocks, after) = rest.split_at(run.blocks * BLOCK);
+            frames.extend(blocks.chunks(FRAME_BLOCKS * BLOCK));
+            rest = after;
+        }
+        let used = self.pending.len() - rest.len();
+        let frames: Vec<Vec<u8>> = frames
+            .into_par_iter()
+            .map(|frame| zstd::bulk::compress(frame, LEVEL))
+            .collect::<Result<_, _>>()?;
+        let mut frames = frames.iter();
+        let mut heads = self.heads.drain(..used / BLOCK);
+        for run in runs {
+            let mut length = 0;
+            for frame in frames.by_ref().take(run.blocks.div_ceil(FRAME_BLOCKS)) {
+                self.out.write_all(frame)?;
+                length += frame.len();
+                self.table.extend((frame.len() as u16).to_le_bytes());
+            }
+            self.table.extend(heads.by_ref().take(run.blocks).flatten());
+            self.written += length as u64;
+            self.runs.push((*run, length));
+        }
+        drop(heads);
+        self.pending.drain(..used);
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<(Vec<(Run, usize)>, u64)> {
+        let last = std::mem::take(&mut self.cutter).finish();
+        self.write(last.as_slice())?;
+        self.out.write_all(&self.table)?;
+        Ok((self.runs, self.written + self.table.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::progress::Silent;
+    use crate::update::delta::testing::{noise, text};
+
+    #[test]
+    fn frames_follow_the_index() {
+        let root = [text(1, 900 * BLOCK), noise(2, 200 * BLOCK), vec![0; 500 * BLOCK]].concat();
+        let (mut frames, mut index) = (Vec::new(), Vec::new());
+        let published =
+            publish_root(&root.as_slice(), root.len() as u64, &mut frames, &mut index, &Silent).unwrap();
+        assert_eq!((published.frames, published.index), (frames.len() as u64, index.len() as u64));
+        let index = Index::parse(&index, root.len() as u64, frames.len() as u64).unwrap();
+        let table = &frames[index.table() as usize..];
+        let mut decoder = Decoder::new().unwrap();
+        let mut decoded = vec![0; FRAME_BLOCKS * BLOCK];
+        for run in &index.runs {
+            let entry = &table[run.entry as usize..][..entry_size(run.run.blocks)];
+            let entry = Entry::parse(entry, run.run.blocks, run.length).unwrap();
+            let expected = &root[run.offset() as usize..][..run.bytes()];
+            let mut at = run.at as usize;
+            for (length, blocks) in entry.frames().zip(expected.chunks(FRAME_BLOCKS * BLOCK)) {
+                assert_eq!(first_frame(&frames[at..]).unwrap(), length);
+                let decoded = &mut decoded[..blocks.len()];
+                decoder.decode(&frames[at..at + length], decoded).unwrap();
+                assert_eq!(decoded, blocks);
+                at += length;
+            }
+            let heads: Vec<_> = super::super::runs::digests(expected).iter().map(short).collect();
+            assert!(entry.blocks().eq(&heads));
+        }
+
+        let (mut again, mut unused) = (Vec::new(), Vec::new());
+        publish_root(&root.as_slice(), root.len() as u64, &mut again, &mut unused, &Silent).unwrap();
+        assert_eq!(again, frames);
+        assert!(publish_root(&root.as_slice(), 5000, &mut Vec::new(), &mut Vec::new(), &Silent).is_err());
+    }
+
+    #[test]
+    fn an_empty_root_has_no_runs() {
+        let (mut frames, mut index) = (Vec::new(), Vec::new());
+        let published = publish_root(&[].as_slice(), 0, &mut frames, &mut index, &Silent).unwrap();
+        assert_eq!((published.runs, frames.len(), index.len()), (0, 16, 32));
+        assert!(Index::parse(&index, 0, 16).unwrap().runs.is_empty());
+    }
+}

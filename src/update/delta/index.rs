@@ -1,0 +1,182 @@
+//! The index: which runs a root is made of, and where their frames are.
+//!
+//! ```text
+//!  0  8  magic "kellrIDX"
+//!  8  2  version, 1
+//! 10  2  zero
+//! 12  4  number of runs
+//! 16  8  bytes of the root, a multiple of 4096
+//! 24  8  bytes of the frames file
+//! 32     for each run, in order:
+//!        8  the head of SHA-256 over the SHA-256 of its blocks
+//!        1  number of its blocks less one
+//!        3  bytes that its frames take in the frames file
+//! ```
+//!
+//! Integers are little-endian. All of the file is covered by the digest in the release document: it is read
+//! whole, and is about 3 bytes for 64 KiB of root. See [`runs`](super::runs) for what a run is and
+//! [`frames`](super::frames) for the other file.
+
+use super::error::DeltaError;
+use super::frames;
+use super::runs::{BLOCK, LONGEST, MOST_BLOCKS, Run};
+
+const MAGIC: &[u8; 8] = b"kellrIDX";
+const VERSION: u16 = 1;
+const HEADER: usize = 32;
+const ENTRY: usize = 12;
+/// Name for errors.
+const FILE: &str = "the index";
+
+/// An index takes no more than this: that of 64 GiB in runs of one block would.
+pub const LIMIT: u64 = HEADER as u64 + ENTRY as u64 * MOST_BLOCKS;
+
+/// What the index says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// Bytes of the root.
+    pub root_size: u64,
+    /// Bytes of the frames file.
+    pub frames_size: u64,
+    /// The runs in order.
+    pub runs: Vec<Indexed>,
+}
+
+/// A run and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Indexed {
+    /// What is in it.
+    pub run: Run,
+    /// Its first block.
+    pub first: u64,
+    /// Where its first frame begins in the frames file.
+    pub at: u64,
+    /// Bytes of its frames.
+    pub length: usize,
+    /// Where its entry in the block table begins, counted from the beginning of the table.
+    pub entry: u64,
+}
+
+impl Indexed {
+    /// Its place in the root, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.first * BLOCK as u64
+    }
+
+    /// Its bytes in the root.
+    pub fn bytes(&self) -> usize {
+        self.run.blocks * BLOCK
+    }
+}
+
+impl Index {
+    /// Puts together what was published: the runs with the bytes of their frames.
+    pub fn new(runs: impl IntoIterator<Item = (Run, usize)>) -> Self {
+        let (mut first, mut at, mut entry) = (0, frames::HEADER as u64, 0);
+        let runs: Vec<Indexed> = runs
+            .into_iter()
+            .map(|(run, length)| {
+                let indexed = Indexed { run, first, at, length, entry };
+                first += run.blocks as u64;
+                at += length as u64;
+                entry += frames::entry_size(run.blocks) as u64;
+                indexed
+            })
+            .collect();
+        Self { root_size: first * BLOCK as u64, frames_size: at + entry, runs }
+    }
+
+    /// Where the block table begins in the frames file.
+    pub fn table(&self) -> u64 {
+        self.runs.last().map_or(frames::HEADER as u64, |last| last.at + last.length as u64)
+    }
+
+    /// As a file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER + ENTRY * self.runs.len());
+        bytes.extend(MAGIC);
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend([0; 2]);
+        bytes.extend((self.runs.len() as u32).to_le_bytes());
+        bytes.extend(self.root_size.to_le_bytes());
+        bytes.extend(self.frames_size.to_le_bytes());
+        for indexed in &self.runs {
+            bytes.extend(indexed.run.digest);
+            bytes.push((indexed.run.blocks - 1) as u8);
+            bytes.extend(&(indexed.length as u32).to_le_bytes()[..3]);
+        }
+        bytes
+    }
+
+    /// Reads the file of a root of `root_size` bytes, whose frames file has `frames_size` bytes.
+    pub fn parse(bytes: &[u8], root_size: u64, frames_size: u64) -> Result<Self, DeltaError> {
+        let damaged = |what: String| DeltaError::Damaged { file: FILE, what };
+        let (header, entries) =
+            bytes.split_first_chunk::<HEADER>().ok_or_else(|| damaged("no whole header".to_owned()))?;
+        if header[..8] != MAGIC[..] {
+            return Err(damaged("it does not begin as one".to_owned()));
+        }
+        let version = u16::from_le_bytes([header[8], header[9]]);
+        if version != VERSION {
+            return Err(DeltaError::Unsupported { file: FILE, version, known: VERSION });
+        }
+        let count = u32::from_le_bytes(header[12..16].try_into().expect("four bytes")) as usize;
+        if count.checked_mul(ENTRY) != Some(entries.len()) {
+            return Err(damaged(format!("{count} runs in {} bytes", entries.len())));
+        }
+        let mut runs = Vec::with_capacity(count);
+        for (number, entry) in entries.as_chunks::<ENTRY>().0.iter().enumerate() {
+            let digest = *entry.first_chunk().expect("eight bytes");
+            let run = Run { digest, blocks: usize::from(entry[8]) + 1 };
+            let length = u32::from_le_bytes([entry[9], entry[10], entry[11], 0]) as usize;
+            if run.blocks > LONGEST || length > frames::most_bytes(run.blocks) {
+                return Err(damaged(format!(
+                    "{length} bytes of frames for {} blocks, run {number}",
+                    run.blocks
+                )));
+            }
+            runs.push((run, length));
+        }
+        let index = Self::new(runs);
+        let said = [header[16..24].as_ref(), &header[24..32]]
+            .map(|field| u64::from_le_bytes(field.try_into().expect("eight bytes")));
+        if [index.root_size, index.frames_size] != said || said != [root_size, frames_size] {
+            return Err(damaged(format!(
+                "its runs make a root of {} bytes out of {} bytes of frames, expected {root_size} of {frames_size}",
+                index.root_size, index.frames_size
+            )));
+        }
+        Ok(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_it_was_told() {
+        let runs = [(Run { digest: [1; 8], blocks: 256 }, 70_000), (Run { digest: [2; 8], blocks: 1 }, 11)];
+        let index = Index::new(runs);
+        let bytes = index.to_bytes();
+        assert_eq!(bytes.len(), 32 + 2 * 12);
+        assert_eq!(Index::parse(&bytes, index.root_size, index.frames_size).unwrap(), index);
+        assert_eq!((index.root_size, index.runs[1].first, index.runs[1].at), (257 * 4096, 256, 70_016));
+
+        for length in 0..bytes.len() {
+            assert!(Index::parse(&bytes[..length], index.root_size, index.frames_size).is_err());
+        }
+        assert!(Index::parse(&bytes, index.root_size + 4096, index.frames_size).is_err());
+        let mut newer = bytes.clone();
+        newer[8] = 2;
+        let error = Index::parse(&newer, index.root_size, index.frames_size).unwrap_err();
+        assert_eq!(error.to_string(), "the index is of version 2, and this keller knows up to 1");
+        for at in (0..8).chain([12, 16, 24, 40, 41]) {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x41;
+            assert!(Index::parse(&bad, index.root_size, index.frames_size).is_err(), "byte {at}");
+        }
+        let greedy = Index::new([(Run { digest: [0; 8], blocks: 1 }, 5000)]);
+        assert!(Index::parse(&greedy.to_bytes(), greedy.root_size, greedy.frames_size).is_err());
+    }
+}

@@ -1,0 +1,314 @@
+//! Whole ways, from publishing to the target, with what may happen on them.
+
+use uuid::Uuid;
+
+use super::testing::{Memory, Random, Server, noise, text};
+use super::*;
+use crate::base::progress::Silent;
+use crate::update::document::RootImage;
+
+fn publish(server: &mut Server, root: &[u8]) -> RootImage {
+    let (mut frames, mut index) = (Vec::new(), Vec::new());
+    publish_root(&root, root.len() as u64, &mut frames, &mut index, &Silent).unwrap();
+    RootImage {
+        root_hash: Digest::of(root),
+        size: root.len() as u64,
+        salt: String::new(),
+        verity_uuid: Uuid::nil(),
+        frames: server.put(frames),
+        index: server.put(index),
+        patches: Vec::new(),
+    }
+}
+
+fn old<'a>(root: &'a &'a [u8]) -> Old<'a> {
+    Old { root, root_size: root.len() as u64, root_hash: Digest::of(root), uki: None }
+}
+
+const BLOCK: usize = super::runs::BLOCK;
+
+/// A target that holds what a slot may: something else.
+fn target(root: &[u8]) -> Memory {
+    Memory::new(text(99, root.len() + 16 * BLOCK))
+}
+
+fn assert_arrived(target: &Memory, root: &[u8]) {
+    assert!(target.bytes[..root.len()] == *root, "the target holds something else");
+    let rest = text(99, target.bytes.len());
+    assert!(target.bytes[root.len()..] == rest[root.len()..], "written past the root");
+}
+
+/// Pairs of images as updates have them, with the blocks of the new one that the old one has not.
+fn pairs() -> Vec<(&'static str, Vec<u8>, Vec<u8>, usize)> {
+    let base = [text(1, 1500 * BLOCK), noise(2, 200 * BLOCK), vec![0; 300 * BLOCK]].concat();
+    let insert = |at: usize, blocks: usize| {
+        [&base[..at * BLOCK], &noise(7, blocks * BLOCK), &base[at * BLOCK..]].concat()
+    };
+    let mut changed = base.clone();
+    for block in [0, 700, 701, 1999] {
+        changed[block * BLOCK + 17] ^= 1;
+    }
+    let moved = [&base[900 * BLOCK..], &base[..900 * BLOCK]].concat();
+    vec![
+        ("nothing", base.clone(), base.clone(), 0),
+        ("some blocks changed", base.clone(), changed, 4),
+        ("one block put in", base.clone(), insert(333, 1), 1),
+        ("many blocks put in", base.clone(), insert(0, 77), 77),
+        ("halves swapped", base.clone(), moved, 0),
+        ("shorter", base.clone(), base[..1234 * BLOCK].to_vec(), 0),
+        ("all zeros", base.clone(), vec![0; 2000 * BLOCK], 0),
+        ("out of zeros", vec![0; 2000 * BLOCK], base.clone(), 1700),
+        ("all different", base, text(50, 1800 * BLOCK), 1800),
+    ]
+}
+
+#[test]
+fn blocks_lead_from_any_version_to_any_other() {
+    for (name, before, after, lacking) in pairs() {
+        let mut server = Server::default();
+        let image = publish(&mut server, &after);
+        let mut target = target(&after);
+        let fetched =
+            root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
+        assert_arrived(&target, &after);
+        assert_eq!(server.take_log(), testing::Log { bytes: fetched.bytes, requests: fetched.requests });
+        // A changed block costs its frame, and the table for its run.
+        let limit = image.index.size + lacking as u64 * 8 * BLOCK as u64 + 12 * 1500;
+        assert!(fetched.bytes <= limit.min(image.index.size + image.frames.size), "{name}: {fetched:?}");
+        assert_eq!(fetched.kept + fetched.written, after.len() as u64, "{name}");
+
+        let again = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
+        assert_eq!((again.bytes, again.written), (image.index.size, 0), "{name}");
+    }
+}
+
+#[test]
+fn without_anything_to_start_from_all_is_fetched() {
+    let after = text(1, 1000 * BLOCK);
+    let mut server = Server::default();
+    let image = publish(&mut server, &after);
+    let table = image.frames.size
+        - Index::parse(&server.files[&image.index.path()], image.size, image.frames.size).unwrap().table();
+    for knows_no_ranges in [false, true] {
+        server.knows_no_ranges = knows_no_ranges;
+        let mut target = target(&after);
+        let fetched = root(&image, &server, None, &mut target, &Silent).unwrap();
+        assert_arrived(&target, &after);
+        assert_eq!((fetched.way, fetched.requests, fetched.reused), (Way::Full, 2, 0));
+        let header = if knows_no_ranges { 0 } else { 16 };
+        assert_eq!(fetched.bytes, image.index.size + image.frames.size - table - header);
+        assert_eq!(server.take_log().bytes, fetched.bytes);
+
+        server.take_log();
+        assert_eq!(root_afresh(&image, &server, &mut target, &Silent).unwrap().bytes, fetched.bytes);
+        server.take_log();
+    }
+}
+
+#[test]
+fn a_server_without_ranges_serves_too() {
+    for (name, before, after, _) in pairs() {
+        let mut server = Server { knows_no_ranges: true, ..Server::default() };
+        let image = publish(&mut server, &after);
+        let mut target = target(&after);
+        let fetched =
+            root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
+        assert_arrived(&target, &after);
+        assert!(fetched.requests <= 2 && fetched.bytes <= image.index.size + image.frames.size, "{name}");
+    }
+}
+
+#[test]
+fn goes_on_where_the_connection_broke() {
+    let (before, after) = (text(1, 1500 * BLOCK), text(2, 1500 * BLOCK));
+    for knows_no_ranges in [false, true] {
+        let mut server = Server { knows_no_ranges, ..Server::default() };
+        let image = publish(&mut server, &after);
+        let mut target = target(&after);
+        let mut rounds = 0;
+        let mut total = 0;
+        let one = root(&image, &server, None, &mut self::target(&after), &Silent).unwrap().bytes;
+        server.take_log();
+        server.breaks_after = Some(one / 3);
+        loop {
+            let result = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent);
+            total += server.take_log().bytes;
+            rounds += 1;
+            match result {
+                Ok(_) => break,
+                Err(error) => assert!(matches!(error, DeltaError::Broken { .. }), "{error}"),
+            }
+            if knows_no_ranges {
+                // Without ranges each round begins at the beginning, and needs a longer breath.
+                server.breaks_after = server.breaks_after.map(|limit| limit * 2);
+            }
+        }
+        assert_arrived(&target, &after);
+        if !knows_no_ranges {
+            // Each round reads the index again, and the run that was cut once more.
+            let again = rounds * (image.index.size + 300 * 4096);
+            assert!(rounds >= 3 && total <= one + again, "{rounds} rounds, {total} bytes of {one}");
+        }
+    }
+}
+
+#[test]
+fn a_second_call_fetches_only_what_the_first_has_not_written() {
+    let after = noise(1, 3000 * BLOCK);
+    let mut server = Server::default();
+    let image = publish(&mut server, &after);
+    let mut target = target(&after);
+    server.breaks_after = Some(image.frames.size / 2);
+    root(&image, &server, None, &mut target, &Silent).unwrap_err();
+    let first = server.take_log().bytes;
+    server.breaks_after = None;
+    let second = root(&image, &server, None, &mut target, &Silent).unwrap();
+    assert_arrived(&target, &after);
+    let all = image.index.size + image.frames.size;
+    // At most one run, of 256 blocks, is fetched twice; and the index is.
+    assert!(first + second.bytes <= all + image.index.size + 256 * 4200, "{first} + {}", second.bytes);
+    assert!(second.kept >= after.len() as u64 * 2 / 5, "{second:?}");
+}
+
+#[test]
+fn damage_is_named_and_writes_nothing_false() {
+    let (before, after) = (text(1, 600 * BLOCK), text(2, 600 * BLOCK));
+    let mut server = Server::default();
+    let image = publish(&mut server, &after);
+    let whole = server.files.clone();
+    let index = Index::parse(&whole[&image.index.path()], image.size, image.frames.size).unwrap();
+    let attempt = |server: &Server| {
+        let mut target = target(&after);
+        let result = root(&image, server, Some(&old(&before.as_slice())), &mut target, &Silent);
+        if result.is_ok() {
+            assert_arrived(&target, &after);
+        }
+        result.map_err(|error| error.to_string())
+    };
+
+    let mut random = Random::new(5);
+    let mut named = 0;
+    for _ in 0..40 {
+        server.files = whole.clone();
+        let at = 16 + random.below(index.table() - 16) as usize;
+        server.file(&image.frames)[at] ^= 1 << random.below(8);
+        let error = attempt(&server).unwrap_err();
+        let run = index.runs.iter().rposition(|run| run.at <= at as u64).unwrap();
+        assert!(error.contains(&format!("run {run},")), "{error}");
+        named += usize::from(error.starts_with("frame"));
+    }
+    assert!(named > 0);
+
+    for at in 0..whole[&image.index.path()].len() {
+        server.files = whole.clone();
+        server.file(&image.index)[at] ^= 4;
+        assert!(attempt(&server).unwrap_err().starts_with("expected the index with digest"));
+    }
+
+    for path in [image.frames.path(), image.index.path()] {
+        server.files = whole.clone();
+        let file = server.files.get_mut(&path).unwrap();
+        file.truncate(file.len() / 2);
+        assert!(attempt(&server).unwrap_err().contains("ends at byte"));
+        server.files.remove(&path);
+        assert_eq!(attempt(&server).unwrap_err(), format!("{path} is not there"));
+    }
+
+    server.files = whole;
+    server.endless = true;
+    attempt(&server).unwrap();
+}
+
+/// A table that lies about where blocks are leads to the frames, not to a wrong root.
+#[test]
+fn a_false_block_table_costs_bytes_only() {
+    let before = text(1, 900 * BLOCK);
+    let mut after = before.clone();
+    for block in (0..900).step_by(100) {
+        after[block * BLOCK] ^= 1;
+    }
+    let mut server = Server::default();
+    let image = publish(&mut server, &after);
+    let index = Index::parse(&server.files[&image.index.path()], image.size, image.frames.size).unwrap();
+    let wrong = super::runs::short(&super::runs::digests(&before[..BLOCK])[0]);
+    let whole = server.files.clone();
+    for junk in [&wrong[..], &[0xff; 5], &[0; 5]] {
+        server.files = whole.clone();
+        let table = &mut server.file(&image.frames)[index.table() as usize..];
+        for run in &index.runs {
+            let entry = &mut table[run.entry as usize..][..frames::entry_size(run.run.blocks)];
+            let heads = 2 * run.run.blocks.div_ceil(frames::FRAME_BLOCKS);
+            if junk[0] == 0 {
+                entry[..heads].fill(0xee);
+            } else {
+                entry[heads..].as_chunks_mut::<5>().0.fill(junk.try_into().unwrap());
+            }
+        }
+        let mut target = target(&after);
+        root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).unwrap();
+        assert_arrived(&target, &after);
+    }
+}
+
+#[test]
+fn faults_of_the_disk_are_told_apart() {
+    let after = text(1, 300 * BLOCK);
+    let mut server = Server::default();
+    let image = publish(&mut server, &after);
+    let mut small = Memory::new(vec![0; after.len() - BLOCK]);
+    let error = root(&image, &server, None, &mut small, &Silent).unwrap_err();
+    assert!(matches!(error, DeltaError::TooSmall { .. }));
+    assert_eq!(server.log().requests, 0);
+    let mut bad = target(&after);
+    bad.bad_from = 100 * BLOCK as u64;
+    let error = root(&image, &server, None, &mut bad, &Silent).unwrap_err();
+    assert!(matches!(error, DeltaError::WriteTarget { .. }), "{error}");
+    bad.bad_from = u64::MAX;
+    root(&image, &server, None, &mut bad, &Silent).unwrap();
+    assert_arrived(&bad, &after);
+}
+
+#[test]
+fn random_changes_arrive() {
+    for seed in 0..30 {
+        let mut random = Random::new(seed);
+        let before = match seed % 3 {
+            0 => text(seed, 400 * BLOCK),
+            1 => noise(seed, 300 * BLOCK),
+            _ => [text(seed, 200 * BLOCK), vec![0; 200 * BLOCK]].concat(),
+        };
+        let after = edited(&before, &mut random);
+        let mut server = Server { knows_no_ranges: seed % 7 == 0, ..Server::default() };
+        let image = publish(&mut server, &after);
+        let mut target = target(&after);
+        if seed % 2 == 0 {
+            server.breaks_after = Some(image.index.size + random.below(image.frames.size));
+            let _ = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent);
+            server.breaks_after = None;
+        }
+        root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).unwrap();
+        assert_arrived(&target, &after);
+    }
+}
+
+/// Some insertions, removals, moves and changes, at bytes and at blocks; whole blocks in the end.
+fn edited(before: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut after = before.to_vec();
+    for _ in 0..1 + random.below(8) {
+        let unit = if random.below(2) == 0 { BLOCK } else { 1 };
+        let at = random.below((after.len() / unit) as u64) as usize * unit;
+        let length = (1 + random.below(20) as usize) * unit;
+        match random.below(4) {
+            0 => drop(after.splice(at..at, noise(random.next(), length))),
+            1 => drop(after.drain(at..(at + length).min(after.len()))),
+            2 => {
+                let taken: Vec<u8> = after.drain(at..(at + length).min(after.len())).collect();
+                let to = random.below(after.len() as u64 + 1) as usize;
+                drop(after.splice(to..to, taken));
+            }
+            _ => after[at] ^= 1 + random.below(255) as u8,
+        }
+    }
+    after.resize(after.len().next_multiple_of(BLOCK), 0);
+    after
+}
