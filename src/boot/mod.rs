@@ -1,7 +1,8 @@
 //! From a kernel and a root hash to an ESP, and what the builder and `/init` agree on.
 //!
 //! Two contracts live here, each defined once: the kernel command line ([`cmdline`]) and the list of modules
-//! in the initramfs ([`modules`]). A third, [`handover`], is what `/init` tells the running node.
+//! in the initramfs ([`modules`]). A third, [`handover`], is what `/init` tells the running node, and a
+//! fourth, [`starts`], what they tell the next `/init`.
 
 pub mod cmdline;
 pub mod cpio;
@@ -11,4 +12,6 @@ pub mod handover;
 pub mod initramfs;
 pub mod modules;
 pub mod pe;
+pub mod starts;
 pub mod uki;
+pub mod variables;

@@ -16,6 +16,7 @@ use super::failure::{Doing, Failure};
 use super::modules::Loader;
 use super::uevents::Uevents;
 use crate::base::Digest;
+use crate::boot::variables;
 use crate::disk::gpt::{self, Found};
 use crate::disk::{Device, FileDevice};
 use crate::verity::partition_guids;
@@ -31,10 +32,6 @@ const QUIET_CAP: Duration = Duration::from_secs(2);
 
 /// Where the kernel lists disks.
 const BLOCK: &str = "/sys/block";
-
-/// Which partition the boot loader was started from. Source: the Boot Loader Interface of systemd.
-const LOADER_PARTITION: &str =
-    "/sys/firmware/efi/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// What a boot disk must have, and what tells two of them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,15 +260,8 @@ fn partition_name(disk: &Path, number: u32) -> Option<String> {
 }
 
 /// PARTUUID of the ESP that the boot loader came from, where there is firmware and it told.
-fn loader_partition() -> Option<Uuid> {
-    parse_variable(&fs::read(LOADER_PARTITION).ok()?)
-}
-
-/// An EFI variable that holds a GUID as text: four bytes of attributes, then UTF-16 with an end mark.
-fn parse_variable(bytes: &[u8]) -> Option<Uuid> {
-    let units: Vec<u16> =
-        bytes.get(4..)?.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
-    String::from_utf16(&units).ok()?.trim_end_matches('\0').parse().ok()
+pub fn loader_partition() -> Option<Uuid> {
+    variables::read(variables::PARTITION)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -326,16 +316,5 @@ mod tests {
     fn one_version_in_both_slots_is_refused() {
         let disks = [disk("sda", &[1, 2, 3, 2, 3])];
         assert_eq!(choose(&disks, &wanted(None)), Err(Doubt::Twice("sda".to_owned())));
-    }
-
-    #[test]
-    fn the_loaders_variable() {
-        let mut bytes = vec![6, 0, 0, 0];
-        let text = "12345678-9ABC-DEF0-1234-56789ABCDEF0\0";
-        bytes.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
-        let guid: Uuid = text.trim_end_matches('\0').parse().unwrap();
-        assert_eq!(parse_variable(&bytes), Some(guid));
-        assert_eq!(parse_variable(&bytes[..20]), None);
-        assert_eq!(parse_variable(b"x"), None);
     }
 }

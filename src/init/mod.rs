@@ -13,6 +13,7 @@ mod failure;
 mod machine_id;
 mod modules;
 mod root;
+mod starts;
 mod state;
 mod switch_root;
 mod table;
@@ -83,6 +84,10 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     watchdog::arm(console);
     trial::begin(console);
     console.say(&format!("boot disk {}, root in partition {}", disk.name, disk.root));
+    // Somebody who looks for the cause must not lose the version over it.
+    if !options.debug {
+        starts::begin(console, &disk)?;
+    }
 
     let (root_device, verity_device) = (disk.partition(disk.root)?, disk.partition(disk.verity)?);
     verity::open(&root_device, &verity_device, &cmdline.root_hash)?;

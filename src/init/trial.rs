@@ -5,13 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use super::console::Console;
-
-/// systemd-boot sets it when the entry that it starts has a counter. Source: the Boot Loader Interface.
-const COUNTED: &str = "/sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+use crate::boot::variables;
 
 /// Has the kernel panic when a processor hangs for 20 seconds or a task for two minutes.
 pub fn begin(console: &Console) {
-    if !Path::new(COUNTED).exists() {
+    if variables::read(variables::COUNTED).is_none() {
         return;
     }
     for name in ["softlockup_panic", "hung_task_panic"] {
