@@ -11,10 +11,14 @@
 //! some ten MiB whatever the size of the image.
 
 mod blocks;
+mod diff;
 mod error;
 mod frames;
 mod index;
+mod patch;
 mod runs;
+mod streams;
+mod uki;
 mod wire;
 
 #[cfg(test)]
@@ -24,17 +28,20 @@ mod tests;
 
 pub use error::{DeltaError, PublishError};
 pub use frames::{Published, publish_root};
+pub use patch::make_patch;
+pub use uki::{publish_uki, uki};
 
 use blocks::{Assembly, Survey, Tally};
 use index::Index;
+use patch::Patcher;
 use runs::Inventory;
 use wire::Wire;
 
-use super::document::RootImage;
+use super::document::{Blob, Patch, RootImage};
 use super::remote::Remote;
-use crate::base::Digest;
 use crate::base::device::{Device, ReadAt};
 use crate::base::progress::{Progress, Task, Unit};
+use crate::base::{Chain, Digest};
 
 /// What a node has already.
 pub struct Old<'a> {
@@ -113,6 +120,9 @@ pub fn root_afresh(
     Traveller { image, remote, target, progress, bytes: 0, requests: 0 }.travel(None, true)
 }
 
+/// A patch that is so many times as large as the index is taken without a look at what else there is.
+const SMALL_PATCH: u64 = 16;
+
 struct Traveller<'a> {
     image: &'a RootImage,
     remote: &'a dyn Remote,
@@ -128,10 +138,41 @@ impl Traveller<'_> {
         if room < size {
             return Err(DeltaError::TooSmall { size, room });
         }
-        self.blocks(old, fresh)
+        let mut patch = old.and_then(|old| patch_from(&self.image.patches, &old.root_hash));
+        if let (Some(old), Some(found)) = (old, patch)
+            && found.size <= SMALL_PATCH * self.image.index.size
+        {
+            match self.patch(found, old) {
+                Err(error) if error.is_of_this_way() => self.give_up(&error),
+                result => return result,
+            }
+            patch = None;
+        }
+        self.by_index(old, patch, fresh)
     }
 
-    fn blocks(&mut self, old: Option<&Old>, fresh: bool) -> Result<Fetched, DeltaError> {
+    fn give_up(&self, error: &DeltaError) {
+        self.progress.warn(&format!("the patch is of no use, another way is taken: {}", Chain(error)));
+    }
+
+    fn patch(&mut self, patch: &Blob, old: &Old) -> Result<Fetched, DeltaError> {
+        let new_size = self.image.size;
+        let (mut wire, old, old_size) = (Wire::new(self.remote, patch), old.root, old.root_size);
+        let target = &mut *self.target;
+        let task = Task::new(self.progress, "updating", new_size, Unit::Bytes);
+        let patcher = Patcher { wire: &mut wire, size: patch.size, old, old_size, new_size, target };
+        let result = patcher.run(&task);
+        self.bytes += wire.bytes;
+        self.requests += wire.requests;
+        Ok(self.fetched(Way::Patch, result?))
+    }
+
+    fn by_index(
+        &mut self,
+        old: Option<&Old>,
+        patch: Option<&Blob>,
+        fresh: bool,
+    ) -> Result<Fetched, DeltaError> {
         let image = self.image;
         let (index, bytes) = wire::whole(self.remote, &image.index, index::LIMIT, "the index")?;
         self.bytes += bytes;
@@ -149,6 +190,18 @@ impl Traveller<'_> {
             let task = Task::new(self.progress, "comparing", image.size, Unit::Bytes);
             Survey::of(&index, &inventory, self.target, fresh, &task)?
         };
+        if let (Some(old), Some(patch)) = (old, patch)
+            && patch.size < survey.lacking(&index)
+        {
+            match self.patch(patch, old) {
+                // What it has written is surveyed once more.
+                Err(error) if error.is_of_this_way() => {
+                    self.give_up(&error);
+                    return self.by_index(Some(old), None, fresh);
+                }
+                result => return result,
+            }
+        }
         let mut wire = Wire::new(self.remote, &image.frames);
         let task = Task::new(self.progress, "updating", image.size, Unit::Bytes);
         let assembly = Assembly {
@@ -171,4 +224,9 @@ impl Traveller<'_> {
         let Tally { reused, kept, written } = tally;
         Fetched { way, bytes: self.bytes, requests: self.requests, reused, kept, written }
     }
+}
+
+/// The smallest patch from what has this digest.
+fn patch_from<'a>(patches: &'a [Patch], from: &Digest) -> Option<&'a Blob> {
+    patches.iter().filter(|patch| patch.from == *from).map(|patch| &patch.blob).min_by_key(|blob| blob.size)
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::testing::{Memory, Random, Server, noise, text};
 use super::*;
 use crate::base::progress::Silent;
-use crate::update::document::RootImage;
+use crate::update::document::{Patch, RootImage, Uki};
 
 fn publish(server: &mut Server, root: &[u8]) -> RootImage {
     let (mut frames, mut index) = (Vec::new(), Vec::new());
@@ -311,4 +311,187 @@ fn edited(before: &[u8], random: &mut Random) -> Vec<u8> {
     }
     after.resize(after.len().next_multiple_of(BLOCK), 0);
     after
+}
+
+fn publish_patch(server: &mut Server, image: &mut RootImage, before: &[u8], after: &[u8]) {
+    let patch = patch_of(before, after);
+    let blob = server.put(patch);
+    image.patches.push(Patch { from: Digest::of(before), version: "0".to_owned(), blob });
+}
+
+fn patch_of(before: &[u8], after: &[u8]) -> Vec<u8> {
+    let mut patch = Vec::new();
+    let (sizes, out) = ((before.len() as u64, after.len() as u64), &mut patch);
+    let written = make_patch(&before, sizes.0, &after, sizes.1, out, &Silent).unwrap();
+    assert_eq!(written, patch.len() as u64);
+    patch
+}
+
+#[test]
+fn patches_lead_from_one_version_to_another() {
+    for (name, before, after, lacking) in pairs() {
+        let mut server = Server::default();
+        let mut image = publish(&mut server, &after);
+        publish_patch(&mut server, &mut image, &before, &after);
+        for knows_no_ranges in [false, true] {
+            server.knows_no_ranges = knows_no_ranges;
+            let mut target = target(&after);
+            server.take_log();
+            let fetched =
+                root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
+            assert_arrived(&target, &after);
+            assert_eq!(fetched.way, Way::Patch, "{name}");
+            assert_eq!(server.take_log(), testing::Log { bytes: fetched.bytes, requests: fetched.requests });
+            assert!(fetched.bytes <= image.index.size + image.patches[0].blob.size + (16 << 10), "{name}");
+            assert!(image.patches[0].blob.size <= 300 + lacking as u64 * 4200, "{name}: {fetched:?}");
+
+            let again =
+                root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
+            assert!(again.written == 0 && again.bytes <= fetched.bytes.min(17 << 10), "{name}: {again:?}");
+        }
+        assert_eq!(server.files[&image.patches[0].blob.path()], patch_of(&before, &after), "deterministic");
+        // From another version it is of no use.
+        let mut target = target(&after);
+        let other = [&before[..], &[0; BLOCK]].concat();
+        let fetched = root(&image, &server, Some(&old(&other.as_slice())), &mut target, &Silent).unwrap();
+        assert_arrived(&target, &after);
+        assert_ne!(fetched.way, Way::Patch);
+    }
+}
+
+#[test]
+fn what_changed_a_little_is_patched_with_little() {
+    let before = [noise(1, 300 * BLOCK), text(2, 300 * BLOCK)].concat();
+    // As in a program that was built again: something put in, and every address behind it another.
+    let mut after = [&before[..10_000], b"a new instruction", &before[10_000..]].concat();
+    after.truncate(before.len());
+    for address in (10_100..after.len()).step_by(128) {
+        after[address] = after[address].wrapping_add(17);
+    }
+    let patch = patch_of(&before, &after);
+    assert!(patch.len() < 2000, "{}", patch.len());
+}
+
+#[test]
+fn a_long_patch_goes_on_with_the_segment_that_is_missing() {
+    // Three segments of new blocks.
+    let before = noise(1, 20 * BLOCK);
+    let after = noise(2, 5200 * BLOCK);
+    let mut server = Server::default();
+    let mut image = publish(&mut server, &after);
+    publish_patch(&mut server, &mut image, &before, &after);
+    // The patch alone, so that nothing else can be taken.
+    server.files.remove(&image.frames.path());
+    let size = image.patches[0].blob.size;
+    let before = before.as_slice();
+    let mut target = target(&after);
+    server.breaks_after = Some(image.index.size + size * 85 / 100);
+    let error = root(&image, &server, Some(&old(&before)), &mut target, &Silent).unwrap_err();
+    assert!(matches!(error, DeltaError::Broken { .. }), "{error}");
+    server.breaks_after = None;
+    server.take_log();
+    image.frames.size = u64::MAX / 2;
+    // The index says otherwise then, and is not read: the patch is small beside it.
+    image.index.size = size;
+    let fetched = root(&image, &server, Some(&old(&before)), &mut target, &Silent).unwrap();
+    assert_arrived(&target, &after);
+    assert!(fetched.bytes < size * 25 / 100, "{} of {size}", fetched.bytes);
+    assert!(fetched.kept > after.len() as u64 / 2);
+}
+
+#[test]
+fn a_patch_of_no_use_gives_way_to_blocks() {
+    let before = text(1, 700 * BLOCK);
+    let mut after = before.clone();
+    after.splice(99_000..99_000, noise(5, BLOCK));
+    let mut server = Server::default();
+    let mut image = publish(&mut server, &after);
+    publish_patch(&mut server, &mut image, &before, &after);
+    let blob = image.patches[0].blob;
+    let whole = server.files.clone();
+    let size = blob.size as usize;
+    let before = before.as_slice();
+    let mut ways = std::collections::BTreeMap::new();
+    let mut attempt = |server: &Server| {
+        let mut target = target(&after);
+        let fetched = root(&image, server, Some(&old(&before)), &mut target, &Silent).unwrap();
+        if fetched.way == Way::Patch {
+            // Nothing that a patch does not notice may come of it; the root hash would.
+            assert_arrived(&target, &after);
+        }
+        *ways.entry(fetched.way).or_insert(0) += 1;
+    };
+    for at in (0..size).step_by(1 + size / 300) {
+        for bit in [0, 7] {
+            server.files = whole.clone();
+            server.file(&blob)[at] ^= 1 << bit;
+            attempt(&server);
+        }
+    }
+    for length in (0..size).step_by(1 + size / 40) {
+        server.files = whole.clone();
+        server.file(&blob).truncate(length);
+        attempt(&server);
+    }
+    server.files.remove(&blob.path());
+    attempt(&server);
+    server.files = whole;
+    server.endless = true;
+    attempt(&server);
+    let patched = ways.get(&Way::Patch).copied().unwrap_or(0);
+    assert!(patched <= 7, "{ways:?}: flipped bits that change nothing");
+}
+
+#[test]
+fn random_changes_are_patched() {
+    for seed in 100..150 {
+        let mut random = Random::new(seed);
+        let before = match seed % 3 {
+            0 => text(seed, 200 * BLOCK),
+            1 => noise(seed, 100 * BLOCK),
+            _ => [text(seed, 30 * BLOCK), vec![0; 90 * BLOCK]].concat(),
+        };
+        let after = edited(&before, &mut random);
+        let mut server = Server::default();
+        let mut image = publish(&mut server, &after);
+        publish_patch(&mut server, &mut image, &before, &after);
+        let mut target = target(&after);
+        let fetched = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).unwrap();
+        assert_arrived(&target, &after);
+        assert_eq!(fetched.way, Way::Patch, "{seed}: {fetched:?}");
+    }
+}
+
+#[test]
+fn a_unified_kernel_image_comes_as_a_patch_or_whole() {
+    let before = [text(1, 30_000), noise(2, 200_000)].concat();
+    let mut after = before.clone();
+    after.splice(20_000..20_064, b"roothash=another".iter().copied());
+    let mut server = Server::default();
+    let mut full = Vec::new();
+    publish_uki(&after, &mut full).unwrap();
+    let full = server.put(full);
+    let patch = server.put(patch_of(&before, &after));
+    let mut image = Uki {
+        sha256: Digest::of(&after),
+        size: after.len() as u64,
+        full,
+        patches: vec![Patch { from: Digest::of(&before), version: "0".to_owned(), blob: patch }],
+    };
+    assert!(patch.size < 300, "{}", patch.size);
+    let (bytes, fetched) = uki(&image, &server, Some(&before), &Silent).unwrap();
+    assert_eq!((bytes == after, fetched.way, fetched.bytes), (true, Way::Patch, patch.size));
+    let (bytes, fetched) = uki(&image, &server, None, &Silent).unwrap();
+    assert_eq!((bytes == after, fetched.way, fetched.bytes), (true, Way::Full, full.size));
+    let (bytes, fetched) = uki(&image, &server, Some(&after), &Silent).unwrap();
+    assert_eq!((bytes == after, fetched.bytes), (true, 0));
+
+    server.file(&patch)[60] ^= 1;
+    let (bytes, fetched) = uki(&image, &server, Some(&before), &Silent).unwrap();
+    assert_eq!((bytes == after, fetched.way, fetched.requests), (true, Way::Full, 2));
+    server.file(&full)[5000] ^= 1;
+    let error = uki(&image, &server, None, &Silent).unwrap_err().to_string();
+    assert!(error.starts_with("expected the unified kernel image with digest"), "{error}");
+    image.size = u64::MAX;
+    assert!(uki(&image, &server, None, &Silent).is_err());
 }

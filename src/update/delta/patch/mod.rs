@@ -1,0 +1,162 @@
+//! Patches: from one certain version to another, made by who publishes.
+//!
+//! ```text
+//!  0  8  magic "kellrPAT"
+//!  8  2  version, 1
+//! 10  2  zero
+//! 12  4  number of segments
+//! 16  8  bytes of the old file
+//! 24  8  bytes of the new file
+//! 32     for each segment, in order:
+//!        8  the head of SHA-256 over the SHA-256 of its blocks, of 4096 bytes but for the file's last
+//!        4  number of its blocks
+//!        4  bytes that it takes in this file
+//!        the segments
+//! ```
+//!
+//! Integers are little-endian. A segment is independent of all others, so that a node applies one after the
+//! other in little memory and goes on with the first that is not in its place. It has three
+//! [streams](super::streams):
+//!
+//! 1. The plan, all of it numbers in LEB128, signed ones zigzag:
+//!    - how many moves; for each: blocks that are new, then blocks to copy from the old file, and where these
+//!      are, signed, from where the copy before has ended;
+//!    - how many extents of the old file there are to start new blocks from; for each: blocks to skip from
+//!      the end of the one before, then its blocks;
+//!    - until all new blocks are made, steps: bytes to add, bytes to take, and where in the extents, as if
+//!      they were one file, the next step begins, signed, from where the adding ended.
+//! 2. What is added to the old bytes, modulo 256, all steps in a row.
+//! 3. What is taken as it is.
+
+mod apply;
+mod make;
+
+pub use apply::Patcher;
+pub use make::make_patch;
+
+use super::error::DeltaError;
+use super::runs::{BLOCK, MOST_BLOCKS, RunDigest};
+
+const MAGIC: &[u8; 8] = b"kellrPAT";
+const VERSION: u16 = 1;
+const HEADER: usize = 32;
+const ENTRY: usize = 16;
+/// Name for errors.
+const FILE: &str = "the patch";
+
+/// New blocks in a segment at the most, in bytes: what is made of them is looked for, and found again, within
+/// a segment only.
+const NEW_IN_SEGMENT: usize = 8 << 20;
+/// Bytes that a segment takes at the most: its new blocks, should none of them compress, and its plan.
+const LONGEST_SEGMENT: usize = 2 * NEW_IN_SEGMENT;
+
+/// What a patch says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Head {
+    old_size: u64,
+    new_size: u64,
+    segments: Vec<Segment>,
+}
+
+/// A stretch of the new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Segment {
+    digest: RunDigest,
+    /// Its first block.
+    first: u64,
+    blocks: u64,
+    /// Where it begins in the patch.
+    at: u64,
+    length: usize,
+}
+
+impl Segment {
+    /// Its place in a new file of so many bytes.
+    fn range(&self, new_size: u64) -> std::ops::Range<u64> {
+        let end = (self.first + self.blocks) * BLOCK as u64;
+        self.first * BLOCK as u64..end.min(new_size)
+    }
+}
+
+impl Head {
+    fn new(
+        old_size: u64,
+        new_size: u64,
+        segments: impl ExactSizeIterator<Item = (RunDigest, u64, usize)>,
+    ) -> Self {
+        let (mut first, mut at) = (0, (HEADER + ENTRY * segments.len()) as u64);
+        let segments = segments.map(|(digest, blocks, length)| {
+            let segment = Segment { digest, first, blocks, at, length };
+            first += blocks;
+            at += length as u64;
+            segment
+        });
+        Self { old_size, new_size, segments: segments.collect() }
+    }
+
+    /// Bytes of the whole patch.
+    fn end(&self) -> u64 {
+        self.segments.last().map_or(HEADER as u64, |last| last.at + last.length as u64)
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER + ENTRY * self.segments.len());
+        bytes.extend(MAGIC);
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend([0; 2]);
+        bytes.extend((self.segments.len() as u32).to_le_bytes());
+        bytes.extend(self.old_size.to_le_bytes());
+        bytes.extend(self.new_size.to_le_bytes());
+        for segment in &self.segments {
+            bytes.extend(segment.digest);
+            bytes.extend((segment.blocks as u32).to_le_bytes());
+            bytes.extend((segment.length as u32).to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads the header: how many segments there are, and bytes of the old and the new file.
+    fn parse_header(header: &[u8; HEADER]) -> Result<(usize, u64, u64), DeltaError> {
+        if header[..8] != MAGIC[..] {
+            return Err(damaged("it does not begin as one".to_owned()));
+        }
+        let version = u16::from_le_bytes([header[8], header[9]]);
+        if version != VERSION {
+            return Err(DeltaError::Unsupported { file: FILE, version, known: VERSION });
+        }
+        let size = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+        let count = u32::from_le_bytes(header[12..16].try_into().expect("four bytes"));
+        if u64::from(count) > MOST_BLOCKS {
+            return Err(damaged(format!("{count} segments")));
+        }
+        Ok((count as usize, size(16), size(24)))
+    }
+
+    /// Reads the table of a patch of `size` bytes.
+    fn parse_table(table: &[u8], old_size: u64, new_size: u64, size: u64) -> Result<Self, DeltaError> {
+        let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+        let (entries, _) = table.as_chunks::<ENTRY>();
+        let entries = entries.iter().map(|entry| {
+            let digest = *entry.first_chunk().expect("eight bytes");
+            (digest, u64::from(number(&entry[8..12])), number(&entry[12..16]) as usize)
+        });
+        let head = Self::new(old_size, new_size, entries);
+        let blocks: u64 = head.segments.iter().map(|segment| segment.blocks).sum();
+        if blocks != new_size.div_ceil(BLOCK as u64) || head.end() != size {
+            return Err(damaged(format!(
+                "its segments make {blocks} blocks out of {} bytes, expected {} out of {size}",
+                head.end(),
+                new_size.div_ceil(BLOCK as u64)
+            )));
+        }
+        let too_long = |segment: &&Segment| segment.length > LONGEST_SEGMENT || segment.blocks == 0;
+        if let Some(segment) = head.segments.iter().find(too_long) {
+            return Err(damaged(format!("a segment of {} bytes", segment.length)));
+        }
+        Ok(head)
+    }
+}
+
+fn damaged(what: String) -> DeltaError {
+    DeltaError::Damaged { file: FILE, what }
+}

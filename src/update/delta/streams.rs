@@ -1,0 +1,192 @@
+//! Streams of bytes inside a patch: each compressed by whatever makes it smallest.
+//!
+//! ```text
+//! 1  how: 0 stored, 1 zstd, 2 raw LZMA2 with a dictionary of 8 MiB, 3 the same behind the x86 filter
+//! n  LEB128: bytes as stored
+//! n  LEB128: bytes as they are
+//!    as stored
+//! ```
+
+use std::io::{self, Read};
+
+use liblzma::stream::{Filters, LzmaOptions, Stream};
+use rayon::prelude::*;
+
+/// Bytes that a decoder looks back at the most, and so about what it keeps in memory.
+const WINDOW_LOG: u32 = 23;
+/// Where zstd's fastest saves less than a fiftieth, nothing saves much: compressed modules, pictures, keys.
+const HOPELESS: usize = 50;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Stored,
+    Zstd,
+    Lzma,
+    LzmaX86,
+}
+
+const ALL: [How; 4] = [How::Stored, How::Zstd, How::Lzma, How::LzmaX86];
+
+/// Appends an unsigned number, low seven bits first.
+pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Appends a signed number, small ones of both signs in one byte.
+pub fn put_signed(out: &mut Vec<u8>, number: i64) {
+    put_number(out, ((number << 1) ^ (number >> 63)) as u64);
+}
+
+/// Reads what [`put_number`] wrote.
+pub fn number(from: &mut dyn Read) -> io::Result<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let mut byte = [0];
+        from.read_exact(&mut byte)?;
+        let bits = u64::from(byte[0] & 0x7f);
+        if bits << shift >> shift != bits {
+            break;
+        }
+        number |= bits << shift;
+        if byte[0] & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "a number of more than 64 bits"))
+}
+
+/// Reads what [`put_signed`] wrote.
+pub fn signed(from: &mut dyn Read) -> io::Result<i64> {
+    let number = number(from)?;
+    Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+}
+
+/// Appends `bytes` as a stream.
+pub fn put(out: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
+    let (how, stored) = smallest(bytes)?;
+    out.push(how as u8);
+    put_number(out, stored.len() as u64);
+    put_number(out, bytes.len() as u64);
+    out.extend(stored);
+    Ok(())
+}
+
+fn smallest(bytes: &[u8]) -> io::Result<(How, Vec<u8>)> {
+    let quick = zstd::bulk::compress(bytes, 1)?;
+    if quick.len() >= bytes.len() {
+        return Ok((How::Stored, bytes.to_vec()));
+    }
+    if bytes.len() - quick.len() < bytes.len() / HOPELESS {
+        return Ok((How::Zstd, quick));
+    }
+    let tried: Vec<(How, Vec<u8>)> = [How::Zstd, How::Lzma, How::LzmaX86]
+        .into_par_iter()
+        .map(|how| compress(how, bytes).map(|stored| (how, stored)))
+        .collect::<Result<_, _>>()?;
+    Ok(tried.into_iter().min_by_key(|(_, stored)| stored.len()).expect("three were tried"))
+}
+
+fn compress(how: How, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    match how {
+        How::Stored => Ok(bytes.to_vec()),
+        How::Zstd => {
+            let mut compressor = zstd::bulk::Compressor::new(22)?;
+            compressor.window_log(WINDOW_LOG.min(bytes.len().max(1024).ilog2() + 1))?;
+            compressor.compress(bytes)
+        }
+        How::Lzma | How::LzmaX86 => {
+            let stream = Stream::new_raw_encoder(&filters(how)?)?;
+            let mut encoder = liblzma::read::XzEncoder::new_stream(bytes, stream);
+            let mut stored = Vec::new();
+            encoder.read_to_end(&mut stored)?;
+            Ok(stored)
+        }
+    }
+}
+
+fn filters(how: How) -> io::Result<Filters> {
+    let mut options = LzmaOptions::new_preset(9 | liblzma::stream::PRESET_EXTREME)?;
+    options.dict_size(1 << WINDOW_LOG);
+    let mut filters = Filters::new();
+    if how == How::LzmaX86 {
+        filters.x86();
+    }
+    filters.lzma2(&options);
+    Ok(filters)
+}
+
+/// Takes the stream that `bytes` begin with; gives its bytes as they are, how many, and what follows it.
+pub fn take(bytes: &[u8]) -> io::Result<(Box<dyn Read + '_>, u64, &[u8])> {
+    let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    let (first, mut rest) = bytes.split_first().ok_or_else(|| invalid("no stream"))?;
+    let how = *ALL.get(usize::from(*first)).ok_or_else(|| invalid("a stream of an unknown kind"))?;
+    let stored = number(&mut rest)?;
+    let length = number(&mut rest)?;
+    let stored = usize::try_from(stored).ok().filter(|stored| *stored <= rest.len());
+    let (stored, rest) = rest.split_at(stored.ok_or_else(|| invalid("a stream that is cut off"))?);
+    let reader: Box<dyn Read> = match how {
+        How::Stored => Box::new(stored),
+        How::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(stored)?;
+            decoder.window_log_max(WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+        How::Lzma | How::LzmaX86 => {
+            let stream = Stream::new_raw_decoder(&filters(how)?)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(stored, stream))
+        }
+    };
+    Ok((Box::new(reader.take(length)), length, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::delta::testing::{noise, text};
+
+    #[test]
+    fn numbers() {
+        let mut out = Vec::new();
+        let numbers = [0, 1, 127, 128, 1 << 35, u64::MAX];
+        numbers.iter().for_each(|value| put_number(&mut out, *value));
+        let signeds = [0, -1, 1, i64::MIN, i64::MAX];
+        signeds.iter().for_each(|value| put_signed(&mut out, *value));
+        let mut from = out.as_slice();
+        assert_eq!(numbers.map(|_| number(&mut from).unwrap()), numbers);
+        assert_eq!(signeds.map(|_| signed(&mut from).unwrap()), signeds);
+        assert!(number(&mut from).is_err());
+        assert!(number(&mut [0xff; 20].as_slice()).is_err());
+    }
+
+    #[test]
+    fn streams_come_back() {
+        let kinds = [Vec::new(), b"x".to_vec(), noise(1, 5000), text(2, 50_000), vec![0; 100_000]];
+        let mut out = Vec::new();
+        kinds.iter().for_each(|bytes| put(&mut out, bytes).unwrap());
+        let mut rest = out.as_slice();
+        for bytes in &kinds {
+            let (mut reader, length, after) = take(rest).unwrap();
+            let mut back = Vec::new();
+            reader.read_to_end(&mut back).unwrap();
+            assert_eq!((&back, length), (bytes, bytes.len() as u64));
+            rest = after;
+        }
+        assert!(
+            rest.is_empty() && take(rest).is_err() && take(&[9, 0, 0]).is_err() && take(&[0, 5]).is_err()
+        );
+        for how in ALL {
+            let stored = compress(how, &kinds[3]).unwrap();
+            let mut whole = vec![how as u8];
+            put_number(&mut whole, stored.len() as u64);
+            put_number(&mut whole, kinds[3].len() as u64);
+            whole.extend(&stored);
+            let mut back = Vec::new();
+            take(&whole).unwrap().0.read_to_end(&mut back).unwrap();
+            assert!(back == kinds[3], "{how:?}");
+        }
+    }
+}
