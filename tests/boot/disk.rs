@@ -47,7 +47,7 @@ fn enlarge(image: &Path, more: u64) {
 }
 
 /// Boots until `text` stands on the console and cuts the power there; gives all that the console showed.
-fn boot_until(text: &str, image: &Path, arguments: &[&str]) -> String {
+pub(super) fn boot_until(text: &str, image: &Path, arguments: &[&str]) -> String {
     let mut command = keller();
     command.args(["boot", "--persist", "--timeout", "360", "--expect", text]).args(arguments).arg(image);
     let output = command.stdin(Stdio::null()).output().expect("keller starts");

@@ -8,6 +8,7 @@ mod node;
 mod partitions;
 mod parts;
 mod web;
+mod worn;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
