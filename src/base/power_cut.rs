@@ -85,6 +85,12 @@ impl Recorder {
         format!("{} writes, {bytes} bytes to {views}, then {end}", writes.len())
     }
 
+    /// The epochs that write to this view.
+    pub fn epochs_of(&self, view: &str) -> Vec<usize> {
+        let through = |epoch: &Epoch| epoch.writes.iter().any(|write| self.views[write.view] == view);
+        (0..self.epochs.len()).filter(|number| through(&self.epochs[*number])).collect()
+    }
+
     /// How many writes nothing has made durable.
     pub fn unflushed(&self) -> usize {
         let mut pending: Vec<usize> = Vec::new();

@@ -187,6 +187,11 @@ impl<'b> Memory<'b> {
         Self { base, sectors: Rc::default() }
     }
 
+    /// A copy that goes its own way.
+    pub fn fork(&self) -> Self {
+        Self { base: self.base, sectors: Rc::new(RefCell::new(self.sectors.borrow().clone())) }
+    }
+
     pub fn parts(&self, made: &Made, slot: Slot) -> Parts<'b> {
         parts(&made.layout, slot, |_, start, size| Window::new(self.clone(), start, size))
     }

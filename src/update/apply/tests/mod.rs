@@ -1,6 +1,10 @@
 //! A small disk with two versions, and the writer in all its ways.
 
+mod crash;
 mod disk;
+mod faults;
+mod judge;
+mod mutants;
 
 use super::*;
 use crate::base::progress::Silent;

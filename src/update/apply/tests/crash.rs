@@ -1,0 +1,168 @@
+//! Power fails at every moment of an update.
+
+use std::time::Instant;
+
+use super::disk::{Made, Memory, Version, image, parts};
+use super::judge::Judge;
+use super::update;
+use crate::base::device::SectorSize;
+use crate::base::power_cut::{Recorder, Shared, Tally};
+use crate::disk::slot::Slot;
+
+/// A disk, what runs on it and what comes.
+pub struct Scenario {
+    pub name: &'static str,
+    made: Made,
+    versions: Vec<Version>,
+    /// Indices into `versions`.
+    running: usize,
+    new: usize,
+    /// Where the new one goes.
+    slot: Slot,
+}
+
+impl Scenario {
+    fn running(&self) -> &Version {
+        &self.versions[self.running]
+    }
+
+    fn new(&self) -> &Version {
+        &self.versions[self.new]
+    }
+
+    /// Whatever was there before or comes may boot.
+    fn judge(&self) -> Judge<'_> {
+        self.judge_of(self.running())
+    }
+
+    fn judge_of<'v>(&'v self, running: &'v Version) -> Judge<'v> {
+        let versions: Vec<&Version> = self.versions.iter().collect();
+        let may_boot = versions.iter().map(|version| version.document.version.as_str()).collect();
+        Judge { made: &self.made, versions, may_boot, running }
+    }
+
+    pub fn record(&self) -> Recorder {
+        let shared = Shared::new(Recorder::new(self.made.bytes.clone(), SectorSize::B512));
+        let mut parts =
+            parts(&self.made.layout, self.slot, |name, start, size| shared.view(name, start, size));
+        update(&mut parts, self.slot, self.running(), self.new()).unwrap();
+        drop(parts);
+        let recorder = shared.recorder().clone();
+        recorder
+    }
+
+    /// Starts what a disk has after a cut, and updates once more, if need be.
+    fn finish(&self, disk: &[u8], booted: &str) -> Result<(), String> {
+        let booted = self.versions.iter().find(|version| version.document.version == booted).unwrap();
+        if booted.root_hash() == self.new().root_hash() {
+            return Ok(());
+        }
+        let slot =
+            if booted.root_hash() == self.running().root_hash() { self.slot } else { self.slot.other() };
+        let memory = Memory::new(disk);
+        update(&mut memory.parts(&self.made, slot), slot, booted, self.new())
+            .map_err(|error| format!("the next update: {}", crate::base::Chain(&error)))?;
+        let boots = self.judge_of(booted).boots(&memory)?;
+        if boots != self.new().document.version {
+            return Err(format!("after the next update {boots} boots"));
+        }
+        Ok(())
+    }
+}
+
+fn versions() -> Vec<Version> {
+    vec![Version::new("1.0.0", 1), Version::new("1.0.1", 2), Version::new("1.0.2", 3)]
+}
+
+/// The first update of a new node.
+pub fn first() -> Scenario {
+    let versions = versions();
+    let made = image([Some(&versions[0]), None], &[("node_1.0.0.efi", &versions[0])]);
+    Scenario { name: "first update", made, versions, running: 0, new: 2, slot: Slot::B }
+}
+
+/// A version has been put in place, but not been started, and the next one is out: it goes where a version
+/// is that would be the next to start.
+pub fn superseding() -> Scenario {
+    let versions = versions();
+    let entries = [("node_1.0.0.efi", &versions[0]), ("node_1.0.1+3.efi", &versions[1])];
+    let made = image([Some(&versions[0]), Some(&versions[1])], &entries);
+    Scenario { name: "superseding one that waits", made, versions, running: 0, new: 2, slot: Slot::B }
+}
+
+/// The way back into slot A, on a disk whose backup table is damaged.
+pub fn damaged() -> Scenario {
+    let versions = versions();
+    let entries = [("node_1.0.0.efi", &versions[0]), ("node_1.0.1.efi", &versions[1])];
+    let mut made = image([Some(&versions[0]), Some(&versions[1])], &entries);
+    let end = made.bytes.len();
+    made.bytes[end - 512..].fill(0xa5);
+    Scenario { name: "damaged backup table", made, versions, running: 1, new: 2, slot: Slot::A }
+}
+
+/// What came of trying all cuts.
+#[derive(Default)]
+pub struct Outcome {
+    tally: Tally,
+    booted_old: usize,
+    booted_new: usize,
+    finished: usize,
+    pub failures: Vec<String>,
+}
+
+pub fn try_all(scenario: &Scenario, recorder: &Recorder, again: bool) -> Outcome {
+    let judge = scenario.judge();
+    let mut outcome = Outcome::default();
+    let tally = recorder.each_distinct_cut(|disk, cut| {
+        // One failure proves a mutant dead.
+        if !again && !outcome.failures.is_empty() {
+            return;
+        }
+        match judge.boots(&disk) {
+            Err(error) => outcome.failures.push(format!("{cut}: {error}")),
+            Ok(version) => {
+                let is_new = version == scenario.new().document.version;
+                *(if is_new { &mut outcome.booted_new } else { &mut outcome.booted_old }) += 1;
+                if again {
+                    match scenario.finish(disk, &version) {
+                        Ok(()) => outcome.finished += 1,
+                        Err(error) => outcome.failures.push(format!("{cut}: {error}")),
+                    }
+                }
+            }
+        }
+    });
+    outcome.tally = tally;
+    if recorder.unflushed() > 0 {
+        outcome.failures.push("the update ends before all of it is on the disk".to_owned());
+    }
+    outcome
+}
+
+#[test]
+fn every_power_cut_leaves_a_disk_that_boots_and_the_next_update_ends() {
+    for scenario in [first(), superseding(), damaged()] {
+        let begin = Instant::now();
+        let recorder = scenario.record();
+        let outcome = try_all(&scenario, &recorder, true);
+        for (number, _) in recorder.epochs.iter().enumerate() {
+            println!("  {number:2}: {}", recorder.describe(number));
+        }
+        let Outcome { tally, booted_old, booted_new, finished, failures } = outcome;
+        println!(
+            "{}: {} states tried ({} differ), over {} flushes ({} of bulk data sampled): {} fail; {booted_old} \
+             boot the version before, {booted_new} the new one, {finished} finish; {:.1} s",
+            scenario.name,
+            tally.states,
+            tally.distinct,
+            tally.epochs - 1,
+            tally.sampled,
+            failures.len(),
+            begin.elapsed().as_secs_f32(),
+        );
+        let shown = failures.len().min(20);
+        assert!(failures.is_empty(), "{:#?}", &failures[..shown]);
+        assert_eq!(finished, tally.distinct);
+        assert!(booted_new > 0 && tally.states > 1000, "{tally:?}");
+    }
+}
