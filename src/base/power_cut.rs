@@ -16,6 +16,8 @@ use super::device::{Device, ReadAt, SectorSize};
 const COMPLETE: usize = 256;
 /// How many of each are tried where there are more: bulk data.
 const SAMPLES: usize = 48;
+/// How a sector is torn that has neither the old content nor the new.
+const GARBAGE: &str = "garbage";
 /// Random subsets for each flush.
 const SUBSETS: usize = 64;
 
@@ -48,6 +50,15 @@ pub struct Write {
     pub offset: u64,
     /// What was written.
     pub bytes: Vec<u8>,
+}
+
+/// Which state of the disk this is.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut<'a> {
+    /// In words.
+    pub what: &'a str,
+    /// The sector that is garbage, and what was there before.
+    pub spoiled: Option<(u64, &'a [u8])>,
 }
 
 /// How much was tried.
@@ -106,16 +117,21 @@ impl Recorder {
     /// half written or garbage. Prefixes, single sectors and single gaps are tried completely, other
     /// subsets by a fixed sequence of 64 for each flush; of more than 256 sectors between two flushes, a
     /// fixed sample.
-    pub fn each_cut(&self, judge: impl FnMut(&[u8], &str)) -> Tally {
-        self.cuts(None, judge)
+    pub fn each_cut(&self, mut judge: impl FnMut(&[u8], &str)) -> Tally {
+        self.cuts(None, |disk, cut| judge(disk, cut.what))
     }
 
     /// As [`Recorder::each_cut`], but states that are the same bytes are judged once.
-    pub fn each_distinct_cut(&self, judge: impl FnMut(&[u8], &str)) -> Tally {
+    pub fn each_distinct_cut(&self, mut judge: impl FnMut(&[u8], &str)) -> Tally {
+        self.each_distinct_state(|disk, cut| judge(disk, cut.what))
+    }
+
+    /// As [`Recorder::each_distinct_cut`], with more on the state.
+    pub fn each_distinct_state(&self, judge: impl FnMut(&[u8], &Cut<'_>)) -> Tally {
         self.cuts(Some(BTreeSet::new()), judge)
     }
 
-    fn cuts(&self, seen: Option<BTreeSet<u64>>, judge: impl FnMut(&[u8], &str)) -> Tally {
+    fn cuts(&self, seen: Option<BTreeSet<u64>>, judge: impl FnMut(&[u8], &Cut<'_>)) -> Tally {
         let state = State { disk: self.before.clone(), id: 0, undo: Vec::new() };
         let mut cutter =
             Cutter { state, seen, tally: Tally::default(), random: 0x9e37_79b9_7f4a_7c15, judge };
@@ -184,7 +200,7 @@ struct Cutter<J> {
     judge: J,
 }
 
-impl<J: FnMut(&[u8], &str)> Cutter<J> {
+impl<J: FnMut(&[u8], &Cut<'_>)> Cutter<J> {
     /// Tries what may be there of `pending`, over what the state has, and leaves the state as it was.
     fn cut(&mut self, pending: &[Sector<'_>], epoch: usize) {
         let count = pending.len();
@@ -199,7 +215,7 @@ impl<J: FnMut(&[u8], &str)> Cutter<J> {
             }
             if cut == count || tried.contains(&cut) {
                 let what = format!("flush {epoch}, first {cut} of {count}");
-                self.judge(&what);
+                self.judge(&what, None);
                 self.tear(pending.get(cut), &what);
             }
         }
@@ -223,7 +239,7 @@ impl<J: FnMut(&[u8], &str)> Cutter<J> {
                 self.put((offset, old));
             }
             let what = format!("flush {epoch}, all but {gap} of {count}");
-            self.judge(&what);
+            self.judge(&what, None);
             self.tear(Some(&(offset, bytes)), &what);
             self.state.undo_to(mark);
         }
@@ -231,7 +247,7 @@ impl<J: FnMut(&[u8], &str)> Cutter<J> {
 
         for only in tried.iter().copied() {
             self.put(pending[only]);
-            self.judge(&format!("flush {epoch}, only {only} of {count}"));
+            self.judge(&format!("flush {epoch}, only {only} of {count}"), None);
             self.state.undo_to(begin);
         }
         for round in 0..SUBSETS {
@@ -241,7 +257,7 @@ impl<J: FnMut(&[u8], &str)> Cutter<J> {
                 }
             }
             let what = format!("flush {epoch}, subset {round} of {count}");
-            self.judge(&what);
+            self.judge(&what, None);
             if count > 0 {
                 let torn = (self.next() % count as u64) as usize;
                 self.tear(Some(&pending[torn]), &what);
@@ -254,11 +270,11 @@ impl<J: FnMut(&[u8], &str)> Cutter<J> {
         self.state.put(offset, bytes);
     }
 
-    fn judge(&mut self, what: &str) {
+    fn judge(&mut self, what: &str, spoiled: Option<(u64, &[u8])>) {
         self.tally.states += 1;
         if self.seen.as_mut().is_none_or(|seen| seen.insert(self.state.id)) {
             self.tally.distinct += 1;
-            (self.judge)(&self.state.disk, what);
+            (self.judge)(&self.state.disk, &Cut { what, spoiled });
         }
     }
 
@@ -271,11 +287,12 @@ impl<J: FnMut(&[u8], &str)> Cutter<J> {
         let mixtures = [
             ("first half", [&new[..half], &old[half..]].concat()),
             ("second half", [&old[..half], &new[half..]].concat()),
-            ("garbage", vec![0xa5; new.len()]),
+            (GARBAGE, vec![0xa5; new.len()]),
         ];
         for (name, mixture) in mixtures {
             self.state.put(offset, &mixture);
-            self.judge(&format!("{what}, sector at {offset} torn: {name}"));
+            let spoiled = (name == GARBAGE).then_some((offset, old.as_slice()));
+            self.judge(&format!("{what}, sector at {offset} torn: {name}"), spoiled);
             self.state.undo_to(mark);
         }
     }

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use super::stand_in::EditError;
 use crate::base::{Digest, Size};
 use crate::boot::uki::UkiError;
 use crate::disk::Slot;
 use crate::disk::gpt::GptError;
 use crate::disk::slot::SlotError;
+use crate::fs::fat::editor::EditError;
 use crate::fs::fat::reader::ReadError;
 use crate::verity;
 

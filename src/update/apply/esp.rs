@@ -3,7 +3,6 @@
 use std::io::Cursor;
 
 use super::checked::Checked;
-use super::stand_in::Editor;
 use super::{ApplyError, table};
 use crate::base::device::{Device, Uncached, Window};
 use crate::base::{Digest, Progress, Size};
@@ -14,6 +13,7 @@ use crate::boot::uki::Description;
 use crate::disk::gpt::Table;
 use crate::disk::slot::{self, Slot};
 use crate::fs::fat;
+use crate::fs::fat::editor::Editor;
 use crate::fs::fat::reader::ReadError;
 
 /// Where systemd-boot lies: where `bootctl` looks, and where firmware looks when nothing is set up. The one

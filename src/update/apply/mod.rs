@@ -20,7 +20,6 @@
 mod checked;
 mod error;
 mod esp;
-mod stand_in;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -112,6 +112,8 @@ impl Version {
 pub struct Made {
     pub bytes: Vec<u8>,
     pub layout: Layout,
+    /// The boot loader, and its successor.
+    pub loaders: [Vec<u8>; 2],
 }
 
 impl Made {
@@ -161,7 +163,7 @@ pub fn image(slots: [Option<&Version>; 2], entries: &[(&str, &Version)]) -> Made
     bytes[place(Role::Esp)..][..esp.get_ref().len()].copy_from_slice(esp.get_ref());
     let state = layout.partition(Role::State);
     bytes[state.start as usize..][..state.size as usize].copy_from_slice(&noise(5, state.size as usize));
-    Made { bytes, layout }
+    Made { bytes, layout, loaders: [loader(1), loader(2)] }
 }
 
 /// The devices of an update.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::disk::{Made, Version, loader, noise};
+use super::disk::{Made, Version};
 use crate::base::Digest;
 use crate::base::device::{ReadAt, SectorSize, Window};
 use crate::boot::cmdline::Cmdline;
@@ -62,9 +62,8 @@ impl Judge<'_> {
         }
         let boots = self.entries_lead_to_whole_slots(disk, &tables)?;
         let state = self.made.partition(Role::State);
-        let mut bytes = vec![0; state.size as usize];
-        disk.read_at(&mut bytes, state.start).map_err(|error| error.to_string())?;
-        if bytes != noise(5, bytes.len()) {
+        let window = Window::new(disk, state.start, state.size);
+        if !same(&window, &self.made.bytes[state.start as usize..][..state.size as usize]) {
             return Err("the state partition has changed".to_owned());
         }
         if !self.may_boot.contains(&boots.as_str()) {
@@ -112,7 +111,7 @@ impl Judge<'_> {
         let mut volume = fat::Reader::open(Window::new(disk, esp.start, esp.size)).map_err(text)?;
         for path in ["EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi"] {
             let bytes = volume.read(path, LIMIT).map_err(text)?;
-            if bytes != loader(1) && bytes != loader(2) {
+            if !self.made.loaders.contains(&bytes) {
                 return Err(format!("{path} is damaged"));
             }
         }
