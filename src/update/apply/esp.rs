@@ -52,7 +52,14 @@ impl Installed {
 /// # Errors
 /// A disk that has no slots, an ESP that cannot be read. A single damaged entry is none.
 pub fn installed(disk: &dyn Device, esp: &dyn Device) -> Result<Vec<Installed>, ApplyError> {
-    entries_of(&table::read(disk)?.table, esp)
+    let images = images(&table::read(disk)?.table, esp)?;
+    let mut order: Vec<BootEntry> = images.iter().filter_map(|image| image.entry.clone()).collect();
+    entries::order(&mut order);
+    let find = |entry: BootEntry| {
+        let image = images.iter().find(|image| image.entry.as_ref() == Some(&entry))?;
+        Some(Installed { entry, size: image.size, root_hash: image.root_hash, slot: image.slot })
+    };
+    Ok(order.into_iter().filter_map(find).collect())
 }
 
 type Volume<'d> = fat::Reader<Window<Uncached<&'d dyn Device>>>;
@@ -61,29 +68,35 @@ fn open(esp: &dyn Device) -> Result<Volume<'_>, ReadError> {
     fat::Reader::open(Window::new(Uncached(esp), 0, esp.size()))
 }
 
-pub(super) fn entries_of(table: &Table, esp: &dyn Device) -> Result<Vec<Installed>, ApplyError> {
+/// A file among the entries, whatever its name is.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub path: String,
+    pub size: u64,
+    pub root_hash: Option<Digest>,
+    pub slot: Option<Slot>,
+    /// Nothing for a name that no image of keller has; the boot loader may start it all the same.
+    pub entry: Option<BootEntry>,
+}
+
+pub(super) fn images(table: &Table, esp: &dyn Device) -> Result<Vec<Image>, ApplyError> {
     let slots = slot::slots(table)?;
     let mut volume = open(esp)?;
-    let mut found = Vec::new();
+    let mut images = Vec::new();
     for listed in volume.list()? {
         let Some((folder, file)) = listed.path.rsplit_once('/') else { continue };
-        let (Some(size), Some(entry)) = (listed.size, entries::parse(file)) else { continue };
-        if folder.eq_ignore_ascii_case(FOLDER) {
-            let root_hash = root_hash(&mut volume, &listed.path);
-            let holds = |hash| {
-                let held = |(_, parts): &&(Slot, slot::Parts<'_>)| {
-                    slot::root_hash(parts.root.guid, parts.verity.guid) == hash
-                };
-                slots.iter().find(held).map(|(slot, _)| *slot)
+        let Some(size) = listed.size.filter(|_| folder.eq_ignore_ascii_case(FOLDER)) else { continue };
+        let root_hash = root_hash(&mut volume, &listed.path);
+        let holds = |hash| {
+            let held = |(_, parts): &&(Slot, slot::Parts<'_>)| {
+                slot::root_hash(parts.root.guid, parts.verity.guid) == hash
             };
-            let slot = root_hash.and_then(holds);
-            found.push(Installed { entry, size, root_hash, slot });
-        }
+            slots.iter().find(held).map(|(slot, _)| *slot)
+        };
+        let (slot, entry) = (root_hash.and_then(holds), entries::parse(file));
+        images.push(Image { size, root_hash, slot, entry, path: listed.path });
     }
-    let mut order: Vec<BootEntry> = found.iter().map(|installed| installed.entry.clone()).collect();
-    entries::order(&mut order);
-    found.sort_by_key(|installed| order.iter().position(|entry| *entry == installed.entry));
-    Ok(found)
+    Ok(images)
 }
 
 fn root_hash(volume: &mut Volume<'_>, path: &str) -> Option<Digest> {

@@ -97,8 +97,8 @@ impl<'a> Target<'a> {
         progress: &dyn Progress,
     ) -> Result<Cleared<'a>, ApplyError> {
         for entry in self.stale_entries(document, running)? {
-            progress.note(&format!("removing {} from the EFI system partition", entry.entry.file));
-            esp::remove(self.esp, &entry.path())?;
+            progress.note(&format!("removing {} from the EFI system partition", entry.path));
+            esp::remove(self.esp, &entry.path)?;
         }
         let disk_guid = table::read(self.disk)?.table.disk_guid;
         let (root, verity) = slot::empty(disk_guid, self.slot);
@@ -106,20 +106,25 @@ impl<'a> Target<'a> {
         Ok(Cleared { target: self, document })
     }
 
-    /// The entries of this image that lead to another root than the running one: with the idle slot cleared,
-    /// none of them can be booted.
-    fn stale_entries(&mut self, document: &Document, running: &Digest) -> Result<Vec<Installed>, ApplyError> {
+    /// What cannot be booted once the slot is cleared: whatever leads there, by whatever name, and entries of
+    /// this image that are damaged or lead nowhere. Never one for the running root.
+    fn stale_entries(
+        &mut self,
+        document: &Document,
+        running: &Digest,
+    ) -> Result<Vec<esp::Image>, ApplyError> {
         let found = table::read(self.disk)?;
         self.check_slot(&found.table, document, running)?;
         self.check_form(document)?;
-        let all = esp::entries_of(&found.table, self.esp)?;
-        if !all.iter().any(|installed| installed.root_hash == Some(*running)) {
+        let all = esp::images(&found.table, self.esp)?;
+        let runs = |image: &esp::Image| image.root_hash == Some(*running);
+        if !all.iter().any(|image| image.entry.is_some() && runs(image)) {
             return Err(ApplyError::NoWayBack);
         }
-        let is_stale =
-            |it: &Installed| it.entry.id == document.id && it.root_hash.is_none_or(|hash| hash != *running);
-        let stale: Vec<Installed> = all.into_iter().filter(is_stale).collect();
-        let freed: u64 = stale.iter().map(|entry| entry.size).sum();
+        let is_ours = |image: &esp::Image| image.entry.as_ref().is_some_and(|entry| entry.id == document.id);
+        let is_stale = |image: &esp::Image| !runs(image) && (image.slot == Some(self.slot) || is_ours(image));
+        let stale: Vec<esp::Image> = all.into_iter().filter(is_stale).collect();
+        let freed: u64 = stale.iter().map(|image| image.size).sum();
         esp::check_room("the kernel image", document.uki.size, esp::free(self.esp)?.saturating_add(freed))?;
         Ok(stale)
     }

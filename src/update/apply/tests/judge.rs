@@ -118,7 +118,7 @@ impl Judge<'_> {
         let listed = volume.list().map_err(text)?;
         let mut found = Vec::new();
         for path in listed.iter().filter_map(|listed| listed.path.strip_prefix("EFI/Linux/")) {
-            let Some(entry) = entries::parse(path) else {
+            let Some(mut entry) = entries::parse(path) else {
                 if path.to_lowercase().ends_with(".efi") {
                     return Err(format!("there is an entry {path}"));
                 }
@@ -127,9 +127,9 @@ impl Judge<'_> {
             let bytes = volume.read(&format!("EFI/Linux/{path}"), LIMIT).map_err(text)?;
             let version = self.versions.iter().find(|version| version.uki == bytes);
             let version = version.ok_or(format!("{path} is damaged"))?;
-            if version.document.version != entry.version {
-                return Err(format!("{path} is the kernel image of {}", version.document.version));
-            }
+            // systemd-boot takes both out of the image, not out of a name that a disk may have got wrong.
+            entry.id = version.document.id.clone();
+            entry.version = version.document.version.clone();
             let hash = named(&bytes);
             let (root, verity) = verity::partition_guids(&hash);
             for table in tables {
