@@ -186,3 +186,34 @@ fn every_power_cut_leaves_a_disk_that_boots_and_the_next_update_ends() {
         assert!(booted_new > 0 && tally.states > 1000, "{tally:?}");
     }
 }
+
+#[test]
+fn a_second_power_cut_in_the_update_after_the_first_does_no_harm() {
+    /// Of the states after the first cut, every so many.
+    const EVERY: usize = if cfg!(debug_assertions) { 900 } else { 300 };
+    let scenario = superseding();
+    let (mut first, mut tried, mut count) = (0, 0, 0);
+    scenario.record().each_distinct_state(|disk, cut| {
+        count += 1;
+        let booted = match scenario.judge().boots(&disk) {
+            Ok(booted) if count % EVERY == EVERY / 2 && booted == "1.0.0" => booted,
+            _ => return,
+        };
+        first += 1;
+        let made =
+            Made { bytes: disk.to_vec(), layout: scenario.made.layout.clone(), loaders: Default::default() };
+        let again = Scenario { made, versions: versions(), ..superseding() };
+        let judge = Judge { made: &scenario.made, ..again.judge() };
+        again.record().each_distinct_state(|disk, second| {
+            let shared = |(offset, before): (u64, &[u8])| again.is_shared_on_fat(offset, before);
+            if !second.spoiled.is_some_and(shared) {
+                tried += 1;
+                judge
+                    .boots(&disk)
+                    .unwrap_or_else(|problem| panic!("{booted}, {cut:?}, {second:?}: {problem}"));
+            }
+        });
+    });
+    println!("two cuts: in the updates after {first} of {count} first cuts {tried} second ones, all boot");
+    assert!(first > 0);
+}

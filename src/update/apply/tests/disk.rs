@@ -194,6 +194,11 @@ impl<'b> Memory<'b> {
         Self { base: self.base, sectors: Rc::new(RefCell::new(self.sectors.borrow().clone())) }
     }
 
+    /// Whether nothing was written.
+    pub fn is_untouched(&self) -> bool {
+        self.sectors.borrow().is_empty()
+    }
+
     pub fn parts(&self, made: &Made, slot: Slot) -> Parts<'b> {
         parts(&made.layout, slot, |_, start, size| Window::new(self.clone(), start, size))
     }

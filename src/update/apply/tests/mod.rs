@@ -4,7 +4,9 @@ mod crash;
 mod disk;
 mod faults;
 mod judge;
+mod loader;
 mod mutants;
+mod refusals;
 
 use super::*;
 use crate::base::progress::Silent;
