@@ -11,7 +11,7 @@ use crate::disk::layout::Role;
 use crate::disk::slot::Slot;
 
 /// An unoptimised build updates from every so many states only: it takes 20 ms for what takes 2.
-const EVERY: usize = if cfg!(debug_assertions) { 12 } else { 1 };
+const EVERY: usize = if cfg!(debug_assertions) { 40 } else { 1 };
 
 /// A disk, what runs on it and what comes.
 pub struct Scenario {
