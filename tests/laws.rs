@@ -100,9 +100,11 @@ fn sources() -> Vec<Source> {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             let is_test = path.file_name().is_some_and(|name| name == "tests.rs" || name == "tests");
-            if path.is_dir() {
+            if is_test {
+                continue;
+            } else if path.is_dir() {
                 pending.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
                 let lines = code.lines().zip(1..).filter(|(line, _)| !line.trim_start().starts_with("//"));

@@ -178,7 +178,7 @@ impl<'a> Target<'a> {
         }
         salt(document)?;
         let blocks = document.root.size / BLOCK as u64;
-        if blocks == 0 || document.root.size % BLOCK as u64 != 0 {
+        if blocks == 0 || !document.root.size.is_multiple_of(BLOCK as u64) {
             return Err(verity::Error::Unaligned { len: document.root.size }.into());
         }
         for (what, has, room) in [
