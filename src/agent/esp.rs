@@ -3,12 +3,22 @@
 
 use std::fs;
 use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use super::disk::block;
 use super::failure::{Doing, Failure};
+use super::systemd;
+use crate::base::device::FileDevice;
 use crate::boot::entries::{self, BootEntry, FOLDER};
 
 /// Where systemd-gpt-auto-generator has it mounted on demand.
 pub const MOUNT: &str = "/boot";
+/// What does that.
+const UNITS: [&str; 2] = ["boot.automount", "boot.mount"];
+/// How long somebody who has a file open there may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The entries, as the boot loader orders them: the first is the one that it would start.
 pub fn entries() -> Result<Vec<BootEntry>, Failure> {
@@ -28,6 +38,68 @@ pub fn entries() -> Result<Vec<BootEntry>, Failure> {
 /// up on `version`.
 pub fn another_is_good(entries: &[BootEntry], version: &str) -> bool {
     entries.iter().any(|entry| entry.version != version && entry.counter.is_none())
+}
+
+/// The partition, held so that nobody can mount it: the kernel lets only one have a block device exclusively,
+/// and a mount counts. That settles every race; the units are stopped only so that it is to be had, and so that
+/// who looks at /boot meanwhile finds an empty folder and does not wait.
+#[derive(Debug)]
+pub struct Claim {
+    device: Option<FileDevice>,
+}
+
+impl Claim {
+    /// Unmounts the partition and takes it.
+    pub fn take(path: &str) -> Result<Self, Failure> {
+        let units = UNITS.map(str::to_owned);
+        let shown = systemd::show(&units, &["LoadState"])?;
+        let loaded = |unit: &&str| {
+            shown.get(*unit).and_then(|shown| shown.get("LoadState")).is_some_and(|state| state == "loaded")
+        };
+        let known: Vec<&str> = UNITS.iter().copied().filter(|unit| loaded(unit)).collect();
+        if !known.is_empty() {
+            systemd::systemctl(&[&["stop"], &known[..]].concat()).map_err(|failure| {
+                restore();
+                failure.help(format!("is somebody in {MOUNT}?"))
+            })?;
+        }
+        // From here on, whatever happens, the mount comes back.
+        let mut claim = Self { device: None };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match block(path, true, true) {
+                Ok(device) => {
+                    claim.device = Some(device);
+                    return Ok(claim);
+                }
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                    thread::sleep(PAUSE);
+                }
+                Err(error) => {
+                    let failure = Failure::new(format!("taking the EFI system partition {path}"), error);
+                    return Err(failure.help("it must not be mounted: `findmnt` tells where it is"));
+                }
+            }
+        }
+    }
+
+    /// The partition.
+    pub fn device(&mut self) -> &mut FileDevice {
+        self.device.as_mut().expect("taken before it is given out")
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.device = None;
+        restore();
+    }
+}
+
+/// Has systemd mount it on demand again, as after a claim whose holder was killed. Without the generator's unit,
+/// as on a disk that was started some other way, there is nothing to restore.
+pub fn restore() {
+    let _ = systemd::systemctl(&["start", UNITS[0]]);
 }
 
 #[cfg(test)]

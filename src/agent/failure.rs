@@ -19,6 +19,11 @@ impl Failure {
         Self { doing: doing.into(), cause: cause.into(), help: None }
     }
 
+    /// The same as a cause of a larger step.
+    pub fn within(self, doing: &str) -> Self {
+        Self::new(doing, self)
+    }
+
     /// Names what an operator can do about it.
     pub fn help(self, text: impl Into<String>) -> Self {
         Self { help: Some(text.into()), ..self }

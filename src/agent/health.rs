@@ -29,7 +29,7 @@ pub const VERDICT: &str = "/var/lib/keller/update/health.json";
 /// between two starts is 0.1 to a few seconds.
 const STABLE: Duration = Duration::from_secs(5);
 /// Between two looks.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_secs(1);
 /// Where etcd answers clients on the node itself.
 const ETCD: ([u8; 4], u16) = ([127, 0, 0, 1], 2379);
 /// For each read and write of etcd's answer, which has some 30 bytes.
@@ -189,7 +189,7 @@ fn command(words: &[String], deadline: Instant) -> Result<(), Missing> {
                 end(&mut child);
                 return Err(failed("was still running at the deadline".to_owned()));
             }
-            Ok(None) => thread::sleep(PAUSE / 5),
+            Ok(None) => thread::sleep(PAUSE / 10),
         }
     }
 }

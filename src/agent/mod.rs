@@ -1,11 +1,31 @@
 //! What runs on the node once it is up: takes updates, judges boots, goes back.
 
+pub mod choice;
+pub mod clock;
+pub mod disk;
 pub mod esp;
+pub mod etc;
+mod evidence;
 mod failure;
 pub mod health;
+mod install;
+pub mod machine;
 pub mod node;
+pub mod record;
+mod rollback;
+pub mod schedule;
+pub mod service;
 pub mod settings;
+pub mod status;
 pub mod systemd;
+mod updater;
+mod wire;
 
+pub use choice::Wanted;
 pub use failure::{Doing, Failure};
-pub use settings::Settings;
+pub use install::Until;
+pub use rollback::RolledBack;
+pub use settings::{Settings, Source};
+pub use status::Status;
+pub use updater::{Updater, reset_clock};
+pub use wire::Counted;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::failure::{Doing, Failure};
+use crate::base::Chain;
+use crate::base::progress::Progress;
 use crate::base::window::Window;
 use crate::update::settings::{Built, Health, PATH, ROOT_JSON};
 
@@ -117,6 +119,10 @@ impl Inputs {
         Ok(Self { built, own, root_json })
     }
 
+    fn settle_without_source(self) -> Result<Settings, Failure> {
+        Inputs { built: Built { update: None, ..self.built }, own: None, root_json: None }.settle()
+    }
+
     /// Lays the operator's word over the image's.
     pub fn settle(self) -> Result<Settings, Failure> {
         let Self { built, own, root_json } = self;
@@ -177,6 +183,16 @@ impl Settings {
     /// What the image says, whatever an operator wrote: a wrong letter in /etc must not fail a boot.
     pub fn image() -> Result<Built, Failure> {
         Inputs::image(Path::new("/"))
+    }
+
+    /// Those of this node, or what the image alone says where an operator's file is wrong: for what must work then
+    /// too.
+    pub fn read_lenient(progress: &dyn Progress) -> Result<Self, Failure> {
+        Self::read().or_else(|failure| {
+            progress.warn(&Chain(&failure).to_string());
+            Inputs { built: Inputs::image(Path::new("/"))?, own: None, root_json: None }
+                .settle_without_source()
+        })
     }
 
     /// Those of this node.

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::Global;
 use super::progress::{Display, Verbosity};
 use crate::agent::health::{self, Verdict};
-use crate::agent::{Settings, esp, node, systemd};
+use crate::agent::{Settings, esp, node, service, systemd};
 use crate::base::Chain;
 use crate::base::progress::Progress;
 
@@ -36,7 +36,10 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(verbosity);
     match args.part {
         Some(Part::Health) => judge(&display),
-        None => Ok(ExitCode::SUCCESS),
+        None => {
+            service::run(&display)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod build;
 pub mod check;
 pub mod completion;
 pub mod context;
+pub mod etc;
 pub mod inspect;
 pub mod lock;
 pub mod new;
@@ -14,6 +15,7 @@ pub mod run;
 pub mod schema;
 pub mod store;
 pub mod terminal;
+pub mod update;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -95,6 +97,10 @@ pub enum Verb {
     Init(new::Init),
     /// Write the manifest's JSON Schema, or its reference, to standard output.
     Schema(schema::Schema),
+    /// On a node: look for updates, take them, go back.
+    Update(update::UpdateArgs),
+    /// On a node: its own /etc beside the defaults of its versions.
+    Etc(etc::EtcArgs),
     /// What runs on a node: take updates, judge boots.
     Agent(agent::AgentArgs),
     /// Write completion for a shell to standard output.
@@ -118,6 +124,8 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Check(args) => check::run(args, &cli.global),
         Verb::Init(args) => new::run(args),
         Verb::Schema(args) => schema::run(args),
+        Verb::Update(args) => update::run(args, &cli.global),
+        Verb::Etc(args) => etc::run(&args, &cli.global),
         Verb::Agent(args) => agent::run(args, &cli.global),
         Verb::Completion(args) => completion::run(args),
     };

@@ -5,6 +5,7 @@ mod credentials;
 mod error;
 mod names;
 mod proxy;
+mod stream;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -26,6 +27,7 @@ use crate::store::{Incoming, Store, StoreError};
 pub use credentials::Credentials;
 pub use error::{Cause, HttpError};
 pub use proxy::Proxies;
+pub use stream::Stream;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
@@ -105,6 +107,8 @@ struct Try {
 /// A part of a file that is here already.
 struct Resume {
     from: u64,
+    /// Where what is wanted ends, if not with the file.
+    until: Option<u64>,
     /// ETag or Last-Modified of the file that it is a part of.
     validator: Option<header::HeaderValue>,
 }
@@ -250,7 +254,7 @@ impl Client {
         }
         // Without a digest, only a validator tells that both halves are of one file.
         let can_resume = have > 0 && !this_try.fresh && (expected.is_some() || validator.is_some());
-        let resume = can_resume.then(|| Resume { from: have, validator: validator.clone() });
+        let resume = can_resume.then(|| Resume { from: have, until: None, validator: validator.clone() });
         let response = self.open(url, this_try, resume.as_ref())?;
         let headers = response.headers();
         let announced = if response.status() == StatusCode::PARTIAL_CONTENT {
@@ -343,7 +347,9 @@ impl Client {
                 request = request.header(header::CACHE_CONTROL, "no-cache");
             }
             if let Some(resume) = resume {
-                request = request.header(header::RANGE, format!("bytes={}-", resume.from));
+                // The last byte is within the range: RFC 9110, section 14.1.2.
+                let last = resume.until.map(|until| (until - 1).to_string()).unwrap_or_default();
+                request = request.header(header::RANGE, format!("bytes={}-{last}", resume.from));
                 if let Some(validator) = &resume.validator {
                     request = request.header(header::IF_RANGE, validator);
                 }

@@ -1,0 +1,131 @@
+//! The boot disk: the one that `/init` has proven, its slots, and its devices to write to.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::failure::{Doing, Failure};
+use super::node;
+use crate::base::Digest;
+use crate::base::device::{FileDevice, ReadAt};
+use crate::boot::handover::Handover;
+use crate::disk::gpt::{self, Table, types};
+use crate::disk::slot::{self, Slot};
+use crate::verity::partition_guids;
+
+/// What dm-verity shows of the running root: its size is that of what was hashed.
+const MAPPED: &str = "/dev/mapper/root";
+
+/// The boot disk as it is laid out.
+#[derive(Debug)]
+pub struct BootDisk {
+    facts: Handover,
+    table: Table,
+    /// Of the version that runs.
+    pub root_hash: Digest,
+    /// The slot that runs.
+    pub running: Slot,
+}
+
+/// The idle slot's partitions and the disk, open to write. Nobody else has the partitions: they were opened
+/// exclusively.
+#[derive(Debug)]
+pub struct Idle {
+    /// The whole disk.
+    pub disk: FileDevice,
+    /// The slot's root partition.
+    pub root: FileDevice,
+    /// The slot's verity partition.
+    pub verity: FileDevice,
+}
+
+impl BootDisk {
+    /// Finds it by what `/init` has left.
+    pub fn find() -> Result<Self, Failure> {
+        let facts = node::handover()?;
+        let doing = || format!("reading the partition table of {}", facts.disk);
+        let disk = block(&facts.disk, false, false).doing(doing())?;
+        let table = gpt::read_any(&disk).doing(doing())?.table;
+        let root_hash: Digest = facts.root_hash.parse().doing(format!("reading {}", facts.root_hash))?;
+        let (root, _) = partition_guids(&root_hash);
+        let slots = slot::slots(&table).doing(doing())?;
+        let held = slots.iter().find(|(_, parts)| parts.root.guid == root);
+        let running = held.map(|(slot, _)| *slot).ok_or_else(|| {
+            Failure::new(doing(), format!("no slot holds the version that runs, {root_hash}"))
+        })?;
+        Ok(Self { facts, table, root_hash, running })
+    }
+
+    /// The slot's root partition and its hash tree's, by their devices.
+    pub fn devices(&self, wanted: Slot) -> Result<(String, String), Failure> {
+        let slots = slot::slots(&self.table).doing("looking for the slots")?;
+        let parts = slots.iter().find(|(slot, _)| *slot == wanted).map(|(_, parts)| *parts);
+        let parts = parts.expect("there are both");
+        Ok((self.device(parts.root.number)?, self.device(parts.verity.number)?))
+    }
+
+    /// What a slot says that it holds.
+    pub fn release(&self, wanted: Slot) -> Option<slot::Release> {
+        let slots = slot::slots(&self.table).ok()?;
+        slots.iter().find(|(slot, _)| *slot == wanted)?.1.release()
+    }
+
+    /// The device of the ESP: the one that the boot loader came from, or the only one of this disk.
+    pub fn esp(&self) -> Result<String, Failure> {
+        let told = node::loader_partition();
+        let esps: Vec<_> = self.table.by_type(types::ESP).collect();
+        let entry = esps.iter().find(|entry| Some(entry.guid) == told).or(match &esps[..] {
+            [one] => Some(one),
+            _ => None,
+        });
+        let entry = entry.ok_or_else(|| {
+            let cause = format!("{} has {} EFI system partitions", self.facts.disk, esps.len());
+            Failure::new("looking for the EFI system partition", cause)
+        })?;
+        self.device(entry.number)
+    }
+
+    /// The whole disk, to read.
+    pub fn whole(&self) -> Result<FileDevice, Failure> {
+        block(&self.facts.disk, false, false).doing(format!("opening {}", self.facts.disk))
+    }
+
+    /// Takes the idle slot.
+    pub fn idle(&self) -> Result<Idle, Failure> {
+        let (root, verity) = self.devices(self.running.other())?;
+        let open = |path: &str, exclusive| block(path, true, exclusive).doing(format!("opening {path}"));
+        Ok(Idle {
+            disk: open(&self.facts.disk, false)?,
+            root: open(&root, true)?,
+            verity: open(&verity, true)?,
+        })
+    }
+
+    /// The running root, as the disk has it, and its size in bytes. Not through dm-verity, which would stop the
+    /// node at a block that has gone bad since it was last read: what is taken from here is checked.
+    pub fn running_root(&self) -> Result<(FileDevice, u64), Failure> {
+        let mapped = block(MAPPED, false, false).doing(format!("opening {MAPPED}"))?;
+        let root = block(&self.facts.root, false, false).doing(format!("opening {}", self.facts.root))?;
+        Ok((root, mapped.size()))
+    }
+
+    /// The kernel's name for a partition.
+    fn device(&self, number: u32) -> Result<String, Failure> {
+        let name = self.facts.disk.trim_start_matches("/dev/").replace('/', "!");
+        let doing = || format!("looking for partition {number} of {}", self.facts.disk);
+        let is_it = |path: &Path| {
+            fs::read_to_string(path.join("partition")).is_ok_and(|text| text.trim().parse() == Ok(number))
+        };
+        let mut parts = fs::read_dir(Path::new("/sys/block").join(name)).doing(doing())?.flatten();
+        let part = parts.find(|part| is_it(&part.path()));
+        let part = part.ok_or_else(|| Failure::new(doing(), "the kernel does not show it"))?;
+        Ok(format!("/dev/{}", part.file_name().to_string_lossy().replace('!', "/")))
+    }
+}
+
+/// Opens a block device; `exclusive` fails while it is mounted or held by the device mapper, and keeps both away.
+pub fn block(path: &str, to_write: bool, exclusive: bool) -> std::io::Result<FileDevice> {
+    let flags = if exclusive { libc::O_EXCL } else { 0 };
+    let file: File = OpenOptions::new().read(true).write(to_write).custom_flags(flags).open(path)?;
+    FileDevice::block(file)
+}

@@ -1,0 +1,115 @@
+//! Why a version fell back: what its boots have left in the journal, what the kernel has left in the firmware's
+//! memory, and what was not healthy.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+
+use super::health;
+use super::record::FOLDER;
+use super::systemd;
+use crate::base::atomic;
+
+/// Where systemd-pstore puts what kernels that panicked have left.
+const PSTORE: &str = "/var/lib/systemd/pstore";
+/// Of each failed boot, the last lines that are errors.
+const LINES: &str = "20";
+/// Boots that are looked at: more than any entry has tries.
+const BOOTS: usize = 8;
+/// What a kernel left that is older than this is about something else.
+const RECENT: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Debug, Deserialize)]
+struct Boot {
+    boot_id: String,
+}
+
+/// One line on why `version` fell back, which was made ready in the boot `since`. The whole story goes into a
+/// file, which the line names.
+pub fn why(version: &str, since: Option<&str>, this_boot: &str) -> String {
+    let mut reasons = Vec::new();
+    let mut story = format!("{version} fell back.\n");
+    if let Some(verdict) = health::last().filter(|verdict| verdict.version == version && !verdict.good) {
+        reasons.push(format!("not healthy in time: {}", verdict.missing.join("; ")));
+    }
+    let failed = failed_boots(&list_boots(), since, this_boot);
+    for boot in &failed {
+        let mut journal = Command::new("journalctl");
+        journal.args(["--no-pager", "--priority=3", "--lines", LINES, "--output=short-iso", "--boot", boot]);
+        let text = systemd::output(&mut journal).unwrap_or_default();
+        story.push_str(&format!("\nBoot {boot}, errors in the journal:\n{text}"));
+    }
+    for (name, text) in kernel_logs() {
+        if let Some(line) = text.lines().find(|line| line.contains("Kernel panic")) {
+            reasons.push(line.split("] ").last().unwrap_or(line).trim().to_owned());
+        }
+        story.push_str(&format!("\n{PSTORE}/{name}, from the kernel:\n{text}\n"));
+    }
+    if reasons.is_empty() {
+        reasons.push(match failed.len() {
+            0 => "its boots left no journal, so they ended before the state partition was there".to_owned(),
+            count => format!("{count} boots of it ended without being good"),
+        });
+    }
+    let reason = reasons.join("; ");
+    let file = format!("{FOLDER}/fallback-{version}.txt");
+    match atomic::write(Path::new(&file), format!("{story}\n{reason}\n")) {
+        Ok(()) => format!("{reason} (more in {file})"),
+        Err(_) => reason,
+    }
+}
+
+fn list_boots() -> Vec<String> {
+    let mut command = Command::new("journalctl");
+    let text = systemd::output(command.args(["--list-boots", "--no-pager", "--output=json"]));
+    let boots: Vec<Boot> = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
+    boots.into_iter().map(|boot| boot.boot_id).collect()
+}
+
+/// Those after the boot that made the version ready and before this one; `boots` has the oldest first.
+fn failed_boots(boots: &[String], since: Option<&str>, this_boot: &str) -> Vec<String> {
+    let after =
+        since.and_then(|since| boots.iter().position(|boot| boot == since)).map_or(boots.len(), |at| at + 1);
+    let failed: Vec<String> =
+        boots[after..].iter().filter(|boot| *boot != this_boot).take(BOOTS).cloned().collect();
+    failed
+}
+
+/// What kernels have left lately: names and texts, the newest first.
+fn kernel_logs() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(PSTORE).to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else if age.is_some_and(|age| age < RECENT)
+                && let Ok(text) = fs::read(entry.path())
+            {
+                let name = entry.path().strip_prefix(PSTORE).map(|path| path.display().to_string());
+                found.push((age, name.unwrap_or_default(), String::from_utf8_lossy(&text).into_owned()));
+            }
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(_, name, text)| (name, text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boots_between_the_update_and_now_have_failed() {
+        let boots: Vec<String> = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+        assert_eq!(failed_boots(&boots, Some("a"), "d"), ["b", "c"]);
+        assert_eq!(failed_boots(&boots, Some("c"), "d"), Vec::<String>::new());
+        assert_eq!(failed_boots(&boots, Some("x"), "d"), Vec::<String>::new());
+        assert_eq!(failed_boots(&boots, None, "d"), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,183 @@
+//! From a release document to a slot that starts next.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use super::disk::BootDisk;
+use super::esp::{self, Claim};
+use super::failure::{Doing, Failure};
+use super::machine::State;
+use super::record::Transfer;
+use super::systemd;
+use super::updater::Updater;
+use super::wire::Counted;
+use crate::base::{Chain, Digest, Size, atomic};
+use crate::boot::entries::FOLDER as ENTRIES;
+use crate::update::Document;
+use crate::update::apply::{ApplyError, Target};
+use crate::update::delta::{self, Old};
+
+/// How often the boot loader tries a new version.
+const TRIES: u8 = 3;
+/// The kernel image of a version that is staged, so that it is not fetched twice.
+const UKI: &str = "/var/lib/keller/update/uki";
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// The slot is written; nothing leads to it.
+    Staged,
+    /// The boot loader starts it next.
+    Ready,
+}
+
+impl Updater<'_> {
+    /// Brings `document`'s version into the slot that does not run.
+    pub fn install(
+        &mut self,
+        remote: &Counted<'_>,
+        document: &Document,
+        until: Until,
+    ) -> Result<Transfer, Failure> {
+        let result = self.try_install(remote, document, until);
+        if result.is_err()
+            && let Ok(state) = self.record.state.clone().give_up()
+        {
+            self.record.state = state;
+        }
+        self.noted(result)
+    }
+
+    fn try_install(
+        &mut self,
+        remote: &Counted<'_>,
+        document: &Document,
+        until: Until,
+    ) -> Result<Transfer, Failure> {
+        let begun = Instant::now();
+        let version = &document.version;
+        if self.is_on_trial() {
+            let cause = format!("{} is on trial itself", self.settings.version);
+            return Err(Failure::new(format!("going to {version}"), cause)
+                .help("it is blessed when it is healthy, see `keller update status`"));
+        }
+        let disk = BootDisk::find()?;
+        let running_uki = self.running_uki();
+        let (running_root, root_size) = disk.running_root()?;
+        let mut idle = disk.idle()?;
+        let mut claim = Claim::take(&disk.esp()?)?;
+        let slot = disk.running.other();
+        let doing = || format!("putting {version} into slot {slot}");
+        let check = Target {
+            disk: &mut idle.disk,
+            esp: claim.device(),
+            root: &mut idle.root,
+            verity: &mut idle.verity,
+            slot,
+        }
+        .check(document, &disk.root_hash);
+        check.doing(doing())?;
+        let state = self.record.state.clone();
+        let state = if matches!(state, State::WaitingToReboot { .. }) { state.withdraw() } else { Ok(state) };
+        self.record.state = state.and_then(|state| state.begin(version)).doing(doing())?;
+        self.record.save()?;
+        self.progress.note(&format!("{version} goes into slot {slot}"));
+
+        let old =
+            Old { root: &running_root, root_size, root_hash: disk.root_hash, uki: running_uki.as_deref() };
+        let before = remote.bytes();
+        let (uki, uki_way) = self.kernel_image(remote, document, &old)?;
+        let uki_bytes = remote.bytes() - before;
+
+        let before = remote.bytes();
+        let mut afresh = false;
+        let (sealed, fetched) = loop {
+            let target = Target {
+                disk: &mut idle.disk,
+                esp: claim.device(),
+                root: &mut idle.root,
+                verity: &mut idle.verity,
+                slot,
+            };
+            let mut cleared = target.clear(document, &disk.root_hash, self.progress).doing(doing())?;
+            let fetched = match afresh {
+                false => delta::root(&document.root, remote, Some(&old), cleared.root(), self.progress),
+                true => delta::root_afresh(&document.root, remote, cleared.root(), self.progress),
+            };
+            let fetched = fetched.doing(format!("fetching {version}"))?;
+            match cleared.written().and_then(|written| written.seal(self.progress)) {
+                Ok(sealed) => break (sealed, fetched),
+                // Something that was here was not what it seemed.
+                Err(error @ ApplyError::Root { .. }) if !afresh => {
+                    self.progress.warn(&format!("{}; all of it is fetched again", Chain(&error)));
+                    afresh = true;
+                }
+                Err(error) => return Err(error).doing(doing()),
+            }
+        };
+        let transfer = Transfer {
+            version: version.clone(),
+            bytes: remote.bytes(),
+            root_bytes: remote.bytes() - before,
+            root_way: fetched.way.name().to_owned(),
+            reused: fetched.reused + fetched.kept,
+            uki_bytes,
+            uki_way,
+            seconds: begun.elapsed().as_secs(),
+        };
+        self.progress.note(&format!(
+            "{version} is staged: {} fetched ({}), {} were here",
+            Size(transfer.bytes),
+            transfer.root_way,
+            Size(transfer.reused)
+        ));
+        self.record.transfer = Some(transfer.clone());
+        self.record.trouble = None;
+        self.record.state = self.record.state.clone().seal().doing(doing())?;
+        self.record.save()?;
+        if until == Until::Ready {
+            self.run_hook()?;
+            sealed.activate(&uki, TRIES, self.progress).doing(doing())?;
+            self.record.state = self.record.state.clone().activate(&self.boot).doing(doing())?;
+            self.record.made_ready = Some(self.boot.clone());
+            self.record.save()?;
+            let _ = fs::remove_file(UKI);
+        }
+        Ok(transfer)
+    }
+
+    /// The running unified kernel image; without it, a new one comes in full.
+    fn running_uki(&self) -> Option<Vec<u8>> {
+        let file = &self.own_entry()?.file;
+        fs::read(Path::new(esp::MOUNT).join(ENTRIES).join(file)).ok()
+    }
+
+    /// The new unified kernel image, and how it came.
+    fn kernel_image(
+        &self,
+        remote: &Counted<'_>,
+        document: &Document,
+        old: &Old<'_>,
+    ) -> Result<(Vec<u8>, String), Failure> {
+        if let Ok(kept) = fs::read(UKI)
+            && Digest::of(&kept) == document.uki.sha256
+        {
+            return Ok((kept, "kept".to_owned()));
+        }
+        let doing = format!("fetching the kernel image of {}", document.version);
+        let (uki, fetched) = delta::uki(&document.uki, remote, old.uki, self.progress).doing(doing)?;
+        // Only to spare the next try; a full disk is told elsewhere.
+        let _ = atomic::write(Path::new(UKI), &uki);
+        Ok((uki, fetched.way.name().to_owned()))
+    }
+
+    /// What an operator wants done before a new version sees /var, such as a snapshot.
+    fn run_hook(&self) -> Result<(), Failure> {
+        let Some(source) = &self.settings.source else { return Ok(()) };
+        let Some((program, arguments)) = source.before.split_first() else { return Ok(()) };
+        self.progress.note(&format!("running {}", source.before.join(" ")));
+        systemd::output(Command::new(program).args(arguments)).map(drop)
+    }
+}

@@ -1,0 +1,209 @@
+//! What the agent remembers over reboots, on the state partition; and that only one at a time works on it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use super::failure::{Doing, Failure};
+use super::machine::State;
+use crate::base::atomic;
+
+/// Where all of it lies.
+pub const FOLDER: &str = "/var/lib/keller/update";
+const FILE: &str = "/var/lib/keller/update/state.json";
+/// Held by whoever changes the state, the slots or the ESP.
+const LOCK: &str = "/run/keller/update.lock";
+
+/// The memory of a node's updates. Times are in seconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// How far the node is.
+    #[serde(flatten)]
+    pub state: State,
+    /// The boot in which the last version was made ready: those after it are of that version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub made_ready: Option<String>,
+    /// Versions that are not taken again, each with the reason.
+    pub rejected: BTreeMap<String, String>,
+    /// The only version that is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
+    /// The newest version at the last look that came through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest: Option<String>,
+    /// When that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub looked: Option<i64>,
+    /// What the last update cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
+    /// What went wrong last, until something goes right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
+}
+
+/// What an update cost. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// The new version.
+    pub version: String,
+    /// Over the wire, all counted: metadata, index, root, kernel image.
+    pub bytes: u64,
+    /// Of these, for the root.
+    pub root_bytes: u64,
+    /// How the root came: full, blocks or patch.
+    pub root_way: String,
+    /// Of the root, what was here already.
+    pub reused: u64,
+    /// Of `bytes`, for the kernel image.
+    pub uki_bytes: u64,
+    /// How the kernel image came.
+    pub uki_way: String,
+    /// From the first request until all was on the disk and read back.
+    pub seconds: u64,
+}
+
+/// Something that went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// When, last.
+    pub at: i64,
+    /// How often in a row.
+    pub times: u32,
+    /// What, with its causes.
+    pub text: String,
+}
+
+impl Record {
+    /// As it was left. A memory that makes no sense is put aside: the ESP and the slots tell the rest.
+    pub fn load() -> Result<(Self, Option<String>), Failure> {
+        Self::load_from(Path::new(FILE))
+    }
+
+    /// As it was left, for those who only look.
+    pub fn peek() -> Result<Self, Failure> {
+        match fs::read(FILE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            bytes => {
+                let doing = || format!("reading {FILE}");
+                serde_json::from_slice(&bytes.doing(doing())?).doing(doing())
+            }
+        }
+    }
+
+    fn load_from(path: &Path) -> Result<(Self, Option<String>), Failure> {
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
+            bytes => bytes.doing(format!("reading {}", path.display()))?,
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(record) => Ok((record, None)),
+            Err(error) => {
+                let aside = path.with_extension("json.bad");
+                fs::rename(path, &aside).doing(format!("putting {} aside", path.display()))?;
+                let text =
+                    format!("{} makes no sense ({error}); it is {} now", path.display(), aside.display());
+                Ok((Self::default(), Some(text)))
+            }
+        }
+    }
+
+    /// Writes it down, whole or not at all.
+    pub fn save(&self) -> Result<(), Failure> {
+        self.save_to(Path::new(FILE))
+    }
+
+    fn save_to(&self, path: &Path) -> Result<(), Failure> {
+        let doing = || format!("writing {}", path.display());
+        let text = serde_json::to_string_pretty(self).doing(doing())? + "\n";
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(folder).doing(doing())?;
+        atomic::write(path, text).doing(doing())?;
+        File::open(folder).and_then(|folder| folder.sync_all()).doing(doing())
+    }
+
+    /// Something has gone wrong, perhaps once more.
+    pub fn note_trouble(&mut self, text: String, at: i64) {
+        let times = self.trouble.as_ref().map_or(0, |trouble| trouble.times).saturating_add(1);
+        self.trouble = Some(Trouble { at, times, text });
+    }
+}
+
+/// While it lives, nobody else changes anything.
+#[derive(Debug)]
+pub struct Turn {
+    _file: File,
+}
+
+impl Turn {
+    /// Takes the turn, or says who has it.
+    pub fn take() -> Result<Self, Failure> {
+        fs::create_dir_all("/run/keller").doing("making /run/keller")?;
+        Self::take_at(Path::new(LOCK))
+    }
+
+    fn take_at(path: &Path) -> Result<Self, Failure> {
+        let doing = || format!("opening {}", path.display());
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .doing(doing())?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                use io::Write;
+                // For people only: the lock is what counts.
+                let _ =
+                    file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
+                Ok(Self { _file: file })
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let holder = fs::read_to_string(path).unwrap_or_default();
+                let cause = format!("process {} is at it; one at a time", holder.trim());
+                Err(Failure::new("working on the update of this node", cause))
+            }
+            Err(error) => Err(Failure::new(doing(), error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Chain;
+
+    #[test]
+    fn is_kept_and_mended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("update/state.json");
+        assert_eq!(Record::load_from(&path).unwrap(), (Record::default(), None));
+        let mut record = Record { state: State::Good { version: "2".to_owned() }, ..Record::default() };
+        record.note_trouble("x".to_owned(), 7);
+        record.note_trouble("y".to_owned(), 8);
+        record.save_to(&path).unwrap();
+        assert_eq!(Record::load_from(&path).unwrap(), (record.clone(), None));
+        assert_eq!(record.trouble.unwrap().times, 2);
+        fs::write(&path, "{\"state\": \"good\"").unwrap();
+        let (mended, told) = Record::load_from(&path).unwrap();
+        assert_eq!(mended, Record::default());
+        assert!(told.unwrap().contains("makes no sense") && !path.exists());
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let turn = Turn::take_at(&path).unwrap();
+        let refused = Turn::take_at(&path).unwrap_err();
+        assert!(Chain(&refused).to_string().contains(&std::process::id().to_string()));
+        drop(turn);
+        Turn::take_at(&path).unwrap();
+    }
+}

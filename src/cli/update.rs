@@ -1,0 +1,254 @@
+//! `keller update`: what an operator does with a node's updates, on the node.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Global;
+use super::progress::Display;
+use crate::agent::record::Transfer;
+use crate::agent::{self, Failure, RolledBack, Settings, Source, Status, Updater};
+use crate::base::Size;
+use crate::base::progress::Progress;
+use crate::source::apt;
+use crate::source::http::{self, Cause, Client, Proxies};
+use crate::source::url::Url;
+use crate::update::remote::{Part, Remote, RemoteError};
+
+/// Arguments of `keller update`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    keller update status                          what runs, from where, and how the last update went\n  \
+    keller update rollback --reboot               back to the version before\n\n\
+    Settings of a node: /etc/keller/update.yaml (url, channel, automatic, window, interval, proxy, authorities, \
+    before).")]
+pub struct UpdateArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What can be done.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Action {
+    /// Tell what runs and how far an update is.
+    Status,
+    /// Go back to the version in the other slot, from the next boot on.
+    Rollback {
+        /// Reboot at once.
+        #[arg(long)]
+        reboot: bool,
+    },
+    /// Take one version only, or go on with the newest.
+    Pin {
+        /// The version.
+        #[arg(required_unless_present = "none")]
+        version: Option<String>,
+        /// Take any again.
+        #[arg(long, conflicts_with = "version")]
+        none: bool,
+    },
+    /// Forget the latest time that the node has seen in metadata: for a clock that was in the future once.
+    ResetClock,
+}
+
+/// Runs it.
+pub fn run(args: UpdateArgs, global: &Global) -> Result<ExitCode> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("`keller update` reads and writes the node's disks: run it as root, e.g. with sudo");
+    }
+    let display = Display::new(global.verbosity());
+    match &args.action {
+        Action::Status => status(global),
+        Action::Rollback { reboot } => roll_back(*reboot, global, &display),
+        Action::Pin { version, .. } => pin(version.clone(), global, &display),
+        Action::ResetClock => {
+            let done = agent::reset_clock()?;
+            tell(global, json!({ "reset": done }), || match done {
+                true => "the latest time that was seen is forgotten".to_owned(),
+                false => "no time was remembered".to_owned(),
+            })
+        }
+    }
+}
+
+fn tell(global: &Global, json: serde_json::Value, text: impl Fn() -> String) -> Result<ExitCode> {
+    match (global.json, global.quiet) {
+        (true, _) => println!("{json}"),
+        (_, true) => {}
+        _ => println!("{}", text()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cost(transfer: &Transfer) -> String {
+    format!(
+        "{} bytes fetched ({}) in {} s: root {} by {}, {} of it were here; kernel image {} by {}",
+        transfer.bytes,
+        Size(transfer.bytes).human(),
+        transfer.seconds,
+        Size(transfer.root_bytes).human(),
+        transfer.root_way,
+        Size(transfer.reused).human(),
+        Size(transfer.uki_bytes).human(),
+        transfer.uki_way,
+    )
+}
+
+fn roll_back(reboot: bool, global: &Global, progress: &dyn Progress) -> Result<ExitCode> {
+    let settings = Settings::read_lenient(progress)?;
+    let mut updater = Updater::open(&settings, progress)?;
+    let (from, to, text) = match updater.roll_back()? {
+        RolledBack::AtNextBoot { from, to } => {
+            let text = format!("{to} runs from the next boot on; {from} is not taken again by itself");
+            (from, Some(to), text)
+        }
+        RolledBack::Withdrawn { version } => {
+            let text = format!("{version} is not started, and not taken again by itself");
+            (version, None, text)
+        }
+    };
+    tell(global, json!({ "from": from, "to": to }), || text.clone())?;
+    if reboot && to.is_some() {
+        updater.reboot()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pin(version: Option<String>, global: &Global, progress: &dyn Progress) -> Result<ExitCode> {
+    let settings = Settings::read_lenient(progress)?;
+    Updater::open(&settings, progress)?.pin(version.clone())?;
+    tell(global, json!({ "pinned": version }), || match &version {
+        Some(version) => format!("only {version} is taken from now on"),
+        None => "the newest is taken again".to_owned(),
+    })
+}
+
+fn status(global: &Global) -> Result<ExitCode> {
+    let status = Status::gather()?;
+    let json = serde_json::to_value(&status)?;
+    tell(global, json, || text_of(&status))
+}
+
+fn text_of(status: &Status) -> String {
+    let none = || "none".to_owned();
+    let slot = status.slot.map_or_else(none, |slot| slot.to_string());
+    let mut lines = vec![
+        ("running", format!("{} {} in slot {slot}", status.id, status.version)),
+        (
+            "entry",
+            match (&status.entry, &status.counter) {
+                (Some(entry), Some(_)) => format!("{entry}, on trial"),
+                (Some(entry), None) => format!("{entry}, blessed"),
+                (None, _) => none(),
+            },
+        ),
+        ("next boot", status.next.clone().unwrap_or_else(none)),
+        ("other slot", status.other.clone().unwrap_or_else(|| "empty".to_owned())),
+        (
+            "state",
+            match status.record.state.version() {
+                Some(version) => format!("{}: {version}", status.record.state),
+                None => status.record.state.to_string(),
+            },
+        ),
+    ];
+    if let agent::machine::State::FallenBack { why, .. } = &status.record.state {
+        lines.push(("why", why.clone()));
+    }
+    lines.push((
+        "health",
+        match &status.health {
+            None => "not judged yet".to_owned(),
+            Some(verdict) if verdict.good => "good".to_owned(),
+            Some(verdict) => verdict.missing.join("; "),
+        },
+    ));
+    if let Some(source) = &status.source {
+        let mode = match (source.automatic, &source.window) {
+            (false, _) => "by hand".to_owned(),
+            (true, None) => "automatic".to_owned(),
+            (true, Some(window)) => format!("automatic, {window}"),
+        };
+        lines.push(("from", format!("{}, channel {}, {mode}", source.url, source.channel)));
+    } else {
+        lines.push(("from", "nowhere: nothing names a repository".to_owned()));
+    }
+    if let Some(newest) = &status.record.newest {
+        lines.push(("newer", newest.clone()));
+    }
+    if let Some(pinned) = &status.record.pinned {
+        lines.push(("pinned", pinned.clone()));
+    }
+    for (version, why) in &status.record.rejected {
+        lines.push(("not again", format!("{version}: {why}")));
+    }
+    if let Some(transfer) = &status.record.transfer {
+        lines.push(("last update", format!("{}: {}", transfer.version, cost(transfer))));
+    }
+    if let Some(trouble) = &status.record.trouble {
+        let times = if trouble.times > 1 { format!(" ({} times)", trouble.times) } else { String::new() };
+        lines.push(("last error", format!("{}{times}", trouble.text)));
+    }
+    if !status.clock_synchronized {
+        lines.push(("clock", "not synchronized".to_owned()));
+    }
+    lines.extend(status.problems.iter().map(|problem| ("problem", problem.clone())));
+    let lines: Vec<_> = lines.iter().map(|(name, text)| format!("{name:>11}  {text}")).collect();
+    lines.join("\n")
+}
+
+/// The way to a repository.
+pub fn connect(source: &Source) -> Result<Box<dyn Remote>, Failure> {
+    let open = || -> Result<Box<dyn Remote>> {
+        let base = Url::root(&source.url).context("reading its address")?;
+        let environment = http::Settings::of_host();
+        let proxies = match &source.proxy {
+            None => environment.proxies,
+            Some(proxy) => {
+                let own = |name: &str| match name {
+                    "http_proxy" | "https_proxy" => Some(proxy.clone()),
+                    name => std::env::var(name).ok(),
+                };
+                Proxies::new(own, apt::Config::default())
+            }
+        };
+        let mut authorities: Vec<PathBuf> = environment.authorities;
+        authorities.extend(source.authorities.iter().cloned());
+        let settings = http::Settings {
+            proxies,
+            authorities,
+            credentials: environment.credentials,
+            ..http::Settings::default()
+        };
+        Ok(Box::new(Web { client: Client::new(settings)?, base }))
+    };
+    open().map_err(|error| Failure::new(format!("connecting to {}", source.url), error))
+}
+
+/// A repository on a web server.
+struct Web {
+    client: Client,
+    base: Url,
+}
+
+impl Remote for Web {
+    fn open(&self, path: &str, range: Option<Range<u64>>) -> Result<Part<'_>, RemoteError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| RemoteError::Failed {
+            path: path.to_owned(),
+            source,
+        };
+        let url = self.base.join(path).map_err(|error| failed(error.into()))?;
+        match self.client.stream(&url, range) {
+            Ok(stream) => Ok(Part { start: stream.start(), body: Box::new(stream) }),
+            Err(error) if matches!(*error.cause, Cause::NotFound) => {
+                Err(RemoteError::Missing { path: path.to_owned() })
+            }
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+}
