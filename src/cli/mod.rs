@@ -6,6 +6,7 @@ pub mod build;
 pub mod check;
 pub mod completion;
 pub mod context;
+pub mod delta;
 pub mod etc;
 pub mod inspect;
 pub mod lock;
@@ -91,6 +92,9 @@ pub enum Verb {
     Lock(lock::LockArgs),
     /// Look at the store of downloads, and make room in it.
     Store(store::Args),
+    /// Make and apply the files by which a root travels, without a repository.
+    #[command(hide = true)]
+    Delta(delta::DeltaArgs),
     /// Tell everything that is wrong with a manifest.
     Check(check::Check),
     /// Start a project.
@@ -121,6 +125,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args, &cli.global),
         Verb::Lock(args) => lock::run(args, &cli.global),
         Verb::Store(args) => store::run(&args, &cli.global).map(|()| ExitCode::SUCCESS),
+        Verb::Delta(args) => delta::run(&args, &cli.global),
         Verb::Check(args) => check::run(args, &cli.global),
         Verb::Init(args) => new::run(args),
         Verb::Schema(args) => schema::run(args),

@@ -32,7 +32,8 @@ use crate::base::progress::{Progress, Task, Unit};
 pub const FRAME_BLOCKS: usize = 8;
 /// Bytes before the first frame.
 pub const HEADER: usize = 16;
-const MAGIC: &[u8; 8] = b"kellrFRM";
+/// What it begins with.
+pub const MAGIC: &[u8; 8] = b"kellrFRM";
 const VERSION: u16 = 1;
 /// zstd's own: above 19 only windows grow, and a frame is smaller than all of them.
 const LEVEL: i32 = 19;

@@ -21,7 +21,8 @@ use super::error::DeltaError;
 use super::frames;
 use super::runs::{BLOCK, LONGEST, MOST_BLOCKS, Run};
 
-const MAGIC: &[u8; 8] = b"kellrIDX";
+/// What it begins with.
+pub const MAGIC: &[u8; 8] = b"kellrIDX";
 const VERSION: u16 = 1;
 const HEADER: usize = 32;
 const ENTRY: usize = 12;
@@ -110,6 +111,17 @@ impl Index {
 
     /// Reads the file of a root of `root_size` bytes, whose frames file has `frames_size` bytes.
     pub fn parse(bytes: &[u8], root_size: u64, frames_size: u64) -> Result<Self, DeltaError> {
+        let index = Self::read(bytes)?;
+        if [index.root_size, index.frames_size] != [root_size, frames_size] {
+            let (root, frames) = (index.root_size, index.frames_size);
+            let what = format!("of {root} bytes in {frames}, expected {root_size} in {frames_size}");
+            return Err(DeltaError::Damaged { file: FILE, what });
+        }
+        Ok(index)
+    }
+
+    /// Reads the file of any root.
+    pub fn read(bytes: &[u8]) -> Result<Self, DeltaError> {
         let damaged = |what: String| DeltaError::Damaged { file: FILE, what };
         let (header, entries) =
             bytes.split_first_chunk::<HEADER>().ok_or_else(|| damaged("no whole header".to_owned()))?;
@@ -140,11 +152,8 @@ impl Index {
         let index = Self::new(runs);
         let said = [header[16..24].as_ref(), &header[24..32]]
             .map(|field| u64::from_le_bytes(field.try_into().expect("eight bytes")));
-        if [index.root_size, index.frames_size] != said || said != [root_size, frames_size] {
-            return Err(damaged(format!(
-                "its runs make a root of {} bytes out of {} bytes of frames, expected {root_size} of {frames_size}",
-                index.root_size, index.frames_size
-            )));
+        if [index.root_size, index.frames_size] != said {
+            return Err(damaged(format!("its runs make another root than one of {} bytes", said[0])));
         }
         Ok(index)
     }

@@ -11,6 +11,7 @@
 //! some ten MiB whatever the size of the image.
 
 mod blocks;
+mod describe;
 mod diff;
 mod error;
 mod frames;
@@ -26,6 +27,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use describe::describe;
 pub use error::{DeltaError, PublishError};
 pub use frames::{Published, publish_root};
 pub use patch::make_patch;

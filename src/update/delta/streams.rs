@@ -143,6 +143,17 @@ pub fn take(bytes: &[u8]) -> io::Result<(Box<dyn Read + '_>, u64, &[u8])> {
     Ok((Box::new(reader.take(length)), length, rest))
 }
 
+/// How each of the streams is compressed, from how many bytes to how many.
+pub fn describe(mut bytes: &[u8]) -> io::Result<String> {
+    let mut text = Vec::new();
+    while let Some(how) = bytes.first().and_then(|how| ALL.get(usize::from(*how))) {
+        let (_, length, rest) = take(bytes)?;
+        text.push(format!("{how:?} {length} in {}", bytes.len() - rest.len()));
+        bytes = rest;
+    }
+    Ok(text.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

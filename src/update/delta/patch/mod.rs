@@ -34,10 +34,14 @@ mod make;
 pub use apply::Patcher;
 pub use make::make_patch;
 
+use std::fmt::Write as _;
+
 use super::error::DeltaError;
 use super::runs::{BLOCK, MOST_BLOCKS, RunDigest};
+use super::streams;
 
-const MAGIC: &[u8; 8] = b"kellrPAT";
+/// What it begins with.
+pub const MAGIC: &[u8; 8] = b"kellrPAT";
 const VERSION: u16 = 1;
 const HEADER: usize = 32;
 const ENTRY: usize = 16;
@@ -132,15 +136,19 @@ impl Head {
         Ok((count as usize, size(16), size(24)))
     }
 
-    /// Reads the table of a patch of `size` bytes.
-    fn parse_table(table: &[u8], old_size: u64, new_size: u64, size: u64) -> Result<Self, DeltaError> {
+    fn read_table(table: &[u8], old_size: u64, new_size: u64) -> Self {
         let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
         let (entries, _) = table.as_chunks::<ENTRY>();
         let entries = entries.iter().map(|entry| {
             let digest = *entry.first_chunk().expect("eight bytes");
             (digest, u64::from(number(&entry[8..12])), number(&entry[12..16]) as usize)
         });
-        let head = Self::new(old_size, new_size, entries);
+        Self::new(old_size, new_size, entries)
+    }
+
+    /// Reads the table of a patch of `size` bytes.
+    fn parse_table(table: &[u8], old_size: u64, new_size: u64, size: u64) -> Result<Self, DeltaError> {
+        let head = Self::read_table(table, old_size, new_size);
         let blocks: u64 = head.segments.iter().map(|segment| segment.blocks).sum();
         if blocks != new_size.div_ceil(BLOCK as u64) || head.end() != size {
             return Err(damaged(format!(
@@ -155,6 +163,27 @@ impl Head {
         }
         Ok(head)
     }
+}
+
+/// Appends what the patch that `bytes` begin with says of itself.
+pub fn describe(bytes: &[u8], text: &mut String) -> Result<(), DeltaError> {
+    let cut = || damaged("it is cut off".to_owned());
+    let header = bytes.first_chunk::<HEADER>().ok_or_else(cut)?;
+    let (count, old_size, new_size) = Head::parse_header(header)?;
+    let table = bytes.get(HEADER..HEADER + ENTRY * count).ok_or_else(cut)?;
+    let head = Head::read_table(table, old_size, new_size);
+    let _ = writeln!(text, "patch: from {old_size} to {new_size} bytes in {count} segments");
+    for segment in &head.segments {
+        let Segment { digest, first, blocks, at, length } = segment;
+        let digest = hex::encode(digest);
+        let _ = writeln!(text, "{first:>9} {blocks:>7} {digest} {at:>10} {length:>8}");
+        let from = usize::try_from(*at).ok().and_then(|at| bytes.get(at..));
+        if let Some(bytes) = from.and_then(|from| from.get(..*length)) {
+            let streams = streams::describe(bytes).map_err(|error| damaged(error.to_string()))?;
+            let _ = writeln!(text, "          {streams}");
+        }
+    }
+    Ok(())
 }
 
 fn damaged(what: String) -> DeltaError {
