@@ -135,20 +135,26 @@ fn answer(
     condition: Option<String>,
 ) -> std::io::Result<()> {
     let etag = format!("\"{}\"", keller::base::Digest::of(bytes).to_hex());
-    let start = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    // As RFC 9110 has it: the last byte is within.
+    let range = range.and_then(|range| {
+        let (start, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+        let end = last.parse().map_or(bytes.len(), |last: usize| (last + 1).min(bytes.len()));
+        Some((start.parse::<usize>().ok()?, end))
+    });
     let same = condition.is_none_or(|condition| condition == etag);
-    let start = start.filter(|_| same && !matches!(act, Act::ServeWhole));
-    let head = match start {
-        Some(start) => format!(
+    let range = range.filter(|_| same && !matches!(act, Act::ServeWhole));
+    let head = match range {
+        Some((start, end)) => format!(
             "HTTP/1.1 206 Partial\r\nContent-Range: bytes {start}-{}/{}\r\nContent-Length: {}",
-            bytes.len() - 1,
+            end - 1,
             bytes.len(),
-            bytes.len() - start
+            end - start
         ),
         None => format!("HTTP/1.1 200 OK\r\nContent-Length: {}", bytes.len()),
     };
     let head = format!("{head}\r\nETag: {etag}\r\nConnection: close\r\n\r\n");
-    let start = start.unwrap_or(0);
+    let (start, end) = range.unwrap_or((0, bytes.len()));
+    let bytes = &bytes[..end];
     match act {
         Act::Serve | Act::ServeWhole => {
             stream.write_all(head.as_bytes())?;
@@ -158,18 +164,18 @@ fn answer(
         Act::StatusWith(status, line) => {
             write!(stream, "HTTP/1.1 {status} X\r\n{line}\r\nContent-Length: 0\r\n\r\n")
         }
-        Act::ResetAt(end) => {
+        Act::ResetAt(at) => {
             stream.write_all(head.as_bytes())?;
-            stream.write_all(&bytes[start..(*end).max(start)])?;
+            stream.write_all(&bytes[start..(*at).clamp(start, end)])?;
             stream.flush()?;
             // Time for the bytes to be read: a reset throws away what is still under way.
             thread::sleep(Duration::from_millis(200));
             rustix::net::sockopt::set_socket_linger(stream.as_fd(), Some(Duration::ZERO))?;
             Ok(())
         }
-        Act::HangAt(end) => {
+        Act::HangAt(at) => {
             stream.write_all(head.as_bytes())?;
-            stream.write_all(&bytes[start..(*end).max(start)])?;
+            stream.write_all(&bytes[start..(*at).clamp(start, end)])?;
             hang(stream)
         }
         Act::Hang => hang(stream),

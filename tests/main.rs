@@ -10,4 +10,5 @@ mod laws;
 mod lock;
 mod manifest;
 mod repository;
+mod stream;
 mod unpack;

@@ -20,7 +20,7 @@ pub struct Stream<'a> {
     start: u64,
     /// Offset in the file of the next byte.
     position: u64,
-    /// Offset of the first byte that is not wanted.
+    /// Offset of the first byte that is not wanted; none when the whole is on its way.
     end: Option<u64>,
     /// Pauses of which each is for one more try; what comes in between gives none back.
     pauses: std::vec::IntoIter<Duration>,
@@ -38,13 +38,14 @@ impl Client {
             |range: &Range<u64>| Resume { from: range.start, until: Some(range.end), validator: None };
         let (response, start) =
             self.trying(url, |this_try| self.begin(url, this_try, range.as_ref().map(wanted)))?;
+        let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
         Ok(Stream {
             client: self,
             url: url.clone(),
             response,
             start,
             position: start,
-            end: range.map(|range| range.end),
+            end: range.map(|range| range.end).filter(|_| is_part),
             pauses: self.settings.pauses.clone().into_iter(),
             tries: 1,
             waited: Duration::ZERO,
@@ -72,6 +73,13 @@ impl Stream<'_> {
     }
 
     fn step(&mut self, buffer: &mut [u8]) -> Result<usize, Cause> {
+        // A server may send more than it was asked for.
+        let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.position));
+        let wanted = (buffer.len() as u64).min(left) as usize;
+        let buffer = &mut buffer[..wanted];
+        if buffer.is_empty() {
+            return Ok(0);
+        }
         let (window, begun) = (self.client.settings.idle, Instant::now());
         let count = loop {
             match self.response.read(buffer) {
@@ -80,7 +88,7 @@ impl Stream<'_> {
                 Ok(count) => break count,
             }
         };
-        if count == 0 && self.end.is_some_and(|end| self.start > 0 && self.position < end) {
+        if count == 0 && self.end.is_some_and(|end| self.position < end) {
             return Err(Cause::Cut { received: self.position - self.start, reason: None });
         }
         self.position += count as u64;
