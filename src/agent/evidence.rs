@@ -32,7 +32,7 @@ struct Boot {
 pub fn why(version: &str, since: Option<&str>, this_boot: &str) -> String {
     let mut reasons = Vec::new();
     let mut story = format!("{version} fell back.\n");
-    if let Some(verdict) = health::last().filter(|verdict| verdict.version == version && !verdict.good) {
+    if let Some(verdict) = health::last_bad().filter(|verdict| verdict.version == version) {
         reasons.push(format!("not healthy in time: {}", verdict.missing.join("; ")));
     }
     let failed = failed_boots(&list_boots(), since, this_boot);

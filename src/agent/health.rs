@@ -25,6 +25,9 @@ use crate::update::settings::Health;
 /// What the last judgement was, for `keller update status` and for the version that comes after a fall-back.
 pub const VERDICT: &str = "/var/lib/keller/update/health.json";
 
+/// The last that was not good: the next boot, of another version, must not hide it.
+const BAD_VERDICT: &str = "/var/lib/keller/update/unhealthy.json";
+
 /// A unit that crashes and starts anew is active most of the time, but not for so long: systemd's own pause
 /// between two starts is 0.1 to a few seconds.
 const STABLE: Duration = Duration::from_secs(5);
@@ -215,12 +218,20 @@ pub fn record(verdict: &Verdict) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(verdict).doing(doing())? + "\n";
     let folder = Path::new(VERDICT).parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).doing(doing())?;
+    if !verdict.good {
+        atomic::write(Path::new(BAD_VERDICT), &text).doing(doing())?;
+    }
     atomic::write(Path::new(VERDICT), text).doing(doing())
 }
 
 /// The last judgement, of whatever boot.
 pub fn last() -> Option<Verdict> {
     serde_json::from_slice(&fs::read(VERDICT).ok()?).ok()
+}
+
+/// The last judgement that was not good, of whatever boot.
+pub fn last_bad() -> Option<Verdict> {
+    serde_json::from_slice(&fs::read(BAD_VERDICT).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -41,8 +41,10 @@ pub struct Status {
     pub source: Option<SourceStatus>,
     /// Whether somebody has set the clock in this boot.
     pub clock_synchronized: bool,
-    /// How far the update is, and what is remembered.
-    #[serde(flatten)]
+    /// How far the update is: the name of its state.
+    pub state: String,
+    /// The same with the version that it is about, and what is remembered.
+    #[serde(rename = "update")]
     pub record: Record,
     /// What could not be found out.
     pub problems: Vec<String>,
@@ -102,6 +104,7 @@ impl Status {
             clock_synchronized: clock::is_synchronized(),
             id: built.id,
             version: built.version,
+            state: record.state.to_string(),
             record,
             problems,
         })

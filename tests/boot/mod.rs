@@ -7,6 +7,7 @@ mod disk;
 mod node;
 mod partitions;
 mod parts;
+mod trial;
 mod watchdog;
 mod web;
 mod worn;
