@@ -421,9 +421,9 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
         // FAT has 0 for the root, where a folder's parent is meant.
         let start = if start == 0 { self.volume.root } else { start };
         let most = (ENTRY_LIMIT * RECORD_SIZE as u64).div_ceil(self.volume.cluster) as usize;
+        self.volume.check(start, path)?;
         let next = |cluster: &u32| Some(self.table.get(*cluster)).filter(|next| self.volume.has(*next));
-        let first = Some(start).filter(|start| self.volume.has(*start));
-        let chain: Vec<u32> = std::iter::successors(first, next).take(most + 1).collect();
+        let chain: Vec<u32> = std::iter::successors(Some(start), next).take(most + 1).collect();
         if chain.len() > most {
             return Err(corrupt(path, "its chain has no end".to_owned()));
         }
