@@ -9,9 +9,11 @@ pub mod context;
 pub mod delta;
 pub mod etc;
 pub mod inspect;
+pub mod keys;
 pub mod lock;
 pub mod new;
 pub mod progress;
+pub mod publish;
 pub mod run;
 pub mod schema;
 pub mod store;
@@ -90,6 +92,10 @@ pub enum Verb {
     Inspect(inspect::InspectArgs),
     /// Resolve a manifest's packages and write them down, or bring some up to date.
     Lock(lock::LockArgs),
+    /// Publish an image for nodes to take: a repository of static files, for any web server.
+    Publish(publish::PublishArgs),
+    /// Make and replace the keys that sign updates.
+    Keys(keys::KeysArgs),
     /// Look at the store of downloads, and make room in it.
     Store(store::Args),
     /// Make and apply the files by which a root travels, without a repository.
@@ -124,6 +130,8 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Boot(args) => boot::run(args, &cli.global),
         Verb::Inspect(args) => inspect::run(&args, &cli.global),
         Verb::Lock(args) => lock::run(args, &cli.global),
+        Verb::Publish(args) => publish::run(&args, &cli.global),
+        Verb::Keys(args) => keys::run(&args, &cli.global),
         Verb::Store(args) => store::run(&args, &cli.global).map(|()| ExitCode::SUCCESS),
         Verb::Delta(args) => delta::run(&args, &cli.global),
         Verb::Check(args) => check::run(args, &cli.global),

@@ -6,3 +6,28 @@
 //! targets/SHA256.ID_VERSION.json                                         release documents
 //! blobs/SHA256                                                           what they name
 //! ```
+//!
+//! Files are added, never rewritten, but for `timestamp.json`, which comes last: until it has its name, nodes
+//! see the state before.
+
+pub mod client;
+mod fit;
+mod folder;
+pub mod keys;
+mod metadata;
+pub mod publish;
+mod release;
+#[cfg(test)]
+mod testing;
+
+pub use client::{Client, RepositoryError, Trusted};
+pub use fit::{Layout, Misfit};
+pub use folder::Folder;
+pub use keys::{Keys, KeysError};
+pub use publish::{PublishError, Repository};
+pub use release::Listing;
+
+pub use tough::schema::RoleType;
+
+/// Bytes of a release document that are read at the most. One with a hundred patches has some 40 KB.
+const DOCUMENT_LIMIT: u64 = 1 << 20;

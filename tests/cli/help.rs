@@ -2,8 +2,20 @@
 
 use super::project::Project;
 
-const VERBS: [&str; 10] =
-    ["run", "build", "boot", "inspect", "lock", "store", "check", "init", "schema", "completion"];
+const VERBS: [&str; 12] = [
+    "run",
+    "build",
+    "boot",
+    "inspect",
+    "lock",
+    "publish",
+    "keys",
+    "store",
+    "check",
+    "init",
+    "schema",
+    "completion",
+];
 
 #[test]
 fn every_verb_explains_itself() {

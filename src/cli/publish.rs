@@ -1,0 +1,175 @@
+//! `keller publish`: versions for nodes to take, as static files.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::Global;
+use super::keys::{duration, read};
+use super::progress::Display;
+use crate::base::Size;
+use crate::base::progress::Progress;
+use crate::image::published::Published;
+use crate::repository::publish::{Added, Options, Times};
+use crate::repository::{Listing, Repository};
+
+/// Publish an image for nodes to take: a repository of static files, for any web server.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    keller publish out/node_1.0.1.raw --to repository\n  \
+    keller publish out/node_1.0.2.raw --to repository --channel beta --notes security\n  \
+    keller publish --promote 1.0.2 --channel stable --to repository\n  \
+    keller publish --withdraw 1.0.2 --to repository            nodes that do not have it do not take it\n  \
+    keller publish --refresh --to repository                   once a day, from a timer\n  \
+    keller publish --list --to repository\n\n\
+    Nodes that read while this runs see the state before or after. Copy with timestamp.json last:\n  \
+    rsync --exclude timestamp.json, then all of it.")]
+pub struct PublishArgs {
+    /// The raw image.
+    #[arg(required_unless_present_any = ["refresh", "promote", "withdraw", "list"])]
+    image: Option<PathBuf>,
+    /// The repository's folder; made when missing.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Folder of the keys.
+    #[arg(long, value_name = "DIR", default_value = "keys")]
+    keys: PathBuf,
+    /// A private key that is kept elsewhere; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// The channel that nodes follow; may be repeated for an image.
+    #[arg(long, value_name = "NAME", default_value = "stable")]
+    channel: Vec<String>,
+    /// What changed, for people.
+    #[arg(long, value_name = "TEXT", requires = "image")]
+    notes: Option<String>,
+    /// The oldest version that may go to this one in one step.
+    #[arg(long, value_name = "VERSION", requires = "image")]
+    minimum: Option<String>,
+    /// Make patches from this many versions before.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    patches: usize,
+    /// How long nodes believe that there is nothing newer, unless it is renewed.
+    #[arg(long, value_name = "TIME", default_value = "14d", value_parser = duration)]
+    expires: Duration,
+    /// Renew what expires, and bring new keys out.
+    #[arg(long, group = "mode", conflicts_with = "image")]
+    refresh: bool,
+    /// Add a published version to the channel.
+    #[arg(long, value_name = "VERSION", group = "mode", conflicts_with = "image")]
+    promote: Option<String>,
+    /// Take a published version out of the channel.
+    #[arg(long, value_name = "VERSION", group = "mode", conflicts_with = "image")]
+    withdraw: Option<String>,
+    /// List what is published.
+    #[arg(long, group = "mode", conflicts_with = "image")]
+    list: bool,
+    /// Of several images in one repository, this one.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+}
+
+/// Publishes, renews, promotes, withdraws or lists.
+///
+/// # Errors
+/// Images, keys and repositories that do not go together; see the repository.
+pub fn run(args: &PublishArgs, global: &Global) -> Result<ExitCode> {
+    let display = Display::new(global.verbosity());
+    let (text, json) = done(args, &display)?;
+    drop(display);
+    match global.json {
+        true => println!("{json}"),
+        false if global.quiet => {}
+        false => io::stdout().write_all(text.as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn done(args: &PublishArgs, progress: &dyn Progress) -> Result<(String, serde_json::Value)> {
+    let keys = read(&args.keys, &args.key)?;
+    let opening = || format!("opening the repository {}", args.to.display());
+    let times = Times { now: Timestamp::now(), life: args.expires };
+    if args.list && !args.to.is_dir() {
+        anyhow::bail!("{} is not there", args.to.display());
+    }
+    let mut repository = Repository::open(&args.to, &keys).with_context(opening)?;
+    if let Some(path) = &args.image {
+        let doing = || format!("publishing {}", path.display());
+        let image = Published::read(path, progress).with_context(doing)?;
+        let options = Options {
+            channels: args.channel.clone(),
+            notes: args.notes.clone(),
+            minimum: args.minimum.clone(),
+            patches: args.patches,
+        };
+        let added = repository.add(&image.image(), &options, times, progress).with_context(doing)?;
+        return Ok((added_text(&added), serde_json::to_value(&added)?));
+    }
+    let change = |version: &str, change: &mut dyn FnMut(&str) -> Result<Listing>| {
+        let mut listing = None;
+        for channel in &args.channel {
+            listing = Some(change(channel)?);
+        }
+        let listing = listing.context("no channel is named")?;
+        Ok::<_, anyhow::Error>((line(&listing), json!({ "version": version, "channels": listing.channels })))
+    };
+    let id = args.id.as_deref();
+    if let Some(version) = &args.promote {
+        return change(version, &mut |channel| {
+            repository
+                .promote(id, version, channel, times, progress)
+                .with_context(|| format!("adding {version} to {channel}"))
+        });
+    }
+    if let Some(version) = &args.withdraw {
+        return change(version, &mut |channel| {
+            repository
+                .withdraw(id, version, channel, times, progress)
+                .with_context(|| format!("taking {version} out of {channel}"))
+        });
+    }
+    if args.refresh {
+        let expires =
+            repository.refresh(times, progress).with_context(|| format!("renewing {}", args.to.display()))?;
+        let text = format!("good until {}\n", expires.strftime("%Y-%m-%d %H:%M UTC"));
+        return Ok((text, json!({ "expires": expires.to_string() })));
+    }
+    let releases = repository.releases();
+    let releases: Vec<&Listing> =
+        releases.iter().filter(|listing| id.is_none_or(|id| listing.id == id)).collect();
+    let text = releases.iter().map(|listing| line(listing)).collect();
+    Ok((text, serde_json::to_value(&releases)?))
+}
+
+fn line(listing: &Listing) -> String {
+    let channels = if listing.channels.is_empty() { "-".to_owned() } else { listing.channels.join(",") };
+    let minimum = listing.minimum.as_ref().map_or_else(String::new, |it| format!("  from {it} on"));
+    format!("{} {:<16} {channels}{minimum}\n", listing.id, listing.version)
+}
+
+fn added_text(added: &Added) -> String {
+    let mut text = line(&added.listing);
+    if !added.new {
+        text.push_str("it was published before\n");
+        return text;
+    }
+    let size = |bytes: u64| Size(bytes).human();
+    text.push_str(&format!(
+        "  in full            root {}, index {}, kernel image {}\n",
+        size(added.frames),
+        size(added.index),
+        size(added.uki)
+    ));
+    for patch in &added.patches {
+        let part = |bytes: Option<u64>| bytes.map_or_else(|| "in full".to_owned(), size);
+        let from = format!("from {}", patch.from);
+        text.push_str(&format!("  {from:<18} root {}, kernel image {}\n", part(patch.root), part(patch.uki)));
+    }
+    text
+}

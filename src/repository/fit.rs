@@ -1,0 +1,148 @@
+//! Whether a version fits the disks in the field: an image's partitions never change on a node, so the smallest
+//! layout that was ever published bounds every later version.
+
+use serde::{Deserialize, Serialize};
+
+use super::release::Listing;
+use crate::base::{Size, align};
+use crate::verity;
+
+/// Room that a disk has for a version, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// For unified kernel images in the EFI system partition, all together.
+    pub esp: u64,
+    /// One slot's root partition.
+    pub root: u64,
+    /// One slot's verity partition.
+    pub verity: u64,
+}
+
+/// What stays free in the EFI system partition beside two kernel images, in bytes: a boot loader is replaced
+/// by writing its successor beside it, and files take whole clusters.
+pub const ESP_SLACK: u64 = 1 << 20;
+
+/// A version that is too large for a disk in the field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {}, and the disks of {id} {version} have room for {}: {way_out}", shown(*has), shown(*room))]
+pub struct Misfit {
+    /// What is too large, with its verb.
+    pub what: &'static str,
+    /// In bytes.
+    pub has: u64,
+    /// In bytes.
+    pub room: u64,
+    /// IMAGE_ID.
+    pub id: String,
+    /// The version whose images have the smallest disks.
+    pub version: String,
+    /// What can be done.
+    pub way_out: &'static str,
+}
+
+fn shown(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", Size(bytes).human())
+}
+
+/// What a version needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// Bytes of the root file system.
+    pub root: u64,
+    /// Bytes of the unified kernel image.
+    pub uki: u64,
+}
+
+/// Refuses what does not fit the smallest of the `published` layouts, or the image's `own`. `largest_uki` is
+/// the largest kernel image that a node may have beside the new one.
+pub fn check(
+    needs: Needs,
+    own: (&str, &str, Layout),
+    published: &[&Listing],
+    largest_uki: u64,
+) -> Result<(), Misfit> {
+    let layouts: Vec<(&str, Layout)> = published
+        .iter()
+        .map(|listing| (listing.version.as_str(), listing.layout))
+        .chain([(own.1, own.2)])
+        .collect();
+    let tree = verity::tree_size(align::units(needs.root, verity::BLOCK as u64));
+    let kernels = needs.uki + largest_uki.max(needs.uki) + ESP_SLACK;
+    type Room = fn(&Layout) -> u64;
+    let parts: [(&'static str, u64, Room, &'static str); 3] = [
+        (
+            "the root file system has",
+            needs.root,
+            |layout| layout.root,
+            "leave something out; nodes installed anew can have a larger disk.root",
+        ),
+        (
+            "the hash tree has",
+            tree,
+            |layout| layout.verity,
+            "leave something out of the root; nodes installed anew can have a larger disk.root",
+        ),
+        (
+            "two unified kernel images, the old and the new one, and 1 MiB besides take",
+            kernels,
+            |layout| layout.esp,
+            "make the initramfs smaller; nodes installed anew can have a larger disk.esp",
+        ),
+    ];
+    for (what, has, room_of, way_out) in parts {
+        let smallest = layouts.iter().min_by_key(|(_, layout)| room_of(layout));
+        let (version, layout) = smallest.expect("the image has a layout of its own");
+        let room = room_of(layout);
+        if has > room {
+            let (id, version) = (own.0.to_owned(), (*version).to_owned());
+            return Err(Misfit { what, has, room, id, version, way_out });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::document::Blob;
+
+    const OWN: Layout = Layout { esp: 40 << 20, root: 100 << 20, verity: 2 << 20 };
+
+    fn published(version: &str, layout: Layout) -> Listing {
+        Listing {
+            id: "node".to_owned(),
+            version: version.to_owned(),
+            channels: Vec::new(),
+            minimum: None,
+            layout,
+            document: Blob::of(b""),
+        }
+    }
+
+    fn refused(needs: Needs, published: &[&Listing], largest_uki: u64) -> String {
+        check(needs, ("node", "2.0", OWN), published, largest_uki).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_smallest_disk_counts() {
+        let small = published("1.0", Layout { root: 90 << 20, ..OWN });
+        let needs = Needs { root: 95 << 20, uki: 17 << 20 };
+        check(needs, ("node", "2.0", OWN), &[], 17 << 20).unwrap();
+        assert_eq!(
+            refused(needs, &[&small], 0),
+            "the root file system has 95.0 MiB (99614720 bytes), and the disks of node 1.0 have room for \
+             90.0 MiB (94371840 bytes): leave something out; nodes installed anew can have a larger disk.root"
+        );
+    }
+
+    #[test]
+    fn old_and_new_kernel_lie_side_by_side() {
+        let needs = Needs { root: 4096, uki: 18 << 20 };
+        check(needs, ("node", "2.0", OWN), &[], 21 << 20).unwrap();
+        let text = refused(needs, &[], (21 << 20) + 1);
+        assert!(text.starts_with("two unified kernel images, the old and the new one"), "{text}");
+        let tight = published("1.0", Layout { verity: 4096, ..OWN });
+        let needs = Needs { root: 8 << 20, uki: 4096 };
+        assert!(refused(needs, &[&tight], 0).starts_with("the hash tree has"));
+    }
+}

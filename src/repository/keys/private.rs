@@ -1,0 +1,87 @@
+//! A private key: ed25519 as PKCS#8 in PEM, as openssl(1) reads and writes it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use tough::schema::decoded::{Decoded, Hex};
+use tough::schema::key::{Ed25519Key, Ed25519Scheme, Key};
+
+use super::KeysError;
+
+/// RFC 7468 section 10.
+const TAG: &str = "PRIVATE KEY";
+
+/// A key that signs, and the file that it is in.
+pub struct PrivateKey {
+    pair: Ed25519KeyPair,
+    /// Its name in metadata.
+    pub id: Decoded<Hex>,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PrivateKey({})", hex::encode(&self.id))
+    }
+}
+
+/// The begin of an id, by which people and file names tell keys apart.
+pub fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+impl PrivateKey {
+    fn new(pair: Ed25519KeyPair) -> Self {
+        let mut key = Self { pair, id: Vec::new().into(), path: PathBuf::new() };
+        key.id = key.public().key_id().expect("a key is JSON");
+        key
+    }
+
+    /// A new one; `place` tells from its id where it is to lie.
+    pub(super) fn generate(place: impl FnOnce(&str) -> PathBuf) -> Result<Self, KeysError> {
+        let mut key = Self::new(Ed25519KeyPair::generate().map_err(|_| KeysError::Randomness)?);
+        key.path = place(&hex::encode(&key.id));
+        Ok(key)
+    }
+
+    /// Reads a file.
+    pub(super) fn read(path: &Path) -> Result<Self, KeysError> {
+        let bytes = fs::read(path).map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
+        let no_key = || KeysError::NoKey { path: path.to_owned() };
+        let pem = pem::parse(&bytes).map_err(|_| no_key())?;
+        if pem.tag() != TAG {
+            return Err(no_key());
+        }
+        // openssl writes version 1, without the public half: it is computed.
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pem.contents()).map_err(|_| no_key())?;
+        Ok(Self { path: path.to_owned(), ..Self::new(pair) })
+    }
+
+    /// The text of its file.
+    pub(super) fn to_pem(&self) -> String {
+        let pkcs8 = self.pair.to_pkcs8v1().expect("a key pair has this form");
+        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        pem::encode_config(&pem::Pem::new(TAG, pkcs8.as_ref()), config)
+    }
+
+    /// The public half, as metadata has it.
+    pub fn public(&self) -> Key {
+        Key::Ed25519 {
+            keyval: Ed25519Key {
+                public: self.pair.public_key().as_ref().to_vec().into(),
+                _extra: HashMap::new(),
+            },
+            scheme: Ed25519Scheme::Ed25519,
+            _extra: HashMap::new(),
+        }
+    }
+
+    /// Signs `text`.
+    pub fn sign(&self, text: &[u8]) -> Vec<u8> {
+        self.pair.sign(text).as_ref().to_vec()
+    }
+}

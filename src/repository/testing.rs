@@ -1,0 +1,203 @@
+//! A publisher and its images, small.
+
+use std::fs;
+use std::io::{Cursor, Read, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::keys::Wanted;
+use super::publish::{Added, Image, Options, PublishError, Times};
+use super::*;
+use crate::base::progress::Silent;
+use crate::base::{Chain, Digest};
+use crate::update::remote::{Part, Remote, RemoteError};
+use crate::verity;
+
+/// Mon, 01 Jun 2026 00:00:00 UTC.
+pub const NOW: i64 = 1_780_272_000;
+/// In seconds.
+pub const DAY: i64 = 86_400;
+
+/// A point in time, in days after [`NOW`].
+pub fn day(days: i64) -> Timestamp {
+    Timestamp::from_second(NOW + days * DAY).unwrap()
+}
+
+/// A root of some blocks, of which those differ whose number `version` divides.
+pub struct Made {
+    pub id: String,
+    pub version: String,
+    pub root: Vec<u8>,
+    pub uki: Vec<u8>,
+    pub layout: Layout,
+    pub root_json: Option<Vec<u8>>,
+}
+
+pub fn made(version: &str) -> Made {
+    let seed = version.bytes().fold(7usize, |sum, byte| sum * 31 + usize::from(byte));
+    let block = |number: usize| {
+        let seed = if number % 16 == seed % 16 { seed + number } else { number };
+        Digest::of(seed.to_le_bytes()).as_bytes().repeat(4096 / 32)
+    };
+    Made {
+        id: "node".to_owned(),
+        version: version.to_owned(),
+        root: (0..200).flat_map(block).collect(),
+        uki: [vec![3; 60_000], version.as_bytes().to_vec()].concat(),
+        layout: Layout { esp: 4 << 20, root: 1 << 20, verity: 1 << 20 },
+        root_json: None,
+    }
+}
+
+impl Made {
+    pub fn root_hash(&self) -> Digest {
+        let options = verity::Options { salt: vec![1, 2], uuid: Uuid::nil() };
+        let mut tree = verity::Writer::new(std::io::sink(), options).unwrap();
+        tree.write_all(&self.root).unwrap();
+        tree.finish().unwrap().root_hash.digest()
+    }
+
+    pub fn image<'a>(&'a self, root: &'a &'a [u8]) -> Image<'a> {
+        Image {
+            id: &self.id,
+            version: &self.version,
+            epoch: NOW - DAY,
+            sector_size: 512,
+            root,
+            root_size: self.root.len() as u64,
+            root_hash: self.root_hash(),
+            salt: &[1, 2],
+            verity_uuid: Uuid::nil(),
+            uki: &self.uki,
+            layout: self.layout,
+            root_json: self.root_json.clone(),
+        }
+    }
+}
+
+/// Keys, a repository and a node's memory, in one folder.
+pub struct Publisher {
+    pub folder: TempDir,
+}
+
+impl Publisher {
+    pub fn new() -> Self {
+        let publisher = Self { folder: tempfile::tempdir().unwrap() };
+        let wanted = Wanted { root_keys: 1, root_threshold: 1, expires: day(700) };
+        Keys::init(&publisher.keys_folder(), wanted).unwrap();
+        publisher
+    }
+
+    pub fn keys_folder(&self) -> PathBuf {
+        self.folder.path().join("keys")
+    }
+
+    pub fn repository(&self) -> PathBuf {
+        self.folder.path().join("repository")
+    }
+
+    pub fn datastore(&self) -> PathBuf {
+        self.folder.path().join("datastore")
+    }
+
+    pub fn keys(&self) -> Keys {
+        Keys::open(&self.keys_folder(), &[]).unwrap()
+    }
+
+    pub fn root_json(&self) -> Vec<u8> {
+        fs::read(self.keys_folder().join("root.json")).unwrap()
+    }
+
+    pub fn add(&self, made: &Made, channels: &[&str], now: i64) -> Result<Added, PublishError> {
+        self.add_with(made, &options(channels), now)
+    }
+
+    pub fn add_with(&self, made: &Made, options: &Options, now: i64) -> Result<Added, PublishError> {
+        let keys = self.keys();
+        let mut repository = Repository::open(self.repository(), &keys)?;
+        repository.add(&made.image(&made.root.as_slice()), options, times(now), &Silent)
+    }
+
+    pub fn publish(&self, version: &str) -> Added {
+        self.add(&made(version), &["stable"], 0).unwrap()
+    }
+
+    pub fn refresh(&self, now: i64) -> Result<Timestamp, PublishError> {
+        let keys = self.keys();
+        Repository::open(self.repository(), &keys)?.refresh(times(now), &Silent)
+    }
+
+    pub fn rotate(&self, role: RoleType) {
+        self.keys().rotate(role, None, day(700)).unwrap();
+    }
+
+    /// Looks from a node that trusts `root_json`; gives the versions.
+    pub fn look(&self, root_json: &[u8], remote: &dyn Remote, now: i64) -> Result<Vec<String>, String> {
+        let trusted = Client::update(root_json, remote, &self.datastore(), NOW + now * DAY);
+        match trusted {
+            Ok(trusted) => Ok(trusted.releases().iter().map(|listing| listing.version.clone()).collect()),
+            Err(error) => Err(Chain(&error).to_string()),
+        }
+    }
+}
+
+pub fn times(now: i64) -> Times {
+    Times { now: day(now), life: Duration::from_secs(14 * 86_400) }
+}
+
+pub fn options(channels: &[&str]) -> Options {
+    Options {
+        channels: channels.iter().map(|&channel| channel.to_owned()).collect(),
+        notes: None,
+        minimum: None,
+        patches: 3,
+    }
+}
+
+/// What goes wrong with a file.
+pub enum Fault {
+    Missing,
+    Broken,
+    Endless,
+    Bytes(Vec<u8>),
+}
+
+/// A folder on a server that has faults, by the end of a path.
+pub struct Faulty {
+    folder: Folder,
+    faults: Vec<(String, Fault)>,
+    /// What was asked for.
+    pub asked: Mutex<Vec<String>>,
+}
+
+impl Faulty {
+    pub fn new(folder: &Path, faults: Vec<(&str, Fault)>) -> Self {
+        let faults = faults.into_iter().map(|(path, fault)| (path.to_owned(), fault)).collect();
+        Self { folder: Folder::new(folder), faults, asked: Mutex::default() }
+    }
+}
+
+impl Remote for Faulty {
+    fn open(&self, path: &str, range: Option<Range<u64>>) -> Result<Part<'_>, RemoteError> {
+        self.asked.lock().unwrap().push(path.to_owned());
+        let Some((_, fault)) = self.faults.iter().find(|(end, _)| path.ends_with(end)) else {
+            return self.folder.open(path, range);
+        };
+        let body: Box<dyn Read + Send> = match fault {
+            Fault::Missing => return Err(RemoteError::Missing { path: path.to_owned() }),
+            Fault::Broken => {
+                let source = "status 500".into();
+                return Err(RemoteError::Failed { path: path.to_owned(), source });
+            }
+            Fault::Endless => Box::new(std::io::repeat(b'{')),
+            Fault::Bytes(bytes) => Box::new(Cursor::new(bytes.clone())),
+        };
+        Ok(Part { start: 0, body })
+    }
+}
