@@ -12,3 +12,4 @@ mod manifest;
 mod repository;
 mod stream;
 mod unpack;
+mod updates;

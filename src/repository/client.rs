@@ -92,7 +92,7 @@ impl Client {
         let (loaded, seen) = load(&start, remote, scratch.path())?;
         // Roots count as soon as they are verified, whatever becomes of the rest.
         let newest = datastore.keep_roots(&start, &seen.roots)?;
-        let loaded = loaded.map_err(|error| told(error, seen, remote, &newest))?;
+        let loaded = loaded.map_err(|error| told(*error, seen, remote, &newest))?;
         for (role, expires) in loaded.expiries {
             if expires < now {
                 return Err(RepositoryError::Expired { role, since: expires, now });
@@ -212,7 +212,7 @@ fn load(
     start: &Signed<Root>,
     remote: &dyn Remote,
     scratch: &Path,
-) -> Result<(Result<Loaded, Tough>, Seen), RepositoryError> {
+) -> Result<(Result<Loaded, Box<Tough>>, Seen), RepositoryError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(|source| RepositoryError::Datastore { doing: "starting to verify".to_owned(), source })?;
@@ -231,7 +231,7 @@ fn load(
                 max_root_updates: MAX_ROOTS,
             })
             .expiration_enforcement(ExpirationEnforcement::Unsafe);
-        let repository = runtime.block_on(loader.load())?;
+        let repository = runtime.block_on(loader.load()).map_err(Box::new)?;
         let (root, targets) = (repository.root().clone(), repository.targets().clone());
         let expiries = [
             (RoleType::Root, root.signed.expires()),

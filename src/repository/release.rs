@@ -136,8 +136,9 @@ pub fn listings(targets: &Targets) -> Vec<Listing> {
 ///
 /// # Errors
 /// A version that makes no name of a file.
-pub fn list(targets: &mut Targets, listing: &Listing) -> Result<(), tough::error::Error> {
-    targets.add_target(TargetName::new(listing.target_name())?, listing.to_target());
+pub fn list(targets: &mut Targets, listing: &Listing) -> Result<(), Box<tough::error::Error>> {
+    let name = TargetName::new(listing.target_name()).map_err(Box::new)?;
+    targets.add_target(name, listing.to_target());
     Ok(())
 }
 

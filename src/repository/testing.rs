@@ -1,7 +1,8 @@
 //! A publisher and its images, small.
 
+use std::cell::Cell;
 use std::fs;
-use std::io::{Cursor, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -19,6 +20,40 @@ use crate::base::{Chain, Digest};
 use crate::update::remote::{Part, Remote, RemoteError};
 use crate::verity;
 
+thread_local! {
+    /// Files that a repository may still write; any number with none.
+    static WRITES: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Lets this thread's repositories write so many files and no more.
+pub fn allow(writes: Option<usize>) {
+    WRITES.set(writes);
+}
+
+/// Counts a file that is to be written.
+pub fn may_write() -> io::Result<()> {
+    match WRITES.get() {
+        None => Ok(()),
+        Some(0) => Err(io::ErrorKind::StorageFull.into()),
+        Some(left) => {
+            WRITES.set(Some(left - 1));
+            Ok(())
+        }
+    }
+}
+
+/// Every file of a folder, put into another.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
 /// Mon, 01 Jun 2026 00:00:00 UTC.
 pub const NOW: i64 = 1_780_272_000;
 /// In seconds.
@@ -29,7 +64,7 @@ pub fn day(days: i64) -> Timestamp {
     Timestamp::from_second(NOW + days * DAY).unwrap()
 }
 
-/// A root of some blocks, of which those differ whose number `version` divides.
+/// A version: a root of some blocks, of which some are its own, and a kernel image.
 pub struct Made {
     pub id: String,
     pub version: String,
@@ -45,11 +80,12 @@ pub fn made(version: &str) -> Made {
         let seed = if number % 16 == seed % 16 { seed + number } else { number };
         Digest::of(seed.to_le_bytes()).as_bytes().repeat(4096 / 32)
     };
+    let kernel = |number: u64| *Digest::of(number.to_le_bytes()).as_bytes();
     Made {
         id: "node".to_owned(),
         version: version.to_owned(),
         root: (0..200).flat_map(block).collect(),
-        uki: [vec![3; 60_000], version.as_bytes().to_vec()].concat(),
+        uki: (0..2000u64).flat_map(kernel).chain(version.bytes()).collect(),
         layout: Layout { esp: 4 << 20, root: 1 << 20, verity: 1 << 20 },
         root_json: None,
     }
@@ -58,7 +94,7 @@ pub fn made(version: &str) -> Made {
 impl Made {
     pub fn root_hash(&self) -> Digest {
         let options = verity::Options { salt: vec![1, 2], uuid: Uuid::nil() };
-        let mut tree = verity::Writer::new(std::io::sink(), options).unwrap();
+        let mut tree = verity::Writer::new(io::sink(), options).unwrap();
         tree.write_all(&self.root).unwrap();
         tree.finish().unwrap().root_hash.digest()
     }
@@ -195,7 +231,7 @@ impl Remote for Faulty {
                 let source = "status 500".into();
                 return Err(RemoteError::Failed { path: path.to_owned(), source });
             }
-            Fault::Endless => Box::new(std::io::repeat(b'{')),
+            Fault::Endless => Box::new(io::repeat(b'{')),
             Fault::Bytes(bytes) => Box::new(Cursor::new(bytes.clone())),
         };
         Ok(Part { start: 0, body })

@@ -10,4 +10,5 @@ mod inspect;
 mod interrupted;
 mod lock;
 mod project;
+mod publish;
 mod store;

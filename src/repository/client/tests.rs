@@ -6,18 +6,7 @@ use super::*;
 use crate::base::Chain;
 use crate::repository::Folder;
 use crate::repository::publish::Options;
-use crate::repository::testing::{Fault, Faulty, NOW, Publisher, day, made, options, times};
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
+use crate::repository::testing::{Fault, Faulty, NOW, Publisher, copy, day, made, options, times};
 
 struct Node {
     publisher: Publisher,

@@ -1,0 +1,197 @@
+//! `keller keys` and `keller publish` as an operator meets them, with images that `keller build` made.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use keller::repository::{Client, Folder};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::project::{Project, Ran};
+
+/// A project with keys and images of these versions, `node/out/tiny_VERSION.raw`.
+fn project(versions: &[&str]) -> Project {
+    let project = Project::new();
+    project.run(&["keys", "init", "node/keys"]).good();
+    project.edit(
+        "runtime: podman",
+        "update: {url: \"https://updates.example/tiny\", keys: keys}\nruntime: podman",
+    );
+    let mut before = "1.2.3";
+    for version in versions {
+        project.edit(&format!("version: {before}"), &format!("version: {version}"));
+        project.write("node/overlay/etc/motd", format!("this is {version}\n"));
+        project.build(&["--no-sums"]).good();
+        before = version;
+    }
+    project
+}
+
+fn image(version: &str) -> String {
+    format!("node/out/tiny_{version}.raw")
+}
+
+fn publish(project: &Project, arguments: &[&str]) -> Ran {
+    project.run(&[&["publish", "--to", "repository", "--keys", "node/keys"], arguments].concat())
+}
+
+/// What a node sees that has seen nothing before.
+fn seen(project: &Project, folder: &str) -> Vec<String> {
+    let datastore = tempfile::tempdir().unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    let remote = Folder::new(project.path(folder));
+    let root = project.read("node/keys/1.root.json");
+    let trusted =
+        Client::update(&root, &remote, datastore.path(), now).unwrap_or_else(|error| panic!("{error}"));
+    for listing in trusted.releases() {
+        let document = trusted.document(listing).unwrap();
+        for blob in [document.root.frames, document.root.index, document.uki.full] {
+            let path = project.path(folder).join(blob.path());
+            assert_eq!(path.metadata().unwrap().len(), blob.size);
+        }
+    }
+    trusted.releases().iter().map(|listing| listing.version.clone()).collect()
+}
+
+#[test]
+fn from_keys_to_a_repository() {
+    let project = project(&["1.0.0", "1.0.1"]);
+    let said = project.run(&["keys", "show", "node/keys"]).good().out;
+    assert!(
+        said.starts_with("root.json version 1, good until ") && said.contains("timestamp  1 of 1  "),
+        "{said}"
+    );
+    let said = publish(&project, &[&image("1.0.0"), "--notes", "the first"]).good().out;
+    assert!(said.starts_with("tiny 1.0.0            stable\n  in full            root "), "{said}");
+    let ran = publish(&project, &[&image("1.0.1"), "--json", "--channel", "beta"]).good();
+    let added: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&added["new"], &added["channels"][0]), (&true.into(), &"beta".into()));
+    assert_eq!(added["patches"][0]["from"], "1.0.0");
+    assert!(added["patches"][0]["root"].as_u64().unwrap() < added["frames"].as_u64().unwrap());
+    let said = publish(&project, &[&image("1.0.1"), "--channel", "beta"]).good().out;
+    assert!(said.ends_with("it was published before\n"), "{said}");
+    let said = publish(&project, &["--promote", "1.0.1"]).good().out;
+    assert_eq!(said, "tiny 1.0.1            beta,stable\n");
+    assert_eq!(publish(&project, &["--withdraw", "1.0.1"]).good().out, "tiny 1.0.1            beta\n");
+    let listed = publish(&project, &["--list"]).good().out;
+    assert_eq!(listed, "tiny 1.0.1            beta\ntiny 1.0.0            stable\n");
+    let listed: serde_json::Value =
+        serde_json::from_str(&publish(&project, &["--list", "--json"]).good().out).unwrap();
+    assert_eq!(listed[0]["layout"]["root"], 64 << 20);
+    for role in ["timestamp", "snapshot", "targets", "root"] {
+        let said = project.run(&["keys", "rotate", role, "node/keys"]).good().out;
+        assert!(said.ends_with("replaced\nnext: keller publish --refresh --to DIR\n"), "{said}");
+    }
+    assert!(project.run(&["keys", "renew", "node/keys"]).good().out.starts_with("root.json is version 6"));
+    assert!(publish(&project, &["--refresh", "--expires", "30d"]).good().out.starts_with("good until "));
+    assert_eq!(seen(&project, "repository"), ["1.0.1", "1.0.0"]);
+    let shown: serde_json::Value =
+        serde_json::from_str(&project.run(&["keys", "show", "--json", "node/keys"]).good().out).unwrap();
+    assert_eq!((&shown["version"], &shown["thresholds"]["root"]), (&6.into(), &1.into()));
+}
+
+#[test]
+fn what_is_refused() {
+    let project = project(&["1.0.0"]);
+    let said = |ran: Ran| ran.error().to_owned();
+    let text = said(project.run(&["publish", &image("1.0.0"), "--to", "repository"]));
+    assert!(text.contains("keys has no root.json: `keller keys init keys` makes keys"), "{text}");
+    let text = said(project.run(&["keys", "init", "node/keys"]));
+    assert!(text.starts_with("error: making keys: node/keys/root.json is there already"), "{text}");
+    let text = said(publish(&project, &["--refresh"]));
+    assert!(text.contains("has nothing published yet"), "{text}");
+    let text = said(project.run(&["publish", "--list", "--to", "none", "--keys", "node/keys"]));
+    assert_eq!(text, "error: none is not there");
+    let text = said(publish(&project, &["node/node.yaml"]));
+    assert!(
+        text.starts_with("error: publishing node/node.yaml: ") && text.contains("not a disk image"),
+        "{text}"
+    );
+    assert_eq!(publish(&project, &[]).code, Some(2));
+    assert_eq!(publish(&project, &["--refresh", "--list"]).code, Some(2));
+    assert_eq!(publish(&project, &[&image("1.0.0"), "--expires", "soon"]).code, Some(2));
+
+    // An image of other keys, and none of which a node would take more.
+    project.run(&["keys", "init", "other"]).good();
+    let text = said(project.run(&["publish", &image("1.0.0"), "--to", "elsewhere", "--keys", "other"]));
+    assert!(text.contains("the root of trust in 1.0.0 is none of those in other"), "{text}");
+
+    // One bit in the root, which only its hash tree can tell.
+    let file = File::options().read(true).write(true).open(project.path(&image("1.0.0"))).unwrap();
+    let place = (65 << 20) + (200 << 10);
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, place).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], place).unwrap();
+    let text = said(publish(&project, &[&image("1.0.0")]));
+    assert!(text.contains("it is not whole: slot a: data block "), "{text}");
+    file.write_all_at(&byte, place).unwrap();
+    assert!(!project.path("repository/blobs").exists());
+    publish(&project, &[&image("1.0.0")]).good();
+    let text = said(project.run(&["publish", "--refresh", "--to", "repository", "--keys", "other"]));
+    assert!(text.contains("the repository has another 1.root.json than other"), "{text}");
+}
+
+#[test]
+fn ended_at_any_moment() {
+    let project = project(&["1.0.0", "1.0.1"]);
+    publish(&project, &[&image("1.0.0")]).good();
+    for role in ["timestamp", "root"] {
+        project.run(&["keys", "rotate", role, "node/keys"]).good();
+    }
+    copy(&project.path("repository"), &project.path("kept"));
+    let began = Instant::now();
+    publish(&project, &[&image("1.0.1")]).good();
+    let time = began.elapsed();
+    let mut old = 0;
+    for moment in 0..20u32 {
+        let _ = std::fs::remove_dir_all(project.path("repository"));
+        copy(&project.path("kept"), &project.path("repository"));
+        let arguments =
+            ["publish", "--to", "repository", "--keys", "node/keys", &image("1.0.1")].map(str::to_owned);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let child = project.keller(&arguments).spawn().unwrap();
+        sleep(time * moment / 18);
+        let signal = if moment % 2 == 0 { Signal::KILL } else { Signal::INT };
+        let _ = kill_process(Pid::from_child(&child), signal);
+        let ran = Ran::of(&child.wait_with_output().unwrap());
+        assert!(ran.code == Some(0) || ran.signal == Some(signal.as_raw()), "{}", ran.err);
+        let versions = seen(&project, "repository");
+        assert!(versions == ["1.0.0"] || versions == ["1.0.1", "1.0.0"], "{versions:?}");
+        old += usize::from(versions.len() == 1);
+        publish(&project, &[&image("1.0.1")]).good();
+        assert_eq!(seen(&project, "repository"), ["1.0.1", "1.0.0"]);
+    }
+    println!("{old} of 20 ended before the new version was there");
+    assert!(old > 0, "nothing was interrupted");
+}
+
+#[test]
+fn keys_are_made_whole_or_not_at_all() {
+    let project = Project::new();
+    for moment in 0..12u64 {
+        let folder = format!("keys-{moment}");
+        let child = project.keller(&["keys", "init", "--root-keys", "5", &folder]).spawn().unwrap();
+        sleep(Duration::from_micros(moment * 700));
+        let _ = kill_process(Pid::from_child(&child), Signal::INT);
+        let _ = child.wait_with_output().unwrap();
+        let shown = project.run(&["keys", "show", &folder]);
+        if shown.code != Some(0) {
+            assert!(shown.error().contains("keller keys init"), "{}", shown.err);
+            project.run(&["keys", "init", &folder]).good();
+        }
+        project.run(&["keys", "rotate", "timestamp", &folder]).good();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
