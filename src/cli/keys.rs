@@ -153,7 +153,7 @@ pub fn run(args: &KeysArgs, global: &Global) -> Result<ExitCode> {
             let text = format!(
                 "{}\nnext:\n  put `update: {{url: …, keys: {shown}}}` into the manifest: images carry {shown}/root.json\n  \
                 move {shown}/private/root-*.pem to a place that is not online; publishing does not need them\n  \
-                keep a copy of {shown}/private: without root keys, nodes have to be installed anew\n",
+                keep a copy of {shown}/private: without root keys, every node has to be given a new root.json by hand\n",
                 listed(&keys)
             );
             (text, described(&keys))
