@@ -1,4 +1,4 @@
-//! Lists manifests/ and overlays/ as a table for `manifest::embedded`, so that the binary carries them. A list
+//! Lists manifests/, overlays/ and qemu/ as a table for `manifest::embedded`, so that the binary carries them. A list
 //! made by the compiler's macros alone would lose the executable bits.
 
 use std::fmt::Write;
@@ -26,7 +26,7 @@ fn main() {
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     std::env::set_current_dir(&root).expect("the package folder exists");
     let mut files = Vec::new();
-    for folder in ["manifests", "overlays"] {
+    for folder in ["manifests", "overlays", "qemu"] {
         collect(Path::new(folder), &mut files);
     }
     files.sort();

@@ -61,7 +61,7 @@ impl Project {
                 lock: file::path_for(path),
             }),
             None => Ok(Self {
-                manifest: manifest::load_embedded("node.yaml")
+                manifest: manifest::load_embedded(manifest::DEFAULT)
                     .map_err(|errors| anyhow::anyhow!("{errors}"))?,
                 name: "the default node".to_owned(),
                 lock: output.join("node.lock"),
@@ -233,7 +233,7 @@ pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Program> {
     let display = Display::new(global.verbosity());
     display.note("no QEMU with UEFI firmware here: unpacking Debian's into the store (about 200 MB, once)");
     let manifest =
-        manifest::load_embedded("tools/qemu.yaml").map_err(|errors| anyhow::anyhow!("{errors}"))?;
+        manifest::load_embedded("qemu/program.yaml").map_err(|errors| anyhow::anyhow!("{errors}"))?;
     debug_assert!(program::PACKAGES.iter().all(|name| manifest.packages.contains_key(*name)));
     let outside = Outside::new(inputs)?;
     let fetched = (|| -> Result<_> {

@@ -3,7 +3,7 @@
 /// One file; folders are implied. In an overlay every file belongs to root, with mode 0755 or 0644.
 #[derive(Clone, Copy, Debug)]
 pub struct File {
-    /// Relative to the set's root: `manifests/…` or `overlays/…`.
+    /// Relative to the set's root: `manifests/…`, `overlays/…` or `qemu/…`.
     pub path: &'static str,
     /// Whether it may be executed.
     pub executable: bool,

@@ -18,7 +18,7 @@ pub const LARGEST: u64 = 1 << 20;
 pub enum Location {
     /// As the user would name it; relative to the working folder or absolute.
     Disk(PathBuf),
-    /// Relative to the root of the embedded set: `manifests/…` or `overlays/…`.
+    /// Relative to the root of the embedded set: `manifests/…`, `overlays/…` or `qemu/…`.
     Embedded(String),
 }
 

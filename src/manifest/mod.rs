@@ -29,7 +29,7 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 use files::Location;
 
 /// The manifest that is built where none is named; see [`load_embedded`].
-pub const DEFAULT: &str = "node.yaml";
+pub const DEFAULT: &str = "manifests/node.yaml";
 
 /// Whether `text` can be the name of an image.
 pub fn is_id(text: &str) -> bool {
@@ -41,9 +41,9 @@ pub fn load(path: &Path) -> Result<Manifest, Diagnostics> {
     read(Location::Disk(path.to_owned()))
 }
 
-/// Reads a manifest that the binary carries, such as `node.yaml`.
+/// Reads a manifest that the binary carries, such as `manifests/node.yaml`.
 pub fn load_embedded(name: &str) -> Result<Manifest, Diagnostics> {
-    read(Location::Embedded(format!("manifests/{name}")))
+    read(Location::Embedded(name.to_owned()))
 }
 
 /// Packages that the components which the binary carries name: what they need is said there.

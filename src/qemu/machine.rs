@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
-use super::{Accelerator, Program};
+use super::{Accelerator, Program, settings};
+
+/// The options that every machine has.
+const MACHINE: &str = include_str!("../../qemu/machine.args");
 
 /// A TCP port of the host that leads to one of the guest; loopback only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +78,9 @@ impl Machine {
     pub fn arguments(&self, program: &Program) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
-        add(&["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,smm=off"]);
+        settings(MACHINE).for_each(|words| add(&words));
         add(&self.accelerator.arguments());
         add(&["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.to_string()]);
-        add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
-        add(&["-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset"]);
         for directory in program.data_folders() {
             add(&["-L", &directory.to_string_lossy()]);
         }

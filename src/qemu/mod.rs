@@ -77,3 +77,22 @@ impl QemuError {
         move |source| Self::Io { doing, source }
     }
 }
+
+/// The lines of a file of the top-level folder `qemu`, each cut into its words; `#` begins a remark.
+fn settings(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| !words.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remarks_and_blank_lines_are_left_out() {
+        let text = "# remark\n\n-a b\n-c  d,e=1\n";
+        assert_eq!(settings(text).collect::<Vec<_>>(), [["-a", "b"], ["-c", "d,e=1"]]);
+    }
+}

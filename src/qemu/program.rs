@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::QemuError;
+use super::{QemuError, settings};
 
 /// QEMU and UEFI firmware.
 #[derive(Clone, Debug)]
@@ -18,21 +18,17 @@ pub struct Program {
 /// The packages that an unpacked QEMU is made of, with what they depend on.
 pub const PACKAGES: [&str; 2] = ["qemu-system-x86", "ovmf"];
 
-/// Where distributions keep UEFI firmware: code and the blank variables that go with it.
-const FIRMWARE: [(&str, &str); 5] = [
-    ("usr/share/OVMF/OVMF_CODE_4M.fd", "usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("usr/share/OVMF/OVMF_CODE.fd", "usr/share/OVMF/OVMF_VARS.fd"),
-    ("usr/share/edk2/x64/OVMF_CODE.4m.fd", "usr/share/edk2/x64/OVMF_VARS.4m.fd"),
-    ("usr/share/edk2/ovmf/OVMF_CODE.fd", "usr/share/edk2/ovmf/OVMF_VARS.fd"),
-    ("usr/share/qemu/ovmf-x86_64-code.bin", "usr/share/qemu/ovmf-x86_64-vars.bin"),
-];
+/// Where distributions keep UEFI firmware.
+const FIRMWARE: &str = include_str!("../../qemu/firmware.paths");
 
 const NAME: &str = "qemu-system-x86_64";
 
 fn firmware_in(root: &Path) -> Option<(PathBuf, PathBuf)> {
-    FIRMWARE
-        .iter()
-        .map(|(code, variables)| (root.join(code), root.join(variables)))
+    settings(FIRMWARE)
+        .filter_map(|words| match words[..] {
+            [code, variables] => Some((root.join(code), root.join(variables))),
+            _ => None,
+        })
         .find(|(code, variables)| code.is_file() && variables.is_file())
 }
 

@@ -76,7 +76,8 @@ fn expected() -> Option<&'static Expected> {
 
 fn expect() -> Option<Expected> {
     tool("dpkg-deb")?;
-    let manifest: Manifest = manifest::load_embedded("node.yaml").unwrap_or_else(|errors| panic!("{errors}"));
+    let manifest: Manifest =
+        manifest::load_embedded(manifest::DEFAULT).unwrap_or_else(|errors| panic!("{errors}"));
     let path = image().with_file_name("node.lock");
     let lock: Lock = file::read(&path, &manifest.id).unwrap().expect("a lock beside the image");
     let [container] = &manifest.containers[..] else { panic!("expected one container") };
