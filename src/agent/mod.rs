@@ -9,6 +9,7 @@ mod evidence;
 mod failure;
 pub mod health;
 mod install;
+mod look;
 pub mod machine;
 pub mod node;
 pub mod record;

@@ -1,24 +1,53 @@
-//! The agent as a service: finds out what has become of the last update.
+//! The agent as a service: judges what has become of the last update, then looks for the next one for as long as
+//! the node is up.
 
 use std::thread;
 use std::time::Duration;
 
 use super::failure::Failure;
-use super::settings::Settings;
+use super::install::Until;
+use super::machine::State;
+use super::settings::{Settings, Source};
 use super::updater::Updater;
+use super::wire::Counted;
+use super::{choice::Wanted, clock, node, schedule};
 use crate::base::Chain;
 use crate::base::progress::Progress;
+use crate::update::Remote;
 
 /// Between two looks at whether this version is blessed.
 const PAUSE: Duration = Duration::from_secs(5);
 /// systemd-bless-boot is done within this after the judgement.
 const BLESSING: Duration = Duration::from_secs(60);
+/// How long the first look waits for the clock; a node without time servers goes by its own.
+const CLOCK: Duration = Duration::from_secs(600);
 
-/// Finds out what has become of the last update.
-pub fn run(progress: &dyn Progress) -> Result<(), Failure> {
+/// Makes the way to a repository.
+pub type Connect<'c> = dyn Fn(&Source) -> Result<Box<dyn Remote>, Failure> + 'c;
+
+/// Runs until the node goes down; ends at once where nothing names a repository.
+pub fn run(connect: &Connect<'_>, progress: &dyn Progress) -> Result<(), Failure> {
     // A wrong letter in an operator's file must not cost a good version its place.
     settle(&Settings::read_lenient(progress)?, progress);
-    Ok(())
+    let settings = Settings::read()?;
+    let Some(source) = &settings.source else {
+        progress.note("nothing names a repository of updates");
+        return Ok(());
+    };
+    let machine = node::machine_id();
+    thread::sleep(schedule::first(&machine, source.interval_seconds));
+    clock::wait(CLOCK, progress);
+    loop {
+        let (failures, opens) = match look(&settings, source, connect, progress) {
+            Ok(opens) => (0, opens),
+            Err((failure, failures)) => {
+                progress.warn(&Chain(&failure).to_string());
+                (failures, None)
+            }
+        };
+        let pause = schedule::next(&machine, source.interval_seconds, failures);
+        thread::sleep(opens.map_or(pause, |opens| pause.min(opens)));
+    }
 }
 
 /// What has become of the last update: waits until a version on trial is blessed or has had its time. Nothing of it
@@ -46,4 +75,36 @@ fn settle(settings: &Settings, progress: &dyn Progress) {
         thread::sleep(PAUSE);
         waited += PAUSE;
     }
+}
+
+/// One look, and the update if it is for the agent to take. Gives the time until the window opens for an update that
+/// waits for it; with a failure, how many there were in a row.
+fn look(
+    settings: &Settings,
+    source: &Source,
+    connect: &Connect<'_>,
+    progress: &dyn Progress,
+) -> Result<Option<Duration>, (Failure, u32)> {
+    let mut updater = Updater::open(settings, progress).map_err(|failure| (failure, 1))?;
+    let remote = connect(source).map_err(|failure| (failure, 1))?;
+    let remote = Counted::new(remote.as_ref());
+    let result = (|| {
+        let Some(document) = updater.check(&remote, &Wanted::default())? else { return Ok(None) };
+        let version = &document.version;
+        let waits = matches!(&updater.record().state, State::WaitingToReboot { version: waiting, .. } if waiting == version);
+        if !source.automatic || waits {
+            progress.note(&format!("{version} is there: `keller update apply` takes it"));
+            return Ok(None);
+        }
+        let closed = schedule::until_open(source.window.as_ref(), clock::shown());
+        if !closed.is_zero() {
+            progress
+                .note(&format!("{version} is there; the window opens in {} minutes", closed.as_secs() / 60));
+            return Ok(Some(closed));
+        }
+        updater.install(&remote, &document, Until::Ready)?;
+        updater.reboot().map(|()| None)
+    })();
+    let failures = updater.record().trouble.as_ref().map_or(1, |trouble| trouble.times);
+    result.map_err(|failure| (failure, failures))
 }

@@ -37,7 +37,7 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
     match args.part {
         Some(Part::Health) => judge(&display),
         None => {
-            service::run(&display)?;
+            service::run(&super::update::connect, &display)?;
             Ok(ExitCode::SUCCESS)
         }
     }

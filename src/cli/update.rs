@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -10,8 +11,8 @@ use serde_json::json;
 
 use super::Global;
 use super::progress::Display;
-use crate::agent::record::Transfer;
-use crate::agent::{self, Failure, RolledBack, Settings, Source, Status, Updater};
+use crate::agent::{self, Counted, Failure, RolledBack, Settings, Source, Status, Until, Updater, Wanted};
+use crate::agent::{clock, record::Transfer};
 use crate::base::Size;
 use crate::base::progress::Progress;
 use crate::source::apt;
@@ -19,10 +20,15 @@ use crate::source::http::{self, Cause, Client, Proxies};
 use crate::source::url::Url;
 use crate::update::remote::{Part, Remote, RemoteError};
 
+/// How long a person waits for a clock that is about to be set.
+const CLOCK: Duration = Duration::from_secs(10);
+
 /// Arguments of `keller update`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     keller update status                          what runs, from where, and how the last update went\n  \
+    keller update apply                           the newest version, with the reboot\n  \
+    keller update apply --version 1.0.1 --again   also when it fell back before\n  \
     keller update rollback --reboot               back to the version before\n\n\
     Settings of a node: /etc/keller/update.yaml (url, channel, automatic, window, interval, proxy, authorities, \
     before).")]
@@ -35,6 +41,19 @@ pub struct UpdateArgs {
 /// What can be done.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Action {
+    /// Look whether there is a newer version.
+    Check,
+    /// Bring it into the slot that does not run; nothing is started.
+    Stage(Which),
+    /// The same, and start it: with a reboot.
+    Apply {
+        /// Which one.
+        #[command(flatten)]
+        which: Which,
+        /// Make it ready for the next boot, and do not reboot.
+        #[arg(long)]
+        no_reboot: bool,
+    },
     /// Tell what runs and how far an update is.
     Status,
     /// Go back to the version in the other slot, from the next boot on.
@@ -56,6 +75,23 @@ pub enum Action {
     ResetClock,
 }
 
+/// A version by an operator's word.
+#[derive(Clone, Debug, Args)]
+pub struct Which {
+    /// This version, newer or older, in whatever channel.
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Also one that fell back before.
+    #[arg(long)]
+    pub again: bool,
+}
+
+impl From<&Which> for Wanted {
+    fn from(which: &Which) -> Self {
+        Self { version: which.version.clone(), again: which.again }
+    }
+}
+
 /// Runs it.
 pub fn run(args: UpdateArgs, global: &Global) -> Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
@@ -64,6 +100,9 @@ pub fn run(args: UpdateArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(global.verbosity());
     match &args.action {
         Action::Status => status(global),
+        Action::Check => check(global, &display),
+        Action::Stage(which) => install(which, Until::Staged, false, global, &display),
+        Action::Apply { which, no_reboot } => install(which, Until::Ready, !no_reboot, global, &display),
         Action::Rollback { reboot } => roll_back(*reboot, global, &display),
         Action::Pin { version, .. } => pin(version.clone(), global, &display),
         Action::ResetClock => {
@@ -81,6 +120,63 @@ fn tell(global: &Global, json: serde_json::Value, text: impl Fn() -> String) -> 
         (true, _) => println!("{json}"),
         (_, true) => {}
         _ => println!("{}", text()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(global: &Global, progress: &dyn Progress) -> Result<ExitCode> {
+    let settings = Settings::read()?;
+    let mut updater = Updater::open(&settings, progress)?;
+    let remote = connect(updater.source()?)?;
+    let remote = Counted::new(remote.as_ref());
+    clock::wait(CLOCK, progress);
+    let found = updater.check(&remote, &Wanted::default())?;
+    let json = json!({
+        "running": settings.version,
+        "newest": found.as_ref().map(|document| &document.version),
+        "notes": found.as_ref().map(|document| &document.notes),
+        "bytes": remote.bytes(),
+    });
+    tell(global, json, || match &found {
+        None => format!("{} is the newest for this node", settings.version),
+        Some(document) => {
+            let notes = match document.notes.as_str() {
+                "" => String::new(),
+                notes => format!("\n{notes}"),
+            };
+            format!("{} is there; {} runs{notes}", document.version, settings.version)
+        }
+    })
+}
+
+fn install(
+    which: &Which,
+    until: Until,
+    reboot: bool,
+    global: &Global,
+    progress: &dyn Progress,
+) -> Result<ExitCode> {
+    let settings = Settings::read()?;
+    let mut updater = Updater::open(&settings, progress)?;
+    let remote = connect(updater.source()?)?;
+    let remote = Counted::new(remote.as_ref());
+    clock::wait(CLOCK, progress);
+    let Some(document) = updater.check(&remote, &Wanted::from(which))? else {
+        return tell(global, json!({ "running": settings.version, "version": null }), || {
+            format!("{} is the newest for this node", settings.version)
+        });
+    };
+    let transfer = updater.install(&remote, &document, until)?;
+    tell(global, json!({ "running": settings.version, "update": transfer }), || {
+        let next = match (until, reboot) {
+            (Until::Staged, _) => "is staged: `keller update apply` starts it",
+            (Until::Ready, false) => "is ready: the next boot starts it",
+            (Until::Ready, true) => "is ready: starting over",
+        };
+        format!("{}\n{} {next}", cost(&transfer), document.version)
+    })?;
+    if reboot && until == Until::Ready {
+        updater.reboot()?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ mod node;
 mod partitions;
 mod parts;
 mod trial;
+mod update;
 mod watchdog;
 mod web;
 mod worn;
