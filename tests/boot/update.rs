@@ -28,41 +28,21 @@ fn a_node_takes_a_new_version_by_a_patch_and_keeps_it() {
     let found = node.run("sudo keller update check");
     assert!(found.contains("1.0.1 is there; 1.0.0 runs"), "{found}");
     let said = node.run("sudo keller update apply --no-reboot");
-    assert!(
-        said.contains("bytes fetched") && said.contains("by patch"),
-        "{said}"
-    );
+    assert!(said.contains("bytes fetched") && said.contains("by patch"), "{said}");
     node.reboot();
     assert_eq!(node.settled(), "running");
     let status = super::trial::wait_for(&node, "good");
-    assert_eq!(
-        (&status["version"], &status["slot"]),
-        (&"1.0.1".into(), &"b".into())
-    );
+    assert_eq!((&status["version"], &status["slot"]), (&"1.0.1".into(), &"b".into()));
     assert_eq!(status["entry"], "updated_1.0.1.efi");
-    assert_eq!(
-        node.run("cat /etc/version-of-this; which fuser"),
-        "1.0.1\n/usr/bin/fuser"
-    );
-    let verity =
-        node.run("lsblk --noheadings --list --output NAME,PARTLABEL --inverse /dev/mapper/root");
-    assert!(
-        verity.contains("updated_1.0.1") && verity.contains("updated_1.0.1_verity"),
-        "{verity}"
-    );
+    assert_eq!(node.run("cat /etc/version-of-this; which fuser"), "1.0.1\n/usr/bin/fuser");
+    let verity = node.run("lsblk --noheadings --list --output NAME,PARTLABEL --inverse /dev/mapper/root");
+    assert!(verity.contains("updated_1.0.1") && verity.contains("updated_1.0.1_verity"), "{verity}");
     let bytes = status["update"]["transfer"]["bytes"].as_u64().unwrap();
-    assert!(
-        (1000..5_000_000).contains(&bytes),
-        "{bytes} bytes for one small package"
-    );
+    assert!((1000..5_000_000).contains(&bytes), "{bytes} bytes for one small package");
 }
 
 fn build(folder: &Path, version: &str, more: &str, port: u16) -> PathBuf {
-    std::fs::write(
-        folder.join("overlay/etc/version-of-this"),
-        format!("{version}\n"),
-    )
-    .unwrap();
+    std::fs::write(folder.join("overlay/etc/version-of-this"), format!("{version}\n")).unwrap();
     let text = format!(
         "keller: 1\nid: updated\nversion: {version}\n\
          include: [keller:manifests/components/base.yaml, keller:manifests/components/kernel-cloud.yaml, \
@@ -74,19 +54,13 @@ fn build(folder: &Path, version: &str, more: &str, port: u16) -> PathBuf {
          disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );
     std::fs::write(folder.join("node.yaml"), text).unwrap();
-    run(keller()
-        .current_dir(folder)
-        .args(["build", "--quiet", "--output", ".", "node.yaml"]));
+    run(keller().current_dir(folder).args(["build", "--quiet", "--output", ".", "node.yaml"]));
     folder.join(format!("updated_{version}.raw"))
 }
 
 fn run(command: &mut Command) {
     let output = command.output().expect("it starts");
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Every file below `folder`, on the web.
