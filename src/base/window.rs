@@ -114,7 +114,7 @@ mod tests {
         assert!(night.contains(5, 22 * 60) && night.contains(6, 3 * 60) && night.contains(0, 239));
         assert!(!night.contains(5, 3 * 60) && !night.contains(0, 240) && !night.contains(0, 23 * 60));
         assert_eq!(night.opens_in(5, 21 * 60), 60);
-        assert_eq!(night.opens_in(0, 240), 4 * 1440 + 18 * 60);
+        assert_eq!(night.opens_in(0, 240), 5 * 1440 + 18 * 60);
         let daily: Window = "02:00-05:00".parse().unwrap();
         assert_eq!((daily.opens_in(3, 120), daily.opens_in(3, 300)), (0, 21 * 60));
         for text in ["", "2-3", "02:00", "24:00-01:00", "02:00-02:00", "Samstag 01:00-02:00", "Sat,"] {
