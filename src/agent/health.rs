@@ -76,6 +76,8 @@ pub enum Missing {
         /// How it ended.
         end: String,
     },
+    /// The own command had not ended at the deadline.
+    Cut,
 }
 
 impl fmt::Display for Missing {
@@ -87,6 +89,7 @@ impl fmt::Display for Missing {
             }
             Self::Etcd { answer } => write!(f, "etcd is not healthy: {answer}"),
             Self::Command { end } => write!(f, "the health command {end}"),
+            Self::Cut => f.write_str("the health command was still running at the deadline"),
         }
     }
 }
@@ -126,6 +129,7 @@ impl Runs {
 pub fn wait(health: &Health, deadline: Instant, progress: &dyn Progress) -> Result<Vec<Missing>, Failure> {
     let mut runs = Runs::default();
     let mut told = Vec::new();
+    let mut verdict = None;
     loop {
         let mut missing = units(health, &mut runs)?;
         if health.etcd
@@ -135,7 +139,8 @@ pub fn wait(health: &Health, deadline: Instant, progress: &dyn Progress) -> Resu
         }
         // Last, and only when all else is well: a command may be costly.
         if missing.is_empty() && !health.command.is_empty() {
-            missing.extend(command(&health.command, deadline).err());
+            missing
+                .extend(command(&health.command, deadline).err().map(|now| whole_verdict(&mut verdict, now)));
         }
         if missing.is_empty() || Instant::now() >= deadline {
             return Ok(missing);
@@ -146,6 +151,14 @@ pub fn wait(health: &Health, deadline: Instant, progress: &dyn Progress) -> Resu
             told = lines;
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// What is to be said of the own command: a run that only the deadline cut off hides no failure before it.
+fn whole_verdict(verdict: &mut Option<Missing>, now: Missing) -> Missing {
+    match now {
+        Missing::Cut => verdict.clone().unwrap_or(Missing::Cut),
+        failed => verdict.insert(failed).clone(),
     }
 }
 
@@ -190,7 +203,7 @@ fn command(words: &[String], deadline: Instant) -> Result<(), Missing> {
             Err(error) => return Err(failed(format!("got lost: {error}"))),
             Ok(None) if Instant::now() >= deadline => {
                 end(&mut child);
-                return Err(failed("was still running at the deadline".to_owned()));
+                return Err(Missing::Cut);
             }
             Ok(None) => thread::sleep(PAUSE / 10),
         }
@@ -260,6 +273,15 @@ mod tests {
         let failed = judge(12, Some(shown("failed", "2"))).unwrap();
         assert_eq!(failed.to_string(), "a.service is failed");
         assert_eq!(judge(13, Some(shown("active", "2"))), fresh);
+    }
+
+    #[test]
+    fn the_deadline_hides_no_failure() {
+        let failed = Missing::Command { end: "failed: exit status: 1".to_owned() };
+        let mut verdict = None;
+        assert_eq!(whole_verdict(&mut verdict, Missing::Cut), Missing::Cut);
+        assert_eq!(whole_verdict(&mut verdict, failed.clone()), failed);
+        assert_eq!(whole_verdict(&mut verdict, Missing::Cut), failed);
     }
 
     #[test]
