@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::failure::Failure;
+use crate::base::failure::Failure;
 use crate::base::progress::Progress;
 
 /// systemd-timesyncd makes it when it has set the clock.

@@ -4,10 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::failure::{Doing, Failure};
 use super::node;
 use crate::base::Digest;
 use crate::base::device::{FileDevice, ReadAt};
+use crate::base::failure::{Doing, Failure};
 use crate::boot::handover::Handover;
 use crate::disk::gpt::{self, Table, types};
 use crate::disk::slot::{self, Slot};

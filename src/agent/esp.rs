@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::disk::block;
-use super::failure::{Doing, Failure};
 use super::systemd;
 use crate::base::device::FileDevice;
+use crate::base::failure::{Doing, Failure};
 use crate::boot::entries::{self, BootEntry, FOLDER};
 
 /// Where systemd-gpt-auto-generator has it mounted on demand.

@@ -12,8 +12,8 @@ use rustix::thread::UnshareFlags;
 use serde::Serialize;
 
 use super::disk::BootDisk;
-use super::failure::{Doing, Failure};
 use super::settings::Settings;
+use crate::base::failure::{Doing, Failure};
 use crate::base::version;
 
 /// Where the changes of a node lie; see `init::etc`.

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::failure::{Doing, Failure};
 use super::{node, systemd};
 use crate::base::atomic;
+use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
 use crate::update::settings::Health;
 

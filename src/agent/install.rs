@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use super::disk::BootDisk;
 use super::esp::{self, Claim};
-use super::failure::{Doing, Failure};
 use super::machine::State;
 use super::record::Transfer;
 use super::systemd;
 use super::updater::Updater;
 use super::wire::Counted;
+use crate::base::failure::{Doing, Failure};
 use crate::base::{Chain, Digest, Size, atomic};
 use crate::boot::entries::FOLDER as ENTRIES;
 use crate::update::Document;

@@ -4,9 +4,9 @@ use std::fs;
 
 use super::choice::{self, Node, Offer, Wanted};
 use super::clock;
-use super::failure::{Doing, Failure};
 use super::updater::{Updater, metadata};
 use super::wire::Counted;
+use crate::base::failure::{Doing, Failure};
 use crate::base::version;
 use crate::repository::Client;
 use crate::update::Document;

@@ -6,7 +6,6 @@ pub mod disk;
 pub mod esp;
 pub mod etc;
 mod evidence;
-mod failure;
 pub mod health;
 mod install;
 mod look;
@@ -22,8 +21,8 @@ pub mod systemd;
 mod updater;
 mod wire;
 
+pub use crate::base::failure::{Doing, Failure};
 pub use choice::Wanted;
-pub use failure::{Doing, Failure};
 pub use install::Until;
 pub use rollback::RolledBack;
 pub use settings::{Settings, Source};

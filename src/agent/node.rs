@@ -5,7 +5,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::failure::{Doing, Failure};
+use crate::base::failure::{Doing, Failure};
 use crate::boot::handover::{self, Handover};
 use crate::boot::variables;
 

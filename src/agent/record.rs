@@ -8,9 +8,9 @@ use std::path::Path;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::failure::{Doing, Failure};
 use super::machine::State;
 use crate::base::atomic;
+use crate::base::failure::{Doing, Failure};
 
 /// Where all of it lies.
 pub const FOLDER: &str = "/var/lib/keller/update";

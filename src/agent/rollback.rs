@@ -2,10 +2,10 @@
 
 use super::disk::{self, BootDisk};
 use super::esp::Claim;
-use super::failure::{Doing, Failure};
 use super::machine::State;
 use super::updater::Updater;
 use crate::base::device::{ReadAt, Window};
+use crate::base::failure::{Doing, Failure};
 use crate::base::progress::{Task, Unit};
 use crate::boot::entries::BootEntry;
 use crate::boot::starts;

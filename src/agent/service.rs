@@ -4,7 +4,6 @@
 use std::thread;
 use std::time::Duration;
 
-use super::failure::Failure;
 use super::install::Until;
 use super::machine::State;
 use super::settings::{Settings, Source};
@@ -12,6 +11,7 @@ use super::updater::Updater;
 use super::wire::Counted;
 use super::{choice::Wanted, clock, node, schedule};
 use crate::base::Chain;
+use crate::base::failure::Failure;
 use crate::base::progress::Progress;
 use crate::update::Remote;
 

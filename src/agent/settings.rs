@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::failure::{Doing, Failure};
 use crate::base::Chain;
+use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
 use crate::base::window::Window;
 use crate::update::settings::{Built, Health, PATH, ROOT_JSON};

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
-use super::failure::{Doing, Failure};
+use crate::base::failure::{Doing, Failure};
 
 /// What `systemctl show` says of units: properties by unit.
 pub type Shown = BTreeMap<String, BTreeMap<String, String>>;

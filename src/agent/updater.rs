@@ -4,12 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::disk::BootDisk;
-use super::failure::{Doing, Failure};
 use super::machine::{Seen, State};
 use super::record::{Record, Turn};
 use super::settings::{Settings, Source};
 use super::{clock, esp, evidence, node, systemd};
 use crate::base::Chain;
+use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
 use crate::base::version;
 use crate::boot::entries::BootEntry;

@@ -1,8 +1,6 @@
 //! `keller delta`: the ways of an update without a repository or a node, for measuring and looking at them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,11 +11,11 @@ use uuid::Uuid;
 
 use super::Global;
 use super::progress::Display;
+use crate::base::Digest;
 use crate::base::device::{FileDevice, ReadAt, SectorSize};
-use crate::base::{Digest, Hasher};
+use crate::repository::Folder;
 use crate::update::delta::{self, Fetched, Old};
-use crate::update::document::{Blob, Patch, RootImage, Uki};
-use crate::update::remote::{Part, Remote, RemoteError};
+use crate::update::document::{Patch, RootImage, Uki};
 
 /// Arguments of `keller delta`.
 #[derive(Debug, Args)]
@@ -129,53 +127,18 @@ fn digest(path: &Path) -> Result<Digest> {
     Ok(Digest::of_reader(&mut file).with_context(context)?.0)
 }
 
-/// Writes a blob under the name that its digest gives it.
-fn blob<E: std::error::Error + Send + Sync + 'static>(
-    folder: &Path,
-    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
-) -> Result<Blob> {
-    let mut file = tempfile::NamedTempFile::new_in(folder)
-        .with_context(|| format!("writing to {}", folder.display()))?;
-    let mut out = Counted { out: BufWriter::new(file.as_file_mut()), hasher: Hasher::new(), size: 0 };
-    write(&mut out)?;
-    out.out.flush()?;
-    let blob = Blob { size: out.size, sha256: std::mem::take(&mut out.hasher).finish() };
-    drop(out);
-    file.persist(folder.join(blob.path()))?;
-    Ok(blob)
-}
-
-struct Counted<W> {
-    out: W,
-    hasher: Hasher,
-    size: u64,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.out.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        self.size += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
 fn make(args: &Make, display: &Display) -> Result<()> {
-    let folder = args.to.as_path();
-    fs::create_dir_all(folder.join("blobs")).with_context(|| format!("making {}", folder.display()))?;
-    let list = folder.join("delta.json");
+    let folder = Folder::new(&args.to);
+    let list = args.to.join("delta.json");
     let new = device(&args.root)?;
     let size = new.size();
     let patch = |old: &Path, new: &FileDevice| -> Result<Patch> {
         let device = device(old)?;
-        let blob = blob(folder, |out| {
-            delta::make_patch(&device, device.size(), new, new.size(), out, display).map(drop)
-        })
-        .with_context(|| format!("making a patch from {}", old.display()))?;
+        let (blob, _) = folder
+            .add_blob(|out| {
+                anyhow::Ok(delta::make_patch(&device, device.size(), new, new.size(), out, display)?)
+            })
+            .with_context(|| format!("making a patch from {}", old.display()))?;
         Ok(Patch { from: digest(old)?, version: old.display().to_string(), blob })
     };
     let before: Option<Files> = match args.patches_only {
@@ -188,10 +151,10 @@ fn make(args: &Make, display: &Display) -> Result<()> {
         Some(before) => (before.root.frames, before.root.index),
         None => {
             let mut index = Vec::new();
-            let frames =
-                blob(folder, |out| delta::publish_root(&new, size, out, &mut index, display).map(drop))
-                    .with_context(|| format!("compressing {}", args.root.display()))?;
-            (frames, blob(folder, |out| out.write_all(&index))?)
+            let (frames, _) = folder
+                .add_blob(|out| anyhow::Ok(delta::publish_root(&new, size, out, &mut index, display)?))
+                .with_context(|| format!("compressing {}", args.root.display()))?;
+            (frames, folder.add_blob(|out| out.write_all(&index))?.0)
         }
     };
     let root = RootImage {
@@ -211,7 +174,7 @@ fn make(args: &Make, display: &Display) -> Result<()> {
             Some(Uki {
                 sha256: Digest::of(&bytes),
                 size: bytes.len() as u64,
-                full: blob(folder, |out| delta::publish_uki(&bytes, out).map(drop))?,
+                full: folder.add_blob(|out| anyhow::Ok(delta::publish_uki(&bytes, out)?))?.0,
                 patches: args.from_uki.iter().map(|old| patch(old, &new)).collect::<Result<_>>()?,
             })
         }
@@ -225,7 +188,7 @@ fn apply(args: &Apply, display: &Display) -> Result<Vec<(&'static str, Fetched)>
     let text = fs::read(&list).with_context(|| format!("reading {}", list.display()))?;
     let mut files: Files =
         serde_json::from_slice(&text).with_context(|| format!("reading {}", list.display()))?;
-    let folder = Folder(args.from.clone());
+    let folder = Folder::new(&args.from);
     let mut all = Vec::new();
     if args.no_patch {
         files.root.patches.clear();
@@ -256,25 +219,4 @@ fn apply(args: &Apply, display: &Display) -> Result<Vec<(&'static str, Fetched)>
     }
     all.push(("root", fetched));
     Ok(all)
-}
-
-/// A repository in a folder.
-struct Folder(PathBuf);
-
-impl Remote for Folder {
-    fn open(&self, path: &str, range: Option<Range<u64>>) -> Result<Part<'_>, RemoteError> {
-        let range = range.unwrap_or(0..u64::MAX);
-        let open = || {
-            let mut file = File::open(self.0.join(path))?;
-            file.seek(SeekFrom::Start(range.start))?;
-            Ok::<_, io::Error>(Box::new(file.take(range.end - range.start)))
-        };
-        match open() {
-            Ok(body) => Ok(Part { start: range.start, body }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(RemoteError::Missing { path: path.to_owned() })
-            }
-            Err(error) => Err(RemoteError::Failed { path: path.to_owned(), source: Box::new(error) }),
-        }
-    }
 }

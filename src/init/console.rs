@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rustix::system::RebootCommand;
 
-use super::failure::Failure;
 use super::tools;
+use crate::base::failure::Failure;
 
 /// How long a failure stays on the screen before the reboot. Long enough to read it or take a photo, short
 /// enough that the boot loader's next try comes soon.

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::console::Console;
-use super::failure::{Doing, Failure};
 use super::modules::Loader;
 use super::uevents::Uevents;
 use crate::base::Digest;
+use crate::base::failure::{Doing, Failure};
 use crate::boot::variables;
 use crate::disk::gpt::{self, Found};
 use crate::disk::{Device, FileDevice};
@@ -198,7 +198,7 @@ fn refuse(doubt: Doubt, wanted: &Wanted) -> Failure {
         doubt => Failure::new(what, doubt),
     };
     match way_out {
-        Some(text) => failure.way_out(text),
+        Some(text) => failure.help(text),
         None => failure,
     }
 }

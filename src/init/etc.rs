@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use rustix::mount::MountFlags;
 
 use super::console::Console;
-use super::failure::{Doing, Failure};
 use super::root::attach;
 use super::state;
+use crate::base::failure::{Doing, Failure};
 use crate::boot::cmdline::{Etc, State};
 
 /// Where it is mounted.
@@ -52,8 +52,7 @@ pub fn mount(console: &Console, etc: Etc, state: State) -> Result<(), Failure> {
         &format!("{layers},{OPTIONS}"),
     )
     .map_err(|failure| {
-        failure
-            .way_out("keller.etc=factory puts the changes to /etc aside, keller.etc=ephemeral ignores them")
+        failure.help("keller.etc=factory puts the changes to /etc aside, keller.etc=ephemeral ignores them")
     })?;
     console.say(if kept {
         "/etc mounted, changes are kept"

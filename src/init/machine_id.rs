@@ -7,9 +7,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::failure::{Doing, Failure};
 use super::{state, table};
 use crate::base::AtomicFile;
+use crate::base::failure::{Doing, Failure};
 
 /// Where it is kept, below [`state::HOME`].
 const KEPT: &str = "machine-id";

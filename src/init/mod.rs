@@ -9,7 +9,6 @@ mod console;
 mod device_mapper;
 mod disks;
 mod etc;
-mod failure;
 mod machine_id;
 mod modules;
 mod root;
@@ -25,9 +24,9 @@ mod watchdog;
 
 use std::fs;
 
+use crate::base::failure::{Doing, Failure};
 use console::{Console, uptime};
 use disks::BootDisk;
-use failure::{Doing, Failure};
 use modules::Loader;
 
 use crate::boot::cmdline::{Cmdline, State};
@@ -136,7 +135,7 @@ fn state_entry(disk: &BootDisk) -> Result<Entry, Failure> {
             format!("looking for the state partition on {}", disk.name),
             format!("no partition is labelled {STATE_LABEL}"),
         )
-        .way_out("keller.state=memory boots without it")
+        .help("keller.state=memory boots without it")
     })
 }
 

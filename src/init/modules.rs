@@ -9,7 +9,7 @@ use std::thread;
 use rustix::io::Errno;
 
 use super::console::Console;
-use super::failure::{Doing, Failure};
+use crate::base::failure::{Doing, Failure};
 use crate::boot::modules::{LIST, ModuleList, matches};
 
 /// Where each bus lists its devices, each with a `modalias`.

@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
-use super::failure::{Doing, Failure};
 use super::{tools, verity};
+use crate::base::failure::{Doing, Failure};
 use crate::boot::cmdline::RootFs;
 
 /// A file system to mount.
@@ -84,8 +84,8 @@ pub fn attach(
     mount(source, target, kind, flags, (!options.is_empty()).then_some(data.as_c_str())).map_err(|error| {
         let failure = Failure::new(what(), error);
         match error {
-            Errno::NOENT => failure.way_out("the image must have this directory"),
-            Errno::NODEV => failure.way_out("the kernel or the initramfs lacks this file system"),
+            Errno::NOENT => failure.help("the image must have this directory"),
+            Errno::NODEV => failure.help("the kernel or the initramfs lacks this file system"),
             _ => failure,
         }
     })

@@ -7,8 +7,8 @@ use std::io;
 
 use super::console::Console;
 use super::disks::{BootDisk, loader_partition};
-use super::failure::{Doing, Failure};
 use crate::base::device::{Device, FileDevice};
+use crate::base::failure::{Doing, Failure};
 use crate::boot::entries::{self, BootEntry};
 use crate::boot::starts;
 use crate::boot::variables;

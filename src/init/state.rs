@@ -14,9 +14,9 @@ use std::os::fd::AsRawFd;
 use rustix::mount::MountFlags;
 
 use super::console::Console;
-use super::failure::{Doing, Failure};
 use super::root::attach;
 use super::tools;
+use crate::base::failure::{Doing, Failure};
 use crate::boot::cmdline::Reset;
 use crate::disk::layout::STATE_LABEL;
 use crate::disk::{Device, FileDevice, ReadAt};
@@ -160,12 +160,12 @@ pub fn mount(console: &Console, device: &str, is_new: bool, reset: Option<Reset>
         }
         Action::Refuse(reason) => {
             return Err(Failure::new(looking(), format!("{reason}, and nothing shall be lost"))
-                .way_out("keller.state=memory boots without it; keller.reset=state makes it anew and loses what is there"));
+                .help("keller.state=memory boots without it; keller.reset=state makes it anew and loses what is there"));
         }
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     attach(device, MOUNT, "ext4", flags, "errors=remount-ro")
-        .map_err(|failure| failure.way_out("keller.state=memory boots without it"))?;
+        .map_err(|failure| failure.help("keller.state=memory boots without it"))?;
     if let Content::State { blocks } = content
         && action == Action::Check
         && blocks < room
@@ -249,7 +249,7 @@ fn check(console: &Console, device: &str) -> Result<(), Failure> {
     match Verdict::of(output.status.code()) {
         Verdict::Sound => Ok(()),
         Verdict::Reboot => Err(Failure::new(doing, "it was mended, and asks for a reboot")),
-        Verdict::Broken => Err(Failure::new(doing, tools::ending(&output)).way_out(
+        Verdict::Broken => Err(Failure::new(doing, tools::ending(&output)).help(
             "keller.state=memory boots without it, to run e2fsck by hand; keller.reset=state makes it anew and loses all that is there",
         )),
     }

@@ -11,8 +11,8 @@ use std::process::Command;
 
 use rustix::mount::mount_move;
 
-use super::failure::{Doing, Failure};
 use super::tools::ROOT;
+use crate::base::failure::{Doing, Failure};
 
 /// What moves over.
 const MOVED: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::console::Console;
 use super::disks::BootDisk;
-use super::failure::{Doing, Failure};
+use crate::base::failure::{Doing, Failure};
 use crate::disk::gpt::{self, Found, GptError, Other, Table};
 use crate::disk::layout::{ALIGNMENT, STATE_LABEL};
 use crate::disk::{FileDevice, ReadAt};

@@ -8,7 +8,7 @@ use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
 use rustix::thread::UnshareFlags;
 
 use super::console::Console;
-use super::failure::{Doing, Failure};
+use crate::base::failure::{Doing, Failure};
 
 /// Where the root is mounted until it becomes `/`.
 pub const ROOT: &str = "/sysroot";

@@ -17,7 +17,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use uuid::Uuid;
 
 use super::device_mapper::{self, Target};
-use super::failure::{Doing, Failure};
+use crate::base::failure::{Doing, Failure};
 use crate::base::{Digest, Hasher};
 use crate::disk::{FileDevice, ReadAt};
 use crate::verity::{self, BLOCK};

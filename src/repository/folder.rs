@@ -26,7 +26,10 @@ impl Folder {
 
     /// Adds a file whose name follows from what `write` puts into it; one that is there already stays. It is on
     /// the disk afterwards.
-    pub(super) fn add_blob<T, E: From<io::Error>>(
+    ///
+    /// # Errors
+    /// Those of `write`, and of the file.
+    pub fn add_blob<T, E: From<io::Error>>(
         &self,
         write: impl FnOnce(&mut dyn Write) -> Result<T, E>,
     ) -> Result<(Blob, T), E> {

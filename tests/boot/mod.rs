@@ -5,6 +5,7 @@ mod contents;
 mod corruption;
 mod disk;
 mod node;
+mod pair;
 mod partitions;
 mod parts;
 mod trial;

@@ -1,20 +1,14 @@
 //! Two versions on one disk, the newer on trial: it becomes good, or the older one comes back.
 
-use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use keller::base::device::{Device, ReadAt, Window};
-use keller::disk::gpt::{self, Entry, types};
-use keller::disk::{FileDevice, SectorSize, slot};
-use keller::fs::fat::{Editor, Reader};
-
-use super::{BOOT, Node, keller};
+use super::pair::{build, install};
+use super::{BOOT, Node};
 
 #[test]
 fn a_healthy_version_is_blessed_and_an_operator_goes_back() {
     let (image, newer) = (build("healthy", "1.0.0", ""), build("healthy", "1.0.1", ""));
-    install(&image, &newer, "healthy");
+    install(&image, &newer, "healthy", Some(3));
     let mut node = Node::boot(&image, &["--persist"]);
     assert_eq!(node.settled(), "running");
     let status = wait_for(&node, "good");
@@ -43,7 +37,7 @@ fn a_healthy_version_is_blessed_and_an_operator_goes_back() {
 fn a_version_that_is_not_healthy_falls_back_without_a_hand_on_it() {
     let bad = "health: {command: [/usr/bin/false], deadline: 40s}\n";
     let (image, newer) = (build("sick", "1.0.0", ""), build("sick", "1.0.1", bad));
-    install(&image, &newer, "sick");
+    install(&image, &newer, "sick", Some(3));
     let node = Node::boot(&image, &["--persist"]);
     let begun = Instant::now();
     while String::from_utf8_lossy(&node.try_run("cat /etc/os-release").stdout)
@@ -73,64 +67,4 @@ pub fn wait_for(node: &Node, state: &str) -> serde_json::Value {
         assert!(begun.elapsed() < BOOT, "{text}");
         std::thread::sleep(Duration::from_secs(3));
     }
-}
-
-/// A node that is made in seconds, in one version of two.
-fn build(id: &str, version: &str, health: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(id);
-    std::fs::create_dir_all(&folder).unwrap();
-    let manifest = folder.join("node.yaml");
-    let text = format!(
-        "keller: 1\nid: {id}\nversion: {version}\n\
-         include: [keller:manifests/components/base.yaml, keller:manifests/components/kernel-cloud.yaml, \
-         keller:manifests/components/ssh.yaml]\n\
-         users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n\
-         files: [{{path: /etc/version-of-this, content: \"{version}\\n\"}}]\n\
-         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\n{health}\
-         disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
-    );
-    std::fs::write(&manifest, text).unwrap();
-    // What an earlier run locked may be gone from the mirror.
-    let _ = std::fs::remove_file(folder.join("node.lock"));
-    let image = folder.join(format!("{id}_{version}.raw"));
-    let _ = std::fs::remove_file(image.with_extension("uefi-vars"));
-    let status = keller().args(["build", "--quiet", "--output"]).arg(&folder).arg(&manifest).status();
-    assert!(status.expect("keller starts").success(), "{id} {version} does not build");
-    image
-}
-
-/// Puts what `newer` has into the second slot of `image`, with three tries.
-fn install(image: &Path, newer: &Path, id: &str) {
-    let from = FileDevice::image(File::open(newer).unwrap(), SectorSize::B512).unwrap();
-    let file = OpenOptions::new().read(true).write(true).open(image).unwrap();
-    let mut to = FileDevice::image(file, SectorSize::B512).unwrap();
-    let source = gpt::read_any(&from).unwrap();
-    let target = gpt::read_any(&to).unwrap();
-    let [(_, full), _] = slot::slots(&source.table).unwrap();
-    let [_, (_, idle)] = slot::slots(&target.table).unwrap();
-    let mut table = target.table.clone();
-    for (full, idle) in [(full.root, idle.root), (full.verity, idle.verity)] {
-        let mut bytes = vec![0; 1 << 20];
-        for at in (0..full.size).step_by(bytes.len()) {
-            from.read_at(&mut bytes, full.start + at).unwrap();
-            if bytes.iter().any(|byte| *byte != 0) {
-                to.write_at(&bytes, idle.start + at).unwrap();
-            }
-        }
-        table.rename(idle.number, full.guid, &full.label, full.attributes).unwrap();
-    }
-    gpt::rewrite(&mut to, &target, &table).unwrap();
-
-    let esp = entry(&from, types::ESP);
-    let path = format!("EFI/Linux/{id}_1.0.1.efi");
-    let uki = Reader::open(Window::new(&from, esp.start, esp.size)).unwrap().read(&path, 1 << 30).unwrap();
-    let esp = entry(&to, types::ESP);
-    let mut esp = Window::new(&mut to, esp.start, esp.size);
-    let path = format!("EFI/Linux/{id}_1.0.1+3.efi");
-    Editor::open(&mut esp).unwrap().put(&path, &mut uki.as_slice(), uki.len() as u64).unwrap();
-    to.flush().unwrap();
-}
-
-fn entry(disk: &FileDevice, kind: uuid::Uuid) -> Entry {
-    gpt::read_any(disk).unwrap().table.by_type(kind).next().unwrap().clone()
 }

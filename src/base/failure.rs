@@ -1,46 +1,54 @@
-//! Why a boot failed, for the person at the console: what was being done, why it did not work, and a way out.
+//! Why a step on a node failed: what was being done, the cause, and what helps.
 
 use std::error::Error;
 use std::fmt;
 
-/// A step of the boot that did not work.
+/// A step that failed.
 #[derive(Debug)]
 pub struct Failure {
     /// In the gerund: `mounting the root`.
     doing: String,
     cause: Box<dyn Error + Send + Sync>,
-    way_out: Option<&'static str>,
+    /// What a person can do about it.
+    help: Option<String>,
 }
 
 impl Failure {
     /// `doing` failed for `cause`, an error or a text.
     pub fn new(doing: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { doing: doing.into(), cause: cause.into(), way_out: None }
+        Self { doing: doing.into(), cause: cause.into(), help: None }
     }
 
-    /// What a person could do about it.
-    pub fn way_out(self, text: &'static str) -> Self {
-        Self { way_out: Some(text), ..self }
+    /// The same as a cause of a larger step.
+    pub fn within(self, doing: &str) -> Self {
+        Self::new(doing, self)
     }
 
-    /// The lines for the console.
+    /// Names what a person can do about it.
+    pub fn help(self, text: impl Into<String>) -> Self {
+        Self { help: Some(text.into()), ..self }
+    }
+
+    /// The lines for a console, the way out last.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.doing.clone()];
-        let mut cause: Option<&(dyn Error + 'static)> = Some(self.cause.as_ref());
+        let mut cause = self.source();
         while let Some(error) = cause {
             lines.push(format!("  {error}"));
             cause = error.source();
         }
-        if let Some(way_out) = self.way_out {
-            lines.push(format!("way out: {way_out}"));
-        }
+        lines.extend(self.help.iter().map(|help| format!("way out: {help}")));
         lines
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.doing)
+        f.write_str(&self.doing)?;
+        match &self.help {
+            Some(help) => write!(f, " ({help})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -50,7 +58,7 @@ impl Error for Failure {
     }
 }
 
-/// Says what was being done when something failed.
+/// Names the step that failed.
 pub trait Doing<T> {
     /// `what` in the gerund.
     fn doing(self, what: impl Into<String>) -> Result<T, Failure>;
@@ -58,18 +66,25 @@ pub trait Doing<T> {
 
 impl<T, E: Into<Box<dyn Error + Send + Sync>>> Doing<T> for Result<T, E> {
     fn doing(self, what: impl Into<String>) -> Result<T, Failure> {
-        self.map_err(|cause| Failure::new(what, cause))
+        self.map_err(|error| Failure::new(what, error))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Chain;
 
     #[test]
-    fn names_step_causes_and_way_out() {
+    fn tells_step_help_and_cause() {
+        let failure = Failure::new("stopping boot.mount", "target is busy").help("somebody is in /boot");
+        assert_eq!(Chain(&failure).to_string(), "stopping boot.mount (somebody is in /boot): target is busy");
+    }
+
+    #[test]
+    fn lines_name_step_causes_and_way_out() {
         let inner = Failure::new("reading block 0", "input/output error");
-        let outer = Failure::new("mounting the root", inner).way_out("buy a disk");
+        let outer = Failure::new("mounting the root", inner).help("buy a disk");
         assert_eq!(
             outer.lines(),
             ["mounting the root", "  reading block 0", "  input/output error", "way out: buy a disk"]

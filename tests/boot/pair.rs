@@ -1,0 +1,103 @@
+//! Two versions of a small node on one disk, and a disk that went bad: made without a node that updates itself.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use keller::base::device::{Device, ReadAt, Window};
+use keller::boot::{entries, starts};
+use keller::disk::gpt::{self, Entry, types};
+use keller::disk::{FileDevice, SectorSize, Slot, slot};
+use keller::fs::erofs;
+use keller::fs::fat::{Editor, Reader};
+use keller::tree::{Content, Kind};
+
+use super::keller;
+
+/// A node that is made in seconds, in one version of two; `more` are lines of its manifest.
+pub fn build(id: &str, version: &str, more: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(id);
+    std::fs::create_dir_all(&folder).unwrap();
+    let manifest = folder.join("node.yaml");
+    let text = format!(
+        "keller: 1\nid: {id}\nversion: {version}\n\
+         include: [keller:manifests/components/base.yaml, keller:manifests/components/kernel-cloud.yaml, \
+         keller:manifests/components/ssh.yaml]\n\
+         users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n\
+         files: [{{path: /etc/version-of-this, content: \"{version}\\n\"}}]\n\
+         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\n{more}\
+         disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
+    );
+    std::fs::write(&manifest, text).unwrap();
+    // What an earlier run locked may be gone from the mirror.
+    let _ = std::fs::remove_file(folder.join("node.lock"));
+    let image = folder.join(format!("{id}_{version}.raw"));
+    let _ = std::fs::remove_file(image.with_extension("uefi-vars"));
+    let status = keller().args(["build", "--quiet", "--output"]).arg(&folder).arg(&manifest).status();
+    assert!(status.expect("keller starts").success(), "{id} {version} does not build");
+    image
+}
+
+/// Puts version 1.0.1, which is in `newer`, into the second slot of `image`: with `tries`, or blessed and counted as
+/// the agent does when a boot is good.
+pub fn install(image: &Path, newer: &Path, id: &str, tries: Option<u8>) {
+    let from = FileDevice::image(File::open(newer).unwrap(), SectorSize::B512).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(image).unwrap();
+    let mut to = FileDevice::image(file, SectorSize::B512).unwrap();
+    let source = gpt::read_any(&from).unwrap();
+    let target = gpt::read_any(&to).unwrap();
+    let [(_, full), _] = slot::slots(&source.table).unwrap();
+    let [_, (_, idle)] = slot::slots(&target.table).unwrap();
+    let mut table = target.table.clone();
+    for (full, idle) in [(full.root, idle.root), (full.verity, idle.verity)] {
+        assert!(full.size <= idle.size);
+        let mut bytes = vec![0; 1 << 20];
+        for at in (0..full.size).step_by(bytes.len()) {
+            from.read_at(&mut bytes, full.start + at).unwrap();
+            if bytes.iter().any(|byte| *byte != 0) {
+                to.write_at(&bytes, idle.start + at).unwrap();
+            }
+        }
+        table.rename(idle.number, full.guid, &full.label, full.attributes).unwrap();
+    }
+    gpt::rewrite(&mut to, &target, &table).unwrap();
+
+    let esp = entry(&from, types::ESP);
+    let path = format!("EFI/Linux/{id}_1.0.1.efi");
+    let uki = Reader::open(Window::new(&from, esp.start, esp.size)).unwrap().read(&path, 1 << 30).unwrap();
+    let esp = entry(&to, types::ESP);
+    let mut esp = Window::new(&mut to, esp.start, esp.size);
+    let mut editor = Editor::open(&mut esp).unwrap();
+    let counter = tries.map(|left| entries::Counter { left: left.into(), done: 0 });
+    let path = format!("{}/{}", entries::FOLDER, entries::file_name(id, "1.0.1", counter));
+    editor.put(&path, &mut uki.as_slice(), uki.len() as u64).unwrap();
+    if tries.is_none() {
+        starts::reset(&mut editor, &format!("{id}_1.0.1.efi")).unwrap();
+    }
+    to.flush().unwrap();
+}
+
+/// The first partition of a type.
+pub fn entry(disk: &FileDevice, kind: uuid::Uuid) -> Entry {
+    gpt::read_any(disk).unwrap().table.by_type(kind).next().unwrap().clone()
+}
+
+/// Flips a bit in the first byte of `path`, to which the file system in `slot` leads.
+pub fn flip_a_bit(image: &Path, slot: Slot, path: &str) {
+    let file = OpenOptions::new().read(true).write(true).open(image).unwrap();
+    let disk = FileDevice::image(file.try_clone().unwrap(), SectorSize::B512).unwrap();
+    let table = gpt::read_any(&disk).unwrap().table;
+    let slots = slot::slots(&table).unwrap();
+    let root = slots.iter().find(|(which, _)| *which == slot).unwrap().1.root;
+    let bytes =
+        Content::Slice { file: Arc::new(file.try_clone().unwrap()), offset: root.start, len: root.size };
+    let tree = erofs::Image::open(bytes).unwrap().tree().unwrap();
+    let node = tree.node(tree.resolve(path).unwrap());
+    let Kind::File(Content::Slice { offset, .. }) = node.kind else {
+        panic!("{path} is no file of the image")
+    };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+}
