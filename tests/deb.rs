@@ -41,7 +41,7 @@ pub fn file<'a>(path: &'a str, body: &'a [u8]) -> Entry<'a> {
 pub fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes = b"!<arch>\n".to_vec();
     for (name, body) in members {
-        write!(bytes, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", body.len()).unwrap();
+        writeln!(bytes, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", body.len()).unwrap();
         bytes.extend_from_slice(body);
         bytes.resize(bytes.len().next_multiple_of(2), b'\n');
     }

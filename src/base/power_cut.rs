@@ -139,7 +139,7 @@ impl Recorder {
         let mut pending: Vec<(usize, Sector<'_>)> = Vec::new();
         for (number, epoch) in self.epochs.iter().enumerate() {
             for Write { view, offset, bytes } in &epoch.writes {
-                assert!(offset % size == 0 && bytes.len() as u64 % size == 0, "whole sectors");
+                assert!(offset % size == 0 && (bytes.len() as u64).is_multiple_of(size), "whole sectors");
                 let sectors = (*offset..).step_by(size as usize).zip(bytes.chunks_exact(size as usize));
                 pending.extend(sectors.map(|sector| (*view, sector)));
             }

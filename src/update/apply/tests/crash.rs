@@ -51,8 +51,8 @@ impl Scenario {
             parts(&self.made.layout, self.slot, |name, start, size| shared.view(name, start, size));
         update(&mut parts, self.slot, self.running(), self.new()).unwrap();
         drop(parts);
-        let recorder = shared.recorder().clone();
-        recorder
+        
+        shared.recorder().clone()
     }
 
     /// Whether a sector of the ESP has something that is not about to be replaced: the records of other files,
