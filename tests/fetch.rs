@@ -180,7 +180,7 @@ fn lasting_trouble_is_told_in_bounded_time() {
             });
         }
     });
-    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(start.elapsed() < Duration::from_secs(120));
 }
 
 #[test]

@@ -98,7 +98,8 @@ fn ended_while_the_mirror_is_silent() {
         let began = Instant::now();
         end(&child, signal);
         let ran = Ran::of(&child.wait_with_output().unwrap());
-        assert!(began.elapsed() < Duration::from_secs(3), "it did not end at once");
+        // Before keller itself gives up on a silent server, which is after 20 s and more than once.
+        assert!(began.elapsed() < Duration::from_secs(15), "it did not end at once");
         assert_eq!(ran.signal, Some(signal.as_raw()), "{}", ran.err);
         sound(&project, "store");
         let names = project.names("node");
