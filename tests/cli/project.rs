@@ -139,10 +139,12 @@ impl Project {
         self.archive.write(&root);
     }
 
-    /// keller in this project's folder, with nothing of the developer's own settings.
+    /// keller in this project's folder, with nothing of the developer's own settings. Jobs that a shell runs in
+    /// the background inherit an ignored SIGINT, which keller would keep.
     pub fn keller(&self, arguments: &[&str]) -> Command {
         let program = std::env::var_os("KELLER").unwrap_or_else(|| env!("CARGO_BIN_EXE_keller").into());
-        let mut command = Command::new(program);
+        let mut command = Command::new("/usr/bin/env");
+        command.arg("--default-signal=INT").arg(program);
         command.args(arguments).current_dir(self.folder.path()).env_clear();
         command.env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path());
         command.env("KELLER_STORE", self.path("store")).env("KELLER_MIRROR", self.path("mirror/debian"));

@@ -51,7 +51,7 @@ impl Scenario {
             parts(&self.made.layout, self.slot, |name, start, size| shared.view(name, start, size));
         update(&mut parts, self.slot, self.running(), self.new()).unwrap();
         drop(parts);
-        
+
         shared.recorder().clone()
     }
 

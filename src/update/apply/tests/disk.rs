@@ -223,7 +223,10 @@ impl ReadAt for Memory<'_> {
 
 impl Device for Memory<'_> {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        assert!(offset.is_multiple_of(SECTOR) && (bytes.len() as u64).is_multiple_of(SECTOR), "whole sectors");
+        assert!(
+            offset.is_multiple_of(SECTOR) && (bytes.len() as u64).is_multiple_of(SECTOR),
+            "whole sectors"
+        );
         if offset + bytes.len() as u64 > self.size() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
