@@ -8,10 +8,10 @@ use std::time::Instant;
 use super::disk::BootDisk;
 use super::esp::{self, Claim};
 use super::machine::State;
-use super::record::Transfer;
-use super::systemd;
+use super::record::{Step, Transfer};
 use super::updater::Updater;
 use super::wire::Counted;
+use super::{node, systemd};
 use crate::base::failure::{Doing, Failure};
 use crate::base::{Chain, Digest, Size, atomic};
 use crate::boot::entries::FOLDER as ENTRIES;
@@ -47,7 +47,7 @@ impl Updater<'_> {
         {
             self.record.state = state;
         }
-        self.noted(result)
+        self.noted(Step::Installing, result)
     }
 
     fn try_install(
@@ -126,6 +126,7 @@ impl Updater<'_> {
             uki_bytes,
             uki_way,
             seconds: begun.elapsed().as_secs(),
+            memory: node::peak_memory(),
         };
         self.progress.note(&format!(
             "{version} is staged: {} fetched ({}), {} were here",

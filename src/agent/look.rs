@@ -4,6 +4,7 @@ use std::fs;
 
 use super::choice::{self, Node, Offer, Wanted};
 use super::clock;
+use super::record::Step;
 use super::updater::{Updater, metadata};
 use super::wire::Counted;
 use crate::base::failure::{Doing, Failure};
@@ -15,7 +16,7 @@ impl Updater<'_> {
     /// Looks at the repository; gives the version to go to, if there is one.
     pub fn check(&mut self, remote: &Counted<'_>, wanted: &Wanted) -> Result<Option<Document>, Failure> {
         let found = self.look(remote, wanted);
-        self.noted(found)
+        self.noted(Step::Looking, found)
     }
 
     fn look(&mut self, remote: &Counted<'_>, wanted: &Wanted) -> Result<Option<Document>, Failure> {
@@ -64,8 +65,7 @@ impl Updater<'_> {
             return Err(Failure::new(format!("going to {version}"), cause));
         }
         self.record.newest = newest;
-        self.record.looked = Some(now);
-        self.record.trouble = None;
+        self.record.note_look(now, found.is_some());
         self.record.save()?;
         Ok(found)
     }

@@ -49,11 +49,30 @@ pub fn uptime() -> f64 {
     text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
 }
 
+/// The most memory that this process has had at a time, in bytes.
+pub fn peak_memory() -> u64 {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.unwrap_or_default() << 10
+}
+
 /// What the kernel does when a processor or a task hangs: whether it panics. `/init` turns that on for a version
 /// that is not proven; a slow disk must not stop a node that is.
 pub fn forgive_hangs() {
     for name in ["softlockup_panic", "hung_task_panic"] {
         // A kernel without the detector has no switch for it.
         let _ = fs::write(Path::new("/proc/sys/kernel").join(name), "0\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_how_much_memory_there_was() {
+        let held = vec![1_u8; 32 << 20];
+        assert!(peak_memory() > std::hint::black_box(&held).len() as u64);
     }
 }

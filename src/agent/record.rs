@@ -66,6 +66,9 @@ pub struct Transfer {
     pub uki_way: String,
     /// From the first request until all was on the disk and read back.
     pub seconds: u64,
+    /// The most that the process had in memory by then.
+    #[serde(default)]
+    pub memory: u64,
 }
 
 /// Something that went wrong.
@@ -77,6 +80,21 @@ pub struct Trouble {
     pub times: u32,
     /// What, with its causes.
     pub text: String,
+    /// When doing what.
+    #[serde(default)]
+    pub step: Step,
+}
+
+/// What an agent is at. What went wrong is over when this goes right: a server that answers is no sign that what it
+/// serves can be installed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Looking for a version, or going back from one.
+    #[default]
+    Looking,
+    /// Bringing one in.
+    Installing,
 }
 
 impl Record {
@@ -128,9 +146,16 @@ impl Record {
     }
 
     /// Something has gone wrong, perhaps once more.
-    pub fn note_trouble(&mut self, text: String, at: i64) {
+    pub fn note_trouble(&mut self, step: Step, text: String, at: i64) {
         let times = self.trouble.as_ref().map_or(0, |trouble| trouble.times).saturating_add(1);
-        self.trouble = Some(Trouble { at, times, text });
+        self.trouble = Some(Trouble { at, times, text, step });
+    }
+
+    /// A look went right, and `found` a version to install or not.
+    pub fn note_look(&mut self, at: i64, found: bool) {
+        self.looked = Some(at);
+        let stays = |trouble: &Trouble| found && trouble.step == Step::Installing;
+        self.trouble = self.trouble.take().filter(stays);
     }
 }
 
@@ -185,8 +210,8 @@ mod tests {
         let path = folder.path().join("update/state.json");
         assert_eq!(Record::load_from(&path).unwrap(), (Record::default(), None));
         let mut record = Record { state: State::Good { version: "2".to_owned() }, ..Record::default() };
-        record.note_trouble("x".to_owned(), 7);
-        record.note_trouble("y".to_owned(), 8);
+        record.note_trouble(Step::Looking, "x".to_owned(), 7);
+        record.note_trouble(Step::Installing, "y".to_owned(), 8);
         record.save_to(&path).unwrap();
         assert_eq!(Record::load_from(&path).unwrap(), (record.clone(), None));
         assert_eq!(record.trouble.unwrap().times, 2);
@@ -194,6 +219,21 @@ mod tests {
         let (mended, told) = Record::load_from(&path).unwrap();
         assert_eq!(mended, Record::default());
         assert!(told.unwrap().contains("makes no sense") && !path.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_installed_is_tried_more_and_more_rarely_though_it_is_found_each_time() {
+        let mut record = Record::default();
+        for times in 1..4 {
+            record.note_look(times, true);
+            record.note_trouble(Step::Installing, "no room".to_owned(), times);
+            assert_eq!(record.trouble.as_ref().unwrap().times, times as u32);
+        }
+        record.note_look(5, false);
+        assert_eq!((&record.trouble, record.looked), (&None, Some(5)));
+        record.note_trouble(Step::Looking, "silence".to_owned(), 6);
+        record.note_look(7, true);
+        assert_eq!(record.trouble, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::disk::{self, BootDisk};
 use super::esp::Claim;
 use super::machine::State;
+use super::record::Step;
 use super::updater::Updater;
 use crate::base::device::{ReadAt, Window};
 use crate::base::failure::{Doing, Failure};
@@ -39,7 +40,7 @@ impl Updater<'_> {
     /// version that waits to be started.
     pub fn roll_back(&mut self) -> Result<RolledBack, Failure> {
         let result = self.try_roll_back();
-        self.noted(result)
+        self.noted(Step::Looking, result)
     }
 
     fn try_roll_back(&mut self) -> Result<RolledBack, Failure> {

@@ -20,7 +20,7 @@ fn share(machine: &str, purpose: &str) -> f64 {
     head as f64 / u64::MAX as f64
 }
 
-/// From the start of the agent to its first look.
+/// From the boot to the first look. An agent that is started anew, with other settings, need not wait once more.
 pub fn first(machine: &str, interval: u64) -> Duration {
     let spread = SPREAD.min(interval) as f64;
     Duration::from_secs(SETTLE) + Duration::from_secs_f64(spread * share(machine, "first"))

@@ -35,7 +35,8 @@ pub fn run(connect: &Connect<'_>, progress: &dyn Progress) -> Result<(), Failure
         return Ok(());
     };
     let machine = node::machine_id();
-    thread::sleep(schedule::first(&machine, source.interval_seconds));
+    let up = Duration::from_secs_f64(node::uptime());
+    thread::sleep(schedule::first(&machine, source.interval_seconds).saturating_sub(up));
     clock::wait(CLOCK, progress);
     loop {
         let (failures, opens) = match look(&settings, source, connect, progress) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::disk::BootDisk;
 use super::machine::{Seen, State};
-use super::record::{Record, Turn};
+use super::record::{Record, Step, Turn};
 use super::settings::{Settings, Source};
 use super::{clock, esp, evidence, node, systemd};
 use crate::base::Chain;
@@ -15,6 +15,7 @@ use crate::base::version;
 use crate::boot::entries::BootEntry;
 use crate::boot::starts;
 use crate::fs::fat::Editor;
+use crate::repository::forget_time;
 use crate::update::apply;
 
 /// What the repository's metadata is kept in, with the latest time that was seen.
@@ -127,9 +128,9 @@ impl<'a> Updater<'a> {
     }
 
     /// Writes down what went wrong, if something did. That it cannot be written down is no second error.
-    pub(super) fn noted<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
+    pub(super) fn noted<T>(&mut self, step: Step, result: Result<T, Failure>) -> Result<T, Failure> {
         if let Err(failure) = &result {
-            self.record.note_trouble(Chain(failure).to_string(), clock::shown());
+            self.record.note_trouble(step, Chain(failure).to_string(), clock::shown());
             if let Err(second) = self.record.save() {
                 self.progress.detail(&Chain(&second).to_string());
             }
@@ -154,10 +155,5 @@ impl<'a> Updater<'a> {
 /// that were far in the future once.
 pub fn reset_clock() -> Result<bool, Failure> {
     let _turn = Turn::take()?;
-    let path = metadata().join("latest_known_time.json");
-    match fs::remove_file(&path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Failure::new(format!("removing {}", path.display()), error)),
-    }
+    forget_time(&metadata()).doing("forgetting the latest time that was seen")
 }

@@ -371,8 +371,8 @@ impl Client {
                     url = target;
                 }
                 404 | 410 => return Err(Cause::NotFound),
-                // What is here is no part of what the server has.
-                416 => return Err(Cause::Cut { received: 0, reason: None }),
+                // What is here, or was announced, is no part of what the server has.
+                416 => return Err(Cause::Shorter { than: resume.map_or(0, |resume| resume.from) }),
                 status @ (401 | 403 | 407) => return Err(Cause::Unauthorized { status }),
                 status if status >= 500 || matches!(status, 408 | 429) => {
                     let after = response.headers().get(header::RETRY_AFTER);

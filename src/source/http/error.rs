@@ -104,6 +104,12 @@ pub enum Cause {
         /// What the network says, if it says anything.
         reason: Option<String>,
     },
+    /// The part that is wanted begins where the file has ended.
+    #[error("the file on the server ends before byte {than}")]
+    Shorter {
+        /// Where the part begins.
+        than: u64,
+    },
     /// An answer that is not HTTP.
     #[error("the answer makes no sense: {reason}")]
     Garbage {
@@ -184,6 +190,7 @@ impl Cause {
             | Self::Silent(_)
             | Self::Slow { .. }
             | Self::Cut { .. }
+            | Self::Shorter { .. }
             | Self::Garbage { .. } => true,
             // A cache in between may hold something stale or broken.
             Self::Store(error) => {
