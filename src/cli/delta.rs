@@ -152,7 +152,9 @@ fn make(args: &Make, display: &Display) -> Result<()> {
         None => {
             let mut index = Vec::new();
             let (frames, _) = folder
-                .add_blob(|out| anyhow::Ok(delta::publish_root(&new, size, out, &mut index, display)?))
+                .add_blob(|out| {
+                    anyhow::Ok(delta::publish_root(&new, size, delta::LEVEL, out, &mut index, display)?)
+                })
                 .with_context(|| format!("compressing {}", args.root.display()))?;
             (frames, folder.add_blob(|out| out.write_all(&index))?.0)
         }
@@ -174,7 +176,7 @@ fn make(args: &Make, display: &Display) -> Result<()> {
             Some(Uki {
                 sha256: Digest::of(&bytes),
                 size: bytes.len() as u64,
-                full: folder.add_blob(|out| anyhow::Ok(delta::publish_uki(&bytes, out)?))?.0,
+                full: folder.add_blob(|out| anyhow::Ok(delta::publish_uki(&bytes, delta::LEVEL, out)?))?.0,
                 patches: args.from_uki.iter().map(|old| patch(old, &new)).collect::<Result<_>>()?,
             })
         }

@@ -18,6 +18,7 @@ use crate::base::progress::Progress;
 use crate::image::published::Published;
 use crate::repository::publish::{Added, Options, Times};
 use crate::repository::{Listing, Repository};
+use crate::update::delta::LEVEL;
 
 /// Publish an image for nodes to take: a repository of static files, for any web server.
 #[derive(Debug, Args)]
@@ -55,6 +56,9 @@ pub struct PublishArgs {
     /// Make patches from this many versions before.
     #[arg(long, value_name = "N", default_value_t = 3)]
     patches: usize,
+    /// How hard to compress what nodes fetch without a patch, 1 to 19: a low level is for trying things out.
+    #[arg(long, value_name = "LEVEL", default_value_t = LEVEL, value_parser = clap::value_parser!(i32).range(1..=19))]
+    level: i32,
     /// How long nodes believe that there is nothing newer, unless it is renewed.
     #[arg(long, value_name = "TIME", default_value = "14d", value_parser = duration)]
     expires: Duration,
@@ -107,6 +111,7 @@ fn done(args: &PublishArgs, progress: &dyn Progress) -> Result<(String, serde_js
             notes: args.notes.clone(),
             minimum: args.minimum.clone(),
             patches: args.patches,
+            level: args.level,
         };
         let added = repository.add(&image.image(), &options, times, progress).with_context(doing)?;
         return Ok((added_text(&added), serde_json::to_value(&added)?));

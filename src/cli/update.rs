@@ -183,7 +183,7 @@ fn install(
 
 fn cost(transfer: &Transfer) -> String {
     format!(
-        "{} bytes fetched ({}) in {} s: root {} by {}, {} of it were here; kernel image {} by {}",
+        "{} bytes fetched ({}) in {} s: root {} by {}, {} of it were here; kernel image {} by {}; {} of memory",
         transfer.bytes,
         Size(transfer.bytes).human(),
         transfer.seconds,
@@ -192,6 +192,7 @@ fn cost(transfer: &Transfer) -> String {
         Size(transfer.reused).human(),
         Size(transfer.uki_bytes).human(),
         transfer.uki_way,
+        Size(transfer.memory).human(),
     )
 }
 

@@ -20,7 +20,7 @@ mod release;
 #[cfg(test)]
 mod testing;
 
-pub use client::{Client, RepositoryError, Trusted};
+pub use client::{Client, RepositoryError, Trusted, forget_time};
 pub use fit::{Layout, Misfit};
 pub use folder::Folder;
 pub use keys::{Keys, KeysError};

@@ -82,6 +82,8 @@ pub struct Options {
     pub minimum: Option<String>,
     /// From how many versions before it patches are made.
     pub patches: usize,
+    /// zstd's level for what is fetched in full or by blocks.
+    pub level: i32,
 }
 
 /// Times of a publication.

@@ -193,6 +193,7 @@ pub fn options(channels: &[&str]) -> Options {
         notes: None,
         minimum: None,
         patches: 3,
+        level: 3,
     }
 }
 

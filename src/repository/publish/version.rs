@@ -32,10 +32,11 @@ impl Repository<'_> {
     ) -> Result<(Document, Vec<Patched>), PublishError> {
         let mut index = Vec::new();
         let (frames, _) = self.blob("the root's frames", |out| {
-            Ok(delta::publish_root(image.root, image.root_size, out, &mut index, progress)?)
+            Ok(delta::publish_root(image.root, image.root_size, options.level, out, &mut index, progress)?)
         })?;
         let (index, ()) = self.blob("the index", |out| Ok(out.write_all(&index)?))?;
-        let (full, _) = self.blob("the kernel image", |out| Ok(delta::publish_uki(image.uki, out)?))?;
+        let (full, _) =
+            self.blob("the kernel image", |out| Ok(delta::publish_uki(image.uki, options.level, out)?))?;
         let mut root = RootImage {
             root_hash: image.root_hash,
             size: image.root_size,

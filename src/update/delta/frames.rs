@@ -35,8 +35,9 @@ pub const HEADER: usize = 16;
 /// What it begins with.
 pub const MAGIC: &[u8; 8] = b"kellrFRM";
 const VERSION: u16 = 1;
-/// zstd's own: above 19 only windows grow, and a frame is smaller than all of them.
-const LEVEL: i32 = 19;
+/// zstd's level for what is made once and fetched by many: above 19 only windows grow, and a frame is smaller than
+/// all of them.
+pub const LEVEL: i32 = 19;
 
 /// Bytes that frames of so many blocks take at the most: zstd stores what does not compress.
 pub fn most_bytes(blocks: usize) -> usize {
@@ -110,11 +111,12 @@ pub struct Published {
     pub runs: usize,
 }
 
-/// Writes the frames and the index of a root of `size` bytes, a multiple of 4096. Works on all processors
-/// and keeps some MiB in memory.
+/// Writes the frames and the index of a root of `size` bytes, a multiple of 4096; `level` is zstd's. Works on all
+/// processors and keeps some MiB in memory.
 pub fn publish_root(
     root: &dyn ReadAt,
     size: u64,
+    level: i32,
     frames: &mut dyn Write,
     index: &mut dyn Write,
     progress: &dyn Progress,
@@ -123,7 +125,7 @@ pub fn publish_root(
         return Err(PublishError::Size { size });
     }
     let task = Task::new(progress, "compressing", size, Unit::Bytes);
-    let mut publisher = Publisher::new(frames).map_err(writing)?;
+    let mut publisher = Publisher::new(frames, level).map_err(writing)?;
     let mut result = Ok(());
     scan(root, size, &task, |_, bytes, digests| {
         if result.is_ok() {
@@ -146,6 +148,7 @@ fn writing(source: io::Error) -> PublishError {
 
 struct Publisher<'a> {
     out: &'a mut dyn Write,
+    level: i32,
     /// Bytes that were written.
     written: u64,
     cutter: Cutter,
@@ -157,13 +160,14 @@ struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    fn new(out: &'a mut dyn Write) -> io::Result<Self> {
+    fn new(out: &'a mut dyn Write, level: i32) -> io::Result<Self> {
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(MAGIC);
         header[8..10].copy_from_slice(&VERSION.to_le_bytes());
         out.write_all(&header)?;
         Ok(Self {
             out,
+            level,
             written: HEADER as u64,
             cutter: Cutter::default(),
             pending: Vec::new(),
@@ -197,7 +201,7 @@ impl<'a> Publisher<'a> {
         let used = self.pending.len() - rest.len();
         let frames: Vec<Vec<u8>> = frames
             .into_par_iter()
-            .map(|frame| zstd::bulk::compress(frame, LEVEL))
+            .map(|frame| zstd::bulk::compress(frame, self.level))
             .collect::<Result<_, _>>()?;
         let mut frames = frames.iter();
         let mut heads = self.heads.drain(..used / BLOCK);
@@ -236,7 +240,8 @@ mod tests {
         let root = [text(1, 900 * BLOCK), noise(2, 200 * BLOCK), vec![0; 500 * BLOCK]].concat();
         let (mut frames, mut index) = (Vec::new(), Vec::new());
         let published =
-            publish_root(&root.as_slice(), root.len() as u64, &mut frames, &mut index, &Silent).unwrap();
+            publish_root(&root.as_slice(), root.len() as u64, LEVEL, &mut frames, &mut index, &Silent)
+                .unwrap();
         assert_eq!((published.frames, published.index), (frames.len() as u64, index.len() as u64));
         let index = Index::parse(&index, root.len() as u64, frames.len() as u64).unwrap();
         let table = &frames[index.table() as usize..];
@@ -259,15 +264,17 @@ mod tests {
         }
 
         let (mut again, mut unused) = (Vec::new(), Vec::new());
-        publish_root(&root.as_slice(), root.len() as u64, &mut again, &mut unused, &Silent).unwrap();
+        publish_root(&root.as_slice(), root.len() as u64, LEVEL, &mut again, &mut unused, &Silent).unwrap();
         assert_eq!(again, frames);
-        assert!(publish_root(&root.as_slice(), 5000, &mut Vec::new(), &mut Vec::new(), &Silent).is_err());
+        assert!(
+            publish_root(&root.as_slice(), 5000, LEVEL, &mut Vec::new(), &mut Vec::new(), &Silent).is_err()
+        );
     }
 
     #[test]
     fn an_empty_root_has_no_runs() {
         let (mut frames, mut index) = (Vec::new(), Vec::new());
-        let published = publish_root(&[].as_slice(), 0, &mut frames, &mut index, &Silent).unwrap();
+        let published = publish_root(&[].as_slice(), 0, LEVEL, &mut frames, &mut index, &Silent).unwrap();
         assert_eq!((published.runs, frames.len(), index.len()), (0, 16, 32));
         assert!(Index::parse(&index, 0, 16).unwrap().runs.is_empty());
     }

@@ -29,7 +29,7 @@ mod tests;
 
 pub use describe::describe;
 pub use error::{DeltaError, PublishError};
-pub use frames::{Published, publish_root};
+pub use frames::{LEVEL, Published, publish_root};
 pub use patch::make_patch;
 pub use uki::{publish_uki, uki};
 
@@ -219,7 +219,8 @@ impl Traveller<'_> {
         self.bytes += wire.bytes;
         self.requests += wire.requests;
         let tally = result?;
-        Ok(self.fetched(if tally.reused > 0 { Way::Blocks } else { Way::Full }, tally))
+        let had = tally.reused + tally.kept > 0;
+        Ok(self.fetched(if had { Way::Blocks } else { Way::Full }, tally))
     }
 
     fn fetched(&self, way: Way, tally: Tally) -> Fetched {

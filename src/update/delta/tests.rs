@@ -9,7 +9,7 @@ use crate::update::document::{Patch, RootImage, Uki};
 
 fn publish(server: &mut Server, root: &[u8]) -> RootImage {
     let (mut frames, mut index) = (Vec::new(), Vec::new());
-    publish_root(&root, root.len() as u64, &mut frames, &mut index, &Silent).unwrap();
+    publish_root(&root, root.len() as u64, LEVEL, &mut frames, &mut index, &Silent).unwrap();
     RootImage {
         root_hash: Digest::of(root),
         size: root.len() as u64,
@@ -469,7 +469,7 @@ fn a_unified_kernel_image_comes_as_a_patch_or_whole() {
     after.splice(20_000..20_064, b"roothash=another".iter().copied());
     let mut server = Server::default();
     let mut full = Vec::new();
-    publish_uki(&after, &mut full).unwrap();
+    publish_uki(&after, LEVEL, &mut full).unwrap();
     let full = server.put(full);
     let patch = server.put(patch_of(&before, &after));
     let mut image = Uki {

@@ -21,12 +21,13 @@ const LIMIT: u64 = 160 << 20;
 /// Name for errors.
 const FILE: &str = "the unified kernel image";
 
-/// Writes a unified kernel image as those take it that have none to start from; gives the bytes written.
-pub fn publish_uki(uki: &[u8], out: &mut dyn Write) -> Result<u64, PublishError> {
+/// Writes a unified kernel image as those take it that have none to start from, with zstd's `level`; gives the bytes
+/// written.
+pub fn publish_uki(uki: &[u8], level: i32, out: &mut dyn Write) -> Result<u64, PublishError> {
     if uki.len() as u64 > LIMIT {
         return Err(PublishError::Uki { size: uki.len() as u64, limit: LIMIT });
     }
-    let compressed = zstd::bulk::compress(uki, 19);
+    let compressed = zstd::bulk::compress(uki, level);
     let written = compressed.and_then(|bytes| out.write_all(&bytes).map(|()| bytes.len() as u64));
     written.map_err(|source| PublishError::Write { file: FILE, source })
 }
