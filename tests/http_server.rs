@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is done with one request.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub enum Act {
     HangAt(usize),
     /// Silence from the start.
     Hang,
+    /// The same for a part that begins in this stretch of the file; others are served.
+    HangIn(Range<usize>),
     /// The connection is closed without an answer.
     Close,
     /// Something that is not HTTP.
@@ -44,6 +47,15 @@ pub struct Request {
     pub line: String,
     /// By lower-case name.
     pub headers: BTreeMap<String, String>,
+    /// Bytes of content that were sent; nothing while the answer is under way.
+    pub sent: Option<u64>,
+}
+
+impl Request {
+    /// What was asked for.
+    pub fn path(&self) -> &str {
+        self.line.strip_prefix("GET ").unwrap_or(&self.line)
+    }
 }
 
 #[derive(Default)]
@@ -93,6 +105,43 @@ impl Server {
     pub fn seen(&self) -> Vec<Request> {
         self.state.lock().unwrap().seen.clone()
     }
+
+    /// What was answered from the request `since` on, counted from 0, once no answer is under way: bytes of content
+    /// by path.
+    pub fn sent(&self, since: usize) -> BTreeMap<String, u64> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let seen = self.seen();
+            let requests = seen.get(since..).unwrap_or_default();
+            if requests.iter().all(|request| request.sent.is_some()) {
+                let mut sent = BTreeMap::new();
+                for request in requests {
+                    *sent.entry(request.path().to_owned()).or_default() += request.sent.unwrap_or_default();
+                }
+                return sent;
+            }
+            assert!(Instant::now() < deadline, "an answer does not end: {requests:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Counts the bytes of an answer's content.
+struct Body<'a> {
+    stream: &'a mut TcpStream,
+    sent: u64,
+}
+
+impl Write for Body<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.stream.write(bytes)?;
+        self.sent += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 fn handle(mut stream: TcpStream, state: &Mutex<State>) {
@@ -111,24 +160,28 @@ fn handle(mut stream: TcpStream, state: &Mutex<State>) {
     };
     let range = headers.get("range").cloned();
     let condition = headers.get("if-range").cloned();
-    let (bytes, act) = {
+    let (number, bytes, act) = {
         let mut state = state.lock().unwrap();
-        state.seen.push(Request { line, headers });
+        state.seen.push(Request { line, headers, sent: None });
+        let number = state.seen.len() - 1;
         match state.files.get_mut(&path) {
             Some((bytes, acts)) => {
                 let act = if acts.len() > 1 { acts.pop() } else { acts.last().cloned() };
-                (bytes.clone(), act.unwrap_or(Act::Serve))
+                (number, bytes.clone(), act.unwrap_or(Act::Serve))
             }
-            None => (Vec::new(), Act::Status(404)),
+            None => (number, Vec::new(), Act::Status(404)),
         }
     };
     // The client may have gone away: that is its good right.
-    let _ = answer(&mut stream, &act, &bytes, range, condition);
+    let mut body = Body { stream: &mut stream, sent: 0 };
+    let _ = answer(&mut body, &act, &bytes, range, condition);
+    let sent = body.sent;
     let _ = stream.shutdown(Shutdown::Write);
+    state.lock().unwrap().seen[number].sent = Some(sent);
 }
 
 fn answer(
-    stream: &mut TcpStream,
+    body: &mut Body<'_>,
     act: &Act,
     bytes: &[u8],
     range: Option<String>,
@@ -143,6 +196,9 @@ fn answer(
     });
     let same = condition.is_none_or(|condition| condition == etag);
     let range = range.filter(|_| same && !matches!(act, Act::ServeWhole));
+    if range.is_some_and(|(start, end)| start >= end) && matches!(act, Act::Serve) {
+        return write!(body.stream, "HTTP/1.1 416 X\r\nContent-Length: 0\r\n\r\n");
+    }
     let head = match range {
         Some((start, end)) => format!(
             "HTTP/1.1 206 Partial\r\nContent-Range: bytes {start}-{}/{}\r\nContent-Length: {}",
@@ -156,49 +212,50 @@ fn answer(
     let (start, end) = range.unwrap_or((0, bytes.len()));
     let bytes = &bytes[..end];
     match act {
-        Act::Serve | Act::ServeWhole => {
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(&bytes[start..])
+        Act::HangIn(stretch) if stretch.contains(&start) => hang(body.stream),
+        Act::Serve | Act::ServeWhole | Act::HangIn(_) => {
+            body.stream.write_all(head.as_bytes())?;
+            body.write_all(&bytes[start..])
         }
-        Act::Status(status) => write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"),
+        Act::Status(status) => write!(body.stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"),
         Act::StatusWith(status, line) => {
-            write!(stream, "HTTP/1.1 {status} X\r\n{line}\r\nContent-Length: 0\r\n\r\n")
+            write!(body.stream, "HTTP/1.1 {status} X\r\n{line}\r\nContent-Length: 0\r\n\r\n")
         }
         Act::ResetAt(at) => {
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(&bytes[start..(*at).clamp(start, end)])?;
-            stream.flush()?;
+            body.stream.write_all(head.as_bytes())?;
+            body.write_all(&bytes[start..(*at).clamp(start, end)])?;
+            body.flush()?;
             // Time for the bytes to be read: a reset throws away what is still under way.
             thread::sleep(Duration::from_millis(200));
-            rustix::net::sockopt::set_socket_linger(stream.as_fd(), Some(Duration::ZERO))?;
+            rustix::net::sockopt::set_socket_linger(body.stream.as_fd(), Some(Duration::ZERO))?;
             Ok(())
         }
         Act::HangAt(at) => {
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(&bytes[start..(*at).clamp(start, end)])?;
-            hang(stream)
+            body.stream.write_all(head.as_bytes())?;
+            body.write_all(&bytes[start..(*at).clamp(start, end)])?;
+            hang(body.stream)
         }
-        Act::Hang => hang(stream),
+        Act::Hang => hang(body.stream),
         Act::Close => Ok(()),
-        Act::Garbage => stream.write_all(b"\x00\x01garbage\xff\r\n\r\nand more\r\n"),
+        Act::Garbage => body.write_all(b"\x00\x01garbage\xff\r\n\r\nand more\r\n"),
         Act::Other(other) => {
-            write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
-            stream.write_all(other)
+            write!(body.stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            body.write_all(other)
         }
         Act::Trickle => {
-            stream.write_all(head.as_bytes())?;
+            body.stream.write_all(head.as_bytes())?;
             for byte in &bytes[start..] {
-                stream.write_all(&[*byte])?;
+                body.write_all(&[*byte])?;
                 thread::sleep(Duration::from_millis(50));
             }
             Ok(())
         }
         Act::Endless => {
-            write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            write!(body.stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
             loop {
-                stream.write_all(b"1000\r\n")?;
-                stream.write_all(&[b'x'; 0x1000])?;
-                stream.write_all(b"\r\n")?;
+                body.stream.write_all(b"1000\r\n")?;
+                body.write_all(&[b'x'; 0x1000])?;
+                body.stream.write_all(b"\r\n")?;
             }
         }
     }

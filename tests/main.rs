@@ -1,5 +1,6 @@
 //! All integration tests, one crate: it links once.
 
+mod bad_updates;
 mod boot;
 mod cli;
 mod deb;

@@ -68,7 +68,8 @@ impl World {
             layout: Layout { esp: 8 << 20, root: 8 << 20, verity: 8 << 20 },
             root_json: Some(self.root_json.clone()),
         };
-        let options = Options { channels: vec!["stable".to_owned()], notes: None, minimum: None, patches: 0 };
+        let options =
+            Options { channels: vec!["stable".to_owned()], notes: None, minimum: None, patches: 0, level: 3 };
         let times = Times { now: Timestamp::now(), life: LIFE };
         let keys = self.keys();
         let mut repository = Repository::open(self.path("repository"), &keys).unwrap();
@@ -105,6 +106,11 @@ impl World {
 
     /// The versions and their documents, from a node that remembers.
     fn look(&self) -> Result<Vec<String>, String> {
+        self.look_at(Timestamp::now())
+    }
+
+    /// The same by a clock that shows `now`.
+    fn look_at(&self, now: Timestamp) -> Result<Vec<String>, String> {
         let settings = Settings {
             idle: Duration::from_millis(600),
             pauses: vec![Duration::from_millis(1)],
@@ -114,9 +120,9 @@ impl World {
             client: http::Client::new(settings).unwrap(),
             base: Url::root(&self.server.url("")).unwrap(),
         };
-        let now = Timestamp::now().as_second();
         let look = || -> Result<Vec<String>, RepositoryError> {
-            let trusted = Client::update(&self.root_json, &web, &self.path("datastore"), now)?;
+            let datastore = self.path("datastore");
+            let trusted = Client::update(&self.root_json, &web, &datastore, now.as_second())?;
             let documents = trusted.releases().iter().map(|listing| trusted.document(listing));
             documents.map(|document| Ok(document?.version)).collect()
         };
@@ -125,9 +131,9 @@ impl World {
 }
 
 /// A repository on a web server.
-struct Web {
-    client: http::Client,
-    base: Url,
+pub struct Web {
+    pub client: http::Client,
+    pub base: Url,
 }
 
 impl Remote for Web {
@@ -159,6 +165,7 @@ fn a_server_that_fails_and_one_that_recovers() {
             (Act::ResetAt(10), path),
             (Act::Garbage, path),
             (Act::Close, path),
+            (Act::Trickle, "slower than 256 B a second"),
             (Act::Endless, "has more than the"),
             (Act::Other(b"<html>not here</html>".to_vec()), path),
             (Act::Other(Vec::new()), path),
@@ -211,6 +218,30 @@ fn roots_rotate_in_a_row_and_one_is_missing() {
     let asked: Vec<String> =
         world.server.seen()[before..].iter().map(|request| request.line.clone()).collect();
     assert_eq!(asked[..2], ["GET /metadata/6.root.json", "GET /metadata/timestamp.json"]);
+}
+
+#[test]
+fn a_state_that_is_frozen_expires() {
+    let world = World::new(&["1.0.0"]);
+    let day = |day: u64| Timestamp::now() + Duration::from_secs(day * 86_400);
+    // Somebody goes on serving what was there before 1.0.1.
+    let frozen = std::fs::read(world.path("repository/metadata/timestamp.json")).unwrap();
+    world.publish("1.0.1");
+    world.server.put("/metadata/timestamp.json", frozen, &[Act::Serve]);
+    assert_eq!(world.look_at(day(13)).unwrap(), ["1.0.0"]);
+    let text = world.look_at(day(15)).unwrap_err();
+    assert!(
+        text.starts_with("the timestamp metadata has expired on ")
+            && text.ends_with("`keller publish --refresh` renews it at the publisher's"),
+        "{text}"
+    );
+    world.fault("metadata/timestamp.json", &[Act::Serve]);
+    assert_eq!(world.look_at(day(13)).unwrap(), ["1.0.1", "1.0.0"]);
+    // The node has seen that day: a clock before it is wrong now, or was then.
+    let text = world.look_at(day(3)).unwrap_err();
+    assert!(text.ends_with("if the clock was in the future once, `keller update reset-clock` forgets it"));
+    assert!(keller::repository::forget_time(&world.path("datastore")).unwrap());
+    assert_eq!(world.look_at(day(3)).unwrap(), ["1.0.1", "1.0.0"]);
 }
 
 #[test]

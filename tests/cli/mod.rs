@@ -9,6 +9,6 @@ mod help;
 mod inspect;
 mod interrupted;
 mod lock;
-mod project;
+pub mod project;
 mod publish;
 mod store;
