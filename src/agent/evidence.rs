@@ -50,7 +50,8 @@ pub fn why(version: &str, since: Option<&str>, this_boot: &str) -> String {
     }
     if reasons.is_empty() {
         reasons.push(match failed.len() {
-            0 => "its boots left no journal, so they ended before the state partition was there".to_owned(),
+            0 => "its boots left no journal, so they ended early".to_owned(),
+            1 => "a boot of it ended without being good".to_owned(),
             count => format!("{count} boots of it ended without being good"),
         });
     }

@@ -4,8 +4,12 @@ mod build;
 mod contents;
 mod corruption;
 mod disk;
+mod gdb;
+mod hang;
+mod monitor;
 mod node;
 mod pair;
+mod panic;
 mod partitions;
 mod parts;
 mod trial;
@@ -13,6 +17,7 @@ mod update;
 mod watchdog;
 mod web;
 mod worn;
+mod wrong_hash;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -44,12 +49,16 @@ fn image() -> &'static Path {
     })
 }
 
-/// A copy of the default image that the test may change, sparse like the original.
+/// A copy of the default image that the test may change.
 fn copy_of_image(name: &str) -> PathBuf {
+    copy(image(), name)
+}
+
+/// A copy of `image` that the test `name` may change, sparse like the original.
+fn copy(image: &Path, name: &str) -> PathBuf {
     let copy = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.raw"));
     let _ = std::fs::remove_file(copy.with_extension("uefi-vars"));
-    let status =
-        Command::new("cp").arg("--sparse=always").arg(image()).arg(&copy).status().expect("cp starts");
+    let status = Command::new("cp").arg("--sparse=always").arg(image).arg(&copy).status().expect("cp starts");
     assert!(status.success());
     copy
 }
@@ -71,6 +80,13 @@ impl Node {
 
     /// The same with pages from `port`.
     fn serving(image: &Path, arguments: &[&str], port: u16) -> Self {
+        let mut node = Self::start(image, arguments, port);
+        node.answers(port);
+        node
+    }
+
+    /// Starts `image` and does not wait.
+    fn start(image: &Path, arguments: &[&str], port: u16) -> Self {
         // Of this image alone: tests may run side by side.
         let identity = image.with_extension("identity");
         let mut command = keller();
@@ -93,13 +109,16 @@ impl Node {
                 }
             });
         }
-        let mut node = Self { child, console, seen: String::new(), ssh: Vec::new(), url: String::new() };
-        node.expect("is ready after", BOOT);
-        let forward = node.expect(&format!("leads to port {port}"), BOOT);
+        Self { child, console, seen: String::new(), ssh: Vec::new(), url: String::new() }
+    }
+
+    /// Waits until ssh answers, and learns how to get in.
+    fn answers(&mut self, port: u16) {
+        self.expect("is ready after", BOOT);
+        let forward = self.expect(&format!("leads to port {port}"), BOOT);
         let address = forward.split_whitespace().next().expect("an address").to_owned();
-        node.url = format!("http://{address}/");
-        node.ssh = node.expect("ssh -i", BOOT).split_whitespace().map(str::to_owned).collect();
-        node
+        self.url = format!("http://{address}/");
+        self.ssh = self.expect("ssh -i", BOOT).split_whitespace().map(str::to_owned).collect();
     }
 
     /// Waits for a line with `text`; gives the line.

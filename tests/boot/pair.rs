@@ -1,19 +1,20 @@
 //! Two versions of a small node on one disk, and a disk that went bad: made without a node that updates itself.
 
 use std::fs::{File, OpenOptions};
+use std::io::Cursor;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use keller::base::device::{Device, ReadAt, Window};
-use keller::boot::{entries, starts};
+use keller::boot::{entries, pe, starts};
 use keller::disk::gpt::{self, Entry, types};
 use keller::disk::{FileDevice, SectorSize, Slot, slot};
 use keller::fs::erofs;
 use keller::fs::fat::{Editor, Reader};
 use keller::tree::{Content, Kind};
 
-use super::keller;
+use super::{copy, keller};
 
 /// A node that is made in seconds, in one version of two; `more` are lines of its manifest.
 pub fn build(id: &str, version: &str, more: &str) -> PathBuf {
@@ -39,9 +40,33 @@ pub fn build(id: &str, version: &str, more: &str) -> PathBuf {
     image
 }
 
+/// The id of [`on_trial`]'s node.
+pub const ID: &str = "pair";
+
+/// A copy of its own for the test `name`: 1.0.0 runs, and 1.0.1, whose kernel image goes through `change` before, has
+/// one try. All tests share the two builds.
+pub fn on_trial(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+    static IMAGES: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    let [older, newer] = IMAGES.get_or_init(|| ["1.0.0", "1.0.1"].map(|version| build(ID, version, "")));
+    let image = copy(older, name);
+    install_changed(&image, newer, ID, Some(1), change);
+    image
+}
+
 /// Puts version 1.0.1, which is in `newer`, into the second slot of `image`: with `tries`, or blessed and counted as
 /// the agent does when a boot is good.
 pub fn install(image: &Path, newer: &Path, id: &str, tries: Option<u8>) {
+    install_changed(image, newer, id, tries, |_| ());
+}
+
+/// The same with a kernel image that goes through `change` before.
+fn install_changed(
+    image: &Path,
+    newer: &Path,
+    id: &str,
+    tries: Option<u8>,
+    change: impl FnOnce(&mut Vec<u8>),
+) {
     let from = FileDevice::image(File::open(newer).unwrap(), SectorSize::B512).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(image).unwrap();
     let mut to = FileDevice::image(file, SectorSize::B512).unwrap();
@@ -65,7 +90,9 @@ pub fn install(image: &Path, newer: &Path, id: &str, tries: Option<u8>) {
 
     let esp = entry(&from, types::ESP);
     let path = format!("EFI/Linux/{id}_1.0.1.efi");
-    let uki = Reader::open(Window::new(&from, esp.start, esp.size)).unwrap().read(&path, 1 << 30).unwrap();
+    let mut uki =
+        Reader::open(Window::new(&from, esp.start, esp.size)).unwrap().read(&path, 1 << 30).unwrap();
+    change(&mut uki);
     let esp = entry(&to, types::ESP);
     let mut esp = Window::new(&mut to, esp.start, esp.size);
     let mut editor = Editor::open(&mut esp).unwrap();
@@ -76,6 +103,26 @@ pub fn install(image: &Path, newer: &Path, id: &str, tries: Option<u8>) {
         starts::reset(&mut editor, &format!("{id}_1.0.1.efi")).unwrap();
     }
     to.flush().unwrap();
+}
+
+/// The bytes of a section of a kernel image.
+pub fn section<'u>(uki: &'u mut [u8], name: &str) -> &'u mut [u8] {
+    let sections = pe::sections(&mut Cursor::new(&*uki)).unwrap();
+    let section = sections.iter().find(|section| section.name == name).unwrap();
+    &mut uki[section.raw_offset as usize..][..section.virtual_size as usize]
+}
+
+/// The boot loader's entries, the first being the one that it would start.
+pub fn entries_of(image: &Path) -> Vec<String> {
+    let file = OpenOptions::new().read(true).write(true).open(image).unwrap();
+    let mut disk = FileDevice::image(file, SectorSize::B512).unwrap();
+    let esp = entry(&disk, types::ESP);
+    let mut esp = Window::new(&mut disk, esp.start, esp.size);
+    let listed = Editor::open(&mut esp).unwrap().list().unwrap();
+    let files = listed.iter().filter_map(|listed| listed.path.strip_prefix("EFI/Linux/"));
+    let mut entries: Vec<_> = files.filter_map(entries::parse).collect();
+    entries::order(&mut entries);
+    entries.into_iter().map(|entry| entry.file).collect()
 }
 
 /// The first partition of a type.

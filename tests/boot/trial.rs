@@ -39,20 +39,26 @@ fn a_version_that_is_not_healthy_falls_back_without_a_hand_on_it() {
     let (image, newer) = (build("sick", "1.0.0", ""), build("sick", "1.0.1", bad));
     install(&image, &newer, "sick", Some(3));
     let node = Node::boot(&image, &["--persist"]);
+    let why = is_back(&node, ["sick_1.0.0.efi", "sick_1.0.1+0-3.efi"]);
+    assert!(why.contains("not healthy in time: the health command failed: exit status: 1"), "{why}");
+}
+
+/// Waits until the node runs 1.0.0, verified and healthy, after 1.0.1 has fallen back, and the boot loader has
+/// `entries`. Gives the reason that the agent found.
+pub fn is_back(node: &Node, entries: [&str; 2]) -> String {
     let begun = Instant::now();
-    while String::from_utf8_lossy(&node.try_run("cat /etc/os-release").stdout)
-        .lines()
-        .all(|line| line != "IMAGE_VERSION=\"1.0.0\"")
-    {
+    while String::from_utf8_lossy(&node.try_run("cat /etc/version-of-this").stdout) != "1.0.0\n" {
         assert!(begun.elapsed() < 4 * BOOT, "it did not fall back");
         std::thread::sleep(Duration::from_secs(2));
     }
     assert_eq!(node.settled(), "running");
-    let status = wait_for(&node, "fallen-back");
-    assert_eq!(status["next"], "sick_1.0.0.efi");
-    let why = status["update"]["rejected"]["1.0.1"].as_str().unwrap();
-    assert!(why.contains("not healthy in time: the health command failed: exit status: 1"), "{why}");
-    assert!(node.run("sudo ls /boot/EFI/Linux").contains("sick_1.0.1+0-3.efi"));
+    let root = node.run("findmnt --noheadings --output SOURCE,OPTIONS /");
+    assert!(root.starts_with("/dev/mapper/root") && root.contains("ro,"), "{root}");
+    let status = wait_for(node, "fallen-back");
+    assert_eq!((&status["version"], &status["slot"]), (&"1.0.0".into(), &"a".into()));
+    assert_eq!(status["entries"], serde_json::json!(entries));
+    assert_eq!(status["health"]["good"], true);
+    status["update"]["rejected"]["1.0.1"].as_str().unwrap().to_owned()
 }
 
 /// The status, once it is in `state`.

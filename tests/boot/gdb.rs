@@ -1,0 +1,123 @@
+//! A debugger on QEMU's stub: stops all processors and changes what they run.
+//!
+//! Source: GDB manual, "GDB Remote Serial Protocol"; the order of registers is that of its i386:x86-64.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// Where RIP stands among the registers, in bytes: behind sixteen others.
+const RIP: usize = 16 * 8;
+/// The kernel has the upper half of the addresses.
+const KERNEL: u64 = 1 << 63;
+/// RFLAGS, behind RIP, and its bit that lets interrupts in.
+const FLAGS: usize = RIP + 8;
+const INTERRUPTS: u32 = 1 << 9;
+/// Rounds in which the processors may be found in the kernel; each waits for 20 ms.
+const ROUNDS: u32 = 1500;
+
+/// What is known of a stopped processor.
+struct Processor {
+    rip: u64,
+    flags: u32,
+}
+
+/// A connection; the machine stands still from its begin on.
+pub struct Gdb(UnixStream);
+
+impl Gdb {
+    /// The arguments of `keller boot` that have QEMU listen at `socket`.
+    pub fn arguments(socket: &Path) -> [String; 2] {
+        ["--qemu-arg=-gdb".to_owned(), format!("--qemu-arg=unix:{},server=on,wait=off", socket.display())]
+    }
+
+    /// Stops the machine.
+    pub fn connect(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).expect("QEMU listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self(stream)
+    }
+
+    /// Has every processor hang in the kernel, deaf to interrupts, and lets the machine go.
+    pub fn hang_all(self) {
+        // cli; jmp .
+        self.hang(usize::MAX, "faebfe", |_| true);
+    }
+
+    /// Has one processor hang in the kernel, which still hears interrupts, and lets the machine go.
+    pub fn hang_one(self) {
+        // sti; jmp . where it is no interrupt that hangs.
+        self.hang(1, "fbebfe", |processor| processor.flags & INTERRUPTS != 0);
+    }
+
+    fn hang(mut self, processors: usize, code: &str, fits: impl Fn(&Processor) -> bool) {
+        for _ in 0..ROUNDS {
+            let mut found = self.processors();
+            assert!(!found.is_empty(), "no processors");
+            found.truncate(processors);
+            if found.iter().all(|processor| processor.rip >= KERNEL && fits(processor)) {
+                for (thread, processor) in (1..).zip(found) {
+                    assert_eq!(self.ask(&format!("Hg{thread:x}")), "OK");
+                    let write = format!("M{:x},{:x}:{code}", processor.rip, code.len() / 2);
+                    assert_eq!(self.ask(&write), "OK");
+                }
+                assert_eq!(self.ask("D"), "OK");
+                return;
+            }
+            self.send("c");
+            std::thread::sleep(Duration::from_millis(20));
+            self.0.write_all(&[3]).unwrap();
+            let stopped = self.receive();
+            assert!(stopped.starts_with('T'), "{stopped}");
+        }
+        panic!("the processors were never in the kernel");
+    }
+
+    /// All of them; as threads they have the numbers from 1 on.
+    fn processors(&mut self) -> Vec<Processor> {
+        let mut all = Vec::new();
+        for thread in 1.. {
+            if self.ask(&format!("Hg{thread:x}")) != "OK" {
+                break;
+            }
+            let registers = self.ask("g");
+            // Little endian.
+            let rip = u64::from_str_radix(&registers[2 * RIP..][..16], 16).unwrap().swap_bytes();
+            let flags = u32::from_str_radix(&registers[2 * FLAGS..][..8], 16).unwrap().swap_bytes();
+            all.push(Processor { rip, flags });
+        }
+        all
+    }
+
+    fn ask(&mut self, packet: &str) -> String {
+        self.send(packet);
+        self.receive()
+    }
+
+    fn send(&mut self, packet: &str) {
+        let sum = packet.bytes().fold(0_u8, u8::wrapping_add);
+        write!(self.0, "${packet}#{sum:02x}").unwrap();
+    }
+
+    /// The next packet; says that it has come, and passes over what says so of ours.
+    fn receive(&mut self) -> String {
+        while self.byte() != b'$' {}
+        let mut text = String::new();
+        loop {
+            match self.byte() {
+                b'#' => break,
+                byte => text.push(byte.into()),
+            }
+        }
+        let _sum = [self.byte(), self.byte()];
+        self.0.write_all(b"+").unwrap();
+        text
+    }
+
+    fn byte(&mut self) -> u8 {
+        let mut byte = [0];
+        self.0.read_exact(&mut byte).expect("QEMU answers");
+        byte[0]
+    }
+}

@@ -1,0 +1,74 @@
+//! A new version that hangs: nothing in it can help, its hardware watchdog does.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::gdb::Gdb;
+use super::monitor::Monitor;
+use super::pair::{build, entries_of, install, on_trial};
+use super::trial::is_back;
+use super::{BOOT, Node};
+
+const ENTRIES: [&str; 2] = ["pair_1.0.0.efi", "pair_1.0.1+0-1.efi"];
+
+fn boot(image: &Path, arguments: [String; 2], more: &[String]) -> Node {
+    let arguments: Vec<&str> = arguments.iter().chain(more).map(String::as_str).collect();
+    Node::start(image, &[&["--persist"], arguments.as_slice()].concat(), 8080)
+}
+
+#[test]
+fn a_disk_that_stops_answering_in_init_ends_in_the_old_version() {
+    let image = on_trial("init-hangs", |_| ());
+    let sockets = tempfile::tempdir().unwrap();
+    let socket = sockets.path().join("monitor");
+    let mut node = boot(&image, Monitor::arguments(&socket), &[]);
+    node.expect("watchdog i6300ESB timer armed, 90 seconds", BOOT);
+    let mut monitor = Monitor::connect(&socket);
+    // At a byte per second the next block takes more than an hour. None is no limit.
+    let limit = |bytes: u32| json!({"device": "disk", "bps": bytes, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0});
+    monitor.execute("block_set_io_throttle", &limit(1));
+    let took = monitor.wait_for("WATCHDOG", Duration::from_secs(150));
+    eprintln!("the watchdog reset it after {took:.0?}");
+    let console = node.drain();
+    assert!(!console.contains("starting /usr/lib/systemd"), "/init came through:\n{console}");
+    monitor.execute("block_set_io_throttle", &limit(0));
+    node.expect("root in partition 2", BOOT);
+    node.expect("root verified and mounted", BOOT);
+    node.expect("multi-user.target", BOOT);
+    drop(node);
+    assert_eq!(entries_of(&image), ENTRIES);
+}
+
+#[test]
+fn a_kernel_that_hangs_ends_in_the_old_version() {
+    let image = on_trial("kernel-hangs", |_| ());
+    let sockets = tempfile::tempdir().unwrap();
+    let (monitor, gdb) = (sockets.path().join("monitor"), sockets.path().join("gdb"));
+    let mut node = boot(&image, Monitor::arguments(&monitor), &Gdb::arguments(&gdb));
+    node.expect("Using hardware watchdog 'i6300ESB timer'", BOOT);
+    let mut monitor = Monitor::connect(&monitor);
+    Gdb::connect(&gdb).hang_all();
+    let took = monitor.wait_for("WATCHDOG", Duration::from_secs(120));
+    eprintln!("the watchdog reset it after {took:.0?}");
+    node.answers(8080);
+    let why = is_back(&node, ENTRIES);
+    assert!(why.contains("its boots left no journal"), "{why}");
+}
+
+#[test]
+fn a_processor_that_hangs_panics_on_trial_and_the_old_version_knows_why() {
+    let slow = "health: {command: [sleep, infinity], deadline: 10min}\n";
+    let (image, newer) = (build("stuck", "1.0.0", ""), build("stuck", "1.0.1", slow));
+    install(&image, &newer, "stuck", Some(1));
+    let sockets = tempfile::tempdir().unwrap();
+    let gdb = sockets.path().join("gdb");
+    let mut node = boot(&image, Gdb::arguments(&gdb), &[]);
+    node.expect("getty.target", BOOT);
+    Gdb::connect(&gdb).hang_one();
+    node.expect("Kernel panic - not syncing: softlockup", Duration::from_secs(120));
+    node.answers(8080);
+    let why = is_back(&node, ["stuck_1.0.0.efi", "stuck_1.0.1+0-1.efi"]);
+    assert!(why.contains("Kernel panic - not syncing: softlockup: hung tasks"), "{why}");
+}
