@@ -12,6 +12,7 @@ mod pair;
 mod panic;
 mod partitions;
 mod parts;
+mod power;
 mod trial;
 mod update;
 mod watchdog;

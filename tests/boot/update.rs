@@ -1,5 +1,7 @@
 //! A node takes a new version from a web server, by itself but for the word.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,21 +10,7 @@ use crate::http_server::{Act, Server};
 
 #[test]
 fn a_node_takes_a_new_version_by_a_patch_and_keeps_it() {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("updated");
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(folder.join("overlay/etc")).unwrap();
-    let server = Server::start();
-    run(keller().current_dir(&folder).args(["keys", "init", "keys"]));
-    let first = build(&folder, "1.0.0", "", server.port());
-    let second = build(&folder, "1.0.1", "packages: [psmisc]\n", server.port());
-    for image in [&first, &second] {
-        run(keller()
-            .current_dir(&folder)
-            .args(["publish", "--to", "repository", "--keys", "keys"])
-            .arg(image));
-    }
-    serve(&server, &folder.join("repository"), "");
-
+    let [first, _] = published("updated", &[], "");
     let mut node = Node::boot(&first, &["--persist"]);
     assert_eq!(node.settled(), "running");
     let found = node.run("sudo keller update check");
@@ -41,10 +29,37 @@ fn a_node_takes_a_new_version_by_a_patch_and_keeps_it() {
     assert!((1000..5_000_000).contains(&bytes), "{bytes} bytes for one small package");
 }
 
-fn build(folder: &Path, version: &str, more: &str, port: u16) -> PathBuf {
+/// Two versions of a small node, 1.0.0 and 1.0.1, which has a package more: published, and served as long as the
+/// test program runs. `overlay` are files by path, executable; `more` are lines of the manifest.
+pub(super) fn published(id: &str, overlay: &[(&str, &str)], more: &str) -> [PathBuf; 2] {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(id);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(folder.join("overlay/etc")).unwrap();
+    for (path, text) in overlay {
+        let file = folder.join("overlay").join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+    }
+    let server = Server::start();
+    run(keller().current_dir(&folder).args(["keys", "init", "keys"]));
+    let versions = [("1.0.0", ""), ("1.0.1", "packages: [psmisc]\n")];
+    let images = versions
+        .map(|(version, package)| build(&folder, id, version, &format!("{package}{more}"), server.port()));
+    for image in &images {
+        run(keller()
+            .current_dir(&folder)
+            .args(["publish", "--to", "repository", "--keys", "keys"])
+            .arg(image));
+    }
+    serve(&server, &folder.join("repository"), "");
+    images
+}
+
+fn build(folder: &Path, id: &str, version: &str, more: &str, port: u16) -> PathBuf {
     std::fs::write(folder.join("overlay/etc/version-of-this"), format!("{version}\n")).unwrap();
     let text = format!(
-        "keller: 1\nid: updated\nversion: {version}\n\
+        "keller: 1\nid: {id}\nversion: {version}\n\
          include: [keller:manifests/components/base.yaml, keller:manifests/components/kernel-cloud.yaml, \
          keller:manifests/components/ssh.yaml]\n\
          users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n{more}\
@@ -55,7 +70,7 @@ fn build(folder: &Path, version: &str, more: &str, port: u16) -> PathBuf {
     );
     std::fs::write(folder.join("node.yaml"), text).unwrap();
     run(keller().current_dir(folder).args(["build", "--quiet", "--output", ".", "node.yaml"]));
-    folder.join(format!("updated_{version}.raw"))
+    folder.join(format!("{id}_{version}.raw"))
 }
 
 fn run(command: &mut Command) {

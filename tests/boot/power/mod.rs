@@ -1,0 +1,167 @@
+//! The proof that no loss of power during an update bricks a node, on the writes of a real one.
+//!
+//! A whole update in a virtual machine is recorded below the machine's disk: what the firmware, the boot loader,
+//! the kernel, systemd-bless-boot and the agent write, and when they flush. The disk is rebuilt for every state that
+//! it may have when power fails, and judged: exactly the old version or the new one starts, and all of it is there,
+//! byte for byte.
+//!
+//! What a disk may do: of the sectors that were written since the last flush, any may be there and any may not, in
+//! whatever order they were written; a sector is written whole or not at all. Where there are too many such states
+//! between two flushes, each prefix, each gap and each sector alone is tried, and random subsets.
+//!
+//! Writes to the state partition are left out of the states and of the verdicts: ext4 has a journal, which is for
+//! this, and /init runs e2fsck over it; no version's start depends on what is in it. It is as recorded up to the flush
+//! before where a state is really booted.
+
+mod cuts;
+mod disk;
+mod fat;
+mod judge;
+mod kills;
+mod log;
+mod mutants;
+mod others;
+mod recording;
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use super::trial::wait_for;
+use super::update::published;
+use super::{BOOT, Node};
+use cuts::Replay;
+use recording::Recording;
+
+/// Takes the other version, and then this one again, and so on, where it is told to by the firmware.
+const AGAIN: [(&str, &str); 2] = [
+    (
+        "usr/lib/systemd/system/again.service",
+        "[Unit]\nDescription=The other version, and then this one again\nConditionKernelCommandLine=again\n\
+         Wants=network-online.target\nAfter=network-online.target\n\
+         [Service]\nType=exec\nStandardOutput=journal+console\nStandardError=journal+console\n\
+         ExecStart=/usr/lib/again\n[Install]\nWantedBy=multi-user.target\n",
+    ),
+    (
+        "usr/lib/again",
+        "#!/bin/sh\n. /usr/lib/os-release\n\
+         case $IMAGE_VERSION in 1.0.0) other=1.0.1 ;; *) other=1.0.0 ;; esac\n\
+         echo \"again: $IMAGE_VERSION runs\"\n\
+         until keller update apply --version \"$other\" --again; do sleep 1; done\n",
+    ),
+];
+
+/// What tells it.
+const AGAIN_BY_FIRMWARE: [&str; 2] =
+    ["--qemu-arg=-smbios", "--qemu-arg=type=11,value=io.systemd.stub.kernel-cmdline-extra=again"];
+
+/// One update, recorded once for all tests.
+struct Update {
+    recording: Recording,
+    /// Length of the log when the update began, when the new version was ready, and when it ran.
+    lengths: [u64; 3],
+}
+
+fn update() -> &'static Update {
+    static UPDATE: OnceLock<Update> = OnceLock::new();
+    UPDATE.get_or_init(record)
+}
+
+fn record() -> Update {
+    let begun = Instant::now();
+    let [first, second] = published("power", &AGAIN, "services: {enable: [again.service]}\n");
+    let recorded = copy(&first, "recorded");
+    let log = first.with_file_name("log");
+    File::create(&log).unwrap();
+    let built = begun.elapsed();
+    let settings = [
+        "format=blklogwrites".to_owned(),
+        "log.driver=file".to_owned(),
+        format!("log.filename={}", log.display()),
+    ];
+    let mut arguments = vec!["--persist".to_owned()];
+    for setting in settings {
+        arguments.extend(["--qemu-arg=-set".to_owned(), format!("--qemu-arg=drive.disk.{setting}")]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let length = || log.metadata().unwrap().len();
+
+    let mut node = Node::boot(&recorded, &arguments);
+    assert_eq!(node.settled(), "running");
+    let begin = length();
+    let said = node.run("sudo keller update apply --no-reboot");
+    let ready = length();
+    println!("{said}");
+    node.reboot();
+    let up = length();
+    wait_for(&node, "good");
+    // The last that the agent does for a version that is good.
+    let deadline = Instant::now() + BOOT;
+    while !node.run("sudo cat /boot/EFI/keller/starts").contains("power_1.0.1.efi") {
+        assert!(Instant::now() < deadline, "the starts of the new version are not counted");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let _ = node.try_run("sudo systemctl poweroff");
+    assert!(node.child.wait().unwrap().success());
+    println!(
+        "built and published in {} s, recorded in {} s",
+        built.as_secs(),
+        (begun.elapsed() - built).as_secs()
+    );
+    Update { recording: Recording::open([&first, &second], &recorded, &log), lengths: [begin, ready, up] }
+}
+
+/// Every cut of it, tried once for all tests.
+fn replay() -> &'static Replay<'static> {
+    static REPLAY: OnceLock<Replay<'static>> = OnceLock::new();
+    REPLAY.get_or_init(|| {
+        let recording = &update().recording;
+        let mut replay = Replay::new(&recording.judge, &recording.contents, &recording.start, 1, 256);
+        replay.run(&recording.epochs);
+        replay
+    })
+}
+
+/// A copy of an image beside it, sparse, for a machine with fresh variables of its firmware.
+fn copy(image: &Path, name: &str) -> std::path::PathBuf {
+    let copy = image.with_file_name(format!("{name}.raw"));
+    let _ = std::fs::remove_file(copy.with_extension("uefi-vars"));
+    let status = Command::new("cp").arg("--sparse=always").args([image, &copy]).status();
+    assert!(status.expect("cp starts").success());
+    copy
+}
+
+#[test]
+fn every_cut_of_a_recorded_update_boots() {
+    let Update { recording, lengths } = update();
+    let [begin, ready, up] = *lengths;
+    let begun = Instant::now();
+    let tally = &replay().tally;
+    println!(
+        "power fails: {} states tried, {} differ: {} boot the old version, {} the new one, whole; {} do not. {} of them \
+         have an empty file in place of the new version's entry. Between {} of {} flushes every state there can be; \
+         {} verdicts cover all; {:.1} s",
+        tally.states,
+        tally.distinct,
+        tally.boots[0],
+        tally.boots[1],
+        tally.failures,
+        tally.passed_over,
+        tally.complete,
+        tally.epochs,
+        tally.judged,
+        begun.elapsed().as_secs_f32(),
+    );
+    let (applied, rebooted) = (recording.between(begin..ready), recording.between(ready..up));
+    println!(
+        "flushes {applied:?} are the update's, {rebooted:?} the next start's, those behind the blessing's"
+    );
+    assert!(tally.broken.is_empty(), "{:#?}", tally.broken);
+    assert!(
+        tally.distinct > 1_000_000 && tally.boots[1] > 30,
+        "fewer states than an update of this size has"
+    );
+    assert!(applied.len() >= 8 && !rebooted.is_empty() && rebooted.end < recording.epochs.len());
+}
