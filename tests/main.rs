@@ -10,6 +10,7 @@ mod judges;
 mod laws;
 mod lock;
 mod manifest;
+mod pages;
 mod repository;
 mod stream;
 mod unpack;
