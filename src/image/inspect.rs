@@ -176,7 +176,11 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
         None => problems.push("the disk has no EFI system partition".to_owned()),
         Some(esp) => {
             let context = || format!("reading the ESP (partition {}, at {})", esp.number, Size(esp.start));
-            entries = source.boot_entries(esp, &mut problems).with_context(context)?;
+            // Who mends a disk that does not start wants to know what it has all the more.
+            match source.boot_entries(esp, &mut problems).with_context(context) {
+                Ok(found) => entries = found,
+                Err(error) => problems.push(Chain(error.as_ref()).to_string()),
+            }
         }
     }
     match_entries(&mut entries, &slots, &mut problems);
