@@ -21,7 +21,7 @@ use crate::update::delta::{self, Old};
 
 /// How often the boot loader tries a new version.
 const TRIES: u8 = 3;
-/// The kernel image of a version that is staged, so that it is not fetched twice.
+/// The kernel image of a version that is staged, or what there is of one, so that nothing is fetched twice.
 const UKI: &str = "/var/lib/keller/update/uki";
 
 /// How far to go.
@@ -162,16 +162,15 @@ impl Updater<'_> {
         document: &Document,
         old: &Old<'_>,
     ) -> Result<(Vec<u8>, String), Failure> {
-        if let Ok(kept) = fs::read(UKI)
-            && Digest::of(&kept) == document.uki.sha256
-        {
-            return Ok((kept, "kept".to_owned()));
+        let mut uki = fs::read(UKI).unwrap_or_default();
+        if Digest::of(&uki) == document.uki.sha256 {
+            return Ok((uki, "kept".to_owned()));
         }
         let doing = format!("fetching the kernel image of {}", document.version);
-        let (uki, fetched) = delta::uki(&document.uki, remote, old.uki, self.progress).doing(doing)?;
-        // Only to spare the next try; a full disk is told elsewhere.
+        let fetched = delta::uki(&document.uki, remote, old.uki, &mut uki, self.progress);
+        // Whole or in part, only to spare the next try; a full disk is told elsewhere.
         let _ = atomic::write(Path::new(UKI), &uki);
-        Ok((uki, fetched.way.name().to_owned()))
+        Ok((uki, fetched.doing(doing)?.way.name().to_owned()))
     }
 
     /// What an operator wants done before a new version sees /var, such as a snapshot.

@@ -18,6 +18,9 @@ const SECTION_HEADER: u64 = 40;
 const PE32_PLUS: u16 = 0x20b;
 /// `Machine` of x86-64.
 const AMD64: u16 = 0x8664;
+/// Sections that are added end on borders of so many bytes in the file: blocks of an update. One that grows or
+/// shrinks leaves the blocks of those behind it as they are.
+const BLOCK: u64 = 4096;
 /// No image has as many; a larger number means that the bytes are no section table.
 const MAX_SECTIONS: u16 = 96;
 
@@ -297,8 +300,9 @@ impl Image {
         };
         let size_of_image = narrow(align::up(virtual_address + virtual_size, memory_unit))?;
         let raw_offset = align::up(self.bytes.len() as u64, file_unit);
-        let raw_size = align::up(body.len() as u64, file_unit);
-        let end = narrow(raw_offset + raw_size)?;
+        // Up to the border all of it belongs to the section: readers warn of gaps between them.
+        let end = narrow(align::up(raw_offset + body.len() as u64, file_unit.max(BLOCK)))?;
+        let raw_size = u64::from(end) - raw_offset;
 
         let entry = Section {
             name: name.to_owned(),
@@ -405,11 +409,11 @@ mod tests {
         image.append(".linux", &[7; 600], Holds::Code { virtual_size: 5000 }).unwrap();
         assert_eq!(image.size_in_memory().unwrap(), 0x5000);
         let bytes = image.into_bytes();
-        assert_eq!(bytes.len(), 0x600 + 0x200 + 0x400);
+        assert_eq!(bytes.len(), 0x2000);
         let mut reader = Cursor::new(&bytes);
         let found = sections(&mut reader).unwrap();
         let seen: Vec<_> = found.iter().map(|s| (s.name.as_str(), s.virtual_address, s.raw_offset)).collect();
-        assert_eq!(seen, [(".text", 0x1000, 0x400), (".osrel", 0x2000, 0x600), (".linux", 0x3000, 0x800)]);
+        assert_eq!(seen, [(".text", 0x1000, 0x400), (".osrel", 0x2000, 0x600), (".linux", 0x3000, 0x1000)]);
         assert_eq!(found[1].read(&mut reader).unwrap(), b"ID=x\n");
         assert!(found[2].read(&mut reader).unwrap().starts_with(&[7; 600]));
         assert_eq!((u32_at(&bytes, 76).unwrap(), u32_at(&bytes, 80).unwrap()), (0, 0));

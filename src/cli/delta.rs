@@ -1,11 +1,12 @@
 //! `keller delta`: the ways of an update without a repository or a node, for measuring and looking at them.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -14,8 +15,8 @@ use super::progress::Display;
 use crate::base::Digest;
 use crate::base::device::{FileDevice, ReadAt, SectorSize};
 use crate::repository::Folder;
-use crate::update::delta::{self, Fetched, Old};
-use crate::update::document::{Patch, RootImage, Uki};
+use crate::update::delta::{self, Fetched, Old, PublishError, Published, Way};
+use crate::update::document::{Blob, Patch, RootImage, Uki, Ways};
 
 /// Arguments of `keller delta`.
 #[derive(Debug, Args)]
@@ -55,9 +56,30 @@ struct Make {
     /// An older one to make a patch from; repeatable.
     #[arg(long, value_name = "FILE", requires = "uki")]
     from_uki: Vec<PathBuf>,
-    /// Make patches only, and leave the frames as they are.
-    #[arg(long)]
-    patches_only: bool,
+    /// Make the files of this way only, and leave the others of an earlier run as they are; repeatable.
+    #[arg(long, value_name = "WAY")]
+    way: Vec<By>,
+}
+
+/// A way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// All of it, from nothing.
+    Full,
+    /// From any version.
+    Blocks,
+    /// From one certain version.
+    Patch,
+}
+
+impl From<By> for Way {
+    fn from(by: By) -> Self {
+        match by {
+            By::Full => Self::Full,
+            By::Blocks => Self::Blocks,
+            By::Patch => Self::Patch,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -69,9 +91,9 @@ struct Apply {
     /// The root that is there already.
     #[arg(long, value_name = "FILE")]
     old: Option<PathBuf>,
-    /// Take no patch.
-    #[arg(long)]
-    no_patch: bool,
+    /// Go this way only; the shortest of several.
+    #[arg(long, value_name = "WAY")]
+    way: Vec<By>,
     /// Where the unified kernel image goes.
     #[arg(long, value_name = "FILE")]
     uki: Option<PathBuf>,
@@ -128,76 +150,100 @@ fn digest(path: &Path) -> Result<Digest> {
 }
 
 fn make(args: &Make, display: &Display) -> Result<()> {
-    let folder = Folder::new(&args.to);
     let list = args.to.join("delta.json");
-    let new = device(&args.root)?;
+    let before: Option<Files> = match fs::read(&list) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("reading {}", list.display()))?,
+        Err(_) => None,
+    };
+    let (new, root_hash) = (device(&args.root)?, digest(&args.root)?);
+    let before_root = before.as_ref().filter(|before| before.root.root_hash == root_hash);
+    let maker = Maker { args, folder: Folder::new(&args.to), display };
     let size = new.size();
-    let patch = |old: &Path, new: &FileDevice| -> Result<Patch> {
-        let device = device(old)?;
-        let (blob, _) = folder
-            .add_blob(|out| {
-                anyhow::Ok(delta::make_patch(&device, device.size(), new, new.size(), out, display)?)
-            })
-            .with_context(|| format!("making a patch from {}", old.display()))?;
-        Ok(Patch { from: digest(old)?, version: old.display().to_string(), blob })
-    };
-    let before: Option<Files> = match args.patches_only {
-        true => Some(serde_json::from_slice(
-            &fs::read(&list).with_context(|| format!("reading {}", list.display()))?,
-        )?),
-        false => None,
-    };
-    let (frames, index) = match before {
-        Some(before) => (before.root.frames, before.root.index),
-        None => {
-            let mut index = Vec::new();
-            let (frames, _) = folder
-                .add_blob(|out| {
-                    anyhow::Ok(delta::publish_root(&new, size, delta::LEVEL, out, &mut index, display)?)
-                })
-                .with_context(|| format!("compressing {}", args.root.display()))?;
-            (frames, folder.add_blob(|out| out.write_all(&index))?.0)
-        }
-    };
-    let root = RootImage {
-        root_hash: digest(&args.root)?,
-        size,
-        salt: String::new(),
-        verity_uuid: Uuid::nil(),
-        frames,
-        index,
-        patches: args.from.iter().map(|old| patch(old, &new)).collect::<Result<_>>()?,
-    };
-    let uki = match &args.uki {
-        None => None,
-        Some(path) => {
-            let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-            let new = device(path)?;
-            Some(Uki {
-                sha256: Digest::of(&bytes),
-                size: bytes.len() as u64,
-                full: folder.add_blob(|out| anyhow::Ok(delta::publish_uki(&bytes, delta::LEVEL, out)?))?.0,
-                patches: args.from_uki.iter().map(|old| patch(old, &new)).collect::<Result<_>>()?,
-            })
-        }
-    };
+    let ways = maker.ways(&args.root, &args.from, before_root.map(|it| &it.root.ways), |frames, index| {
+        delta::publish_root(&new, size, delta::LEVEL, frames, index, display)
+    })?;
+    let root = RootImage { root_hash, size, salt: String::new(), verity_uuid: Uuid::nil(), ways };
+    let mut uki = None;
+    if let Some(path) = &args.uki {
+        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let sha256 = Digest::of(&bytes);
+        let before = before.as_ref().and_then(|before| before.uki.as_ref());
+        let before = before.filter(|before| before.sha256 == sha256).map(|before| &before.ways);
+        let ways = maker.ways(path, &args.from_uki, before, |frames, index| {
+            delta::publish_uki(&bytes, delta::LEVEL, frames, index, display)
+        })?;
+        uki = Some(Uki { sha256, size: bytes.len() as u64, ways });
+    }
     let text = serde_json::to_vec_pretty(&Files { root, uki })?;
     fs::write(&list, text).with_context(|| format!("writing {}", list.display()))
+}
+
+/// Makes the files of one image after the other.
+struct Maker<'a> {
+    args: &'a Make,
+    folder: Folder,
+    display: &'a Display,
+}
+
+impl Maker<'_> {
+    /// The files of `image`. What was neither made now nor `before` is empty: no way leads over it.
+    fn ways(
+        &self,
+        image: &Path,
+        from: &[PathBuf],
+        before: Option<&Ways>,
+        publish: impl Fn(&mut dyn Write, &mut dyn Write) -> Result<Published, PublishError>,
+    ) -> Result<Ways> {
+        let wanted = |by: By| self.args.way.is_empty() || self.args.way.contains(&by);
+        let new = device(image)?;
+        let context = || format!("compressing {}", image.display());
+        let none = Blob::of(b"");
+        let blank = Ways { full: none, frames: none, index: none, patches: Vec::new() };
+        let mut ways = before.cloned().unwrap_or(blank);
+        if wanted(By::Full) {
+            let full = |out: &mut dyn Write| {
+                anyhow::Ok(delta::make_full(&new, new.size(), delta::LEVEL, out, self.display)?)
+            };
+            ways.full = self.folder.add_blob(full).with_context(context)?.0;
+        }
+        if wanted(By::Blocks) {
+            let mut index = Vec::new();
+            let frames = self.folder.add_blob(|out| anyhow::Ok(publish(out, &mut index)?));
+            ways.frames = frames.with_context(context)?.0;
+            ways.index = self.folder.add_blob(|out| out.write_all(&index))?.0;
+        }
+        if wanted(By::Patch) {
+            ways.patches = from.iter().map(|old| self.patch(old, &new)).collect::<Result<_>>()?;
+        }
+        Ok(ways)
+    }
+
+    fn patch(&self, old: &Path, new: &FileDevice) -> Result<Patch> {
+        let device = device(old)?;
+        let make = |out: &mut dyn Write| {
+            anyhow::Ok(delta::make_patch(&device, device.size(), new, new.size(), out, self.display)?)
+        };
+        let blob = self.folder.add_blob(make);
+        let (blob, _) = blob.with_context(|| format!("making a patch from {}", old.display()))?;
+        Ok(Patch { from: digest(old)?, version: old.display().to_string(), blob })
+    }
 }
 
 fn apply(args: &Apply, display: &Display) -> Result<Vec<(&'static str, Fetched)>> {
     let list = args.from.join("delta.json");
     let text = fs::read(&list).with_context(|| format!("reading {}", list.display()))?;
-    let mut files: Files =
+    let files: Files =
         serde_json::from_slice(&text).with_context(|| format!("reading {}", list.display()))?;
     let folder = Folder::new(&args.from);
     let mut all = Vec::new();
-    if args.no_patch {
-        files.root.patches.clear();
-    }
+    let ways: Vec<Way> = match args.way.is_empty() {
+        true => Way::ALL.to_vec(),
+        false => args.way.iter().map(|by| Way::from(*by)).collect(),
+    };
     if let (Some(path), Some(uki)) = (&args.uki, &files.uki) {
         let old = args.old_uki.as_ref().map(fs::read).transpose().context("reading the old kernel image")?;
-        let (bytes, fetched) = delta::uki(uki, &folder, old.as_deref(), display)?;
+        let mut bytes = Vec::new();
+        let fetched = delta::uki_by(&ways, uki, &folder, old.as_deref(), &mut bytes, display)?;
         fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))?;
         all.push(("uki", fetched));
     }
@@ -214,8 +260,8 @@ fn apply(args: &Apply, display: &Display) -> Result<Vec<(&'static str, Fetched)>
     let file = file.with_context(context)?;
     file.set_len(files.root.size).with_context(context)?;
     let mut target = FileDevice::image(file, SectorSize::B512).with_context(context)?;
-    let fetched =
-        delta::root(&files.root, &folder, old.as_ref(), &mut target, display).with_context(context)?;
+    let fetched = delta::root_by(&ways, &files.root, &folder, old.as_ref(), &mut target, display);
+    let fetched = fetched.with_context(context)?;
     if digest(&args.target)? != files.root.root_hash {
         bail!("{} is not what it should have become", args.target.display());
     }

@@ -166,9 +166,8 @@ fn added_text(added: &Added) -> String {
     }
     let size = |bytes: u64| Size(bytes).human();
     text.push_str(&format!(
-        "  in full            root {}, index {}, kernel image {}\n",
-        size(added.frames),
-        size(added.index),
+        "  in full            root {}, kernel image {}\n",
+        size(added.root),
         size(added.uki)
     ));
     for patch in &added.patches {

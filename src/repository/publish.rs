@@ -103,11 +103,9 @@ pub struct Added {
     pub listing: Listing,
     /// Whether it was not there before.
     pub new: bool,
-    /// Bytes of the frames of its root: the most that it takes over the wire, but for the kernel image.
-    pub frames: u64,
-    /// Bytes of the index.
-    pub index: u64,
-    /// Bytes of the compressed kernel image.
+    /// Bytes of its root in full.
+    pub root: u64,
+    /// Bytes of its kernel image in full.
     pub uki: u64,
     /// Patches, by the version that they start from.
     pub patches: Vec<Patched>,
@@ -240,9 +238,8 @@ impl<'k> Repository<'k> {
         self.commit(Some(targets), times)?;
         Ok(Added {
             new: true,
-            frames: document.root.frames.size,
-            index: document.root.index.size,
-            uki: document.uki.full.size,
+            root: document.root.ways.full.size,
+            uki: document.uki.ways.full.size,
             listing,
             patches,
         })
@@ -376,9 +373,8 @@ impl<'k> Repository<'k> {
         Ok(Added {
             listing,
             new: false,
-            frames: document.root.frames.size,
-            index: document.root.index.size,
-            uki: document.uki.full.size,
+            root: document.root.ways.full.size,
+            uki: document.uki.ways.full.size,
             patches: Vec::new(),
         })
     }

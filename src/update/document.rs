@@ -47,13 +47,8 @@ pub struct RootImage {
     pub salt: String,
     /// UUID in the hash tree's superblock.
     pub verity_uuid: Uuid,
-    /// All of it, in frames that are compressed one by one.
-    pub frames: Blob,
-    /// Which block is in which frame, and what each hashes to.
-    pub index: Blob,
-    /// Shorter ways from certain versions.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub patches: Vec<Patch>,
+    /// What it travels by.
+    pub ways: Ways,
 }
 
 /// The unified kernel image and how to come by it.
@@ -63,9 +58,20 @@ pub struct Uki {
     pub sha256: Digest,
     /// In bytes.
     pub size: u64,
-    /// All of it, compressed with zstd.
+    /// What it travels by.
+    pub ways: Ways,
+}
+
+/// The files by which an image travels: any of its ways leads to all of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ways {
+    /// All of it, as small as it gets: a patch from nothing.
     pub full: Blob,
-    /// Shorter ways from certain others.
+    /// All of it, in small frames that are compressed one by one: for those who have some of it.
+    pub frames: Blob,
+    /// Which block is in which frame, and what they hash to.
+    pub index: Blob,
+    /// From certain versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<Patch>,
 }

@@ -47,9 +47,11 @@ fn seen(project: &Project, folder: &str) -> Vec<String> {
         Client::update(&root, &remote, datastore.path(), now).unwrap_or_else(|error| panic!("{error}"));
     for listing in trusted.releases() {
         let document = trusted.document(listing).unwrap();
-        for blob in [document.root.frames, document.root.index, document.uki.full] {
-            let path = project.path(folder).join(blob.path());
-            assert_eq!(path.metadata().unwrap().len(), blob.size);
+        for ways in [document.root.ways, document.uki.ways] {
+            for blob in [ways.full, ways.frames, ways.index] {
+                let path = project.path(folder).join(blob.path());
+                assert_eq!(path.metadata().unwrap().len(), blob.size);
+            }
         }
     }
     trusted.releases().iter().map(|listing| listing.version.clone()).collect()
@@ -69,7 +71,7 @@ fn from_keys_to_a_repository() {
     let added: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!((&added["new"], &added["channels"][0]), (&true.into(), &"beta".into()));
     assert_eq!(added["patches"][0]["from"], "1.0.0");
-    assert!(added["patches"][0]["root"].as_u64().unwrap() < added["frames"].as_u64().unwrap());
+    assert!(added["patches"][0]["root"].as_u64().unwrap() < added["root"].as_u64().unwrap());
     let said = publish(&project, &[&image("1.0.1"), "--channel", "beta"]).good().out;
     assert!(said.ends_with("it was published before\n"), "{said}");
     let said = publish(&project, &["--promote", "1.0.1"]).good().out;

@@ -7,8 +7,8 @@ use super::*;
 use crate::base::device::{FileDevice, SectorSize, Window};
 use crate::base::progress::Task;
 use crate::base::progress::Unit;
-use crate::update::delta;
-use crate::update::document::{Blob, FORMAT, Patch, RootImage, Uki};
+use crate::update::delta::{self, Way};
+use crate::update::document::{Blob, FORMAT, Patch, RootImage, Uki, Ways};
 use crate::verity::{self, BLOCK};
 
 /// Bytes of an old root that are hashed at once.
@@ -30,24 +30,23 @@ impl Repository<'_> {
         published: &[Document],
         progress: &dyn Progress,
     ) -> Result<(Document, Vec<Patched>), PublishError> {
-        let mut index = Vec::new();
-        let (frames, _) = self.blob("the root's frames", |out| {
-            Ok(delta::publish_root(image.root, image.root_size, options.level, out, &mut index, progress)?)
+        let (new_root, new_uki) = ((image.root, image.root_size), image.uki);
+        let ways = self.ways("the root", new_root, options.level, progress, |frames, index| {
+            delta::publish_root(new_root.0, new_root.1, options.level, frames, index, progress)
         })?;
-        let (index, ()) = self.blob("the index", |out| Ok(out.write_all(&index)?))?;
-        let (full, _) =
-            self.blob("the kernel image", |out| Ok(delta::publish_uki(image.uki, options.level, out)?))?;
         let mut root = RootImage {
             root_hash: image.root_hash,
             size: image.root_size,
             salt: hex::encode(image.salt),
             verity_uuid: image.verity_uuid,
-            frames,
-            index,
-            patches: Vec::new(),
+            ways,
         };
-        let mut uki =
-            Uki { sha256: Digest::of(image.uki), size: image.uki.len() as u64, full, patches: Vec::new() };
+        let size = new_uki.len() as u64;
+        let ways =
+            self.ways("the kernel image", (&new_uki, size), options.level, progress, |frames, index| {
+                delta::publish_uki(new_uki, options.level, frames, index, progress)
+            })?;
+        let mut uki = Uki { sha256: Digest::of(new_uki), size, ways };
         let mut older: Vec<&Document> =
             published.iter().filter(|it| compare(&it.version, image.version).is_lt()).collect();
         older.sort_by(|a, b| compare(&b.version, &a.version));
@@ -58,23 +57,21 @@ impl Repository<'_> {
             let context = || format!("the patch from {}", old.version);
             let (blob, _) = self.blob(&context(), |out| {
                 let device = FileDevice::image(before.root.try_clone()?, SectorSize::B512)?;
-                let (new, size) = (image.root, image.root_size);
-                Ok(delta::make_patch(&device, old.root.size, new, size, out, progress)?)
+                Ok(delta::make_patch(&device, old.root.size, new_root.0, new_root.1, out, progress)?)
             })?;
             // One that is no shorter stays unnamed.
-            if blob.size < root.frames.size && old.root.root_hash != image.root_hash {
+            if blob.size < root.ways.full.size && old.root.root_hash != image.root_hash {
                 let version = old.version.clone();
-                root.patches.push(Patch { from: old.root.root_hash, version, blob });
+                root.ways.patches.push(Patch { from: old.root.root_hash, version, blob });
                 patched.root = Some(blob.size);
             }
             let (blob, _) = self.blob(&context(), |out| {
-                let (old, new) = (before.uki.as_slice(), image.uki);
-                let sizes = (old.len() as u64, new.len() as u64);
-                Ok(delta::make_patch(&old, sizes.0, &new, sizes.1, out, progress)?)
+                let old = before.uki.as_slice();
+                Ok(delta::make_patch(&old, old.len() as u64, &new_uki, uki.size, out, progress)?)
             })?;
-            if blob.size < uki.full.size && old.uki.sha256 != uki.sha256 {
+            if blob.size < uki.ways.full.size && old.uki.sha256 != uki.sha256 {
                 let version = old.version.clone();
-                uki.patches.push(Patch { from: old.uki.sha256, version, blob });
+                uki.ways.patches.push(Patch { from: old.uki.sha256, version, blob });
                 patched.uki = Some(blob.size);
             }
             patches.push(patched);
@@ -107,6 +104,23 @@ impl Repository<'_> {
         Ok(blob)
     }
 
+    /// Writes the files by which an image travels, but for patches.
+    fn ways(
+        &self,
+        what: &str,
+        (image, size): (&dyn ReadAt, u64),
+        level: i32,
+        progress: &dyn Progress,
+        publish: impl Fn(&mut dyn Write, &mut dyn Write) -> Result<delta::Published, delta::PublishError>,
+    ) -> Result<Ways, PublishError> {
+        let mut index = Vec::new();
+        let (frames, _) = self.blob(&format!("the frames of {what}"), |out| Ok(publish(out, &mut index)?))?;
+        let (index, ()) = self.blob(&format!("the index of {what}"), |out| Ok(out.write_all(&index)?))?;
+        let full = |out: &mut dyn Write| Ok(delta::make_full(image, size, level, out, progress)?);
+        let (full, _) = self.blob(&format!("all of {what}"), full)?;
+        Ok(Ways { full, frames, index, patches: Vec::new() })
+    }
+
     fn blob<T>(
         &self,
         what: &str,
@@ -122,11 +136,14 @@ impl Repository<'_> {
     fn before(&self, old: &Document, progress: &dyn Progress) -> Result<Before, PublishError> {
         let version = || old.version.clone();
         let damaged = |source| PublishError::Old { version: version(), source };
-        let (uki, _) = delta::uki(&old.uki, &self.folder, None, progress).map_err(damaged)?;
+        // Frames are the quickest to read.
+        let ways = [Way::Blocks];
+        let mut uki = Vec::new();
+        delta::uki_by(&ways, &old.uki, &self.folder, None, &mut uki, progress).map_err(damaged)?;
         let root = tempfile::tempfile_in(self.folder.path())?;
         root.set_len(old.root.size)?;
         let mut device = FileDevice::image(root.try_clone()?, SectorSize::B512)?;
-        delta::root(&old.root, &self.folder, None, &mut device, progress).map_err(damaged)?;
+        delta::root_by(&ways, &old.root, &self.folder, None, &mut device, progress).map_err(damaged)?;
         let salt = hex::decode(&old.root.salt).unwrap_or_default();
         let hash = root_hash(&device, old.root.size, salt, old.root.verity_uuid, progress)?;
         if hash != old.root.root_hash {

@@ -1,10 +1,10 @@
 //! Any version to any other: what the target has in its place stays, what the running root has is copied,
-//! and only the rest is fetched. Without anything to start from, this is a full update.
+//! and only the rest is fetched.
 
 use std::ops::Range;
 
 use super::error::DeltaError;
-use super::frames::{self, Decoder, Entry, FRAME_BLOCKS};
+use super::frames::{self, Decoder, Entry};
 use super::index::{Index, Indexed};
 use super::runs::{BLOCK, BlockDigest, Inventory, LONGEST, SHORT, digests, run_digest, scan, short};
 use super::wire::{Wire, coalesce, stretch_of};
@@ -26,7 +26,7 @@ pub struct Survey {
 enum Have {
     /// In its place in the target.
     InPlace,
-    /// In the running root, from this block on.
+    /// In the running version, from this block on.
     Old(u64),
     Lacking,
 }
@@ -34,7 +34,7 @@ enum Have {
 /// What a way took and gave; bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Taken from the running root.
+    /// Taken from the running version.
     pub reused: u64,
     /// In their place in the target before.
     pub kept: u64,
@@ -43,7 +43,7 @@ pub struct Tally {
 }
 
 impl Survey {
-    /// Looks at the target and into the inventory of the running root. `fresh` trusts nothing that the
+    /// Looks at the target and into the inventory of the running version. `fresh` trusts nothing that the
     /// target holds.
     pub fn of(
         index: &Index,
@@ -62,7 +62,7 @@ impl Survey {
             let mut current: Vec<BlockDigest> = Vec::with_capacity(LONGEST);
             let mut runs = index.runs.iter().zip(&mut have);
             let mut next = runs.next();
-            scan(target, index.root_size, task, |_, _, digests| {
+            scan(target, index.size, task, |_, _, digests| {
                 for digest in digests {
                     heads.push(short(digest));
                     current.push(*digest);
@@ -85,6 +85,26 @@ impl Survey {
     /// Bytes that have to be fetched at the most.
     pub fn lacking(&self, index: &Index) -> u64 {
         self.lacking_runs(index).map(|(_, run)| run.length as u64).sum()
+    }
+
+    /// Where in the frames file the last of what is lacking ends: a server without ranges gives all that is
+    /// before it.
+    pub fn end(&self, index: &Index) -> u64 {
+        self.lacking_runs(index).last().map_or(0, |(_, run)| run.at + run.length as u64)
+    }
+
+    /// How much of an image that is cut into pieces of so many blocks is in pieces that are not in their place
+    /// as a whole, from 0 to 1. Runs that lie in two pieces do not tell which, and do not count.
+    pub fn missing_share(&self, index: &Index, piece: u64) -> f64 {
+        let blocks = index.size / BLOCK as u64;
+        let runs = index.runs.iter().zip(&self.have).filter(|(_, have)| **have != Have::InPlace);
+        let mut missing: Vec<u64> = runs
+            .map(|(run, _)| (run.first / piece, (run.first + run.run.blocks as u64 - 1) / piece))
+            .filter_map(|(first, last)| (first == last).then_some(first))
+            .collect();
+        missing.dedup();
+        let missing = missing.into_iter().map(|number| piece.min(blocks - number * piece));
+        missing.sum::<u64>() as f64 / blocks.max(1) as f64
     }
 
     fn lacking_runs<'a>(&self, index: &'a Index) -> impl Iterator<Item = (usize, &'a Indexed)> {
@@ -115,20 +135,17 @@ enum Source {
     Frame,
 }
 
-/// Which frames of a run are needed.
-fn needed(sources: &[Source]) -> impl Iterator<Item = bool> {
-    sources.chunks(FRAME_BLOCKS).map(|frame| frame.contains(&Source::Frame))
-}
-
-/// Puts a root together in a target.
+/// Puts an image together in a target.
 pub struct Assembly<'a, 'r> {
     /// What it is made of.
     pub index: &'a Index,
     /// What there is of it.
     pub survey: &'a Survey,
-    /// What the running root has.
+    /// The entries of lacking runs in the block table.
+    pub entries: &'a Entries,
+    /// What the running version has.
     pub inventory: &'a Inventory,
-    /// The running root.
+    /// The running version.
     pub old: Option<&'a dyn ReadAt>,
     /// The frames file.
     pub wire: &'a mut Wire<'r>,
@@ -142,8 +159,8 @@ impl Assembly<'_, '_> {
     /// Fetches what is lacking and writes what is not in its place.
     pub fn run(mut self, task: &Task) -> Result<Tally, DeltaError> {
         let index = self.index;
-        let entries = self.entries()?;
-        let stretches = self.stretches(&entries);
+        let entries = self.entries;
+        let stretches = self.stretches();
         let mut decoder = Decoder::new().map_err(decoder_failed)?;
         let mut buffer = vec![0; LONGEST * BLOCK];
         let mut before = vec![0; LONGEST * BLOCK];
@@ -165,7 +182,7 @@ impl Assembly<'_, '_> {
                     self.tally.reused += if good { blocks.len() as u64 } else { 0 };
                     !good
                 }
-                _ => match entry.and_then(|bytes| Entry::parse(bytes, run.run.blocks, run.length)) {
+                _ => match entry.and_then(|bytes| Entry::parse(bytes, run, index.frame_blocks)) {
                     Some(entry) => {
                         !self.compose(number, run, &entry, &stretches, blocks, before, &mut decoder)?
                     }
@@ -181,51 +198,20 @@ impl Assembly<'_, '_> {
         Ok(self.tally)
     }
 
-    /// The entries of lacking runs in the block table, where reading them may save frames.
-    fn entries(&mut self) -> Result<Entries, DeltaError> {
-        let (index, survey) = (self.index, self.survey);
-        let table = index.table();
-        let wanted: Vec<(usize, Range<u64>)> = survey
-            .lacking_runs(index)
-            .map(|(number, run)| {
-                let at = table + run.entry;
-                (number, at..at + frames::entry_size(run.run.blocks) as u64)
-            })
-            .collect();
-        let all = (index.frames_size - frames::HEADER as u64) as f64;
-        if wanted.is_empty() || survey.lacking(index) as f64 > NEARLY_ALL * all {
-            return Ok(Entries::default());
-        }
-        let stretches = coalesce(wanted.iter().map(|(_, range)| range.clone()));
-        self.wire.reach(stretches[0].start, stretches[0].end, &stretches[0])?;
-        if self.wire.no_ranges {
-            // All frames come along before the table does.
-            return Ok(Entries::default());
-        }
-        let mut entries = Entries::default();
-        for (number, range) in wanted {
-            let begin = entries.bytes.len();
-            entries.bytes.resize(begin + (range.end - range.start) as usize, 0);
-            let stretch = stretch_of(&stretches, range.start);
-            self.wire.read(&mut entries.bytes[begin..], range.start, &stretch)?;
-            entries.places.push((number, begin..entries.bytes.len()));
-        }
-        Ok(entries)
-    }
-
     /// What to ask for in the frames file.
-    fn stretches(&self, entries: &Entries) -> Vec<Range<u64>> {
+    fn stretches(&self) -> Vec<Range<u64>> {
+        let in_frame = self.index.frame_blocks;
         let mut pieces = Vec::new();
         for (number, run) in self.survey.lacking_runs(self.index) {
-            let entry = entries.get(number).and_then(|bytes| Entry::parse(bytes, run.run.blocks, run.length));
+            let entry = self.entries.get(number).and_then(|bytes| Entry::parse(bytes, run, in_frame));
             let Some(entry) = entry else {
                 pieces.push(run.at..run.at + run.length as u64);
                 continue;
             };
             let sources: Vec<Source> = self.survey.sources(run, &entry, self.inventory).collect();
             let mut at = run.at;
-            for (length, needed) in entry.frames().zip(needed(&sources)) {
-                pieces.extend(needed.then_some(at..at + length as u64));
+            for (length, sources) in entry.frames().zip(sources.chunks(in_frame)) {
+                pieces.extend(sources.contains(&Source::Frame).then_some(at..at + length as u64));
                 at += length as u64;
             }
         }
@@ -248,9 +234,10 @@ impl Assembly<'_, '_> {
         let sources: Vec<Source> = self.survey.sources(run, entry, self.inventory).collect();
         let (mut at, mut reused) = (run.at, 0);
         let mut fetched = Vec::new();
-        let frames = blocks.chunks_mut(FRAME_BLOCKS * BLOCK).zip(before.chunks(FRAME_BLOCKS * BLOCK));
+        let in_frame = self.index.frame_blocks;
+        let frames = blocks.chunks_mut(in_frame * BLOCK).zip(before.chunks(in_frame * BLOCK));
         for (frame, ((blocks, before), (length, sources))) in
-            frames.zip(entry.frames().zip(sources.chunks(FRAME_BLOCKS))).enumerate()
+            frames.zip(entry.frames().zip(sources.chunks(in_frame))).enumerate()
         {
             if sources.contains(&Source::Frame) {
                 fetched.resize(length, 0);
@@ -296,7 +283,7 @@ impl Assembly<'_, '_> {
         }
         self.wire.read(&mut fetched, run.at, &within)?;
         let mut rest = fetched.as_slice();
-        for (frame, blocks) in blocks.chunks_mut(FRAME_BLOCKS * BLOCK).enumerate() {
+        for (frame, blocks) in blocks.chunks_mut(self.index.frame_blocks * BLOCK).enumerate() {
             let at = run.at + (run.length - rest.len()) as u64;
             let failed = |what| DeltaError::Frame { run: number, frame, at, what };
             let length = frames::first_frame(rest).map_err(failed)?;
@@ -351,13 +338,44 @@ pub fn write_changed(
 
 /// Entries of the block table that were read.
 #[derive(Default)]
-struct Entries {
+pub struct Entries {
     bytes: Vec<u8>,
     /// By number of the run, ascending.
     places: Vec<(usize, Range<usize>)>,
 }
 
 impl Entries {
+    /// Reads those of lacking runs, where they may save frames. Afterwards it is known whether the server knows
+    /// ranges; of one that knows none they are not read, since all frames come along before the table does.
+    pub fn read(index: &Index, survey: &Survey, wire: &mut Wire) -> Result<Self, DeltaError> {
+        let mut entries = Self::default();
+        let table = index.table();
+        let wanted: Vec<(usize, Range<u64>)> = survey
+            .lacking_runs(index)
+            .map(|(number, run)| {
+                let at = table + run.entry;
+                (number, at..at + frames::entry_size(run.run.blocks, index.frame_blocks) as u64)
+            })
+            .collect();
+        let all = (index.frames_size - frames::HEADER as u64) as f64;
+        if wanted.is_empty() || survey.lacking(index) as f64 > NEARLY_ALL * all {
+            return Ok(entries);
+        }
+        let stretches = coalesce(wanted.iter().map(|(_, range)| range.clone()));
+        wire.reach(stretches[0].start, stretches[0].end, &stretches[0])?;
+        if wire.no_ranges {
+            return Ok(entries);
+        }
+        for (number, range) in wanted {
+            let begin = entries.bytes.len();
+            entries.bytes.resize(begin + (range.end - range.start) as usize, 0);
+            let stretch = stretch_of(&stretches, range.start);
+            wire.read(&mut entries.bytes[begin..], range.start, &stretch)?;
+            entries.places.push((number, begin..entries.bytes.len()));
+        }
+        Ok(entries)
+    }
+
     fn get(&self, number: usize) -> Option<&[u8]> {
         let found = self.places.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(&self.bytes[self.places[found].1.clone()])

@@ -18,9 +18,12 @@ pub fn describe(file: &mut dyn Read) -> Result<String, DescribeError> {
         Some(magic) if magic == index::MAGIC => {
             let index = index::Index::read(&bytes)?;
             let blocks: usize = index.runs.iter().map(|run| run.run.blocks).sum();
-            let (runs, root, frames) = (index.runs.len(), index.root_size, index.frames_size);
-            let _ =
-                writeln!(text, "index: {runs} runs of {blocks} blocks, root {root}, frames {frames} bytes");
+            let (runs, size, frames, in_frame) =
+                (index.runs.len(), index.size, index.frames_size, index.frame_blocks);
+            let _ = writeln!(
+                text,
+                "index: {runs} runs of {blocks} blocks, image {size}, frames {frames} bytes, of {in_frame} blocks each"
+            );
             for run in &index.runs {
                 let (first, at, length) = (run.first, run.at, run.length);
                 let digest = hex::encode(run.run.digest);

@@ -17,6 +17,9 @@ pub enum DeltaError {
         /// Of the target, in bytes.
         room: u64,
     },
+    /// A patch was asked for, and there is none from what is here.
+    #[error("there is no patch from what is here")]
+    NoPatch,
     /// A newer form than this keller knows.
     #[error("{file} is of version {version}, and this keller knows up to {known}")]
     Unsupported {
@@ -66,11 +69,13 @@ pub enum DeltaError {
         at: u64,
     },
     /// A segment of a patch that does not give what it should.
-    #[error("segment {segment} of the patch, at its byte {at}, is damaged: {what}")]
+    #[error("segment {segment} of {file}, at its byte {at}, is damaged: {what}")]
     Segment {
+        /// Which: a patch, or one from nothing.
+        file: &'static str,
         /// From 0.
         segment: usize,
-        /// Where it begins in the patch.
+        /// Where it begins in the file.
         at: u64,
         /// What about it.
         what: String,
@@ -108,8 +113,8 @@ pub enum DeltaError {
         /// How.
         source: io::Error,
     },
-    /// The running root cannot be read.
-    #[error("reading the running root at byte {at}")]
+    /// The running version cannot be read.
+    #[error("reading the running version at byte {at}")]
     Old {
         /// Where.
         at: u64,

@@ -1,11 +1,11 @@
-//! The frames: all blocks of a root in small frames that are compressed one by one, and a table that tells
+//! The frames: all blocks of an image in small frames that are compressed one by one, and a table that tells
 //! which block is in which.
 //!
 //! ```text
 //!  0  8  magic "kellrFRM"
 //!  8  2  version, 1
 //! 10  6  zero
-//! 16     frames, each a zstd frame of up to 8 blocks; none crosses the border of a run
+//! 16     frames, each a zstd frame of as many blocks as the index says; none crosses the border of a run
 //!        the block table, with an entry for each run, in order:
 //!        2  for each frame of it: its bytes
 //!        5  for each block of it: the head of its SHA-256
@@ -22,14 +22,20 @@ use std::io::{self, Write};
 use rayon::prelude::*;
 
 use super::error::PublishError;
-use super::index::Index;
+use super::index::{Index, Indexed};
 use super::runs::{BLOCK, BlockDigest, Cutter, MOST_BLOCKS, Run, SHORT, scan, short};
+use super::uki;
 use crate::base::device::ReadAt;
 use crate::base::progress::{Progress, Task, Unit};
 
-/// Blocks in a frame: half as many make an image larger by 3 %, twice as many make it smaller by 2 %, and a
-/// single changed block costs a whole frame.
-pub const FRAME_BLOCKS: usize = 8;
+/// Blocks in a frame of a root: half as many make an image larger by 3 %, twice as many make it smaller by
+/// 2 %, and a single changed block costs a whole frame.
+const IN_ROOT: usize = 8;
+/// The same of a unified kernel image, nearly all of which is compressed already: frames of one block take
+/// hardly more than longer ones, and a change of the command line costs that alone.
+const IN_UKI: usize = 1;
+/// A block table counts the bytes of a frame in 16 bits.
+pub const MOST_IN_FRAME: usize = 15;
 /// Bytes before the first frame.
 pub const HEADER: usize = 16;
 /// What it begins with.
@@ -39,39 +45,40 @@ const VERSION: u16 = 1;
 /// all of them.
 pub const LEVEL: i32 = 19;
 
-/// Bytes that frames of so many blocks take at the most: zstd stores what does not compress.
-pub fn most_bytes(blocks: usize) -> usize {
-    blocks * BLOCK + blocks.div_ceil(FRAME_BLOCKS) * 64
+/// Bytes that the frames of so many blocks take at the most: zstd stores what does not compress.
+pub fn most_bytes(blocks: usize, in_frame: usize) -> usize {
+    blocks * BLOCK + blocks.div_ceil(in_frame) * 64
 }
 
 /// Bytes of an entry in the block table, for a run of so many blocks.
-pub fn entry_size(blocks: usize) -> usize {
-    2 * blocks.div_ceil(FRAME_BLOCKS) + SHORT * blocks
+pub fn entry_size(blocks: usize, in_frame: usize) -> usize {
+    2 * blocks.div_ceil(in_frame) + SHORT * blocks
 }
 
 /// An entry of the block table.
 #[derive(Debug)]
 pub struct Entry<'a> {
-    bytes: &'a [u8],
-    blocks: usize,
+    lengths: &'a [[u8; 2]],
+    heads: &'a [[u8; SHORT]],
 }
 
 impl<'a> Entry<'a> {
-    /// The entry of a run of so many blocks whose frames take `length` bytes; none if it says otherwise.
-    pub fn parse(bytes: &'a [u8], blocks: usize, length: usize) -> Option<Self> {
-        let entry = (bytes.len() == entry_size(blocks)).then_some(Self { bytes, blocks })?;
-        (entry.frames().sum::<usize>() == length).then_some(entry)
+    /// The entry of `run`, in an image with so many blocks in a frame; none if it is another.
+    pub fn parse(bytes: &'a [u8], run: &Indexed, in_frame: usize) -> Option<Self> {
+        let (lengths, heads) = bytes.split_at_checked(2 * run.run.blocks.div_ceil(in_frame))?;
+        let entry = Self { lengths: lengths.as_chunks().0, heads: heads.as_chunks().0 };
+        let is_whole = bytes.len() == entry_size(run.run.blocks, in_frame);
+        (is_whole && entry.frames().sum::<usize>() == run.length).then_some(entry)
     }
 
     /// Bytes of each frame.
     pub fn frames(&self) -> impl Iterator<Item = usize> {
-        let (lengths, _) = self.bytes[..2 * self.blocks.div_ceil(FRAME_BLOCKS)].as_chunks::<2>();
-        lengths.iter().map(|length| usize::from(u16::from_le_bytes(*length)))
+        self.lengths.iter().map(|length| usize::from(u16::from_le_bytes(*length)))
     }
 
     /// The head of each block's digest.
     pub fn blocks(&self) -> impl Iterator<Item = &'a [u8; SHORT]> + use<'a> {
-        self.bytes[2 * self.blocks.div_ceil(FRAME_BLOCKS)..].as_chunks::<SHORT>().0.iter()
+        self.heads.iter()
     }
 }
 
@@ -100,7 +107,7 @@ pub fn first_frame(stretch: &[u8]) -> Result<usize, String> {
         .map_err(|code| zstd::zstd_safe::get_error_name(code).to_owned())
 }
 
-/// What a published root takes.
+/// What the frames of an image take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
     /// Bytes of the frames file.
@@ -121,13 +128,36 @@ pub fn publish_root(
     index: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<Published, PublishError> {
+    publish(root, size, (IN_ROOT, level), frames, index, progress)
+}
+
+/// Writes the frames and the index of a unified kernel image; zeros fill its last block.
+pub fn publish_uki(
+    uki: &[u8],
+    level: i32,
+    frames: &mut dyn Write,
+    index: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<Published, PublishError> {
+    let padded = uki::padded(uki)?;
+    publish(&padded.as_slice(), padded.len() as u64, (IN_UKI, level), frames, index, progress)
+}
+
+fn publish(
+    image: &dyn ReadAt,
+    size: u64,
+    (in_frame, level): (usize, i32),
+    frames: &mut dyn Write,
+    index: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<Published, PublishError> {
     if !size.is_multiple_of(BLOCK as u64) || size / BLOCK as u64 > MOST_BLOCKS {
         return Err(PublishError::Size { size });
     }
     let task = Task::new(progress, "compressing", size, Unit::Bytes);
-    let mut publisher = Publisher::new(frames, level).map_err(writing)?;
+    let mut publisher = Publisher::new(frames, in_frame, level).map_err(writing)?;
     let mut result = Ok(());
-    scan(root, size, &task, |_, bytes, digests| {
+    scan(image, size, &task, |_, bytes, digests| {
         if result.is_ok() {
             result = publisher.take(bytes, digests);
         }
@@ -135,8 +165,8 @@ pub fn publish_root(
     .map_err(|(at, source)| PublishError::Read { at, source })?;
     let (runs, frames_size) = result.and_then(|()| publisher.finish()).map_err(writing)?;
     let runs_count = runs.len();
-    let made = Index::new(runs);
-    debug_assert_eq!((made.root_size, made.frames_size), (size, frames_size));
+    let made = Index::new(in_frame, runs);
+    debug_assert_eq!((made.size, made.frames_size), (size, frames_size));
     let bytes = made.to_bytes();
     index.write_all(&bytes).map_err(|source| PublishError::Write { file: "the index", source })?;
     Ok(Published { frames: frames_size, index: bytes.len() as u64, runs: runs_count })
@@ -148,6 +178,8 @@ fn writing(source: io::Error) -> PublishError {
 
 struct Publisher<'a> {
     out: &'a mut dyn Write,
+    /// Blocks in a frame.
+    in_frame: usize,
     level: i32,
     /// Bytes that were written.
     written: u64,
@@ -160,13 +192,14 @@ struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    fn new(out: &'a mut dyn Write, level: i32) -> io::Result<Self> {
+    fn new(out: &'a mut dyn Write, in_frame: usize, level: i32) -> io::Result<Self> {
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(MAGIC);
         header[8..10].copy_from_slice(&VERSION.to_le_bytes());
         out.write_all(&header)?;
         Ok(Self {
             out,
+            in_frame,
             level,
             written: HEADER as u64,
             cutter: Cutter::default(),
@@ -195,7 +228,7 @@ impl<'a> Publisher<'a> {
         let mut frames: Vec<&[u8]> = Vec::new();
         for run in runs {
             let (blocks, after) = rest.split_at(run.blocks * BLOCK);
-            frames.extend(blocks.chunks(FRAME_BLOCKS * BLOCK));
+            frames.extend(blocks.chunks(self.in_frame * BLOCK));
             rest = after;
         }
         let used = self.pending.len() - rest.len();
@@ -207,7 +240,7 @@ impl<'a> Publisher<'a> {
         let mut heads = self.heads.drain(..used / BLOCK);
         for run in runs {
             let mut length = 0;
-            for frame in frames.by_ref().take(run.blocks.div_ceil(FRAME_BLOCKS)) {
+            for frame in frames.by_ref().take(run.blocks.div_ceil(self.in_frame)) {
                 self.out.write_all(frame)?;
                 length += frame.len();
                 self.table.extend((frame.len() as u16).to_le_bytes());
@@ -246,13 +279,13 @@ mod tests {
         let index = Index::parse(&index, root.len() as u64, frames.len() as u64).unwrap();
         let table = &frames[index.table() as usize..];
         let mut decoder = Decoder::new().unwrap();
-        let mut decoded = vec![0; FRAME_BLOCKS * BLOCK];
+        let mut decoded = vec![0; IN_ROOT * BLOCK];
         for run in &index.runs {
-            let entry = &table[run.entry as usize..][..entry_size(run.run.blocks)];
-            let entry = Entry::parse(entry, run.run.blocks, run.length).unwrap();
+            let entry = &table[run.entry as usize..][..entry_size(run.run.blocks, IN_ROOT)];
+            let entry = Entry::parse(entry, run, IN_ROOT).unwrap();
             let expected = &root[run.offset() as usize..][..run.bytes()];
             let mut at = run.at as usize;
-            for (length, blocks) in entry.frames().zip(expected.chunks(FRAME_BLOCKS * BLOCK)) {
+            for (length, blocks) in entry.frames().zip(expected.chunks(IN_ROOT * BLOCK)) {
                 assert_eq!(first_frame(&frames[at..]).unwrap(), length);
                 let decoded = &mut decoded[..blocks.len()];
                 decoder.decode(&frames[at..at + length], decoded).unwrap();

@@ -1,11 +1,11 @@
-//! The index: which runs a root is made of, and where their frames are.
+//! The index: which runs an image is made of, and where their frames are.
 //!
 //! ```text
 //!  0  8  magic "kellrIDX"
 //!  8  2  version, 1
-//! 10  2  zero
+//! 10  2  blocks in a frame
 //! 12  4  number of runs
-//! 16  8  bytes of the root, a multiple of 4096
+//! 16  8  bytes of the image, a multiple of 4096
 //! 24  8  bytes of the frames file
 //! 32     for each run, in order:
 //!        8  the head of SHA-256 over the SHA-256 of its blocks
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Integers are little-endian. All of the file is covered by the digest in the release document: it is read
-//! whole, and is about 3 bytes for 64 KiB of root. See [`runs`](super::runs) for what a run is and
+//! whole, and is about 3 bytes for 64 KiB. See [`runs`](super::runs) for what a run is and
 //! [`frames`](super::frames) for the other file.
 
 use super::error::DeltaError;
@@ -35,8 +35,10 @@ pub const LIMIT: u64 = HEADER as u64 + ENTRY as u64 * MOST_BLOCKS;
 /// What the index says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
-    /// Bytes of the root.
-    pub root_size: u64,
+    /// Bytes of the image.
+    pub size: u64,
+    /// Blocks in a frame; the last one of a run may have fewer.
+    pub frame_blocks: usize,
     /// Bytes of the frames file.
     pub frames_size: u64,
     /// The runs in order.
@@ -59,20 +61,20 @@ pub struct Indexed {
 }
 
 impl Indexed {
-    /// Its place in the root, in bytes.
+    /// Its place in the image, in bytes.
     pub fn offset(&self) -> u64 {
         self.first * BLOCK as u64
     }
 
-    /// Its bytes in the root.
+    /// Its bytes in the image.
     pub fn bytes(&self) -> usize {
         self.run.blocks * BLOCK
     }
 }
 
 impl Index {
-    /// Puts together what was published: the runs with the bytes of their frames.
-    pub fn new(runs: impl IntoIterator<Item = (Run, usize)>) -> Self {
+    /// Puts together what was published: the runs with the bytes of their frames, of so many blocks each.
+    pub fn new(frame_blocks: usize, runs: impl IntoIterator<Item = (Run, usize)>) -> Self {
         let (mut first, mut at, mut entry) = (0, frames::HEADER as u64, 0);
         let runs: Vec<Indexed> = runs
             .into_iter()
@@ -80,11 +82,11 @@ impl Index {
                 let indexed = Indexed { run, first, at, length, entry };
                 first += run.blocks as u64;
                 at += length as u64;
-                entry += frames::entry_size(run.blocks) as u64;
+                entry += frames::entry_size(run.blocks, frame_blocks) as u64;
                 indexed
             })
             .collect();
-        Self { root_size: first * BLOCK as u64, frames_size: at + entry, runs }
+        Self { size: first * BLOCK as u64, frame_blocks, frames_size: at + entry, runs }
     }
 
     /// Where the block table begins in the frames file.
@@ -97,9 +99,9 @@ impl Index {
         let mut bytes = Vec::with_capacity(HEADER + ENTRY * self.runs.len());
         bytes.extend(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
-        bytes.extend([0; 2]);
+        bytes.extend((self.frame_blocks as u16).to_le_bytes());
         bytes.extend((self.runs.len() as u32).to_le_bytes());
-        bytes.extend(self.root_size.to_le_bytes());
+        bytes.extend(self.size.to_le_bytes());
         bytes.extend(self.frames_size.to_le_bytes());
         for indexed in &self.runs {
             bytes.extend(indexed.run.digest);
@@ -109,18 +111,18 @@ impl Index {
         bytes
     }
 
-    /// Reads the file of a root of `root_size` bytes, whose frames file has `frames_size` bytes.
-    pub fn parse(bytes: &[u8], root_size: u64, frames_size: u64) -> Result<Self, DeltaError> {
+    /// Reads the file of an image of `size` bytes, whose frames file has `frames_size` bytes.
+    pub fn parse(bytes: &[u8], size: u64, frames_size: u64) -> Result<Self, DeltaError> {
         let index = Self::read(bytes)?;
-        if [index.root_size, index.frames_size] != [root_size, frames_size] {
-            let (root, frames) = (index.root_size, index.frames_size);
-            let what = format!("of {root} bytes in {frames}, expected {root_size} in {frames_size}");
+        if [index.size, index.frames_size] != [size, frames_size] {
+            let (image, frames) = (index.size, index.frames_size);
+            let what = format!("of {image} bytes in {frames}, expected {size} in {frames_size}");
             return Err(DeltaError::Damaged { file: FILE, what });
         }
         Ok(index)
     }
 
-    /// Reads the file of any root.
+    /// Reads the file of any image.
     pub fn read(bytes: &[u8]) -> Result<Self, DeltaError> {
         let damaged = |what: String| DeltaError::Damaged { file: FILE, what };
         let (header, entries) =
@@ -132,6 +134,10 @@ impl Index {
         if version != VERSION {
             return Err(DeltaError::Unsupported { file: FILE, version, known: VERSION });
         }
+        let frame_blocks = usize::from(u16::from_le_bytes([header[10], header[11]]));
+        if !(1..=frames::MOST_IN_FRAME).contains(&frame_blocks) {
+            return Err(damaged(format!("{frame_blocks} blocks in a frame")));
+        }
         let count = u32::from_le_bytes(header[12..16].try_into().expect("four bytes")) as usize;
         if count.checked_mul(ENTRY) != Some(entries.len()) {
             return Err(damaged(format!("{count} runs in {} bytes", entries.len())));
@@ -141,7 +147,7 @@ impl Index {
             let digest = *entry.first_chunk().expect("eight bytes");
             let run = Run { digest, blocks: usize::from(entry[8]) + 1 };
             let length = u32::from_le_bytes([entry[9], entry[10], entry[11], 0]) as usize;
-            if run.blocks > LONGEST || length > frames::most_bytes(run.blocks) {
+            if run.blocks > LONGEST || length > frames::most_bytes(run.blocks, frame_blocks) {
                 return Err(damaged(format!(
                     "{length} bytes of frames for {} blocks, run {number}",
                     run.blocks
@@ -149,11 +155,11 @@ impl Index {
             }
             runs.push((run, length));
         }
-        let index = Self::new(runs);
+        let index = Self::new(frame_blocks, runs);
         let said = [header[16..24].as_ref(), &header[24..32]]
             .map(|field| u64::from_le_bytes(field.try_into().expect("eight bytes")));
-        if [index.root_size, index.frames_size] != said {
-            return Err(damaged(format!("its runs make another root than one of {} bytes", said[0])));
+        if [index.size, index.frames_size] != said {
+            return Err(damaged(format!("its runs make another image than one of {} bytes", said[0])));
         }
         Ok(index)
     }
@@ -166,26 +172,26 @@ mod tests {
     #[test]
     fn says_what_it_was_told() {
         let runs = [(Run { digest: [1; 8], blocks: 256 }, 70_000), (Run { digest: [2; 8], blocks: 1 }, 11)];
-        let index = Index::new(runs);
+        let index = Index::new(8, runs);
         let bytes = index.to_bytes();
         assert_eq!(bytes.len(), 32 + 2 * 12);
-        assert_eq!(Index::parse(&bytes, index.root_size, index.frames_size).unwrap(), index);
-        assert_eq!((index.root_size, index.runs[1].first, index.runs[1].at), (257 * 4096, 256, 70_016));
+        assert_eq!(Index::parse(&bytes, index.size, index.frames_size).unwrap(), index);
+        assert_eq!((index.size, index.runs[1].first, index.runs[1].at), (257 * 4096, 256, 70_016));
 
         for length in 0..bytes.len() {
-            assert!(Index::parse(&bytes[..length], index.root_size, index.frames_size).is_err());
+            assert!(Index::parse(&bytes[..length], index.size, index.frames_size).is_err());
         }
-        assert!(Index::parse(&bytes, index.root_size + 4096, index.frames_size).is_err());
+        assert!(Index::parse(&bytes, index.size + 4096, index.frames_size).is_err());
         let mut newer = bytes.clone();
         newer[8] = 2;
-        let error = Index::parse(&newer, index.root_size, index.frames_size).unwrap_err();
+        let error = Index::parse(&newer, index.size, index.frames_size).unwrap_err();
         assert_eq!(error.to_string(), "the index is of version 2, and this keller knows up to 1");
-        for at in (0..8).chain([12, 16, 24, 40, 41]) {
+        for at in (0..8).chain([10, 12, 16, 24, 40, 41]) {
             let mut bad = bytes.clone();
             bad[at] ^= 0x41;
-            assert!(Index::parse(&bad, index.root_size, index.frames_size).is_err(), "byte {at}");
+            assert!(Index::parse(&bad, index.size, index.frames_size).is_err(), "byte {at}");
         }
-        let greedy = Index::new([(Run { digest: [0; 8], blocks: 1 }, 5000)]);
-        assert!(Index::parse(&greedy.to_bytes(), greedy.root_size, greedy.frames_size).is_err());
+        let greedy = Index::new(8, [(Run { digest: [0; 8], blocks: 1 }, 5000)]);
+        assert!(Index::parse(&greedy.to_bytes(), greedy.size, greedy.frames_size).is_err());
     }
 }

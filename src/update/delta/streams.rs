@@ -1,7 +1,7 @@
 //! Streams of bytes inside a patch: each compressed by whatever makes it smallest.
 //!
 //! ```text
-//! 1  how: 0 stored, 1 zstd, 2 raw LZMA2 with a dictionary of 8 MiB, 3 the same behind the x86 filter
+//! 1  how: 0 stored, 1 zstd, 2 raw LZMA2 with a dictionary of 16 MiB, 3 the same behind the x86 filter
 //! n  LEB128: bytes as stored
 //! n  LEB128: bytes as they are
 //!    as stored
@@ -9,13 +9,20 @@
 
 use std::io::{self, Read};
 
-use liblzma::stream::{Filters, LzmaOptions, Stream};
+use liblzma::read::XzEncoder;
+use liblzma::stream::{Filters, LzmaOptions, PRESET_EXTREME, Stream};
 use rayon::prelude::*;
 
 /// Bytes that a decoder looks back at the most, and so about what it keeps in memory.
-const WINDOW_LOG: u32 = 23;
+pub const WINDOW: usize = 1 << WINDOW_LOG;
+const WINDOW_LOG: u32 = 24;
 /// Where zstd's fastest saves less than a fiftieth, nothing saves much: compressed modules, pictures, keys.
 const HOPELESS: usize = 50;
+
+/// xz's own default: 9 takes twice as long for less than a hundredth.
+const PRESET: u32 = 6;
+/// LZMA has no smaller one, in bytes.
+const LEAST_DICTIONARY: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
@@ -68,20 +75,44 @@ pub fn signed(from: &mut dyn Read) -> io::Result<i64> {
 /// Appends `bytes` as a stream.
 pub fn put(out: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     let (how, stored) = smallest(bytes)?;
-    out.push(how as u8);
-    put_number(out, stored.len() as u64);
-    put_number(out, bytes.len() as u64);
-    out.extend(stored);
+    append(out, how, &stored, bytes.len());
     Ok(())
 }
 
-fn smallest(bytes: &[u8]) -> io::Result<(How, Vec<u8>)> {
+fn append(out: &mut Vec<u8>, how: How, stored: &[u8], length: usize) {
+    out.push(how as u8);
+    put_number(out, stored.len() as u64);
+    put_number(out, length as u64);
+    out.extend(stored);
+}
+
+/// Appends many bytes, most of them of programs, as a stream. What [`put`] tries takes several times as long,
+/// and makes a root smaller by less than a hundredth. `level` is that of zstd which is about as thorough.
+pub fn put_programs(out: &mut Vec<u8>, bytes: &[u8], level: i32) -> io::Result<()> {
+    let (how, stored) = match hopeless(bytes)? {
+        Some(quick) => quick,
+        None => {
+            let preset = (level.clamp(0, 19) as u32 / 3).min(PRESET);
+            (How::LzmaX86, lzma(bytes, encoder_filters(How::LzmaX86, preset, bytes.len())?)?)
+        }
+    };
+    append(out, how, &stored, bytes.len());
+    Ok(())
+}
+
+/// What is not worth another try.
+fn hopeless(bytes: &[u8]) -> io::Result<Option<(How, Vec<u8>)>> {
     let quick = zstd::bulk::compress(bytes, 1)?;
     if quick.len() >= bytes.len() {
-        return Ok((How::Stored, bytes.to_vec()));
+        return Ok(Some((How::Stored, bytes.to_vec())));
     }
-    if bytes.len() - quick.len() < bytes.len() / HOPELESS {
-        return Ok((How::Zstd, quick));
+    let saved = bytes.len() - quick.len();
+    Ok((saved < bytes.len() / HOPELESS).then_some((How::Zstd, quick)))
+}
+
+fn smallest(bytes: &[u8]) -> io::Result<(How, Vec<u8>)> {
+    if let Some(quick) = hopeless(bytes)? {
+        return Ok(quick);
     }
     let tried: Vec<(How, Vec<u8>)> = [How::Zstd, How::Lzma, How::LzmaX86]
         .into_par_iter()
@@ -98,19 +129,25 @@ fn compress(how: How, bytes: &[u8]) -> io::Result<Vec<u8>> {
             compressor.window_log(WINDOW_LOG.min(bytes.len().max(1024).ilog2() + 1))?;
             compressor.compress(bytes)
         }
-        How::Lzma | How::LzmaX86 => {
-            let stream = Stream::new_raw_encoder(&filters(how)?)?;
-            let mut encoder = liblzma::read::XzEncoder::new_stream(bytes, stream);
-            let mut stored = Vec::new();
-            encoder.read_to_end(&mut stored)?;
-            Ok(stored)
-        }
+        How::Lzma | How::LzmaX86 => lzma(bytes, encoder_filters(how, 9 | PRESET_EXTREME, bytes.len())?),
     }
 }
 
-fn filters(how: How) -> io::Result<Filters> {
-    let mut options = LzmaOptions::new_preset(9 | liblzma::stream::PRESET_EXTREME)?;
-    options.dict_size(1 << WINDOW_LOG);
+fn lzma(bytes: &[u8], filters: Filters) -> io::Result<Vec<u8>> {
+    let mut encoder = XzEncoder::new_stream(bytes, Stream::new_raw_encoder(&filters)?);
+    let mut stored = Vec::new();
+    encoder.read_to_end(&mut stored)?;
+    Ok(stored)
+}
+
+/// An encoder takes about eleven times its dictionary: one for more bytes than there are is a waste.
+fn encoder_filters(how: How, preset: u32, length: usize) -> io::Result<Filters> {
+    filters(how, preset, length.next_power_of_two().clamp(LEAST_DICTIONARY, WINDOW))
+}
+
+fn filters(how: How, preset: u32, dictionary: usize) -> io::Result<Filters> {
+    let mut options = LzmaOptions::new_preset(preset)?;
+    options.dict_size(dictionary as u32);
     let mut filters = Filters::new();
     if how == How::LzmaX86 {
         filters.x86();
@@ -136,7 +173,7 @@ pub fn take(bytes: &[u8]) -> io::Result<(Box<dyn Read + '_>, u64, &[u8])> {
             Box::new(decoder)
         }
         How::Lzma | How::LzmaX86 => {
-            let stream = Stream::new_raw_decoder(&filters(how)?)?;
+            let stream = Stream::new_raw_decoder(&filters(how, PRESET, WINDOW)?)?;
             Box::new(liblzma::bufread::XzDecoder::new_stream(stored, stream))
         }
     };

@@ -2,23 +2,45 @@
 
 use uuid::Uuid;
 
+use super::index::Index;
 use super::testing::{Memory, Random, Server, noise, text};
 use super::*;
 use crate::base::progress::Silent;
-use crate::update::document::{Patch, RootImage, Uki};
+use crate::update::document::{Blob, Patch, RootImage, Ways};
 
+/// Publishes a root, but not in full.
 fn publish(server: &mut Server, root: &[u8]) -> RootImage {
     let (mut frames, mut index) = (Vec::new(), Vec::new());
     publish_root(&root, root.len() as u64, LEVEL, &mut frames, &mut index, &Silent).unwrap();
+    let (frames, index) = (server.put(frames), server.put(index));
+    let full = Blob { size: u64::MAX, ..Blob::of(b"nowhere") };
     RootImage {
         root_hash: Digest::of(root),
         size: root.len() as u64,
         salt: String::new(),
         verity_uuid: Uuid::nil(),
-        frames: server.put(frames),
-        index: server.put(index),
-        patches: Vec::new(),
+        ways: Ways { full, frames, index, patches: Vec::new() },
     }
+}
+
+fn publish_all(server: &mut Server, root: &[u8]) -> RootImage {
+    let mut image = publish(server, root);
+    let mut full = Vec::new();
+    let size = make_full(&root, root.len() as u64, LEVEL, &mut full, &Silent).unwrap();
+    assert_eq!(size, full.len() as u64);
+    image.ways.full = server.put(full);
+    image
+}
+
+/// Writes a root by one of `ways`.
+fn by(
+    ways: &[Way],
+    image: &RootImage,
+    server: &Server,
+    before: Option<&[u8]>,
+    target: &mut Memory,
+) -> Result<Fetched, DeltaError> {
+    root_by(ways, image, server, before.as_ref().map(old).as_ref(), target, &Silent)
 }
 
 fn old<'a>(root: &'a &'a [u8]) -> Old<'a> {
@@ -68,17 +90,20 @@ fn blocks_lead_from_any_version_to_any_other() {
         let mut server = Server::default();
         let image = publish(&mut server, &after);
         let mut target = target(&after);
-        let fetched =
-            root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
+        let blocks = [Way::Blocks];
+        let fetched = by(&blocks, &image, &server, Some(&before), &mut target).expect(name);
         assert_arrived(&target, &after);
         assert_eq!(server.take_log(), testing::Log { bytes: fetched.bytes, requests: fetched.requests });
         // A changed block costs its frame, and the table for its run.
-        let limit = image.index.size + lacking as u64 * 8 * BLOCK as u64 + 12 * 1500;
-        assert!(fetched.bytes <= limit.min(image.index.size + image.frames.size), "{name}: {fetched:?}");
+        let limit = image.ways.index.size + lacking as u64 * 8 * BLOCK as u64 + 12 * 1500;
+        assert!(
+            fetched.bytes <= limit.min(image.ways.index.size + image.ways.frames.size),
+            "{name}: {fetched:?}"
+        );
         assert_eq!(fetched.kept + fetched.written, after.len() as u64, "{name}");
 
         let again = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
-        assert_eq!((again.bytes, again.written), (image.index.size, 0), "{name}");
+        assert_eq!((again.bytes, again.written), (image.ways.index.size, 0), "{name}");
     }
 }
 
@@ -86,22 +111,45 @@ fn blocks_lead_from_any_version_to_any_other() {
 fn without_anything_to_start_from_all_is_fetched() {
     let after = text(1, 1000 * BLOCK);
     let mut server = Server::default();
-    let image = publish(&mut server, &after);
-    let table = image.frames.size
-        - Index::parse(&server.files[&image.index.path()], image.size, image.frames.size).unwrap().table();
+    let image = publish_all(&mut server, &after);
+    assert!(image.ways.full.size < image.ways.frames.size * 9 / 10, "{:?}", image.ways);
     for knows_no_ranges in [false, true] {
         server.knows_no_ranges = knows_no_ranges;
         let mut target = target(&after);
         let fetched = root(&image, &server, None, &mut target, &Silent).unwrap();
         assert_arrived(&target, &after);
-        assert_eq!((fetched.way, fetched.requests, fetched.reused), (Way::Full, 2, 0));
-        let header = if knows_no_ranges { 0 } else { 16 };
-        assert_eq!(fetched.bytes, image.index.size + image.frames.size - table - header);
+        // What is asked for first comes twice without ranges.
+        let twice = if knows_no_ranges { 16 << 10 } else { 0 };
+        assert_eq!((fetched.way, fetched.reused, fetched.requests), (Way::Full, 0, 2));
+        assert_eq!(fetched.bytes, image.ways.full.size + twice);
         assert_eq!(server.take_log().bytes, fetched.bytes);
-
+        // Only its table is read again.
+        let again = root(&image, &server, None, &mut target, &Silent).unwrap();
+        assert_eq!((again.written, again.bytes), (0, 16 << 10));
         server.take_log();
         assert_eq!(root_afresh(&image, &server, &mut target, &Silent).unwrap().bytes, fetched.bytes);
         server.take_log();
+    }
+}
+
+/// The frames alone lead there as well.
+#[test]
+fn frames_serve_those_who_have_nothing() {
+    let after = text(1, 1000 * BLOCK);
+    let mut server = Server::default();
+    let image = publish(&mut server, &after);
+    let index = &server.files[&image.ways.index.path()];
+    let table =
+        image.ways.frames.size - Index::parse(index, image.size, image.ways.frames.size).unwrap().table();
+    for knows_no_ranges in [false, true] {
+        server.knows_no_ranges = knows_no_ranges;
+        let mut target = target(&after);
+        let fetched = by(&[Way::Blocks], &image, &server, None, &mut target).unwrap();
+        assert_arrived(&target, &after);
+        assert_eq!((fetched.way, fetched.requests, fetched.reused), (Way::Blocks, 2, 0));
+        let header = if knows_no_ranges { 0 } else { 16 };
+        assert_eq!(fetched.bytes, image.ways.index.size + image.ways.frames.size - table - header);
+        assert_eq!(server.take_log().bytes, fetched.bytes);
     }
 }
 
@@ -111,11 +159,43 @@ fn a_server_without_ranges_serves_too() {
         let mut server = Server { knows_no_ranges: true, ..Server::default() };
         let image = publish(&mut server, &after);
         let mut target = target(&after);
-        let fetched =
-            root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
+        let fetched = by(&Way::ALL, &image, &server, Some(&before), &mut target).expect(name);
         assert_arrived(&target, &after);
-        assert!(fetched.requests <= 2 && fetched.bytes <= image.index.size + image.frames.size, "{name}");
+        let most = image.ways.index.size + image.ways.frames.size;
+        assert!(fetched.requests <= 2 && fetched.bytes <= most, "{name}: {fetched:?}");
     }
+    // All of it is less than its frames up to that which is lacking.
+    let before = text(1, 600 * BLOCK);
+    let mut after = before.clone();
+    after[590 * BLOCK] ^= 1;
+    let mut server = Server { knows_no_ranges: true, ..Server::default() };
+    let image = publish_all(&mut server, &after);
+    let mut target = target(&after);
+    let fetched = by(&Way::ALL, &image, &server, Some(&before), &mut target).unwrap();
+    assert_arrived(&target, &after);
+    assert_eq!(fetched.way, Way::Full);
+    assert!(fetched.bytes <= image.ways.index.size + image.ways.full.size + (16 << 10), "{fetched:?}");
+}
+
+/// What is nowhere here comes in the fewest bytes, and what was fetched so counts when it goes on.
+#[test]
+fn what_has_nothing_in_common_comes_in_full() {
+    let (before, after) = (noise(1, 100 * BLOCK), noise(2, 5200 * BLOCK));
+    let mut server = Server::default();
+    let image = publish_all(&mut server, &after);
+    let ways = &image.ways;
+    let mut target = target(&after);
+    server.breaks_after = Some(ways.index.size + ways.full.size * 85 / 100);
+    let error = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).unwrap_err();
+    assert!(matches!(error, DeltaError::Broken { .. }), "{error}");
+    server.breaks_after = None;
+    let fetched = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).unwrap();
+    assert_arrived(&target, &after);
+    assert_eq!(fetched.way, Way::Full);
+    assert!(
+        fetched.bytes < ways.index.size + ways.full.size / 4 && fetched.kept > image.size / 2,
+        "{fetched:?}"
+    );
 }
 
 #[test]
@@ -127,11 +207,12 @@ fn goes_on_where_the_connection_broke() {
         let mut target = target(&after);
         let mut rounds = 0;
         let mut total = 0;
-        let one = root(&image, &server, None, &mut self::target(&after), &Silent).unwrap().bytes;
+        let blocks = [Way::Blocks];
+        let one = by(&blocks, &image, &server, None, &mut self::target(&after)).unwrap().bytes;
         server.take_log();
         server.breaks_after = Some(one / 3);
         loop {
-            let result = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent);
+            let result = by(&blocks, &image, &server, Some(&before), &mut target);
             total += server.take_log().bytes;
             rounds += 1;
             match result {
@@ -146,7 +227,7 @@ fn goes_on_where_the_connection_broke() {
         assert_arrived(&target, &after);
         if !knows_no_ranges {
             // Each round reads the index again, and the run that was cut once more.
-            let again = rounds * (image.index.size + 300 * 4096);
+            let again = rounds * (image.ways.index.size + 300 * 4096);
             assert!(rounds >= 3 && total <= one + again, "{rounds} rounds, {total} bytes of {one}");
         }
     }
@@ -158,15 +239,16 @@ fn a_second_call_fetches_only_what_the_first_has_not_written() {
     let mut server = Server::default();
     let image = publish(&mut server, &after);
     let mut target = target(&after);
-    server.breaks_after = Some(image.frames.size / 2);
-    root(&image, &server, None, &mut target, &Silent).unwrap_err();
+    server.breaks_after = Some(image.ways.frames.size / 2);
+    let blocks = [Way::Blocks];
+    by(&blocks, &image, &server, None, &mut target).unwrap_err();
     let first = server.take_log().bytes;
     server.breaks_after = None;
-    let second = root(&image, &server, None, &mut target, &Silent).unwrap();
+    let second = by(&blocks, &image, &server, None, &mut target).unwrap();
     assert_arrived(&target, &after);
-    let all = image.index.size + image.frames.size;
+    let all = image.ways.index.size + image.ways.frames.size;
     // At most one run, of 256 blocks, is fetched twice; and the index is.
-    assert!(first + second.bytes <= all + image.index.size + 256 * 4200, "{first} + {}", second.bytes);
+    assert!(first + second.bytes <= all + image.ways.index.size + 256 * 4200, "{first} + {}", second.bytes);
     assert!(second.kept >= after.len() as u64 * 2 / 5, "{second:?}");
 }
 
@@ -176,10 +258,10 @@ fn damage_is_named_and_writes_nothing_false() {
     let mut server = Server::default();
     let image = publish(&mut server, &after);
     let whole = server.files.clone();
-    let index = Index::parse(&whole[&image.index.path()], image.size, image.frames.size).unwrap();
+    let index = Index::parse(&whole[&image.ways.index.path()], image.size, image.ways.frames.size).unwrap();
     let attempt = |server: &Server| {
         let mut target = target(&after);
-        let result = root(&image, server, Some(&old(&before.as_slice())), &mut target, &Silent);
+        let result = by(&[Way::Blocks], &image, server, Some(&before), &mut target);
         if result.is_ok() {
             assert_arrived(&target, &after);
         }
@@ -191,7 +273,7 @@ fn damage_is_named_and_writes_nothing_false() {
     for _ in 0..40 {
         server.files = whole.clone();
         let at = 16 + random.below(index.table() - 16) as usize;
-        server.file(&image.frames)[at] ^= 1 << random.below(8);
+        server.file(&image.ways.frames)[at] ^= 1 << random.below(8);
         let error = attempt(&server).unwrap_err();
         let run = index.runs.iter().rposition(|run| run.at <= at as u64).unwrap();
         assert!(error.contains(&format!("run {run},")), "{error}");
@@ -199,13 +281,13 @@ fn damage_is_named_and_writes_nothing_false() {
     }
     assert!(named > 0);
 
-    for at in 0..whole[&image.index.path()].len() {
+    for at in 0..whole[&image.ways.index.path()].len() {
         server.files = whole.clone();
-        server.file(&image.index)[at] ^= 4;
+        server.file(&image.ways.index)[at] ^= 4;
         assert!(attempt(&server).unwrap_err().starts_with("expected the index with digest"));
     }
 
-    for path in [image.frames.path(), image.index.path()] {
+    for path in [image.ways.frames.path(), image.ways.index.path()] {
         server.files = whole.clone();
         let file = server.files.get_mut(&path).unwrap();
         file.truncate(file.len() / 2);
@@ -229,15 +311,17 @@ fn a_false_block_table_costs_bytes_only() {
     }
     let mut server = Server::default();
     let image = publish(&mut server, &after);
-    let index = Index::parse(&server.files[&image.index.path()], image.size, image.frames.size).unwrap();
+    let index =
+        Index::parse(&server.files[&image.ways.index.path()], image.size, image.ways.frames.size).unwrap();
     let wrong = super::runs::short(&super::runs::digests(&before[..BLOCK])[0]);
     let whole = server.files.clone();
     for junk in [&wrong[..], &[0xff; 5], &[0; 5]] {
         server.files = whole.clone();
-        let table = &mut server.file(&image.frames)[index.table() as usize..];
+        let table = &mut server.file(&image.ways.frames)[index.table() as usize..];
         for run in &index.runs {
-            let entry = &mut table[run.entry as usize..][..frames::entry_size(run.run.blocks)];
-            let heads = 2 * run.run.blocks.div_ceil(frames::FRAME_BLOCKS);
+            let entry =
+                &mut table[run.entry as usize..][..frames::entry_size(run.run.blocks, index.frame_blocks)];
+            let heads = 2 * run.run.blocks.div_ceil(index.frame_blocks);
             if junk[0] == 0 {
                 entry[..heads].fill(0xee);
             } else {
@@ -254,7 +338,7 @@ fn a_false_block_table_costs_bytes_only() {
 fn faults_of_the_disk_are_told_apart() {
     let after = text(1, 300 * BLOCK);
     let mut server = Server::default();
-    let image = publish(&mut server, &after);
+    let image = publish_all(&mut server, &after);
     let mut small = Memory::new(vec![0; after.len() - BLOCK]);
     let error = root(&image, &server, None, &mut small, &Silent).unwrap_err();
     assert!(matches!(error, DeltaError::TooSmall { .. }));
@@ -282,7 +366,7 @@ fn random_changes_arrive() {
         let image = publish(&mut server, &after);
         let mut target = target(&after);
         if seed % 2 == 0 {
-            server.breaks_after = Some(image.index.size + random.below(image.frames.size));
+            server.breaks_after = Some(image.ways.index.size + random.below(image.ways.frames.size));
             let _ = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent);
             server.breaks_after = None;
         }
@@ -316,7 +400,7 @@ fn edited(before: &[u8], random: &mut Random) -> Vec<u8> {
 fn publish_patch(server: &mut Server, image: &mut RootImage, before: &[u8], after: &[u8]) {
     let patch = patch_of(before, after);
     let blob = server.put(patch);
-    image.patches.push(Patch { from: Digest::of(before), version: "0".to_owned(), blob });
+    image.ways.patches.push(Patch { from: Digest::of(before), version: "0".to_owned(), blob });
 }
 
 fn patch_of(before: &[u8], after: &[u8]) -> Vec<u8> {
@@ -342,14 +426,21 @@ fn patches_lead_from_one_version_to_another() {
             assert_arrived(&target, &after);
             assert_eq!(fetched.way, Way::Patch, "{name}");
             assert_eq!(server.take_log(), testing::Log { bytes: fetched.bytes, requests: fetched.requests });
-            assert!(fetched.bytes <= image.index.size + image.patches[0].blob.size + (16 << 10), "{name}");
-            assert!(image.patches[0].blob.size <= 300 + lacking as u64 * 4200, "{name}: {fetched:?}");
+            assert!(
+                fetched.bytes <= image.ways.index.size + image.ways.patches[0].blob.size + (16 << 10),
+                "{name}"
+            );
+            assert!(image.ways.patches[0].blob.size <= 300 + lacking as u64 * 4200, "{name}: {fetched:?}");
 
             let again =
                 root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
             assert!(again.written == 0 && again.bytes <= fetched.bytes.min(17 << 10), "{name}: {again:?}");
         }
-        assert_eq!(server.files[&image.patches[0].blob.path()], patch_of(&before, &after), "deterministic");
+        assert_eq!(
+            server.files[&image.ways.patches[0].blob.path()],
+            patch_of(&before, &after),
+            "deterministic"
+        );
         // From another version it is of no use.
         let mut target = target(&after);
         let other = [&before[..], &[0; BLOCK]].concat();
@@ -380,23 +471,52 @@ fn a_long_patch_goes_on_with_the_segment_that_is_missing() {
     let mut server = Server::default();
     let mut image = publish(&mut server, &after);
     publish_patch(&mut server, &mut image, &before, &after);
-    // The patch alone, so that nothing else can be taken.
-    server.files.remove(&image.frames.path());
-    let size = image.patches[0].blob.size;
-    let before = before.as_slice();
+    let size = image.ways.patches[0].blob.size;
     let mut target = target(&after);
-    server.breaks_after = Some(image.index.size + size * 85 / 100);
-    let error = root(&image, &server, Some(&old(&before)), &mut target, &Silent).unwrap_err();
+    server.breaks_after = Some(size * 85 / 100);
+    let error = by(&[Way::Patch], &image, &server, Some(&before), &mut target).unwrap_err();
     assert!(matches!(error, DeltaError::Broken { .. }), "{error}");
     server.breaks_after = None;
-    server.take_log();
-    image.frames.size = u64::MAX / 2;
-    // The index says otherwise then, and is not read: the patch is small beside it.
-    image.index.size = size;
-    let fetched = root(&image, &server, Some(&old(&before)), &mut target, &Silent).unwrap();
+    let fetched = by(&[Way::Patch], &image, &server, Some(&before), &mut target).unwrap();
     assert_arrived(&target, &after);
     assert!(fetched.bytes < size * 25 / 100, "{} of {size}", fetched.bytes);
     assert!(fetched.kept > after.len() as u64 / 2);
+    let error = by(&[Way::Patch], &image, &server, Some(&after), &mut target).unwrap_err();
+    assert_eq!(error.to_string(), "there is no patch from what is here");
+}
+
+/// A way whose files are damaged or gone gives way to the next; the last one says what is wrong.
+#[test]
+fn every_way_gives_way_to_the_others() {
+    let (before, after) = (text(1, 600 * BLOCK), text(2, 600 * BLOCK));
+    let mut server = Server::default();
+    let mut image = publish_all(&mut server, &after);
+    publish_patch(&mut server, &mut image, &before, &after);
+    let ways = image.ways.clone();
+    let files = [(Way::Patch, ways.patches[0].blob), (Way::Blocks, ways.index), (Way::Blocks, ways.frames)];
+    let whole = server.files.clone();
+    for good in [Way::Full, Way::Blocks, Way::Patch] {
+        server.files = whole.clone();
+        for (way, blob) in files.into_iter().chain([(Way::Full, ways.full)]).filter(|(way, _)| *way != good) {
+            let file = server.file(&blob);
+            match way {
+                Way::Patch => file.truncate(40),
+                _ => drop(server.files.remove(&blob.path())),
+            }
+        }
+        let mut target = target(&after);
+        let fetched = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).unwrap();
+        assert_arrived(&target, &after);
+        assert_eq!(fetched.way, good);
+    }
+    server.files = whole;
+    server.files.retain(|path, _| *path != ways.index.path());
+    let half = ways.full.size as usize / 2;
+    server.file(&ways.full)[half] ^= 1;
+    let error = by(&[Way::Full, Way::Blocks], &image, &server, None, &mut target(&after)).unwrap_err();
+    assert_eq!(error.to_string(), format!("{} is not there", ways.index.path()));
+    let error = by(&[Way::Full], &image, &server, None, &mut target(&after)).unwrap_err().to_string();
+    assert!(error.starts_with("segment 0 of the whole image, at its byte 48, is damaged: "), "{error}");
 }
 
 #[test]
@@ -407,7 +527,7 @@ fn a_patch_of_no_use_gives_way_to_blocks() {
     let mut server = Server::default();
     let mut image = publish(&mut server, &after);
     publish_patch(&mut server, &mut image, &before, &after);
-    let blob = image.patches[0].blob;
+    let blob = image.ways.patches[0].blob;
     let whole = server.files.clone();
     let size = blob.size as usize;
     let before = before.as_slice();
@@ -460,38 +580,4 @@ fn random_changes_are_patched() {
         assert_arrived(&target, &after);
         assert_eq!(fetched.way, Way::Patch, "{seed}: {fetched:?}");
     }
-}
-
-#[test]
-fn a_unified_kernel_image_comes_as_a_patch_or_whole() {
-    let before = [text(1, 30_000), noise(2, 200_000)].concat();
-    let mut after = before.clone();
-    after.splice(20_000..20_064, b"roothash=another".iter().copied());
-    let mut server = Server::default();
-    let mut full = Vec::new();
-    publish_uki(&after, LEVEL, &mut full).unwrap();
-    let full = server.put(full);
-    let patch = server.put(patch_of(&before, &after));
-    let mut image = Uki {
-        sha256: Digest::of(&after),
-        size: after.len() as u64,
-        full,
-        patches: vec![Patch { from: Digest::of(&before), version: "0".to_owned(), blob: patch }],
-    };
-    assert!(patch.size < 300, "{}", patch.size);
-    let (bytes, fetched) = uki(&image, &server, Some(&before), &Silent).unwrap();
-    assert_eq!((bytes == after, fetched.way, fetched.bytes), (true, Way::Patch, patch.size));
-    let (bytes, fetched) = uki(&image, &server, None, &Silent).unwrap();
-    assert_eq!((bytes == after, fetched.way, fetched.bytes), (true, Way::Full, full.size));
-    let (bytes, fetched) = uki(&image, &server, Some(&after), &Silent).unwrap();
-    assert_eq!((bytes == after, fetched.bytes), (true, 0));
-
-    server.file(&patch)[60] ^= 1;
-    let (bytes, fetched) = uki(&image, &server, Some(&before), &Silent).unwrap();
-    assert_eq!((bytes == after, fetched.way, fetched.requests), (true, Way::Full, 2));
-    server.file(&full)[5000] ^= 1;
-    let error = uki(&image, &server, None, &Silent).unwrap_err().to_string();
-    assert!(error.starts_with("expected the unified kernel image with digest"), "{error}");
-    image.size = u64::MAX;
-    assert!(uki(&image, &server, None, &Silent).is_err());
 }

@@ -72,6 +72,8 @@ impl Version {
             options: &cmdline::Options::default(),
         };
         let uki = Uki::new(tree.root_hash, &parts).unwrap().into_bytes();
+        let nowhere = Blob::of(b"");
+        let ways = document::Ways { full: nowhere, frames: nowhere, index: nowhere, patches: Vec::new() };
         let document = Document {
             format: document::FORMAT,
             id: "node".to_owned(),
@@ -85,16 +87,9 @@ impl Version {
                 size: root.len() as u64,
                 salt: hex::encode(&options.salt),
                 verity_uuid: options.uuid,
-                frames: Blob::of(b""),
-                index: Blob::of(b""),
-                patches: Vec::new(),
+                ways: ways.clone(),
             },
-            uki: document::Uki {
-                sha256: Digest::of(&uki),
-                size: uki.len() as u64,
-                full: Blob::of(b""),
-                patches: Vec::new(),
-            },
+            uki: document::Uki { sha256: Digest::of(&uki), size: uki.len() as u64, ways },
         };
         Self { document, root, tree, uki }
     }

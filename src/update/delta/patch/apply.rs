@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{ENTRY, HEADER, Head, NEW_IN_SEGMENT, Segment};
+use super::{BLOCKS_FROM_NOTHING, ENTRY, HEADER, Head, Segment};
 use crate::base::Task;
 use crate::base::device::{Device, ReadAt};
 use crate::update::delta::blocks::{Tally, write_changed};
@@ -23,6 +23,8 @@ const CACHE: usize = 64 << 10;
 
 /// Applies one patch.
 pub struct Patcher<'a, 'r> {
+    /// What it is, for errors.
+    pub file: &'static str,
     /// The patch.
     pub wire: &'a mut Wire<'r>,
     /// Its size in bytes.
@@ -35,6 +37,8 @@ pub struct Patcher<'a, 'r> {
     pub new_size: u64,
     /// Where that goes.
     pub target: &'a mut dyn Device,
+    /// Trusts nothing that the target holds.
+    pub fresh: bool,
 }
 
 /// Why a segment could not be made.
@@ -66,11 +70,15 @@ impl From<&str> for Fault {
 impl Patcher<'_, '_> {
     /// Fetches the segments that are not in their place and applies them.
     pub fn run(mut self, task: &Task) -> Result<Tally, DeltaError> {
+        let file = self.file;
         let ahead = self.size.min(FIRST);
         let mut first = vec![0; ahead as usize];
         self.wire.read(&mut first, 0, &(0..ahead))?;
         let head = self.head(&first)?;
-        let missing = self.missing(&head, task)?;
+        let missing = match self.fresh {
+            true => (0..head.segments.len()).collect(),
+            false => self.missing(&head, task)?,
+        };
         let stretches = coalesce(
             missing
                 .iter()
@@ -97,7 +105,7 @@ impl Patcher<'_, '_> {
                 let at = segment.at + fetched as u64;
                 self.wire.read(&mut bytes[fetched..], at, &stretch_of(&stretches, at))?;
             }
-            let named = |what| DeltaError::Segment { segment: number, at: segment.at, what };
+            let named = |what| DeltaError::Segment { file, segment: number, at: segment.at, what };
             let digest = match self.apply(segment, &bytes, &mut tally, task) {
                 Ok(digest) => digest,
                 Err(Fault::Patch(what)) => return Err(named(what)),
@@ -112,14 +120,15 @@ impl Patcher<'_, '_> {
 
     fn head(&mut self, first: &[u8]) -> Result<Head, DeltaError> {
         let header = first.first_chunk::<HEADER>();
-        let header = header.ok_or_else(|| super::damaged("no whole header".to_owned()))?;
-        let (count, old_size, new_size) = Head::parse_header(header)?;
+        let header = header.ok_or_else(|| super::damaged(self.file, "no whole header"))?;
+        let (count, old_size, new_size) = Head::parse_header(header, self.file)?;
         let end = HEADER + ENTRY * count;
         if [old_size, new_size] != [self.old_size, self.new_size] || end as u64 > self.size {
-            return Err(super::damaged(format!(
+            let what = format!(
                 "it leads from {old_size} to {new_size} bytes in {count} segments, expected from {} to {}",
                 self.old_size, self.new_size
-            )));
+            );
+            return Err(super::damaged(self.file, what));
         }
         let mut table = first[HEADER..end.min(first.len())].to_vec();
         let there = table.len();
@@ -128,7 +137,7 @@ impl Patcher<'_, '_> {
             let at = (HEADER + there) as u64;
             self.wire.read(&mut table[there..], at, &(at..end as u64))?;
         }
-        Head::parse_table(&table, old_size, new_size, self.size)
+        Head::parse_table(&table, (old_size, new_size), self.size, self.file)
     }
 
     /// The segments that the target does not hold already.
@@ -264,7 +273,7 @@ impl Moves {
             }
             moves.push(Move { new, copy, from });
         }
-        if blocks != segment.blocks || unlike > (NEW_IN_SEGMENT / BLOCK) as u64 {
+        if blocks != segment.blocks || unlike > BLOCKS_FROM_NOTHING {
             return Err("its moves make something else than its blocks".into());
         }
         Ok(Self(moves))

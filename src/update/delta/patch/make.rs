@@ -5,12 +5,12 @@ use std::io::{self, Write};
 
 use rayon::prelude::*;
 
-use super::{Head, NEW_IN_SEGMENT};
+use super::{FROM_NOTHING, Head, NEW_IN_SEGMENT};
 use crate::base::device::ReadAt;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::update::delta::diff::Finder;
 use crate::update::delta::error::PublishError;
-use crate::update::delta::runs::{BLOCK, BlockDigest, MOST_BLOCKS, RunDigest, run_digest, scan};
+use crate::update::delta::runs::{BLOCK, BlockDigest, MOST_BLOCKS, RunDigest, digests, run_digest, scan};
 use crate::update::delta::streams::{self, put_number, put_signed};
 
 /// Old blocks on both sides of those that are not copied: what moved by some bytes begins there.
@@ -77,10 +77,71 @@ pub fn make_patch(
             task.advance((plan.blocks * BLOCK) as u64);
         }
     }
+    write(old_size, new_size, &segments, out)
+}
+
+/// Writes a patch from nothing to the first `size` bytes of `new`; gives its size. `level` is that of zstd which
+/// is about as thorough. Works on up to four
+/// processors, and keeps what it makes and 200 MiB for each of them in memory.
+pub fn make_full(
+    new: &dyn ReadAt,
+    size: u64,
+    level: i32,
+    out: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<u64, PublishError> {
+    if size.div_ceil(BLOCK as u64) > MOST_BLOCKS {
+        return Err(PublishError::Size { size });
+    }
+    let task = Task::new(progress, "compressing", size, Unit::Bytes);
+    let starts: Vec<u64> = (0..size).step_by(FROM_NOTHING).collect();
+    let mut segments: Vec<(RunDigest, u64, Vec<u8>)> = Vec::new();
+    for batch in starts.chunks(AT_ONCE) {
+        let read = |at: &u64| {
+            let mut bytes = vec![0; (size - at).min(FROM_NOTHING as u64) as usize];
+            let read = new.read_at(&mut bytes, *at);
+            read.map(|()| bytes).map_err(|source| PublishError::Read { at: *at, source })
+        };
+        let inputs: Vec<Vec<u8>> = batch.iter().map(read).collect::<Result<_, _>>()?;
+        let made: Result<Vec<_>, io::Error> = inputs
+            .par_iter()
+            .map(|bytes| {
+                let made = from_nothing(bytes, level)?;
+                task.advance(bytes.len() as u64);
+                Ok((run_digest(&digests(bytes)), bytes.len().div_ceil(BLOCK) as u64, made))
+            })
+            .collect();
+        segments.extend(made.map_err(writing)?);
+    }
+    write(0, size, &segments, out)
+}
+
+/// A segment that takes all of its bytes as they are.
+fn from_nothing(bytes: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let mut plan = Vec::new();
+    let moves = [1, bytes.len().div_ceil(BLOCK), 0];
+    let extents = [0];
+    moves.into_iter().chain(extents).for_each(|value| put_number(&mut plan, value as u64));
+    put_signed(&mut plan, 0);
+    [0, bytes.len()].into_iter().for_each(|value| put_number(&mut plan, value as u64));
+    let mut segment = Vec::new();
+    for stream in [&plan, &[][..]] {
+        streams::put(&mut segment, stream)?;
+    }
+    streams::put_programs(&mut segment, bytes, level)?;
+    Ok(segment)
+}
+
+fn write(
+    old_size: u64,
+    new_size: u64,
+    segments: &[(RunDigest, u64, Vec<u8>)],
+    out: &mut dyn Write,
+) -> Result<u64, PublishError> {
     let entries = segments.iter().map(|(digest, blocks, bytes)| (*digest, *blocks, bytes.len()));
     let head = Head::new(old_size, new_size, entries);
     out.write_all(&head.to_bytes()).map_err(writing)?;
-    for (_, _, bytes) in &segments {
+    for (_, _, bytes) in segments {
         out.write_all(bytes).map_err(writing)?;
     }
     Ok(head.end())
