@@ -52,7 +52,7 @@ fn a_kernel_that_hangs_ends_in_the_old_version() {
     Gdb::connect(&gdb).hang_all();
     let took = monitor.wait_for("WATCHDOG", Duration::from_secs(120));
     eprintln!("the watchdog reset it after {took:.0?}");
-    node.answers(8080);
+    node.answers(8080, BOOT);
     let why = is_back(&node, ENTRIES);
     assert!(why.contains("its boots left no journal"), "{why}");
 }
@@ -68,7 +68,7 @@ fn a_processor_that_hangs_panics_on_trial_and_the_old_version_knows_why() {
     node.expect("getty.target", BOOT);
     Gdb::connect(&gdb).hang_one();
     node.expect("Kernel panic - not syncing: softlockup", Duration::from_secs(120));
-    node.answers(8080);
+    node.answers(8080, BOOT);
     let why = is_back(&node, ["stuck_1.0.0.efi", "stuck_1.0.1+0-1.efi"]);
     assert!(why.contains("Kernel panic - not syncing: softlockup: hung tasks"), "{why}");
 }

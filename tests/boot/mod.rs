@@ -82,7 +82,7 @@ impl Node {
     /// The same with pages from `port`.
     fn serving(image: &Path, arguments: &[&str], port: u16) -> Self {
         let mut node = Self::start(image, arguments, port);
-        node.answers(port);
+        node.answers(port, BOOT);
         node
     }
 
@@ -113,9 +113,9 @@ impl Node {
         Self { child, console, seen: String::new(), ssh: Vec::new(), url: String::new() }
     }
 
-    /// Waits until ssh answers, and learns how to get in.
-    fn answers(&mut self, port: u16) {
-        self.expect("is ready after", BOOT);
+    /// Waits until ssh answers, after several boots if need be, and learns how to get in.
+    fn answers(&mut self, port: u16, limit: Duration) {
+        self.expect("is ready after", limit);
         let forward = self.expect(&format!("leads to port {port}"), BOOT);
         let address = forward.split_whitespace().next().expect("an address").to_owned();
         self.url = format!("http://{address}/");

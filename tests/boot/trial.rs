@@ -38,7 +38,9 @@ fn a_version_that_is_not_healthy_falls_back_without_a_hand_on_it() {
     let bad = "health: {command: [/usr/bin/false], deadline: 40s}\n";
     let (image, newer) = (build("sick", "1.0.0", ""), build("sick", "1.0.1", bad));
     install(&image, &newer, "sick", Some(3));
-    let node = Node::boot(&image, &["--persist"]);
+    // On a slow machine no try gets as far as ssh.
+    let mut node = Node::start(&image, &["--persist"], 8080);
+    node.answers(8080, 4 * BOOT);
     let why = is_back(&node, ["sick_1.0.0.efi", "sick_1.0.1+0-3.efi"]);
     assert!(why.contains("not healthy in time: the health command failed: exit status: 1"), "{why}");
 }

@@ -7,10 +7,10 @@ use keller::base::Digest;
 use keller::disk::gpt;
 use keller::disk::{FileDevice, Release, SectorSize, slot};
 
-use super::Node;
 use super::disk::boot_until;
 use super::pair::{ID, entries_of, on_trial, section};
 use super::trial::is_back;
+use super::{BOOT, Node};
 
 const ENTRIES: [&str; 2] = ["pair_1.0.0.efi", "pair_1.0.1+0-1.efi"];
 
@@ -45,8 +45,8 @@ fn rename(image: &Path, root_hash: Digest) {
 fn a_hash_that_no_slot_has_ends_in_the_old_version() {
     let image = on_trial("no-slot", |uki| _ = change_hash(uki));
     let mut node = Node::start(&image, &["--persist"], 8080);
-    node.expect("no disk has the two partitions that the root hash names", super::BOOT);
-    node.answers(8080);
+    node.expect("no disk has the two partitions that the root hash names", BOOT);
+    node.answers(8080, BOOT);
     let why = is_back(&node, ENTRIES);
     assert!(why.contains("its boots left no journal"), "{why}");
 }
