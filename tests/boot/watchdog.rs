@@ -7,7 +7,7 @@ use super::{BOOT, Node, copy_of_image};
 #[test]
 fn a_node_without_pid_1_is_started_over_by_its_watchdog() {
     let image = copy_of_image("watchdog");
-    let mut node = Node::boot(&image, &["--persist", "--qemu-arg=-device", "--qemu-arg=i6300esb"]);
+    let mut node = Node::boot(&image, &["--persist"]);
     assert_eq!(node.settled(), "running");
     let log = node.run("sudo journalctl --boot --output=cat --no-pager");
     assert!(log.contains("watchdog i6300ESB timer armed, 90 seconds"), "/init has not armed it");
