@@ -10,13 +10,14 @@ use super::disk::{View, scramble};
 use super::{AGAIN_BY_FIRMWARE, copy, update};
 use crate::boot::{BOOT, keller};
 
-/// How long after the begin of an update the machine may be killed: that takes half of it, and the other half is
-/// the start of the new version.
-const WINDOW: Duration = Duration::from_secs(30);
+/// How long after the begin of an update the machine may be killed: that takes some of it, and the start of the new
+/// version the rest.
+const WINDOW: Duration = Duration::from_secs(25);
 
 struct Machine {
     child: Child,
     console: Receiver<String>,
+    seen: String,
 }
 
 impl Machine {
@@ -32,23 +33,22 @@ impl Machine {
                 let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
             }
         });
-        Self { child, console }
+        Self { child, console, seen: String::new() }
     }
 
-    /// The version that says that it runs.
-    fn version(&self) -> String {
+    /// What stands behind `text` in the first line that has it, up to a space.
+    fn word_behind(&mut self, text: &str) -> String {
         let deadline = Instant::now() + BOOT;
-        let mut seen = String::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.console.recv_timeout(left) else {
-                panic!("no version runs; the console showed:\n{seen}")
+                panic!("no {text:?} on the console, which showed:\n{}", self.seen)
             };
-            if let Some((_, rest)) = line.split_once("again: ") {
+            self.seen.push_str(&line);
+            self.seen.push('\n');
+            if let Some((_, rest)) = line.split_once(text) {
                 return rest.split(' ').next().unwrap().to_owned();
             }
-            seen.push_str(&line);
-            seen.push('\n');
         }
     }
 
@@ -75,17 +75,18 @@ fn killed_at_any_moment_a_node_boots_and_is_whole() {
     let mut ran = [0, 0];
     let mut foretold = 0;
     for kill in 0..=kills {
-        let machine = Machine::start(&image);
-        let version = machine.version();
-        ran[foretold] += 1;
-        assert_eq!(
-            version, recording.judge.versions[foretold].name,
-            "after kill {kill} another version runs"
-        );
+        let mut machine = Machine::start(&image);
+        let version = machine.word_behind("again: ");
+        // Three kills in a row before the agent has counted a start as good are reason for /init to take the other.
+        let given_up = machine.seen.contains("+0.efi from now on");
+        let expected = &recording.judge.versions[foretold].name;
+        assert!(version == *expected || given_up, "after kill {kill} not {expected} runs, but {version}");
+        ran[usize::from(version == "1.0.1")] += 1;
         if kill == kills {
             machine.kill();
             break;
         }
+        machine.word_behind("goes into slot ");
         let after = WINDOW.mul_f64((scramble(seed ^ kill) >> 11) as f64 / (1_u64 << 53) as f64);
         std::thread::sleep(after);
         machine.kill();

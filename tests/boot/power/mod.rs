@@ -47,6 +47,8 @@ const AGAIN: [(&str, &str); 2] = [
     (
         "usr/lib/again",
         "#!/bin/sh\n. /usr/lib/os-release\n\
+         # No time server can be reached, so nothing shall wait for one.\n\
+         mkdir -p /run/systemd/timesync && touch /run/systemd/timesync/synchronized\n\
          case $IMAGE_VERSION in 1.0.0) other=1.0.1 ;; *) other=1.0.0 ;; esac\n\
          echo \"again: $IMAGE_VERSION runs\"\n\
          until keller update apply --version \"$other\" --again; do sleep 1; done\n",

@@ -97,7 +97,10 @@ fn other_tools_agree_on_a_sample() {
         let checked = fsck.arg("-n").arg(part(&path, esp.start, esp.size, "sample.esp")).output().unwrap();
         let said = String::from_utf8_lossy(&checked.stdout).into_owned();
         clean[1] += usize::from(checked.status.success());
-        println!("{said}");
+        // A dirty bit, and a count of free clusters that is behind, are what a loss of power leaves anyway.
+        for bad in ["share clusters", "free cluster.", "Circular", "exceeds", "Bad", "Start does point"] {
+            assert!(!said.contains(bad), "{said}");
+        }
 
         let Some(mut veritysetup) = tool("veritysetup") else { return };
         let root = part(&path, parts.root.start, parts.root.size, "sample.root");
