@@ -1,5 +1,6 @@
 //! Real images, really booted: the fourth tier. Each test says in ten lines what a user would see.
 
+mod behind;
 mod build;
 mod contents;
 mod corruption;
@@ -14,6 +15,7 @@ mod partitions;
 mod parts;
 mod power;
 mod trial;
+mod trouble;
 mod update;
 mod watchdog;
 mod web;
@@ -186,18 +188,24 @@ impl Node {
 
     /// Restarts the node from within and waits until ssh answers again.
     fn reboot(&mut self) {
+        self.starts_over_by("sudo systemctl reboot");
+    }
+
+    /// Runs a command that ends in a restart, and waits until ssh answers again; gives what it printed.
+    fn starts_over_by(&mut self, command: &str) -> String {
         let boot_id = self.run("cat /proc/sys/kernel/random/boot_id");
-        let _ = self.try_run("sudo systemctl reboot");
+        let output = self.try_run(command);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let deadline = Instant::now() + BOOT;
         loop {
             let output = self.try_run("cat /proc/sys/kernel/random/boot_id");
             let now = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             if output.status.success() && now != boot_id {
-                return;
+                return said;
             }
             assert!(
                 Instant::now() < deadline,
-                "the node did not come back; the last lines were:\n{}",
+                "the node did not come back; `{command}` said:\n{said}\nthe last lines were:\n{}",
                 self.drain()
             );
             std::thread::sleep(Duration::from_secs(2));

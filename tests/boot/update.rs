@@ -1,5 +1,6 @@
 //! A node takes a new version from a web server, by itself but for the word.
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,14 +11,17 @@ use crate::http_server::{Act, Server};
 
 #[test]
 fn a_node_takes_a_new_version_by_a_patch_and_keeps_it() {
-    let [first, _] = published("updated", &[], "");
+    let server = Server::start();
+    let [first, _] = published(&server, "updated", &[], "");
     let mut node = Node::boot(&first, &["--persist"]);
     assert_eq!(node.settled(), "running");
+    // Its own looks at the server would be counted too.
+    node.run("sudo systemctl stop keller-agent");
     let found = node.run("sudo keller update check");
     assert!(found.contains("1.0.1 is there; 1.0.0 runs"), "{found}");
-    let said = node.run("sudo keller update apply --no-reboot");
-    assert!(said.contains("bytes fetched") && said.contains("by patch"), "{said}");
-    node.reboot();
+    let before = server.seen().len();
+    let said = node.starts_over_by("sudo keller update apply");
+    let sent = server.sent(before);
     assert_eq!(node.settled(), "running");
     let status = super::trial::wait_for(&node, "good");
     assert_eq!((&status["version"], &status["slot"]), (&"1.0.1".into(), &"b".into()));
@@ -25,13 +29,38 @@ fn a_node_takes_a_new_version_by_a_patch_and_keeps_it() {
     assert_eq!(node.run("cat /etc/version-of-this; which fuser"), "1.0.1\n/usr/bin/fuser");
     let verity = node.run("lsblk --noheadings --list --output NAME,PARTLABEL --inverse /dev/mapper/root");
     assert!(verity.contains("updated_1.0.1") && verity.contains("updated_1.0.1_verity"), "{verity}");
-    let bytes = status["update"]["transfer"]["bytes"].as_u64().unwrap();
+    let bytes = cost(&status, &sent);
+    assert!(said.contains(&format!("{bytes} bytes fetched")) && said.contains("by patch"), "{said}");
     assert!((1000..5_000_000).contains(&bytes), "{bytes} bytes for one small package");
 }
 
-/// Two versions of a small node, 1.0.0 and 1.0.1, which has a package more: published, and served as long as the
-/// test program runs. `overlay` are files by path, executable; `more` are lines of the manifest.
-pub(super) fn published(id: &str, overlay: &[(&str, &str)], more: &str) -> [PathBuf; 2] {
+/// What the last update in `status` took, in bytes: by the node's own account, and by that of the server, which has
+/// `sent` this much of each file. Every byte counts: the signed metadata and the release document are what neither
+/// the root nor the kernel image took.
+pub(super) fn cost(status: &serde_json::Value, sent: &BTreeMap<String, u64>) -> u64 {
+    let transfer = &status["update"]["transfer"];
+    let number = |name: &str| transfer[name].as_u64().unwrap_or_else(|| panic!("{name} of {transfer}"));
+    let (bytes, memory) = (number("bytes"), number("memory"));
+    let total = |is_blob| {
+        let of_kind = sent.iter().filter(|(path, _)| path.starts_with("/blobs/") == is_blob);
+        of_kind.map(|(_, bytes)| bytes).sum::<u64>()
+    };
+    let (blobs, signed) = (total(true), total(false));
+    println!(
+        "{}: {bytes} bytes fetched, by the server's log {}, of these {signed} signed metadata; {} MiB of memory",
+        transfer["version"],
+        blobs + signed,
+        memory >> 20
+    );
+    assert_eq!(number("root_bytes") + number("uki_bytes"), blobs, "{transfer} {sent:?}");
+    assert_eq!(bytes, blobs + signed, "{transfer} {sent:?}");
+    assert!((1 << 20..100_000_000).contains(&memory), "{memory} bytes of memory");
+    bytes
+}
+
+/// Two versions of a small node, 1.0.0 and 1.0.1, which has a package more: published, and served. `overlay` are
+/// files by path, executable; `more` are lines of the manifest.
+pub(super) fn published(server: &Server, id: &str, overlay: &[(&str, &str)], more: &str) -> [PathBuf; 2] {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(id);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(folder.join("overlay/etc")).unwrap();
@@ -41,18 +70,17 @@ pub(super) fn published(id: &str, overlay: &[(&str, &str)], more: &str) -> [Path
         std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     }
-    let server = Server::start();
     run(keller().current_dir(&folder).args(["keys", "init", "keys"]));
-    let versions = [("1.0.0", ""), ("1.0.1", "packages: [psmisc]\n")];
+    let versions = [("1.0.0", "packages: [dmsetup]\n"), ("1.0.1", "packages: [dmsetup, psmisc]\n")];
     let images = versions
         .map(|(version, package)| build(&folder, id, version, &format!("{package}{more}"), server.port()));
     for image in &images {
         run(keller()
             .current_dir(&folder)
-            .args(["publish", "--to", "repository", "--keys", "keys"])
+            .args(["publish", "--level", "1", "--to", "repository", "--keys", "keys"])
             .arg(image));
     }
-    serve(&server, &folder.join("repository"), "");
+    serve(server, &folder.join("repository"), "");
     images
 }
 
@@ -73,13 +101,14 @@ fn build(folder: &Path, id: &str, version: &str, more: &str, port: u16) -> PathB
     folder.join(format!("{id}_{version}.raw"))
 }
 
-fn run(command: &mut Command) {
+/// Runs what must succeed.
+pub(super) fn run(command: &mut Command) {
     let output = command.output().expect("it starts");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Every file below `folder`, on the web.
-fn serve(server: &Server, folder: &Path, path: &str) {
+pub(super) fn serve(server: &Server, folder: &Path, path: &str) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = format!("{path}/{}", entry.file_name().to_string_lossy());
         match entry.file_type().unwrap().is_dir() {

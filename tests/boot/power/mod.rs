@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use super::trial::wait_for;
 use super::update::published;
 use super::{BOOT, Node};
+use crate::http_server::Server;
 use cuts::Replay;
 use recording::Recording;
 
@@ -73,7 +74,8 @@ fn update() -> &'static Update {
 
 fn record() -> Update {
     let begun = Instant::now();
-    let [first, second] = published("power", &AGAIN, "services: {enable: [again.service]}\n");
+    let [first, second] =
+        published(&Server::start(), "power", &AGAIN, "services: {enable: [again.service]}\n");
     let recorded = copy(&first, "recorded");
     let log = first.with_file_name("log");
     File::create(&log).unwrap();

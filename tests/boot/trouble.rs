@@ -1,0 +1,118 @@
+//! A node that meets one trouble after another, and then, by itself, the update.
+
+use std::fs;
+
+use super::update::{cost, published};
+use super::{Node, trial};
+use crate::http_server::{Act, Server};
+
+/// Where the idle slot's root begins to be a bad disk, in sectors.
+const BAD_FROM: u32 = 8192;
+
+#[test]
+fn each_trouble_has_its_word_and_the_next_try_works() {
+    let server = Server::start();
+    let [first, _] = published(&server, "trouble", &[], "");
+    let mut node = Node::boot(&first, &["--persist"]);
+    assert_eq!(node.settled(), "running");
+    node.run("sudo systemctl stop keller-agent");
+    let patient = node.try_run("sudo keller update check -v");
+    assert!(String::from_utf8_lossy(&patient.stderr).contains("waiting for the clock to be synchronized"));
+    // As if a time server had answered.
+    node.run("sudo mkdir -p /run/systemd/timesync && sudo touch /run/systemd/timesync/synchronized");
+
+    server.put("/metadata/timestamp.json", "", &[Act::Status(500)]);
+    fails(&node, 1, &["metadata/timestamp.json", "tried 4 times: the server says 500"]);
+    server.put(
+        "/metadata/timestamp.json",
+        fs::read(first.with_file_name("repository/metadata/timestamp.json")).unwrap(),
+        &[Act::Serve],
+    );
+
+    // Linux has no time that is shorter ago than the boot.
+    set_clock(&node, 86_400 - now());
+    fails(&node, 2, &["looking at the clock", "it shows 1970-01-02T00:0", "and this image is of 20"]);
+    set_clock(&node, 400 * 86_400);
+    fails(&node, 3, &["metadata has expired on ", "`keller publish --refresh` renews it at the publisher's"]);
+    // What was refused is not remembered.
+    set_clock(&node, 0);
+    node.run("sudo keller update check");
+    // A clock that is some days ahead is believed, and cannot go back by itself.
+    set_clock(&node, 3 * 86_400);
+    node.run("sudo keller update check");
+    set_clock(&node, 0);
+    fails(&node, 1, &["was good on this node before: wait for time synchronisation", "update reset-clock"]);
+    let said = node.run("sudo keller update reset-clock");
+    assert_eq!(said, "the latest time that was seen is forgotten");
+
+    node.run("sudo sh -c 'dd if=/dev/zero of=/var/fill bs=1M; sync' 2>&1 | grep 'No space'");
+    fails(&node, 0, &["/var/lib/keller/update/", "No space left on device"]);
+    node.run("sudo rm /var/fill");
+
+    node.run("sudo sh -c 'dd if=/dev/zero of=/boot/backup.img bs=1M; sync' 2>&1 | grep 'No space'");
+    fails(&node, 1, &["the kernel image needs ", "can be had; remove other files there"]);
+    node.run("sudo rm /boot/backup.img");
+
+    let list = "lsblk --noheadings --list --paths --output NAME,PARTLABEL";
+    let slot = node.run(&format!("{list} | grep _empty | head -n 1 | cut --delimiter=' ' --fields=1"));
+    let sectors: u32 = node.run(&format!("sudo blockdev --getsz {slot}")).parse().unwrap();
+    let table = format!("0 {BAD_FROM} linear {slot} 0\\n{BAD_FROM} {} error\\n", sectors - BAD_FROM);
+    node.run(&format!(
+        "printf '{table}' | sudo dmsetup create bad && sudo mount --bind /dev/mapper/bad {slot}"
+    ));
+    fails(&node, 2, &["the target at byte ", "Input/output error"]);
+    node.run(&format!("sudo umount {slot} && sudo dmsetup remove bad"));
+
+    assert_eq!(node.run("sudo keller update pin 1.0.0"), "only 1.0.0 is taken from now on");
+    assert_eq!(node.run("sudo keller update check"), "1.0.0 is the newest for this node");
+    node.run("sudo keller update pin --none");
+
+    // From here on without a hand on it.
+    let own = "automatic: true\\nwindow: 00:00-23:59\\ninterval: 1min\\n";
+    let before = server.seen().len();
+    node.starts_over_by(&format!(
+        "printf '{own}' | sudo tee /etc/keller/update.yaml && sudo systemctl start keller-agent"
+    ));
+    let sent = server.sent(before);
+    assert_eq!(node.settled(), "running");
+    let status = trial::wait_for(&node, "good");
+    assert_eq!((&status["version"], &status["entry"]), (&"1.0.1".into(), &"trouble_1.0.1.efi".into()));
+    assert_eq!(status["update"]["trouble"], serde_json::Value::Null);
+    assert_eq!(status["source"]["automatic"], true);
+    cost(&status, &sent);
+}
+
+/// Seconds since 1970, by a clock that is right.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// Sets the node's clock to so many seconds after what is right.
+fn set_clock(node: &Node, ahead: i64) {
+    node.run(&format!("sudo date --set @{}", now() + ahead));
+}
+
+/// An update that fails for what it should, and leaves the running version as it was. It is the so many-th failure in
+/// a row, of which the agent waits the longer; none can be written down where /var is full.
+fn fails(node: &Node, times: u64, expected: &[&str]) {
+    let output = node.try_run("sudo keller update apply --no-reboot");
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    assert!(!output.status.success(), "{said}");
+    let error = said.find("error: ").map_or(said.as_str(), |at| &said[at..]);
+    println!("{error}");
+    for text in expected {
+        assert!(error.contains(text), "no {text:?} in: {said}");
+    }
+    let status: serde_json::Value =
+        serde_json::from_str(&node.run("sudo keller update status --json")).unwrap();
+    assert_eq!(
+        (&status["version"], &status["entry"], &status["next"]),
+        (&"1.0.0".into(), &"trouble_1.0.0.efi".into(), &"trouble_1.0.0.efi".into()),
+        "{status}"
+    );
+    if times > 0 {
+        assert_eq!(status["update"]["trouble"]["times"], times, "{status}");
+        let text = status["update"]["trouble"]["text"].as_str().unwrap();
+        assert!(expected.iter().all(|part| text.contains(part)), "{text}");
+    }
+}
