@@ -1,5 +1,4 @@
-//! The EFI system partition of the node. systemd mounts it at /boot when somebody looks there, and
-//! systemd-bless-boot renames entries in it through that mount.
+//! The EFI system partition of the node. systemd mounts it at /boot when somebody looks there.
 
 use std::fs;
 use std::io;

@@ -1,6 +1,6 @@
 //! When a boot counts as good: all that the manifest declares holds, and has held for some seconds.
 //!
-//! This runs as a unit before boot-complete.target; when it ends well, systemd-bless-boot takes the try counter
+//! This runs as a unit before boot-complete.target; when it ends well, systemd-bless-boot.service takes the try counter
 //! off the entry. It asks for single units: to wait until the whole system is up would be to wait for itself.
 
 use std::collections::BTreeMap;

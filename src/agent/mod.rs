@@ -1,5 +1,6 @@
 //! What runs on the node once it is up: takes updates, judges boots, goes back.
 
+mod bless;
 pub mod choice;
 pub mod clock;
 pub mod disk;
@@ -22,6 +23,7 @@ mod updater;
 mod wire;
 
 pub use crate::base::failure::{Doing, Failure};
+pub use bless::bless;
 pub use choice::Wanted;
 pub use install::Until;
 pub use rollback::RolledBack;

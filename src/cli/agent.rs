@@ -8,14 +8,15 @@ use clap::{Args, Subcommand};
 use super::Global;
 use super::progress::{Display, Verbosity};
 use crate::agent::health::{self, Verdict};
-use crate::agent::{Settings, esp, node, service, systemd};
+use crate::agent::{self, Settings, esp, node, service, systemd};
 use crate::base::Chain;
 use crate::base::progress::Progress;
 
 /// Arguments of `keller agent`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Both are units: keller-agent.service, keller-health.service. What they say is in the journal."
+    after_help = "All are units: keller-agent.service, keller-health.service, systemd-bless-boot.service. What they say is in \
+                  the journal."
 )]
 pub struct AgentArgs {
     /// A part of it; without one, the agent itself.
@@ -28,6 +29,8 @@ pub struct AgentArgs {
 pub enum Part {
     /// Wait until this boot is good; give it up at the deadline where there is another version to go back to.
     Health,
+    /// Take the try counter off the entry of this boot, which is good.
+    Bless,
 }
 
 /// Runs it.
@@ -36,6 +39,10 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(verbosity);
     match args.part {
         Some(Part::Health) => judge(&display),
+        Some(Part::Bless) => {
+            agent::bless(&display)?;
+            Ok(ExitCode::SUCCESS)
+        }
         None => {
             service::run(&super::update::connect, &display)?;
             Ok(ExitCode::SUCCESS)

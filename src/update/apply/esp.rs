@@ -158,6 +158,29 @@ pub fn demote(disk: &dyn Device, esp: &mut dyn Device, file: &str) -> Result<Str
     Ok(name)
 }
 
+/// Takes the try counter off an entry, which is good from then on, by one write of one sector. Returns the file's new
+/// name; that of an entry which has no counter any more is no error.
+///
+/// # Errors
+/// `NoSuchEntry`; what the disk says.
+pub fn bless(esp: &mut dyn Device, file: &str) -> Result<String, ApplyError> {
+    let no_such_entry = || ApplyError::NoSuchEntry { file: file.to_owned() };
+    let name = entries::parse(file).ok_or_else(no_such_entry)?.name();
+    let mut checked = Checked::new(esp);
+    let mut editor = Editor::open(&mut checked)?;
+    let listed = editor.list()?;
+    let has = |file: &str| {
+        let path = format!("{FOLDER}/{file}");
+        listed.iter().any(|listed| listed.path.eq_ignore_ascii_case(&path))
+    };
+    match (has(file), has(&name)) {
+        (true, _) => editor.rename(&format!("{FOLDER}/{file}"), &name)?,
+        (false, true) => {}
+        (false, false) => return Err(no_such_entry()),
+    }
+    Ok(name)
+}
+
 /// Brings systemd-boot in the ESP up to date, one copy after the other; each is the old or the new at every
 /// moment. Says how many were changed.
 ///

@@ -25,7 +25,7 @@ mod table;
 mod tests;
 
 pub use error::ApplyError;
-pub use esp::{Installed, demote, installed, loader};
+pub use esp::{Installed, bless, demote, installed, loader};
 
 use std::io::{self, Cursor, Write};
 

@@ -88,3 +88,17 @@ fn the_way_back_is_taken_at_once_or_not_at_all() {
     println!("demotion: {states} states tried, {older} of them boot the version before");
     assert!(older > 0 && older < states);
 }
+
+#[test]
+fn a_version_is_good_at_once_or_not_yet() {
+    let node = node();
+    let (states, older) = node.cut(|parts| {
+        let file = "node_1.0.1+2-1.efi";
+        assert_eq!(bless(&mut *parts.esp, file).unwrap(), "node_1.0.1.efi");
+        assert_eq!(bless(&mut *parts.esp, file).unwrap(), "node_1.0.1.efi");
+        let none = bless(&mut *parts.esp, "node_7+1.efi").unwrap_err();
+        assert!(matches!(none, ApplyError::NoSuchEntry { .. }), "{none}");
+    });
+    println!("blessing: {states} states tried, all boot the new version");
+    assert!(older == 0 && states > 1);
+}
