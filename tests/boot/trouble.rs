@@ -71,7 +71,7 @@ fn each_trouble_has_its_word_and_the_next_try_works() {
     let own = "automatic: true\\nwindow: 00:00-23:59\\ninterval: 1min\\n";
     let before = server.seen().len();
     node.starts_over_by(&format!(
-        "printf '{own}' | sudo tee /etc/keller/update.yaml && sudo systemctl start keller-agent"
+        "sudo mkdir -p /etc/keller && printf '{own}' | sudo tee /etc/keller/update.yaml && sudo systemctl start keller-agent"
     ));
     let sent = server.sent(before);
     assert_eq!(node.settled(), "running");
