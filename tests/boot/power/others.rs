@@ -43,8 +43,8 @@ fn samples() -> Vec<&'static Sample> {
         .values()
         .filter(|sample| sample.epoch >= begin && !sample.changes.is_empty())
         .collect();
-    let step = all.len().div_ceil(SAMPLES);
-    all.into_iter().step_by(step).collect()
+    let count = SAMPLES.min(all.len());
+    (0..count).map(|number| all[number * all.len() / count]).collect()
 }
 
 /// The `size` bytes from `start` on as a file.
