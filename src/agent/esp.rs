@@ -1,15 +1,16 @@
 //! The EFI system partition of the node. systemd mounts it at /boot when somebody looks there.
 
-use std::fs;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::block;
+use super::disk::{BootDisk, block};
 use super::systemd;
-use crate::base::device::FileDevice;
+use crate::base::device::{FileDevice, ReadAt, Window};
 use crate::base::failure::{Doing, Failure};
 use crate::boot::entries::{self, BootEntry, FOLDER};
+use crate::fs::fat::Reader;
+use crate::fs::fat::reader::ReadError;
 
 /// Where systemd-gpt-auto-generator has it mounted on demand.
 pub const MOUNT: &str = "/boot";
@@ -17,17 +18,29 @@ pub const MOUNT: &str = "/boot";
 const UNITS: [&str; 2] = ["boot.automount", "boot.mount"];
 /// How long somebody who has a file open there may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked at entries that make no sense.
+const TRIES: u8 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The entries, as the boot loader orders them: the first is the one that it would start.
-pub fn entries() -> Result<Vec<BootEntry>, Failure> {
-    let folder = format!("{MOUNT}/{FOLDER}");
-    let list = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        list => list.doing(format!("reading {folder}"))?,
+/// The entries, as the boot loader orders them: the first is the one that it would start. Read from the partition
+/// itself, since it is not mounted while somebody holds a [`Claim`]; the mount writes through the same cache.
+pub fn entries(disk: &BootDisk) -> Result<Vec<BootEntry>, Failure> {
+    let path = disk.esp()?;
+    let doing = || format!("reading the entries in the EFI system partition {path}");
+    let device = block(&path, false, false).doing(doing())?;
+    let mut tries = 1..TRIES;
+    let listed = loop {
+        let window = Window::new(&device, 0, device.size());
+        match Reader::open(window).and_then(|mut reader| reader.list()) {
+            // Somebody may be in the middle of a change.
+            Err(ReadError::Corrupt { .. }) if tries.next().is_some() => thread::sleep(PAUSE),
+            listed => break listed.doing(doing())?,
+        }
     };
-    let names = list.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut found: Vec<BootEntry> = names.filter_map(|name| entries::parse(&name)).collect();
+    let files = listed.iter().filter(|listed| listed.size.is_some());
+    let names = files.filter_map(|listed| listed.path.strip_prefix(FOLDER)?.strip_prefix('/'));
+    let mut found: Vec<BootEntry> =
+        names.filter(|name| !name.contains('/')).filter_map(entries::parse).collect();
     found.sort_by(|a, b| a.file.cmp(&b.file));
     entries::order(&mut found);
     Ok(found)

@@ -71,7 +71,8 @@ impl Status {
         let settings = keep(Settings::read(), &mut problems);
         let mut record = keep(Record::peek(), &mut problems).unwrap_or_default();
         let disk = keep(BootDisk::find(), &mut problems);
-        let entries = keep(esp::entries(), &mut problems).unwrap_or_default();
+        let entries =
+            disk.as_ref().and_then(|disk| keep(esp::entries(disk), &mut problems)).unwrap_or_default();
         let own = |entry: &&BootEntry| entry.id == built.id && entry.version == built.version;
         let entry = entries.iter().find(own);
         let boot = node::boot_id();

@@ -61,7 +61,8 @@ impl<'a> Updater<'a> {
 
     /// Compares what is remembered with what is there.
     pub fn settle(&mut self) -> Result<(), Failure> {
-        self.entries = esp::entries()?.into_iter().filter(|entry| entry.id == self.settings.id).collect();
+        let found = esp::entries(&BootDisk::find()?)?;
+        self.entries = found.into_iter().filter(|entry| entry.id == self.settings.id).collect();
         let seen = Seen { running: &self.settings.version, boot: &self.boot, entries: &self.entries };
         let since = self.record.made_ready.clone();
         let why = |version: &str| evidence::why(version, since.as_deref(), &self.boot);

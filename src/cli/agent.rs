@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::Global;
 use super::progress::{Display, Verbosity};
+use crate::agent::disk::BootDisk;
 use crate::agent::health::{self, Verdict};
 use crate::agent::{self, Settings, esp, node, service, systemd};
 use crate::base::Chain;
@@ -75,7 +76,7 @@ fn judge(progress: &dyn Progress) -> Result<ExitCode> {
     if node::counted_entry().is_none() {
         // A first node that waits for its peers, or a version that has proven itself.
         progress.note("this entry is not on trial: the node goes on");
-    } else if !esp::another_is_good(&esp::entries()?, &settings.version) {
+    } else if !esp::another_is_good(&esp::entries(&BootDisk::find()?)?, &settings.version) {
         progress.note("there is no other version to go back to: the node goes on");
     } else {
         progress.warn("starting over, which takes one of the tries of this version");
