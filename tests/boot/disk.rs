@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Node, keller};
+use super::{Node, Turn, keller, processors};
 use crate::judges::tool::{run, tool};
 
 /// A node that is made in seconds: no containers, no etcd. `ssh_key` is for user core.
@@ -49,7 +49,9 @@ fn enlarge(image: &Path, more: u64) {
 /// Boots until `text` stands on the console and cuts the power there; gives all that the console showed.
 pub(super) fn boot_until(text: &str, image: &Path, arguments: &[&str]) -> String {
     let mut command = keller();
-    command.args(["boot", "--persist", "--timeout", "360", "--expect", text]).args(arguments).arg(image);
+    command.args(["boot", "--persist", "--timeout", "360", "--expect", text]);
+    command.args(processors(arguments)).args(arguments).arg(image);
+    let _turn = Turn::take();
     let output = command.stdin(Stdio::null()).output().expect("keller starts");
     let console = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{console}{}", String::from_utf8_lossy(&output.stderr));

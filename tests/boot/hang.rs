@@ -15,7 +15,7 @@ const ENTRIES: [&str; 2] = ["pair_1.0.0.efi", "pair_1.0.1+0-1.efi"];
 
 fn boot(image: &Path, arguments: [String; 2], more: &[String]) -> Node {
     let arguments: Vec<&str> = arguments.iter().chain(more).map(String::as_str).collect();
-    Node::start(image, &[&["--persist"], arguments.as_slice()].concat(), 8080)
+    Node::start(image, &[&["--persist", "--cpus", "2"], arguments.as_slice()].concat(), 8080)
 }
 
 #[test]

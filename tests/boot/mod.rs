@@ -25,12 +25,18 @@ mod wrong_hash;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long a boot may take: under emulation on a busy machine it takes one to two minutes.
 const BOOT: Duration = Duration::from_secs(360);
+
+/// A second processor under emulation is slower than none where another machine runs beside: they wait for each
+/// other while the host has given their thread's time away. Only a test that says so has one.
+fn processors(arguments: &[&str]) -> &'static [&'static str] {
+    if arguments.contains(&"--cpus") { &[] } else { &["--cpus", "1"] }
+}
 
 /// The keller that is tested, statically linked and optimised.
 fn keller() -> Command {
@@ -66,6 +72,30 @@ fn copy(image: &Path, name: &str) -> PathBuf {
     copy
 }
 
+/// How many machines run at a time: half of a boot under emulation keeps one processor busy.
+const MACHINES: usize = 2;
+
+/// The right to run one of them. More tests than that may run: they build and publish meanwhile.
+struct Turn(());
+
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+impl Turn {
+    fn take() -> Self {
+        let (running, changed) = &RUNNING;
+        let running = running.lock().unwrap();
+        *changed.wait_while(running, |running| *running == MACHINES).unwrap() += 1;
+        Self(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.0.lock().unwrap() -= 1;
+        RUNNING.1.notify_one();
+    }
+}
+
 /// A running node.
 struct Node {
     child: Child,
@@ -73,6 +103,7 @@ struct Node {
     seen: String,
     ssh: Vec<String>,
     url: String,
+    _turn: Turn,
 }
 
 impl Node {
@@ -90,11 +121,13 @@ impl Node {
 
     /// Starts `image` and does not wait.
     fn start(image: &Path, arguments: &[&str], port: u16) -> Self {
+        let turn = Turn::take();
         // Of this image alone: tests may run side by side.
         let identity = image.with_extension("identity");
         let mut command = keller();
         command
             .arg("boot")
+            .args(processors(arguments))
             .args(arguments)
             .args(["--forward", &format!("0:{port}"), "--identity"])
             .arg(&identity)
@@ -112,7 +145,7 @@ impl Node {
                 }
             });
         }
-        Self { child, console, seen: String::new(), ssh: Vec::new(), url: String::new() }
+        Self { child, console, seen: String::new(), ssh: Vec::new(), url: String::new(), _turn: turn }
     }
 
     /// Waits until ssh answers, after several boots if need be, and learns how to get in.

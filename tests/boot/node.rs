@@ -8,7 +8,7 @@ const ALLOWED_WARNINGS: &str = include_str!("allowed-warnings.txt");
 #[test]
 fn default_node_is_whole_and_keeps_what_it_was_given() {
     let image = copy_of_image("default");
-    let mut node = Node::boot(&image, &["--persist"]);
+    let mut node = Node::boot(&image, &["--persist", "--cpus", "2"]);
     assert_eq!(
         node.settled(),
         "running",

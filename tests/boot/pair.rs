@@ -46,11 +46,19 @@ pub const ID: &str = "pair";
 /// A copy of its own for the test `name`: 1.0.0 runs, and 1.0.1, whose kernel image goes through `change` before, has
 /// one try. All tests share the two builds.
 pub fn on_trial(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
-    static IMAGES: OnceLock<[PathBuf; 2]> = OnceLock::new();
-    let [older, newer] = IMAGES.get_or_init(|| ["1.0.0", "1.0.1"].map(|version| build(ID, version, "")));
-    let image = copy(older, name);
-    install_changed(&image, newer, ID, Some(1), change);
+    let image = older(name);
+    install_changed(&image, &images()[1], ID, Some(1), change);
     image
+}
+
+/// The same without 1.0.1.
+pub fn older(name: &str) -> PathBuf {
+    copy(&images()[0], name)
+}
+
+fn images() -> &'static [PathBuf; 2] {
+    static IMAGES: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    IMAGES.get_or_init(|| ["1.0.0", "1.0.1"].map(|version| build(ID, version, "")))
 }
 
 /// Puts version 1.0.1, which is in `newer`, into the second slot of `image`: with `tries`, or blessed and counted as

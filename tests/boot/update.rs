@@ -9,26 +9,38 @@ use std::process::Command;
 use super::{Node, keller};
 use crate::http_server::{Act, Server};
 
+/// The update that `boot::power` records, too.
 #[test]
 fn a_node_takes_a_new_version_by_a_patch_and_keeps_it() {
-    let server = Server::start();
-    let [first, _] = published(&server, "updated", &[], "");
-    let mut node = Node::boot(&first, &["--persist"]);
+    super::power::update();
+}
+
+/// Has `node` take 1.0.1, and looks at what has become of it. `mark` is called when the update begins, when the new
+/// version is ready, and when it runs.
+pub(super) fn take(node: &mut Node, id: &str, server: &Server, mut mark: impl FnMut()) {
     assert_eq!(node.settled(), "running");
     // Its own looks at the server would be counted too.
     node.run("sudo systemctl stop keller-agent");
     let found = node.run("sudo keller update check");
     assert!(found.contains("1.0.1 is there; 1.0.0 runs"), "{found}");
     let before = server.seen().len();
-    let said = node.starts_over_by("sudo keller update apply");
+    mark();
+    let output = node.try_run("sudo keller update apply --no-reboot");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{said}");
+    println!("{said}");
+    mark();
     let sent = server.sent(before);
+    node.reboot();
+    mark();
     assert_eq!(node.settled(), "running");
-    let status = super::trial::wait_for(&node, "good");
+    let status = super::trial::wait_for(node, "good");
     assert_eq!((&status["version"], &status["slot"]), (&"1.0.1".into(), &"b".into()));
-    assert_eq!(status["entry"], "updated_1.0.1.efi");
+    assert_eq!(status["entry"], format!("{id}_1.0.1.efi"));
     assert_eq!(node.run("cat /etc/version-of-this; which fuser"), "1.0.1\n/usr/bin/fuser");
     let verity = node.run("lsblk --noheadings --list --output NAME,PARTLABEL --inverse /dev/mapper/root");
-    assert!(verity.contains("updated_1.0.1") && verity.contains("updated_1.0.1_verity"), "{verity}");
+    let labels = [format!("{id}_1.0.1"), format!("{id}_1.0.1_verity")];
+    assert!(labels.iter().all(|label| verity.contains(label)), "{verity}");
     let bytes = cost(&status, &sent);
     assert!(said.contains(&format!("{bytes} bytes fetched")) && said.contains("by patch"), "{said}");
     assert!((1000..5_000_000).contains(&bytes), "{bytes} bytes for one small package");

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::disk::{View, scramble};
 use super::{AGAIN_BY_FIRMWARE, copy, update};
-use crate::boot::{BOOT, keller};
+use crate::boot::{BOOT, Turn, keller};
 
 /// How long after the begin of an update the machine may be killed: that takes some of it, and the start of the new
 /// version the rest.
-const WINDOW: Duration = Duration::from_secs(25);
+const WINDOW: Duration = Duration::from_secs(16);
 
 struct Machine {
     child: Child,
@@ -23,7 +23,7 @@ struct Machine {
 impl Machine {
     fn start(image: &Path) -> Self {
         let mut command = keller();
-        command.args(["boot", "--persist"]).args(AGAIN_BY_FIRMWARE).arg(image);
+        command.args(["boot", "--persist", "--cpus", "1"]).args(AGAIN_BY_FIRMWARE).arg(image);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("keller starts");
         let (sender, console) = mpsc::channel();
@@ -70,6 +70,7 @@ fn killed_at_any_moment_a_node_boots_and_is_whole() {
     let seed = number("KELLER_SEED").unwrap_or(now);
     println!("KELLER_SEED={seed}");
     let recording = &update().recording;
+    let _turn = Turn::take();
     let image = copy(&recording.image, "killed");
     let mut contents = recording.contents.clone();
     let mut ran = [0, 0];

@@ -29,8 +29,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::trial::wait_for;
-use super::update::published;
+use super::update::{published, take};
 use super::{BOOT, Node};
 use crate::http_server::Server;
 use cuts::Replay;
@@ -61,21 +60,21 @@ const AGAIN_BY_FIRMWARE: [&str; 2] =
     ["--qemu-arg=-smbios", "--qemu-arg=type=11,value=io.systemd.stub.kernel-cmdline-extra=again"];
 
 /// One update, recorded once for all tests.
-struct Update {
+pub(super) struct Update {
     recording: Recording,
     /// Length of the log when the update began, when the new version was ready, and when it ran.
     lengths: [u64; 3],
 }
 
-fn update() -> &'static Update {
+pub(super) fn update() -> &'static Update {
     static UPDATE: OnceLock<Update> = OnceLock::new();
     UPDATE.get_or_init(record)
 }
 
 fn record() -> Update {
     let begun = Instant::now();
-    let [first, second] =
-        published(&Server::start(), "power", &AGAIN, "services: {enable: [again.service]}\n");
+    let server = Server::start();
+    let [first, second] = published(&server, "power", &AGAIN, "services: {enable: [again.service]}\n");
     let recorded = copy(&first, "recorded");
     let log = first.with_file_name("log");
     File::create(&log).unwrap();
@@ -93,14 +92,8 @@ fn record() -> Update {
     let length = || log.metadata().unwrap().len();
 
     let mut node = Node::boot(&recorded, &arguments);
-    assert_eq!(node.settled(), "running");
-    let begin = length();
-    let said = node.run("sudo keller update apply --no-reboot");
-    let ready = length();
-    println!("{said}");
-    node.reboot();
-    let up = length();
-    wait_for(&node, "good");
+    let mut lengths = Vec::new();
+    take(&mut node, "power", &server, || lengths.push(length()));
     // The last that the agent does for a version that is good.
     let deadline = Instant::now() + BOOT;
     while !node.run("sudo cat /boot/EFI/keller/starts").contains("power_1.0.1.efi") {
@@ -114,7 +107,8 @@ fn record() -> Update {
         built.as_secs(),
         (begun.elapsed() - built).as_secs()
     );
-    Update { recording: Recording::open([&first, &second], &recorded, &log), lengths: [begin, ready, up] }
+    let recording = Recording::open([&first, &second], &recorded, &log);
+    Update { recording, lengths: lengths.try_into().expect("three") }
 }
 
 /// Every cut of it, tried once for all tests.
