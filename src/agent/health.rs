@@ -28,10 +28,7 @@ pub const VERDICT: &str = "/var/lib/keller/update/health.json";
 /// The last that was not good: the next boot, of another version, must not hide it.
 const BAD_VERDICT: &str = "/var/lib/keller/update/unhealthy.json";
 
-/// A unit that crashes and starts anew is active most of the time, but not for so long: systemd's own pause
-/// between two starts is 0.1 to a few seconds.
-const STABLE: Duration = Duration::from_secs(5);
-/// Between two looks.
+/// Between two looks, of which each costs a small machine some milliseconds.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Where etcd answers clients on the node itself.
 const ETCD: ([u8; 4], u16) = ([127, 0, 0, 1], 2379);
@@ -65,6 +62,10 @@ pub enum Missing {
     Fresh {
         /// Its name.
         name: String,
+        /// How long it should be.
+        stable: Duration,
+        /// How much of that is still to come.
+        left: Duration,
     },
     /// etcd is not healthy.
     Etcd {
@@ -84,8 +85,8 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unit { name, state } => write!(f, "{name} is {state}"),
-            Self::Fresh { name } => {
-                write!(f, "{name} is active, but for less than {} seconds", STABLE.as_secs())
+            Self::Fresh { name, stable, .. } => {
+                write!(f, "{name} is active, but for less than {} seconds", stable.as_secs())
             }
             Self::Etcd { answer } => write!(f, "etcd is not healthy: {answer}"),
             Self::Command { end } => write!(f, "the health command {end}"),
@@ -99,11 +100,12 @@ impl fmt::Display for Missing {
 struct Runs(BTreeMap<String, (String, Instant)>);
 
 impl Runs {
-    /// What is wrong with `name`, of which systemd says `shown`.
+    /// What is wrong with `name`, of which systemd says `shown`, and which must be in one run for a `stable` time.
     fn judge(
         &mut self,
         name: &str,
         shown: Option<&BTreeMap<String, String>>,
+        stable: Duration,
         now: Instant,
     ) -> Option<Missing> {
         let says = |key: &str| shown.and_then(|shown| shown.get(key)).map_or("", String::as_str);
@@ -121,7 +123,8 @@ impl Runs {
         if *seen != run {
             (*seen, *since) = (run, now);
         }
-        (now.duration_since(*since) < STABLE).then(|| Missing::Fresh { name: name.to_owned() })
+        let left = stable.saturating_sub(now.duration_since(*since));
+        (!left.is_zero()).then(|| Missing::Fresh { name: name.to_owned(), stable, left })
     }
 }
 
@@ -150,8 +153,19 @@ pub fn wait(health: &Health, deadline: Instant, progress: &dyn Progress) -> Resu
             progress.detail(&format!("waiting: {}", lines.join("; ")));
             told = lines;
         }
-        thread::sleep(PAUSE);
+        thread::sleep(until_next(&missing).min(deadline.saturating_duration_since(Instant::now())));
     }
+}
+
+/// How long until the next look. Where only time is missing, none is needed before: a unit that was started anew
+/// meanwhile is seen then, too.
+fn until_next(missing: &[Missing]) -> Duration {
+    let left = |missing: &Missing| match missing {
+        Missing::Fresh { left, .. } => Some(*left),
+        _ => None,
+    };
+    let left: Option<Vec<Duration>> = missing.iter().map(left).collect();
+    left.and_then(|left| left.into_iter().max()).unwrap_or(PAUSE)
 }
 
 /// What is to be said of the own command: a run that only the deadline cut off hides no failure before it.
@@ -164,8 +178,8 @@ fn whole_verdict(verdict: &mut Option<Missing>, now: Missing) -> Missing {
 
 fn units(health: &Health, runs: &mut Runs) -> Result<Vec<Missing>, Failure> {
     let shown = systemd::show(&health.units, &["LoadState", "ActiveState", "Result", "InvocationID"])?;
-    let now = Instant::now();
-    Ok(health.units.iter().filter_map(|name| runs.judge(name, shown.get(name), now)).collect())
+    let (stable, now) = (Duration::from_secs(health.stable_seconds), Instant::now());
+    Ok(health.units.iter().filter_map(|name| runs.judge(name, shown.get(name), stable, now)).collect())
 }
 
 /// Asks etcd as its own `etcdctl endpoint health` does for members without client certificates.
@@ -222,7 +236,8 @@ pub fn deadline(health: &Health) -> Instant {
     let systemd_began = node::handover().map_or(0.0, |facts| facts.uptime);
     let since = Duration::from_secs_f64((node::uptime() - systemd_began).max(0.0));
     // By hand, long after the start, there is still time for one judgement.
-    Instant::now() + Duration::from_secs(health.deadline_seconds).saturating_sub(since).max(2 * STABLE)
+    let judgement = Duration::from_secs(health.stable_seconds) + ETCD_PATIENCE;
+    Instant::now() + Duration::from_secs(health.deadline_seconds).saturating_sub(since).max(judgement)
 }
 
 /// Writes down how this boot was judged.
@@ -261,18 +276,25 @@ mod tests {
     #[test]
     fn a_unit_must_stay_in_one_run() {
         let (mut runs, start) = (Runs::default(), Instant::now());
+        let stable = Duration::from_secs(5);
         let mut judge = |seconds, shown: Option<BTreeMap<String, String>>| {
-            runs.judge("a.service", shown.as_ref(), start + Duration::from_secs(seconds))
+            runs.judge("a.service", shown.as_ref(), stable, start + Duration::from_secs(seconds))
         };
-        let fresh = Some(Missing::Fresh { name: "a.service".to_owned() });
-        assert_eq!(judge(0, Some(shown("active", "1"))), fresh);
-        assert_eq!(judge(4, Some(shown("active", "1"))), fresh);
+        let fresh = |left| {
+            Some(Missing::Fresh { name: "a.service".to_owned(), stable, left: Duration::from_secs(left) })
+        };
+        assert_eq!(judge(0, Some(shown("active", "1"))), fresh(5));
+        assert_eq!(judge(4, Some(shown("active", "1"))), fresh(1));
         // It crashed and was started anew between two looks.
-        assert_eq!(judge(6, Some(shown("active", "2"))), fresh);
+        assert_eq!(judge(6, Some(shown("active", "2"))), fresh(5));
         assert_eq!(judge(11, Some(shown("active", "2"))), None);
         let failed = judge(12, Some(shown("failed", "2"))).unwrap();
         assert_eq!(failed.to_string(), "a.service is failed");
-        assert_eq!(judge(13, Some(shown("active", "2"))), fresh);
+        assert_eq!(judge(13, Some(shown("active", "2"))), fresh(5));
+
+        let missing: Vec<Missing> = [fresh(4), fresh(2)].into_iter().flatten().collect();
+        assert_eq!(until_next(&missing), Duration::from_secs(4));
+        assert_eq!(until_next(&[missing[0].clone(), failed]), PAUSE);
     }
 
     #[test]

@@ -235,7 +235,8 @@ mod tests {
     fn node(own: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let built = r#"{"id": "node", "version": "1.0.0", "epoch": 7,
-            "health": {"units": ["ssh.service"], "etcd": true, "command": [], "deadline_seconds": 120},
+            "health": {"units": ["ssh.service"], "etcd": true, "command": [], "stable_seconds": 5,
+                "deadline_seconds": 120},
             "update": {"url": "https://a.example/x/", "channel": "stable", "automatic": false,
                 "window": "02:00-05:00", "interval_seconds": 3600}}"#;
         fs::create_dir_all(root.path().join("usr/lib/keller")).unwrap();

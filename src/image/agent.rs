@@ -51,6 +51,7 @@ fn built(manifest: &Manifest, epoch: i64) -> Built {
             units,
             etcd: health.etcd,
             command: health.command.clone(),
+            stable_seconds: health.stable_seconds,
             deadline_seconds: health.deadline_seconds,
         },
         update: manifest.update.as_ref().map(|update| Source {

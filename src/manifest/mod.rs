@@ -446,6 +446,8 @@ pub struct Health {
     pub containers: bool,
     /// A command that must succeed, as arguments; none when empty.
     pub command: Vec<String>,
+    /// Seconds for which a unit must have been active without a restart.
+    pub stable_seconds: u64,
     /// Seconds from the start of systemd until which all of it must hold.
     pub deadline_seconds: u64,
 }

@@ -392,6 +392,8 @@ pub struct RawHealth {
     pub containers: Option<At<bool>>,
     /// A command that succeeds, as arguments.
     pub command: Option<At<Vec<At<String>>>>,
+    /// How long a unit must have been active without a restart. Default: `5s`.
+    pub stable: Option<At<String>>,
     /// Time from the start of systemd, such as `90s` or `5min`. Default: `120s`.
     pub deadline: Option<At<String>>,
 }

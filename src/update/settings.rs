@@ -39,6 +39,8 @@ pub struct Health {
     pub etcd: bool,
     /// A command that succeeds; none when empty.
     pub command: Vec<String>,
+    /// Seconds for which a unit has been active without a restart.
+    pub stable_seconds: u64,
     /// Seconds from the start of systemd.
     pub deadline_seconds: u64,
 }

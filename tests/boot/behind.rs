@@ -112,7 +112,7 @@ fn build(folder: &Path, version: &str, parts: &str, port: u16) -> PathBuf {
          users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n\
          overlays: [overlay]\n\
          files: [{{path: /etc/version-of-this, content: \"{version}\\n\"}}]\n\
-         kernel: {{cmdline: [\"console=ttyS0,115200\"], initramfs_modules: auto}}\n\
+         kernel: {{cmdline: [\"console=ttyS0,115200\"], initramfs_modules: auto}}\nhealth: {{stable: 1s}}\n\
          update: {{url: \"http://10.0.2.2:{port}\", keys: keys}}\n\
          disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );

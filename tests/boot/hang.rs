@@ -59,7 +59,7 @@ fn a_kernel_that_hangs_ends_in_the_old_version() {
 
 #[test]
 fn a_processor_that_hangs_panics_on_trial_and_the_old_version_knows_why() {
-    let slow = "health: {command: [sleep, infinity], deadline: 10min}\n";
+    let slow = "  command: [sleep, infinity]\n  deadline: 10min\n";
     let (image, newer) = (build("stuck", "1.0.0", ""), build("stuck", "1.0.1", slow));
     install(&image, &newer, "stuck", Some(1));
     let sockets = tempfile::tempdir().unwrap();

@@ -16,8 +16,8 @@ use keller::tree::{Content, Kind};
 
 use super::{copy, keller};
 
-/// A node that is made in seconds, in one version of two; `more` are lines of its manifest.
-pub fn build(id: &str, version: &str, more: &str) -> PathBuf {
+/// A node that is made in seconds, in one version of two; `health` are lines below that key of its manifest.
+pub fn build(id: &str, version: &str, health: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(id);
     std::fs::create_dir_all(&folder).unwrap();
     let manifest = folder.join("node.yaml");
@@ -27,7 +27,8 @@ pub fn build(id: &str, version: &str, more: &str) -> PathBuf {
          keller:manifests/components/ssh.yaml]\n\
          users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n\
          files: [{{path: /etc/version-of-this, content: \"{version}\\n\"}}]\n\
-         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\n{more}\
+         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\n\
+         health:\n  stable: 1s\n{health}\
          disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );
     std::fs::write(&manifest, text).unwrap();

@@ -35,7 +35,7 @@ fn a_healthy_version_is_blessed_and_an_operator_goes_back() {
 
 #[test]
 fn a_version_that_is_not_healthy_falls_back_without_a_hand_on_it() {
-    let bad = "health: {command: [/usr/bin/false], deadline: 40s}\n";
+    let bad = "  command: [/usr/bin/false]\n  deadline: 40s\n";
     let (image, newer) = (build("sick", "1.0.0", ""), build("sick", "1.0.1", bad));
     install(&image, &newer, "sick", Some(3));
     // On a slow machine no try gets as far as ssh.

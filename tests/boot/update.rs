@@ -104,7 +104,7 @@ fn build(folder: &Path, id: &str, version: &str, more: &str, port: u16) -> PathB
          keller:manifests/components/ssh.yaml]\n\
          users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n{more}\
          overlays: [overlay]\n\
-         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\n\
+         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\nhealth: {{stable: 1s}}\n\
          update: {{url: \"http://10.0.2.2:{port}\", keys: keys}}\n\
          disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );

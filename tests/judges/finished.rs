@@ -73,6 +73,7 @@ fn manifest() -> Manifest {
             etcd: false,
             containers: true,
             command: Vec::new(),
+            stable_seconds: 5,
             deadline_seconds: 120,
         },
         disk: Disk {

@@ -71,6 +71,7 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
             etcd: false,
             containers: true,
             command: Vec::new(),
+            stable_seconds: 5,
             deadline_seconds: 60,
         },
         disk: Disk {

@@ -24,6 +24,9 @@ const LEAST_STATE: Size = Size::mib(64);
 /// Health is checked until two minutes after the start, unless said otherwise: a slow disk and an emulated
 /// processor make it in one.
 const DEADLINE_SECONDS: u64 = 120;
+/// A unit that crashes and starts anew is active most of the time, but not for so long: systemd's own pause between
+/// two starts is 0.1 to a few seconds.
+const STABLE_SECONDS: u64 = 5;
 
 /// A look at the repository costs a file of about a kilobyte.
 const INTERVAL_SECONDS: u64 = 3600;
@@ -108,15 +111,24 @@ impl Validator<'_> {
             Some(at) => containers::plain(at.value),
             None => Vec::new(),
         };
+        let mut seconds = |at: &Option<At<String>>, default| {
+            at.as_ref().and_then(|at| self.form(at, text::duration)).unwrap_or(default)
+        };
+        let deadline_seconds = seconds(&raw.deadline, DEADLINE_SECONDS);
+        let stable_seconds = seconds(&raw.stable, STABLE_SECONDS);
+        if let Some(at) = raw.stable.or(raw.deadline).filter(|_| stable_seconds >= deadline_seconds) {
+            let problem = format!(
+                "no unit can be stable for {stable_seconds}s within the {deadline_seconds}s of the deadline"
+            );
+            self.error(at.mark, problem).help("the start itself takes time, too: a longer `deadline`");
+        }
         Health {
             units: self.list(raw.units, text::unit),
             etcd: or(raw.etcd, false),
             containers: or(raw.containers, true),
             command,
-            deadline_seconds: raw
-                .deadline
-                .and_then(|at| self.form(&at, text::duration))
-                .unwrap_or(DEADLINE_SECONDS),
+            stable_seconds,
+            deadline_seconds,
         }
     }
 
