@@ -75,24 +75,37 @@ fn copy(image: &Path, name: &str) -> PathBuf {
 /// How many machines run at a time: half of a boot under emulation keeps one processor busy.
 const MACHINES: usize = 2;
 
-/// The right to run one of them. More tests than that may run: they build and publish meanwhile.
+/// The right to run one of them, for who asks first. More tests than that may run: they build and publish meanwhile.
 struct Turn(());
 
-static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+struct Turns {
+    running: usize,
+    /// Number of the next who asks, and of the next who may.
+    asked: usize,
+    served: usize,
+}
+
+static TURNS: (Mutex<Turns>, Condvar) =
+    (Mutex::new(Turns { running: 0, asked: 0, served: 0 }), Condvar::new());
 
 impl Turn {
     fn take() -> Self {
-        let (running, changed) = &RUNNING;
-        let running = running.lock().unwrap();
-        *changed.wait_while(running, |running| *running == MACHINES).unwrap() += 1;
+        let (turns, changed) = &TURNS;
+        let mut turns = turns.lock().unwrap();
+        let own = turns.asked;
+        turns.asked += 1;
+        turns = changed.wait_while(turns, |turns| turns.running == MACHINES || turns.served != own).unwrap();
+        turns.running += 1;
+        turns.served += 1;
+        changed.notify_all();
         Self(())
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *RUNNING.0.lock().unwrap() -= 1;
-        RUNNING.1.notify_one();
+        TURNS.0.lock().unwrap().running -= 1;
+        TURNS.1.notify_all();
     }
 }
 
