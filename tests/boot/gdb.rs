@@ -41,8 +41,8 @@ impl Gdb {
 
     /// Has every processor hang in the kernel, deaf to interrupts, and lets the machine go.
     pub fn hang_all(self) {
-        // cli; hlt; and once more after an interrupt that cannot be masked.
-        self.hang(usize::MAX, "faf4ebfd", |_| true);
+        // cli; jmp .
+        self.hang(usize::MAX, "faebfe", |_| true);
     }
 
     /// Has one processor hang in the kernel, which still hears interrupts, and lets the machine go.

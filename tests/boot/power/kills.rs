@@ -12,7 +12,7 @@ use crate::boot::{BOOT, Turn, keller};
 
 /// How long after the begin of an update the machine may be killed: that takes some of it, and the start of the new
 /// version the rest.
-const WINDOW: Duration = Duration::from_secs(16);
+const WINDOW: Duration = Duration::from_secs(25);
 
 struct Machine {
     child: Child,
