@@ -39,25 +39,34 @@ impl Gdb {
         Self(stream)
     }
 
-    /// Has every processor hang in the kernel, deaf to interrupts, and lets the machine go.
+    /// Has every processor hang in the kernel, deaf to interrupts, and lets the machine go. One of them spins; more
+    /// would only take time from other machines.
     pub fn hang_all(self) {
-        // cli; jmp .
-        self.hang(usize::MAX, "faebfe", |_| true);
+        // cli; jmp . and cli; hlt; jmp to the hlt
+        self.hang(usize::MAX, ["faebfe", "faf4ebfd"], |_| true);
     }
 
     /// Has one processor hang in the kernel, which still hears interrupts, and lets the machine go.
     pub fn hang_one(self) {
         // sti; jmp . where it is no interrupt that hangs.
-        self.hang(1, "fbebfe", |processor| processor.flags & INTERRUPTS != 0);
+        self.hang(1, ["fbebfe"; 2], |processor| processor.flags & INTERRUPTS != 0);
     }
 
-    fn hang(mut self, processors: usize, code: &str, fits: impl Fn(&Processor) -> bool) {
+    /// The first processor gets the first `codes`, the others the second.
+    fn hang(mut self, processors: usize, codes: [&str; 2], fits: impl Fn(&Processor) -> bool) {
         for _ in 0..ROUNDS {
             let mut found = self.processors();
             assert!(!found.is_empty(), "no processors");
             found.truncate(processors);
-            if found.iter().all(|processor| processor.rip >= KERNEL && fits(processor)) {
-                for (thread, processor) in (1..).zip(found) {
+            // Two pieces of code must not overlap.
+            let first = found[0].rip;
+            let apart = |rip: u64| rip == first || rip.abs_diff(first) > 8;
+            let fits =
+                |processor: &Processor| processor.rip >= KERNEL && apart(processor.rip) && fits(processor);
+            if found.iter().all(fits) {
+                // From the last on: where all are at one address, they get the first code.
+                for (index, processor) in found.into_iter().enumerate().rev() {
+                    let (thread, code) = (index + 1, codes[index.min(1)]);
                     assert_eq!(self.ask(&format!("Hg{thread:x}")), "OK");
                     let write = format!("M{:x},{:x}:{code}", processor.rip, code.len() / 2);
                     assert_eq!(self.ask(&write), "OK");
