@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::gdb::Gdb;
 use super::monitor::Monitor;
-use super::pair::{build, entries_of, install, on_trial};
+use super::pair::{entries_of, install, newer_with, older, on_trial};
 use super::trial::is_back;
 use super::{BOOT, Node};
 
@@ -60,8 +60,8 @@ fn a_kernel_that_hangs_ends_in_the_old_version() {
 #[test]
 fn a_processor_that_hangs_panics_on_trial_and_the_old_version_knows_why() {
     let slow = "  command: [sleep, infinity]\n  deadline: 10min\n";
-    let (image, newer) = (build("stuck", "1.0.0", ""), build("stuck", "1.0.1", slow));
-    install(&image, &newer, "stuck", Some(1));
+    let image = older("stuck");
+    install(&image, &newer_with("stuck", slow), Some(1));
     let sockets = tempfile::tempdir().unwrap();
     let gdb = sockets.path().join("gdb");
     let mut node = boot(&image, Gdb::arguments(&gdb), &[]);
@@ -69,6 +69,6 @@ fn a_processor_that_hangs_panics_on_trial_and_the_old_version_knows_why() {
     Gdb::connect(&gdb).hang_one();
     node.expect("Kernel panic - not syncing: softlockup", Duration::from_secs(120));
     node.answers(8080, BOOT);
-    let why = is_back(&node, ["stuck_1.0.0.efi", "stuck_1.0.1+0-1.efi"]);
+    let why = is_back(&node, ENTRIES);
     assert!(why.contains("Kernel panic - not syncing: softlockup: hung tasks"), "{why}");
 }

@@ -58,11 +58,6 @@ fn image() -> &'static Path {
     })
 }
 
-/// A copy of the default image that the test may change.
-fn copy_of_image(name: &str) -> PathBuf {
-    copy(image(), name)
-}
-
 /// A copy of `image` that the test `name` may change, sparse like the original.
 fn copy(image: &Path, name: &str) -> PathBuf {
     let copy = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.raw"));

@@ -16,13 +16,16 @@ use keller::tree::{Content, Kind};
 
 use super::{copy, keller};
 
+/// The id of the node, in all versions.
+pub const ID: &str = "pair";
+
 /// A node that is made in seconds, in one version of two; `health` are lines below that key of its manifest.
-pub fn build(id: &str, version: &str, health: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(id);
+fn build(name: &str, version: &str, health: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).unwrap();
     let manifest = folder.join("node.yaml");
     let text = format!(
-        "keller: 1\nid: {id}\nversion: {version}\n\
+        "keller: 1\nid: {ID}\nversion: {version}\n\
          include: [keller:manifests/components/base.yaml, keller:manifests/components/kernel-cloud.yaml, \
          keller:manifests/components/ssh.yaml]\n\
          users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n\
@@ -34,48 +37,49 @@ pub fn build(id: &str, version: &str, health: &str) -> PathBuf {
     std::fs::write(&manifest, text).unwrap();
     // What an earlier run locked may be gone from the mirror.
     let _ = std::fs::remove_file(folder.join("node.lock"));
-    let image = folder.join(format!("{id}_{version}.raw"));
+    let image = folder.join(format!("{ID}_{version}.raw"));
     let _ = std::fs::remove_file(image.with_extension("uefi-vars"));
     let status = keller().args(["build", "--quiet", "--output"]).arg(&folder).arg(&manifest).status();
-    assert!(status.expect("keller starts").success(), "{id} {version} does not build");
+    assert!(status.expect("keller starts").success(), "{name} {version} does not build");
     image
 }
 
-/// The id of [`on_trial`]'s node.
-pub const ID: &str = "pair";
-
-/// A copy of its own for the test `name`: 1.0.0 runs, and 1.0.1, whose kernel image goes through `change` before, has
-/// one try. All tests share the two builds.
-pub fn on_trial(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
-    let image = older(name);
-    install_changed(&image, &images()[1], ID, Some(1), change);
-    image
-}
-
-/// The same without 1.0.1.
-pub fn older(name: &str) -> PathBuf {
-    copy(&images()[0], name)
-}
-
+/// What all tests share.
 fn images() -> &'static [PathBuf; 2] {
     static IMAGES: OnceLock<[PathBuf; 2]> = OnceLock::new();
     IMAGES.get_or_init(|| ["1.0.0", "1.0.1"].map(|version| build(ID, version, "")))
 }
 
+/// A disk of its own for the test `name`, on which 1.0.0 runs.
+pub fn older(name: &str) -> PathBuf {
+    copy(&images()[0], name)
+}
+
+/// The image of 1.0.1, not to be changed.
+pub fn newer() -> &'static Path {
+    &images()[1]
+}
+
+/// Another 1.0.1, which asks for more before a boot is good: lines below `health` in its manifest.
+pub fn newer_with(name: &str, health: &str) -> PathBuf {
+    build(name, "1.0.1", health)
+}
+
+/// As [`older`], and 1.0.1, whose kernel image goes through `change` before, has one try.
+pub fn on_trial(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+    let image = older(name);
+    install_changed(&image, newer(), Some(1), change);
+    image
+}
+
 /// Puts version 1.0.1, which is in `newer`, into the second slot of `image`: with `tries`, or blessed and counted as
 /// the agent does when a boot is good.
-pub fn install(image: &Path, newer: &Path, id: &str, tries: Option<u8>) {
-    install_changed(image, newer, id, tries, |_| ());
+pub fn install(image: &Path, newer: &Path, tries: Option<u8>) {
+    install_changed(image, newer, tries, |_| ());
 }
 
 /// The same with a kernel image that goes through `change` before.
-fn install_changed(
-    image: &Path,
-    newer: &Path,
-    id: &str,
-    tries: Option<u8>,
-    change: impl FnOnce(&mut Vec<u8>),
-) {
+fn install_changed(image: &Path, newer: &Path, tries: Option<u8>, change: impl FnOnce(&mut Vec<u8>)) {
     let from = FileDevice::image(File::open(newer).unwrap(), SectorSize::B512).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(image).unwrap();
     let mut to = FileDevice::image(file, SectorSize::B512).unwrap();
@@ -98,7 +102,7 @@ fn install_changed(
     gpt::rewrite(&mut to, &target, &table).unwrap();
 
     let esp = entry(&from, types::ESP);
-    let path = format!("EFI/Linux/{id}_1.0.1.efi");
+    let path = format!("EFI/Linux/{ID}_1.0.1.efi");
     let mut uki =
         Reader::open(Window::new(&from, esp.start, esp.size)).unwrap().read(&path, 1 << 30).unwrap();
     change(&mut uki);
@@ -106,10 +110,10 @@ fn install_changed(
     let mut esp = Window::new(&mut to, esp.start, esp.size);
     let mut editor = Editor::open(&mut esp).unwrap();
     let counter = tries.map(|left| entries::Counter { left: left.into(), done: 0 });
-    let path = format!("{}/{}", entries::FOLDER, entries::file_name(id, "1.0.1", counter));
+    let path = format!("{}/{}", entries::FOLDER, entries::file_name(ID, "1.0.1", counter));
     editor.put(&path, &mut uki.as_slice(), uki.len() as u64).unwrap();
     if tries.is_none() {
-        starts::reset(&mut editor, &format!("{id}_1.0.1.efi")).unwrap();
+        starts::reset(&mut editor, &format!("{ID}_1.0.1.efi")).unwrap();
     }
     to.flush().unwrap();
 }

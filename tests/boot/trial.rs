@@ -2,18 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::pair::{build, install};
+use super::pair::{install, newer, newer_with, older};
 use super::{BOOT, Node};
 
 #[test]
 fn a_healthy_version_is_blessed_and_an_operator_goes_back() {
-    let (image, newer) = (build("healthy", "1.0.0", ""), build("healthy", "1.0.1", ""));
-    install(&image, &newer, "healthy", Some(3));
+    let image = older("healthy");
+    install(&image, newer(), Some(3));
     let mut node = Node::boot(&image, &["--persist"]);
     assert_eq!(node.settled(), "running");
     let status = wait_for(&node, "good");
     assert_eq!((&status["version"], &status["slot"]), (&"1.0.1".into(), &"b".into()));
-    assert_eq!((&status["entry"], &status["counter"]), (&"healthy_1.0.1.efi".into(), &().into()));
+    assert_eq!((&status["entry"], &status["counter"]), (&"pair_1.0.1.efi".into(), &().into()));
     assert_eq!(status["health"]["good"], true);
     assert_eq!(node.run("cat /proc/sys/kernel/softlockup_panic"), "0");
     assert!(!node.try_run("keller update status").status.success(), "it is for root");
@@ -30,18 +30,18 @@ fn a_healthy_version_is_blessed_and_an_operator_goes_back() {
     let status = wait_for(&node, "fallen-back");
     assert_eq!((&status["version"], &status["slot"]), (&"1.0.0".into(), &"a".into()));
     assert_eq!(status["update"]["rejected"]["1.0.1"], "rolled back by hand");
-    assert_eq!(status["next"], "healthy_1.0.0.efi");
+    assert_eq!(status["next"], "pair_1.0.0.efi");
 }
 
 #[test]
 fn a_version_that_is_not_healthy_falls_back_without_a_hand_on_it() {
     let bad = "  command: [/usr/bin/false]\n  deadline: 40s\n";
-    let (image, newer) = (build("sick", "1.0.0", ""), build("sick", "1.0.1", bad));
-    install(&image, &newer, "sick", Some(3));
+    let image = older("sick");
+    install(&image, &newer_with("sick", bad), Some(3));
     // On a slow machine no try gets as far as ssh.
     let mut node = Node::start(&image, &["--persist"], 8080);
     node.answers(8080, 4 * BOOT);
-    let why = is_back(&node, ["sick_1.0.0.efi", "sick_1.0.1+0-3.efi"]);
+    let why = is_back(&node, ["pair_1.0.0.efi", "pair_1.0.1+0-3.efi"]);
     assert!(why.contains("not healthy in time: the health command failed: exit status: 1"), "{why}");
 }
 

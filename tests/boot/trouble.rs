@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::update::{cost, published};
-use super::{Node, trial};
+use super::update::{Published, cost, published, serve};
+use super::{Node, copy, trial};
 use crate::http_server::{Act, Server};
 
 /// Where the idle slot's root begins to be a bad disk, in sectors.
@@ -11,11 +11,15 @@ const BAD_FROM: u32 = 8192;
 
 #[test]
 fn each_trouble_has_its_word_and_the_next_try_works() {
+    let Published { images: [first, _], repository, .. } = published();
     let server = Server::start();
-    let [first, _] = published(&server, "trouble", &[], "");
-    let mut node = Node::boot(&first, &["--persist"]);
+    serve(&server, repository, "");
+    let mut node = Node::boot(&copy(first, "trouble"), &["--persist"]);
     assert_eq!(node.settled(), "running");
     node.run("sudo systemctl stop keller-agent");
+    // A server of its own, in place of the one that is named in the image.
+    let own = format!("url: http://10.0.2.2:{}\\n", server.port());
+    node.run(&format!("sudo mkdir /etc/keller && printf '{own}' | sudo tee /etc/keller/update.yaml"));
     let patient = node.try_run("sudo keller update check -v");
     assert!(String::from_utf8_lossy(&patient.stderr).contains("waiting for the clock to be synchronized"));
     // As if a time server had answered.
@@ -25,7 +29,7 @@ fn each_trouble_has_its_word_and_the_next_try_works() {
     fails(&node, 1, &["metadata/timestamp.json", "tried 4 times: the server says 500"]);
     server.put(
         "/metadata/timestamp.json",
-        fs::read(first.with_file_name("repository/metadata/timestamp.json")).unwrap(),
+        fs::read(repository.join("metadata/timestamp.json")).unwrap(),
         &[Act::Serve],
     );
 
@@ -68,15 +72,15 @@ fn each_trouble_has_its_word_and_the_next_try_works() {
     node.run("sudo keller update pin --none");
 
     // From here on without a hand on it.
-    let own = "automatic: true\\nwindow: 00:00-23:59\\ninterval: 1min\\n";
+    let own = format!("{own}automatic: true\\nwindow: 00:00-23:59\\ninterval: 1min\\n");
     let before = server.seen().len();
     node.starts_over_by(&format!(
-        "sudo mkdir -p /etc/keller && printf '{own}' | sudo tee /etc/keller/update.yaml && sudo systemctl start keller-agent"
+        "printf '{own}' | sudo tee /etc/keller/update.yaml && sudo systemctl start keller-agent"
     ));
     let sent = server.sent(before);
     assert_eq!(node.settled(), "running");
     let status = trial::wait_for(&node, "good");
-    assert_eq!((&status["version"], &status["entry"]), (&"1.0.1".into(), &"trouble_1.0.1.efi".into()));
+    assert_eq!((&status["version"], &status["entry"]), (&"1.0.1".into(), &"served_1.0.1.efi".into()));
     assert_eq!(status["update"]["trouble"], serde_json::Value::Null);
     assert_eq!(status["source"]["automatic"], true);
     cost(&status, &sent);
@@ -107,7 +111,7 @@ fn fails(node: &Node, times: u64, expected: &[&str]) {
         serde_json::from_str(&node.run("sudo keller update status --json")).unwrap();
     assert_eq!(
         (&status["version"], &status["entry"], &status["next"]),
-        (&"1.0.0".into(), &"trouble_1.0.0.efi".into(), &"trouble_1.0.0.efi".into()),
+        (&"1.0.0".into(), &"served_1.0.0.efi".into(), &"served_1.0.0.efi".into()),
         "{status}"
     );
     if times > 0 {

@@ -5,7 +5,9 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
+use super::power::AGAIN;
 use super::{Node, keller};
 use crate::http_server::{Act, Server};
 
@@ -17,7 +19,7 @@ fn a_node_takes_a_new_version_by_a_patch_and_keeps_it() {
 
 /// Has `node` take 1.0.1, and looks at what has become of it. `mark` is called when the update begins, when the new
 /// version is ready, and when it runs.
-pub(super) fn take(node: &mut Node, id: &str, server: &Server, mut mark: impl FnMut()) {
+pub(super) fn take(node: &mut Node, server: &Server, mut mark: impl FnMut()) {
     assert_eq!(node.settled(), "running");
     // Its own looks at the server would be counted too.
     node.run("sudo systemctl stop keller-agent");
@@ -36,10 +38,10 @@ pub(super) fn take(node: &mut Node, id: &str, server: &Server, mut mark: impl Fn
     assert_eq!(node.settled(), "running");
     let status = super::trial::wait_for(node, "good");
     assert_eq!((&status["version"], &status["slot"]), (&"1.0.1".into(), &"b".into()));
-    assert_eq!(status["entry"], format!("{id}_1.0.1.efi"));
+    assert_eq!(status["entry"], format!("{ID}_1.0.1.efi"));
     assert_eq!(node.run("cat /etc/version-of-this; which fuser"), "1.0.1\n/usr/bin/fuser");
     let verity = node.run("lsblk --noheadings --list --output NAME,PARTLABEL --inverse /dev/mapper/root");
-    let labels = [format!("{id}_1.0.1"), format!("{id}_1.0.1_verity")];
+    let labels = [format!("{ID}_1.0.1"), format!("{ID}_1.0.1_verity")];
     assert!(labels.iter().all(|label| verity.contains(label)), "{verity}");
     let bytes = cost(&status, &sent);
     assert!(said.contains(&format!("{bytes} bytes fetched")) && said.contains("by patch"), "{said}");
@@ -70,47 +72,62 @@ pub(super) fn cost(status: &serde_json::Value, sent: &BTreeMap<String, u64>) -> 
     bytes
 }
 
-/// Two versions of a small node, 1.0.0 and 1.0.1, which has a package more: published, and served. `overlay` are
-/// files by path, executable; `more` are lines of the manifest.
-pub(super) fn published(server: &Server, id: &str, overlay: &[(&str, &str)], more: &str) -> [PathBuf; 2] {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(id);
+/// Versions 1.0.0 and 1.0.1 of a small node: the newer one has a package more.
+pub(super) struct Published {
+    pub images: [PathBuf; 2],
+    /// What any web server may serve.
+    pub repository: PathBuf,
+    /// The one that is named in both images.
+    pub server: Server,
+}
+
+/// The id of that node.
+pub(super) const ID: &str = "served";
+
+/// Made, published and served once for all tests.
+pub(super) fn published() -> &'static Published {
+    static PUBLISHED: OnceLock<Published> = OnceLock::new();
+    PUBLISHED.get_or_init(publish)
+}
+
+fn publish() -> Published {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(ID);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(folder.join("overlay/etc")).unwrap();
-    for (path, text) in overlay {
+    for (path, text) in AGAIN {
         let file = folder.join("overlay").join(path);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     }
+    let server = Server::start();
     run(keller().current_dir(&folder).args(["keys", "init", "keys"]));
-    let versions = [("1.0.0", "packages: [dmsetup]\n"), ("1.0.1", "packages: [dmsetup, psmisc]\n")];
-    let images = versions
-        .map(|(version, package)| build(&folder, id, version, &format!("{package}{more}"), server.port()));
+    let versions = [("1.0.0", "dmsetup"), ("1.0.1", "dmsetup, psmisc")];
+    let images = versions.map(|(version, packages)| build(&folder, version, packages, server.port()));
     for image in &images {
-        run(keller()
-            .current_dir(&folder)
-            .args(["publish", "--level", "1", "--to", "repository", "--keys", "keys"])
-            .arg(image));
+        let arguments = ["publish", "--level", "1", "--to", "repository", "--keys", "keys"];
+        run(keller().current_dir(&folder).args(arguments).arg(image));
     }
-    serve(server, &folder.join("repository"), "");
-    images
+    let repository = folder.join("repository");
+    serve(&server, &repository, "");
+    Published { images, repository, server }
 }
 
-fn build(folder: &Path, id: &str, version: &str, more: &str, port: u16) -> PathBuf {
+fn build(folder: &Path, version: &str, packages: &str, port: u16) -> PathBuf {
     std::fs::write(folder.join("overlay/etc/version-of-this"), format!("{version}\n")).unwrap();
     let text = format!(
-        "keller: 1\nid: {id}\nversion: {version}\n\
+        "keller: 1\nid: {ID}\nversion: {version}\n\
          include: [keller:manifests/components/base.yaml, keller:manifests/components/kernel-cloud.yaml, \
          keller:manifests/components/ssh.yaml]\n\
-         users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n{more}\
-         overlays: [overlay]\n\
+         users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n\
+         packages: [{packages}]\noverlays: [overlay]\nservices: {{enable: [again.service]}}\n\
          kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\nhealth: {{stable: 1s}}\n\
          update: {{url: \"http://10.0.2.2:{port}\", keys: keys}}\n\
          disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );
     std::fs::write(folder.join("node.yaml"), text).unwrap();
     run(keller().current_dir(folder).args(["build", "--quiet", "--output", ".", "node.yaml"]));
-    folder.join(format!("{id}_{version}.raw"))
+    folder.join(format!("{ID}_{version}.raw"))
 }
 
 /// Runs what must succeed.

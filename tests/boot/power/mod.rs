@@ -29,14 +29,13 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::update::{published, take};
+use super::update::{ID, Published, published, take};
 use super::{BOOT, Node};
-use crate::http_server::Server;
 use cuts::Replay;
 use recording::Recording;
 
 /// Takes the other version, and then this one again, and so on, where it is told to by the firmware.
-const AGAIN: [(&str, &str); 2] = [
+pub(super) const AGAIN: [(&str, &str); 2] = [
     (
         "usr/lib/systemd/system/again.service",
         "[Unit]\nDescription=The other version, and then this one again\nConditionKernelCommandLine=again\n\
@@ -73,9 +72,8 @@ pub(super) fn update() -> &'static Update {
 
 fn record() -> Update {
     let begun = Instant::now();
-    let server = Server::start();
-    let [first, second] = published(&server, "power", &AGAIN, "services: {enable: [again.service]}\n");
-    let recorded = copy(&first, "recorded");
+    let Published { images: [first, second], server, .. } = published();
+    let recorded = copy(first, "recorded");
     let log = first.with_file_name("log");
     File::create(&log).unwrap();
     let built = begun.elapsed();
@@ -93,10 +91,10 @@ fn record() -> Update {
 
     let mut node = Node::boot(&recorded, &arguments);
     let mut lengths = Vec::new();
-    take(&mut node, "power", &server, || lengths.push(length()));
+    take(&mut node, server, || lengths.push(length()));
     // The last that the agent does for a version that is good.
     let deadline = Instant::now() + BOOT;
-    while !node.run("sudo cat /boot/EFI/keller/starts").contains("power_1.0.1.efi") {
+    while !node.run("sudo cat /boot/EFI/keller/starts").contains(&format!("{ID}_1.0.1.efi")) {
         assert!(Instant::now() < deadline, "the starts of the new version are not counted");
         std::thread::sleep(Duration::from_secs(1));
     }
@@ -107,7 +105,7 @@ fn record() -> Update {
         built.as_secs(),
         (begun.elapsed() - built).as_secs()
     );
-    let recording = Recording::open([&first, &second], &recorded, &log);
+    let recording = Recording::open([first, second], &recorded, &log);
     Update { recording, lengths: lengths.try_into().expect("three") }
 }
 
