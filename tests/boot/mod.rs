@@ -78,10 +78,12 @@ struct Turns {
     /// Number of the next who asks, and of the next who may.
     asked: usize,
     served: usize,
+    /// Who are let in before all others.
+    ahead: usize,
 }
 
 static TURNS: (Mutex<Turns>, Condvar) =
-    (Mutex::new(Turns { running: 0, asked: 0, served: 0 }), Condvar::new());
+    (Mutex::new(Turns { running: 0, asked: 0, served: 0, ahead: 0 }), Condvar::new());
 
 impl Turn {
     fn take() -> Self {
@@ -89,9 +91,23 @@ impl Turn {
         let mut turns = turns.lock().unwrap();
         let own = turns.asked;
         turns.asked += 1;
-        turns = changed.wait_while(turns, |turns| turns.running == MACHINES || turns.served != own).unwrap();
+        let must_wait =
+            |turns: &mut Turns| turns.running == MACHINES || turns.served != own || turns.ahead > 0;
+        turns = changed.wait_while(turns, must_wait).unwrap();
         turns.running += 1;
         turns.served += 1;
+        changed.notify_all();
+        Self(())
+    }
+
+    /// The next one, for the test that takes longest: in the end it would run alone.
+    fn take_next() -> Self {
+        let (turns, changed) = &TURNS;
+        let mut turns = turns.lock().unwrap();
+        turns.ahead += 1;
+        turns = changed.wait_while(turns, |turns| turns.running == MACHINES).unwrap();
+        turns.ahead -= 1;
+        turns.running += 1;
         changed.notify_all();
         Self(())
     }

@@ -70,7 +70,7 @@ fn killed_at_any_moment_a_node_boots_and_is_whole() {
     let seed = number("KELLER_SEED").unwrap_or(now);
     println!("KELLER_SEED={seed}");
     let recording = &update().recording;
-    let _turn = Turn::take();
+    let _turn = Turn::take_next();
     let image = copy(&recording.image, "killed");
     let mut contents = recording.contents.clone();
     let mut ran = [0, 0];
