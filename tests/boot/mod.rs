@@ -29,6 +29,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 /// How long a boot may take: under emulation on a busy machine it takes one to two minutes.
 const BOOT: Duration = Duration::from_secs(360);
 
@@ -127,6 +129,8 @@ struct Node {
     seen: String,
     ssh: Vec<String>,
     url: String,
+    /// For temporary files of keller, which is killed in the end.
+    _scratch: TempDir,
     _turn: Turn,
 }
 
@@ -148,8 +152,10 @@ impl Node {
         let turn = Turn::take();
         // Of this image alone: tests may run side by side.
         let identity = image.with_extension("identity");
+        let scratch = TempDir::new().unwrap();
         let mut command = keller();
         command
+            .env("TMPDIR", scratch.path())
             .arg("boot")
             .args(processors(arguments))
             .args(arguments)
@@ -169,7 +175,8 @@ impl Node {
                 }
             });
         }
-        Self { child, console, seen: String::new(), ssh: Vec::new(), url: String::new(), _turn: turn }
+        let (seen, ssh, url) = Default::default();
+        Self { child, console, seen, ssh, url, _scratch: scratch, _turn: turn }
     }
 
     /// Waits until ssh answers, after several boots if need be, and learns how to get in.
