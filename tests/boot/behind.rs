@@ -69,7 +69,19 @@ fn three_versions_back_across_a_key_rotation_a_new_kernel_and_a_new_user() {
         assert!(Instant::now() < deadline, "it does not come to the frames");
         sleep(Duration::from_millis(200));
     }
-    sleep(Duration::from_secs(2));
+    // On a slow machine what has come is not yet where it belongs.
+    let written =
+        || node.run("sudo grep ^write_bytes /proc/$(systemctl show --property=MainPID --value taken)/io");
+    let mut before = written();
+    loop {
+        sleep(Duration::from_secs(3));
+        let now = written();
+        if now == before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it goes on writing: {now}");
+        before = now;
+    }
     node.run("sudo systemctl kill --signal=KILL taken");
     let interrupted = server.sent(0)[&path];
     server.put(&path, bytes, &[Act::Serve]);
