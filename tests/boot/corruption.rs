@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use keller::disk::Slot;
 
-use super::Node;
-use super::pair::{flip_a_bit, older};
+use super::pair::flip_a_bit;
+use super::{Node, copy, image};
 
 /// Read by nothing at boot.
 const FILE: &str = "/usr/share/common-licenses/GPL-3";
 
 #[test]
 fn flipped_bit_panics_and_reboots() {
-    let image = older("flipped");
+    let image = copy(image(), "flipped");
     flip_a_bit(&image, Slot::A, FILE);
     let mut node = Node::boot(&image, &[]);
     let _ = node.try_run(&format!("cat {FILE}"));
