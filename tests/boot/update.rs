@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::power::AGAIN;
 use super::{Node, keller};
 use crate::http_server::{Act, Server};
 
@@ -83,6 +82,26 @@ pub(super) struct Published {
 
 /// The id of that node.
 pub(super) const ID: &str = "served";
+
+/// Takes the other version, and then this one again, and so on, where it is told to by the firmware.
+const AGAIN: [(&str, &str); 2] = [
+    (
+        "usr/lib/systemd/system/again.service",
+        "[Unit]\nDescription=The other version, and then this one again\nConditionKernelCommandLine=again\n\
+         Wants=network-online.target\nAfter=network-online.target\n\
+         [Service]\nType=exec\nStandardOutput=journal+console\nStandardError=journal+console\n\
+         ExecStart=/usr/lib/again\n[Install]\nWantedBy=multi-user.target\n",
+    ),
+    (
+        "usr/lib/again",
+        "#!/bin/sh\n. /usr/lib/os-release\n\
+         # No time server can be reached, so nothing shall wait for one.\n\
+         mkdir -p /run/systemd/timesync && touch /run/systemd/timesync/synchronized\n\
+         case $IMAGE_VERSION in 1.0.0) other=1.0.1 ;; *) other=1.0.0 ;; esac\n\
+         echo \"again: $IMAGE_VERSION runs\"\n\
+         until keller update apply --version \"$other\" --again; do sleep 1; done\n",
+    ),
+];
 
 /// Made, published and served once for all tests.
 pub(super) fn published() -> &'static Published {

@@ -34,27 +34,7 @@ use super::{BOOT, Node};
 use cuts::Replay;
 use recording::Recording;
 
-/// Takes the other version, and then this one again, and so on, where it is told to by the firmware.
-pub(super) const AGAIN: [(&str, &str); 2] = [
-    (
-        "usr/lib/systemd/system/again.service",
-        "[Unit]\nDescription=The other version, and then this one again\nConditionKernelCommandLine=again\n\
-         Wants=network-online.target\nAfter=network-online.target\n\
-         [Service]\nType=exec\nStandardOutput=journal+console\nStandardError=journal+console\n\
-         ExecStart=/usr/lib/again\n[Install]\nWantedBy=multi-user.target\n",
-    ),
-    (
-        "usr/lib/again",
-        "#!/bin/sh\n. /usr/lib/os-release\n\
-         # No time server can be reached, so nothing shall wait for one.\n\
-         mkdir -p /run/systemd/timesync && touch /run/systemd/timesync/synchronized\n\
-         case $IMAGE_VERSION in 1.0.0) other=1.0.1 ;; *) other=1.0.0 ;; esac\n\
-         echo \"again: $IMAGE_VERSION runs\"\n\
-         until keller update apply --version \"$other\" --again; do sleep 1; done\n",
-    ),
-];
-
-/// What tells it.
+/// Has a node take the other version, and then this one again, and so on.
 const AGAIN_BY_FIRMWARE: [&str; 2] =
     ["--qemu-arg=-smbios", "--qemu-arg=type=11,value=io.systemd.stub.kernel-cmdline-extra=again"];
 
