@@ -14,13 +14,19 @@ const KERNEL: u64 = 1 << 63;
 /// RFLAGS, behind RIP, and its bit that lets interrupts in.
 const FLAGS: usize = RIP + 8;
 const INTERRUPTS: u32 = 1 << 9;
+/// The instruction with which an idle processor waits.
+const HLT: &str = "f4";
 /// Rounds in which the processors may be found in the kernel; each waits for 20 ms.
 const ROUNDS: u32 = 1500;
 
 /// What is known of a stopped processor.
 struct Processor {
+    /// Its number, from 1 on.
+    thread: usize,
     rip: u64,
     flags: u32,
+    /// Whether it waits for something to do.
+    idle: bool,
 }
 
 /// A connection; the machine stands still from its begin on.
@@ -46,28 +52,30 @@ impl Gdb {
         self.hang(usize::MAX, ["faebfe", "faf4ebfd"], |_| true);
     }
 
-    /// Has one processor hang in the kernel, which still hears interrupts, and lets the machine go.
+    /// Has one processor hang in the kernel, which still hears interrupts, and lets the machine go. It is one with
+    /// something to do: the kernel does not look for a lockup where the tick has stopped, because nothing runs.
     pub fn hang_one(self) {
         // sti; jmp . where it is no interrupt that hangs.
-        self.hang(1, ["fbebfe"; 2], |processor| processor.flags & INTERRUPTS != 0);
+        let busy = |processor: &Processor| processor.flags & INTERRUPTS != 0 && !processor.idle;
+        self.hang(1, ["fbebfe"; 2], busy);
     }
 
-    /// The first processor gets the first `codes`, the others the second.
+    /// As many as `processors` or all there are hang, once so many are in the kernel and fit. The first gets the first
+    /// of `codes`, the others the second.
     fn hang(mut self, processors: usize, codes: [&str; 2], fits: impl Fn(&Processor) -> bool) {
         for _ in 0..ROUNDS {
             let mut found = self.processors();
             assert!(!found.is_empty(), "no processors");
-            found.truncate(processors);
+            let wanted = processors.min(found.len());
+            found.retain(|processor| processor.rip >= KERNEL && fits(processor));
+            found.truncate(wanted);
             // Two pieces of code must not overlap.
-            let first = found[0].rip;
-            let apart = |rip: u64| rip == first || rip.abs_diff(first) > 8;
-            let fits =
-                |processor: &Processor| processor.rip >= KERNEL && apart(processor.rip) && fits(processor);
-            if found.iter().all(fits) {
+            let apart = |rip: u64| rip == found[0].rip || rip.abs_diff(found[0].rip) > 8;
+            if found.len() == wanted && found.iter().all(|processor| apart(processor.rip)) {
                 // From the last on: where all are at one address, they get the first code.
                 for (index, processor) in found.into_iter().enumerate().rev() {
-                    let (thread, code) = (index + 1, codes[index.min(1)]);
-                    assert_eq!(self.ask(&format!("Hg{thread:x}")), "OK");
+                    let code = codes[index.min(1)];
+                    assert_eq!(self.ask(&format!("Hg{:x}", processor.thread)), "OK");
                     let write = format!("M{:x},{:x}:{code}", processor.rip, code.len() / 2);
                     assert_eq!(self.ask(&write), "OK");
                 }
@@ -80,10 +88,10 @@ impl Gdb {
             let stopped = self.receive();
             assert!(stopped.starts_with('T'), "{stopped}");
         }
-        panic!("the processors were never in the kernel");
+        panic!("the processors were never in the kernel as wanted");
     }
 
-    /// All of them; as threads they have the numbers from 1 on.
+    /// All of them.
     fn processors(&mut self) -> Vec<Processor> {
         let mut all = Vec::new();
         for thread in 1.. {
@@ -94,7 +102,8 @@ impl Gdb {
             // Little endian.
             let rip = u64::from_str_radix(&registers[2 * RIP..][..16], 16).unwrap().swap_bytes();
             let flags = u32::from_str_radix(&registers[2 * FLAGS..][..8], 16).unwrap().swap_bytes();
-            all.push(Processor { rip, flags });
+            let idle = self.ask(&format!("m{:x},1", rip.wrapping_sub(1))) == HLT;
+            all.push(Processor { thread, rip, flags, idle });
         }
         all
     }
