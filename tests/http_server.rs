@@ -226,7 +226,7 @@ fn answer(
             body.write_all(&bytes[start..(*at).clamp(start, end)])?;
             body.flush()?;
             // Time for the bytes to be read: a reset throws away what is still under way.
-            thread::sleep(Duration::from_millis(200));
+            thread::sleep(Duration::from_millis(700));
             rustix::net::sockopt::set_socket_linger(body.stream.as_fd(), Some(Duration::ZERO))?;
             Ok(())
         }

@@ -11,7 +11,7 @@ use crate::http_server::{Act, Server};
 
 fn client() -> Client {
     let settings = Settings {
-        idle: Duration::from_millis(600),
+        idle: Duration::from_secs(2),
         pauses: [1, 1].map(Duration::from_millis).to_vec(),
         ..Settings::default()
     };

@@ -112,7 +112,7 @@ impl World {
     /// The same by a clock that shows `now`.
     fn look_at(&self, now: Timestamp) -> Result<Vec<String>, String> {
         let settings = Settings {
-            idle: Duration::from_millis(600),
+            idle: Duration::from_secs(2),
             pauses: vec![Duration::from_millis(1)],
             ..Settings::default()
         };

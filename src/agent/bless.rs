@@ -4,9 +4,6 @@
 //! empty file first, and says where its content is by a second write. A loss of power between the two leaves an entry
 //! without content, and with it a version that was just found good is gone. Here one sector is written.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use super::disk::BootDisk;
 use super::esp::Claim;
 use super::node;
@@ -15,23 +12,13 @@ use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
 use crate::update::apply;
 
-/// How long somebody else, who only looks while a version is on trial, may have the turn.
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(200);
-
 /// Blesses the version that runs; nothing to do where its entry has no counter.
 pub fn bless(progress: &dyn Progress) -> Result<(), Failure> {
     let Some(file) = node::counted_entry() else {
         progress.note("this entry is not on trial");
         return Ok(());
     };
-    let deadline = Instant::now() + PATIENCE;
-    let _turn = loop {
-        match Turn::take() {
-            Err(_) if Instant::now() < deadline => thread::sleep(PAUSE),
-            turn => break turn?,
-        }
-    };
+    let _turn = Turn::take(progress)?;
     let disk = BootDisk::find()?;
     let mut claim = Claim::take(&disk.esp()?)?;
     let name = apply::bless(claim.device(), &file).doing(format!("blessing {file}"))?;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -11,12 +13,16 @@ use serde::{Deserialize, Serialize};
 use super::machine::State;
 use crate::base::atomic;
 use crate::base::failure::{Doing, Failure};
+use crate::base::progress::Progress;
 
 /// Where all of it lies.
 pub const FOLDER: &str = "/var/lib/keller/update";
 const FILE: &str = "/var/lib/keller/update/state.json";
 /// Held by whoever changes the state, the slots or the ESP.
 const LOCK: &str = "/run/keller/update.lock";
+/// How long it is waited for: the agent has it for a few seconds whenever it looks.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The memory of a node's updates. Times are in seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,13 +172,13 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Takes the turn, or says who has it.
-    pub fn take() -> Result<Self, Failure> {
+    /// Takes the turn, or says who has it for longer than one look at the disk and the repository takes.
+    pub fn take(progress: &dyn Progress) -> Result<Self, Failure> {
         fs::create_dir_all("/run/keller").doing("making /run/keller")?;
-        Self::take_at(Path::new(LOCK))
+        Self::take_at(Path::new(LOCK), PATIENCE, progress)
     }
 
-    fn take_at(path: &Path) -> Result<Self, Failure> {
+    fn take_at(path: &Path, patience: Duration, progress: &dyn Progress) -> Result<Self, Failure> {
         let doing = || format!("opening {}", path.display());
         let mut file = OpenOptions::new()
             .read(true)
@@ -181,21 +187,30 @@ impl Turn {
             .truncate(false)
             .open(path)
             .doing(doing())?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                use io::Write;
-                // For people only: the lock is what counts.
-                let _ =
-                    file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
-                Ok(Self { _file: file })
+        let begun = Instant::now();
+        let mut waits = false;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(Failure::new(doing(), error)),
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let holder = fs::read_to_string(path).unwrap_or_default();
-                let cause = format!("process {} is at it; one at a time", holder.trim());
-                Err(Failure::new("working on the update of this node", cause))
+            let holder = fs::read_to_string(path).unwrap_or_default();
+            let holder = format!("process {} is at it", holder.trim());
+            if begun.elapsed() >= patience {
+                let cause = format!("{holder}; one at a time");
+                return Err(Failure::new("working on the update of this node", cause));
             }
-            Err(error) => Err(Failure::new(doing(), error)),
+            if !waits {
+                progress.note(&format!("{holder}: waiting"));
+                waits = true;
+            }
+            thread::sleep(PAUSE);
         }
+        use io::Write;
+        // For people only: the lock is what counts.
+        let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
+        Ok(Self { _file: file })
     }
 }
 
@@ -203,6 +218,7 @@ impl Turn {
 mod tests {
     use super::*;
     use crate::base::Chain;
+    use crate::base::progress::Silent;
 
     #[test]
     fn is_kept_and_mended() {
@@ -240,10 +256,17 @@ mod tests {
     fn one_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let turn = Turn::take_at(&path).unwrap();
-        let refused = Turn::take_at(&path).unwrap_err();
+        let take = |patience| Turn::take_at(&path, patience, &Silent);
+        let turn = take(Duration::ZERO).unwrap();
+        let refused = take(Duration::ZERO).unwrap_err();
         assert!(Chain(&refused).to_string().contains(&std::process::id().to_string()));
-        drop(turn);
-        Turn::take_at(&path).unwrap();
+        // Who waits gets it as soon as it is there.
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| take(Duration::from_secs(600)).map(drop));
+            thread::sleep(2 * PAUSE);
+            assert!(!waiting.is_finished());
+            drop(turn);
+            waiting.join().unwrap().unwrap();
+        });
     }
 }

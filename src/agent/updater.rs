@@ -41,7 +41,7 @@ pub fn metadata() -> PathBuf {
 impl<'a> Updater<'a> {
     /// Takes the turn, and finds out what has become of the last update.
     pub fn open(settings: &'a Settings, progress: &'a dyn Progress) -> Result<Self, Failure> {
-        let turn = Turn::take()?;
+        let turn = Turn::take(progress)?;
         // Whoever had the ESP before may have been killed.
         esp::restore();
         let (record, told) = Record::load()?;
@@ -154,7 +154,7 @@ impl<'a> Updater<'a> {
 
 /// Forgets what the node believes of the time: the latest that it saw in the repository's metadata. For clocks
 /// that were far in the future once.
-pub fn reset_clock() -> Result<bool, Failure> {
-    let _turn = Turn::take()?;
+pub fn reset_clock(progress: &dyn Progress) -> Result<bool, Failure> {
+    let _turn = Turn::take(progress)?;
     forget_time(&metadata()).doing("forgetting the latest time that was seen")
 }

@@ -214,13 +214,14 @@ pub fn boot(
         }
         if let Some(text) = &args.expect {
             // A short slice, so that Ctrl-C and the end of QEMU are seen as well.
+            let came = vm.console().position();
             match vm.expect(text, seen, Duration::from_millis(200)) {
                 Ok(_) => {
                     tell_found(text, begun, global);
                     return Ok(ExitCode::SUCCESS);
                 }
                 Err(crate::qemu::QemuError::Timeout { .. }) if Instant::now() < deadline => {
-                    seen = vm.console().position().saturating_sub(text.len());
+                    seen = came.saturating_sub(text.len());
                 }
                 Err(crate::qemu::QemuError::Timeout { what, tail, .. }) => {
                     let timeout = Duration::from_secs(args.timeout);
@@ -316,7 +317,7 @@ fn answers(forward: Forward) -> bool {
     let attempt = || -> io::Result<bool> {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], forward.host));
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
-        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         if forward.guest != 22 {
             stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
         }

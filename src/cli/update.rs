@@ -106,7 +106,7 @@ pub fn run(args: UpdateArgs, global: &Global) -> Result<ExitCode> {
         Action::Rollback { reboot } => roll_back(*reboot, global, &display),
         Action::Pin { version, .. } => pin(version.clone(), global, &display),
         Action::ResetClock => {
-            let done = agent::reset_clock()?;
+            let done = agent::reset_clock(&display)?;
             tell(global, json!({ "reset": done }), || match done {
                 true => "the latest time that was seen is forgotten".to_owned(),
                 false => "no time was remembered".to_owned(),

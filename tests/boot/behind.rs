@@ -62,10 +62,13 @@ fn three_versions_back_across_a_key_rotation_a_new_kernel_and_a_new_user() {
     let bytes = std::fs::read(&frames).unwrap();
     // What tells the blocks of each run lies at the end of the file, and comes first.
     let stretch = bytes.len() / 2..bytes.len() / 10 * 9;
-    server.put(&path, bytes.clone(), &[Act::HangIn(stretch)]);
+    server.put(&path, bytes.clone(), &[Act::HangIn(stretch.clone())]);
+    let hangs = |request: &Request| {
+        request.path() == path && start(request).is_some_and(|at| stretch.contains(&(at as usize)))
+    };
     node.run("sudo systemd-run --quiet --unit=taken keller update stage");
-    let deadline = Instant::now() + BOOT;
-    while !server.seen().iter().any(|request| request.line.ends_with(&path) && request.sent.is_none()) {
+    let deadline = Instant::now() + 4 * BOOT;
+    while !server.seen().iter().any(hangs) {
         assert!(Instant::now() < deadline, "it does not come to the frames");
         sleep(Duration::from_millis(200));
     }
@@ -124,7 +127,7 @@ fn build(folder: &Path, version: &str, parts: &str, port: u16) -> PathBuf {
          users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n\
          overlays: [overlay]\n\
          files: [{{path: /etc/version-of-this, content: \"{version}\\n\"}}]\n\
-         kernel: {{cmdline: [\"console=ttyS0,115200\"], initramfs_modules: auto}}\nhealth: {{stable: 1s}}\n\
+         kernel: {{cmdline: [\"console=ttyS0,115200\"], initramfs_modules: auto}}\nhealth: {{stable: 1s, deadline: 10min}}\n\
          update: {{url: \"http://10.0.2.2:{port}\", keys: keys}}\n\
          disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );
@@ -133,13 +136,18 @@ fn build(folder: &Path, version: &str, parts: &str, port: u16) -> PathBuf {
     folder.join(format!("behind_{version}.raw"))
 }
 
+/// The first byte that a request asks for, of a part.
+fn start(request: &Request) -> Option<u64> {
+    let (start, _) = request.headers.get("range")?.strip_prefix("bytes=")?.split_once('-')?;
+    start.parse().ok()
+}
+
 /// What was sent of the file at `path`.
 fn stretches(requests: &[Request], path: &str) -> Vec<Range<u64>> {
     let of_it = requests.iter().filter(|request| request.path() == path);
     of_it
         .filter_map(|request| {
-            let (start, _) = request.headers.get("range")?.strip_prefix("bytes=")?.split_once('-')?;
-            let start = start.parse().ok()?;
+            let start = start(request)?;
             Some(start..start + request.sent?)
         })
         .collect()

@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 use super::{Node, Turn, keller, processors};
 use crate::judges::tool::{run, tool};
 
+/// In seconds: until what is waited for, a machine may start several times.
+const LIMIT: &str = "1440";
+
 /// A node that is made in seconds: no containers, no etcd. `ssh_key` is for user core.
 fn small_node(name: &str, disk: &str, ssh_key: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -18,7 +21,7 @@ fn small_node(name: &str, disk: &str, ssh_key: &str) -> PathBuf {
          include: [keller:manifests/components/base.yaml, keller:manifests/components/kernel-cloud.yaml, \
          keller:manifests/components/ssh.yaml]\n\
          users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: [{ssh_key}]}}]\n\
-         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\n\
+         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\nhealth: {{deadline: 10min}}\n\
          disk: {disk}\noutputs: [raw]\n"
     );
     std::fs::write(&manifest, text).unwrap();
@@ -49,7 +52,7 @@ fn enlarge(image: &Path, more: u64) {
 /// Boots until `text` stands on the console and cuts the power there; gives all that the console showed.
 pub(super) fn boot_until(text: &str, image: &Path, arguments: &[&str]) -> String {
     let mut command = keller();
-    command.args(["boot", "--persist", "--timeout", "360", "--expect", text]);
+    command.args(["boot", "--persist", "--timeout", LIMIT, "--expect", text]);
     command.args(processors(arguments)).args(arguments).arg(image);
     let _turn = Turn::take();
     let output = command.stdin(Stdio::null()).output().expect("keller starts");

@@ -23,6 +23,7 @@ mod worn;
 mod wrong_hash;
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -50,6 +51,8 @@ fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("node");
+        // What an earlier run locked may be gone from the mirror.
+        let _ = std::fs::remove_dir_all(&folder);
         let status = keller().args(["build", "--output"]).arg(&folder).status().expect("keller starts");
         assert!(status.success(), "the default image does not build");
         std::fs::read_dir(&folder)
@@ -150,6 +153,8 @@ impl Node {
     /// Starts `image` and does not wait.
     fn start(image: &Path, arguments: &[&str], port: u16) -> Self {
         let turn = Turn::take();
+        // Keller would prefer 8080, and so would another one that starts now.
+        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         // Of this image alone: tests may run side by side.
         let identity = image.with_extension("identity");
         let scratch = TempDir::new().unwrap();
@@ -159,7 +164,7 @@ impl Node {
             .arg("boot")
             .args(processors(arguments))
             .args(arguments)
-            .args(["--forward", &format!("0:{port}"), "--identity"])
+            .args(["--forward", &format!("{free}:{port}"), "--identity"])
             .arg(&identity)
             .arg(image);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -238,7 +243,7 @@ impl Node {
 
     /// Waits until the system is up as systemd sees it; gives its word for the state.
     fn settled(&self) -> String {
-        String::from_utf8_lossy(&self.try_run("timeout 240 systemctl is-system-running --wait").stdout)
+        String::from_utf8_lossy(&self.try_run("timeout 720 systemctl is-system-running --wait").stdout)
             .trim()
             .to_owned()
     }
@@ -267,7 +272,8 @@ impl Node {
         let boot_id = self.run("cat /proc/sys/kernel/random/boot_id");
         let output = self.try_run(command);
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        let deadline = Instant::now() + BOOT;
+        // It may do much before it restarts.
+        let deadline = Instant::now() + 4 * BOOT;
         loop {
             let output = self.try_run("cat /proc/sys/kernel/random/boot_id");
             let now = String::from_utf8_lossy(&output.stdout).trim().to_owned();

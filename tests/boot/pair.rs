@@ -47,7 +47,7 @@ fn build(name: &str, version: &str, health: &str) -> PathBuf {
 /// What all tests share.
 fn images() -> &'static [PathBuf; 2] {
     static IMAGES: OnceLock<[PathBuf; 2]> = OnceLock::new();
-    IMAGES.get_or_init(|| ["1.0.0", "1.0.1"].map(|version| build(ID, version, "")))
+    IMAGES.get_or_init(|| ["1.0.0", "1.0.1"].map(|version| build(ID, version, "  deadline: 10min\n")))
 }
 
 /// A disk of its own for the test `name`, on which 1.0.0 runs.

@@ -35,13 +35,13 @@ fn a_healthy_version_is_blessed_and_an_operator_goes_back() {
 
 #[test]
 fn a_version_that_is_not_healthy_falls_back_without_a_hand_on_it() {
-    let bad = "  command: [/usr/bin/false]\n  deadline: 40s\n";
+    let bad = "  command: [/usr/bin/false]\n  deadline: 90s\n";
     let image = older("sick");
-    install(&image, &newer_with("sick", bad), Some(3));
+    install(&image, &newer_with("sick", bad), Some(2));
     // On a slow machine no try gets as far as ssh.
     let mut node = Node::start(&image, &["--persist"], 8080);
     node.answers(8080, 4 * BOOT);
-    let why = is_back(&node, ["pair_1.0.0.efi", "pair_1.0.1+0-3.efi"]);
+    let why = is_back(&node, ["pair_1.0.0.efi", "pair_1.0.1+0-2.efi"]);
     assert!(why.contains("not healthy in time: the health command failed: exit status: 1"), "{why}");
 }
 
@@ -60,7 +60,15 @@ pub fn is_back(node: &Node, entries: [&str; 2]) -> String {
     assert_eq!((&status["version"], &status["slot"]), (&"1.0.0".into(), &"a".into()));
     assert_eq!(status["entries"], serde_json::json!(entries));
     assert_eq!(status["health"]["good"], true);
-    status["update"]["rejected"]["1.0.1"].as_str().unwrap().to_owned()
+    // The state can be told before the agent has written down the reason.
+    loop {
+        let status = wait_for(node, "fallen-back");
+        if let Some(why) = status["update"]["rejected"]["1.0.1"].as_str() {
+            return why.to_owned();
+        }
+        assert!(begun.elapsed() < 6 * BOOT, "no reason: {status}");
+        std::thread::sleep(Duration::from_secs(2));
+    }
 }
 
 /// The status, once it is in `state`.

@@ -20,6 +20,10 @@ fn each_trouble_has_its_word_and_the_next_try_works() {
     // A server of its own, in place of the one that is named in the image.
     let own = format!("url: http://10.0.2.2:{}\\n", server.port());
     node.run(&format!("sudo mkdir /etc/keller && printf '{own}' | sudo tee /etc/keller/update.yaml"));
+    // Where a time server can be reached: as if none had answered.
+    node.run("sudo systemctl mask --runtime --now systemd-timesyncd 2>&1");
+    node.run("sudo rm -f /run/systemd/timesync/synchronized");
+    set_clock(&node, 0);
     let patient = node.try_run("sudo keller update check -v");
     assert!(String::from_utf8_lossy(&patient.stderr).contains("waiting for the clock to be synchronized"));
     // As if a time server had answered.
@@ -65,7 +69,7 @@ fn each_trouble_has_its_word_and_the_next_try_works() {
         "printf '{table}' | sudo dmsetup create bad && sudo mount --bind /dev/mapper/bad {slot}"
     ));
     fails(&node, 2, &["the target at byte ", "Input/output error"]);
-    node.run(&format!("sudo umount {slot} && sudo dmsetup remove bad"));
+    node.run(&format!("sudo umount {slot} && sudo dmsetup remove --retry bad"));
 
     assert_eq!(node.run("sudo keller update pin 1.0.0"), "only 1.0.0 is taken from now on");
     assert_eq!(node.run("sudo keller update check"), "1.0.0 is the newest for this node");

@@ -140,7 +140,7 @@ fn build(folder: &Path, version: &str, packages: &str, port: u16) -> PathBuf {
          keller:manifests/components/ssh.yaml]\n\
          users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n\
          packages: [{packages}]\noverlays: [overlay]\nservices: {{enable: [again.service]}}\n\
-         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\nhealth: {{stable: 1s}}\n\
+         kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\nhealth: {{stable: 1s, deadline: 10min}}\n\
          update: {{url: \"http://10.0.2.2:{port}\", keys: keys}}\n\
          disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );
