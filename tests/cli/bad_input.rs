@@ -158,7 +158,7 @@ fn a_mirror_that_misbehaves() {
         let told_of = |path: &'static str, act: Act| {
             let project = &project;
             scope.spawn(move || {
-                let server = serve(project, &[(path, &[act.clone()])]);
+                let server = serve(project, &[(path, std::slice::from_ref(&act))]);
                 let store = project.path(&format!("store-of-{}", server.port()));
                 let (mirror, store) = (server.url("/debian"), store.to_str().unwrap().to_owned());
                 let began = Instant::now();

@@ -48,7 +48,8 @@ pub fn module(info: &[&str], exports: &[&str], needs: &[&str]) -> Vec<u8> {
     let titles = b"\0.modinfo\0__ksymtab_strings\0.symtab\0.strtab\0.shstrtab\0";
     let title = |name: &str| titles.windows(name.len()).position(|part| part == name.as_bytes()).unwrap();
     // Title, type, link, info, size of an entry, body.
-    let sections: [(usize, u32, u32, u32, u64, &[u8]); 5] = [
+    type Section<'b> = (usize, u32, u32, u32, u64, &'b [u8]);
+    let sections: [Section<'_>; 5] = [
         (title(".modinfo"), 1, 0, 0, 0, &modinfo),
         (title("__ksymtab_strings"), 1, 0, 0, 0, &exported),
         (title(".symtab"), 2, 4, 1, 24, &symbols),

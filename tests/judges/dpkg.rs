@@ -61,14 +61,16 @@ fn theirs(deb: &Path) -> Option<Listing> {
     let folder = tempfile::tempdir().unwrap();
     let extracted = tool("dpkg-deb")?.arg("-x").arg(deb).arg(folder.path()).status().unwrap();
     assert!(extracted.success(), "dpkg-deb -x {}", deb.display());
-    let mut data = tool("dpkg-deb")?.arg("--fsys-tarfile").arg(deb).stdout(Stdio::piped()).spawn().unwrap();
-    let output = tool("tar")?
+    let (mut dpkg, mut tar) = (tool("dpkg-deb")?, tool("tar")?);
+    let mut data = dpkg.arg("--fsys-tarfile").arg(deb).stdout(Stdio::piped()).spawn().unwrap();
+    let output = tar
         .args(["--numeric-owner", "--full-time", "--quoting-style=literal", "-tvf", "-"])
         .env("TZ", "UTC")
         .stdin(data.stdout.take().unwrap())
         .output()
         .unwrap();
-    assert!(output.status.success() && data.wait().unwrap().success());
+    let unpacked = data.wait().unwrap();
+    assert!(output.status.success() && unpacked.success());
     let clean = |path: &str| path.trim_start_matches("./").trim_end_matches('/').to_owned();
     let mut listing = Listing::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {

@@ -73,11 +73,14 @@ fn judge(disk: &[u8], what: &str, right: &[Files], unprotected: &BTreeSet<u64>) 
     }
 }
 
+/// The files at some moment between what they were and what they become.
+type Between = fn(&Files, &Files) -> Files;
+
 /// Lets `change` happen, cuts it everywhere, and lets it happen again after some of the cuts. The files may be
 /// as before, as after, or as in `between`. Gives the disk.
 fn cut(
     before: Recorder,
-    between: &[&dyn Fn(&Files, &Files) -> Files],
+    between: &[Between],
     change: impl Fn(&mut Editor<'_, Recorder>),
 ) -> (Recorder, Tally) {
     let old = files(before.bytes()).unwrap();
@@ -121,8 +124,7 @@ fn both(old: &Files, new: &Files) -> Files {
 fn every_change_survives_every_cut() {
     let mut states = 0;
     let mut disk = small();
-    let mut step = |between: &[&dyn Fn(&Files, &Files) -> Files],
-                    change: &dyn Fn(&mut Editor<'_, Recorder>)| {
+    let mut step = |between: &[Between], change: &dyn Fn(&mut Editor<'_, Recorder>)| {
         let (after, tally) = cut(disk.clone(), between, change);
         disk = after;
         states += tally.distinct;
@@ -139,12 +141,12 @@ fn every_change_survives_every_cut() {
         files.insert("EFI/keller/starts".to_owned(), vec![0xa5; 64]);
         files
     };
-    step(&[&neither], &|editor| editor.overwrite("EFI/keller/starts", &[7; 64]).unwrap());
+    step(&[neither], &|editor| editor.overwrite("EFI/keller/starts", &[7; 64]).unwrap());
     step(&[], &put("EFI/BOOT/BOOTX64.EFI", 9, 7000));
     step(&[], &put("empty", 1, 1));
     step(&[], &put("loader/loader.conf", 1, 0));
     step(
-        &[&both],
+        &[both],
         &rename("EFI/Linux/node_1.0.1.efi", "node_1.0.1-with.a.name.that.has.no.room.beside.it+0-3.efi"),
     );
     // The folder has two sectors by now; here it gets a third.
@@ -336,7 +338,7 @@ fn any_sequence_of_changes_survives_every_cut() {
             5 => cut(disk, &[], |editor| editor.put(&one, &mut io::repeat(step), size as u64 + 1).unwrap()),
             6..9 => {
                 let name = new.rsplit_once('/').unwrap().1;
-                cut(disk, &[&both], |editor| editor.rename(&one, name).unwrap())
+                cut(disk, &[both], |editor| editor.rename(&one, name).unwrap())
             }
             _ => cut(disk, &[], |editor| assert!(editor.remove(&one).unwrap())),
         };

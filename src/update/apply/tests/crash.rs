@@ -30,7 +30,7 @@ impl Scenario {
         &self.versions[self.running]
     }
 
-    fn new(&self) -> &Version {
+    fn newer(&self) -> &Version {
         &self.versions[self.new]
     }
 
@@ -49,7 +49,7 @@ impl Scenario {
         let shared = Shared::new(Recorder::new(self.made.bytes.clone(), SectorSize::B512));
         let mut parts =
             parts(&self.made.layout, self.slot, |name, start, size| shared.view(name, start, size));
-        update(&mut parts, self.slot, self.running(), self.new()).unwrap();
+        update(&mut parts, self.slot, self.running(), self.newer()).unwrap();
         drop(parts);
 
         shared.recorder().clone()
@@ -66,16 +66,16 @@ impl Scenario {
     /// Starts what a disk has after a cut, and updates once more, if need be.
     fn finish(&self, disk: &[u8], booted: &str) -> Result<(), String> {
         let booted = self.versions.iter().find(|version| version.document.version == booted).unwrap();
-        if booted.root_hash() == self.new().root_hash() {
+        if booted.root_hash() == self.newer().root_hash() {
             return Ok(());
         }
         let slot =
             if booted.root_hash() == self.running().root_hash() { self.slot } else { self.slot.other() };
         let memory = Memory::new(disk);
-        update(&mut memory.parts(&self.made, slot), slot, booted, self.new())
+        update(&mut memory.parts(&self.made, slot), slot, booted, self.newer())
             .map_err(|error| format!("the next update: {}", crate::base::Chain(&error)))?;
         let boots = self.judge_of(booted).boots(&memory)?;
-        if boots != self.new().document.version {
+        if boots != self.newer().document.version {
             return Err(format!("after the next update {boots} boots"));
         }
         Ok(())
@@ -138,7 +138,7 @@ pub fn try_all(scenario: &Scenario, recorder: &Recorder, again: bool) -> Outcome
                 _ => outcome.failures.push(format!("{}: {error}", cut.what)),
             },
             Ok(version) => {
-                let is_new = version == scenario.new().document.version;
+                let is_new = version == scenario.newer().document.version;
                 *(if is_new { &mut outcome.booted_new } else { &mut outcome.booted_old }) += 1;
                 if again && (outcome.booted_old + outcome.booted_new) % EVERY == 0 {
                     match scenario.finish(disk, &version) {
