@@ -52,22 +52,29 @@ impl Gdb {
         self.hang(usize::MAX, ["faebfe", "faf4ebfd"], |_| true);
     }
 
-    /// Has one processor hang in the kernel, which still hears interrupts, and lets the machine go. It is one with
-    /// something to do: the kernel does not look for a lockup where the tick has stopped, because nothing runs.
+    /// Has one processor hang in the kernel, which still hears interrupts, and lets the machine go. It is one that
+    /// has been busy there for a while: the kernel does not look for a lockup where the tick has stopped, because
+    /// nothing but an interrupt has run.
     pub fn hang_one(self) {
+        const BUSY: u32 = 5;
+        let mut rounds = std::collections::HashMap::new();
         // sti; jmp . where it is no interrupt that hangs.
-        let busy = |processor: &Processor| processor.flags & INTERRUPTS != 0 && !processor.idle;
-        self.hang(1, ["fbebfe"; 2], busy);
+        self.hang(1, ["fbebfe"; 2], |processor| {
+            let busy = processor.rip >= KERNEL && processor.flags & INTERRUPTS != 0 && !processor.idle;
+            let in_a_row = rounds.entry(processor.thread).or_insert(0);
+            *in_a_row = if busy { *in_a_row + 1 } else { 0 };
+            *in_a_row >= BUSY
+        });
     }
 
     /// As many as `processors` or all there are hang, once so many are in the kernel and fit. The first gets the first
     /// of `codes`, the others the second.
-    fn hang(mut self, processors: usize, codes: [&str; 2], fits: impl Fn(&Processor) -> bool) {
+    fn hang(mut self, processors: usize, codes: [&str; 2], mut fits: impl FnMut(&Processor) -> bool) {
         for _ in 0..ROUNDS {
             let mut found = self.processors();
             assert!(!found.is_empty(), "no processors");
             let wanted = processors.min(found.len());
-            found.retain(|processor| processor.rip >= KERNEL && fits(processor));
+            found.retain(|processor| fits(processor) && processor.rip >= KERNEL);
             found.truncate(wanted);
             // Two pieces of code must not overlap.
             let apart = |rip: u64| rip == found[0].rip || rip.abs_diff(found[0].rip) > 8;
@@ -78,6 +85,7 @@ impl Gdb {
                     assert_eq!(self.ask(&format!("Hg{:x}", processor.thread)), "OK");
                     let write = format!("M{:x},{:x}:{code}", processor.rip, code.len() / 2);
                     assert_eq!(self.ask(&write), "OK");
+                    eprintln!("processor {} hangs at {:x}", processor.thread, processor.rip);
                 }
                 assert_eq!(self.ask("D"), "OK");
                 return;
@@ -102,7 +110,8 @@ impl Gdb {
             // Little endian.
             let rip = u64::from_str_radix(&registers[2 * RIP..][..16], 16).unwrap().swap_bytes();
             let flags = u32::from_str_radix(&registers[2 * FLAGS..][..8], 16).unwrap().swap_bytes();
-            let idle = self.ask(&format!("m{:x},1", rip.wrapping_sub(1))) == HLT;
+            let around = self.ask(&format!("m{:x},2", rip.wrapping_sub(1)));
+            let idle = around.starts_with(HLT) || around.ends_with(HLT);
             all.push(Processor { thread, rip, flags, idle });
         }
         all

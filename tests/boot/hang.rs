@@ -66,10 +66,10 @@ fn a_processor_that_hangs_panics_on_trial_and_the_old_version_knows_why() {
     let sockets = tempfile::tempdir().unwrap();
     let gdb = sockets.path().join("gdb");
     let mut node = boot(&image, Gdb::arguments(&gdb), &[]);
-    node.expect("getty.target", BOOT);
+    node.answers(8080, BOOT);
+    node.run("until grep -qx dd /proc/[0-9]*/comm; do sleep 1; done");
     Gdb::connect(&gdb).hang_one();
     node.expect("Kernel panic - not syncing: softlockup", Duration::from_secs(120));
-    node.answers(8080, BOOT);
     let why = is_back(&node, ENTRIES);
     assert!(why.contains("Kernel panic - not syncing: softlockup: hung tasks"), "{why}");
 }
