@@ -197,7 +197,7 @@ fn answer(
     let same = condition.is_none_or(|condition| condition == etag);
     let range = range.filter(|_| same && !matches!(act, Act::ServeWhole));
     if range.is_some_and(|(start, end)| start >= end) && matches!(act, Act::Serve) {
-        return write!(body.stream, "HTTP/1.1 416 X\r\nContent-Length: 0\r\n\r\n");
+        return write!(body.stream, "HTTP/1.1 416 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     }
     let head = match range {
         Some((start, end)) => format!(
@@ -217,9 +217,14 @@ fn answer(
             body.stream.write_all(head.as_bytes())?;
             body.write_all(&bytes[start..])
         }
-        Act::Status(status) => write!(body.stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"),
+        Act::Status(status) => {
+            write!(body.stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        }
         Act::StatusWith(status, line) => {
-            write!(body.stream, "HTTP/1.1 {status} X\r\n{line}\r\nContent-Length: 0\r\n\r\n")
+            write!(
+                body.stream,
+                "HTTP/1.1 {status} X\r\n{line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
         }
         Act::ResetAt(at) => {
             body.stream.write_all(head.as_bytes())?;
