@@ -126,6 +126,9 @@ impl Server {
     }
 }
 
+/// The end of an answer's head where nothing follows, not even another answer.
+const EMPTY: &str = "Content-Length: 0\r\nConnection: close\r\n\r\n";
+
 /// Counts the bytes of an answer's content.
 struct Body<'a> {
     stream: &'a mut TcpStream,
@@ -197,7 +200,7 @@ fn answer(
     let same = condition.is_none_or(|condition| condition == etag);
     let range = range.filter(|_| same && !matches!(act, Act::ServeWhole));
     if range.is_some_and(|(start, end)| start >= end) && matches!(act, Act::Serve) {
-        return write!(body.stream, "HTTP/1.1 416 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return write!(body.stream, "HTTP/1.1 416 X\r\n{EMPTY}");
     }
     let head = match range {
         Some((start, end)) => format!(
@@ -218,13 +221,10 @@ fn answer(
             body.write_all(&bytes[start..])
         }
         Act::Status(status) => {
-            write!(body.stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            write!(body.stream, "HTTP/1.1 {status} X\r\n{EMPTY}")
         }
         Act::StatusWith(status, line) => {
-            write!(
-                body.stream,
-                "HTTP/1.1 {status} X\r\n{line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            )
+            write!(body.stream, "HTTP/1.1 {status} X\r\n{line}\r\n{EMPTY}")
         }
         Act::ResetAt(at) => {
             body.stream.write_all(head.as_bytes())?;

@@ -2,6 +2,7 @@
 //!
 //! Source: GDB manual, "GDB Remote Serial Protocol"; the order of registers is that of its i386:x86-64.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -49,7 +50,7 @@ impl Gdb {
     /// would only take time from other machines.
     pub fn hang_all(self) {
         // cli; jmp . and cli; hlt; jmp to the hlt
-        self.hang(usize::MAX, ["faebfe", "faf4ebfd"], |_| true);
+        self.hang(usize::MAX, ["faebfe", "faf4ebfd"], |processor| processor.rip >= KERNEL);
     }
 
     /// Has one processor hang in the kernel, which still hears interrupts, and lets the machine go. It is one that
@@ -57,7 +58,7 @@ impl Gdb {
     /// nothing but an interrupt has run.
     pub fn hang_one(self) {
         const BUSY: u32 = 5;
-        let mut rounds = std::collections::HashMap::new();
+        let mut rounds = HashMap::new();
         // sti; jmp . where it is no interrupt that hangs.
         self.hang(1, ["fbebfe"; 2], |processor| {
             let busy = processor.rip >= KERNEL && processor.flags & INTERRUPTS != 0 && !processor.idle;
@@ -67,14 +68,14 @@ impl Gdb {
         });
     }
 
-    /// As many as `processors` or all there are hang, once so many are in the kernel and fit. The first gets the first
-    /// of `codes`, the others the second.
+    /// As many as `processors` or all there are hang, once so many fit. The first gets the first of `codes`, the
+    /// others the second.
     fn hang(mut self, processors: usize, codes: [&str; 2], mut fits: impl FnMut(&Processor) -> bool) {
         for _ in 0..ROUNDS {
             let mut found = self.processors();
             assert!(!found.is_empty(), "no processors");
             let wanted = processors.min(found.len());
-            found.retain(|processor| fits(processor) && processor.rip >= KERNEL);
+            found.retain(&mut fits);
             found.truncate(wanted);
             // Two pieces of code must not overlap.
             let apart = |rip: u64| rip == found[0].rip || rip.abs_diff(found[0].rip) > 8;
