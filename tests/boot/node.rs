@@ -31,6 +31,10 @@ fn default_node_is_whole_and_keeps_what_it_was_given() {
         warnings.lines().filter(|line| !line.trim().is_empty() && !allowed(line)).collect();
     assert!(unexpected.is_empty(), "warnings in the journal:\n{}", unexpected.join("\n"));
 
+    // Neither LLMNR nor multicast DNS.
+    let open = node.run("sudo ss --listening --numeric --tcp --udp --no-header");
+    assert!(open.contains(":22 ") && !open.contains(":5355 ") && !open.contains(":5353 "), "{open}");
+
     let machine = node.run("cat /etc/machine-id");
     let disk = node.run("lsblk -ndo PTUUID /dev/vda");
     node.run("echo kept | sudo tee /etc/kept && echo kept > ~/kept && sync");
