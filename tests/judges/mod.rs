@@ -15,6 +15,7 @@ mod gpt;
 mod ldconfig;
 mod qcow2;
 pub mod tool;
+pub mod trixie;
 pub mod uki;
 mod verity;
 mod versions;

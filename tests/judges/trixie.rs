@@ -1,0 +1,92 @@
+//! Programs of Debian trixie as judges, whatever the host has: their packages are locked, fetched and unpacked
+//! by keller itself, and a program is started by its tree's own loader with its tree's own libraries.
+//!
+//! The host is often a release behind, and systemd 252 reads units and tmpfiles.d lines otherwise than the
+//! systemd 257 of an image does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result};
+use keller::base::progress::Silent;
+use keller::cli::context::{InputArgs, Outside, Policy};
+use keller::image::job::Settings;
+use keller::image::root;
+use keller::manifest;
+use keller::store::Store;
+
+/// Directories with libraries, beside which the loader of a tree searches none of the host's.
+const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/systemd"];
+
+/// A command for `program` (a path without a leading slash, such as `usr/bin/systemd-tmpfiles`) out of the given
+/// packages of trixie and what they depend on. Where they cannot be fetched, says so and gives nothing, so that
+/// the test can end; in continuous integration (`CI` is set) that is a failure.
+pub fn trixie(packages: &[&str], program: &str) -> Option<Command> {
+    let tree = match tree(packages) {
+        Ok(tree) => tree,
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none(), "{packages:?} of trixie: {error:#}, and CI is set");
+            println!("SKIPPED: {packages:?} of trixie cannot be had: {error:#}");
+            return None;
+        }
+    };
+    let path = tree.join(program);
+    assert!(path.is_file(), "{program} is not in {packages:?} of trixie");
+    let libraries = LIBRARIES.map(|folder| tree.join(folder).display().to_string()).join(":");
+    let mut command = Command::new(tree.join("usr/lib64/ld-linux-x86-64.so.2"));
+    command.arg("--argv0").arg(path.file_name().expect("a program has a name"));
+    command.args(["--library-path", &libraries]).arg(&path);
+    Some(command)
+}
+
+/// The directory with these packages, made once for all tests and kept for later runs.
+fn tree(packages: &[&str]) -> Result<PathBuf> {
+    // Tests of one run wait for the first of them; another run that makes the same one is first or second below.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trixie");
+    let tree = parent.join(packages.join("+"));
+    if tree.is_dir() {
+        return Ok(tree);
+    }
+    fs::create_dir_all(&parent)?;
+    let scratch = tempfile::Builder::new().prefix(".making-").tempdir_in(&parent)?;
+    let unpacked = scratch.path().join("tree");
+    fs::create_dir(&unpacked)?;
+    unpack(packages, scratch.path(), &unpacked)?;
+    // Another run may have been first.
+    if let Err(error) = fs::rename(&unpacked, &tree)
+        && !tree.is_dir()
+    {
+        return Err(error).context("giving the tree its name");
+    }
+    Ok(tree)
+}
+
+fn unpack(packages: &[&str], scratch: &Path, target: &Path) -> Result<()> {
+    let path = scratch.join("judge.yaml");
+    let text = format!(
+        "keller: 1\nid: judge\nversion: 1.0.0\ndebian: {{suite: trixie}}\nruntime: none\npackages: [{}]\n",
+        packages.join(", ")
+    );
+    fs::write(&path, text)?;
+    let manifest = manifest::load(&path).map_err(|errors| anyhow::anyhow!("{errors}"))?;
+    let inputs = InputArgs { mirror: None, store: None, offline: false, threads: 0 };
+    let store = Store::open(Store::locate()?)?;
+    let outside = Outside::new(&inputs)?;
+    let lock = outside.lock(&manifest, &scratch.join("judge.lock"), &Policy::Follow, &store, &Silent)?;
+    outside.fetch(&manifest, &lock, &store, &Silent)?;
+    let unpacked = root::packages(&lock.packages, lock.epoch, &store, &Settings::default(), &Silent)?;
+    unpacked.tree.write_to_folder(target).context("writing the packages into a directory")
+}
+
+#[test]
+fn systemd_of_trixie_runs_here() {
+    for program in ["usr/bin/systemd-tmpfiles", "usr/bin/systemd-analyze", "usr/bin/systemd-sysusers"] {
+        let Some(mut command) = trixie(&["systemd"], program) else { return };
+        let said = super::tool::run(command.arg("--version"));
+        assert!(said.starts_with("systemd 257 "), "{program}: {said}");
+    }
+}
