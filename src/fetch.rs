@@ -53,6 +53,15 @@ pub enum FetchError {
         /// The sum of their sizes.
         bytes: u64,
     },
+    /// The store has no room for all of them.
+    #[error("fetching {files} files")]
+    Room {
+        /// How many are not in the store.
+        files: usize,
+        /// How much they have, and how much is free.
+        #[source]
+        source: StoreError,
+    },
     /// Some could not be had.
     #[error("{} of {} files could not be fetched:{}{}",
         .failures.len() + .untried, .wanted, list(.failures, SHOWN), rest(*.untried))]
@@ -166,11 +175,12 @@ pub fn fetch(
     if missing.is_empty() {
         return Ok(fetched);
     }
-    let bytes = missing.iter().map(|file| file.size).sum();
+    let bytes = missing.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
     let Some(upstream) = upstream else {
         let missing = missing.into_iter().map(|file| file.name).collect();
         return Err(FetchError::Offline { missing, bytes });
     };
+    store.check_room(bytes).map_err(|source| FetchError::Room { files: missing.len(), source })?;
     // The largest first, so that none of them is left to run alone at the end.
     missing.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.name.cmp(&b.name)));
     let task = Task::new(progress, "downloading", bytes, Unit::Bytes);

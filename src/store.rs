@@ -13,6 +13,7 @@
 
 mod gc;
 mod incoming;
+mod room;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -297,6 +298,19 @@ impl Store {
         Incoming::new(self, expected, expected_size)
     }
 
+    /// Whether `bytes` more fit into the store, before any of them is fetched.
+    ///
+    /// # Errors
+    /// `Full` when its file system has less than that.
+    pub fn check_room(&self, bytes: u64) -> Result<()> {
+        match room::free(&self.root) {
+            Some(free) if free < bytes => {
+                Err(StoreError::Full { folder: self.root.clone(), needed: bytes, free })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Opens what was derived before; `None` when it has to be made.
     ///
     /// # Panics
@@ -381,7 +395,8 @@ impl Store {
         if !matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
             return failed(doing, path)(error);
         }
-        let free = rustix::fs::statvfs(&self.root).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
+        let asked = error.get_ref().and_then(|inner| inner.downcast_ref::<room::NoRoom>());
+        let free = asked.map(|no_room| no_room.free).or_else(|| room::free(&self.root)).unwrap_or_default();
         StoreError::Full { folder: self.root.clone(), needed, free }
     }
 }

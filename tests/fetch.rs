@@ -192,10 +192,28 @@ fn wrong_bytes_of_the_right_size() {
     assert_eq!(server.seen().len(), 2);
 }
 
+/// A port of loopback that refuses every connection, and that nobody else gets before it is dropped: bound
+/// without being listened to.
+struct Deaf(std::os::fd::OwnedFd);
+
+impl Deaf {
+    fn new() -> Self {
+        use rustix::net::{AddressFamily, SocketType, bind, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &"127.0.0.1:0".parse::<std::net::SocketAddrV4>().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    fn url(&self, path: &str) -> String {
+        let address: std::net::SocketAddr = rustix::net::getsockname(&self.0).unwrap().try_into().unwrap();
+        format!("http://{address}{path}")
+    }
+}
+
 #[test]
 fn nobody_there() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let error = client().get_small(&url(&format!("http://127.0.0.1:{port}/x")), 10).unwrap_err();
+    let deaf = Deaf::new();
+    let error = client().get_small(&url(&deaf.url("/x")), 10).unwrap_err();
     assert!(error.is_unreachable());
     assert!(chain(&error).contains("refused"), "{}", chain(&error));
     // The resolver may be slow.
@@ -434,11 +452,11 @@ fn all_failures_at_once() {
 
 #[test]
 fn dead_mirror_is_not_asked_for_each_package() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let deaf = Deaf::new();
     let names: Vec<String> = (0..100).map(|n| format!("p{n}")).collect();
     let packages: Vec<(&str, &[u8], &str)> =
         names.iter().map(|name| (name.as_str(), name.as_bytes(), "debian")).collect();
-    let roots = vec![Url::root(&format!("http://127.0.0.1:{port}/debian")).unwrap()];
+    let roots = vec![Url::root(&deaf.url("/debian")).unwrap()];
     let archives = BTreeMap::from([("debian".to_owned(), roots)]);
     let (_folder, store) = store();
     let client = client();
@@ -447,6 +465,24 @@ fn dead_mirror_is_not_asked_for_each_package() {
     let FetchError::Failed { failures, untried, .. } = &error else { panic!("{error}") };
     assert!(failures.len() <= 8 && failures.len() + untried == 100, "{error}");
     assert!(error.to_string().contains("others were not tried"), "{error}");
+}
+
+#[test]
+fn a_lock_larger_than_the_disk_is_refused_before_a_byte_is_fetched() {
+    let server = Server::start();
+    let (folder, store) = store();
+    let mut lock =
+        lock(&[("small", b"content", "debian"), ("large", b"more", "debian"), ("huge", b"x", "debian")]);
+    lock.packages.get_mut("large").unwrap().size = 1 << 60;
+    lock.packages.get_mut("huge").unwrap().size = u64::MAX;
+    let archives = BTreeMap::from([("debian".to_owned(), vec![Url::root(&server.url("/debian")).unwrap()])]);
+    let client = client();
+    let upstream = Upstream { client: &client, archives: &archives, parallel: 1 };
+    let error = fetch(&lock, &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap_err();
+    let text = keller::base::Chain(&error).to_string();
+    assert!(text.starts_with("fetching 3 files: no space left in "), "{text}");
+    assert!(text.contains(folder.path().to_str().unwrap()) && text.contains("for 16777216.0 TiB"), "{text}");
+    assert!(server.seen().is_empty());
 }
 
 #[test]
@@ -544,10 +580,8 @@ impl TlsServer {
         let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
         certificate(&[&signed[..], &name, &leaf].concat())?;
         fs::write(folder.path().join("x"), "HTTP/1.0 200 OK\r\n\r\nsecure").unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut process = tool("openssl")?
-            .args(["s_server", "-HTTP", "-cert", "own.pem", "-key", "key.pem", "-accept"])
-            .arg(format!("127.0.0.1:{port}"))
+            .args(["s_server", "-HTTP", "-cert", "own.pem", "-key", "key.pem", "-accept", "127.0.0.1:0"])
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -555,8 +589,10 @@ impl TlsServer {
             .spawn()
             .unwrap();
         let output = std::io::BufReader::new(process.stdout.take().unwrap());
-        std::io::BufRead::lines(output).find(|line| line.as_ref().is_ok_and(|line| line.contains("ACCEPT")));
-        Some(Self { process, port, folder })
+        // `ACCEPT 127.0.0.1:41039`: the port that it has chosen.
+        let port = std::io::BufRead::lines(output)
+            .find_map(|line| line.unwrap().strip_prefix("ACCEPT ")?.rsplit_once(':')?.1.parse().ok());
+        Some(Self { process, port: port.expect("openssl s_server says its port"), folder })
     }
 }
 

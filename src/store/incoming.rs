@@ -1,12 +1,9 @@
 //! A blob on its way in: hashed while it is written, named only when it is right.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::PathBuf;
 
-use rustix::fs::FallocateFlags;
-
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, room};
 use crate::base::{AtomicFile, Digest, Hasher};
 
 /// Bytes moved at once between a reader and the disk.
@@ -37,7 +34,8 @@ impl<'a> Incoming<'a> {
         };
         let size = expected_size.unwrap_or(0);
         let file = store.create(&path, size)?;
-        reserve(file.file(), size).map_err(|error| store.write_error(error, "reserving", &path, size))?;
+        room::reserve(file.file(), size)
+            .map_err(|error| store.write_error(error, "reserving", &path, size))?;
         let limit = expected_size.unwrap_or(u64::MAX);
         Ok(Self { store, file, path, hasher: Hasher::new(), len: 0, expected, expected_size, limit })
     }
@@ -123,19 +121,5 @@ impl<'a> Incoming<'a> {
         }
         self.file.commit().map_err(|error| self.store.write_error(error, "writing", &self.path, self.len))?;
         Ok(actual)
-    }
-}
-
-/// Claims `size` bytes on the disk, so that a full disk shows before anything is downloaded. Where the file
-/// system cannot do so the writes will tell.
-fn reserve(file: &File, size: u64) -> io::Result<()> {
-    if size == 0 {
-        return Ok(());
-    }
-    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
-        Err(errno @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::FBIG)) => {
-            Err(errno.into())
-        }
-        _ => Ok(()),
     }
 }
