@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::base::Chain;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
 use crate::base::window::Window;
+use crate::base::{Chain, duration};
 use crate::update::settings::{Built, Health, PATH, ROOT_JSON};
 
 /// Where an operator's file lies: the first that is there. JSON is YAML too.
@@ -32,7 +32,7 @@ pub struct Fragment {
     pub automatic: Option<bool>,
     /// When that may be; `always` takes away the window of the image.
     pub window: Option<String>,
-    /// Time between two looks at the repository: `90s`, `30min`, `6h`.
+    /// Time between two looks at the repository, such as `5m` or `6h`, as in a manifest; at least a minute.
     pub interval: Option<String>,
     /// Proxy for http and https.
     pub proxy: Option<String>,
@@ -141,9 +141,10 @@ impl Inputs {
         };
         let interval_seconds = match own.interval.as_deref() {
             None => interval_seconds,
-            Some(text) => seconds(text).ok_or_else(|| {
-                wrong(format!("interval: expected a time such as `30min` or `6h`, but have `{text}`"))
-            })?,
+            Some(text) => match duration::parse(text, &duration::INTERVAL) {
+                Ok(interval) => interval.as_secs(),
+                Err(error) => return Err(wrong(format!("interval: {error}"))),
+            },
         };
         let source = match (own.url.or(url), root_json) {
             (Some(url), Some(root_json)) => {
@@ -208,17 +209,6 @@ fn fragment(text: &str) -> Result<Fragment, Box<dyn std::error::Error + Send + S
     Ok(serde_saphyr::from_str(text).map_err(|error| error.to_string())?)
 }
 
-fn seconds(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let factor = match &text[digits.len()..] {
-        "s" => 1,
-        "min" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
-}
-
 fn optional(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -259,6 +249,10 @@ mod tests {
         assert_eq!(plain.window.unwrap().to_string(), "02:00-05:00");
         let own = settled("automatic: true\nwindow: always\ninterval: 5s\n").unwrap().source.unwrap();
         assert_eq!((own.automatic, own.window, own.interval_seconds), (true, None, LEAST_INTERVAL));
+        for (text, seconds) in [("5m", 300), ("5min", 300), ("1h30m", 5400), ("2d", 2 * 86_400)] {
+            let own = settled(&format!("interval: {text}\n")).unwrap().source.unwrap();
+            assert_eq!(own.interval_seconds, seconds, "{text}");
+        }
         assert_eq!(settled("{\"url\": \"http://b\"}").unwrap().source.unwrap().url, "http://b");
     }
 
@@ -269,5 +263,10 @@ mod tests {
         assert!(settled("window: at night").unwrap_err().contains("window: expected a time of day"));
         assert!(settled("url: ftp://b").unwrap_err().contains("expected http"));
         assert!(settled("interval: 3").unwrap_err().contains("interval"));
+        let error = settled("interval: fortnightly").unwrap_err();
+        assert!(
+            error.contains("update.yaml: interval: `fortnightly` is not a time; expected a number"),
+            "{error}"
+        );
     }
 }

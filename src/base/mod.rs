@@ -6,6 +6,7 @@ pub mod atomic;
 pub mod chain;
 pub mod device;
 pub mod digest;
+pub mod duration;
 pub mod failure;
 pub mod progress;
 pub mod size;

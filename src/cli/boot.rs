@@ -16,7 +16,7 @@ use serde_json::json;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
 use super::terminal::{self, Terminal};
-use super::{Global, context};
+use super::{Global, context, time};
 use crate::base::Size;
 use crate::qemu::machine::DiskFormat;
 use crate::qemu::{Accelerator, Forward, Machine, Vm};
@@ -66,9 +66,9 @@ pub struct MachineArgs {
     /// End with success as soon as TEXT stands on the console; fail when it does not in time.
     #[arg(long, value_name = "TEXT")]
     pub expect: Option<String>,
-    /// Seconds for --expect.
-    #[arg(long, value_name = "S", default_value_t = 300)]
-    pub timeout: u64,
+    /// How long --expect waits, such as 5min; a number alone is seconds.
+    #[arg(long, value_name = "TIME", default_value = "300", value_parser = time::seconds)]
+    pub timeout: Duration,
     /// Sectors of the disk: 512 or 4096 bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 512)]
     pub sector_size: u32,
@@ -206,7 +206,7 @@ pub fn boot(
         terminal::forward_keys(vm.input());
     }
 
-    let deadline = begun + Duration::from_secs(args.timeout);
+    let deadline = begun + args.timeout;
     let (mut seen, mut reported) = (0, false);
     loop {
         if interrupted.swap(false, Ordering::SeqCst) {
@@ -224,7 +224,7 @@ pub fn boot(
                     seen = came.saturating_sub(text.len());
                 }
                 Err(crate::qemu::QemuError::Timeout { what, tail, .. }) => {
-                    let timeout = Duration::from_secs(args.timeout);
+                    let timeout = args.timeout;
                     return Err(crate::qemu::QemuError::Timeout { what, timeout, tail }.into());
                 }
                 Err(error) => return Err(error.into()),

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use jiff::{Span, SpanRelativeTo, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
-use super::Global;
+use super::{Global, time};
 use crate::repository::keys::{Keys, Wanted};
 use crate::repository::{RoleType, keys::Shown};
 
@@ -97,7 +97,7 @@ struct KeySource {
 #[derive(Clone, Copy, Debug, Args)]
 struct Life {
     /// How long root.json is good, e.g. 730d.
-    #[arg(long, value_name = "TIME", default_value = "730d", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "730d", value_parser = time::any)]
     expires: Duration,
 }
 
@@ -128,15 +128,6 @@ impl From<RoleName> for RoleType {
             RoleName::Timestamp => Self::Timestamp,
         }
     }
-}
-
-/// A positive time such as 14d or 36h.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("expected a time such as 14d or 36h, but have {text:?}");
-    let span: Span = text.parse().map_err(|_| wrong())?;
-    let days = SpanRelativeTo::days_are_24_hours();
-    let duration = span.to_duration(days).ok().and_then(|it| Duration::try_from(it).ok());
-    duration.filter(|it| it.as_secs() > 0).ok_or_else(wrong)
 }
 
 /// Runs the verb.
@@ -243,18 +234,4 @@ fn described(keys: &Keys) -> serde_json::Value {
         "thresholds": thresholds,
         "keys": shown,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times() {
-        assert_eq!(duration("14d").unwrap(), Duration::from_secs(14 * 86400));
-        assert_eq!(duration("36h").unwrap(), Duration::from_secs(36 * 3600));
-        for bad in ["", "14", "-1d", "0d", "2y", "soon"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -18,6 +18,7 @@ pub mod run;
 pub mod schema;
 pub mod store;
 pub mod terminal;
+mod time;
 pub mod update;
 
 use std::ffi::OsString;

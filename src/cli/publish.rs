@@ -10,9 +10,9 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::Global;
-use super::keys::{duration, read};
+use super::keys::read;
 use super::progress::Display;
+use super::{Global, time};
 use crate::base::Size;
 use crate::base::progress::Progress;
 use crate::image::published::Published;
@@ -60,7 +60,7 @@ pub struct PublishArgs {
     #[arg(long, value_name = "LEVEL", default_value_t = LEVEL, value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
     /// How long nodes believe that there is nothing newer, unless it is renewed.
-    #[arg(long, value_name = "TIME", default_value = "14d", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "14d", value_parser = time::any)]
     expires: Duration,
     /// Renew what expires, and bring new keys out.
     #[arg(long, group = "mode", conflicts_with = "image")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::json;
 
-use super::Global;
+use super::{Global, time};
 
 use crate::base::{Digest, Size};
 use crate::lock::Lock;
@@ -43,9 +43,9 @@ enum Verb {
         /// Keep the files that this lock names, whatever their age; may be repeated.
         #[arg(long, value_name = "LOCK")]
         keep: Vec<PathBuf>,
-        /// Remove only what was not used for this many days.
-        #[arg(long, value_name = "DAYS", default_value_t = 30)]
-        older_than: u32,
+        /// Remove only what was not used for this long, such as 12h; a number alone is days.
+        #[arg(long, value_name = "TIME", default_value = "30", value_parser = time::days)]
+        older_than: Duration,
     },
     /// Read every blob, and move away those that have rotted on the disk.
     Verify,
@@ -62,9 +62,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         Verb::List => list(&Store::open(root)?)?,
         Verb::Gc { keep, older_than } => {
             let keep = kept(keep)?;
-            let age = Duration::from_secs(u64::from(*older_than) * 24 * 3600);
             let mut store = Store::open(root)?;
-            swept(&store.gc(&keep, age).context("sweeping the store")?)
+            swept(&store.gc(&keep, *older_than).context("sweeping the store")?)
         }
         Verb::Verify => verify(&Store::open(root)?)?,
     };

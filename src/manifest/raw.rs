@@ -444,6 +444,6 @@ pub struct RawUpdate {
     /// When a node may take it by itself, in the node's time: `02:00-05:00`, or on some days
     /// `Sat,Sun 02:00-05:00`. Default: at any time.
     pub window: Option<At<String>>,
-    /// Time between two looks at the repository. Default: `1h`.
+    /// Time between two looks at the repository, such as `5m` or `1h`; at least a minute. Default: `1h`.
     pub interval: Option<At<String>>,
 }

@@ -1,9 +1,12 @@
 //! What the node does: units, kernel, health, key-value store, disk, updates.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::{At, Firsts, Kind, Validator, containers, or, text};
 use crate::base::Size;
+use crate::base::duration::INTERVAL;
 use crate::manifest::decode::Short;
 use crate::manifest::raw::{Cluster, RawDisk, RawHealth, RawKernel, RawKv, RawServices, RawUpdate};
 use crate::manifest::{Disk, Etcd, Health, InitramfsModules, Kernel, Kv, Services, Update};
@@ -27,6 +30,9 @@ const DEADLINE_SECONDS: u64 = 120;
 /// A unit that crashes and starts anew is active most of the time, but not for so long: systemd's own pause between
 /// two starts is 0.1 to a few seconds.
 const STABLE_SECONDS: u64 = 5;
+
+/// A boot that takes longer than a day is none.
+const HEALTH: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 /// A look at the repository costs a file of about a kilobyte.
 const INTERVAL_SECONDS: u64 = 3600;
@@ -112,7 +118,7 @@ impl Validator<'_> {
             None => Vec::new(),
         };
         let mut seconds = |at: &Option<At<String>>, default| {
-            at.as_ref().and_then(|at| self.form(at, text::duration)).unwrap_or(default)
+            at.as_ref().and_then(|at| self.form(at, |text| text::duration(text, &HEALTH))).unwrap_or(default)
         };
         let deadline_seconds = seconds(&raw.deadline, DEADLINE_SECONDS);
         let stable_seconds = seconds(&raw.stable, STABLE_SECONDS);
@@ -164,7 +170,7 @@ impl Validator<'_> {
             Some(at) => self.checked(at, text::id),
         };
         let window = raw.window.and_then(|at| self.form(&at, text::window));
-        let interval = raw.interval.and_then(|at| self.form(&at, text::duration));
+        let interval = raw.interval.and_then(|at| self.form(&at, |text| text::duration(text, &INTERVAL)));
         Some(Update {
             url: url?,
             keys: keys?,

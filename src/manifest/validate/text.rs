@@ -1,10 +1,13 @@
 //! The forms that single values have. Pure: text in, value or reason out.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use globset::GlobBuilder;
 use url::Url;
 
-use crate::base::Size;
 use crate::base::window::Window;
+use crate::base::{Size, duration};
 use crate::manifest::{Port, Volume};
 
 /// Why a text is no good, and what would be.
@@ -189,19 +192,11 @@ pub fn size(text: &str, least: Size) -> Result<Size, Wrong> {
     }
 }
 
-/// Seconds of `90`, `90s`, `5min`, `1h`.
-pub fn duration(text: &str) -> Result<u64, Wrong> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let factor = match text[digits.len()..].trim_start() {
-        "" | "s" | "sec" => Some(1),
-        "m" | "min" => Some(60),
-        "h" => Some(3600),
-        _ => None,
-    };
-    match digits.parse::<u64>().ok().zip(factor).and_then(|(count, factor)| count.checked_mul(factor)) {
-        Some(seconds @ 1..=86_400) => Ok(seconds),
-        Some(_) => wrong("is out of range", "from 1s to 24h"),
-        None => wrong("is not a time", "a whole number with s, min or h, such as `120s`"),
+/// Seconds of a length of time in `range`.
+pub fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<u64, Wrong> {
+    match duration::parse(text, range) {
+        Ok(duration) => Ok(duration.as_secs()),
+        Err(error) => wrong(error.problem.to_string(), error.problem.expected()),
     }
 }
 
@@ -460,8 +455,13 @@ mod tests {
 
     #[test]
     fn short_forms() {
-        assert_eq!(duration("5min"), Ok(300));
-        assert!(duration("5 weeks").is_err() && duration("0s").is_err() && duration("").is_err());
+        let day = Duration::from_secs(1)..=Duration::from_secs(86_400);
+        for (good, seconds) in [("5min", 300), ("5m", 300), ("1h30m", 5400), ("1d", 86_400)] {
+            assert_eq!(duration(good, &day), Ok(seconds), "{good}");
+        }
+        for bad in ["5 weeks", "0s", "", "90"] {
+            assert!(duration(bad, &day).is_err(), "{bad}");
+        }
         assert_eq!(mode("0644"), Ok(0o644));
         assert!(
             mode("644x").is_err() && mode("0999").is_err() && mode("rw").is_err() && mode("077777").is_err()
