@@ -16,7 +16,7 @@ use super::shape;
 use super::yaml::{self, Entry, Node, Value};
 
 /// Fields that are lists but one value: an argument vector of two files is nobody's intention.
-const WHOLE: [&str; 1] = ["health.command"];
+const WHOLE: [&str; 3] = ["health.command", "entrypoint", "command"];
 
 /// Fields that only the outermost file may have.
 const OUTERMOST: [&str; 3] = ["keller", "id", "version"];

@@ -11,12 +11,14 @@ pub mod files;
 mod merge;
 mod place;
 mod raw;
+mod said;
 pub mod schema;
 mod shape;
 mod validate;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -27,6 +29,7 @@ use crate::base::{Digest, Size};
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 use files::Location;
+pub use said::Said;
 
 /// The manifest that is built where none is named; see [`load_embedded`].
 pub const DEFAULT: &str = "manifests/node.yaml";
@@ -70,7 +73,7 @@ fn read(location: Location) -> Result<Manifest, Diagnostics> {
         None => None,
         Some(node) => match decode::decode(&node) {
             Ok(raw) => {
-                let mut validator = validate::Validator { sources: &mut sources, report: &mut report };
+                let mut validator = validate::Validator::new(&mut sources, &mut report);
                 Some(validator.manifest(raw, node.mark, &folder))
             }
             Err(fault) => {
@@ -141,6 +144,9 @@ pub struct Manifest {
     pub missing_libraries: BTreeMap<String, String>,
     /// File formats to write.
     pub outputs: Vec<Output>,
+    /// Where it says what.
+    #[serde(skip)]
+    pub said: Said,
 }
 
 /// A place in a manifest file, for messages: 1-based line and column.
@@ -155,6 +161,12 @@ pub struct Place {
     /// Column, from 1.
     #[serde(skip)]
     pub column: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
+    }
 }
 
 /// Debian's archives and others of their form.
@@ -422,17 +434,10 @@ pub struct Volume {
 }
 
 /// The key-value store.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Kv {
-    /// etcd as this node's member.
-    Etcd(Etcd),
-}
-
-/// How etcd forms.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Etcd {
-    /// Members by name and peer address; empty: one member on loopback.
-    pub members: BTreeMap<String, String>,
+    /// etcd, one member on loopback: its unit is enabled.
+    Etcd,
 }
 
 /// When a boot counts as good.

@@ -72,3 +72,22 @@ pub fn module(info: &[&str], exports: &[&str], needs: &[&str]) -> Vec<u8> {
     bytes.extend(table);
     bytes
 }
+
+/// A program that needs `library`, one page mapped as it is.
+pub fn needing(library: &str) -> Vec<u8> {
+    let strings = [b"\0", library.as_bytes(), b"\0"].concat();
+    let strings_at = HEADER + 2 * SEGMENT;
+    let dynamic_at = (strings_at + strings.len()).next_multiple_of(8);
+    // DT_NEEDED, DT_STRTAB, DT_NULL.
+    let dynamic = [1, 1, 5, strings_at as u64, 0, 0];
+    let size = (dynamic_at + dynamic.len() * 8) as u64;
+    let mut bytes = header(3, 0, 2, 0, 0);
+    for (kind, at, length) in [(1_u32, 0, size), (2, dynamic_at as u64, dynamic.len() as u64 * 8)] {
+        bytes.extend([kind, 4].iter().flat_map(|field| field.to_le_bytes()));
+        bytes.extend([at, at, at, length, length, 8].iter().flat_map(|field: &u64| field.to_le_bytes()));
+    }
+    bytes.extend(strings);
+    bytes.resize(dynamic_at, 0);
+    bytes.extend(dynamic.iter().flat_map(|field| field.to_le_bytes()));
+    bytes
+}

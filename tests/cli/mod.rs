@@ -8,6 +8,7 @@ mod elf;
 mod help;
 mod inspect;
 mod interrupted;
+mod leaves;
 mod lock;
 pub mod project;
 mod publish;

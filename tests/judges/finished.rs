@@ -27,6 +27,7 @@ fn manifest() -> Manifest {
         description: "distributed store".into(),
     };
     Manifest {
+        said: Default::default(),
         folder: Default::default(),
         id: "node".into(),
         version: "1.0.0".into(),

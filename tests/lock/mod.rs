@@ -37,6 +37,7 @@ fn reasons(names: &[&str]) -> BTreeMap<String, String> {
 
 fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
     Manifest {
+        said: Default::default(),
         folder: PathBuf::new(),
         id: "node".into(),
         version: "1.0.0".into(),

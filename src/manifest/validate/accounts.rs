@@ -45,6 +45,15 @@ impl Validator<'_> {
 
     fn user(&mut self, raw: RawUser, names: &mut Firsts<String>, ids: &mut Firsts<u32>) -> Option<User> {
         self.once(&raw.name, Some(&raw.uid), names, ids);
+        self.note("users", &raw.name.value, raw.name.mark);
+        for group in &raw.groups {
+            self.note("users.groups", &format!("{} {}", raw.name.value, group.value), group.mark);
+        }
+        for (field, at) in [("users.shell", raw.shell.as_ref()), ("users.ssh_keys", raw.ssh_keys.first())] {
+            if let Some(at) = at {
+                self.note(field, &raw.name.value, at.mark);
+            }
+        }
         if !PEOPLE.contains(&raw.uid.value) {
             self.error(raw.uid.mark, format!("{} is not the id of a person's account", raw.uid.value))
                 .help("from 1000 to 59999; accounts of services go into `system_users`");
@@ -66,6 +75,11 @@ impl Validator<'_> {
         ids: &mut Firsts<u32>,
     ) -> Option<SystemUser> {
         self.once(&raw.name, raw.uid.as_ref(), names, ids);
+        self.note("system_users", &raw.name.value, raw.name.mark);
+        for group in &raw.groups {
+            let name = format!("{} {}", raw.name.value, group.value);
+            self.note("system_users.groups", &name, group.mark);
+        }
         if let Some(uid) = raw.uid.as_ref().filter(|uid| !SYSTEM.contains(&uid.value)) {
             self.error(uid.mark, format!("{} is not an id for a system user", uid.value))
                 .help("from 100 to 999, or leave it out: then keller chooses and the lock records it");

@@ -74,6 +74,7 @@ impl Validator<'_> {
             published.push(port);
         }
         let volumes = raw.volumes.iter().filter_map(|at| self.form(at, text::volume)).collect();
+        self.note("containers", &raw.name.value, raw.name.mark);
         let image = self.image(raw.image);
         Some(Container {
             name: self.checked(raw.name, text::id)?,

@@ -15,7 +15,7 @@ use super::diagnostic::{Problem, Report};
 use super::files::{Kind, Location};
 use super::place::{Mark, Sources};
 use super::raw::{Raw, RawDebian};
-use super::{Debian, Manifest, Output, Place, Repository};
+use super::{Debian, Manifest, Output, Place, Repository, Said};
 use text::Wrong;
 
 /// The form of manifests that this keller reads.
@@ -27,6 +27,7 @@ const LABEL_ROOM: usize = 36 - "_".len() - "_verity".len();
 pub(super) struct Validator<'a> {
     pub sources: &'a mut Sources,
     pub report: &'a mut Report,
+    said: Said,
 }
 
 /// Defaults to true, false and so on where nothing is written.
@@ -65,7 +66,38 @@ impl<K: Ord> Firsts<K> {
     }
 }
 
+impl<'a> Validator<'a> {
+    pub fn new(sources: &'a mut Sources, report: &'a mut Report) -> Self {
+        Self { sources, report, said: Said::default() }
+    }
+}
+
 impl Validator<'_> {
+    /// Remembers where `field` says `name`.
+    fn note(&mut self, field: &str, name: &str, mark: Mark) {
+        let carried = self.is_carried(mark);
+        let place = self.place(mark);
+        self.said.note(field, name, place, carried);
+    }
+
+    /// Whether keller carries the file of `mark`.
+    fn is_carried(&self, mark: Mark) -> bool {
+        matches!(self.sources.get(mark.source).location.identity(), Location::Embedded(_))
+    }
+
+    /// As [`Self::list`], and the places are remembered under `field`.
+    fn names(
+        &mut self,
+        field: &str,
+        items: Vec<At<String>>,
+        form: impl Fn(&str) -> Result<(), Wrong>,
+    ) -> Vec<String> {
+        for at in &items {
+            self.note(field, &at.value, at.mark);
+        }
+        self.list(items, form)
+    }
+
     fn error(&mut self, mark: Mark, message: impl Into<String>) -> &mut Problem {
         self.report.error(mark, message)
     }
@@ -98,9 +130,7 @@ impl Validator<'_> {
 
     /// The texts that no file on disk says.
     fn carried(&self, items: &[At<String>]) -> BTreeSet<String> {
-        let inside = |at: &&At<String>| {
-            matches!(self.sources.get(at.mark.source).location.identity(), Location::Embedded(_))
-        };
+        let inside = |at: &&At<String>| self.is_carried(at.mark);
         let (carried, own): (Vec<_>, Vec<_>) = items.iter().partition(inside);
         let own: BTreeSet<&String> = own.iter().map(|at| &at.value).collect();
         carried.iter().map(|at| at.value.clone()).filter(|text| !own.contains(text)).collect()
@@ -173,6 +203,7 @@ impl Validator<'_> {
         let (users, system_users) = self.accounts(raw.users, raw.system_users);
         let runtime = or(raw.runtime.clone(), Default::default());
         let containers = self.containers(raw.containers, raw.runtime.as_ref().map(|at| at.mark), runtime);
+        let services = self.services(raw.services, raw.kv.as_ref().map(|kv| kv.etcd.mark));
         let kv = raw.kv.and_then(|kv| self.kv(kv));
         let outputs = unique(raw.outputs.into_iter().map(|at| at.value).collect());
         let carried_prune = self.carried(&raw.prune);
@@ -190,7 +221,7 @@ impl Validator<'_> {
             files: self.files(raw.files, true),
             users,
             system_users,
-            services: self.services(raw.services),
+            services,
             kernel: self.kernel(raw.kernel),
             etc: or(raw.etc, Default::default()),
             runtime,
@@ -199,9 +230,10 @@ impl Validator<'_> {
             kv,
             disk: self.disk(raw.disk),
             update: raw.update.and_then(|at| self.update(at.value)),
-            setuid: self.list(raw.setuid, text::absolute),
+            setuid: self.names("setuid", raw.setuid, text::absolute),
             missing_libraries: self.reasons(raw.missing_libraries, text::library),
             outputs: if outputs.is_empty() { vec![Output::Raw] } else { outputs },
+            said: std::mem::take(&mut self.said),
         }
     }
 
@@ -261,6 +293,9 @@ impl Validator<'_> {
                 self.error(reason.mark, format!("`{name}` is assumed, but also wanted at {asked}"))
                     .help("an assumed package is not unpacked: remove one of the two");
             }
+        }
+        for (name, reason) in &items {
+            self.note("assume", name, reason.mark);
         }
         self.reasons(items, text::package)
     }

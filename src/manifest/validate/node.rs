@@ -1,15 +1,15 @@
 //! What the node does: units, kernel, health, key-value store, disk, updates.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{At, Firsts, Kind, Validator, containers, or, text};
+use super::{At, Kind, Validator, containers, or, text};
 use crate::base::Size;
 use crate::base::duration::INTERVAL;
 use crate::manifest::decode::Short;
+use crate::manifest::place::Mark;
 use crate::manifest::raw::{Cluster, RawDisk, RawHealth, RawKernel, RawKv, RawServices, RawUpdate};
-use crate::manifest::{Disk, Etcd, Health, InitramfsModules, Kernel, Kv, Services, Update};
+use crate::manifest::{Disk, Health, InitramfsModules, Kernel, Kv, Services, Update};
 
 /// Two kernel images of up to 100 MiB and the boot loader have room.
 const LEAST_ESP: Size = Size::mib(64);
@@ -34,11 +34,18 @@ const STABLE_SECONDS: u64 = 5;
 /// A boot that takes longer than a day is none.
 const HEALTH: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
+/// What `kv` enables.
+const ETCD: &str = "etcd.service";
+
 /// A look at the repository costs a file of about a kilobyte.
 const INTERVAL_SECONDS: u64 = 3600;
 
 impl Validator<'_> {
-    pub(super) fn services(&mut self, raw: RawServices) -> Services {
+    /// `kv` is where the manifest asks for etcd, whose unit is then enabled.
+    pub(super) fn services(&mut self, mut raw: RawServices, kv: Option<Mark>) -> Services {
+        if let Some(mark) = kv.filter(|_| raw.enable.iter().all(|at| at.value != ETCD)) {
+            raw.enable.push(At { value: ETCD.to_owned(), mark });
+        }
         let masked: Vec<At<String>> = raw.mask.clone();
         for at in &raw.enable {
             if let Some(mask) = masked.iter().find(|mask| mask.value == at.value) {
@@ -48,8 +55,8 @@ impl Validator<'_> {
             }
         }
         Services {
-            enable: self.list(raw.enable, text::unit),
-            mask: self.list(raw.mask, text::unit_or_generator),
+            enable: self.names("services.enable", raw.enable, text::unit),
+            mask: self.names("services.mask", raw.mask, text::unit_or_generator),
         }
     }
 
@@ -67,40 +74,23 @@ impl Validator<'_> {
         Kernel {
             cmdline: self.list(raw.cmdline, text::cmdline_word),
             initramfs_modules,
-            load: self.list(raw.load, text::module),
+            load: self.names("kernel.load", raw.load, text::module),
         }
     }
 
+    /// Whether etcd runs on this node. Members that know each other by a list would trust whoever reaches
+    /// their ports, so a cluster is refused until its members know each other by certificates.
     pub(super) fn kv(&mut self, raw: RawKv) -> Option<Kv> {
-        let At { value: etcd, mark } = raw.etcd;
-        match (or(etcd.cluster, Cluster::Single), etcd.members.first()) {
-            (Cluster::Single, Some(member)) => {
-                self.error(member.mark, "a single etcd has no members")
-                    .help("add `cluster: static`, or remove `members`");
-            }
-            (Cluster::Static, None) => {
-                self.error(mark, "a static cluster has no members")
-                    .help("add `members: [{name: …, peer: \"http://…:2380\"}]`");
-            }
-            _ => {}
+        let At { value: etcd, .. } = raw.etcd;
+        let cluster = etcd.cluster.as_ref().filter(|at| at.value == Cluster::Static);
+        if let Some(mark) = cluster.map(|at| at.mark).or(etcd.members.first().map(|at| at.mark)) {
+            self.error(mark, "keller cannot make a cluster of etcd yet: each node would be one by itself")
+                .help(
+                    "clusters are to come with mutual TLS between their members; until then \
+                     `kv: {etcd: {cluster: single}}`, one member on loopback",
+                );
         }
-        let (mut names, mut peers) = (Firsts::new(), Firsts::new());
-        let mut members = BTreeMap::new();
-        for At { value: member, mark } in etcd.members {
-            for (first, what) in [
-                (names.note(member.name.value.clone(), mark), &member.name),
-                (peers.note(member.peer.value.clone(), mark), &member.peer),
-            ] {
-                if let Some(first) = first {
-                    self.error(what.mark, format!("`{}` stands here a second time", what.value))
-                        .related(first, "the first is here");
-                }
-            }
-            let name = self.checked(member.name, text::id);
-            let peer = self.checked(member.peer, |text| text::url(text, &["http", "https"]));
-            members.extend(name.zip(peer));
-        }
-        Some(Kv::Etcd(Etcd { members }))
+        Some(Kv::Etcd)
     }
 
     pub(super) fn health(&mut self, raw: RawHealth, kv: bool) -> Health {
@@ -114,7 +104,11 @@ impl Validator<'_> {
                     .help("remove it, or name a program and its arguments");
                 Vec::new()
             }
-            Some(at) => containers::plain(at.value),
+            Some(at) => {
+                let program = &at.value[0];
+                self.note("health.command", &program.value, program.mark);
+                containers::plain(at.value)
+            }
             None => Vec::new(),
         };
         let mut seconds = |at: &Option<At<String>>, default| {
@@ -129,7 +123,7 @@ impl Validator<'_> {
             self.error(at.mark, problem).help("the start itself takes time, too: a longer `deadline`");
         }
         Health {
-            units: self.list(raw.units, text::unit),
+            units: self.names("health.units", raw.units, text::unit),
             etcd: or(raw.etcd, false),
             containers: or(raw.containers, true),
             command,
