@@ -8,6 +8,7 @@ pub mod inputs;
 pub mod inspect;
 pub mod job;
 pub mod kernel;
+mod modprobe;
 pub mod published;
 pub mod report;
 pub mod root;

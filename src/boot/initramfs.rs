@@ -9,7 +9,8 @@ use std::io::{self, Read};
 
 use crate::boot::cmdline::RootFs;
 use crate::boot::cpio::{CpioError, Writer};
-use crate::boot::modules::{Entry, LIST, ModuleList, normal};
+use crate::boot::modprobe::{self, Config};
+use crate::boot::modules::{Entry, LIST, ModuleList, When, normal};
 use crate::manifest::InitramfsModules;
 use crate::tree::Content;
 
@@ -20,8 +21,10 @@ pub struct Module {
     pub name: String,
     /// Names of the modules that it cannot be loaded without.
     pub depends: Vec<String>,
-    /// Names of the modules that it works better with, if they exist ("softdep pre").
-    pub prefers: Vec<String>,
+    /// Names of the modules to load before it, if they exist ("softdep pre").
+    pub before: Vec<String>,
+    /// Names of the modules to load after it, if they exist ("softdep post").
+    pub after: Vec<String>,
     /// Patterns of the device identifiers that it drives.
     pub aliases: Vec<String>,
     /// The file as in the package: plain or compressed with xz, zstd or gzip.
@@ -39,6 +42,8 @@ pub struct Parts<'a> {
     pub builtin: &'a BTreeSet<String>,
     /// Which of the modules are wanted.
     pub choice: &'a InitramfsModules,
+    /// The root's modprobe.d.
+    pub config: &'a Config,
     /// The root's file system.
     pub root_fs: RootFs,
 }
@@ -67,6 +72,20 @@ pub enum InitramfsError {
         module: String,
         /// What it lacks.
         needs: String,
+    },
+    /// The root's modprobe.d forbids what a boot needs or the manifest asks for.
+    #[error(
+        "`install {module} {command}` ({place}) keeps the module from being loaded, but {wanted}: take the line away"
+    )]
+    KeptOut {
+        /// The module.
+        module: String,
+        /// What modprobe would run in its place.
+        command: String,
+        /// File and line.
+        place: String,
+        /// Who wants it, and for what.
+        wanted: String,
     },
     /// Modules that wait for each other.
     #[error("module {module} needs itself, over {needs}")]
@@ -105,6 +124,17 @@ pub struct Initramfs {
     pub bytes: Vec<u8>,
     /// What it carries.
     pub modules: ModuleList,
+    /// How these are to be loaded.
+    pub config: Config,
+}
+
+/// What an initramfs carries, as the two files for `/init`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The modules.
+    pub modules: ModuleList,
+    /// How they are to be loaded.
+    pub config: Config,
 }
 
 /// Compression level of zstd. The cost is paid at each build with another keller or kernel: of an 18 MB
@@ -200,16 +230,24 @@ impl Parts<'_> {
     /// Chooses, orders and packs.
     pub fn build(&self) -> Result<Initramfs, InitramfsError> {
         let chosen = self.choose()?;
-        let (init, modules) = rayon::join(|| self.init_archive(), || module_archive(&chosen));
+        let Plan { modules, config } = self.plan_of(&chosen);
+        let (init, archive) =
+            rayon::join(|| self.init_archive(), || module_archive(&chosen, &modules, &config));
         let mut bytes = init?;
         bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes.extend(modules?);
-        Ok(Initramfs { bytes, modules: ModuleList(chosen.into_iter().map(|(entry, _)| entry).collect()) })
+        bytes.extend(archive?);
+        Ok(Initramfs { bytes, modules, config })
     }
 
     /// What [`Parts::build`] would carry, without the work of packing it.
-    pub fn list(&self) -> Result<ModuleList, InitramfsError> {
-        Ok(ModuleList(self.choose()?.into_iter().map(|(entry, _)| entry).collect()))
+    pub fn plan(&self) -> Result<Plan, InitramfsError> {
+        Ok(self.plan_of(&self.choose()?))
+    }
+
+    fn plan_of(&self, chosen: &[(Entry, &Content)]) -> Plan {
+        let modules = ModuleList(chosen.iter().map(|(entry, _)| entry.clone()).collect());
+        let config = self.config.carried(|name| modules.get(name).is_some());
+        Plan { modules, config }
     }
 
     fn init_archive(&self) -> Result<Vec<u8>, InitramfsError> {
@@ -226,6 +264,7 @@ impl Parts<'_> {
         let mut order = Order {
             known: self.modules.iter().map(|module| (normal(&module.name), module)).collect(),
             builtin: self.builtin.iter().map(|name| normal(name)).collect(),
+            config: self.config,
             state: BTreeMap::new(),
             done: Vec::new(),
         };
@@ -237,18 +276,21 @@ impl Parts<'_> {
             if !order.has(module) {
                 return Err(InitramfsError::KernelLacks { module, purpose });
             }
-            order.add(module, true)?;
+            if let Some(install) = order.kept_out(module) {
+                return Err(kept_out(module, install, format!("/init needs it {purpose}")));
+            }
+            order.add(module, When::Always)?;
         }
         for module in USEFUL {
-            order.add(module, true)?;
+            order.add(module, When::Always)?;
         }
         for module in ACCELERATORS {
-            order.add(module, false)?;
+            order.add(module, When::Asked)?;
         }
         match self.choice {
             InitramfsModules::Auto => {
                 for module in DISK_DRIVERS.into_iter().chain(WATCHDOGS) {
-                    order.add(module, false)?;
+                    order.add(module, When::Asked)?;
                 }
             }
             InitramfsModules::List(names) => {
@@ -256,12 +298,21 @@ impl Parts<'_> {
                     if !order.has(name) {
                         return Err(InitramfsError::UnknownModule { module: name.clone() });
                     }
-                    order.add(name, true)?;
+                    if let Some(install) = order.kept_out(name) {
+                        return Err(kept_out(name, install, "kernel.initramfs_modules names it".to_owned()));
+                    }
+                    order.add(name, When::Listed)?;
                 }
             }
         }
+        order.after()?;
         Ok(order.done)
     }
+}
+
+fn kept_out(module: &str, install: &modprobe::Install, wanted: String) -> InitramfsError {
+    let (command, place) = (install.command.clone(), install.place.clone());
+    InitramfsError::KeptOut { module: normal(module), command, place, wanted }
 }
 
 /// How far a module has come.
@@ -277,6 +328,7 @@ enum Visit {
 struct Order<'a> {
     known: BTreeMap<String, &'a Module>,
     builtin: BTreeSet<String>,
+    config: &'a Config,
     state: BTreeMap<String, Visit>,
     done: Vec<(Entry, &'a Content)>,
 }
@@ -287,13 +339,24 @@ impl<'a> Order<'a> {
         self.known.contains_key(&name) || self.builtin.contains(&name)
     }
 
-    /// Adds the module `name` with what it needs; says whether it is in the list now. What is built in or
-    /// does not exist is not.
-    fn add(&mut self, name: &str, always: bool) -> Result<bool, InitramfsError> {
+    /// The line that keeps the module `name`, or one that it needs, from ever being loaded. What is built in
+    /// is there anyhow.
+    fn kept_out(&self, name: &str) -> Option<&'a modprobe::Install> {
+        let module = self.known.get(&normal(name))?;
+        let own = self.config.install(name).filter(|install| install.does_nothing());
+        // A module that names itself is told as a circle.
+        let mut needs = module.depends.iter().filter(|need| normal(need) != normal(name));
+        own.or_else(|| needs.find_map(|need| self.config.install(need).filter(|one| one.does_nothing())))
+    }
+
+    /// Adds the module `name` with what it needs; says whether it is in the list now. What is built in,
+    /// does not exist or is kept out by modprobe.d is not.
+    fn add(&mut self, name: &str, when: When) -> Result<bool, InitramfsError> {
         let name = normal(name);
         match self.state.get(&name) {
             Some(Visit::Done(index)) => {
-                self.done[*index].0.always |= always;
+                let entry = &mut self.done[*index].0;
+                entry.when = entry.when.max(when);
                 return Ok(true);
             }
             Some(Visit::Open) => {
@@ -302,36 +365,80 @@ impl<'a> Order<'a> {
             None => {}
         }
         let Some(&module) = self.known.get(&name) else { return Ok(false) };
+        if self.kept_out(&name).is_some() {
+            return Ok(false);
+        }
         if name.contains(char::is_whitespace) {
             return Err(InitramfsError::BlankInName { module: name });
         }
         self.state.insert(name.clone(), Visit::Open);
-        let mut needs = Vec::new();
-        for need in &module.depends {
-            if !self.has(need) {
-                return Err(InitramfsError::MissingDependency { module: name, needs: need.clone() });
-            }
-            if self.state.get(&normal(need)) == Some(&Visit::Open) {
-                return Err(InitramfsError::Cycle { module: name, needs: need.clone() });
-            }
-            if self.add(need, false)? {
-                needs.push(normal(need));
-            }
-        }
-        for wish in &module.prefers {
-            // Two modules may prefer each other; only a need must come first.
-            if self.state.get(&normal(wish)) != Some(&Visit::Open) && self.add(wish, false)? {
-                needs.push(normal(wish));
-            }
-        }
-        needs.dedup();
+        let needs = self.needs(&name, module)?;
+        let (before, after) = self.wishes(module);
+        let before = self.before(&before)?;
         let mut aliases: Vec<_> = module.aliases.iter().filter(|alias| is_device(alias)).cloned().collect();
         aliases.sort();
         aliases.dedup();
-        let entry = Entry { path: format!("/modules/{name}.ko"), name: name.clone(), needs, always, aliases };
+        let path = format!("/modules/{name}.ko");
+        let entry = Entry { path, name: name.clone(), needs, before, after, when, aliases };
         self.state.insert(name, Visit::Done(self.done.len()));
         self.done.push((entry, &module.body));
         Ok(true)
+    }
+
+    fn needs(&mut self, name: &str, module: &Module) -> Result<Vec<String>, InitramfsError> {
+        let mut needs = Vec::new();
+        for need in &module.depends {
+            if !self.has(need) {
+                let (module, needs) = (name.to_owned(), need.clone());
+                return Err(InitramfsError::MissingDependency { module, needs });
+            }
+            if self.state.get(&normal(need)) == Some(&Visit::Open) {
+                return Err(InitramfsError::Cycle { module: name.to_owned(), needs: need.clone() });
+            }
+            if self.add(need, When::Asked)? {
+                needs.push(normal(need));
+            }
+        }
+        needs.dedup();
+        Ok(needs)
+    }
+
+    /// Adds what is there of `wishes`; gives what will be loaded before. Two modules may wish for each other;
+    /// only a need must come first.
+    fn before(&mut self, wishes: &[String]) -> Result<Vec<String>, InitramfsError> {
+        let mut before = Vec::new();
+        for wish in wishes {
+            if self.state.get(&normal(wish)) != Some(&Visit::Open) && self.add(wish, When::Asked)? {
+                before.push(normal(wish));
+            }
+        }
+        before.dedup();
+        Ok(before)
+    }
+
+    /// The soft dependencies of a module: those of modprobe.d, else its own.
+    fn wishes(&self, module: &Module) -> (Vec<String>, Vec<String>) {
+        let own = !module.before.is_empty() || !module.after.is_empty();
+        match self.config.softdep(&module.name, own) {
+            Some(softdep) => (softdep.before.clone(), softdep.after.clone()),
+            None => (module.before.clone(), module.after.clone()),
+        }
+    }
+
+    /// Adds what is loaded after the modules so far, and after those in turn; forgets what is not there.
+    fn after(&mut self) -> Result<(), InitramfsError> {
+        let mut index = 0;
+        while index < self.done.len() {
+            let mut after = Vec::new();
+            for wish in std::mem::take(&mut self.done[index].0.after) {
+                if self.add(&wish, When::Asked)? {
+                    after.push(normal(&wish));
+                }
+            }
+            self.done[index].0.after = after;
+            index += 1;
+        }
+        Ok(())
     }
 }
 
@@ -341,12 +448,19 @@ fn is_device(alias: &str) -> bool {
     alias.contains(':') && !alias.contains(char::is_whitespace)
 }
 
-fn module_archive(chosen: &[(Entry, &Content)]) -> Result<Vec<u8>, InitramfsError> {
+fn module_archive(
+    chosen: &[(Entry, &Content)],
+    list: &ModuleList,
+    config: &Config,
+) -> Result<Vec<u8>, InitramfsError> {
     let mut writer = Writer::new(compressor()?);
     // Each archive must make its own parents; a directory that exists is left as it is.
     writer.directory("modules", 0o755)?;
-    let list = ModuleList(chosen.iter().map(|(entry, _)| entry.clone()).collect()).to_string();
-    writer.file(LIST, 0o644, list.len() as u64, &mut list.as_bytes())?;
+    for (name, text) in [(LIST, list.to_string()), (modprobe::FILE, config.to_string())] {
+        if !text.is_empty() {
+            writer.file(name, 0o644, text.len() as u64, &mut text.as_bytes())?;
+        }
+    }
     for (entry, body) in chosen {
         let plain = decompress(body)
             .map_err(|source| InitramfsError::Decompress { module: entry.name.clone(), source })?;
@@ -413,7 +527,8 @@ mod tests {
         Module {
             name: name.to_owned(),
             depends: words(depends),
-            prefers: Vec::new(),
+            before: Vec::new(),
+            after: Vec::new(),
             aliases: words(aliases),
             body: Content::from(format!("\x7fELF {name}")),
         }
@@ -436,7 +551,8 @@ mod tests {
     fn build(modules: &[Module], choice: &InitramfsModules) -> Result<Initramfs, InitramfsError> {
         let builtin = BTreeSet::from(["ext4".to_owned()]);
         let keller = Content::from("keller");
-        Parts { keller: &keller, modules, builtin: &builtin, choice, root_fs: RootFs::Erofs }.build()
+        let config = &Config::default();
+        Parts { keller: &keller, modules, builtin: &builtin, choice, config, root_fs: RootFs::Erofs }.build()
     }
 
     fn names(initramfs: &Initramfs) -> Vec<&str> {
@@ -449,16 +565,18 @@ mod tests {
         let builtin = BTreeSet::from(["ext4".to_owned()]);
         let (keller, modules) = (&Content::from("keller"), &kernel());
         let choice = &InitramfsModules::Auto;
-        let parts = Parts { keller, modules, builtin: &builtin, choice, root_fs: RootFs::Erofs };
-        assert_eq!(parts.list().unwrap(), initramfs.modules);
+        let config = &Config::default();
+        let parts = Parts { keller, modules, builtin: &builtin, choice, config, root_fs: RootFs::Erofs };
+        let plan = parts.plan().unwrap();
+        assert_eq!((&plan.modules, &plan.config), (&initramfs.modules, &initramfs.config));
         assert_eq!(
             names(&initramfs),
             ["dm_mod", "dm_bufio", "dm_verity", "overlay", "netfs", "libcrc32c", "erofs", "virtio_blk"]
         );
         let list = initramfs.modules.to_string();
         assert_eq!(ModuleList::parse(&list).unwrap(), initramfs.modules);
-        assert!(initramfs.modules.get("dm_verity").unwrap().always);
-        assert!(!initramfs.modules.get("virtio_blk").unwrap().always);
+        assert!(initramfs.modules.get("dm_verity").unwrap().when == When::Always);
+        assert!(initramfs.modules.get("virtio_blk").unwrap().when == When::Asked);
         assert!(!initramfs.modules.get("erofs").unwrap().aliases.contains(&"fs-erofs".to_owned()));
     }
 
@@ -466,7 +584,7 @@ mod tests {
     fn a_list_is_taken_at_its_word() {
         let choice = InitramfsModules::List(vec!["e1000".to_owned()]);
         let initramfs = build(&kernel(), &choice).unwrap();
-        assert!(initramfs.modules.get("e1000").unwrap().always);
+        assert!(initramfs.modules.get("e1000").unwrap().when == When::Listed);
         assert!(initramfs.modules.get("virtio_blk").is_none());
         let choice = InitramfsModules::List(vec!["e2000".to_owned()]);
         assert!(matches!(build(&kernel(), &choice), Err(InitramfsError::UnknownModule { .. })));
@@ -501,6 +619,46 @@ mod tests {
         let (entries, _) = cpio::entries(&archives[1]).unwrap();
         assert_eq!((entries[0].name.as_str(), entries[1].name.as_str()), ("modules", LIST));
         assert_eq!(entries.last().unwrap().body, b"\x7fELF virtio_blk");
+    }
+
+    /// What modprobe.d of the root says, e.g. of a hardened node, holds in the initramfs.
+    #[test]
+    fn modprobe_d_counts() {
+        let build = |text: &str, choice: &InitramfsModules| {
+            let mut config = Config::default();
+            let _ = config.read("/etc/modprobe.d/x.conf", text);
+            let (keller, modules) = (&Content::from("keller"), &kernel());
+            let builtin = &BTreeSet::from(["ext4".to_owned()]);
+            Parts { keller, modules, builtin, choice, config: &config, root_fs: RootFs::Erofs }.build()
+        };
+        let auto = InitramfsModules::Auto;
+        let made = build(
+            "options virtio-blk queue_depth=17\noptions e1000 x=1\nsoftdep virtio_blk pre: e1000 nosuch post: crc8 netfs\n",
+            &auto,
+        )
+        .unwrap();
+        assert!(names(&made).ends_with(&["erofs", "e1000", "virtio_blk"]), "{:?}", names(&made));
+        let entry = made.modules.get("virtio_blk").unwrap();
+        assert_eq!((&entry.before[..], &entry.after[..]), (&["e1000".into()][..], &["netfs".into()][..]));
+        let archives = unpack(&made.bytes).unwrap();
+        let (entries, _) = cpio::entries(&archives[1]).unwrap();
+        let file = entries.iter().find(|entry| entry.name == modprobe::FILE).unwrap();
+        assert_eq!(file.body, b"options virtio_blk queue_depth=17\noptions e1000 x=1\n");
+        // Without anything to say there is no file.
+        let archives = unpack(&build("", &auto).unwrap().bytes).unwrap();
+        let (entries, _) = cpio::entries(&archives[1]).unwrap();
+        assert!(entries.iter().all(|entry| entry.name != modprobe::FILE));
+
+        assert!(build("install virtio-* /bin/true\n", &auto).unwrap().modules.get("virtio_blk").is_none());
+        for (line, choice) in [
+            ("install overlay /bin/false\n", &auto),
+            ("install netfs /usr/bin/true\n", &auto),
+            ("install e1000 /bin/true\n", &InitramfsModules::List(vec!["e1000".to_owned()])),
+        ] {
+            let error = build(line, choice).unwrap_err();
+            assert!(matches!(error, InitramfsError::KeptOut { .. }), "{error}");
+            assert!(error.to_string().contains("(/etc/modprobe.d/x.conf:1)"), "{error}");
+        }
     }
 
     #[test]

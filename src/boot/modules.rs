@@ -1,14 +1,18 @@
 //! The list of modules in an initramfs: one line each, in an order in which they can be loaded.
 //!
 //! ```text
-//! dm_verity /modules/dm-verity.ko needs=dm_bufio,dm_mod always
+//! dm_verity /modules/dm-verity.ko needs=dm_bufio,dm_mod before=sha256_ssse3 always
+//! nvme /modules/nvme.ko needs=nvme_core listed alias=pci:v*d*sv*sd*bc01sc08i02*
 //! virtio_blk /modules/virtio_blk.ko alias=virtio:d00000002v*
 //! ```
 //!
-//! `needs=` names modules on earlier lines. `always` is loaded at once, the rest when a device asks for it
-//! by a `modalias` that one of the `alias=` patterns matches. Aliases may hold any letter but blanks and
-//! line ends, hence one word each.
+//! `needs=` names modules on earlier lines that it cannot do without; `before=` those that are loaded before
+//! it and `after=` those that are loaded after it, whether or not they can be. `always` is loaded at once,
+//! and so is `listed` unless a blacklist names it; the rest when a device asks for it by a `modalias` that
+//! one of the `alias=` patterns matches. Aliases may hold any letter but blanks and line ends, hence one word
+//! each. The parameters stand beside it, in [`modprobe`](super::modprobe).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Where the list lies in the initramfs.
@@ -23,10 +27,35 @@ pub struct Entry {
     pub path: String,
     /// Names of the modules that it needs, each on an earlier line.
     pub needs: Vec<String>,
-    /// Loaded whether or not a device asks for it.
-    pub always: bool,
+    /// Names of modules to load before it, each on an earlier line.
+    pub before: Vec<String>,
+    /// Names of modules to load after it.
+    pub after: Vec<String>,
+    /// Whether a device must ask for it.
+    pub when: When,
     /// Patterns of the device identifiers that it drives.
     pub aliases: Vec<String>,
+}
+
+/// What a module waits for before it is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum When {
+    /// A device, or another module that needs it.
+    #[default]
+    Asked,
+    /// Nothing, but a blacklist keeps it out: the manifest lists it.
+    Listed,
+    /// Nothing: there is no boot without it.
+    Always,
+}
+
+/// One module on the way to another.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The module.
+    pub entry: &'a Entry,
+    /// Whether the way ends here if it cannot be loaded.
+    pub required: bool,
 }
 
 /// All modules in an initramfs, those that others need first.
@@ -62,24 +91,56 @@ impl ModuleList {
             };
             let mut entry = Entry { name: name.to_owned(), path: path.to_owned(), ..Entry::default() };
             for word in words {
-                if word == "always" {
-                    entry.always = true;
-                } else if let Some(alias) = word.strip_prefix("alias=") {
-                    entry.aliases.push(alias.to_owned());
-                } else if let Some(needs) = word.strip_prefix("needs=") {
-                    for need in needs.split(',') {
-                        if !entries.iter().any(|earlier| earlier.name == need) {
-                            return Err(error("it needs a module that no earlier line has", need));
-                        }
-                        entry.needs.push(need.to_owned());
-                    }
-                } else {
-                    return Err(error("unknown word", word));
+                let names = |names: &str| names.split(',').map(str::to_owned).collect::<Vec<_>>();
+                match word.split_once('=') {
+                    None if word == "always" => entry.when = When::Always,
+                    None if word == "listed" => entry.when = When::Listed,
+                    Some(("alias", alias)) => entry.aliases.push(alias.to_owned()),
+                    Some(("needs", needs)) => entry.needs = names(needs),
+                    Some(("before", others)) => entry.before = names(others),
+                    Some(("after", others)) => entry.after = names(others),
+                    _ => return Err(error("unknown word", word)),
+                }
+            }
+            for need in entry.needs.iter().chain(&entry.before) {
+                if !entries.iter().any(|earlier| earlier.name == *need) {
+                    return Err(error("it needs a module that no earlier line has", need));
                 }
             }
             entries.push(entry);
         }
         Ok(Self(entries))
+    }
+
+    /// The modules to load for `name`, in order: what it needs, what it wants before, itself, what it wants
+    /// after; empty if there is none of this name. The order is that of modprobe.
+    pub fn steps(&self, name: &str) -> Vec<Step<'_>> {
+        let mut steps = Vec::new();
+        self.walk(name, true, &mut BTreeSet::new(), &mut steps);
+        steps
+    }
+
+    fn walk<'a>(
+        &'a self,
+        name: &str,
+        required: bool,
+        seen: &mut BTreeSet<&'a str>,
+        steps: &mut Vec<Step<'a>>,
+    ) {
+        let Some(entry) = self.get(name) else { return };
+        if !seen.insert(&entry.name) {
+            return;
+        }
+        for need in &entry.needs {
+            self.walk(need, required, seen, steps);
+        }
+        for other in &entry.before {
+            self.walk(other, false, seen, steps);
+        }
+        steps.push(Step { entry, required });
+        for other in &entry.after {
+            self.walk(other, false, seen, steps);
+        }
     }
 
     /// The module of this name, in any spelling.
@@ -93,11 +154,14 @@ impl fmt::Display for ModuleList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for entry in &self.0 {
             write!(f, "{} {}", entry.name, entry.path)?;
-            if !entry.needs.is_empty() {
-                write!(f, " needs={}", entry.needs.join(","))?;
+            let lists = [("needs", &entry.needs), ("before", &entry.before), ("after", &entry.after)];
+            for (word, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
+                write!(f, " {word}={}", names.join(","))?;
             }
-            if entry.always {
-                write!(f, " always")?;
+            match entry.when {
+                When::Always => write!(f, " always")?,
+                When::Listed => write!(f, " listed")?,
+                When::Asked => {}
             }
             for alias in &entry.aliases {
                 write!(f, " alias={alias}")?;
@@ -172,14 +236,16 @@ mod tests {
             Entry {
                 name: "dm_mod".into(),
                 path: "/modules/dm-mod.ko".into(),
-                always: true,
+                when: When::Always,
                 ..Entry::default()
             },
             Entry {
                 name: "dm_verity".into(),
                 path: "/modules/dm-verity.ko".into(),
                 needs: vec!["dm_mod".into()],
-                always: false,
+                before: vec!["dm_mod".into()],
+                after: vec!["late".into()],
+                when: When::Listed,
                 aliases: vec!["pci:v0000*".into(), "of:N*T*Cx,y=1".into()],
             },
         ]);
@@ -188,6 +254,24 @@ mod tests {
         assert_eq!(ModuleList::parse("a /a needs=b").unwrap_err().text, "b");
         assert!(ModuleList::parse("a").is_err());
         assert!(ModuleList::parse("a /a sometimes").is_err());
+    }
+
+    #[test]
+    fn steps_go_each_way_once() {
+        let text = "mod /m\nbufio /b needs=mod\nfast /f after=verity\n\
+                    verity /v needs=mod,bufio before=fast after=late,mod\nlate /l needs=bufio before=verity\n";
+        let list = ModuleList::parse(text).unwrap();
+        let steps = |name: &str| -> Vec<(String, bool)> {
+            list.steps(name).iter().map(|step| (step.entry.name.clone(), step.required)).collect()
+        };
+        let pairs = |pairs: &[(&str, bool)]| -> Vec<(String, bool)> {
+            pairs.iter().map(|(name, required)| ((*name).to_owned(), *required)).collect()
+        };
+        assert_eq!(
+            steps("verity"),
+            pairs(&[("mod", true), ("bufio", true), ("fast", false), ("verity", true), ("late", false)])
+        );
+        assert_eq!(steps("none"), []);
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, Result, bail};
 
-use super::Job;
-use crate::base::progress::{Task, Unit};
+use super::{Job, modprobe};
+use crate::base::progress::{Progress, Task, Unit};
 use crate::base::{Digest, Hasher};
 use crate::boot::cmdline::{self, Options, RootFs};
-use crate::boot::initramfs::{Module, Parts};
+use crate::boot::initramfs::{Module, Parts, Plan};
+use crate::boot::modprobe::Config;
 use crate::manifest::{Etc, Manifest, RootFilesystem};
 use crate::rootfs::ModuleIndex;
 use crate::rootfs::modules::FOLDER;
@@ -35,6 +36,8 @@ pub struct Modules {
     pub list: Vec<Module>,
     /// What the kernel has built in.
     pub builtin: BTreeSet<String>,
+    /// What the root's modprobe.d says about them.
+    pub config: Config,
     /// Names the modules and their bytes.
     pub digest: Digest,
 }
@@ -43,7 +46,7 @@ const STUB: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 const LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
 /// Counts changes of what an initramfs holds besides its inputs, so that no cached one is taken for a new.
-const RECIPE: &str = "initramfs 2";
+const RECIPE: &str = "initramfs 3";
 
 fn file(tree: &Tree, path: &str, package: &str) -> Result<Content> {
     match tree.resolve(path).map(|id| &tree.node(id).kind) {
@@ -66,8 +69,8 @@ impl Kernel {
 }
 
 impl Modules {
-    /// Those of `index`, with their bodies from `tree`.
-    pub fn of(tree: &Tree, index: &ModuleIndex) -> Result<Self> {
+    /// Those of `index`, with their bodies and their configuration from `tree`.
+    pub fn of(tree: &Tree, index: &ModuleIndex, progress: &dyn Progress) -> Result<Self> {
         let mut hasher = Hasher::new();
         let mut list = Vec::with_capacity(index.modules.len());
         for module in &index.modules {
@@ -77,12 +80,14 @@ impl Modules {
             list.push(Module {
                 name: module.name.clone(),
                 depends: module.depends.iter().map(|other| index.modules[*other].name.clone()).collect(),
-                prefers: module.soft_before().map(str::to_owned).collect(),
+                before: module.soft_before().map(str::to_owned).collect(),
+                after: module.soft_after().map(str::to_owned).collect(),
                 aliases: module.facts.aliases.clone(),
                 body,
             });
         }
-        Ok(Self { list, builtin: index.builtin.clone(), digest: hasher.finish() })
+        let config = modprobe::read(tree, progress)?;
+        Ok(Self { list, builtin: index.builtin.clone(), config, digest: hasher.finish() })
     }
 }
 
@@ -125,11 +130,13 @@ pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
         modules: &modules.list,
         builtin: &modules.builtin,
         choice: &job.manifest.kernel.initramfs_modules,
+        config: &modules.config,
         root_fs: root_fs(job.manifest),
     };
-    // The list tells all that this keller chose: one that chooses otherwise takes nothing from another.
-    let list = parts.list()?;
-    let key = Digest::of(format!("{RECIPE} {} {}\n{list}", job.keller.1, modules.digest));
+    // The plan tells all that this keller chose: one that chooses otherwise takes nothing from another.
+    let Plan { modules: list, config } = parts.plan()?;
+    modprobe::tell_commands(&modules.config, &list, job.progress);
+    let key = Digest::of(format!("{RECIPE} {} {}\n{list}\n{config}", job.keller.1, modules.digest));
     let mut made = job.store.derive::<anyhow::Error>("initramfs", &key.to_hex(), |file| {
         let _task = Task::new(job.progress, "initramfs", 0, Unit::Items);
         Ok(file.write_all(&parts.build()?.bytes)?)

@@ -142,7 +142,7 @@ fn make(
     let [index] = &finished.kernels[..] else {
         bail!("expected one kernel, but have {}", finished.kernels.len())
     };
-    let modules = Modules::of(&tree, index)?;
+    let modules = Modules::of(&tree, index, progress)?;
     Ok(Root { tree, kernel, modules, os_release })
 }
 

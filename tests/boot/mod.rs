@@ -5,6 +5,7 @@ mod build;
 mod contents;
 mod corruption;
 mod disk;
+mod field;
 mod gdb;
 mod hang;
 mod monitor;

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use keller::boot::cmdline::RootFs;
 use keller::boot::cpio::Writer;
 use keller::boot::initramfs::{self, Parts};
+use keller::boot::modprobe::Config;
 use keller::manifest::InitramfsModules;
 use keller::tree::Content;
 
@@ -48,8 +49,14 @@ fn zstd_reads_both_archives() {
     let builtin: BTreeSet<String> =
         ["dm_mod", "dm_verity", "overlay", "ext4", "erofs"].map(str::to_owned).into();
     let choice = InitramfsModules::Auto;
-    let parts =
-        Parts { keller: &keller, modules: &[], builtin: &builtin, choice: &choice, root_fs: RootFs::Erofs };
+    let parts = Parts {
+        keller: &keller,
+        modules: &[],
+        builtin: &builtin,
+        choice: &choice,
+        config: &Config::default(),
+        root_fs: RootFs::Erofs,
+    };
     let made = parts.build().unwrap().bytes;
     let second = (4..made.len()).step_by(4).find(|at| made[*at..].starts_with(MAGIC)).unwrap();
     let is_whole = |frame: &[u8]| {

@@ -40,7 +40,7 @@ const MODULES: [(&str, &str); 6] = [
         r#"INFO("weakdep=zstd"); INFO("alias=fs-extra"); INFO("alias=fs-ext"); extern int ring(void); int f(void) { return ring(); }"#,
     ),
 ];
-const PRELUDE: &str = r#"
+pub const PRELUDE: &str = r#"
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)
 #define IN(place, value) static const char JOIN(text_, __COUNTER__)[] __attribute__((section(place), used, aligned(1))) = value

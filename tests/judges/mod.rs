@@ -13,6 +13,7 @@ pub mod fixture;
 mod folder;
 mod gpt;
 mod ldconfig;
+mod modprobe;
 mod qcow2;
 pub mod tool;
 pub mod trixie;

@@ -52,13 +52,21 @@ pub struct Module {
 impl Module {
     /// Names of modules to load before this one if they are there, without being needed.
     pub fn soft_before(&self) -> impl Iterator<Item = &str> {
-        self.facts.softdeps.iter().flat_map(|line| {
-            let mut before = false;
+        self.soft("pre:")
+    }
+
+    /// Names of modules to load after this one if they are there.
+    pub fn soft_after(&self) -> impl Iterator<Item = &str> {
+        self.soft("post:")
+    }
+
+    fn soft(&self, place: &'static str) -> impl Iterator<Item = &str> {
+        self.facts.softdeps.iter().flat_map(move |line| {
+            let mut here = false;
             line.split_whitespace().filter(move |word| {
                 match *word {
-                    "pre:" => before = true,
-                    "post:" => before = false,
-                    _ => return before,
+                    "pre:" | "post:" => here = *word == place,
+                    _ => return here,
                 }
                 false
             })

@@ -1,0 +1,74 @@
+//! What people reported from the field, on one small node: each part asks the running node once.
+
+use std::path::{Path, PathBuf};
+
+use super::{Node, keller};
+
+/// The node. Parts of it that belong together have a comment of their own; a test that needs more adds it here.
+const MANIFEST: &str = r#"keller: 1
+id: field
+version: 1.0.0
+include:
+  - keller:manifests/components/base.yaml
+  - keller:manifests/components/kernel-cloud.yaml
+  - keller:manifests/components/ssh.yaml
+users: [{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}]
+health: {deadline: 10min}
+disk: {esp: 128MiB, root: 512MiB, state: {min: 256MiB}}
+outputs: [raw]
+
+# Parameters of modules that /init loads, from both places; a device whose driver is not wanted.
+kernel:
+  cmdline:
+    - console=ttyS0,115200
+    - virtio_blk.queue_depth=17
+    - dm-verity.prefetch-cluster=65536
+files:
+  - path: /etc/modprobe.d/field.conf
+    content: |
+      # Of a module of the initramfs, and of one that only the root loads.
+      options overlay redirect_max=100
+      options virtio-blk queue_depth=3
+      options loop max_loop=3
+      # keller boot gives a machine this watchdog.
+      blacklist i6300esb
+"#;
+
+/// Builds the node anew.
+fn image() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("field");
+    // What an earlier run locked may be gone from the mirror.
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let manifest = folder.join("node.yaml");
+    std::fs::write(&manifest, MANIFEST).unwrap();
+    let status = keller().args(["build", "--quiet", "--output"]).arg(&folder).arg(&manifest).status();
+    assert!(status.expect("keller starts").success(), "the node does not build");
+    folder.join("field_1.0.0.raw")
+}
+
+#[test]
+fn reported_from_the_field() {
+    let image = image();
+    let node = Node::boot(&image, &[]);
+    assert_eq!(
+        node.settled(),
+        "running",
+        "{}",
+        node.run("systemctl --failed; journalctl -b -p 4 --no-pager")
+    );
+    modules_get_their_parameters(&node);
+}
+
+/// The command line comes after modprobe.d.
+fn modules_get_their_parameters(node: &Node) {
+    let parameter = |path: &str| node.run(&format!("cat /sys/module/{path}"));
+    assert_eq!(parameter("virtio_blk/parameters/queue_depth"), "17");
+    assert_eq!(parameter("dm_verity/parameters/prefetch_cluster"), "65536");
+    assert_eq!(parameter("overlay/parameters/redirect_max"), "100");
+    node.run("sudo modprobe loop");
+    assert_eq!(parameter("loop/parameters/max_loop"), "3");
+    assert!(!node.try_run("test -e /sys/module/i6300esb").status.success());
+    let log = node.run("sudo journalctl -k -o cat --no-pager");
+    assert!(log.contains("the kernel module i6300esb is not loaded: a blacklist"), "{log}");
+}
