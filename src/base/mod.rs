@@ -1,5 +1,5 @@
-//! What every room may lean on: digests, sizes, alignment, devices, whole files, progress, chains of errors,
-//! the order of versions.
+//! What every room may lean on: digests, sizes, alignment, devices, whole files, progress, signals, chains of
+//! errors, the order of versions.
 
 pub mod align;
 pub mod atomic;
@@ -9,6 +9,7 @@ pub mod digest;
 pub mod duration;
 pub mod failure;
 pub mod progress;
+pub mod signal;
 pub mod size;
 pub mod version;
 pub mod window;
@@ -20,4 +21,5 @@ pub use atomic::AtomicFile;
 pub use chain::Chain;
 pub use digest::{Digest, Hasher};
 pub use progress::{Progress, Task, Unit};
+pub use signal::Signal;
 pub use size::Size;

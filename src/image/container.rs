@@ -75,6 +75,7 @@ fn build(
         environment: recipe.environment.clone(),
         user: recipe.user.clone(),
         workdir: recipe.workdir.clone(),
+        stop_signal: recipe.stop_signal,
     };
     Ok(Image { reference: reference(container), tree, config })
 }

@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::window::Window;
-use crate::base::{Digest, Size};
+use crate::base::{Digest, Signal, Size};
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 use files::Location;
@@ -407,6 +407,8 @@ pub struct ContainerBuild {
     pub user: Option<String>,
     /// The image's working folder.
     pub workdir: Option<String>,
+    /// What asks the image's process to end; SIGTERM when none.
+    pub stop_signal: Option<Signal>,
     /// As in [`Manifest::missing_libraries`].
     pub missing_libraries: BTreeMap<String, String>,
 }

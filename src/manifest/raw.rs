@@ -329,6 +329,8 @@ pub struct RawBuild {
     pub user: Option<At<String>>,
     /// Working folder.
     pub workdir: Option<At<String>>,
+    /// What asks the process to end, such as `SIGQUIT`; ten seconds later it is killed. Default: `SIGTERM`.
+    pub stop_signal: Option<At<String>>,
     /// As in a manifest.
     #[serde(default)]
     pub missing_libraries: BTreeMap<String, At<String>>,

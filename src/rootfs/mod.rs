@@ -19,6 +19,7 @@ pub mod packages;
 pub mod pam;
 pub mod services;
 pub mod ssh;
+pub mod text;
 pub mod tmpfiles;
 pub mod users;
 
@@ -148,6 +149,7 @@ mod tests {
             environment: Default::default(),
             user: None,
             workdir: None,
+            stop_signal: None,
             missing_libraries: Default::default(),
         };
         let ids = container_ids(&tree, &build, &Ids::default()).unwrap();

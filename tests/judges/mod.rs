@@ -15,6 +15,7 @@ mod gpt;
 mod ldconfig;
 mod modprobe;
 mod qcow2;
+mod quadlet;
 pub mod tool;
 pub mod trixie;
 pub mod uki;

@@ -282,6 +282,7 @@ fn containers_are_resolved_by_themselves() {
         environment: BTreeMap::new(),
         user: None,
         workdir: None,
+        stop_signal: None,
         missing_libraries: BTreeMap::new(),
     };
     wanted.containers.push(Container {

@@ -73,13 +73,21 @@ impl Validator<'_> {
             }
             published.push(port);
         }
-        let volumes = raw.volumes.iter().filter_map(|at| self.form(at, text::volume)).collect();
+        let (mut volumes, mut places) = (Vec::new(), Firsts::new());
+        for at in raw.volumes {
+            let Some(volume) = self.form(&at, text::volume) else { continue };
+            if let Some(first) = places.note(volume.container.clone(), at.mark) {
+                self.error(at.mark, format!("{} of the container is a volume already", volume.container))
+                    .related(first, "the first is here");
+            }
+            volumes.push(volume);
+        }
         self.note("containers", &raw.name.value, raw.name.mark);
         let image = self.image(raw.image);
         Some(Container {
             name: self.checked(raw.name, text::id)?,
             image: image?,
-            command: plain(raw.command),
+            command: self.arguments(raw.command),
             environment: self.environment(raw.environment),
             ports: published,
             volumes,
@@ -88,12 +96,23 @@ impl Validator<'_> {
         })
     }
 
+    /// Words that programs can be given.
+    fn arguments(&mut self, items: Vec<At<String>>) -> Vec<String> {
+        for at in &items {
+            if let Some(why) = text::not_exec(&at.value, 0) {
+                self.error(at.mark, format!("this argument {why}"))
+                    .help("no program can be given such an argument; a file in a volume can hold it");
+            }
+        }
+        plain(items)
+    }
+
     fn environment(&mut self, items: BTreeMap<String, At<String>>) -> BTreeMap<String, String> {
         let mut environment = BTreeMap::new();
         for (name, at) in items {
-            if at.value.contains(['\n', '\0']) {
-                self.error(at.mark, format!("the value of `{name}` has more than one line"))
-                    .help("units hold one line for each variable");
+            if let Some(why) = text::not_exec(&at.value, name.len() + 1) {
+                self.error(at.mark, format!("the value of `{name}` {why}"))
+                    .help("no program can be given such a variable; a file in a volume can hold it");
             }
             if let Some(name) = self.checked(At { value: name, mark: at.mark }, text::variable) {
                 environment.insert(name, at.value);
@@ -146,11 +165,12 @@ impl Validator<'_> {
             overlays: self.overlays(raw.overlays),
             files: self.files(raw.files, false),
             system_users: self.accounts(Vec::new(), raw.system_users).1,
-            entrypoint: plain(raw.entrypoint),
-            command: plain(raw.command),
+            entrypoint: self.arguments(raw.entrypoint),
+            command: self.arguments(raw.command),
             environment: self.environment(raw.environment),
             user: raw.user.map(|at| at.value),
             workdir: raw.workdir.and_then(|at| self.checked(at, text::absolute)),
+            stop_signal: raw.stop_signal.and_then(|at| self.form(&at, text::signal)),
             missing_libraries: self.reasons(raw.missing_libraries, text::library),
         })
     }

@@ -7,7 +7,7 @@ use globset::GlobBuilder;
 use url::Url;
 
 use crate::base::window::Window;
-use crate::base::{Size, duration};
+use crate::base::{Signal, Size, duration};
 use crate::manifest::{Port, Volume};
 
 /// Why a text is no good, and what would be.
@@ -265,6 +265,28 @@ pub fn volume(text: &str) -> Result<Volume, Wrong> {
         }
     }
     Ok(Volume { host: host.to_owned(), container: container.to_owned(), read_only })
+}
+
+/// The longest argument or variable that the kernel hands to a program: MAX_ARG_STRLEN of linux/binfmts.h, 32
+/// pages, less the NUL at its end.
+const LONGEST_ARGUMENT: usize = (32 << 12) - 1;
+
+/// Why no program can be given this text as an argument, with so many bytes before it; nothing if it can.
+pub fn not_exec(text: &str, before: usize) -> Option<&'static str> {
+    if text.contains('\0') {
+        return Some("has a NUL in it");
+    }
+    (before + text.len() > LONGEST_ARGUMENT).then_some("is longer than 131071 bytes")
+}
+
+/// A signal by name or number.
+pub fn signal(text: &str) -> Result<Signal, Wrong> {
+    match text.parse() {
+        Ok(signal) => Ok(signal),
+        Err(_) => {
+            wrong("is not a signal", "a name or number of signal(7), such as `SIGQUIT` or `SIGRTMIN+3`")
+        }
+    }
 }
 
 /// `NAME` of an environment variable.

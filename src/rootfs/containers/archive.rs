@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::image::{Config, Image};
 use crate::base::Digest;
+use crate::base::signal::NoSignal;
 use crate::tree::from_folder::{Overlay, OverlayError};
 use crate::tree::from_tar::{self, Limits, TarError};
 use crate::tree::merge::{MergeError, Winner};
@@ -119,6 +120,7 @@ struct Process {
     env: Option<Vec<String>>,
     user: Option<String>,
     working_dir: Option<String>,
+    stop_signal: Option<String>,
 }
 
 /// Reads the image at `path`, its layers flattened into one tree, and names it by the digest of its manifest.
@@ -144,6 +146,12 @@ pub fn read(path: &Path, epoch: i64) -> Result<(Image, Digest), ArchiveError> {
     let manifest: Manifest = document(&layout, &blob_path(&manifest_digest))?;
     let config = blob_path(&parse(&manifest.config.digest, "the manifest")?);
     let process = document::<Document>(&layout, &config)?.config.unwrap_or_default();
+    let stop_signal =
+        process.stop_signal.as_deref().filter(|text| !text.is_empty()).map(str::parse).transpose();
+    let stop_signal = stop_signal.map_err(|error: NoSignal| ArchiveError::Document {
+        path: config.clone(),
+        what: format!("its StopSignal {error}"),
+    })?;
     let mut tree = Tree::new(epoch);
     for layer in &manifest.layers {
         let digest = parse(&layer.digest, "the manifest")?;
@@ -162,6 +170,7 @@ pub fn read(path: &Path, epoch: i64) -> Result<(Image, Digest), ArchiveError> {
         environment,
         user: set(process.user),
         workdir: set(process.working_dir),
+        stop_signal,
     };
     Ok((Image { reference: String::new(), tree, config }, manifest_digest))
 }

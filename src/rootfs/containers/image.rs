@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::{ContainerError, layer};
-use crate::base::Digest;
+use crate::base::{Digest, Signal};
 use crate::tree::Tree;
 
 /// What the image says about the process it is made for.
@@ -23,6 +23,8 @@ pub struct Config {
     pub user: Option<String>,
     /// Folder in which the process starts.
     pub workdir: Option<String>,
+    /// What asks the process to end; SIGTERM when none.
+    pub stop_signal: Option<Signal>,
 }
 
 /// A root and what to do with it.
@@ -66,7 +68,10 @@ impl Image {
                 process[key] = json!(list);
             }
         }
-        for (key, text) in [("User", &self.config.user), ("WorkingDir", &self.config.workdir)] {
+        let signal = self.config.stop_signal.map(|signal| signal.to_string());
+        let texts =
+            [("User", &self.config.user), ("WorkingDir", &self.config.workdir), ("StopSignal", &signal)];
+        for (key, text) in texts {
             if let Some(text) = text {
                 process[key] = json!(text);
             }

@@ -11,6 +11,8 @@ use super::image::{Documents, Image, time};
 use super::{ContainerError, spec, unit};
 use crate::base::Digest;
 use crate::manifest::Container;
+use crate::rootfs::text::quadlet;
+use crate::rootfs::text::unit::{Unit, word};
 use crate::tree::{Tree, TreeError};
 
 /// The image store in the verified root. storage.conf of the podman overlay names it.
@@ -25,7 +27,7 @@ pub fn install(tree: &mut Tree, container: &Container, image: &Image) -> Result<
     let documents = image.documents()?;
     add_layer(tree, container, image, &documents)?;
     add_image(tree, image, &documents)?;
-    let quadlet = quadlet(container, &image.reference);
+    let quadlet = quadlet_file(container, image);
     tree.file(format!("{QUADLETS}/{}.container", container.name), 0o644, quadlet)?;
     let account = spec::account(&image.tree, image.config.user.as_deref()).unwrap_or_default();
     unit::volume_folders(tree, container, &account)?;
@@ -137,37 +139,54 @@ fn file_name(key: &str) -> String {
     format!("={}", BASE64_STANDARD.encode(key))
 }
 
-/// The quadlet unit.
-fn quadlet(container: &Container, reference: &str) -> String {
-    let mut text = format!(
-        "[Unit]\nDescription=Container {name}\nAfter=network-online.target\nWants=network-online.target\n\n\
-         [Container]\nContainerName={name}\nImage={reference}\nPull=never\n",
-        name = container.name
-    );
-    let mut line = |key: &str, value: String| text.push_str(&format!("{key}={value}\n"));
+/// The quadlet file.
+pub fn quadlet_file(container: &Container, image: &Image) -> String {
+    let volumes: Vec<_> = container
+        .volumes
+        .iter()
+        .map(|volume| quadlet::volume(&volume.host, &volume.container, volume.read_only))
+        .collect();
+    let mut unit = Unit::default();
+    // Else the generator has every container wait for the network, also one that is not reached from there.
+    unit.section("Quadlet").set("DefaultDependencies", "false");
+    unit.section("Unit").set("Description", &format!("Container {}", container.name));
+    if unit::waits_for_network(container) {
+        unit.set("Wants", "network-online.target").set("After", "network-online.target");
+    }
+    for path in volumes.iter().filter_map(|volume| volume.mounts.as_ref()) {
+        unit.set("RequiresMountsFor", path);
+    }
+    unit.section("Container").set("ContainerName", &container.name).set("Image", &image.reference);
+    unit.set("Pull", "never");
     if !container.command.is_empty() {
-        line("Exec", unit::words(&container.command));
+        unit.set("Exec", &quadlet::command(&container.command));
     }
     for (name, value) in &container.environment {
-        line("Environment", unit::word(&format!("{name}={value}")));
+        unit.set("Environment", &quadlet::environment(name, value));
+    }
+    if let Some(signal) = image.config.stop_signal {
+        unit.set("StopSignal", &signal.to_string());
     }
     if container.host_network {
-        line("Network", "host".to_owned());
-    } else {
-        for port in &container.ports {
-            let protocol = if port.udp { "/udp" } else { "" };
-            line("PublishPort", format!("{}:{}{protocol}", port.host, port.container));
-        }
+        unit.set("Network", "host");
     }
-    for volume in &container.volumes {
-        let options = if volume.read_only { ":ro" } else { "" };
-        line("Volume", format!("{}:{}{options}", volume.host, volume.container));
+    for port in &container.ports {
+        let protocol = if port.udp { "/udp" } else { "" };
+        unit.set("PublishPort", &format!("{}:{}{protocol}", port.host, port.container));
     }
-    text.push_str("\n[Service]\nRestart=always\nRestartSec=2\nTimeoutStartSec=300\n");
+    for volume in &volumes {
+        let (key, value) = &volume.setting;
+        unit.set(key, value);
+    }
+    unit.section("Service");
+    for (name, value) in quadlet::variables(&container.command) {
+        unit.set("Environment", &word(&format!("{name}={value}")));
+    }
+    unit.set("Restart", "always").set("RestartSec", "2").set("TimeoutStartSec", "300");
     if container.start {
-        text.push_str("\n[Install]\nWantedBy=multi-user.target\n");
+        unit.section("Install").set("WantedBy", "multi-user.target");
     }
-    text
+    unit.finish()
 }
 
 #[cfg(test)]

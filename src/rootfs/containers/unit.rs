@@ -3,6 +3,7 @@
 use super::spec::{self, Account};
 use super::{ContainerError, Image};
 use crate::manifest::{Container, Runtime};
+use crate::rootfs::text::unit::{Unit, word};
 use crate::tree::{Tree, TreeError};
 
 /// Where the roots of containers lie in the verified root.
@@ -45,7 +46,7 @@ pub fn install(
     let unit = format!("{name}.service");
     let config = spec::config(container, image, &account, &root, &format!("/system.slice/{unit}/container"));
     tree.file(format!("{folder}/config.json"), 0o644, config.to_string())?;
-    tree.file(format!("{UNITS}/{unit}"), 0o644, service(runtime, name, &folder))?;
+    tree.file(format!("{UNITS}/{unit}"), 0o644, service(runtime, container, image, &folder))?;
     if container.start {
         tree.symlink(format!("{UNITS}/multi-user.target.wants/{unit}"), format!("../{unit}"))?;
     }
@@ -53,50 +54,66 @@ pub fn install(
     Ok(())
 }
 
+/// Whether the unit waits until the node has a network: where the container serves or uses that of the host.
+pub fn waits_for_network(container: &Container) -> bool {
+    container.host_network || !container.ports.is_empty()
+}
+
 /// The unit. Each start finds the image's own files and nothing of the run before, as it is with podman: what
 /// is to be kept belongs into volumes. The container is a group below the unit's own, so limits and signals
 /// of the unit reach it and `systemctl status` shows its processes, also where containerd has started them.
-fn service(runtime: Runtime, name: &str, folder: &str) -> String {
+fn service(runtime: Runtime, container: &Container, image: &Image, folder: &str) -> String {
+    let name = container.name.as_str();
     // What a crash has left behind: of containerd also over a reboot, which ends the tasks but not the record of
     // the container.
-    let (requires, before, after, start): (_, &[&str], &[&str], _) = match runtime {
-        Runtime::Crun => (
-            "",
-            &["crun delete --force"],
-            &["crun delete --force"],
-            format!("crun run --bundle /{folder} {name}"),
-        ),
+    let (before, after): (&[&str], &[&str]) = match runtime {
+        Runtime::Crun => (&["crun delete --force"], &["crun delete --force"]),
         _ => (
-            "Requires=containerd.service\nAfter=containerd.service\n",
             &["ctr --namespace keller containers delete"],
             &["ctr --namespace keller tasks delete --force", "ctr --namespace keller containers delete"],
-            format!("ctr --namespace keller run --rm --config /{folder}/config.json {name}"),
         ),
     };
-    // Usually there is nothing, and the engine complains of it.
-    let clean = |key: &str, commands: &[&str]| -> String {
-        let line = |command: &&str| format!("{key}=-sh -c \"exec {command} {name} 2>/dev/null\"\n");
-        commands.iter().map(line).collect()
+    let config = format!("/{folder}/config.json");
+    let bundle = format!("/{folder}");
+    let start: &[&str] = match runtime {
+        Runtime::Crun => &["crun", "run", "--bundle", &bundle, name],
+        _ => &["ctr", "--namespace", "keller", "run", "--rm", "--config", &config, name],
     };
+    let mut unit = Unit::default();
+    unit.section("Unit").set("Description", &format!("Container {name}"));
+    if waits_for_network(container) {
+        unit.set("Wants", "network-online.target").set("After", "network-online.target");
+    }
+    if runtime != Runtime::Crun {
+        unit.set("Requires", "containerd.service").set("After", "containerd.service");
+    }
+    for volume in &container.volumes {
+        unit.set("RequiresMountsFor", &word(&volume.host));
+    }
     let run = format!("{RUN}/{name}");
     let place = run.trim_start_matches("/run/");
-    let mut text = format!(
-        "[Unit]\nDescription=Container {name}\nWants=network-online.target\n\
-         After=network-online.target\n{requires}\n\
-         [Service]\nType=exec\nDelegate=yes\nDelegateSubgroup=supervisor\n\
-         RuntimeDirectory={place}/root {place}/upper {place}/work\n"
-    );
-    text += &clean("ExecStartPre", before);
-    text += &format!(
-        "ExecStartPre=mount -t overlay {name} -o \
-         lowerdir=/{folder}/rootfs,upperdir={run}/upper,workdir={run}/work {run}/root\n\
-         ExecStart={start}\n"
-    );
-    text += &clean("ExecStopPost", after);
-    text += &format!("ExecStopPost=-umount --lazy {run}/root\n");
-    text += "KillMode=mixed\nTimeoutStopSec=10\nRestart=always\nRestartSec=2\n\n\
-             [Install]\nWantedBy=multi-user.target\n";
-    text
+    unit.section("Service").set("Type", "exec").set("Delegate", "yes").set("DelegateSubgroup", "supervisor");
+    unit.set("RuntimeDirectory", &["root", "upper", "work"].map(|part| format!("{place}/{part}")).join(" "));
+    // Usually there is nothing, and the engine complains of it.
+    let clean = |unit: &mut Unit, key: &str, commands: &[&str]| {
+        for command in commands {
+            unit.command(key, "-", &["sh", "-c", &format!("exec {command} {name} 2>/dev/null")]);
+        }
+    };
+    clean(&mut unit, "ExecStartPre", before);
+    let options = format!("lowerdir=/{folder}/rootfs,upperdir={run}/upper,workdir={run}/work");
+    let root = format!("{run}/root");
+    unit.command("ExecStartPre", "", &["mount", "-t", "overlay", name, "-o", &options, &root]);
+    unit.command("ExecStart", "", start);
+    clean(&mut unit, "ExecStopPost", after);
+    unit.command("ExecStopPost", "-", &["umount", "--lazy", &root]);
+    // The engine hands every signal that it gets on to the container.
+    if let Some(signal) = image.config.stop_signal {
+        unit.set("KillSignal", &signal.to_string());
+    }
+    unit.set("KillMode", "mixed").set("TimeoutStopSec", "10").set("Restart", "always").set("RestartSec", "2");
+    unit.section("Install").set("WantedBy", "multi-user.target");
+    unit.finish()
 }
 
 /// Folders on the state partition that volumes name are made at boot, for the container's user.
@@ -113,64 +130,64 @@ pub fn volume_folders(tree: &mut Tree, container: &Container, account: &Account)
     Ok(())
 }
 
-/// Words of a command as systemd.service(5) "Command lines" wants them.
-pub fn words(words: &[String]) -> String {
-    words.iter().map(|text| word(text)).collect::<Vec<_>>().join(" ")
-}
-
-/// One word, quoted; `%` and `$` stand for themselves.
-pub fn word(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => quoted.extend(['\\', letter]),
-            '\n' => quoted.push_str("\\n"),
-            '%' | '$' => quoted.extend([letter, letter]),
-            letter => quoted.push(letter),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Config;
     use super::*;
 
-    #[test]
-    fn words_are_quoted() {
-        assert_eq!(words(&["a b".into(), "50%".into(), "\"$x\"".into()]), r#""a b" "50%%" "\"$$x\"""#);
+    fn container() -> Container {
+        Container {
+            name: "web".into(),
+            image: crate::manifest::ContainerImage::Archive("web.tar".into()),
+            command: Vec::new(),
+            environment: Default::default(),
+            ports: Vec::new(),
+            volumes: Vec::new(),
+            host_network: false,
+            start: true,
+        }
     }
 
     #[test]
     fn a_unit_for_each_engine() {
-        let text = service(Runtime::Containerd, "web", "usr/share/keller/containers/web");
+        let config = Config { stop_signal: "3".parse().ok(), ..Config::default() };
+        let image = Image { reference: String::new(), tree: Tree::new(0), config };
+        let text = service(Runtime::Containerd, &container(), &image, "usr/share/keller/containers/web");
         assert!(text.contains("Requires=containerd.service\n"), "{text}");
         assert!(text.contains("RuntimeDirectory=keller/containers/web/root keller/containers/web/upper "));
         let start =
             "ctr --namespace keller run --rm --config /usr/share/keller/containers/web/config.json web";
         assert!(text.contains(&format!("ExecStart={start}\n")), "{text}");
-        let text = service(Runtime::Crun, "web", "usr/share/keller/containers/web");
+        let text = service(Runtime::Crun, &container(), &image, "usr/share/keller/containers/web");
         assert!(
             text.contains("ExecStart=crun run --bundle /usr/share/keller/containers/web web\n"),
             "{text}"
         );
         assert!(!text.contains("containerd"));
+        assert!(text.contains("KillSignal=SIGQUIT\n"), "{text}");
+    }
+
+    #[test]
+    fn who_waits_for_the_network() {
+        let image = Image { reference: String::new(), tree: Tree::new(0), config: Config::default() };
+        let ports = vec![crate::manifest::Port { host: 80, container: 80, udp: false }];
+        for (container, waits) in [
+            (container(), false),
+            (Container { host_network: true, ..container() }, true),
+            (Container { ports, ..container() }, true),
+        ] {
+            let quadlet = super::super::podman::quadlet_file(&container, &image);
+            assert_eq!(quadlet.contains("network-online.target"), waits, "{quadlet}");
+            let unit = service(Runtime::Crun, &container, &image, "x");
+            assert_eq!(unit.contains("network-online.target"), waits, "{unit}");
+        }
     }
 
     #[test]
     fn what_the_engine_lacks_is_told() {
         let mut tree = Tree::new(0);
-        let container = Container {
-            name: "web".into(),
-            image: crate::manifest::ContainerImage::Archive("web.tar".into()),
-            command: Vec::new(),
-            environment: Default::default(),
-            ports: vec![crate::manifest::Port { host: 80, container: 80, udp: false }],
-            volumes: Vec::new(),
-            host_network: false,
-            start: true,
-        };
+        let ports = vec![crate::manifest::Port { host: 80, container: 80, udp: false }];
+        let container = Container { ports, ..container() };
         let image = Image { reference: String::new(), tree: Tree::new(0), config: Default::default() };
         let error = install(&mut tree, Runtime::Crun, &container, &image).unwrap_err().to_string();
         assert!(error.contains("published ports") && error.contains("`host_network: true`"), "{error}");

@@ -503,6 +503,7 @@ pub const IMAGES: &[Sample] = &[
     differ("environment.*", "", "environment: {A: b}"),
     differ("user", "system_users: [{name: w}]", "system_users: [{name: w}]\nuser: w"),
     differ("workdir", "", "workdir: /usr"),
+    differ("stop_signal", "", "stop_signal: SIGQUIT"),
     told(
         "missing_libraries.*",
         "packages: [needy-tool]",
