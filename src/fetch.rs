@@ -16,7 +16,7 @@ use crate::store::{Store, StoreError};
 /// enough that no mirror objects.
 pub const PARALLEL: usize = 8;
 
-/// How many failures a message lists.
+/// How many failures or missing files a message lists.
 const SHOWN: usize = 10;
 
 /// Where files come from. Without it a build is offline.
@@ -46,9 +46,9 @@ pub struct Fetched {
 pub enum FetchError {
     /// Nothing may be downloaded.
     #[error("offline, and {} of the lock's files ({}) are not in the store:{}",
-        .missing.len(), Size(*.bytes).human(), list(.missing, usize::MAX))]
+        .missing.len(), Size(*.bytes).human(), list(.missing, SHOWN))]
     Offline {
-        /// All of them, by name.
+        /// All of them, ordered by name.
         missing: Vec<String>,
         /// The sum of their sizes.
         bytes: u64,
@@ -89,8 +89,9 @@ pub struct Failure {
 pub enum Reason {
     /// Mirrors keep only the newest version.
     #[error(
-        "{path} is no longer on {}; lock a newer version with `keller lock --update {package}`, \
-         or name a snapshot mirror that still has this one by --mirror", join(.roots)
+        "{path} is no longer on {}{}; lock a newer version with `keller lock --update {package}`, \
+         or name a snapshot mirror that still has this one by --mirror",
+        join(.roots), if *.forbidden { FORBIDDEN } else { "" }
     )]
     Superseded {
         /// Name of the package.
@@ -99,6 +100,8 @@ pub enum Reason {
         path: String,
         /// Where it was looked for.
         roots: Vec<Url>,
+        /// Whether a server says 403 in place of 404.
+        forbidden: bool,
     },
     /// Nobody said where this archive is.
     #[error("no address is known for the archive {archive:?} that has {path}")]
@@ -142,6 +145,9 @@ fn rest(count: usize) -> String {
     if count > 0 { format!("\n  {count} others were not tried") } else { String::new() }
 }
 
+/// What a 403 may also mean.
+const FORBIDDEN: &str = ", or wants credentials of apt's auth.conf or ~/.netrc (the server says 403)";
+
 /// A file that the lock names.
 struct Wanted<'a> {
     name: String,
@@ -177,7 +183,8 @@ pub fn fetch(
     }
     let bytes = missing.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
     let Some(upstream) = upstream else {
-        let missing = missing.into_iter().map(|file| file.name).collect();
+        let mut missing: Vec<_> = missing.into_iter().map(|file| file.name).collect();
+        missing.sort();
         return Err(FetchError::Offline { missing, bytes });
     };
     store.check_room(bytes).map_err(|source| FetchError::Room { files: missing.len(), source })?;
@@ -241,13 +248,13 @@ fn get(file: &Wanted<'_>, store: &Store, upstream: Upstream<'_>, task: &Task<'_>
         Place::Package { package, archive, path } => (package, archive, path),
     };
     let roots = upstream.archives.get(archive).map(Vec::as_slice).unwrap_or_default();
-    let mut worst = None;
+    let (mut worst, mut forbidden) = (None, false);
     for root in roots {
         match download(&root.join(path)?) {
             Ok(()) => return Ok(()),
             Err(error) if error.is_local() => return Err(error.into()),
             // That one mirror does not have it says less than that another is out of order.
-            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_missing() => forbidden |= !error.is_not_found(),
             Err(error) => worst = Some(error),
         }
     }
@@ -257,7 +264,8 @@ fn get(file: &Wanted<'_>, store: &Store, upstream: Upstream<'_>, task: &Task<'_>
             Reason::UnknownArchive { archive: archive.to_owned(), path: path.to_owned() }
         }
         None => {
-            Reason::Superseded { package: package.to_owned(), path: path.to_owned(), roots: roots.to_vec() }
+            let (package, path, roots) = (package.to_owned(), path.to_owned(), roots.to_vec());
+            Reason::Superseded { package, path, roots, forbidden }
         }
     })
 }

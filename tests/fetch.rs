@@ -404,6 +404,9 @@ fn lock_to_store() {
     for name in ["a 1:2-3", "b 1:2-3", "/etc/c"] {
         assert!(offline.to_string().contains(name), "{offline}");
     }
+    let offline = offline.to_string();
+    let list: Vec<&str> = offline.lines().skip(1).collect();
+    assert_eq!(list, ["  /etc/c", "  a 1:2-3", "  b 1:2-3"]);
     let count = Count::default();
     let fetched = fetch(&lock, &urls, &store, Some(upstream), &count).unwrap();
     assert_eq!((fetched.files, fetched.present, fetched.bytes), (3, 0, 40_108));
@@ -411,6 +414,21 @@ fn lock_to_store() {
     let requests = server.seen().len();
     let again = fetch(&lock, &urls, &store, None, &Silent).unwrap();
     assert_eq!((again.files, again.present, server.seen().len()), (0, 3, requests));
+}
+
+#[test]
+fn what_is_missing_offline_is_sorted_and_counted() {
+    let names: Vec<String> = (0..141).map(|n| format!("p{n:03}")).collect();
+    let packages: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_bytes(), "debian")).collect();
+    let (_folder, store) = store();
+    let error = fetch(&lock(&packages), &BTreeMap::new(), &store, None, &Silent).unwrap_err().to_string();
+    let expected: String = (0..10).map(|n| format!("\n  p{n:03} 1:2-3")).collect();
+    assert_eq!(
+        error,
+        format!(
+            "offline, and 141 of the lock's files (564 B) are not in the store:{expected}\n  and 131 more"
+        )
+    );
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use keller::base::{Digest, Progress};
 use keller::lock::archives::{Archive, Archives, Suite};
+use keller::source::debian::checksum::Sha512;
 use keller::source::debian::release::Keyring;
-use keller::source::debian::upstream::{Upstream, UpstreamError};
+use keller::source::debian::upstream::{Received, Upstream, UpstreamError};
 use keller::source::url::Url;
 use sequoia_openpgp as openpgp;
 
@@ -16,7 +17,7 @@ use openpgp::Cert;
 use openpgp::cert::{CertBuilder, CertRevocationBuilder};
 use openpgp::packet::prelude::*;
 use openpgp::serialize::SerializeInto;
-use openpgp::serialize::stream::{Message, Signer};
+use openpgp::serialize::stream::{Armorer, Message, Signer};
 use openpgp::types::{HashAlgorithm, KeyFlags, ReasonForRevocation};
 
 /// Mon, 01 Jun 2026 00:00:00 UTC: the Date of releases, in seconds since 1970.
@@ -69,6 +70,22 @@ pub fn sign(certs: &[&Cert], text: &str, at: i64, digest: HashAlgorithm) -> Vec<
         .build()
         .unwrap();
     message.write_all(text.as_bytes()).unwrap();
+    message.finalize().unwrap();
+    out
+}
+
+/// A signature over `bytes` by itself, made at `at`, as the content of Release.gpg.
+pub fn sign_beside(cert: &Cert, bytes: &[u8], at: i64, armored: bool) -> Vec<u8> {
+    let keypair = cert.primary_key().key().clone().parts_into_secret().unwrap().into_keypair().unwrap();
+    let mut out = Vec::new();
+    let message = Message::new(&mut out);
+    let message = match armored {
+        true => Armorer::new(message).kind(openpgp::armor::Kind::Signature).build().unwrap(),
+        false => message,
+    };
+    let signer = Signer::new(message, keypair).unwrap().creation_time(time(at));
+    let mut message = signer.hash_algo(HashAlgorithm::SHA256).unwrap().detached().build().unwrap();
+    message.write_all(bytes).unwrap();
     message.finalize().unwrap();
     out
 }
@@ -158,6 +175,8 @@ pub struct Server {
     pub files: BTreeMap<String, Vec<u8>>,
     pub kept: Mutex<BTreeMap<Digest, Vec<u8>>>,
     pub asked: Mutex<Vec<String>>,
+    /// Says 403 of what is missing.
+    pub forbids: bool,
 }
 
 impl Server {
@@ -182,7 +201,14 @@ impl Server {
 impl Upstream for Server {
     fn get(&self, url: &Url, _: Option<(Digest, u64)>, _: &dyn Progress) -> Result<Vec<u8>, UpstreamError> {
         self.asked.lock().unwrap().push(url.to_string());
-        self.files.get(&url.to_string()).cloned().ok_or_else(|| UpstreamError::NotFound(url.clone()))
+        let missing = || UpstreamError::NotFound { url: url.clone(), forbidden: self.forbids };
+        self.files.get(&url.to_string()).cloned().ok_or_else(missing)
+    }
+
+    fn receive(&self, url: &Url, _: u64, progress: &dyn Progress) -> Result<Received, UpstreamError> {
+        let bytes = self.get(url, None, progress)?;
+        let (sha256, sha512) = (Digest::of(&bytes), Sha512::of(&bytes));
+        Ok(Received { sha256, sha512, size: bytes.len() as u64 })
     }
 
     fn recall(&self, key: &Digest) -> Option<Vec<u8>> {

@@ -11,7 +11,7 @@ use keller::base::progress::Silent;
 use keller::rootfs::packages::{PackageInput, Unpacked, unpack};
 use keller::store::Store;
 
-use super::deb::{Entry, ar, deb_with, file, tar, xz};
+use super::deb::{Entry, ar, bzip2, deb_with, file, lzma, tar, xz};
 
 const CONTROL: &str = "Package: sample\nVersion: 1.0\nArchitecture: all\nInstalled-Size: 1\n";
 
@@ -67,11 +67,15 @@ fn nothing_leads_out_of_the_tree() {
 #[test]
 fn bombs() {
     let huge: [Entry<'_>; 1] = [("./huge", b'0', "", 1 << 40, b"")];
-    let text = refusal(&deb(&huge));
+    let bytes = deb(&huge);
+    let limit = (256 << 20) + 100 * bytes.len();
+    let text = refusal(&bytes);
     assert!(
-        text.starts_with(
-            "data.tar: member \"./huge\" brings the archive to 1099511628288 bytes, more than the 268439552"
-        ),
+        text.starts_with(&format!(
+            "data.tar: member \"./huge\" brings the archive to 1099511628288 bytes, more than the {limit} that are allowed \
+             of a package of {} bytes with Installed-Size 1: 256 MiB, and 100 times its size",
+            bytes.len()
+        )),
         "{text}"
     );
 
@@ -80,8 +84,14 @@ fn bombs() {
     let head = tar(&[("./zeros", b'0', "", 300 << 20, b"")]);
     encoder.write_all(&head[..512]).unwrap();
     std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 300 << 20), &mut encoder).unwrap();
-    let text = refusal(&deb_with(CONTROL, "data.tar.xz", &encoder.finish().unwrap()));
-    assert!(text.contains("more than the 268439552 that are allowed"), "{text}");
+    let bytes = deb_with(CONTROL, "data.tar.xz", &encoder.finish().unwrap());
+    let limit = (256 << 20) + 100 * bytes.len();
+    let text = refusal(&bytes);
+    assert!(text.contains(&format!("more than the {limit} that are allowed")), "{text}");
+    // Whatever it says, there is an end.
+    let boasting = deb_with(&CONTROL.replace(": 1\n", ": 99999999999\n"), "data.tar", &tar(&huge));
+    let text = refusal(&boasting);
+    assert!(text.contains("more than the 17179869184 that are allowed"), "{text}");
 
     let mut names = Vec::new();
     for index in 0..1001 {
@@ -96,12 +106,8 @@ fn bombs() {
 fn forms_that_are_not_read() {
     for (bytes, expected) in [
         (
-            deb_with(CONTROL, "data.tar.bz2", b""),
-            "data.tar.bz2 is compressed in another way than gzip, xz or zstd, which is not supported",
-        ),
-        (
-            deb_with(CONTROL, "data.tar.lzma", b""),
-            "data.tar.lzma is compressed in another way than gzip, xz or zstd, which is not supported",
+            deb_with(CONTROL, "data.tar.lz4", b""),
+            "data.tar.lz4 is compressed in another way than gzip, xz, zstd, bzip2 or lzma, which is not supported",
         ),
         (b"not a package".to_vec(), "no Debian package: not an ar archive at byte 0"),
         (ar(&[("debian-binary", b"3.0\n")]), "debian-binary is not of format 2, which is not supported"),
@@ -113,6 +119,64 @@ fn forms_that_are_not_read() {
         ),
     ] {
         assert_eq!(refusal(&bytes), expected);
+    }
+}
+
+#[test]
+fn every_compression_of_dpkg() {
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        ::zstd::encode_all(bytes, 1).unwrap()
+    }
+    let forms: [(&str, fn(&[u8]) -> Vec<u8>); 6] =
+        [("", <[u8]>::to_vec), (".gz", gzip), (".xz", xz), (".zst", zstd), (".bz2", bzip2), (".lzma", lzma)];
+    let control = tar(&[file("./control", CONTROL.as_bytes())]);
+    let data = tar(&[file("./usr/share/x", b"hello")]);
+    for (of_control, compress_control) in forms {
+        for (of_data, compress_data) in forms {
+            let (control_name, data_name) =
+                (format!("control.tar{of_control}"), format!("data.tar{of_data}"));
+            let deb = ar(&[
+                ("debian-binary", b"2.0\n"),
+                (&control_name, &compress_control(&control)),
+                (&data_name, &compress_data(&data)),
+            ]);
+            let folder = tempfile::tempdir().unwrap();
+            let unpacked = unpack_in(folder.path(), input(&deb)).unwrap();
+            assert_eq!(unpacked.tree.read("usr/share/x").unwrap(), b"hello", "{control_name} {data_name}");
+        }
+    }
+    for damaged in ["data.tar.bz2", "data.tar.lzma"] {
+        let text = refusal(&deb_with(CONTROL, damaged, b"not compressed at all"));
+        assert!(text.starts_with(&format!("{damaged}: ")), "{text}");
+    }
+}
+
+#[test]
+fn an_installed_size_that_is_wrong_is_no_matter() {
+    // 300 MB in a package of some megabytes that says it has 1 KiB, or nothing at all, or nonsense.
+    let noise: Vec<u8> = (0..4 << 20u32)
+        .scan(1u32, |state, _| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            Some((*state >> 24) as u8)
+        })
+        .collect();
+    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+    let size = (4 << 20) + (300u64 << 20);
+    encoder.write_all(&tar(&[("./large", b'0', "", size, b"")])[..512]).unwrap();
+    encoder.write_all(&noise).unwrap();
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 300 << 20), &mut encoder).unwrap();
+    encoder.write_all(&[0; 1024]).unwrap();
+    let data = encoder.finish().unwrap();
+    for control in
+        [CONTROL.to_owned(), CONTROL.replace("Installed-Size: 1\n", ""), CONTROL.replace(": 1\n", ": big\n")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        unpack_in(folder.path(), input(&deb_with(&control, "data.tar.xz", &data))).unwrap();
     }
 }
 

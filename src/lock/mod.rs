@@ -53,17 +53,17 @@ pub struct Provenance {
     pub keller: String,
     /// Seconds since 1970 at which dates and keys were judged.
     pub judged_at: i64,
-    /// The InRelease files, by `archive suite`.
+    /// The signed releases, by `archive suite`.
     pub releases: BTreeMap<String, LockedRelease>,
     /// What was asked for by name, so that a stale lock can say what is different.
     pub asked: asked::Asked,
 }
 
-/// One verified InRelease file.
+/// One verified release.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedRelease {
-    /// Of the InRelease file.
+    /// Of the InRelease file, or of the Release file where its signature lies beside it.
     pub sha256: Digest,
     /// Its Date, in seconds since 1970.
     pub date: i64,

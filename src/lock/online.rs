@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 
 use crate::base::{Digest, Progress, Task, Unit};
-use crate::source::debian::upstream::{Upstream, UpstreamError};
+use crate::source::debian::checksum::Sha512;
+use crate::source::debian::upstream::{Received, Upstream, UpstreamError};
 use crate::source::http::Client;
 use crate::source::url::Url;
 use crate::store::{Store, StoreError};
@@ -35,11 +36,23 @@ impl Upstream for Online<'_> {
             let task = Task::new(progress, "downloading package index", size, Unit::Bytes);
             self.client.download(url, &digest, Some(size), self.store, &task)?;
         }
-        let blob = self.store.open_blob(&digest)?.ok_or_else(|| UpstreamError::NotFound(url.clone()))?;
+        let blob = self
+            .store
+            .open_blob(&digest)?
+            .ok_or_else(|| UpstreamError::NotFound { url: url.clone(), forbidden: false })?;
         let mut bytes = Vec::new();
         // One byte more, so that a blob that has grown does not pass for what it was.
         blob.take(size + 1).read_to_end(&mut bytes).map_err(UpstreamError::Read)?;
         Ok(bytes)
+    }
+
+    fn receive(&self, url: &Url, size: u64, progress: &dyn Progress) -> Result<Received, UpstreamError> {
+        let task = Task::new(progress, "downloading", size, Unit::Bytes);
+        let (sha256, size) = self.client.receive(url, size, self.store, &task)?;
+        let blob = self.store.open_blob(&sha256)?;
+        let blob = blob.ok_or_else(|| UpstreamError::NotFound { url: url.clone(), forbidden: false })?;
+        let sha512 = Sha512::of_reader(blob).map_err(UpstreamError::Read)?;
+        Ok(Received { sha256, sha512, size })
     }
 
     fn recall(&self, key: &Digest) -> Option<Vec<u8>> {

@@ -7,14 +7,19 @@ use rayon::prelude::*;
 use super::archives::{Archive, Archives, Suite};
 use super::asked::Asked;
 use super::explain::near;
-use super::solver::{Query, Request, SolveError, Universe, solve};
+use super::solver::{Chosen, Package, Query, Request, SolveError, Universe, solve};
 use super::{Ids, LOCK_FORMAT, Lock, LockedPackage, LockedRelease, Provenance};
 use crate::base::{Digest, Progress, Task, Unit};
 use crate::manifest::{ContainerImage, Manifest, Place};
-use crate::source::debian::packages::{Index, IndexError};
-use crate::source::debian::release::{self, Expectation, Release, ReleaseError};
+use crate::source::debian::checksum::{Checksum, Sha512};
+use crate::source::debian::packages::{Deb, Index, IndexError, Record};
+use crate::source::debian::release::ask::{AskError, ask};
+use crate::source::debian::release::{Expectation, Release, ReleaseError};
 use crate::source::debian::upstream::{Upstream, UpstreamError};
 use crate::source::url::Url;
+
+/// Part of the key under which it is remembered what SHA-256 a file of a SHA-512 has.
+const LEARNT: &str = "keller SHA-256 of SHA-512";
 
 /// What may change of an earlier lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +70,53 @@ pub enum ResolveError {
         /// As in the manifest.
         suite: String,
         /// Why.
+        source: Box<AskError>,
+    },
+    /// The index says of a chosen package what cannot be used.
+    #[error("{package} {version} of archive {archive} cannot be used, since in its index {reason}; {}", way_out(.package, .others))]
+    Unusable {
+        /// As in the lock.
+        archive: String,
+        /// Its name.
+        package: String,
+        /// The version that was chosen.
+        version: String,
+        /// What is wrong with its paragraph.
+        reason: String,
+        /// Versions that can be used.
+        others: Vec<String>,
+    },
+    /// The index has only another digest of a chosen package than locks have, and the file cannot be had.
+    #[error("fetching {package} {version} of archive {archive}, whose SHA-256 its index does not have")]
+    Digest {
+        /// As in the lock.
+        archive: String,
+        /// Its name.
+        package: String,
+        /// The version that was chosen.
+        version: String,
+        /// Why.
         source: Box<UpstreamError>,
+    },
+    /// The file of a chosen package is not the one of the index.
+    #[error(
+        "{package} {version} of archive {archive} is not what its index lists: expected {} of {expected_size} bytes, \
+         but have {} of {actual_size} bytes",
+        .digests.0, .digests.1
+    )]
+    Tampered {
+        /// As in the lock.
+        archive: String,
+        /// Its name.
+        package: String,
+        /// The version that was chosen.
+        version: String,
+        /// As signed, and as received.
+        digests: Box<(Sha512, Sha512)>,
+        /// In bytes, as signed.
+        expected_size: u64,
+        /// In bytes, as received.
+        actual_size: u64,
     },
     /// A package index is missing or refused.
     #[error("reading the packages of archive {archive}, suite {suite}")]
@@ -81,6 +132,13 @@ pub enum ResolveError {
 
 fn near_text(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!("; is {} meant?", near.join(" or ")) }
+}
+
+fn way_out(package: &str, others: &[String]) -> String {
+    match others.first() {
+        Some(version) => format!("`{package}={version}` asks for a version that can"),
+        None => "whoever keeps the archive has to make its index anew".to_owned(),
+    }
 }
 
 /// One suite, verified and read.
@@ -110,18 +168,20 @@ pub fn resolve(
     let task = Task::new(progress, "resolving", 0, Unit::Items);
     let universe =
         Universe::new(snapshots.iter().map(|snapshot| (snapshot.archive.name.as_str(), &snapshot.index)));
-    let solver = Tree { universe: &universe, update, progress };
-    let packages = solver
-        .resolve(&manifest.packages, &manifest.assume, previous.map(|lock| &lock.packages))
-        .map_err(ResolveError::Packages)?;
+    let solver = Tree { universe: &universe, archives, upstream, update, progress };
+    let packages = solver.resolve(
+        &manifest.packages,
+        &manifest.assume,
+        previous.map(|lock| &lock.packages),
+        ResolveError::Packages,
+    )?;
     let mut containers = BTreeMap::new();
     for container in &manifest.containers {
         let ContainerImage::Build(build) = &container.image else { continue };
         task.at(&container.name);
         let earlier = previous.and_then(|lock| lock.containers.get(&container.name));
-        let packages = solver
-            .resolve(&build.packages, &build.assume, earlier)
-            .map_err(|source| ResolveError::Container { container: container.name.clone(), source })?;
+        let blame = |source| ResolveError::Container { container: container.name.clone(), source };
+        let packages = solver.resolve(&build.packages, &build.assume, earlier, blame)?;
         containers.insert(container.name.clone(), packages);
     }
     let asked = Asked::of(manifest);
@@ -196,22 +256,36 @@ impl<'a> Snapshot<'a> {
     ) -> Result<Self, ResolveError> {
         let names = || (archive.name.clone(), suite.name.clone());
         let source = archive.source(suite);
-        let url = source.release_url().map_err(|error| {
-            let (archive, suite) = names();
-            ResolveError::Index { archive, suite, source: Box::new(error.into()) }
-        })?;
-        let bytes = upstream.get(&url, None, progress).map_err(|source| {
-            let (archive, suite) = names();
-            ResolveError::Upstream { archive, suite, source: source.into() }
-        })?;
         let asked = (!source.is_flat()).then_some(suite.name.as_str());
         let expectation = Expectation { suite: asked, now, allow_expired };
-        let release = release::verify(&bytes, &archive.keyring, &expectation)
-            .map_err(|source| ResolveError::Release { url: url.into(), source })?;
+        let release = ask(upstream, &source, &archive.keyring, &expectation, progress).map_err(|error| {
+            let (archive, suite) = names();
+            match error {
+                AskError::Refused { url, source } => ResolveError::Release { url: url.into(), source },
+                AskError::Address(error) => {
+                    ResolveError::Index { archive, suite, source: Box::new(error.into()) }
+                }
+                other => ResolveError::Upstream { archive, suite, source: other.into() },
+            }
+        })?;
         let index = Index::fetch(upstream, &source, &release, progress).map_err(|source| {
             let (archive, suite) = names();
             ResolveError::Index { archive, suite, source: source.into() }
         })?;
+        let left_out: Vec<_> = index.left_out().collect();
+        if let Some(first) = left_out.first() {
+            let Archive { name, .. } = archive;
+            progress.warn(&format!(
+                "archive {name}, suite {}: {} of its index cannot be read and {} left out: {first}",
+                suite.name,
+                if left_out.len() == 1 {
+                    "one paragraph".to_owned()
+                } else {
+                    format!("{} paragraphs", left_out.len())
+                },
+                if left_out.len() == 1 { "is" } else { "are, the first of which is" },
+            ));
+        }
         Ok(Self { archive, suite, release, index })
     }
 
@@ -224,6 +298,8 @@ impl<'a> Snapshot<'a> {
 /// Resolves one tree after the other, root and containers, against the same archives.
 struct Tree<'r, 'a> {
     universe: &'r Universe<'a>,
+    archives: &'r Archives,
+    upstream: &'r dyn Upstream,
     update: &'r Update,
     progress: &'r dyn Progress,
 }
@@ -234,7 +310,8 @@ impl Tree<'_, '_> {
         packages: &BTreeMap<String, Place>,
         assume: &BTreeMap<String, String>,
         previous: Option<&BTreeMap<String, LockedPackage>>,
-    ) -> Result<BTreeMap<String, LockedPackage>, SolveError> {
+        blame: impl Fn(SolveError) -> ResolveError,
+    ) -> Result<BTreeMap<String, LockedPackage>, ResolveError> {
         for name in assume.keys().filter(|name| self.universe.versions(name).is_empty()) {
             let near = near_text(&near(self.universe.names(), name));
             self.progress.warn(&format!(
@@ -251,29 +328,91 @@ impl Tree<'_, '_> {
                 .map(|(name, package)| (name.as_str(), self.kept(name).then_some(package.version.as_str())))
                 .collect(),
         };
-        let chosen = solve(self.universe, &query)?;
-        Ok(chosen
-            .into_iter()
-            .map(|(name, chosen)| {
-                let record = chosen.package.record;
-                let earlier = previous.and_then(|packages| packages.get(name));
-                if let Some(earlier) = earlier {
-                    self.note_superseded(name, earlier, record.version);
-                }
-                let package = LockedPackage {
-                    version: record.version.to_owned(),
-                    architecture: record.architecture.to_owned(),
-                    archive: chosen.package.archive.to_owned(),
-                    path: record.path.to_owned(),
-                    size: record.size,
-                    sha256: record.sha256,
-                    wanted_by: chosen.wanted_by,
-                    // Those of another version, too, so that it shows which scripts are new.
-                    scripts: earlier.map(|earlier| earlier.scripts.clone()).unwrap_or_default(),
-                };
-                (name.to_owned(), package)
+        self.lock(solve(self.universe, &query).map_err(blame)?, previous)
+    }
+
+    /// Pins what was chosen by the digests of its files.
+    fn lock(
+        &self,
+        chosen: BTreeMap<&str, Chosen<'_>>,
+        previous: Option<&BTreeMap<String, LockedPackage>>,
+    ) -> Result<BTreeMap<String, LockedPackage>, ResolveError> {
+        let lock = |(name, chosen): (&str, Chosen<'_>)| {
+            let record = chosen.package.record;
+            let earlier = previous.and_then(|packages| packages.get(name));
+            if let Some(earlier) = earlier {
+                self.note_superseded(name, earlier, record.version);
+            }
+            let file = record.file.map_err(|reason| self.unusable(&chosen.package, reason))?;
+            let package = LockedPackage {
+                version: record.version.to_owned(),
+                architecture: record.architecture.to_owned(),
+                archive: chosen.package.archive.to_owned(),
+                path: file.path.to_owned(),
+                size: file.size,
+                sha256: self.sha256(&chosen.package, &file)?,
+                wanted_by: chosen.wanted_by,
+                // Those of another version, too, so that it shows which scripts are new.
+                scripts: earlier.map(|earlier| earlier.scripts.clone()).unwrap_or_default(),
+            };
+            Ok((name.to_owned(), package))
+        };
+        chosen.into_iter().map(lock).collect()
+    }
+
+    fn unusable(&self, package: &Package<'_>, reason: &str) -> ResolveError {
+        let versions = self.universe.versions(package.record.name).iter();
+        ResolveError::Unusable {
+            archive: package.archive.to_owned(),
+            package: package.record.name.to_owned(),
+            version: package.record.version.to_owned(),
+            reason: reason.to_owned(),
+            others: versions
+                .filter(|other| other.record.file.is_ok())
+                .map(|other| other.record.version.to_owned())
+                .collect(),
+        }
+    }
+
+    /// The digest by which locks and stores know the file of `package`. Where the index has only another one, the
+    /// file itself tells.
+    fn sha256(&self, package: &Package<'_>, file: &Deb<'_>) -> Result<Digest, ResolveError> {
+        let expected = match file.checksum {
+            Checksum::Sha256(sha256) => return Ok(sha256),
+            Checksum::Sha512(sha512) => sha512,
+        };
+        let key = Digest::of(format!("{LEARNT} {expected} {}", file.size));
+        if let Some(known) =
+            self.upstream.recall(&key).and_then(|bytes| Some(Digest::from_bytes(bytes.try_into().ok()?)))
+        {
+            return Ok(known);
+        }
+        let names = || {
+            let Record { name, version, .. } = package.record;
+            (package.archive.to_owned(), name.to_owned(), version.to_owned())
+        };
+        let url = self.archives.url(package.archive, file.path).expect("packages come from these archives");
+        let received = url.map_err(|error| self.unusable(package, &error.to_string())).and_then(|url| {
+            self.upstream.receive(&url, file.size, self.progress).map_err(|source| {
+                let (archive, package, version) = names();
+                ResolveError::Digest { archive, package, version, source: source.into() }
             })
-            .collect())
+        })?;
+        if (received.sha512, received.size) != (expected, file.size) {
+            let (archive, package, version) = names();
+            let digests = Box::new((expected, received.sha512));
+            let (expected_size, actual_size) = (file.size, received.size);
+            return Err(ResolveError::Tampered {
+                archive,
+                package,
+                version,
+                digests,
+                expected_size,
+                actual_size,
+            });
+        }
+        self.upstream.keep(&key, received.sha256.as_bytes());
+        Ok(received.sha256)
     }
 
     /// Whether the locked version of `name` is to stay.

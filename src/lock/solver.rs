@@ -113,7 +113,8 @@ fn priority(package: &Package<'_>) -> u8 {
 }
 
 impl<'a> Universe<'a> {
-    /// Puts indexes together. Of a package that stands in several in the same version, the first counts.
+    /// Puts indexes together. Of a package that stands in several in the same version, the first counts whose
+    /// file can be used.
     pub fn new(indexes: impl IntoIterator<Item = (&'a str, &'a Index)>) -> Self {
         let mut packages: Vec<Package<'a>> = indexes
             .into_iter()
@@ -121,10 +122,14 @@ impl<'a> Universe<'a> {
             .collect();
         // The sort is stable, so the order of archives decides among equals.
         packages.sort_by(|a, b| {
-            a.record.name.cmp(b.record.name).then_with(|| match a.record.version == b.record.version {
-                true => Ordering::Equal,
-                false => compare(b.record.version, a.record.version),
-            })
+            a.record
+                .name
+                .cmp(b.record.name)
+                .then_with(|| match a.record.version == b.record.version {
+                    true => Ordering::Equal,
+                    false => compare(b.record.version, a.record.version),
+                })
+                .then_with(|| a.record.file.is_err().cmp(&b.record.file.is_err()))
         });
         packages.dedup_by(|b, a| {
             a.record.name == b.record.name && compare(a.record.version, b.record.version).is_eq()

@@ -178,7 +178,8 @@ fn a_mirror_that_misbehaves() {
         let deb = "1 of 7 files could not be fetched:\n  systemd 257.8-1: \
                    fetching MIRROR/pool/main/systemd_257.8-1_amd64.deb";
         let cases = [
-            ("InRelease", Act::Status(404), "asking archive debian for suite trixie: there is no MIRROR/dists/trixie/InRelease: has the mirror this suite, and does its address end above `dists`?".to_owned()),
+            ("InRelease", Act::Status(404), "asking archive debian for suite trixie: there is no MIRROR/dists/trixie/InRelease, nor a Release beside it: the mirror does not carry this suite, or its URL does not stop before `dists`".to_owned()),
+            ("InRelease", Act::Status(403), "asking archive debian for suite trixie: there is no MIRROR/dists/trixie/InRelease, nor a Release beside it: the mirror does not carry this suite, or its URL does not stop before `dists` (the server says 403: object stores do so for what is missing".to_owned()),
             ("InRelease", Act::Status(500), format!("{release}, tried 4 times: the server says 500")),
             ("InRelease", Act::Status(401), format!("{release}: the server says 401: credentials go into")),
             ("InRelease", Act::Garbage, format!("{release}, tried 4 times: the answer makes no sense")),
@@ -186,11 +187,13 @@ fn a_mirror_that_misbehaves() {
             ("InRelease", Act::Endless, format!("{release}: expected at most 16777216 bytes")),
             ("InRelease", Act::Other(b"<html>Welcome!</html>".to_vec()), "verifying MIRROR/dists/trixie/InRelease: expected one cleartext-signed message and nothing around it: it does not begin with a signed message".to_owned()),
             ("Packages", Act::Status(404), "reading the packages of archive debian, suite trixie: there is no MIRROR/dists/trixie/main/binary-amd64/Packages.xz".to_owned()),
+            ("Packages", Act::Status(403), "reading the packages of archive debian, suite trixie: fetching MIRROR/dists/trixie/main/binary-amd64/Packages.xz: the server says 403: object stores do so for what is missing; where they ask who you are, credentials go into a line".to_owned()),
             ("Packages", Act::Other(vec![b'x'; index_size]), format!("{index}, tried 2 times: expected SHA-256 ")),
             ("main/systemd_257", Act::ResetAt(200), format!("{deb}, tried 4 times: the connection broke after ")),
             ("main/systemd_257", Act::Status(503), format!("{deb}, tried 4 times: the server says 503")),
             ("main/systemd_257", Act::Endless, format!("{deb}, tried 2 times: expected {deb_size} bytes, but have ")),
             ("main/systemd_257", Act::Status(404), "1 of 7 files could not be fetched:\n  systemd 257.8-1: pool/main/systemd_257.8-1_amd64.deb is no longer on MIRROR".to_owned()),
+            ("main/systemd_257", Act::Status(403), "1 of 7 files could not be fetched:\n  systemd 257.8-1: pool/main/systemd_257.8-1_amd64.deb is no longer on MIRROR/, or wants credentials of apt's auth.conf or ~/.netrc (the server says 403); lock a newer version".to_owned()),
         ];
         let running: Vec<_> = cases.into_iter().map(|(path, act, said)| (told_of(path, act), said)).collect();
         for (told, said) in running {

@@ -3,6 +3,7 @@
 mod file;
 mod network;
 mod release;
+mod repositories;
 mod solve;
 
 use std::collections::{BTreeMap, BTreeSet};

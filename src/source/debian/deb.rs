@@ -91,6 +91,21 @@ pub enum DebError {
     /// The `control` file makes no sense.
     #[error("control file: {0}")]
     Control(#[from] ControlError),
+    /// The data is more than such a package can have.
+    #[error(
+        "{member}: {source} of a package of {size} bytes with Installed-Size {installed}: 256 MiB, and 100 times its \
+         size or 4 times its Installed-Size, whichever is more"
+    )]
+    TooLarge {
+        /// Such as `data.tar.xz`.
+        member: String,
+        /// Where the limit is passed.
+        source: TarError,
+        /// As in the control file, in KiB.
+        installed: String,
+        /// Of the .deb, in bytes.
+        size: u64,
+    },
     /// One of the two inner archives is refused.
     #[error("{member}: {source}")]
     Tar {
@@ -163,7 +178,7 @@ impl Package {
 
 fn read_package(measured: &mut Measured<'_>, size: u64, unpacked: &mut File) -> Result<Package, DebError> {
     let mut ar = Ar::new(measured)?;
-    let version = ar.expect(&["debian-binary"])?;
+    let version = ar.expect("debian-binary")?;
     let mut text = Vec::new();
     ar.body(&version).take(64).read_to_end(&mut text).map_err(DebError::Read)?;
     if !text.starts_with(b"2.") {
@@ -171,29 +186,35 @@ fn read_package(measured: &mut Measured<'_>, size: u64, unpacked: &mut File) -> 
     }
     ar.end(&version)?;
 
-    let member = ar.expect(&["control.tar", "control.tar.gz", "control.tar.xz", "control.tar.zst"])?;
+    let member = ar.expect("control.tar")?;
     let mut bytes = Vec::new();
     let parts = read_tar(&mut ar, &member, &mut bytes, CONTROL_LIMITS)?;
     ar.end(&member)?;
     let mut package = control_members(&parts, &bytes, &member)?;
 
-    let member = ar.expect(&["data.tar", "data.tar.gz", "data.tar.xz", "data.tar.zst"])?;
+    let member = ar.expect("data.tar")?;
     let limits = Limits { members: MAX_MEMBERS, bytes: unpacked_limit(&package.control, size) };
     let mut writer = BufWriter::with_capacity(1 << 20, unpacked);
-    package.members = read_tar(&mut ar, &member, &mut writer, limits)?;
+    package.members = read_tar(&mut ar, &member, &mut writer, limits).map_err(|error| match error {
+        DebError::Tar { member, source: source @ TarError::TooLarge { limit, .. } }
+            if limit == limits.bytes =>
+        {
+            let installed = package.control.get("Installed-Size").unwrap_or("unknown").to_owned();
+            DebError::TooLarge { member, source, installed, size }
+        }
+        other => other,
+    })?;
     writer.flush().map_err(DebError::Write)?;
     ar.end(&member)?;
     Ok(package)
 }
 
-/// How far a package may unpack before it counts as a bomb, in bytes: some times what it says of itself, or
-/// else what no compressor reaches on real files.
+/// How far a package may unpack before it counts as a bomb, in bytes. Its size is signed, and its Installed-Size
+/// is what whoever made it says, which may be anything; so the larger of the two counts: what no compressor
+/// reaches on real files, and some times what the package says of itself.
 fn unpacked_limit(control: &Control, size: u64) -> u64 {
-    let expected = match control.installed_size() {
-        Some(installed) => installed.saturating_mul(4),
-        None => size.saturating_mul(100),
-    };
-    expected.saturating_add(UNPACKED_SLACK).min(MAX_UNPACKED)
+    let installed = control.installed_size().unwrap_or_default().saturating_mul(4);
+    size.saturating_mul(100).max(installed).saturating_add(UNPACKED_SLACK).min(MAX_UNPACKED)
 }
 
 fn read_tar(

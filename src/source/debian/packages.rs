@@ -3,27 +3,31 @@
 //! An index of 57 MB becomes 20 MB of lines with tab-separated fields, which is kept under the digest of the
 //! compressed file: reading that again takes a fiftieth of the time of decoding and parsing.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 
+mod trim;
+
+use super::checksum::Checksum;
+use super::compression::Compression;
 use super::release::Release;
 use super::upstream::{Upstream, UpstreamError};
-use super::version::{ARCHITECTURE, is_name};
+use super::version::ARCHITECTURE;
 use crate::base::{Digest, Progress};
 use crate::source::url::{Url, UrlError};
+use trim::{FAULT, LEFT_OUT, trim};
 
 /// Part of the key under which trimmed indexes are kept; changes with their form.
-const TRIMMED_FORM: &str = "keller trimmed package index 1";
+const TRIMMED_FORM: &str = "keller trimmed package index 2";
 
 /// Forms in which an index may be compressed, the smallest first, with the suffix of the file.
-const FORMS: [(&str, Compression); 3] =
-    [(".xz", Compression::Xz), (".gz", Compression::Gzip), ("", Compression::None)];
-
-#[derive(Clone, Copy)]
-enum Compression {
-    Xz,
-    Gzip,
-    None,
-}
+const FORMS: [(&str, Compression); 6] = [
+    (".xz", Compression::Xz),
+    (".zst", Compression::Zstd),
+    (".bz2", Compression::Bzip2),
+    (".lzma", Compression::Lzma),
+    (".gz", Compression::Gzip),
+    ("", Compression::None),
+];
 
 /// Where in an archive to look.
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +55,9 @@ impl Source<'_> {
         }
     }
 
-    /// Address of the signed release.
-    pub fn release_url(&self) -> Result<Url, UrlError> {
-        self.root.join(&format!("{}InRelease", self.folder()))
+    /// Address of the file `name` beside the indexes, such as `InRelease`.
+    pub fn release_url(&self, name: &str) -> Result<Url, UrlError> {
+        self.root.join(&format!("{}{name}", self.folder()))
     }
 
     /// Paths of the wanted indexes, relative to the release and without a compression's suffix.
@@ -67,6 +71,12 @@ impl Source<'_> {
         let mut paths = Vec::new();
         for component in self.components {
             let path = format!("{component}/binary-{ARCHITECTURE}/Packages");
+            let all = format!("{component}/binary-all/Packages");
+            // An archive of nothing but scripts has no other.
+            if !listed(&path) && listed(&all) {
+                paths.push(all);
+                continue;
+            }
             if !listed(&path) {
                 return Err(IndexError::NoComponent {
                     component: component.clone(),
@@ -74,7 +84,6 @@ impl Source<'_> {
                 });
             }
             paths.push(path);
-            let all = format!("{component}/binary-all/Packages");
             if release.separate_all && listed(&all) {
                 paths.push(all);
             }
@@ -95,7 +104,7 @@ pub enum IndexError {
         components: Vec<String>,
     },
     /// The release lists no index in a form that is known here.
-    #[error("the release lists no {path}, neither as such nor as .xz or .gz")]
+    #[error("the release lists no {path}, neither as such nor as .xz, .zst, .gz, .bz2 or .lzma")]
     Unlisted {
         /// Relative to the release.
         path: String,
@@ -108,21 +117,13 @@ pub enum IndexError {
         /// Where it came from.
         url: Box<Url>,
         /// As signed.
-        expected: Digest,
+        expected: Checksum,
         /// In bytes, as signed.
         expected_size: u64,
         /// As received.
-        actual: Digest,
+        actual: Checksum,
         /// In bytes, as received.
         actual_size: u64,
-    },
-    /// A paragraph that makes no sense, though it was signed.
-    #[error("package {package} of the index: {reason}")]
-    Corrupt {
-        /// Its name, or `?`.
-        package: String,
-        /// What is wrong.
-        reason: String,
     },
     /// It cannot be decompressed.
     #[error("decoding the index")]
@@ -159,12 +160,19 @@ pub struct Record<'a> {
     pub provides: &'a str,
     /// `required`, `important`, `standard`, `optional`; maybe empty.
     pub priority: &'a str,
+    /// Its file, or why it has none that can be used.
+    pub file: Result<Deb<'a>, &'a str>,
+}
+
+/// The file of a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deb<'a> {
     /// Relative to the archive's root.
     pub path: &'a str,
-    /// Of the .deb, in bytes.
+    /// In bytes.
     pub size: u64,
-    /// Of the .deb.
-    pub sha256: Digest,
+    /// Of its bytes.
+    pub checksum: Checksum,
 }
 
 impl Index {
@@ -185,6 +193,12 @@ impl Index {
     /// Reads a plain index, as tests and local archives have it.
     pub fn read(input: impl Read) -> Result<Self, IndexError> {
         Ok(Self { text: trim(BufReader::new(input))? })
+    }
+
+    /// Paragraphs that are left out, as `package: reason`.
+    pub fn left_out(&self) -> impl Iterator<Item = String> {
+        let lines = self.text.lines().filter_map(|line| line.strip_prefix(LEFT_OUT));
+        lines.map(|line| line.replacen('\t', ": ", 1))
     }
 
     /// The packages in the order of the index.
@@ -209,19 +223,13 @@ fn fetch_trimmed(
             return Ok(text);
         }
         let bytes = match fetch_listed(upstream, source, release, &listed, expected, progress) {
-            Err(IndexError::Upstream(error @ UpstreamError::NotFound(_))) => {
+            Err(IndexError::Upstream(error @ UpstreamError::NotFound { .. })) => {
                 missing = Some(error);
                 continue;
             }
             other => other?,
         };
-        let text = match compression {
-            Compression::Xz => {
-                trim(BufReader::new(liblzma::bufread::XzDecoder::new_multi_decoder(&bytes[..])))?
-            }
-            Compression::Gzip => trim(BufReader::new(flate2::bufread::MultiGzDecoder::new(&bytes[..])))?,
-            Compression::None => trim(&bytes[..])?,
-        };
+        let text = trim(BufReader::new(compression.reader(&bytes[..])?))?;
         upstream.keep(&key, &seal(&text));
         return Ok(text);
     }
@@ -244,23 +252,31 @@ fn fetch_listed(
     source: &Source<'_>,
     release: &Release,
     path: &str,
-    expected: (Digest, u64),
+    expected: (Checksum, u64),
     progress: &dyn Progress,
 ) -> Result<Vec<u8>, IndexError> {
-    let get = |url: &Url| upstream.get(url, Some(expected), progress);
+    let get = |url: &Url| {
+        let (checksum, size) = expected;
+        let sha256 = match checksum {
+            Checksum::Sha256(sha256) => sha256,
+            Checksum::Sha512(_) => upstream.receive(url, size, progress)?.sha256,
+        };
+        upstream.get(url, Some((sha256, size)), progress)
+    };
     let folder = source.folder();
     let plain = source.root.join(&format!("{folder}{path}"))?;
     let directory = path.rsplit_once('/').map_or(String::new(), |(directory, _)| format!("{directory}/"));
-    let by_hash = source.root.join(&format!("{folder}{directory}by-hash/SHA256/{}", expected.0))?;
+    let by_hash =
+        source.root.join(&format!("{folder}{directory}by-hash/{}/{}", expected.0.field(), expected.0))?;
     let (url, bytes) = match release.by_hash.then(|| get(&by_hash)) {
         Some(Ok(bytes)) => (by_hash, bytes),
-        None | Some(Err(UpstreamError::NotFound(_))) => {
+        None | Some(Err(UpstreamError::NotFound { .. })) => {
             let bytes = get(&plain)?;
             (plain, bytes)
         }
         Some(Err(error)) => return Err(error.into()),
     };
-    let (actual, actual_size) = (Digest::of(&bytes), bytes.len() as u64);
+    let (actual, actual_size) = (expected.0.of_same_kind(&bytes), bytes.len() as u64);
     if (actual, actual_size) != expected {
         let (url, (expected, expected_size)) = (Box::new(url), expected);
         return Err(IndexError::Tampered { url, expected, expected_size, actual, actual_size });
@@ -268,173 +284,21 @@ fn fetch_listed(
     Ok(bytes)
 }
 
-/// Whether `path` is relative and never climbs, so that joining it to a root stays there.
-pub(super) fn stays_below(path: &str) -> bool {
-    !path.is_empty()
-        && !path.contains(['\\', '\0'])
-        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
-}
-
-/// The fields of a paragraph that are kept.
-#[derive(Default)]
-struct Paragraph {
-    name: String,
-    version: String,
-    architecture: String,
-    pre_depends: String,
-    depends: String,
-    conflicts: String,
-    breaks: String,
-    provides: String,
-    priority: String,
-    filename: String,
-    size: String,
-    sha256: String,
-}
-
-impl Paragraph {
-    fn field(&mut self, name: &[u8]) -> Option<&mut String> {
-        Some(match name {
-            b"Package" => &mut self.name,
-            b"Version" => &mut self.version,
-            b"Architecture" => &mut self.architecture,
-            b"Pre-Depends" => &mut self.pre_depends,
-            b"Depends" => &mut self.depends,
-            b"Conflicts" => &mut self.conflicts,
-            b"Breaks" => &mut self.breaks,
-            b"Provides" => &mut self.provides,
-            b"Priority" => &mut self.priority,
-            b"Filename" => &mut self.filename,
-            b"Size" => &mut self.size,
-            b"SHA256" => &mut self.sha256,
-            _ => return None,
-        })
-    }
-
-    fn clear(&mut self) {
-        for name in [
-            "Package",
-            "Version",
-            "Architecture",
-            "Pre-Depends",
-            "Depends",
-            "Conflicts",
-            "Breaks",
-            "Provides",
-            "Priority",
-            "Filename",
-            "Size",
-            "SHA256",
-        ] {
-            self.field(name.as_bytes()).expect("listed above").clear();
-        }
-    }
-
-    /// Appends the paragraph as a line of a trimmed index, unless it is empty or for another architecture.
-    fn write(&mut self, out: &mut String) -> Result<(), IndexError> {
-        if self.name.is_empty() && self.version.is_empty() {
-            return Ok(());
-        }
-        let corrupt =
-            |reason: &str| IndexError::Corrupt { package: self.name.clone(), reason: reason.to_owned() };
-        if !is_name(&self.name) {
-            return Err(corrupt("its name has characters that names do not have"));
-        }
-        if !matches!(self.architecture.as_str(), ARCHITECTURE | "all") {
-            return Ok(());
-        }
-        if self.version.is_empty() || self.version.contains(char::is_whitespace) {
-            return Err(corrupt("it has no proper version"));
-        }
-        let path = self.filename.trim_start_matches("./");
-        if !stays_below(path) {
-            return Err(corrupt("its Filename leads out of the archive"));
-        }
-        self.size.parse::<u64>().map_err(|_| corrupt("it has no size"))?;
-        self.sha256.parse::<Digest>().map_err(|_| corrupt("it has no SHA-256"))?;
-        let joined = |a: &str, b: &str| {
-            if a.is_empty() || b.is_empty() { format!("{a}{b}") } else { format!("{a}, {b}") }
-        };
-        let fields = [
-            &self.name,
-            &self.version,
-            &self.architecture,
-            &joined(&self.pre_depends, &self.depends),
-            &joined(&self.conflicts, &self.breaks),
-            &self.provides,
-            &self.priority,
-            path,
-            &self.size,
-            &self.sha256,
-        ];
-        for (index, field) in fields.into_iter().enumerate() {
-            if index > 0 {
-                out.push('\t');
-            }
-            out.push_str(field);
-        }
-        out.push('\n');
-        Ok(())
-    }
-}
-
-/// Reads the paragraphs of a plain index one by one, so that its whole text is never in memory.
-fn trim(mut input: impl BufRead) -> Result<String, IndexError> {
-    let mut out = String::new();
-    let mut paragraph = Paragraph::default();
-    let mut line = Vec::new();
-    // Whether the line before was of a kept field, and which: folded lines belong to it.
-    let mut current: Option<Vec<u8>> = None;
-    loop {
-        line.clear();
-        let end = input.read_until(b'\n', &mut line)? == 0;
-        while line.last().is_some_and(u8::is_ascii_whitespace) {
-            line.pop();
-        }
-        if line.is_empty() {
-            paragraph.write(&mut out)?;
-            paragraph.clear();
-            current = None;
-            if end {
-                return Ok(out);
-            }
-            continue;
-        }
-        if line[0].is_ascii_whitespace() {
-            if let Some(field) = current.as_deref().and_then(|name| paragraph.field(name)) {
-                append(field, &line)?;
-            }
-            continue;
-        }
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
-            let reason = format!("{:?} is not `field: value`", String::from_utf8_lossy(&line));
-            return Err(IndexError::Corrupt { package: paragraph.name, reason });
-        };
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        current = None;
-        if let Some(field) = paragraph.field(name) {
-            append(field, value)?;
-            current = Some(name.to_owned());
-        }
-    }
-}
-
-/// Appends to a field, in one line and without tabs, which separate fields.
-fn append(field: &mut String, value: &[u8]) -> Result<(), IndexError> {
-    let value = std::str::from_utf8(value.trim_ascii()).map_err(|_| IndexError::Corrupt {
-        package: "?".to_owned(),
-        reason: format!("{:?} is not UTF-8", String::from_utf8_lossy(value)),
-    })?;
-    if !field.is_empty() {
-        field.push(' ');
-    }
-    field.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c }));
-    Ok(())
+/// `path` below a root, without what stands for nothing in it: a slash or `./` before it, as archives of some
+/// tools have it, and doubled slashes. None if it leads elsewhere.
+pub(super) fn below(path: &str) -> Option<String> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let fine =
+        !parts.is_empty() && !parts.contains(&"..") && !path.contains(['\\', '\0']) && !path.ends_with('/');
+    fine.then(|| parts.join("/"))
 }
 
 impl<'a> Record<'a> {
     /// A line of a trimmed index; none of another form is ever written.
     fn from_line(line: &'a str) -> Option<Self> {
+        if line.starts_with(LEFT_OUT) {
+            return None;
+        }
         let mut fields = line.split('\t');
         let mut next = || fields.next();
         Some(Self {
@@ -445,9 +309,13 @@ impl<'a> Record<'a> {
             conflicts: next()?,
             provides: next()?,
             priority: next()?,
-            path: next()?,
-            size: next()?.parse().ok()?,
-            sha256: next()?.parse().ok()?,
+            file: {
+                let path = next()?;
+                match path.strip_prefix(FAULT) {
+                    Some(reason) => Err(reason),
+                    None => Ok(Deb { path, size: next()?.parse().ok()?, checksum: next()?.parse().ok()? }),
+                }
+            },
         })
     }
 }
@@ -470,25 +338,87 @@ mod tests {
         let records: Vec<_> = index.records().collect();
         assert_eq!(records.len(), 2);
         assert_eq!(records[0].depends, "a, b (>= 1), c | d");
-        assert_eq!((records[0].path, records[0].size, records[0].conflicts), ("pool/a/app.deb", 7, ""));
+        let file = records[0].file.unwrap();
+        assert_eq!((file.path, file.size, records[0].conflicts), ("pool/a/app.deb", 7, ""));
         assert_eq!(records[1].name, "app2");
     }
 
+    /// The only package that is read after `change`, and what is left out.
+    fn changed(change: (&str, &str)) -> (Option<Result<String, String>>, Vec<String>) {
+        let index = Index::read((paragraph(change) + &paragraph(("app\n", "other\n"))).as_bytes()).unwrap();
+        let files = |record: Record<'_>| record.file.map(|file| file.path.to_owned()).map_err(str::to_owned);
+        let mut records = index.records();
+        let app = records.next().filter(|record| record.name == "app").map(files);
+        assert!(index.records().any(|record| record.name == "other" && record.file.is_ok()), "{change:?}");
+        (app, index.left_out().collect())
+    }
+
     #[test]
-    fn refuses_what_makes_no_sense() {
-        for change in [
-            ("./pool/a", "../pool"),
-            ("./pool/a", "/pool"),
-            ("./pool/a", "pool//a"),
-            ("Size: 7", "Size: seven"),
-            (&"0".repeat(64), "00"),
-            ("1.0-1", ""),
-            ("Package: app", "Package: a/../p"),
-            ("Size: 7", "Size"),
+    fn what_makes_no_sense_spoils_no_other() {
+        let zeros = "0".repeat(64);
+        for (change, reason) in [
+            (("./pool/a", "../pool"), "its Filename leads out of the archive"),
+            (("./pool/a", "/../pool"), "its Filename leads out of the archive"),
+            (("./pool/a/app.deb", "./pool/a/"), "its Filename leads out of the archive"),
+            (("./pool/a", "pool\\a"), "its Filename leads out of the archive"),
+            (("Filename", "Filenam"), "it has no Filename"),
+            (("Size: 7", "Size: seven"), "it has no proper Size"),
+            (("Size: 7", "Size"), "its line \"Size\" is not `field: value`"),
+            (("Size: 7\n", ""), "it has no proper Size"),
+            ((zeros.as_str(), "00"), "it has neither a SHA256 nor a SHA512"),
+            (("SHA256", "MD5sum"), "it has neither a SHA256 nor a SHA512"),
+            (("SHA256", "SHA512"), ""),
         ] {
-            let error = Index::read(paragraph(change).as_bytes()).unwrap_err();
-            assert!(matches!(error, IndexError::Corrupt { .. }), "{change:?}: {error}");
+            let (app, left_out) = changed(change);
+            let expected =
+                if reason.is_empty() { Ok("pool/a/app.deb".to_owned()) } else { Err(reason.to_owned()) };
+            assert_eq!((app, left_out.len()), (Some(expected), 0), "{change:?}");
         }
+        for (change, reason) in [
+            (("1.0-1", ""), "app: it has no proper Version"),
+            (("1.0-1", "1 2"), "app: it has no proper Version"),
+            (("Package: app", "Package: a/../p"), "a/../p: it has no proper Package"),
+            (("Package: app", "Packag: app"), ": it has no proper Package"),
+        ] {
+            assert_eq!(changed(change), (None, vec![reason.to_owned()]), "{change:?}");
+        }
+        // No name of another package gets in by a tab, and bytes that are not text stay within their paragraph.
+        assert_eq!(changed(("a/app.deb", "a/app\t.deb")).0, Some(Ok("pool/a/app .deb".to_owned())));
+        let mut text = paragraph(("Depends: b", "Depends: \u{fc}"));
+        let at = text.find('\u{fc}').unwrap();
+        let mut bytes = std::mem::take(&mut text).into_bytes();
+        bytes.remove(at);
+        bytes.extend(paragraph(("app\n", "other\n")).bytes());
+        let index = Index::read(&bytes[..]).unwrap();
+        let faults: Vec<_> = index.records().map(|record| record.file.err()).collect();
+        assert_eq!(faults, [Some("its Depends is not UTF-8"), None]);
+    }
+
+    #[test]
+    fn paths_as_real_archives_have_them() {
+        for path in [
+            "/pool/a/app.deb",
+            "pool/a/app.deb",
+            "./pool/a//app.deb",
+            ".//pool/./a/app.deb",
+            "//pool/a/app.deb",
+        ] {
+            assert_eq!(
+                changed(("./pool/a/app.deb", path)).0,
+                Some(Ok("pool/a/app.deb".to_owned())),
+                "{path}"
+            );
+        }
+        assert_eq!(changed(("pool/a/app.deb", "app.deb")).0, Some(Ok("app.deb".to_owned())));
+    }
+
+    #[test]
+    fn written_on_windows_or_by_hand() {
+        let text = paragraph(("", "")).replace('\n', "\r\n").replace("Filename:", "filename:");
+        let index = Index::read(text.as_bytes()).unwrap();
+        let plain = paragraph(("", ""));
+        assert_eq!(index, Index::read(plain.as_bytes()).unwrap());
+        assert_eq!(index.records().count(), 1);
     }
 
     #[test]
@@ -501,10 +431,10 @@ mod tests {
             ("deb/", "https://mirror.example/debian/deb/InRelease"),
         ] {
             let source = Source { root: &root, suite, components: &[] };
-            assert_eq!(source.release_url().unwrap().to_string(), url);
+            assert_eq!(source.release_url("InRelease").unwrap().to_string(), url);
         }
         let climbing = Source { root: &root, suite: "../x", components: &[] };
-        assert!(climbing.release_url().is_err());
+        assert!(climbing.release_url("InRelease").is_err());
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! InRelease files: who signed them, when, and what they list.
+//! Releases of archives, InRelease or Release with Release.gpg: who signed them, when, and what they list.
 //!
-//! Sources: RFC 9580 section 7 (cleartext signatures), the repository format of Debian's wiki
-//! (DebianRepository/Format), apt-secure(8). Nothing but the signed text is looked at; a file with text
-//! around it is refused.
+//! Sources: RFC 9580 section 7 (cleartext signatures) and 10.4 (detached signatures), the repository format of
+//! Debian's wiki (DebianRepository/Format), apt-secure(8). Nothing but the signed text is looked at; an InRelease
+//! with text around it is refused.
+
+pub mod ask;
+mod text;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -17,11 +20,13 @@ use openpgp::cert::CertParser;
 use openpgp::cert::amalgamation::ValidAmalgamation;
 use openpgp::parse::Parse;
 use openpgp::parse::stream::{
-    GoodChecksum, MessageLayer, MessageStructure, VerificationError, VerificationHelper, VerifierBuilder,
+    DetachedVerifierBuilder, GoodChecksum, MessageLayer, MessageStructure, VerificationError,
+    VerificationHelper, VerifierBuilder,
 };
 use openpgp::policy::StandardPolicy;
 use openpgp::types::{HashAlgorithm, RevocationStatus};
 
+use super::checksum::Checksum;
 use crate::base::Digest;
 
 /// Seconds by which a release's Date may lie ahead of our clock: clocks of build hosts drift.
@@ -56,18 +61,42 @@ impl Keyring {
         Self { certificates }
     }
 
-    /// Reads certificates, armored or binary, one or more.
+    /// Reads certificates, armored or binary, one or more; of armored ones also several blocks in a row, as `cat`
+    /// makes them. One that cannot be read, of an old version perhaps, does not spoil the others.
     pub fn read(bytes: &[u8]) -> Result<Self, KeyringError> {
-        let certificates: Vec<Cert> = CertParser::from_bytes(bytes)
-            .and_then(Iterator::collect)
-            .map_err(|error| KeyringError::Corrupt(error.into()))?;
-        if certificates.is_empty() { Err(KeyringError::Empty) } else { Ok(Self { certificates }) }
+        let mut certificates = Vec::new();
+        let mut fault = None;
+        for block in blocks(bytes) {
+            match CertParser::from_bytes(block) {
+                Ok(parser) => parser.for_each(|certificate| match certificate {
+                    Ok(certificate) => certificates.push(certificate),
+                    Err(error) => fault = Some(error),
+                }),
+                Err(error) => fault = Some(error),
+            }
+        }
+        match fault {
+            _ if !certificates.is_empty() => Ok(Self { certificates }),
+            Some(error) => Err(KeyringError::Corrupt(error.into())),
+            None => Err(KeyringError::Empty),
+        }
     }
 
     /// Fingerprints of the certificates, in capitals, in the order of the file.
     pub fn fingerprints(&self) -> Vec<String> {
         self.certificates.iter().map(|certificate| certificate.fingerprint().to_hex()).collect()
     }
+}
+
+/// The armored blocks of a file, or all of it where there are none: OpenPGP's reader stops after the first.
+fn blocks(bytes: &[u8]) -> Vec<&[u8]> {
+    const BEGIN: &[u8] = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
+    let starts: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(BEGIN)).collect();
+    if starts.is_empty() {
+        return vec![bytes];
+    }
+    let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
+    starts.iter().zip(ends).map(|(start, end)| &bytes[*start..end]).collect()
 }
 
 /// What a release is held to.
@@ -84,7 +113,7 @@ pub struct Expectation<'a> {
 /// A release that was signed by a key of the keyring and met the expectation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Release {
-    /// Of the InRelease file.
+    /// Of the InRelease file, or of the Release file where its signature lies beside it.
     pub sha256: Digest,
     /// Seconds since 1970.
     pub date: i64,
@@ -99,7 +128,7 @@ pub struct Release {
     /// Fingerprints of the certificates whose signature was found good, sorted.
     pub signed_by: Vec<String>,
     /// Digest and size in bytes of each file, by path relative to the release.
-    pub files: BTreeMap<String, (Digest, u64)>,
+    pub files: BTreeMap<String, (Checksum, u64)>,
 }
 
 /// Why a release is refused.
@@ -159,6 +188,24 @@ pub enum ReleaseError {
     Form {
         /// What stands there instead.
         reason: String,
+    },
+    /// A Release file that is not text, such as a page in another encoding.
+    #[error("it is not UTF-8 text")]
+    NotText,
+    /// Release.gpg holds no signature.
+    #[error("Release.gpg beside it holds no OpenPGP signature: {reason}")]
+    Signature {
+        /// In OpenPGP's words.
+        reason: String,
+    },
+    /// Nothing but digests that can be forged.
+    #[error(
+        "the signed text lists files by {} only, which can be forged; the archive has to be made anew with SHA256",
+        .kinds.join(" and ")
+    )]
+    WeakList {
+        /// Fields of the text.
+        kinds: Vec<&'static str>,
     },
     /// The signed text is not a release.
     #[error("line {line} of the signed text: {reason}")]
@@ -227,7 +274,29 @@ pub fn verify(
 ) -> Result<Release, ReleaseError> {
     check_form(bytes)?;
     let (text, signed_by) = signed_text(bytes, keyring, expectation.now)?;
-    let mut release = parse(&text, expectation.suite)?;
+    judge(bytes, &text, signed_by, expectation)
+}
+
+/// Verifies the Release file `bytes` by `signature`, the content of Release.gpg, and reads it.
+pub fn verify_detached(
+    bytes: &[u8],
+    signature: &[u8],
+    keyring: &Keyring,
+    expectation: &Expectation<'_>,
+) -> Result<Release, ReleaseError> {
+    let text = str::from_utf8(bytes).map_err(|_| ReleaseError::NotText)?;
+    let signed_by = signers(bytes, signature, keyring, expectation.now)?;
+    judge(bytes, text, signed_by, expectation)
+}
+
+/// Reads the signed `text` of the file `bytes` and holds it to `expectation`.
+fn judge(
+    bytes: &[u8],
+    text: &str,
+    signed_by: Vec<String>,
+    expectation: &Expectation<'_>,
+) -> Result<Release, ReleaseError> {
+    let mut release = text::parse(text, expectation.suite)?;
     release.sha256 = Digest::of(bytes);
     release.signed_by = signed_by;
     if release.date > expectation.now + FUTURE_TOLERANCE {
@@ -398,10 +467,28 @@ fn signed_text(bytes: &[u8], keyring: &Keyring, now: i64) -> Result<(String, Vec
         .map_err(|error| form(&error))?;
     let mut text = String::new();
     verifier.read_to_string(&mut text).map_err(|error| form(&error))?;
+    Ok((text, good(verifier.into_helper())?))
+}
+
+/// The certificates whose signature over `text`, one of those in `signature`, is good.
+fn signers(text: &[u8], signature: &[u8], keyring: &Keyring, now: i64) -> Result<Vec<String>, ReleaseError> {
+    let unreadable = |error: openpgp::anyhow::Error| ReleaseError::Signature { reason: format!("{error:#}") };
+    let now = system_time(now);
+    let policy = StandardPolicy::at(now);
+    let judge = Judge { keyring, policy: &policy, now, verdicts: Vec::new() };
+    let mut verifier = DetachedVerifierBuilder::from_bytes(signature)
+        .and_then(|builder| builder.with_policy(&policy, now, judge))
+        .map_err(unreadable)?;
+    verifier.verify_bytes(text).map_err(unreadable)?;
+    good(verifier.into_helper())
+}
+
+/// The certificates whose signature was found good, sorted.
+fn good(judge: Judge<'_>) -> Result<Vec<String>, ReleaseError> {
     let mut signed_by = Vec::new();
     let mut unknown = Vec::new();
     let mut faults = Vec::new();
-    for verdict in verifier.into_helper().verdicts {
+    for verdict in judge.verdicts {
         match verdict {
             Verdict::Good(key) => signed_by.push(key),
             Verdict::Unknown(keys) => unknown.extend(keys),
@@ -415,91 +502,13 @@ fn signed_text(bytes: &[u8], keyring: &Keyring, now: i64) -> Result<(String, Vec
     if !signed_by.is_empty() {
         signed_by.sort();
         signed_by.dedup();
-        return Ok((text, signed_by));
+        return Ok(signed_by);
     }
     match faults.into_iter().next() {
         Some(fault) => Err(fault),
         None if unknown.is_empty() => Err(ReleaseError::Unsigned),
-        None => Err(ReleaseError::UnknownKey { keys: unknown, known: keyring.fingerprints() }),
+        None => Err(ReleaseError::UnknownKey { keys: unknown, known: judge.keyring.fingerprints() }),
     }
-}
-
-/// Reads `Sat, 12 Sep 2026 07:55:41 UTC`, the zone maybe as `GMT` or `+0000`.
-fn parse_date(text: &str) -> Option<i64> {
-    let zoned = text.strip_suffix("UTC").map(|head| format!("{head}+0000"));
-    let time = jiff::fmt::rfc2822::parse(zoned.as_deref().unwrap_or(text)).ok()?;
-    Some(time.timestamp().as_second())
-}
-
-/// Reads the signed text and compares the suite. Digest and signers are left for the caller.
-fn parse(text: &str, asked: Option<&str>) -> Result<Release, ReleaseError> {
-    let mut fields: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
-    let mut files = BTreeMap::new();
-    let mut current = "";
-    for (index, line) in text.lines().enumerate() {
-        let number = index + 1;
-        let corrupt = |reason: &str| ReleaseError::Corrupt { line: number, reason: reason.to_owned() };
-        if line.starts_with([' ', '\t']) {
-            if current == "SHA256" {
-                let (path, entry) = parse_entry(line).ok_or_else(|| corrupt("not `digest size path`"))?;
-                files.insert(path.to_owned(), entry);
-            }
-        } else if !line.trim().is_empty() {
-            let (name, value) = line.split_once(':').ok_or_else(|| corrupt("not `field: value`"))?;
-            if fields.insert(name, (number, value.trim())).is_some() {
-                return Err(corrupt("the field stands there twice"));
-            }
-            current = name;
-        }
-    }
-    let field = |name: &str| fields.get(name).map(|(_, value)| *value);
-    let date = |name: &'static str| {
-        fields
-            .get(name)
-            .map(|(line, value)| {
-                parse_date(value).ok_or_else(|| ReleaseError::Corrupt {
-                    line: *line,
-                    reason: format!("{value:?} is not a date"),
-                })
-            })
-            .transpose()
-    };
-    if let Some(asked) = asked {
-        let (suite, codename) = (field("Suite"), field("Codename"));
-        if suite != Some(asked) && codename != Some(asked) {
-            return Err(ReleaseError::OtherSuite {
-                asked: asked.to_owned(),
-                suite: suite.unwrap_or("-").to_owned(),
-                codename: codename.unwrap_or("-").to_owned(),
-            });
-        }
-    }
-    if !fields.contains_key("SHA256") {
-        return Err(ReleaseError::Missing { field: "SHA256" });
-    }
-    let words = |name: &str| field(name).unwrap_or_default().split_whitespace();
-    Ok(Release {
-        sha256: Digest::from_bytes([0; 32]),
-        date: date("Date")?.ok_or(ReleaseError::Missing { field: "Date" })?,
-        valid_until: date("Valid-Until")?,
-        by_hash: field("Acquire-By-Hash") == Some("yes"),
-        separate_all: words("Architectures").any(|name| name == "all")
-            && !words("No-Support-for-Architecture-all").any(|name| name == "Packages"),
-        components: words("Components")
-            .map(|name| name.strip_prefix("updates/").unwrap_or(name).to_owned())
-            .collect(),
-        signed_by: Vec::new(),
-        files,
-    })
-}
-
-/// ` <sha256> <size> <path>`, the path staying below the release.
-fn parse_entry(line: &str) -> Option<(&str, (Digest, u64))> {
-    let mut words = line.split_whitespace();
-    let digest = words.next()?.parse().ok()?;
-    let size = words.next()?.parse().ok()?;
-    let path = words.next()?;
-    (words.next().is_none() && super::packages::stays_below(path)).then_some((path, (digest, size)))
 }
 
 #[cfg(test)]
@@ -512,18 +521,6 @@ mod tests {
         let fingerprints = Keyring::debian().fingerprints();
         assert_eq!(fingerprints.len(), 3);
         assert!(fingerprints.iter().all(|fingerprint| readme.contains(fingerprint)), "{fingerprints:?}");
-    }
-
-    #[test]
-    fn reads_dates() {
-        for text in [
-            "Sat, 12 Sep 2026 07:55:41 UTC",
-            "Sat, 12 Sep 2026 07:55:41 +0000",
-            "Sat, 12 Sep 2026 07:55:41 GMT",
-        ] {
-            assert_eq!(parse_date(text), Some(1_789_199_741), "{text}");
-        }
-        assert_eq!(parse_date("yesterday"), None);
     }
 
     #[test]
@@ -540,22 +537,5 @@ mod tests {
         ] {
             assert!(matches!(check_form(bad.as_bytes()), Err(ReleaseError::Form { .. })), "{bad}");
         }
-    }
-
-    #[test]
-    fn reads_the_fields() {
-        let digest = "a".repeat(64);
-        let text = format!(
-            "Suite: stable-security\nCodename: trixie-security\nDate: Sat, 12 Sep 2026 07:55:41 UTC\n\
-             Components: updates/main updates/contrib\nArchitectures: all amd64\nMD5Sum:\n 00 1 x\n\
-             SHA256:\n {digest} 12 main/binary-amd64/Packages.xz\n"
-        );
-        let release = parse(&text, Some("trixie-security")).unwrap();
-        assert_eq!(release.components, ["main", "contrib"]);
-        assert!(release.separate_all && !release.by_hash && release.valid_until.is_none());
-        assert_eq!(release.files["main/binary-amd64/Packages.xz"].1, 12);
-        assert!(matches!(parse(&text, Some("trixie")), Err(ReleaseError::OtherSuite { .. })));
-        let climbing = text.replace("main/binary", "../binary");
-        assert!(matches!(parse(&climbing, None), Err(ReleaseError::Corrupt { line: 9, .. })));
     }
 }

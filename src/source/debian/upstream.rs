@@ -1,7 +1,8 @@
 //! What this room needs from the outside: bytes by address, and a memory of what was worked out before.
 
+use super::checksum::Sha512;
 use crate::base::{Digest, Progress};
-use crate::source::http::HttpError;
+use crate::source::http::{Cause, HttpError};
 use crate::source::url::Url;
 use crate::store::StoreError;
 
@@ -16,6 +17,9 @@ pub trait Upstream: Sync {
         progress: &dyn Progress,
     ) -> Result<Vec<u8>, UpstreamError>;
 
+    /// The digests of the file at `url`, of at most `size` bytes, which can be had by [`Upstream::get`] from then on.
+    fn receive(&self, url: &Url, size: u64, progress: &dyn Progress) -> Result<Received, UpstreamError>;
+
     /// What was kept under `key` by an earlier call of [`Upstream::keep`], maybe by another process.
     fn recall(&self, _key: &Digest) -> Option<Vec<u8>> {
         None
@@ -25,12 +29,28 @@ pub trait Upstream: Sync {
     fn keep(&self, _key: &Digest, _bytes: &[u8]) {}
 }
 
+/// A file that came without a digest to hold it to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// By which the store has it.
+    pub sha256: Digest,
+    /// What an archive may vouch with in its place.
+    pub sha512: Sha512,
+    /// In bytes.
+    pub size: u64,
+}
+
 /// Why an address gave no bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The server is there, the file is not.
-    #[error("there is no {0}: has the mirror this suite, and does its address end above `dists`?")]
-    NotFound(Url),
+    #[error("{}", missing(.url, *.forbidden))]
+    NotFound {
+        /// What was asked for.
+        url: Url,
+        /// Whether the server says 403, as object stores do of what is missing when nobody may list it.
+        forbidden: bool,
+    },
     /// Anything else: no route, a broken transfer, a refusal.
     #[error(transparent)]
     Http(Box<HttpError>),
@@ -44,6 +64,16 @@ pub enum UpstreamError {
 
 impl From<HttpError> for UpstreamError {
     fn from(error: HttpError) -> Self {
-        if error.is_not_found() { Self::NotFound(error.url) } else { Self::Http(Box::new(error)) }
+        match error.is_missing() {
+            true => Self::NotFound { forbidden: !error.is_not_found(), url: error.url },
+            false => Self::Http(Box::new(error)),
+        }
+    }
+}
+
+fn missing(url: &Url, forbidden: bool) -> String {
+    match forbidden {
+        true => format!("fetching {url}: {}", Cause::Unauthorized { status: 403 }),
+        false => format!("there is no {url}"),
     }
 }

@@ -37,8 +37,9 @@ pub enum Cause {
     NotFound,
     /// The server wants to know who asks, or does not like who does.
     #[error(
-        "the server says {status}: credentials go into a line \
-         `machine HOST login USER password PASSWORD` of apt's auth.conf or of ~/.netrc"
+        "the server says {status}: {}credentials go into a line \
+         `machine HOST login USER password PASSWORD` of apt's auth.conf or of ~/.netrc",
+        if *.status == 403 { "object stores do so for what is missing; where they ask who you are, " } else { "" }
     )]
     Unauthorized {
         /// 401, 403 or 407.
@@ -158,6 +159,12 @@ impl HttpError {
     /// Whether the server does not have it.
     pub fn is_not_found(&self) -> bool {
         matches!(*self.cause, Cause::NotFound)
+    }
+
+    /// Whether the server does not have it, or says 403: object stores do so for what is missing where nobody may
+    /// list what there is.
+    pub fn is_missing(&self) -> bool {
+        matches!(*self.cause, Cause::NotFound | Cause::Unauthorized { status: 403 })
     }
 
     /// Whether nothing else from this server will come either.

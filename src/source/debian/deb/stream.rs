@@ -8,14 +8,9 @@ use std::io::{self, BufRead, BufReader, Read, Take};
 use std::os::unix::fs::FileExt;
 
 use crate::base::{Digest, Hasher};
+use crate::source::debian::compression::Compression;
 
 use super::DebError;
-
-/// Memory that one xz stream may ask for, in bytes; `xz -9` needs 65 MiB.
-const XZ_MEMORY: u64 = 128 << 20;
-
-/// Largest window of a zstd frame as a power of two: 128 MiB, the default of its own tools.
-const ZSTD_WINDOW: u32 = 27;
 
 const AR_MAGIC: &[u8; 8] = b"!<arch>\n";
 
@@ -86,17 +81,16 @@ impl<'a, 'b> Ar<'a, 'b> {
         }
     }
 
-    /// The next member, which must have one of these names; those that begin with `_` are passed over, as
+    /// The next member, which must have this name, an ending of a compression aside; those that begin with `_` are passed over, as
     /// deb(5) asks.
-    pub fn expect(&mut self, names: &[&'static str]) -> Result<ArMember, DebError> {
+    pub fn expect(&mut self, stem: &'static str) -> Result<ArMember, DebError> {
         loop {
             let member = self.header()?;
-            if names.contains(&member.name.as_str()) {
+            if member.name.strip_prefix(stem).is_some_and(|ending| Compression::of_ending(ending).is_some()) {
                 return Ok(member);
             }
-            let stem = names[0];
             if member.name.starts_with(stem) {
-                let what = "compressed in another way than gzip, xz or zstd";
+                let what = "compressed in another way than gzip, xz, zstd, bzip2 or lzma";
                 return Err(DebError::Unsupported { member: member.name, what });
             }
             if !member.name.starts_with('_') {
@@ -171,23 +165,12 @@ impl BufRead for Body<'_, '_> {
 
 /// Decompresses `body` as the ending of its name says.
 pub fn decompress<'a>(name: &str, body: Body<'a, '_>) -> Result<Box<dyn Read + 'a>, DebError> {
-    Ok(match name.rsplit_once(".tar").map(|(_, ending)| ending) {
-        Some("") => Box::new(body),
-        Some(".gz") => Box::new(flate2::bufread::MultiGzDecoder::new(body)),
-        Some(".xz") => {
-            let stream =
-                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
-                    .map_err(|error| DebError::Read(error.into()))?;
-            Box::new(liblzma::bufread::XzDecoder::new_stream(body, stream))
-        }
-        Some(".zst") => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(DebError::Read)?;
-            decoder.window_log_max(ZSTD_WINDOW).map_err(DebError::Read)?;
-            Box::new(decoder)
-        }
-        _ => {
+    let ending = name.rsplit_once(".tar").map(|(_, ending)| ending);
+    match ending.and_then(Compression::of_ending) {
+        Some(compression) => compression.reader(body).map_err(DebError::Read),
+        None => {
             let what = "compressed in an unknown way";
-            return Err(DebError::Unsupported { member: name.to_owned(), what });
+            Err(DebError::Unsupported { member: name.to_owned(), what })
         }
-    })
+    }
 }
