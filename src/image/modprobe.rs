@@ -15,7 +15,7 @@ const FOLDER: &str = "modprobe.d";
 pub fn read(tree: &Tree, progress: &dyn Progress) -> Result<Config> {
     let mut config = Config::default();
     for file in conf_d::files(tree, FOLDER)? {
-        for line in config.read(&file.path, &file.text) {
+        for line in config.read(&file.path, &file.text()) {
             progress.note(&line.to_string());
         }
     }

@@ -62,12 +62,12 @@ pub fn packages(
             size: package.size,
         });
     }
-    let mut unpacked = packages::unpack(&wanted, store, epoch, settings.threads, progress)?;
+    let unpacked = packages::unpack(&wanted, store, epoch, settings.threads, progress)?;
     let scripts = unpacked
-        .iter_mut()
+        .iter()
         .map(|package| {
-            let digests = std::mem::take(&mut package.scripts);
-            (package.name.clone(), Scripts { digests, actions: std::mem::take(&mut package.actions) })
+            let (digests, actions) = (package.scripts.clone(), package.actions.clone());
+            (package.name.clone(), Scripts { digests, actions })
         })
         .collect();
     Ok(Packages { tree: packages::assemble(epoch, unpacked, progress)?, scripts })

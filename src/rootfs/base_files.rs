@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::Error;
 use super::tmpfiles;
+use super::tmpfiles::line::Line;
 use super::users::Accounts;
 use crate::manifest::SystemUser;
 use crate::tree::{Kind, Meta, NodeId, Tree, show};
@@ -113,8 +114,10 @@ pub fn state(tree: &mut Tree, accounts: &Accounts, homes: &[String]) -> Result<(
 /// Takes out lines for paths that a line of a package makes already: systemd warns of doubles.
 fn without_doubles(tree: &Tree, lines: &str) -> Result<String, Error> {
     let made = tmpfiles::made(tree)?;
-    let path = |line: &str| line.split(' ').nth(1).unwrap_or_default().to_owned();
-    let kept = lines.lines().filter(|line| line.starts_with('#') || !made.contains(&path(line)));
+    let place = |line: &str| Line::parse(line.as_bytes()).ok().and_then(|line| line.place());
+    let kept = lines
+        .lines()
+        .filter(|line| line.starts_with('#') || !place(line).is_some_and(|path| made.contains(&path)));
     Ok(kept.map(|line| format!("{line}\n")).collect())
 }
 

@@ -1,18 +1,32 @@
 //! Configuration folders as systemd reads them: `/etc/NAME.d` before `/usr/lib/NAME.d`, by file name, and
 //! lines that are split into words with quotes.
+//!
+//! Words: `extract_first_word()` of systemd 257. Names on a disk are bytes, and so are lines.
 
 use std::collections::BTreeMap;
 
 use super::error::Error;
 use crate::tree::{Kind, Tree, show};
 
+/// What separates words; no other blank does.
+pub const BLANKS: [u8; 4] = [b' ', b'\t', b'\n', b'\r'];
+
 /// One file of a folder.
 #[derive(Debug)]
 pub struct ConfFile {
     /// Absolute path in the tree.
     pub path: String,
-    /// Its whole text.
-    pub text: String,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
+/// What a backslash does in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backslash {
+    /// It begins an escape of C (`\n`, `\x20`, `\040`): tmpfiles.d.
+    Escapes,
+    /// It takes the next byte as it is: sysusers.d.
+    Quotes,
 }
 
 /// The `.conf` files of `name`, e.g. `sysusers.d`, ordered by file name. A file in /etc hides one of the
@@ -32,23 +46,23 @@ pub fn files(tree: &Tree, name: &str) -> Result<Vec<ConfFile>, Error> {
         if let Kind::File(content) = &tree.node(id).kind
             && !content.is_empty()
         {
-            let text = String::from_utf8_lossy(&tree.read(&path)?).into_owned();
-            files.push(ConfFile { path, text });
+            let bytes = tree.read(&path)?;
+            files.push(ConfFile { path, bytes });
         }
     }
     Ok(files)
 }
 
 impl ConfFile {
-    /// Lines that say something, split into words, each with its number from 1.
-    pub fn lines(&self) -> impl Iterator<Item = Result<(usize, Vec<String>), Error>> {
-        self.text.lines().zip(1..).filter_map(|(text, line)| {
-            let text = text.trim();
-            if text.is_empty() || text.starts_with('#') {
-                return None;
-            }
-            Some(words(text).map(|words| (line, words)).map_err(|what| self.malformed(line, what)))
-        })
+    /// All of it as text.
+    pub fn text(&self) -> String {
+        show(&self.bytes)
+    }
+
+    /// Lines that say something, without blanks around them, each with its number from 1.
+    pub fn lines(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let lines = self.bytes.split(|byte| *byte == b'\n').map(stripped).zip(1..);
+        lines.filter(|(text, _)| !text.is_empty() && text[0] != b'#').map(|(text, line)| (line, text))
     }
 
     /// An error about a line of this file.
@@ -57,48 +71,182 @@ impl ConfFile {
     }
 }
 
-/// Words between white space; quotes hold a word together, a backslash takes the next character as it is.
-pub fn words(line: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
+/// `text` without blanks at its ends.
+pub fn stripped(text: &[u8]) -> &[u8] {
+    let blank = |byte: &u8| BLANKS.contains(byte);
+    let Some(start) = text.iter().position(|byte| !blank(byte)) else { return &[] };
+    let end = text.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
+    &text[start..end]
+}
+
+/// Takes the first word off `rest`, with the blanks behind it; nothing where no word is left.
+///
+/// # Errors
+/// What is wrong with the word: a quote without its end, an escape that is none.
+pub fn word(rest: &mut &[u8], backslash: Backslash) -> Result<Option<Vec<u8>>, &'static str> {
+    let mut text = *rest;
+    while let [first, tail @ ..] = text
+        && BLANKS.contains(first)
+    {
+        text = tail;
+    }
+    if text.is_empty() {
+        *rest = text;
+        return Ok(None);
+    }
+    let mut word = Vec::new();
     let mut quote = None;
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match (character, quote) {
-            ('\\', _) => {
-                let next = characters.next().ok_or("a backslash at the end of the line")?;
-                let next = match next {
-                    'n' => '\n',
-                    't' => '\t',
-                    other => other,
-                };
-                word.get_or_insert_default().push(next);
+    loop {
+        match (text, quote) {
+            ([], None) => break,
+            ([], Some(_)) => return Err("a quote without its end"),
+            ([b'\\', tail @ ..], _) => {
+                text = tail;
+                match backslash {
+                    Backslash::Escapes => escape(&mut text, &mut word)?,
+                    Backslash::Quotes => {
+                        let (first, tail) = text.split_first().ok_or("a backslash at the end of the line")?;
+                        word.push(*first);
+                        text = tail;
+                    }
+                }
+                continue;
             }
-            (_, Some(open)) if character == open => quote = None,
-            ('"' | '\'', None) => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            (_, None) if character.is_whitespace() => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(character),
+            ([first, ..], Some(open)) if *first == open => quote = None,
+            ([first @ (b'"' | b'\''), ..], None) => quote = Some(*first),
+            ([first, ..], None) if BLANKS.contains(first) => break,
+            ([first, ..], _) => word.push(*first),
+        }
+        text = &text[1..];
+    }
+    while let [first, tail @ ..] = text
+        && BLANKS.contains(first)
+    {
+        text = tail;
+    }
+    *rest = text;
+    Ok(Some(word))
+}
+
+/// All of `text` with the escapes of C resolved: `cunescape()` of systemd.
+///
+/// # Errors
+/// An escape that is none.
+pub fn unescaped(mut text: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let mut bytes = Vec::with_capacity(text.len());
+    while let Some((first, tail)) = text.split_first() {
+        text = tail;
+        match first {
+            b'\\' => escape(&mut text, &mut bytes)?,
+            other => bytes.push(*other),
         }
     }
-    if quote.is_some() {
-        return Err("a quote without its end".to_owned());
+    Ok(bytes)
+}
+
+/// One escape, of which the backslash has been read.
+fn escape(text: &mut &[u8], into: &mut Vec<u8>) -> Result<(), &'static str> {
+    const BAD: &str = "an escape that is none of C's";
+    let (first, tail) = text.split_first().ok_or("a backslash at the end of the line")?;
+    *text = tail;
+    let mut digits = |count: usize, radix: u32| {
+        let digits = text.get(..count).and_then(|digits| str::from_utf8(digits).ok()).ok_or(BAD)?;
+        if !digits.chars().all(|digit| digit.is_digit(radix)) {
+            return Err(BAD);
+        }
+        *text = &text[count..];
+        u32::from_str_radix(digits, radix).ok().filter(|number| *number != 0).ok_or(BAD)
+    };
+    let byte = match first {
+        b'a' => 7,
+        b'b' => 8,
+        b'f' => 12,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'v' => 11,
+        b's' => b' ',
+        b'\\' | b'"' | b'\'' => *first,
+        b'x' => u8::try_from(digits(2, 16)?).map_err(|_| BAD)?,
+        b'u' | b'U' => {
+            let letter = char::from_u32(digits(if *first == b'u' { 4 } else { 8 }, 16)?).ok_or(BAD)?;
+            into.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+            return Ok(());
+        }
+        b'0'..=b'7' => {
+            let rest = tail.get(..2).ok_or(BAD)?;
+            if !rest.iter().all(|digit| (b'0'..=b'7').contains(digit)) {
+                return Err(BAD);
+            }
+            *text = &tail[2..];
+            let number =
+                [*first, rest[0], rest[1]].iter().fold(0, |sum, digit| sum * 8 + u32::from(digit - b'0'));
+            u8::try_from(number).ok().filter(|byte| *byte != 0).ok_or(BAD)?
+        }
+        _ => return Err(BAD),
+    };
+    into.push(byte);
+    Ok(())
+}
+
+/// `word` as [`word`] reads it back, whatever is in it: in quotes where it has to be, with escapes of C for
+/// control characters and for bytes that are no UTF-8.
+pub fn quoted(word: &[u8]) -> String {
+    let special = |byte: &u8| byte.is_ascii_control() || b" \"'\\".contains(byte);
+    let text = escaped(word, |letter| matches!(letter, '"' | '\\'));
+    if word.is_empty() || word.iter().any(special) { format!("\"{text}\"") } else { text }
+}
+
+/// `bytes` with a backslash before what `special` picks, and as `\xHH` what is no text.
+pub fn escaped(bytes: &[u8], special: impl Fn(char) -> bool) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                letter if special(letter) => text.extend(['\\', letter]),
+                letter if letter.is_ascii_control() => text += &format!("\\x{:02x}", u32::from(letter)),
+                letter => text.push(letter),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| text += &format!("\\x{byte:02x}"));
     }
-    words.extend(word);
-    Ok(words)
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn words(line: &[u8], backslash: Backslash) -> Result<Vec<Vec<u8>>, &'static str> {
+        let mut rest = line;
+        std::iter::from_fn(|| word(&mut rest, backslash).transpose()).collect()
+    }
+
     #[test]
     fn quotes_and_escapes() {
-        let split = words(r#"u etcd - "etcd \"store\"" '' a\ b"#).unwrap();
-        assert_eq!(split, ["u", "etcd", "-", "etcd \"store\"", "", "a b"]);
-        assert!(words("u \"open").is_err());
+        let line = br#"u etcd - "etcd \"store\"" '' a\ b\n c"d e"f"#;
+        let split = words(line, Backslash::Quotes).unwrap();
+        let expected: [&[u8]; 7] = [b"u", b"etcd", b"-", b"etcd \"store\"", b"", b"a bn", b"cd ef"];
+        assert_eq!(split, expected);
+        assert!(words(b"u \"open", Backslash::Quotes).is_err());
+        let split = words(br"a\x20b\n\303\274 \u00fc\s\\", Backslash::Escapes).unwrap();
+        assert_eq!(split, ["a b\n\u{fc}".as_bytes(), "\u{fc} \\".as_bytes()]);
+        for bad in [&br"\q"[..], br"\x2", br"\x00", br"\08", br"\400", b"\\", br"\x+1"] {
+            assert!(words(bad, Backslash::Escapes).is_err(), "{}", show(bad));
+        }
+    }
+
+    #[test]
+    fn what_is_quoted_is_read_back() {
+        let long = vec![b'x'; 5000];
+        for bytes in
+            [&b""[..], b" ", b"a b", b"'", b"\"\\", b"\n\t\x01", b"\xff\xfe a", "\u{fc}".as_bytes(), &long]
+        {
+            let line = quoted(bytes);
+            assert!(!line.contains('\n'));
+            assert_eq!(words(line.as_bytes(), Backslash::Escapes).unwrap(), [bytes], "{line}");
+        }
+        assert_eq!(quoted(b"/usr/lib"), "/usr/lib");
     }
 
     #[test]
@@ -106,15 +254,12 @@ mod tests {
         let mut tree = Tree::new(0);
         tree.file("usr/lib/sysusers.d/b.conf", 0o644, "g b -").unwrap();
         tree.file("usr/lib/sysusers.d/a.conf", 0o644, "g a -").unwrap();
-        tree.file("etc/sysusers.d/b.conf", 0o644, "# ours\ng ours -").unwrap();
+        tree.file("etc/sysusers.d/b.conf", 0o644, "# ours\n \tg ours - \n").unwrap();
         tree.file("usr/lib/sysusers.d/c.conf", 0o644, "g c -").unwrap();
         tree.symlink("etc/sysusers.d/c.conf", "/dev/null").unwrap();
         let files = files(&tree, "sysusers.d").unwrap();
         let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, ["/usr/lib/sysusers.d/a.conf", "/etc/sysusers.d/b.conf"]);
-        assert_eq!(
-            files[1].lines().next().unwrap().unwrap(),
-            (2, vec!["g".into(), "ours".into(), "-".into()])
-        );
+        assert_eq!(files[1].lines().collect::<Vec<_>>(), [(2, &b"g ours -"[..])]);
     }
 }

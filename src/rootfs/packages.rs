@@ -1,5 +1,8 @@
 //! Packages become trees, in parallel, and the trees become one root.
 
+mod assemble;
+mod order;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
@@ -9,11 +12,11 @@ use rayon::prelude::*;
 use crate::base::{Digest, Progress, Task, Unit};
 use crate::source::debian::deb::{self, Control, DebError, Package};
 use crate::store::{Store, StoreError};
-use crate::tree::merge::{Conflict, MergeError, Winner};
+use crate::tree::merge::Conflict;
 use crate::tree::{Tree, TreeError};
 
-/// The package whose links (`/bin`, `/lib`, …) decide where the others' files go.
-const FIRST: &str = "base-files";
+pub use assemble::assemble;
+pub use order::Order;
 
 /// What moves files of other packages out of the way.
 const DIVERT: &str = "dpkg-divert";
@@ -207,66 +210,7 @@ fn package(input: &PackageInput, store: &Store, task: &Task<'_>) -> Result<(Pack
     }
 }
 
-/// Puts packages together into one root: base-files first, then by name.
-///
-/// # Errors
-/// `Conflicts` with all paths that two packages have, where neither `Replaces` the other.
-pub fn assemble(
-    epoch: i64,
-    mut packages: Vec<Unpacked>,
-    progress: &dyn Progress,
-) -> Result<Tree, PackagesError> {
-    packages.sort_by(|a, b| (a.name != FIRST, &a.name).cmp(&(b.name != FIRST, &b.name)));
-    let by_name: BTreeMap<&str, &Unpacked> =
-        packages.iter().map(|package| (&*package.name, package)).collect();
-    if let Some(pair) = packages.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        return Err(PackagesError::Twice { name: pair[0].name.clone() });
-    }
-    // dpkg asks whether the newcomer may replace first; in an order by name both questions count the same.
-    let decide = |first: &str, second: &str| {
-        let (first, second) = (by_name.get(first)?, by_name.get(second)?);
-        if second.control.replaces(&first.name, &first.version) {
-            return Some(Winner::Second);
-        }
-        first.control.replaces(&second.name, &second.version).then_some(Winner::First)
-    };
-    let mut tree = Tree::new(epoch);
-    let mut conflicts = Vec::new();
-    for package in &packages {
-        if package.name == FIRST {
-            let root = tree.root();
-            tree.node_mut(root).meta = package.tree.node(package.tree.root()).meta.clone();
-        }
-        match tree.merge(&package.tree, &decide) {
-            Ok(merged) => {
-                for found in merged.disagreements {
-                    progress.note(&format!(
-                        "/{}: {} and {} differ in owner or mode, those of {} hold",
-                        found.path, found.first, found.second, found.first
-                    ));
-                }
-            }
-            Err(MergeError::Conflicts(found)) => conflicts.extend(found),
-            Err(MergeError::Tree(source)) => {
-                return Err(PackagesError::Place { name: package.name.clone(), source });
-            }
-        }
-    }
-    if conflicts.is_empty() {
-        return Ok(tree);
-    }
-    let diverts = packages
-        .iter()
-        .filter(|package| {
-            conflicts.iter().any(|found| [&found.first, &found.second].contains(&&package.name))
-        })
-        .flat_map(|package| {
-            let diverting = package.actions.iter().filter(|(_, words)| words.contains(&DIVERT.to_owned()));
-            diverting.map(|(script, _)| format!("{}: {script}", package.name))
-        })
-        .collect();
-    Err(PackagesError::Conflicts { conflicts, diverts })
-}
-
+#[cfg(test)]
+mod names;
 #[cfg(test)]
 mod tests;

@@ -1,192 +1,250 @@
 //! tmpfiles.d: what concerns /etc is done at build time, and what packages ship below /var becomes lines
 //! that make it at boot, since /var is blank when a node starts for the first time.
 //!
-//! Format: tmpfiles.d(5) of systemd 257.
+//! A line of which the build cannot know all, or that systemd-tmpfiles would refuse, is left as it is: the
+//! node does it, or says what is wrong with it. Format: [`line`].
+
+pub mod line;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::line::{Line, make};
 use super::conf_d;
 use super::error::Error;
 use super::users::Accounts;
-use crate::tree::{Content, Kind, Meta, NodeId, Tree, show};
+use crate::tree::{Content, Kind, Meta, NodeId, Tree};
 
 /// Lines for what packages ship in /var.
 const VAR_LINES: &str = "usr/lib/tmpfiles.d/50-keller-var.conf";
-/// Where files of /var wait to be copied; the folder that systemd has for it.
+/// Where files of /var wait to be copied; the directory that systemd has for it.
 const FACTORY: &str = "usr/share/factory";
 /// Letters of lines that make something at a path.
-const MAKERS: &str = "dDqQvVefFLCpcb";
-
-/// One line.
-#[derive(Debug)]
-struct Line {
-    letter: char,
-    modifiers: String,
-    path: String,
-    mode: Option<u16>,
-    user: String,
-    group: String,
-    argument: String,
-}
-
-impl Line {
-    /// Nothing for fields that are absent or `-`; `:` and `~` before a mode or owner only matter for what
-    /// exists already.
-    fn parse(words: &[String]) -> Option<Self> {
-        let field = |at: usize| {
-            let word = words.get(at).map(String::as_str).filter(|word| *word != "-").unwrap_or_default();
-            word.trim_start_matches([':', '~']).to_owned()
-        };
-        let (letter, modifiers) = words.first()?.split_at_checked(1)?;
-        Some(Self {
-            letter: letter.chars().next()?,
-            modifiers: modifiers.to_owned(),
-            path: words.get(1)?.clone(),
-            mode: u16::from_str_radix(&field(2), 8).ok(),
-            user: field(3),
-            group: field(4),
-            argument: words.get(6..).unwrap_or_default().join(" "),
-        })
-    }
-}
+const MAKERS: &[u8] = b"dDqQvVefFLCpcb";
+/// Modifiers with which a line does at boot what it does here: only at boot (`!`), may fail (`-`), in place
+/// of what is there (`+`), is undone by --purge (`$`).
+const ANSWERED: &[u8] = b"!-+$";
+/// Modifiers of lines that make something only on some nodes: a credential (`^`), a target that is there (`?`).
+const ON_SOME_NODES: &[u8] = b"^?";
 
 fn lines(tree: &Tree) -> Result<Vec<Line>, Error> {
-    let mut found = Vec::new();
-    for file in conf_d::files(tree, "tmpfiles.d")? {
-        for line in file.lines() {
-            let (_, words) = line?;
-            found.extend(Line::parse(&words));
-        }
-    }
-    Ok(found)
+    let files = conf_d::files(tree, "tmpfiles.d")?;
+    Ok(files.iter().flat_map(|file| file.lines()).filter_map(|(_, text)| Line::parse(text).ok()).collect())
 }
 
-/// Paths that the tree's lines make.
-pub fn made(tree: &Tree) -> Result<BTreeSet<String>, Error> {
-    let makers = lines(tree)?.into_iter().filter(|line| MAKERS.contains(line.letter));
-    Ok(makers.map(|line| line.path).collect())
+/// Absolute paths that the tree's lines make.
+pub fn made(tree: &Tree) -> Result<BTreeSet<Vec<u8>>, Error> {
+    let makers = lines(tree)?.into_iter().filter(|line| {
+        MAKERS.contains(&line.letter) && !line.modifiers.iter().any(|sign| ON_SOME_NODES.contains(sign))
+    });
+    Ok(makers.filter_map(|line| line.place()).collect())
+}
+
+/// A line of which the build knows all.
+struct Answered {
+    letter: u8,
+    path: Vec<u8>,
+    /// In place of what is there.
+    replaces: bool,
+    mode: Option<Set<u16>>,
+    uid: Option<Set<u32>>,
+    gid: Option<Set<u32>>,
+    argument: Vec<u8>,
+}
+
+/// A mode or an owner.
+struct Set<T> {
+    value: T,
+    /// What is there keeps its own.
+    only_new: bool,
+}
+
+impl Answered {
+    fn of(line: &Line, accounts: &Accounts) -> Option<Self> {
+        if line.modifiers.iter().any(|sign| !ANSWERED.contains(sign)) {
+            return None;
+        }
+        let mode =
+            field(&line.mode, |text| u16::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777))?;
+        Some(Self {
+            letter: line.letter,
+            path: line.place()?,
+            replaces: line.modifiers.contains(&b'+') || line.letter == b'F',
+            mode,
+            uid: field(&line.user, |name| accounts.uid(name).or_else(|| root(name)))?,
+            gid: field(&line.group, |name| accounts.gid(name).or_else(|| root(name)))?,
+            argument: line.argument()?,
+        })
+    }
+
+    fn source(&self) -> Vec<u8> {
+        if self.argument.is_empty() {
+            [b"/", FACTORY.as_bytes(), &self.path].concat()
+        } else {
+            self.argument.clone()
+        }
+    }
+
+    fn adjust(&self, meta: &mut Meta, new: bool) {
+        fn set<T: Copy>(value: &mut T, to: Option<&Set<T>>, new: bool) {
+            if let Some(to) = to.filter(|to| new || !to.only_new) {
+                *value = to.value;
+            }
+        }
+        set(&mut meta.mode, self.mode.as_ref(), new);
+        set(&mut meta.uid, self.uid.as_ref(), new);
+        set(&mut meta.gid, self.gid.as_ref(), new);
+    }
+}
+
+/// systemd knows root without any account file.
+fn root(name: &str) -> Option<u32> {
+    (name == "root").then_some(0)
+}
+
+/// A field of mode, user or group: nothing at all if the build cannot know it.
+#[expect(clippy::option_option, reason = "unknown is not the same as absent")]
+fn field<T>(text: &[u8], known: impl Fn(&str) -> Option<T>) -> Option<Option<Set<T>>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let (only_new, text) = text.strip_prefix(b":").map_or((false, text), |text| (true, text));
+    let answer = line::answered(text)?;
+    let value = known(str::from_utf8(&answer).ok()?)?;
+    Some(Some(Set { value, only_new }))
 }
 
 /// Does at build time what the tree's tmpfiles.d lines would do to /etc at every boot, so that there is
 /// nothing left to write into it. Lines that depend on the machine (credentials, specifiers) stay.
 pub fn bake_etc(tree: &mut Tree, accounts: &Accounts) -> Result<(), Error> {
     for line in lines(tree)? {
-        if !line.path.starts_with("/etc/")
-            || line.path.contains(['%', '*', '?'])
-            || line.modifiers.contains('^')
-        {
-            continue;
-        }
-        let exists = tree.exists(&line.path);
-        let replaces = line.modifiers.contains('+');
-        match line.letter {
-            'd' | 'D' | 'q' | 'Q' | 'v' => {
-                let id = tree.directory(&line.path, 0o755)?;
-                adjust(tree, id, &line, accounts);
-            }
-            'f' | 'F' if !exists || replaces => {
-                let id = tree.file(&line.path, 0o644, line.argument.clone())?;
-                adjust(tree, id, &line, accounts);
-            }
-            'L' if !exists || replaces => {
-                let target = factory_default(&line);
-                let absolute = match line.path.rsplit_once('/') {
-                    Some((folder, _)) if !target.starts_with('/') => format!("{folder}/{target}"),
-                    _ => target.clone(),
-                };
-                // What is missing may have been pruned; what is made at boot is always missing.
-                let at_boot =
-                    ["/run/", "/proc/", "/dev/"].iter().any(|place| clean(&absolute).starts_with(place));
-                if at_boot || tree.resolve(&absolute).is_ok() {
-                    tree.symlink(&line.path, &target)?;
-                }
-            }
-            'C' if !exists => {
-                let source = factory_default(&line);
-                if let Ok(source) = tree.resolve(&source) {
-                    let id = copy(tree, source, &line.path)?;
-                    adjust(tree, id, &line, accounts);
-                }
-            }
-            'z' | 'm' if exists => {
-                let id = tree.resolve(&line.path)?;
-                adjust(tree, id, &line, accounts);
-            }
-            _ => {}
+        if let Some(line) = Answered::of(&line, accounts).filter(|line| line.path.starts_with(b"/etc/")) {
+            bake(tree, &line);
         }
     }
     Ok(())
 }
 
-fn factory_default(line: &Line) -> String {
-    if line.argument.is_empty() { format!("/{FACTORY}{}", line.path) } else { line.argument.clone() }
-}
-
-fn adjust(tree: &mut Tree, id: NodeId, line: &Line, accounts: &Accounts) {
-    let meta = &mut tree.node_mut(id).meta;
-    meta.mode = line.mode.unwrap_or(meta.mode);
-    meta.uid = accounts.uid(&line.user).unwrap_or(meta.uid);
-    meta.gid = accounts.gid(&line.group).unwrap_or(meta.gid);
-}
-
-fn copy(tree: &mut Tree, source: NodeId, path: &str) -> Result<NodeId, Error> {
-    let node = tree.node(source).clone();
-    let Kind::Directory(children) = node.kind else {
-        return Ok(tree.put(path, node.meta, node.kind, node.origin)?);
-    };
-    let copied = tree.put(path, node.meta, Kind::Directory(BTreeMap::new()), node.origin)?;
-    for (name, child) in children {
-        copy(tree, child, &format!("{path}/{}", show(&name)))?;
+/// Does one line, unless something is in its way: the node says so.
+fn bake(tree: &mut Tree, line: &Answered) {
+    let path = &line.path;
+    let there = tree.lookup(path);
+    let kind = |id: NodeId| tree.node(id).kind.letter();
+    match (line.letter, there.map(kind)) {
+        (b'd' | b'D' | b'q' | b'Q' | b'v', None | Some('d')) => {
+            if let Ok(id) = tree.directory(path, 0o755) {
+                line.adjust(&mut tree.node_mut(id).meta, there.is_none());
+            }
+        }
+        (b'f' | b'F', None | Some('-')) => {
+            let id = match there {
+                Some(id) => Ok(id),
+                None => tree.file(path, 0o644, line.argument.clone()),
+            };
+            if let Ok(id) = id {
+                if line.replaces {
+                    tree.node_mut(id).kind = Kind::File(line.argument.clone().into());
+                }
+                line.adjust(&mut tree.node_mut(id).meta, there.is_none());
+            }
+        }
+        (b'L', kind) if kind.is_none() || line.replaces => link(tree, line),
+        (b'C', None) => {
+            if let Ok(source) = tree.resolve(line.source()) {
+                copy(tree, source, path, line, true);
+            }
+        }
+        (b'z' | b'm', Some(_)) if !line::is_pattern(path) => {
+            if let Ok(id) = tree.resolve(path) {
+                line.adjust(&mut tree.node_mut(id).meta, false);
+            }
+        }
+        _ => {}
     }
-    Ok(copied)
+}
+
+/// A link is made where it leads somewhere: what is missing may have been pruned. What is made at boot is
+/// always missing.
+fn link(tree: &mut Tree, line: &Answered) {
+    let target = line.source();
+    let folder = &line.path[..line.path.iter().rposition(|byte| *byte == b'/').unwrap_or_default()];
+    let absolute = if target.starts_with(b"/") { target.clone() } else { [folder, b"/", &target].concat() };
+    let at_boot = [&b"/run/"[..], b"/proc/", b"/dev/"];
+    if at_boot.iter().any(|place| clean(&absolute).starts_with(place)) || tree.resolve(&absolute).is_ok() {
+        // A directory with content in its place stays, which the node says.
+        let _ = tree.symlink(&line.path, &target);
+    }
+}
+
+/// Copies the node `source` with all below it to `path`, where nothing is: owners are those of the line, the
+/// mode only that of the uppermost.
+fn copy(tree: &mut Tree, source: NodeId, path: &[u8], line: &Answered, top: bool) {
+    let node = tree.node(source).clone();
+    let (children, kind) = match node.kind {
+        Kind::Directory(children) => (children, Kind::Directory(BTreeMap::new())),
+        kind => (BTreeMap::new(), kind),
+    };
+    let mut meta = node.meta;
+    let mode = meta.mode;
+    line.adjust(&mut meta, true);
+    meta.mode = if top { meta.mode } else { mode };
+    if tree.put(path, meta, kind, node.origin).is_ok() {
+        for (name, child) in children {
+            copy(tree, child, &[path, b"/", &name].concat(), line, false);
+        }
+    }
 }
 
 /// A path without `.`, `..` and double slashes, as the kernel would walk it were there no links.
-fn clean(path: &str) -> String {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
+pub fn clean(path: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
         match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
             part => parts.push(part),
         }
     }
-    format!("/{}", parts.join("/"))
+    parts.into_iter().flat_map(|part| [b"/", part].concat()).collect()
 }
 
-/// Rewrites the paths of lines that lie in one of the folders `moved` (from, to), e.g. /home: tmpfiles
+/// Rewrites the paths of lines that lie in one of the directories `moved` (from, to), e.g. /home: tmpfiles
 /// refuses to make something through a link.
 pub fn relocate(tree: &mut Tree, moved: &[(&str, &str)]) -> Result<(), Error> {
     for file in conf_d::files(tree, "tmpfiles.d")? {
         let mut changed = false;
-        let text: String = file
-            .text
-            .lines()
+        let lines: Vec<Vec<u8>> = file
+            .bytes
+            .split(|byte| *byte == b'\n')
             .map(|line| {
                 let new = relocated(line, moved);
                 changed |= new.is_some();
-                new.unwrap_or_else(|| line.to_owned()) + "\n"
+                new.unwrap_or_else(|| line.to_vec())
             })
             .collect();
         if changed {
             let id = tree.resolve(&file.path)?;
-            tree.node_mut(id).kind = Kind::File(Content::from(text));
+            tree.node_mut(id).kind = Kind::File(Content::from(lines.join(&b'\n')));
         }
     }
     Ok(())
 }
 
-fn relocated(line: &str, moved: &[(&str, &str)]) -> Option<String> {
-    let gap = line.find(char::is_whitespace)?;
-    let start = gap + line[gap..].find(|character: char| !character.is_whitespace())?;
-    let path = &line[start..];
-    let (from, to) = moved.iter().find(|(from, _)| {
-        path.strip_prefix(from).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ' ', '\t']))
-    })?;
-    (!line.starts_with('#')).then(|| format!("{}{to}{}", &line[..start], &path[from.len()..]))
+fn relocated(text: &[u8], moved: &[(&str, &str)]) -> Option<Vec<u8>> {
+    let stripped = conf_d::stripped(text);
+    let line = Line::parse(stripped).ok().filter(|_| !stripped.starts_with(b"#"))?;
+    let inside = |path: &[u8]| {
+        moved.iter().find_map(|(from, to)| {
+            let rest = path.strip_prefix(from.as_bytes())?;
+            (rest.is_empty() || rest.starts_with(b"/")).then(|| [to.as_bytes(), rest].concat())
+        })
+    };
+    // What is only known on the node may still lie below a directory that is known here.
+    let path = inside(&line.path).or_else(|| inside(&line.place()?).map(|path| line::literal(&path)))?;
+    let (before, after) = (&stripped[..line.path_at.start], &stripped[line.path_at.end..]);
+    Some([before, conf_d::quoted(&path).as_bytes(), after].concat())
 }
 
-/// Empties /var. What was there becomes lines that make it at boot: folders and links as they are, files
+/// Empties /var. What was there becomes lines that make it at boot: directories and links as they are, files
 /// as copies of what waits in [`FACTORY`]. Paths that some line makes already are left to that line.
 pub fn empty_var(tree: &mut Tree) -> Result<(), Error> {
     let made = made(tree)?;
@@ -196,26 +254,27 @@ pub fn empty_var(tree: &mut Tree) -> Result<(), Error> {
         if !path.starts_with(b"var/") {
             continue;
         }
-        let path = format!("/{}", show(&path));
-        let node = tree.node(id).clone();
-        let Meta { mode, uid, gid, .. } = node.meta;
+        let path = [b"/", &path[..]].concat();
         if made.contains(&path) {
             continue;
         }
-        let place = escaped(&path);
-        let mut line = |letter: &str, argument: &str| {
-            text += &format!("{letter} {place} {mode:04o} {uid} {gid} - {argument}\n");
-        };
+        let node = tree.node(id).clone();
+        let access = Some((node.meta.mode, node.meta.uid, node.meta.gid));
         match &node.kind {
-            Kind::Directory(_) => line("d", "-"),
+            Kind::Directory(_) => text += &make('d', &path, access, None),
             Kind::File(_) => {
-                line("C", &escaped(&format!("/{FACTORY}{path}")));
-                tree.put(format!("{FACTORY}{path}"), node.meta, node.kind, node.origin)?;
+                let waiting = [b"/", FACTORY.as_bytes(), &path].concat();
+                text += &make('C', &path, None, Some(&waiting));
+                tree.put(waiting, node.meta, node.kind, node.origin)?;
             }
-            Kind::Symlink(target) => text += &format!("L {place} - - - - {}\n", escaped(&show(target))),
-            Kind::Fifo => line("p", "-"),
-            Kind::CharDevice(major, minor) => line("c", &format!("{major}:{minor}")),
-            Kind::BlockDevice(major, minor) => line("b", &format!("{major}:{minor}")),
+            Kind::Symlink(target) => text += &make('L', &path, None, Some(target)),
+            Kind::Fifo => text += &make('p', &path, access, None),
+            Kind::CharDevice(major, minor) => {
+                text += &make('c', &path, access, Some(format!("{major}:{minor}").as_bytes()));
+            }
+            Kind::BlockDevice(major, minor) => {
+                text += &make('b', &path, access, Some(format!("{major}:{minor}").as_bytes()));
+            }
             Kind::Socket => {}
         }
     }
@@ -230,24 +289,10 @@ pub fn empty_var(tree: &mut Tree) -> Result<(), Error> {
     Ok(())
 }
 
-/// A path as one word of a line.
-fn escaped(path: &str) -> String {
-    let path = path.replace('%', "%%");
-    if !path.contains(|character: char| character.is_whitespace() || "\\\"'".contains(character)) {
-        return path;
-    }
-    let characters = path.chars().map(|character| match character {
-        '"' | '\\' => format!("\\{character}"),
-        '\n' => "\\n".to_owned(),
-        '\t' => "\\t".to_owned(),
-        other => other.to_string(),
-    });
-    format!("\"{}\"", characters.collect::<String>())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::show;
 
     #[test]
     fn etc_is_done_at_build_time() {
@@ -281,8 +326,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "d /var/lib/pg 1700 983 983 - -",
-                "C \"/var/lib/pg/a b\" 0600 983 983 - \"/usr/share/factory/var/lib/pg/a b\"",
+                "d /var/lib/pg :1700 :983 :983 - -",
+                "C \"/var/lib/pg/a b\" - - - - /usr/share/factory/var/lib/pg/a b",
             ]
         );
         assert!(tree.children(tree.lookup("var").unwrap()).next().is_none());
@@ -290,14 +335,96 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_the_build_cannot_do_stay_for_the_node() {
+        let mut tree = Tree::new(0);
+        tree.file("etc/there", 0o600, "mine").unwrap();
+        tree.directory("etc/full/of", 0o755).unwrap();
+        let text = br#"f /run/x 0644 root root - Don't panic
+f /etc/panic 0644 root root - Don't "panic" \\ 100%%
+f /etc/%m - - - - x
+f /etc/on - - - - %H
+d /etc/nobodys 0700 vendor -
+d /etc/masked ~0700 - -
+f~ /etc/coded - - - - aGk=
+f= /etc/other
+d? /etc/odd
+f /etc/"open
+d "/etc/My App" 0750 0 4 -
+d /etc/t\xe4st
+f /etc/there :0644 :1 - - other
+f /etc/full 0600
+L+ /etc/full - - - - /run/x
+"#;
+        tree.file("usr/lib/tmpfiles.d/x.conf", 0o644, &text[..]).unwrap();
+        bake_etc(&mut tree, &Accounts::default()).unwrap();
+        let names: Vec<_> =
+            tree.children(tree.lookup("etc").unwrap()).map(|(name, _)| name.to_vec()).collect();
+        let expected: [&[u8]; 5] = [b"My App", b"full", b"panic", b"there", b"t\xe4st"];
+        assert_eq!(names, expected);
+        assert_eq!(tree.read("etc/panic").unwrap(), b"Don't \"panic\" \\ 100%");
+        let meta = |path: &str| &tree.node(tree.lookup(path).unwrap()).meta;
+        assert_eq!((meta("etc/My App").mode, meta("etc/My App").gid), (0o750, 4));
+        assert_eq!((meta("etc/there").mode, meta("etc/there").uid), (0o600, 0));
+        assert_eq!(tree.read("etc/there").unwrap(), b"mine");
+        let made = made(&tree).unwrap();
+        assert!(
+            made.contains(&b"/etc/My App"[..])
+                && made.contains(&b"/run/x"[..])
+                && !made.contains(&b"/etc/%m"[..])
+        );
+    }
+
+    #[test]
+    fn copies_take_the_owner_of_their_line() {
+        let mut tree = Tree::new(0);
+        tree.put("usr/skel/a/b", Meta::new(0o640).owned(7, 7), Kind::File("x".into()), Default::default())
+            .unwrap();
+        tree.file("usr/lib/tmpfiles.d/x.conf", 0o644, "C /etc/skel 0700 3 :4 - /usr/skel\n").unwrap();
+        bake_etc(&mut tree, &Accounts::default()).unwrap();
+        let meta = |path: &str| {
+            let meta = &tree.node(tree.lookup(path).unwrap()).meta;
+            (meta.mode, meta.uid, meta.gid)
+        };
+        assert_eq!([meta("etc/skel"), meta("etc/skel/a/b")], [(0o700, 3, 4), (0o640, 3, 4)]);
+    }
+
+    #[test]
+    fn names_in_var_are_bytes() {
+        let mut tree = Tree::new(0);
+        let folder = || Kind::Directory(BTreeMap::new());
+        for name in [&b"with space"[..], b"50%", b"t\xe4", b"$x\\\"'"] {
+            let path = [b"var/lib/", name].concat();
+            tree.put(&path, Meta::new(0o755), folder(), Default::default()).unwrap();
+            tree.file([&path[..], b"/f"].concat(), 0o644, "x").unwrap();
+        }
+        tree.symlink("var/lib/l", b"../ \xff ").unwrap();
+        empty_var(&mut tree).unwrap();
+        let text = tree.read(VAR_LINES).unwrap();
+        assert!(text.is_ascii(), "{}", show(&text));
+        let made = made(&tree).unwrap();
+        for (path, id) in tree.walk() {
+            if let (Some(place), Kind::File(_)) = (path.strip_prefix(FACTORY.as_bytes()), &tree.node(id).kind)
+            {
+                assert!(made.contains(place), "{}", show(place));
+            }
+        }
+        let link = text.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"L ")).unwrap();
+        assert_eq!(Line::parse(link).unwrap().argument().unwrap(), b"../ \xff ");
+    }
+
+    #[test]
     fn moved_folders() {
         let moved = [("/home", "/var/home"), ("/root", "/var/roothome")];
-        assert_eq!(relocated("Q /home 0755 - - -", &moved).unwrap(), "Q /var/home 0755 - - -");
+        let relocated = |line: &str| relocated(line.as_bytes(), &moved).map(|line| show(&line));
+        assert_eq!(relocated("Q /home 0755 - - -").unwrap(), "Q /var/home 0755 - - -");
+        assert_eq!(relocated("d- /root/.ssh :0700 root").unwrap(), "d- /var/roothome/.ssh :0700 root");
         assert_eq!(
-            relocated("d- /root/.ssh :0700 root", &moved).unwrap(),
-            "d- /var/roothome/.ssh :0700 root"
+            relocated(" f \"/home/my app/%m\"  0644 - - - it's ").unwrap(),
+            "f \"/var/home/my app/%m\"  0644 - - - it's"
         );
-        assert!(relocated("d /homestead 0755", &moved).is_none());
-        assert!(relocated("# see /home", &moved).is_none());
+        assert_eq!(relocated("d %h/50%%").unwrap(), "d /var/roothome/50%%");
+        assert!(relocated("d /homestead 0755").is_none());
+        assert!(relocated("# see /home").is_none());
+        assert!(relocated("#f /home").is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! sysusers.d: accounts that packages ask for. Format: sysusers.d(5) of systemd 257.
 
-use super::super::conf_d::{self, ConfFile};
+use super::super::conf_d::{self, Backslash, ConfFile};
 use super::super::error::Error;
 use super::{Class, NO_LOGIN, Wanted, WantedUser};
 use crate::tree::Tree;
@@ -12,7 +12,8 @@ pub fn collect(tree: &Tree, wanted: &mut Wanted) -> Result<(), Error> {
     let mut members = Vec::new();
     for file in &files {
         for line in file.lines() {
-            let (number, words) = line?;
+            let (number, text) = line;
+            let words = words(text).map_err(|what| file.malformed(number, what))?;
             let mut fields = words.iter().map(|word| if word == "-" { "" } else { word });
             let mut next = || fields.next().unwrap_or_default();
             let (kind, name, id) = (next(), next(), next());
@@ -42,6 +43,13 @@ pub fn collect(tree: &Tree, wanted: &mut Wanted) -> Result<(), Error> {
         wanted.join(&user, &[group]);
     }
     Ok(())
+}
+
+/// Fields of a line: `parse_line()` of systemd's sysusers.c.
+fn words(mut text: &[u8]) -> Result<Vec<String>, &'static str> {
+    let words = std::iter::from_fn(|| conf_d::word(&mut text, Backslash::Quotes).transpose());
+    let words: Vec<_> = words.collect::<Result<_, _>>()?;
+    words.into_iter().map(|word| String::from_utf8(word).map_err(|_| "a word that is no UTF-8")).collect()
 }
 
 /// A line of type `u`; what was `-` is empty.

@@ -1,0 +1,209 @@
+//! tmpfiles.d lines as systemd-tmpfiles of trixie does them: what keller writes makes what packages shipped,
+//! and what keller does at build time is what the tool would have done.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use keller::rootfs::Accounts;
+use keller::rootfs::tmpfiles::{bake_etc, empty_var};
+use keller::tree::{Kind, Meta, Tree, show};
+
+use super::fixture::is_root;
+use super::tool::run;
+use super::trixie::trixie;
+
+/// Names that a careless writer loses: blanks, quotes, specifiers, escapes, umlauts, no UTF-8, long ones.
+const NAMES: [&[u8]; 16] = [
+    b"plain",
+    b"with space",
+    b" blanks at the ends ",
+    b"fifty%percent",
+    b"%h",
+    b"$HOME",
+    b"it's \"quoted\"",
+    b"back\\slash\\n",
+    b"-",
+    b"#no comment",
+    b"line\nbreak",
+    b"tab\tand \x01",
+    "gr\u{fc}\u{df}e \u{1f600}".as_bytes(),
+    b"latin t\xe4st",
+    b"*?[a]{b}",
+    &[b'n'; 255],
+];
+
+/// A line for each path below `folder`: type, mode, owner, and target or text.
+fn listing(folder: &Path) -> BTreeMap<Vec<u8>, String> {
+    let mut found = BTreeMap::new();
+    let mut pending = vec![folder.to_owned()];
+    while let Some(next) = pending.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            let stat = fs::symlink_metadata(&path).unwrap();
+            let (letter, tail) = match () {
+                () if stat.is_dir() => ('d', Vec::new()),
+                () if stat.is_symlink() => {
+                    ('l', fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec())
+                }
+                () => ('-', fs::read(&path).unwrap()),
+            };
+            let name = path.strip_prefix(folder).unwrap().as_os_str().as_bytes().to_vec();
+            let mode = if letter == 'l' { 0o777 } else { stat.mode() & 0o7777 };
+            found.insert(
+                name,
+                format!("{letter}{mode:04o} {}:{} {}", stat.uid(), stat.gid(), tail.escape_ascii()),
+            );
+            if letter == 'd' {
+                pending.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The same of what lies below `top` in a tree.
+fn wanted(tree: &Tree, top: &[u8]) -> BTreeMap<Vec<u8>, String> {
+    let below = tree.walk().into_iter().filter_map(|(path, id)| Some((path.strip_prefix(top)?.to_vec(), id)));
+    below
+        .map(|(path, id)| {
+            let node = tree.node(id);
+            let tail = match &node.kind {
+                Kind::Symlink(target) => target.clone(),
+                Kind::File(content) => content.to_vec().unwrap(),
+                _ => Vec::new(),
+            };
+            let Meta { mode, uid, gid, .. } = node.meta;
+            let letter = node.kind.letter();
+            (path, format!("{letter}{mode:04o} {uid}:{gid} {}", tail.escape_ascii()))
+        })
+        .collect()
+}
+
+fn same(found: &BTreeMap<Vec<u8>, String>, expected: &BTreeMap<Vec<u8>, String>) {
+    for path in found.keys().chain(expected.keys()) {
+        assert_eq!(found.get(path), expected.get(path), "{}", show(path));
+    }
+}
+
+/// Writes the files below usr and etc of a tree.
+fn write(tree: &Tree, root: &Path) {
+    for (path, id) in tree.walk() {
+        let place = root.join(OsStr::from_bytes(&path));
+        let node = tree.node(id);
+        match &node.kind {
+            Kind::Directory(_) => fs::create_dir_all(&place).unwrap(),
+            Kind::Symlink(target) => std::os::unix::fs::symlink(OsStr::from_bytes(target), &place).unwrap(),
+            Kind::File(content) => {
+                fs::write(&place, content.to_vec().unwrap()).unwrap();
+            }
+            _ => {}
+        }
+        if !matches!(node.kind, Kind::Symlink(_)) {
+            fs::set_permissions(&place, fs::Permissions::from_mode(u32::from(node.meta.mode))).unwrap();
+            std::os::unix::fs::chown(&place, Some(node.meta.uid), Some(node.meta.gid)).unwrap();
+        }
+    }
+}
+
+/// Runs systemd-tmpfiles on the root; what it said.
+fn boot(root: &Path) -> Option<String> {
+    let mut command = trixie(&["systemd"], "usr/bin/systemd-tmpfiles")?;
+    command.arg("--create").arg("--boot").arg(format!("--root={}", root.display()));
+    Some(run(&mut command))
+}
+
+#[test]
+fn var_comes_back_byte_by_byte_and_stays_as_it_is() {
+    if !is_root() {
+        println!("SKIPPED: only root gives files to others");
+        return;
+    }
+    let mut tree = Tree::new(0);
+    for (number, name) in NAMES.iter().enumerate() {
+        let path = [b"var/lib/", *name].concat();
+        let owner = 100 + number as u32;
+        let meta = |mode| Meta::new(mode).owned(owner, owner + 1);
+        tree.put(&path, meta(0o750), Kind::Directory(BTreeMap::new()), Default::default()).unwrap();
+        let body = Kind::File(name.to_vec().into());
+        tree.put([&path[..], b"/", name].concat(), meta(0o640), body, Default::default()).unwrap();
+        tree.symlink([&path[..], b"/to"].concat(), name).unwrap();
+    }
+    let expected = wanted(&tree, b"var/");
+    empty_var(&mut tree).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    write(&tree, root.path());
+    let Some(said) = boot(root.path()) else { return };
+    assert_eq!(said, "");
+    let mut found = listing(&root.path().join("var"));
+    same(&found, &expected);
+
+    // A node's own changes outlive the next boot: mode, owner, content, a link that leads elsewhere.
+    let place = root.path().join("var/lib/plain");
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(&place, Some(999), Some(999)).unwrap();
+    fs::write(place.join("plain"), "changed").unwrap();
+    fs::set_permissions(place.join("plain"), fs::Permissions::from_mode(0o600)).unwrap();
+    found = listing(&root.path().join("var"));
+    boot(root.path()).unwrap();
+    same(&listing(&root.path().join("var")), &found);
+}
+
+/// Lines for /etc that keller does at build time, or leaves.
+const LINES: &[u8] = br#"f /run/x 0644 root root - Don't panic
+f /etc/panic 0640 0 4 - Don't "panic" \\ \x41\n 100%%
+d "/etc/My App" 0750 0 4 -
+d /etc/t\xe4st :0711 - - 10d
+D /etc/emptied 1777
+f /etc/there :0644 :1 - - other
+f /etc/set 0600 2 3 - other
+f+ /etc/again 0644 - - - new text
+F /etc/forced - - - - forced
+L /etc/link - - - - ../usr/lib
+L+ /etc/there2 - - - - there
+C /etc/skel 0700 3 :4 - /usr/skel
+z /etc/adjusted 0604 5 6
+d /etc/%%literal
+d- /etc/may-fail
+d! /etc/at-boot 0700
+f /etc/"open
+f /etc/bad-escape 0644 - - - \q
+d /etc/nobodys 0700 no-such-user -
+f~ /etc/coded - - - - aGk=
+f /etc/empty 0644 - - - -
+f /etc/long 0644 - - - LONG
+"#;
+
+#[test]
+fn what_is_done_at_build_time_is_what_the_tool_does() {
+    if !is_root() {
+        println!("SKIPPED: only root gives files to others");
+        return;
+    }
+    let mut tree = Tree::new(0);
+    let lines = show(LINES).replace("LONG", &"long ".repeat(1000));
+    tree.file("usr/lib/tmpfiles.d/x.conf", 0o644, lines).unwrap();
+    for path in ["etc/there", "etc/set", "etc/again", "etc/forced", "etc/there2", "etc/adjusted"] {
+        tree.file(path, 0o664, path).unwrap();
+    }
+    tree.put("usr/skel/a/b", Meta::new(0o640).owned(7, 7), Kind::File("x".into()), Default::default())
+        .unwrap();
+    let root = tempfile::tempdir().unwrap();
+    write(&tree, root.path());
+    let mut command = match trixie(&["systemd"], "usr/bin/systemd-tmpfiles") {
+        Some(command) => command,
+        None => return,
+    };
+    // It complains of three lines, which is told by its status.
+    let output =
+        command.args(["--create", "--boot"]).arg(format!("--root={}", root.path().display())).output();
+    let said = String::from_utf8(output.unwrap().stderr).unwrap();
+    println!("{said}");
+    bake_etc(&mut tree, &Accounts::default()).unwrap();
+    let mut expected = listing(&root.path().join("etc"));
+    assert_eq!(expected.remove(&b"coded"[..]).as_deref(), Some("-0644 0:0 hi"), "left to the node");
+    same(&wanted(&tree, b"etc/"), &expected);
+}
