@@ -177,18 +177,52 @@ pub enum TarError {
 /// # Errors
 /// See [`TarError`]. What was copied until then is of no use.
 pub fn read(archive: &mut dyn Read, copy: &mut dyn Write, limits: Limits) -> Result<Vec<Member>, TarError> {
-    let mut stream = Stream { archive, copy, position: 0, limit: limits.bytes, buffer: vec![0; 128 << 10] };
+    read_as(Form::Package, archive, copy, limits)
+}
+
+/// Reads a layer of a container's image, or an archive of one, as the tools for images do: a `/` before a path is
+/// passed over, a name may have a line break, and the end marker and the padding before it may be missing.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_layer(
+    archive: &mut dyn Read,
+    copy: &mut dyn Write,
+    limits: Limits,
+) -> Result<Vec<Member>, TarError> {
+    read_as(Form::Layer, archive, copy, limits)
+}
+
+/// How strictly an archive is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As dpkg does.
+    Package,
+    /// As tools for images do.
+    Layer,
+}
+
+fn read_as(
+    form: Form,
+    archive: &mut dyn Read,
+    copy: &mut dyn Write,
+    limits: Limits,
+) -> Result<Vec<Member>, TarError> {
+    let limit = limits.bytes;
+    let mut stream = Stream { form, archive, copy, position: 0, limit, buffer: vec![0; 128 << 10] };
     let mut members = Vec::new();
     let mut extension = Extension::default();
     loop {
         let start = stream.position;
         let mut block = [0; BLOCK];
-        stream.block(&mut block)?;
+        let is_there = stream.block(&mut block)?;
         if block == [0; BLOCK] {
             if extension != Extension::default() {
                 return Err(TarError::Corrupt { offset: start, what: "an extension of nothing".to_owned() });
             }
-            stream.drain()?;
+            if is_there {
+                stream.drain()?;
+            }
             return Ok(members);
         }
         let header = Header::parse(&block, start)?;
@@ -398,6 +432,7 @@ fn corrupt(offset: u64, error: &io::Error) -> TarError {
 
 /// The archive on its way into the copy.
 struct Stream<'a> {
+    form: Form,
     archive: &'a mut dyn Read,
     copy: &'a mut dyn Write,
     position: u64,
@@ -416,9 +451,34 @@ impl Stream<'_> {
         Ok(())
     }
 
-    fn block(&mut self, block: &mut [u8; BLOCK]) -> Result<(), TarError> {
+    /// Reads a header. Says whether there was one: a layer may end without a marker.
+    fn block(&mut self, block: &mut [u8; BLOCK]) -> Result<bool, TarError> {
         self.expect(BLOCK as u64, "")?;
-        self.fill(block)
+        let start = match self.form {
+            Form::Package => 0,
+            Form::Layer => self.up_to(&mut block[..1])?,
+        };
+        if self.form == Form::Layer && start == 0 {
+            return Ok(false);
+        }
+        self.fill(&mut block[start..])?;
+        Ok(true)
+    }
+
+    /// Fills `buffer` as far as the archive reaches; says how far.
+    fn up_to(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.archive.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(TarError::Read { offset: self.position, source }),
+            }
+        }
+        self.copy.write_all(&buffer[..filled]).map_err(|source| TarError::Write { source })?;
+        self.position += filled as u64;
+        Ok(filled)
     }
 
     /// Refuses what the next `len` bytes would make too large, before they are read.
@@ -462,11 +522,14 @@ impl Stream<'_> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let padded = len.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX);
         self.expect(padded, member)?;
-        let mut rest = padded;
+        let mut rest = if self.form == Form::Layer { len } else { padded };
         while rest > 0 {
             let count = rest.min(buffer.len() as u64) as usize;
             self.fill(&mut buffer[..count])?;
             rest -= count as u64;
+        }
+        if self.form == Form::Layer {
+            self.up_to(&mut buffer[..(padded - len) as usize])?;
         }
         self.buffer = buffer;
         Ok(())
@@ -490,7 +553,8 @@ impl Stream<'_> {
         let raw_path = extension.path.unwrap_or_else(|| header.raw.path_bytes().into_owned());
         let name = show(&raw_path);
         let unsupported = |what: &str| TarError::Unsupported { member: name.clone(), what: what.to_owned() };
-        let path = clean(&raw_path).map_err(|why| TarError::UnsafePath { member: name.clone(), why })?;
+        let path =
+            clean(&raw_path, self.form).map_err(|why| TarError::UnsafePath { member: name.clone(), why })?;
         let offset = header.offset;
         let fails = |error: io::Error| corrupt(offset, &error);
         let id = |given: Option<u64>, field: io::Result<u64>| {
@@ -532,7 +596,7 @@ impl Stream<'_> {
             b'1' => {
                 let raw = target();
                 Body::Link(
-                    clean(&raw)
+                    clean(&raw, self.form)
                         .ok()
                         .filter(|path| !path.is_empty())
                         .ok_or_else(|| TarError::LinkTarget { member: name.clone(), target: show(&raw) })?,
@@ -566,8 +630,8 @@ impl Stream<'_> {
 }
 
 /// The path of a member without `.` and empty parts, or why it is refused.
-fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
-    if path.starts_with(b"/") {
+fn clean(path: &[u8], form: Form) -> Result<Vec<u8>, &'static str> {
+    if path.starts_with(b"/") && form == Form::Package {
         return Err("it is absolute");
     }
     let mut clean = Vec::with_capacity(path.len());
@@ -577,7 +641,7 @@ fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
             b".." => return Err("it climbs with `..`"),
             part if part.contains(&0) => return Err("it contains NUL"),
             // dpkg's database has one path a line.
-            part if part.contains(&b'\n') => return Err("it contains a line break"),
+            part if part.contains(&b'\n') && form == Form::Package => return Err("it contains a line break"),
             part if part.len() > MAX_NAME => return Err("a part of it is longer than 255 bytes"),
             _ => {}
         }

@@ -7,6 +7,7 @@ pub mod content;
 pub mod from_folder;
 pub mod from_tar;
 pub mod graft;
+pub mod layer;
 pub mod merge;
 pub mod prune;
 pub mod to_folder;

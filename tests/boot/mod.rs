@@ -13,7 +13,7 @@ mod node;
 mod pair;
 mod panic;
 mod partitions;
-mod parts;
+pub mod parts;
 mod power;
 mod trial;
 mod trouble;

@@ -21,5 +21,6 @@ mod tmpfiles;
 pub mod tool;
 pub mod trixie;
 pub mod uki;
+mod umoci;
 mod verity;
 mod versions;

@@ -16,7 +16,6 @@ use crate::base::Digest;
 use crate::base::signal::NoSignal;
 use crate::tree::from_folder::{Overlay, OverlayError};
 use crate::tree::from_tar::{self, Limits, TarError};
-use crate::tree::merge::{MergeError, Winner};
 use crate::tree::{Kind, Tree, TreeError};
 
 /// More than any sane image has: a bomb is stopped here.
@@ -46,14 +45,6 @@ pub enum ArchiveError {
         what: String,
         /// What is wrong.
         source: TarError,
-    },
-    /// Layers that do not fit onto each other.
-    #[error("laying layer {layer} over the ones before: {source}")]
-    Merge {
-        /// The layer.
-        layer: String,
-        /// What is wrong.
-        source: MergeError,
     },
     /// A file that an OCI layout must have.
     #[error("{path} is missing: expected an OCI layout, as `skopeo copy IMAGE oci:FOLDER` writes it")]
@@ -155,7 +146,7 @@ pub fn read(path: &Path, epoch: i64) -> Result<(Image, Digest), ArchiveError> {
     let mut tree = Tree::new(epoch);
     for layer in &manifest.layers {
         let digest = parse(&layer.digest, "the manifest")?;
-        lay(&mut tree, layer_tree(&layout, &digest, &layer.media_type, epoch)?, &digest)?;
+        lay(&mut tree, &layout, &digest, &layer.media_type)?;
     }
     let environment = process.env.unwrap_or_default();
     let environment: BTreeMap<_, _> = environment
@@ -183,7 +174,7 @@ fn open(path: &Path, epoch: i64) -> Result<Tree, ArchiveError> {
     }
     let file = File::open(path).map_err(failed)?;
     let tar = |source| ArchiveError::Tar { what: path.display().to_string(), source };
-    let members = from_tar::read(&mut BufReader::new(&file), &mut io::sink(), LIMITS).map_err(tar)?;
+    let members = from_tar::read_layer(&mut BufReader::new(&file), &mut io::sink(), LIMITS).map_err(tar)?;
     from_tar::tree(&members, &Arc::new(file), 0, "image", epoch).map_err(tar)
 }
 
@@ -216,8 +207,8 @@ fn document<T: for<'a> Deserialize<'a>>(layout: &Tree, path: &str) -> Result<T, 
     serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))
 }
 
-/// One layer, decompressed into an unnamed file that its bodies point into.
-fn layer_tree(layout: &Tree, digest: &Digest, media_type: &str, epoch: i64) -> Result<Tree, ArchiveError> {
+/// Lays one layer over `tree`, decompressed into an unnamed file that its bodies point into.
+fn lay(tree: &mut Tree, layout: &Tree, digest: &Digest, media_type: &str) -> Result<(), ArchiveError> {
     let path = blob_path(digest);
     let missing = || ArchiveError::Missing { path: path.clone() };
     let id = layout.lookup(&path).ok_or_else(missing)?;
@@ -236,39 +227,8 @@ fn layer_tree(layout: &Tree, digest: &Digest, media_type: &str, epoch: i64) -> R
     let mut file = tempfile::tempfile().map_err(io)?;
     let what = || format!("layer {digest}");
     let tar = |source| ArchiveError::Tar { what: what(), source };
-    let members = from_tar::read(&mut *reader, &mut file, LIMITS).map_err(tar)?;
-    from_tar::tree(&members, &Arc::new(file), 0, "image", epoch).map_err(tar)
-}
-
-/// Lays `layer` over `tree`: its whiteouts take away, everything else replaces.
-fn lay(tree: &mut Tree, mut layer: Tree, digest: &Digest) -> Result<(), ArchiveError> {
-    for (path, _) in layer.walk() {
-        let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-        let (folder, name) = path.split_at(at);
-        let Some(hidden) = name.strip_prefix(b".wh.") else { continue };
-        if hidden == b".wh..opq" {
-            let Some(id) = tree.lookup(folder) else { continue };
-            let names: Vec<_> = tree.children(id).map(|(name, _)| name.to_vec()).collect();
-            for name in names {
-                tree.remove([folder, &name].concat());
-            }
-        } else {
-            tree.remove([folder, hidden].concat());
-        }
-        layer.remove(&path);
-    }
-    // What changes between folder and file is replaced whole.
-    for (path, id) in layer.walk() {
-        let is_folder = |tree: &Tree, id| matches!(tree.node(id).kind, Kind::Directory(_));
-        if let Some(old) = tree.lookup(&path)
-            && is_folder(tree, old) != is_folder(&layer, id)
-        {
-            tree.remove(&path);
-        }
-    }
-    tree.merge(&layer, &|_, _| Some(Winner::Second))
-        .map(drop)
-        .map_err(|source| ArchiveError::Merge { layer: digest.to_string(), source })
+    let members = from_tar::read_layer(&mut *reader, &mut file, LIMITS).map_err(tar)?;
+    tree.apply_layer(&members, &Arc::new(file), 0, "image").map_err(tar)
 }
 
 #[cfg(test)]
