@@ -73,8 +73,28 @@ pub enum RequestError {
     },
 }
 
-fn near_text(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; is {} meant?", near.join(" or ")) }
+impl RequestError {
+    /// Where the manifest has the name, and what is wrong with it, for programs.
+    pub fn place(&self) -> (&Place, String) {
+        let place = match self {
+            Self::Unknown { place, .. }
+            | Self::Virtual { place, .. }
+            | Self::NoVersion { place, .. }
+            | Self::Assumed { place, .. } => place,
+        };
+        let text = self.to_string();
+        let at = format!("{}: ", At(place));
+        (place, text.strip_prefix(&at).unwrap_or(&text).to_owned())
+    }
+}
+
+/// Names near to one that nothing has, for the end of a message.
+pub(super) fn near_text(near: &[String]) -> String {
+    match near {
+        [] => String::new(),
+        [one] => format!("; a similar name exists: {one}"),
+        several => format!("; similar names exist: {}", several.join(", ")),
+    }
 }
 
 /// A place as `file:line:column`.
@@ -173,6 +193,11 @@ impl Trail {
         self.steps.iter().try_for_each(|(package, needs)| write!(f, "\n    → {package} needs {needs}"))
     }
 
+    /// Where the manifest asks, and for what, for programs.
+    fn place(&self) -> (&Place, String) {
+        (&self.place, format!("{} is asked for", self.asked))
+    }
+
     fn last(&self) -> &str {
         self.last.as_deref().unwrap_or(&self.asked)
     }
@@ -216,15 +241,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The ways that it speaks of.
+    fn trails(&self) -> Vec<&Trail> {
+        match self {
+            Self::Lacks { trail, .. } | Self::Unusable { trail, .. } => vec![trail],
+            Self::Clash { trail, other, .. } | Self::Twice { trail, other } => vec![trail, other],
+        }
+    }
+
     /// The names in it without their versions.
     fn shape(&self) -> String {
-        let (kind, ways) = match self {
-            Self::Lacks { trail, .. } => ("lacks", vec![trail]),
-            Self::Clash { trail, other, .. } => ("clash", vec![trail, other]),
-            Self::Twice { trail, other } => ("twice", vec![trail, other]),
-            Self::Unusable { trail, .. } => ("unusable", vec![trail]),
+        let kind = match self {
+            Self::Lacks { .. } => "lacks",
+            Self::Clash { .. } => "clash",
+            Self::Twice { .. } => "twice",
+            Self::Unusable { .. } => "unusable",
         };
-        let names = ways.into_iter().flat_map(|trail| {
+        let names = self.trails().into_iter().flat_map(|trail| {
             let packages = trail.steps.iter().map(|(package, _)| package).chain(&trail.last);
             std::iter::once(trail.asked.as_str())
                 .chain(packages.filter_map(|package| package.split(' ').next()))
@@ -272,6 +305,19 @@ impl Display for Reason {
 pub struct Unsolvable {
     /// Why, each enough to rule something out; together they rule out everything.
     pub reasons: Vec<Reason>,
+}
+
+impl Unsolvable {
+    /// Where the manifest asks for what cannot be together, each place once, for programs.
+    pub fn places(&self) -> Vec<(&Place, String)> {
+        let mut places = Vec::new();
+        for (place, text) in self.reasons.iter().flat_map(Reason::trails).map(Trail::place) {
+            if !places.iter().any(|(known, said)| *known == place && *said == text) {
+                places.push((place, text));
+            }
+        }
+        places
+    }
 }
 
 impl Display for Unsolvable {

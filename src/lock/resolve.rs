@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::archives::{Archive, Archives, Suite};
 use super::asked::Asked;
-use super::explain::near;
+use super::explain::{RequestError, near, near_text};
 use super::solver::{Chosen, Package, Query, Request, SolveError, Universe, solve};
 use super::{Ids, LOCK_FORMAT, Lock, LockedPackage, LockedRelease, Provenance};
 use crate::base::{Digest, Progress, Task, Unit};
@@ -130,8 +130,17 @@ pub enum ResolveError {
     },
 }
 
-fn near_text(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; is {} meant?", near.join(" or ")) }
+impl ResolveError {
+    /// The places of the manifest that it speaks of, each with what is wrong there, for programs.
+    pub fn places(&self) -> Vec<(&Place, String)> {
+        match self {
+            Self::Packages(source) | Self::Container { source, .. } => match source {
+                SolveError::Requests(requests) => requests.iter().map(RequestError::place).collect(),
+                SolveError::Unsolvable(unsolvable) => unsolvable.places(),
+            },
+            _ => Vec::new(),
+        }
+    }
 }
 
 fn way_out(package: &str, others: &[String]) -> String {

@@ -36,7 +36,10 @@ fn what_is_locked_stays() {
     assert_ne!(project.read("node/out/SHA256SUMS"), sums);
 
     let ran = lock(&project, &["--update", "greter"]);
-    assert_eq!(ran.error(), "error: greter is not in the lock, so it cannot be updated; is greeter meant?");
+    assert_eq!(
+        ran.error(),
+        "error: greter is not in the lock, so it cannot be updated; a similar name exists: greeter"
+    );
     let ran = lock(&project, &["--update-all", "--json"]).good();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&ran.out).unwrap(), project.json("node/node.lock"));
 }
