@@ -197,3 +197,38 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+#[test]
+fn without_keys_the_way_to_make_them_is_named() {
+    let project = Project::new();
+    project.edit(
+        "runtime: podman",
+        "update: {url: \"https://updates.example/tiny\", keys: keys}\nruntime: podman",
+    );
+    for (there, said) in
+        [(false, "there is no directory node/keys of keys"), (true, "node/keys has no root.json")]
+    {
+        if there {
+            std::fs::create_dir(project.path("node/keys")).unwrap();
+        }
+        for verb in [&["check"][..], &["build", "--keller", "fake-keller"], &["lock"]] {
+            let ran = project.run(&[verb, &["node/node.yaml"]].concat());
+            assert_eq!(ran.code, Some(1), "{}", ran.err);
+            assert!(ran.err.contains(&format!("node/node.yaml:20:53: {said}\n")), "{}", ran.err);
+            assert!(ran.err.contains("= `keller keys init node/keys` makes keys"), "{}", ran.err);
+        }
+        for arguments in
+            [&["keys", "show", "node/keys"][..], &["publish", "x.raw", "--keys", "node/keys", "--to", "r"]]
+        {
+            let ran = project.run(arguments);
+            let error = ran.error();
+            assert!(
+                error.ends_with("node/keys has no root.json: `keller keys init node/keys` makes keys"),
+                "{error}"
+            );
+        }
+    }
+    // What the message names is what helps.
+    project.run(&["keys", "init", "node/keys"]).good();
+    project.run(&["check", "node/node.yaml"]).good();
+}

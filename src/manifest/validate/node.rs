@@ -1,12 +1,14 @@
 //! What the node does: units, kernel, health, key-value store, disk, updates.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{At, Kind, Validator, containers, or, text};
 use crate::base::Size;
 use crate::base::duration::INTERVAL;
 use crate::manifest::decode::Short;
+use crate::manifest::files::Location;
 use crate::manifest::place::Mark;
 use crate::manifest::raw::{Cluster, RawDisk, RawHealth, RawKernel, RawKv, RawServices, RawUpdate};
 use crate::manifest::{Disk, Health, InitramfsModules, Kernel, Kv, Services, Update};
@@ -156,9 +158,26 @@ impl Validator<'_> {
         }
     }
 
+    /// The directory of the keys that sign updates: it has a root of trust, which only `keller keys` makes.
+    fn keys(&mut self, at: &At<String>) -> Option<PathBuf> {
+        let location = self.sources.get(at.mark.source).location.resolve(&at.value);
+        if let Location::Disk(path) = &location
+            && !path.join("root.json").is_file()
+        {
+            let problem = match path.is_dir() {
+                true => format!("{location} has no root.json"),
+                false => format!("there is no directory {location} of keys"),
+            };
+            self.error(at.mark, problem)
+                .help(format!("`keller keys init {location}` makes keys that sign updates"));
+            return None;
+        }
+        self.beside_on_disk(at, &[Kind::Folder])
+    }
+
     pub(super) fn update(&mut self, raw: RawUpdate) -> Option<Update> {
         let url = self.checked(raw.url, |text| text::url(text, &["http", "https"]));
-        let keys = self.beside_on_disk(&raw.keys, &[Kind::Folder]);
+        let keys = self.keys(&raw.keys);
         let channel = match raw.channel {
             None => Some("stable".to_owned()),
             Some(at) => self.checked(at, text::id),
