@@ -195,6 +195,15 @@ fn only_cli_prints() {
 }
 
 #[test]
+fn one_file_of_cli_prints() {
+    // Writing to a stream that nobody reads must neither panic nor pass unseen.
+    let sources = sources();
+    let others = sources.iter().filter(|source| source.path != Path::new("cli/streams.rs"));
+    let wrong: Vec<_> = others.flat_map(|source| source.with(&PRINTING)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
 fn the_reader_of_laws_reads() {
     let source = |text: &str| Source { path: "x.rs".into(), lines: vec![(1, text.to_owned())] };
     let named = |text: &str| source(text).rooms_named().into_iter().collect::<Vec<_>>().join(" ");

@@ -11,6 +11,7 @@ use clap::Args;
 use super::Global;
 use super::context::{self, InputArgs, Outside, Policy, Project};
 use super::progress::{Display, summary};
+use super::streams;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::{AtomicFile, Digest, Size, atomic};
 use crate::image::{self, Job, Report, Settings};
@@ -78,11 +79,11 @@ pub fn run(args: BuildArgs, global: &Global) -> Result<ExitCode> {
     let built = build(&args, !args.no_sums, &display)?;
     if global.json {
         let files: Vec<_> = built.files.iter().map(|(_, path)| path).collect();
-        println!("{}", serde_json::json!({ "files": files, "build": built.report }));
+        streams::line(serde_json::json!({ "files": files, "build": built.report }))?;
     } else if !global.quiet {
-        eprint!("{}", summary(&display.stages()));
+        streams::tell(summary(&display.stages()).trim_end());
         let sizes = &built.report.sizes;
-        eprintln!(
+        streams::tell(format_args!(
             "{} {}: root {}, UKI {} (initramfs {}), {} packages, {:.1} s",
             built.report.record.id,
             built.report.record.version,
@@ -91,10 +92,10 @@ pub fn run(args: BuildArgs, global: &Global) -> Result<ExitCode> {
             Size(sizes.initramfs).human(),
             built.report.record.packages.len(),
             begun.elapsed().as_secs_f64()
-        );
-        eprintln!("root hash {}", sizes.root_hash);
+        ));
+        streams::tell(format_args!("root hash {}", sizes.root_hash));
         for (_, path) in &built.files {
-            println!("{}", path.display());
+            streams::line(path.display())?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Args;
 
-use super::Global;
-use crate::manifest::{self, Diagnostics, Manifest};
+use super::{Global, failure, streams};
+use crate::manifest::{self, Manifest};
 
 /// Checks a manifest with all that it includes, and tells everything that is wrong at once
 ///
@@ -17,33 +18,45 @@ use crate::manifest::{self, Diagnostics, Manifest};
 Examples:
   keller check node.yaml          tell what is wrong, with places
   keller check --json node.yaml   the same for programs and editors
-  keller check                    the manifest that keller carries")]
+  keller check                    the manifest that keller carries
+
+With --json: {\"id\", \"version\", \"errors\": []}, or \"error\" and the findings in \"errors\" and \"places\".")]
 pub struct Check {
     /// The manifest; without one, the default node that keller carries
     pub manifest: Option<PathBuf>,
 }
 
 /// Runs `keller check`. The exit code is 1 when something is wrong.
-pub fn run(args: Check, global: &Global) -> anyhow::Result<ExitCode> {
+///
+/// # Errors
+/// Those of standard output.
+pub fn run(args: Check, global: &Global) -> Result<ExitCode> {
     let result = match &args.manifest {
         Some(path) => manifest::load(path),
         None => manifest::load_embedded(manifest::DEFAULT),
     };
+    let manifest = match result {
+        Ok(manifest) => manifest,
+        Err(diagnostics) => {
+            streams::tell(&diagnostics);
+            if global.json {
+                let findings = serde_json::json!(diagnostics.list);
+                let mut described = failure::described(&diagnostics.into());
+                described["errors"] = findings;
+                streams::line(described)?;
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     match global.json {
-        true => println!("{}", json(&result)),
-        false => match &result {
-            Ok(manifest) => println!("{}", summary(manifest)),
-            Err(diagnostics) => eprintln!("{diagnostics}"),
-        },
+        true => {
+            let Manifest { id, version, .. } = &manifest;
+            streams::line(serde_json::json!({ "id": id, "version": version, "errors": [] }))?;
+        }
+        false if global.quiet => {}
+        false => streams::line(summary(&manifest))?,
     }
-    Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn json(result: &Result<Manifest, Diagnostics>) -> serde_json::Value {
-    match result {
-        Ok(manifest) => serde_json::json!({ "id": manifest.id, "version": manifest.version, "errors": [] }),
-        Err(diagnostics) => serde_json::json!({ "errors": diagnostics.list }),
-    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn summary(manifest: &Manifest) -> String {

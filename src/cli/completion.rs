@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
+use super::streams;
+
 /// Arguments of `keller completion`.
 #[derive(Debug, Args)]
 #[command(
@@ -17,6 +19,8 @@ pub struct CompletionArgs {
 
 /// Writes the script to standard output.
 pub fn run(args: CompletionArgs) -> anyhow::Result<ExitCode> {
-    clap_complete::generate(args.shell, &mut super::Cli::command(), "keller", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::Cli::command(), "keller", &mut script);
+    streams::write(&script)?;
     Ok(ExitCode::SUCCESS)
 }

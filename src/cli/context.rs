@@ -56,13 +56,12 @@ impl Project {
     pub fn load(path: Option<&Path>, output: &Path) -> Result<Self> {
         match path {
             Some(path) => Ok(Self {
-                manifest: manifest::load(path).map_err(|errors| anyhow::anyhow!("{errors}"))?,
+                manifest: manifest::load(path)?,
                 name: path.display().to_string(),
                 lock: file::path_for(path),
             }),
             None => Ok(Self {
-                manifest: manifest::load_embedded(manifest::DEFAULT)
-                    .map_err(|errors| anyhow::anyhow!("{errors}"))?,
+                manifest: manifest::load_embedded(manifest::DEFAULT)?,
                 name: "the default node".to_owned(),
                 lock: output.join("node.lock"),
             }),
@@ -232,8 +231,7 @@ pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Program> {
     }
     let display = Display::new(global.verbosity());
     display.note("no QEMU with UEFI firmware here: unpacking Debian's into the store (about 200 MB, once)");
-    let manifest =
-        manifest::load_embedded("qemu/program.yaml").map_err(|errors| anyhow::anyhow!("{errors}"))?;
+    let manifest = manifest::load_embedded("qemu/program.yaml")?;
     debug_assert!(program::PACKAGES.iter().all(|name| manifest.packages.contains_key(*name)));
     let outside = Outside::new(inputs)?;
     let fetched = (|| -> Result<_> {

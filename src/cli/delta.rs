@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::Global;
 use super::progress::Display;
+use super::streams;
 use crate::base::Digest;
 use crate::base::device::{FileDevice, ReadAt, SectorSize};
 use crate::repository::Folder;
@@ -122,17 +123,16 @@ pub fn run(args: &DeltaArgs, global: &Global) -> Result<ExitCode> {
             for (what, fetched) in apply(args, &display)? {
                 let Fetched { way, bytes, requests, reused, kept, written } = fetched;
                 let way = way.name();
-                println!(
-                    "{}",
+                streams::line(
                     serde_json::json!({ "what": what, "way": way, "bytes": bytes, "requests": requests,
-                        "reused": reused, "kept": kept, "written": written })
-                );
+                        "reused": reused, "kept": kept, "written": written }),
+                )?;
             }
         }
         DeltaVerb::Stat { file } => {
             let context = || format!("reading {}", file.display());
             let text = delta::describe(&mut File::open(file).with_context(context)?).with_context(context)?;
-            print!("{text}");
+            streams::print(text)?;
         }
     }
     Ok(ExitCode::SUCCESS)

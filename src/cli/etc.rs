@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
-use super::Global;
+use super::{Global, streams};
 use crate::agent::etc;
 
 /// Arguments of `keller etc`.
@@ -37,19 +37,22 @@ pub fn run(args: &EtcArgs, global: &Global) -> Result<ExitCode> {
     let Action::Diff = args.action;
     let found = etc::diff()?;
     if global.json {
-        println!("{}", serde_json::to_string(&found)?);
+        streams::line(serde_json::to_string(&found)?)?;
     } else if found.changes.is_empty() {
-        println!("nothing of {} differs from {} where this node has its own", found.new, found.old);
+        streams::line(format_args!(
+            "nothing of {} differs from {} where this node has its own",
+            found.new, found.old
+        ))?;
     }
     for change in found.changes.iter().filter(|_| !global.json) {
         let here = if change.deleted_here { ", and deleted on this node" } else { "" };
-        println!("{}: {} in {}{here}", change.path, change.what, found.new);
-        print!("{}", change.default);
+        streams::line(format_args!("{}: {} in {}{here}", change.path, change.what, found.new))?;
+        streams::print(&change.default)?;
         if !change.own.is_empty() {
-            println!("this node's own, beside that of {}:", found.new);
-            print!("{}", change.own);
+            streams::line(format_args!("this node's own, beside that of {}:", found.new))?;
+            streams::print(&change.own)?;
         }
-        println!();
+        streams::line("")?;
     }
     Ok(if found.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

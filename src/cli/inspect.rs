@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::Global;
 use super::progress::Display;
+use super::{Global, streams};
 use crate::base::Size;
 use crate::image::inspect::{self, Inspection, SlotReport};
 
@@ -44,11 +44,11 @@ pub fn run(args: &InspectArgs, global: &Global) -> Result<ExitCode> {
     let inspection = inspect::inspect(file, args.verify, &display).with_context(context)?;
     drop(display);
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&inspection)?);
+        streams::line(serde_json::to_string_pretty(&inspection)?)?;
     } else {
-        print!("{}", table(&inspection, args.packages));
+        streams::print(table(&inspection, args.packages))?;
         for problem in &inspection.problems {
-            eprintln!("warning: {problem}");
+            streams::tell(format_args!("warning: {problem}"));
         }
     }
     Ok(if inspection.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

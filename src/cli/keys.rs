@@ -1,6 +1,5 @@
 //! `keller keys`: what signs a repository of updates.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Global, time};
+use super::{Global, streams, time};
 use crate::repository::keys::{Keys, Wanted};
 use crate::repository::{RoleType, keys::Shown};
 
@@ -175,9 +174,9 @@ pub fn run(args: &KeysArgs, global: &Global) -> Result<ExitCode> {
         }
     };
     match global.json {
-        true => println!("{json}"),
+        true => streams::line(json)?,
         false if global.quiet => {}
-        false => io::stdout().write_all(text.as_bytes())?,
+        false => streams::print(text)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::context::{self, InputArgs, Policy, Project};
 use super::progress::Display;
-use super::{Global, build};
+use super::{Global, build, streams};
 use crate::lock::resolve::Update;
 use crate::lock::{diff, file};
 use crate::tree::Content;
@@ -49,11 +49,12 @@ pub fn run(args: LockArgs, global: &Global) -> Result<ExitCode> {
     let (lock, _) =
         build::prepare(&project, &Policy::Update(update), &keller, &args.inputs, &store, &display)?;
     if global.json {
-        println!("{}", file::to_text(&lock).trim_end());
+        streams::line(file::to_text(&lock).trim_end())?;
     } else if !global.quiet {
         let changed = before.as_ref().is_none_or(|before| !diff::diff(before, &lock).is_empty());
         let state = if changed { "is up to date now" } else { "was up to date" };
-        println!("{} {state}: {} packages", project.lock.display(), lock.packages.len());
+        let count = lock.packages.len();
+        streams::line(format_args!("{} {state}: {count} packages", project.lock.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ pub mod completion;
 pub mod context;
 pub mod delta;
 pub mod etc;
+pub mod failure;
 pub mod inspect;
 pub mod keys;
 pub mod lock;
@@ -16,7 +17,9 @@ pub mod progress;
 pub mod publish;
 pub mod run;
 pub mod schema;
+pub mod signals;
 pub mod store;
+pub mod streams;
 pub mod terminal;
 mod time;
 pub mod update;
@@ -24,11 +27,10 @@ pub mod update;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use progress::Verbosity;
-
-use crate::base::Chain;
 
 /// Builds, boots and inspects images of minimal container hosts.
 #[derive(Debug, Parser)]
@@ -36,12 +38,7 @@ use crate::base::Chain;
     name = "keller",
     version,
     max_term_width = 100,
-    after_help = "Examples:\n  \
-        keller run                         build the default node and boot it under QEMU\n  \
-        keller init my-node                start a project of your own\n  \
-        keller build my-node/node.yaml     make its image\n  \
-        keller inspect --verify out/node_1.0.0.raw\n\n\
-        Every verb explains itself: keller build --help"
+    after_help = after_help()
 )]
 pub struct Cli {
     /// What is shown.
@@ -50,6 +47,17 @@ pub struct Cli {
     /// What is done.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// What `keller --help` says below verbs and flags.
+fn after_help() -> String {
+    const EXAMPLES: &str = "Examples:\n  \
+        keller run                         build the default node and boot it under QEMU\n  \
+        keller init my-node                start a project of your own\n  \
+        keller build my-node/node.yaml     make its image\n  \
+        keller inspect --verify out/node_1.0.0.raw\n\n\
+        Every verb explains itself: keller build --help";
+    format!("{EXAMPLES}\n\n{}", failure::CODES)
 }
 
 /// Heading of the flags that every verb takes, apart from its own.
@@ -64,7 +72,7 @@ pub struct Global {
     /// Tell every step.
     #[arg(short, long, global = true, help_heading = MESSAGES)]
     pub verbose: bool,
-    /// Write the result as JSON to standard output.
+    /// Write the result as JSON to standard output, and an error too; `keller --help` has its form.
     #[arg(long, global = true, help_heading = MESSAGES)]
     pub json: bool,
 }
@@ -118,44 +126,65 @@ pub enum Verb {
     Completion(completion::CompletionArgs),
 }
 
-/// Parses the command line and runs it. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+/// Parses the command line and runs it. The exit codes are those of [`failure::CODES`].
 pub fn main() -> ExitCode {
-    dispatch(std::env::args_os())
+    dispatch(std::env::args_os().collect())
 }
 
-fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = Cli::parse_from(arguments);
-    let result = match cli.verb {
-        Verb::Run(args) => run::run(args, &cli.global),
-        Verb::Build(args) => build::run(args, &cli.global),
-        Verb::Boot(args) => boot::run(args, &cli.global),
-        Verb::Inspect(args) => inspect::run(&args, &cli.global),
-        Verb::Lock(args) => lock::run(args, &cli.global),
-        Verb::Publish(args) => publish::run(&args, &cli.global),
-        Verb::Keys(args) => keys::run(&args, &cli.global),
-        Verb::Store(args) => store::run(&args, &cli.global).map(|()| ExitCode::SUCCESS),
-        Verb::Delta(args) => delta::run(&args, &cli.global),
-        Verb::Check(args) => check::run(args, &cli.global),
-        Verb::Init(args) => new::run(args),
-        Verb::Schema(args) => schema::run(args),
-        Verb::Update(args) => update::run(args, &cli.global),
-        Verb::Etc(args) => etc::run(&args, &cli.global),
-        Verb::Agent(args) => agent::run(args, &cli.global),
-        Verb::Completion(args) => completion::run(args),
-    };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {}", Chain(error.as_ref()));
-            ExitCode::FAILURE
+fn dispatch(arguments: Vec<OsString>) -> ExitCode {
+    // What is wrong with the other arguments is said as JSON too.
+    let json = arguments.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json");
+    match Cli::try_parse_from(arguments).and_then(has_json) {
+        Ok(cli) => {
+            let json = cli.global.json;
+            run(cli).unwrap_or_else(|error| failure::report(&error, json))
         }
+        Err(error) => failure::usage(&error, json),
+    }
+}
+
+/// Refuses `--json` where nothing could come of it.
+fn has_json(cli: Cli) -> Result<Cli, clap::Error> {
+    let what = match &cli.verb {
+        Verb::Completion(_) => "a script for a shell",
+        Verb::Schema(schema) if schema.markdown => "the reference as Markdown",
+        Verb::Agent(_) => "what goes to the journal",
+        _ => return Ok(cli),
+    };
+    match cli.global.json {
+        false => Ok(cli),
+        true => {
+            let message = format!("the argument '--json' cannot be used with {what}");
+            Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let global = &cli.global;
+    match cli.verb {
+        Verb::Run(args) => run::run(args, global),
+        Verb::Build(args) => build::run(args, global),
+        Verb::Boot(args) => boot::run(args, global),
+        Verb::Inspect(args) => inspect::run(&args, global),
+        Verb::Lock(args) => lock::run(args, global),
+        Verb::Publish(args) => publish::run(&args, global),
+        Verb::Keys(args) => keys::run(&args, global),
+        Verb::Store(args) => store::run(&args, global),
+        Verb::Delta(args) => delta::run(&args, global),
+        Verb::Check(args) => check::run(args, global),
+        Verb::Init(args) => new::run(args, global),
+        Verb::Schema(args) => schema::run(args),
+        Verb::Update(args) => update::run(args, global),
+        Verb::Etc(args) => etc::run(&args, global),
+        Verb::Agent(args) => agent::run(args, global),
+        Verb::Completion(args) => completion::run(args),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn arguments_are_consistent() {

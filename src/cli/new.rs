@@ -1,13 +1,13 @@
 //! `keller init`: a project to begin with.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 
+use super::{Global, streams};
 use crate::manifest::embedded;
 
 /// Writes a starter project: a manifest, an overlay, a README with the next commands
@@ -44,7 +44,7 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 /// Runs `keller init`.
-pub fn run(args: Init) -> anyhow::Result<ExitCode> {
+pub fn run(args: Init, global: &Global) -> anyhow::Result<ExitCode> {
     let folder = &args.folder;
     let id = match &args.id {
         Some(id) => id.clone(),
@@ -64,9 +64,15 @@ pub fn run(args: Init) -> anyhow::Result<ExitCode> {
     if args.copy {
         copy_carried(folder)?;
     }
-    let (shown, mut out) = (folder.display(), io::stdout());
-    writeln!(out, "wrote {shown}/node.yaml, an overlay and a README\n\nnext:")?;
-    writeln!(out, "  keller check {shown}/node.yaml\n  keller run {shown}/node.yaml")?;
+    let shown = folder.display();
+    match global.json {
+        true => streams::line(serde_json::json!({ "id": id, "manifest": folder.join("node.yaml") }))?,
+        false if global.quiet => {}
+        false => streams::line(format_args!(
+            "wrote {shown}/node.yaml, an overlay and a README\n\nnext:\n  \
+            keller check {shown}/node.yaml\n  keller run {shown}/node.yaml"
+        ))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -118,11 +124,12 @@ mod tests {
             let parent = tempfile::tempdir().unwrap();
             let folder = parent.path().join("My_Node");
             let args = || Init { folder: folder.clone(), id: None, copy, force: false };
-            run(args()).unwrap();
+            let quiet = Global { quiet: true, verbose: false, json: false };
+            run(args(), &quiet).unwrap();
             let manifest = crate::manifest::load(&folder.join("node.yaml")).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(manifest.id, "my-node");
-            assert!(run(args()).unwrap_err().to_string().contains("--force"));
-            run(Init { force: true, ..args() }).unwrap();
+            assert!(run(args(), &quiet).unwrap_err().to_string().contains("--force"));
+            run(Init { force: true, ..args() }, &quiet).unwrap();
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The only place that draws: bars on a terminal, plain lines elsewhere, nothing with `--quiet`.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::streams;
 use crate::base::Size;
 use crate::base::progress::{Progress, TaskId, Unit};
 
@@ -55,7 +55,7 @@ pub struct StageTime {
 impl Display {
     /// Bars where standard error is a terminal and `verbosity` is not quiet.
     pub fn new(verbosity: Verbosity) -> Self {
-        let draw = verbosity > Verbosity::Quiet && std::io::stderr().is_terminal();
+        let draw = verbosity > Verbosity::Quiet && streams::errors_are_on_terminal();
         let bars = draw.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
         Self {
             verbosity,
@@ -73,8 +73,8 @@ impl Display {
 
     fn line(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bars) => bars.suspend(|| streams::tell(text)),
+            None => streams::tell(text),
         }
     }
 }
@@ -114,7 +114,7 @@ impl Progress for Display {
             bar
         });
         if bar.is_none() && self.verbosity > Verbosity::Quiet {
-            eprintln!("{stage}");
+            streams::tell(stage);
         }
         let running = Running { stage: stage.to_owned(), unit, done: 0, begun: Instant::now(), bar };
         self.running.lock().expect("no panic while held").insert(id, running);

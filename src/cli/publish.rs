@@ -1,6 +1,5 @@
 //! `keller publish`: versions for nodes to take, as static files.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use serde_json::json;
 
 use super::keys::read;
 use super::progress::Display;
-use super::{Global, time};
+use super::{Global, streams, time};
 use crate::base::Size;
 use crate::base::progress::Progress;
 use crate::image::published::Published;
@@ -88,9 +87,9 @@ pub fn run(args: &PublishArgs, global: &Global) -> Result<ExitCode> {
     let (text, json) = done(args, &display)?;
     drop(display);
     match global.json {
-        true => println!("{json}"),
+        true => streams::line(json)?,
         false if global.quiet => {}
-        false => io::stdout().write_all(text.as_bytes())?,
+        false => streams::print(text)?,
     }
     Ok(ExitCode::SUCCESS)
 }

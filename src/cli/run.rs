@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::boot::{Guest, MachineArgs, boot};
 use super::progress::{Display, summary};
-use super::{Global, build};
+use super::{Global, build, streams};
 
 /// Arguments of `keller run`.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub fn run(args: RunArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(global.verbosity());
     let built = build::build(&args.build, false, &display)?;
     if !global.quiet {
-        eprint!("{}", summary(&display.stages()));
+        streams::tell(summary(&display.stages()).trim_end());
     }
     drop(display);
     let manifest = &built.project.manifest;
@@ -41,7 +41,11 @@ pub fn run(args: RunArgs, global: &Global) -> Result<ExitCode> {
         .filter(|port| !port.udp)
         .map(|port| port.host)
         .collect();
-    let machine = MachineArgs { sector_size: manifest.disk.sector_size, ..args.machine };
+    let sectors = manifest.disk.sector_size;
+    if let Some(asked) = args.machine.sector_size.filter(|asked| *asked != sectors) {
+        bail!("--sector-size {asked}: the image is made for {sectors}; set `disk: {{sector_size: {asked}}}`");
+    }
+    let machine = MachineArgs { sector_size: Some(sectors), ..args.machine };
     let what = format!("{} {}", manifest.id, manifest.version);
     let guest = Guest { image: built.bootable(), ports: &ports, what };
     boot(&guest, &machine, &args.build.inputs, global)

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::streams;
 use crate::manifest::schema;
 
 /// Prints the JSON Schema of manifests, or their reference
@@ -27,9 +28,9 @@ pub struct Schema {
 /// Runs `keller schema`.
 pub fn run(args: Schema) -> anyhow::Result<ExitCode> {
     match args {
-        Schema { markdown: true, .. } => print!("{}", schema::markdown()),
-        Schema { container: true, .. } => println!("{:#}", schema::container_image()),
-        _ => println!("{:#}", schema::manifest()),
+        Schema { markdown: true, .. } => streams::print(schema::markdown())?,
+        Schema { container: true, .. } => streams::line(format_args!("{:#}", schema::container_image()))?,
+        _ => streams::line(format_args!("{:#}", schema::manifest()))?,
     }
     Ok(ExitCode::SUCCESS)
 }

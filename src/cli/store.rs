@@ -1,14 +1,14 @@
 //! `keller store`: the folder of downloads, by hand.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::json;
 
-use super::{Global, time};
+use super::{Global, streams, time};
 
 use crate::base::{Digest, Size};
 use crate::lock::Lock;
@@ -52,12 +52,12 @@ enum Verb {
 }
 
 /// Runs the verb.
-pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let root = match &args.store {
         Some(root) => root.clone(),
         None => Store::locate()?,
     };
-    let report = match &args.verb {
+    let mut report = match &args.verb {
         Verb::Path => Report { text: format!("{}\n", root.display()), json: json!(root), rotten: 0 },
         Verb::List => list(&Store::open(root)?)?,
         Verb::Gc { keep, older_than } => {
@@ -67,16 +67,25 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         }
         Verb::Verify => verify(&Store::open(root)?)?,
     };
+    let rotten = (report.rotten > 0).then(|| {
+        let Report { rotten, .. } = report;
+        format!("{rotten} blobs were rotten and are moved away: the next build fetches them again")
+    });
+    if let Some(error) = &rotten {
+        // The result and the error in one object.
+        report.json["error"] = json!(error);
+    }
     match global.json {
-        true => println!("{}", report.json),
+        true => streams::line(report.json)?,
         // What was asked for is told; that nothing was amiss is not.
         false if global.quiet && matches!(args.verb, Verb::Gc { .. } | Verb::Verify) => {}
-        false => write!(io::stdout().lock(), "{}", report.text)?,
+        false => streams::print(report.text)?,
     }
-    if report.rotten > 0 {
-        bail!("{} blobs were rotten and are moved away: the next build fetches them again", report.rotten);
+    if let Some(error) = rotten {
+        streams::tell(format_args!("error: {error}"));
+        return Ok(ExitCode::FAILURE);
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What a verb has to tell, for people and for programs.

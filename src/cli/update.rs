@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::Global;
 use super::progress::Display;
+use super::{Global, streams};
 use crate::agent::{self, Counted, Failure, RolledBack, Settings, Source, Status, Until, Updater, Wanted};
 use crate::agent::{clock, record::Transfer};
 use crate::base::Size;
@@ -117,9 +117,9 @@ pub fn run(args: UpdateArgs, global: &Global) -> Result<ExitCode> {
 
 fn tell(global: &Global, json: serde_json::Value, text: impl Fn() -> String) -> Result<ExitCode> {
     match (global.json, global.quiet) {
-        (true, _) => println!("{json}"),
+        (true, _) => streams::line(json)?,
         (_, true) => {}
-        _ => println!("{}", text()),
+        _ => streams::line(text())?,
     }
     Ok(ExitCode::SUCCESS)
 }

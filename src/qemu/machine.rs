@@ -1,37 +1,15 @@
 //! A machine as QEMU's arguments: pure, so that every flag can be tested.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
+use super::forward::NETWORK;
 use super::{Accelerator, Program, settings};
 
 /// The options that every machine has.
 const MACHINE: &str = include_str!("../../qemu/machine.args");
-
-/// A TCP port of the host that leads to one of the guest; loopback only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
-    /// On 127.0.0.1.
-    pub host: u16,
-    /// In the guest.
-    pub guest: u16,
-}
-
-impl Forward {
-    /// To `guest` from the same number where it is free, else from one that the system chooses.
-    pub fn free(guest: u16) -> std::io::Result<Self> {
-        // Ports under 1024 want privileges: not even tried.
-        let same = (guest >= 1024).then(|| TcpListener::bind(("127.0.0.1", guest)).ok()).flatten();
-        let listener = match same {
-            Some(listener) => listener,
-            None => TcpListener::bind(("127.0.0.1", 0))?,
-        };
-        Ok(Self { host: listener.local_addr()?.port(), guest })
-    }
-}
 
 /// A disk image's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +37,6 @@ pub struct Machine {
     pub cpus: u32,
     /// How instructions are run.
     pub accelerator: Accelerator,
-    /// Ports.
-    pub forwards: Vec<Forward>,
     /// systemd credentials by name, handed over in SMBIOS strings (systemd.system-credentials(7)).
     pub credentials: Vec<(String, Vec<u8>)>,
     /// The firmware's variables, a file of this machine's own.
@@ -102,12 +78,9 @@ impl Machine {
         let block = self.sector_size;
         let block = format!("drive=disk,bootindex=0,logical_block_size={block},physical_block_size=4096");
         add(&["-device", &format!("virtio-blk-pci,{block}")]);
-        let forwards: String = self
-            .forwards
-            .iter()
-            .map(|forward| format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest))
-            .collect();
-        add(&["-netdev", &format!("user,id=net{forwards}"), "-device", "virtio-net-pci,netdev=net,romfile="]);
+        // Ports that lead into it are added while it runs; see `forward`.
+        add(&["-netdev", &format!("user,id={NETWORK}")]);
+        add(&["-device", &format!("virtio-net-pci,netdev={NETWORK},romfile=")]);
         for (name, value) in &self.credentials {
             let value = BASE64_STANDARD.encode(value);
             add(&[
@@ -147,7 +120,6 @@ mod tests {
             memory_mib: 2048,
             cpus: 2,
             accelerator: Accelerator::Tcg,
-            forwards: vec![Forward { host: 8080, guest: 80 }],
             credentials: vec![("x".into(), b"1".to_vec())],
             variables: "v".into(),
             monitor: "m".into(),
@@ -160,7 +132,7 @@ mod tests {
             arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
         };
         assert!(text(&machine).contains("snapshot=on,discard=unmap,file=a,,b.raw"));
-        assert!(text(&machine).contains("hostfwd=tcp:127.0.0.1:8080-:80"));
+        assert!(text(&machine).contains("-netdev user,id=net -device virtio-net-pci,netdev=net"));
         assert!(text(&machine).contains("credential.binary:x=MQ=="));
         machine.persist = true;
         assert!(text(&machine).contains("snapshot=off"));

@@ -2,6 +2,7 @@
 
 pub mod accelerator;
 pub mod console;
+pub mod forward;
 pub mod machine;
 pub mod process;
 pub mod program;
@@ -9,7 +10,8 @@ pub mod qmp;
 
 pub use accelerator::Accelerator;
 pub use console::Console;
-pub use machine::{Forward, Machine};
+pub use forward::Forward;
+pub use machine::Machine;
 pub use process::Vm;
 pub use program::Program;
 
@@ -40,6 +42,26 @@ pub enum QemuError {
         doing: String,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// QEMU ended before it had begun.
+    #[error("QEMU ended with {status} before the machine had begun\n{}", .errors.trim_end())]
+    NotBegun {
+        /// Exit code or signal.
+        status: String,
+        /// What QEMU itself wrote.
+        errors: String,
+    },
+    /// A port of the host cannot be had.
+    #[error(
+        "port {host} of 127.0.0.1 cannot lead to port {guest} of the guest: QEMU says {answer:?}; another program may have it: 0 instead of it takes any that is free"
+    )]
+    Port {
+        /// Of the host.
+        host: u16,
+        /// Of the guest.
+        guest: u16,
+        /// QEMU's words.
+        answer: String,
     },
     /// QEMU ended before what was waited for.
     #[error("QEMU ended early ({status}) while waiting for {what:?}\n{errors}{tail}")]

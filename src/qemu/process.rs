@@ -1,6 +1,7 @@
 //! A running virtual machine.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -8,10 +9,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::console::{Console, Wait};
-use super::{Machine, Program, QemuError, qmp};
+use super::{Forward, Machine, Program, QemuError, forward, qmp};
 
 /// Called with everything the guest writes, as it comes.
 pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
+
+/// How long a machine may take until its monitor listens: QEMU alone has to start, which takes less than a second.
+const MONITOR: Duration = Duration::from_secs(60);
+
+/// How long what QEMU wrote last is waited for once it has ended: whoever reads it from us may have stopped reading.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How many lines of the console an error shows.
 const TAIL: usize = 30;
@@ -122,15 +129,50 @@ impl Vm {
         loop {
             let status = self.child.try_wait().map_err(QemuError::io("waiting for QEMU"))?;
             if status.is_some() {
-                for reader in self.readers.drain(..) {
-                    let _ = reader.join();
-                }
+                self.join();
                 return Ok(status);
             }
             if Instant::now() >= deadline {
                 return Ok(None);
             }
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until all that QEMU wrote has been taken in.
+    fn join(&mut self) {
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        for reader in self.readers.drain(..).filter(JoinHandle::is_finished) {
+            let _ = reader.join();
+        }
+    }
+
+    /// Has a port of the host lead to port `guest`: `host`, or one that is free, best the same.
+    ///
+    /// # Errors
+    /// `Port` when it cannot be had, `NotBegun` when QEMU has ended.
+    pub fn forward(&mut self, guest: u16, host: Option<u16>) -> Result<Forward, QemuError> {
+        self.begun()?;
+        forward::open(guest, host, |command| qmp::human(&self.monitor, command))
+    }
+
+    /// Waits until the monitor listens.
+    fn begun(&mut self) -> Result<(), QemuError> {
+        let deadline = Instant::now() + MONITOR;
+        loop {
+            match UnixStream::connect(&self.monitor) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(QemuError::io("connecting to QEMU's monitor")(error));
+                }
+                Err(_) => {}
+            }
+            if let Some(status) = self.wait(Duration::from_millis(20))? {
+                return Err(QemuError::NotBegun { status: show(status), errors: self.errors() });
+            }
         }
     }
 

@@ -37,3 +37,9 @@ pub fn execute(socket: &Path, command: &str, arguments: Value) -> Result<Value, 
     }
     Ok(answer)
 }
+
+/// Runs a command of the monitor for people; gives its answer, which is empty when there is nothing to say.
+pub fn human(socket: &Path, command: &str) -> Result<String, QemuError> {
+    let answer = execute(socket, "human-monitor-command", json!({ "command-line": command }))?;
+    Ok(answer.as_str().unwrap_or_default().to_owned())
+}

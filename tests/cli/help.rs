@@ -73,6 +73,14 @@ fn slips_are_answered() {
     assert!(said(&["build", "--ofline"]).contains("'--offline'"));
     assert!(said(&["boot", "x.raw", "--forward", "80"]).contains("two port numbers, such as 8080:80"));
     assert!(said(&["boot", "x.raw", "--memory", "much"]).contains("much"));
+    assert!(said(&["boot", "x.raw", "--memory", "256MiB"]).contains("a node needs at least 512MiB"));
+    assert!(said(&["run", "--memory", "256MiB"]).contains("a node needs at least 512MiB"));
+    assert!(said(&["boot", "x.raw", "--memory", "600000000"]).contains("expected whole MiB"));
+    assert!(said(&["boot", "x.raw", "--cpus", "0"]).contains("0 is not in 1..=255"));
+    assert!(said(&["boot", "x.raw", "--forward", "8080:0"]).contains("two port numbers"));
+    assert!(said(&["boot", "x.raw", "--sector-size", "1024"]).contains("expected 512 or 4096"));
+    assert!(said(&["boot", "x.raw", "--timeout", "10"]).contains("--expect"));
+    assert!(said(&["boot", "x.raw", "--expect", ""]).contains("--expect"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod archive;
 mod bad_input;
+mod boot;
 mod build;
 mod elf;
 mod help;
@@ -13,3 +14,4 @@ mod lock;
 pub mod project;
 mod publish;
 mod store;
+mod streams;
