@@ -62,6 +62,11 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
     );
     let (tree, root_size) = hashed?;
     let initramfs = initramfs?;
+    let initramfs_size = initramfs.len() as u64;
+    // The kernel looks for microcode at the begin only.
+    let mut initrd = root.microcode.archive().context("packing the microcode")?;
+    let microcode_size = initrd.len() as u64;
+    initrd.extend(initramfs);
     let root_hash = tree.root_hash.digest();
     let release = Release { id: manifest.id.clone(), version: manifest.version.clone(), root_hash };
     let verity = layout.partition(Role::Verity(Slot::A));
@@ -76,7 +81,7 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
         kernel: &kernel,
         kernel_version: &root.kernel.version,
         os_release: &root.os_release,
-        initrd: &initramfs,
+        initrd: &initrd,
         options: &kernel::options(manifest),
     };
     let uki = uki::Uki::new(tree.root_hash, &parts).context("making the unified kernel image")?;
@@ -108,7 +113,8 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
             root: root_size,
             verity: tree.bytes.len() as u64,
             uki: uki_size,
-            initramfs: initramfs.len() as u64,
+            initramfs: initramfs_size,
+            microcode: microcode_size,
             kernel: kernel.len() as u64,
         },
     ))

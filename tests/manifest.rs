@@ -104,6 +104,21 @@ fn every_component_is_right() {
     }
 }
 
+/// Without a speed the kernel takes 9600 baud.
+#[test]
+fn a_serial_console_has_a_speed() {
+    let mut consoles = 0;
+    for file in fs::read_dir("manifests/components").unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        for word in text.split("console=").skip(1) {
+            let word = word.split([' ', ']', '"']).next().unwrap().trim_end_matches(',');
+            assert!(!word.starts_with("ttyS") || word.ends_with(",115200"), "{word}");
+            consoles += usize::from(word.starts_with("ttyS"));
+        }
+    }
+    assert_eq!(consoles, 2);
+}
+
 #[test]
 fn the_reference_is_that_of_the_schema() {
     let page = manifest::schema::markdown();

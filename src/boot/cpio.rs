@@ -18,6 +18,9 @@ const TRAILER: &str = "TRAILER!!!";
 /// Header, name and body each end at a multiple of this, in bytes.
 const ALIGN: u64 = 4;
 
+/// Bytes of a header: the magic and 13 fields of eight digits.
+const HEADER: usize = 6 + 13 * 8;
+
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum CpioError {
@@ -83,6 +86,20 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// The same with a body that begins at a multiple of `align` bytes in the archive: further NULs behind the
+    /// name make the room, as iucode-tool has it.
+    pub fn aligned_file(&mut self, name: &str, mode: u32, body: &[u8], align: u64) -> Result<(), CpioError> {
+        let end = self.position + HEADER as u64 + name.len() as u64 + 1;
+        let padding = crate::base::align::padding(end, align) as usize;
+        check(name)?;
+        let len = body.len() as u64;
+        let size = u32::try_from(len).map_err(|_| CpioError::TooLarge { name: name.to_owned(), len })?;
+        self.inode += 1;
+        self.entry(&(name.to_owned() + &"\0".repeat(padding)), self.inode, kind::FILE | mode, 1, size)?;
+        self.put(body)?;
+        Ok(self.pad()?)
+    }
+
     /// Adds a symbolic link.
     pub fn symlink(&mut self, name: &str, target: &str) -> Result<(), CpioError> {
         self.header(name, kind::SYMLINK | 0o777, 1, target.len() as u64)?;
@@ -99,10 +116,7 @@ impl<W: Write> Writer<W> {
     }
 
     fn header(&mut self, name: &str, mode: u32, links: u32, len: u64) -> Result<(), CpioError> {
-        let unsafe_part = |part: &str| part.is_empty() || part == "." || part == "..";
-        if name.is_empty() || name.contains('\0') || name.split('/').any(unsafe_part) || name == TRAILER {
-            return Err(CpioError::BadName { name: name.to_owned() });
-        }
+        check(name)?;
         let size = u32::try_from(len).map_err(|_| CpioError::TooLarge { name: name.to_owned(), len })?;
         self.inode += 1;
         self.entry(name, self.inode, mode, links, size)?;
@@ -134,6 +148,14 @@ impl<W: Write> Writer<W> {
     }
 }
 
+fn check(name: &str) -> Result<(), CpioError> {
+    let unsafe_part = |part: &str| part.is_empty() || part == "." || part == "..";
+    if name.is_empty() || name.contains('\0') || name.split('/').any(unsafe_part) || name == TRAILER {
+        return Err(CpioError::BadName { name: name.to_owned() });
+    }
+    Ok(())
+}
+
 /// One entry of an archive, as [`entries`] finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
@@ -157,7 +179,6 @@ pub struct CorruptCpio {
 
 /// The entries of the archive that `bytes` begin with, and how many bytes it has with its end mark.
 pub fn entries(bytes: &[u8]) -> Result<(Vec<Entry<'_>>, usize), CorruptCpio> {
-    const HEADER: usize = 6 + 13 * 8;
     let mut found = Vec::new();
     let mut at = 0;
     let round = |value: usize| value.next_multiple_of(ALIGN as usize);
@@ -177,7 +198,7 @@ pub fn entries(bytes: &[u8]) -> Result<(Vec<Entry<'_>>, usize), CorruptCpio> {
         let name_start = at + HEADER;
         let name = bytes.get(name_start..name_start + name_size).ok_or(corrupt("it ends inside a name"))?;
         let name = name.strip_suffix(b"\0").ok_or(corrupt("a name without an end"))?;
-        let name = String::from_utf8_lossy(name).into_owned();
+        let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
         let body_start = round(name_start + name_size);
         let body = bytes.get(body_start..body_start + size).ok_or(corrupt("it ends inside a body"))?;
         at = round(body_start + size);

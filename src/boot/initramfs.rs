@@ -474,8 +474,8 @@ fn compressor() -> io::Result<zstd::Encoder<'static, Vec<u8>>> {
     zstd::Encoder::new(Vec::new(), LEVEL)
 }
 
-/// The plain bytes of a module, by the magic that it begins with.
-fn decompress(body: &Content) -> io::Result<Vec<u8>> {
+/// The plain bytes of a module or a firmware file, by the magic that it begins with.
+pub(super) fn decompress(body: &Content) -> io::Result<Vec<u8>> {
     let mut magic = [0; 6];
     let known = (body.len() as usize).min(magic.len());
     body.read_at(&mut magic[..known], 0)?;

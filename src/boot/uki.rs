@@ -6,6 +6,7 @@
 use std::io::{self, Read, Seek};
 
 use crate::boot::cmdline::{Cmdline, CmdlineError, Options};
+use crate::boot::microcode::{self, Vendor};
 use crate::boot::pe::{self, Holds, Image, PeError};
 use crate::verity::RootHash;
 
@@ -140,6 +141,8 @@ pub struct Description {
     pub kernel_version: String,
     /// Size of the initramfs, in bytes.
     pub initrd_size: u64,
+    /// The vendors whose microcode stands before the initramfs, each with its size in bytes.
+    pub microcode: Vec<(Vendor, u64)>,
     /// Size of the kernel in the file, in bytes.
     pub kernel_size: u64,
 }
@@ -151,6 +154,7 @@ impl Description {
         let find = |name: &'static str| {
             sections.iter().find(|section| section.name == name).ok_or(UkiError::NoSection { name })
         };
+        let initrd = find(".initrd")?.read(reader)?;
         let mut text = |name| -> Result<String, UkiError> {
             let bytes = find(name)?.read(reader)?;
             let text = String::from_utf8_lossy(&bytes);
@@ -161,6 +165,7 @@ impl Description {
             os_release: text(".osrel")?,
             kernel_version: text(".uname")?,
             initrd_size: find(".initrd")?.virtual_size.into(),
+            microcode: microcode::of_initrd(&initrd),
             kernel_size: find(".linux")?.raw_size.into(),
         })
     }

@@ -96,6 +96,9 @@ fn table(inspection: &Inspection, packages: bool) -> String {
         if entry.root_hash.is_some() {
             let (kernel, initrd) = (Size(entry.kernel_size).human(), Size(entry.initrd_size).human());
             let _ = writeln!(text, "  kernel   {}, {kernel}, initramfs {initrd}", entry.kernel_version);
+            for (file, size) in &entry.microcode {
+                let _ = writeln!(text, "  ucode    {file}, {}", Size(*size).human());
+            }
             let _ = writeln!(text, "  cmdline  {}", entry.cmdline);
         }
     }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::report::RECORD;
 use crate::base::{Chain, Digest, Progress, Size, Task, Unit};
 use crate::boot::cmdline::Cmdline;
+use crate::boot::microcode::Vendor;
 use crate::boot::uki::Description;
 use crate::disk::gpt::{self, Entry, Found, Other, Which, attributes, types};
 use crate::disk::slot::{self, Parts};
@@ -137,6 +138,8 @@ pub struct BootEntry {
     pub kernel_size: u64,
     /// In bytes.
     pub initrd_size: u64,
+    /// Microcode before the initramfs: bytes by file.
+    pub microcode: BTreeMap<&'static str, u64>,
 }
 
 /// Inspects the raw or qcow2 image `file`; with `verify`, reads every block of each root.
@@ -359,6 +362,7 @@ fn describe(file: &mut (impl Read + io::Seek), entry: &mut BootEntry) -> Result<
     entry.os_release = variables(&description.os_release);
     entry.kernel_version = description.kernel_version;
     (entry.kernel_size, entry.initrd_size) = (description.kernel_size, description.initrd_size);
+    entry.microcode = description.microcode.into_iter().map(|(vendor, size)| (vendor.file(), size)).collect();
     entry.cmdline = description.cmdline;
     entry.root_hash = Some(Cmdline::parse(&entry.cmdline)?.root_hash);
     Ok(())
@@ -384,6 +388,21 @@ fn match_entries(entries: &mut [BootEntry], slots: &[SlotReport], problems: &mut
         entry.slot = found.map(|slot| slot.slot);
         if found.is_none() {
             problems.push(format!("{} boots root hash {root_hash}, which no slot has", entry.path));
+        }
+        let root =
+            slots.iter().find(|slot| Some(slot.slot) == entry.slot).and_then(|slot| slot.root.as_ref());
+        for vendor in root.map_or(Vec::new(), |root| {
+            let has = |vendor: &Vendor| root.packages.contains_key(vendor.package());
+            Vendor::ALL.into_iter().filter(has).collect()
+        }) {
+            if !entry.microcode.contains_key(vendor.file()) {
+                problems.push(format!(
+                    "{} has no {}, though the root has {}",
+                    entry.path,
+                    vendor.file(),
+                    vendor.package()
+                ));
+            }
         }
     }
     for slot in slots {

@@ -68,6 +68,8 @@ pub struct Sizes {
     pub uki: u64,
     /// The initramfs in it.
     pub initramfs: u64,
+    /// The microcode before it.
+    pub microcode: u64,
     /// The kernel in it.
     pub kernel: u64,
 }

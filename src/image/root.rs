@@ -7,8 +7,9 @@ use anyhow::{Result, bail};
 use super::kernel::{Kernel, Modules};
 use super::report::{RECORD, Record};
 use super::scripts::{self, Scripts};
-use super::{Settings, agent, container, inputs};
+use super::{Settings, agent, container, inputs, modprobe};
 use crate::base::progress::{Progress, Task, Unit};
+use crate::boot::microcode::{Microcode, Vendor};
 use crate::lock::{Lock, LockedPackage};
 use crate::manifest::Manifest;
 use crate::rootfs::checks::Inputs;
@@ -28,6 +29,8 @@ pub struct Root {
     pub kernel: Kernel,
     /// For the initramfs.
     pub modules: Modules,
+    /// Stands before the initramfs.
+    pub microcode: Microcode,
     /// `/usr/lib/os-release`.
     pub os_release: Vec<u8>,
 }
@@ -105,6 +108,7 @@ fn make(
     task.at("kernel");
     let kernel = Kernel::take(&mut tree)?;
     task.at("pruning");
+    let modules_before = rootfs::modules::paths(&tree);
     for pruned in tree.prune(&Patterns::new(&manifest.prune, &manifest.keep)?) {
         if pruned.names == 0 {
             let text = format!("prune: nothing matches {}", pruned.pattern);
@@ -114,6 +118,7 @@ fn make(
             }
         }
     }
+    modprobe::check_names(manifest, &tree, &modules_before)?;
     task.at("overlays");
     let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local)?;
     inputs::files(&mut tree, &manifest.files, "", store, lock)?;
@@ -142,8 +147,26 @@ fn make(
     let [index] = &finished.kernels[..] else {
         bail!("expected one kernel, but have {}", finished.kernels.len())
     };
+    modprobe::check_needs(index, &modules_before)?;
     let modules = Modules::of(&tree, index, progress)?;
-    Ok(Root { tree, kernel, modules, os_release })
+    let microcode = microcode(&tree, lock)?;
+    Ok(Root { tree, kernel, modules, microcode, os_release })
+}
+
+/// The root's microcode: all that the packages of `lock` bring it for.
+fn microcode(tree: &Tree, lock: &Lock) -> Result<Microcode> {
+    let microcode = Microcode::of(tree);
+    for vendor in Vendor::ALL {
+        if lock.packages.contains_key(vendor.package()) && !microcode.has(vendor) {
+            bail!(
+                "{} is among the packages, but /{} has no microcode for the boot image: `keep` it from `prune`, or \
+                 leave the package out",
+                vendor.package(),
+                vendor.folder()
+            );
+        }
+    }
+    Ok(microcode)
 }
 
 pub(super) fn user(accounts: &Accounts, name: &str) -> Option<u32> {

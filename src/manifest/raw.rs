@@ -236,7 +236,8 @@ pub struct RawServices {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kernel")]
 pub struct RawKernel {
-    /// Words appended to those that keller sets itself.
+    /// Words appended to those that keller sets itself. `MODULE.PARAMETER=VALUE`, `modprobe.blacklist=` and
+    /// `module_blacklist=` hold for modules of the initramfs too.
     #[serde(default)]
     pub cmdline: Vec<At<String>>,
     /// `auto` for the disks, buses and file systems that a host may boot from, or a list of names. What they

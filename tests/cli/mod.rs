@@ -9,6 +9,7 @@ mod elf;
 mod help;
 mod inspect;
 mod interrupted;
+mod kernel;
 mod leaves;
 mod lock;
 pub mod project;

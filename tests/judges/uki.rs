@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::io::Write;
+use std::process::Stdio;
 
 use keller::boot::cmdline::Options;
+use keller::boot::microcode::Microcode;
 use keller::boot::uki::{Parts, Uki};
+use keller::tree::Tree;
 use keller::verity;
 use uuid::Uuid;
 
@@ -51,6 +54,10 @@ pub fn program() -> Vec<u8> {
 }
 
 fn image() -> Vec<u8> {
+    with_initrd(&[0x5a; 5000])
+}
+
+fn with_initrd(initrd: &[u8]) -> Vec<u8> {
     let options = verity::Options { salt: vec![1; 32], uuid: Uuid::nil() };
     let mut root = verity::Writer::new(std::io::sink(), options).unwrap();
     root.write_all(&[0; verity::BLOCK]).unwrap();
@@ -59,7 +66,7 @@ fn image() -> Vec<u8> {
         kernel: &program(),
         kernel_version: "6.12.0-cloud-amd64",
         os_release: b"ID=node\nIMAGE_ID=node\nIMAGE_VERSION=1\n",
-        initrd: &[0x5a; 5000],
+        initrd,
         options: &Options::default(),
     };
     Uki::new(root.finish().unwrap().root_hash, &parts).unwrap().into_bytes()
@@ -107,4 +114,39 @@ fn secure_boot_tools_sign_and_verify_it() {
     assert!(!said.contains("warning"), "{said}");
     let said = run(sbverify.args(["--cert", &path("cert")]).arg(path("signed.efi")));
     assert!(said.contains("verification OK") && !said.contains("warning"), "{said}");
+}
+
+/// As the kernel reads it: the first archive of `.initrd`, not compressed.
+#[test]
+fn cpio_finds_microcode_first_in_the_image() {
+    let (Some(mut objcopy), Some(mut cpio)) = (tool("objcopy"), tool("cpio")) else { return };
+    let mut root = Tree::new(0);
+    let update = |size: usize, rest: u8| {
+        let mut bytes = vec![rest; size];
+        bytes[..24].fill(0);
+        (bytes[0], bytes[20]) = (1, 1);
+        bytes
+    };
+    let intel = [update(2048, 7), update(4096, 9)];
+    root.file("usr/lib/firmware/intel-ucode/06-55-04", 0o644, intel[0].clone()).unwrap();
+    root.file("usr/lib/firmware/intel-ucode/06-8e-09.initramfs", 0o644, intel[1].clone()).unwrap();
+    root.file("usr/lib/firmware/amd-ucode/microcode_amd.bin", 0o644, b"DMA\0amd".to_vec()).unwrap();
+    root.file("usr/lib/firmware/amd-ucode/README", 0o644, "text").unwrap();
+    let mut initrd = Microcode::of(&root).archive().unwrap();
+    initrd.extend(zstd::encode_all(&b"initramfs"[..], 1).unwrap());
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("node.efi"), with_initrd(&initrd)).unwrap();
+    run(objcopy.args(["-O", "binary", "--only-section=.initrd"]).args([path("node.efi"), path("initrd")]));
+    assert!(fs::read(path("initrd")).unwrap().starts_with(&initrd));
+    fs::create_dir(path("unpacked")).unwrap();
+    let input = Stdio::from(fs::File::open(path("initrd")).unwrap());
+    run(cpio
+        .args(["--extract", "--verbose", "--no-preserve-owner"])
+        .current_dir(path("unpacked"))
+        .stdin(input));
+    let unpacked = |name: &str| fs::read(path("unpacked/kernel/x86/microcode").join(name)).unwrap();
+    assert_eq!(unpacked("GenuineIntel.bin"), intel.concat());
+    assert_eq!(unpacked("AuthenticAMD.bin"), b"DMA\0amd");
 }

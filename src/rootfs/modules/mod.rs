@@ -81,6 +81,21 @@ pub fn kernels(tree: &Tree) -> Vec<String> {
     tree.children(folder).filter(|(_, id)| is_folder(*id)).map(|(name, _)| show(name)).collect()
 }
 
+/// The paths of all modules in the tree by name, without reading them.
+pub fn paths(tree: &Tree) -> BTreeMap<String, String> {
+    let mut paths = BTreeMap::new();
+    for kernel in kernels(tree) {
+        let mut found = Vec::new();
+        if let Ok(folder) = tree.resolve(format!("{FOLDER}/{kernel}")) {
+            collect(tree, folder, "", &mut found);
+        }
+        paths.extend(
+            found.into_iter().map(|(path, _)| (name_of(&path), format!("/{FOLDER}/{kernel}/{path}"))),
+        );
+    }
+    paths
+}
+
 impl ModuleIndex {
     /// Reads every module of `kernel` in the tree, in parallel. What a `store` remembers of these very files
     /// is not read again.
@@ -154,6 +169,15 @@ impl ModuleIndex {
             }
         }
         Ok(order.into_iter().map(|index| &self.modules[index]).collect())
+    }
+
+    /// Every module with the name of one that it cannot be loaded without and that is not there.
+    pub fn unmet(&self) -> impl Iterator<Item = (&Module, &str)> {
+        let is_there = |name: &str| self.by_name.contains_key(name) || self.builtin.contains(name);
+        self.modules.iter().flat_map(move |module| {
+            let unmet = module.facts.depends.iter().filter(move |name| !is_there(name));
+            unmet.map(move |name| (module, name.as_str()))
+        })
     }
 
     /// The error for a module that is not there.

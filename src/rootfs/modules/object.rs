@@ -25,6 +25,8 @@ pub struct Facts {
     pub weakdeps: Vec<String>,
     /// Files that the driver may ask for, below /usr/lib/firmware.
     pub firmware: Vec<String>,
+    /// Names of the modules that it cannot be loaded without, as the kernel's build wrote them down.
+    pub depends: Vec<String>,
     /// Symbols that others may use.
     pub exports: Vec<String>,
     /// Symbols that others must have.
@@ -43,6 +45,11 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Facts, String> {
             "softdep" => &mut facts.softdeps,
             "weakdep" => &mut facts.weakdeps,
             "firmware" => &mut facts.firmware,
+            "depends" => {
+                let names = value.split(',').filter(|name| !name.is_empty());
+                facts.depends.extend(names.map(|name| name.replace('-', "_")));
+                continue;
+            }
             _ => continue,
         };
         list.push(value.to_owned());

@@ -1,0 +1,247 @@
+//! Microcode of the processors, which the kernel takes before it unpacks an initramfs: an archive of its own,
+//! uncompressed, the first in the initrd.
+//!
+//! Source: Documentation/arch/x86/microcode.rst of Linux. Which files, and in which order, is as with Debian's
+//! hooks, dracut and mkosi: all of Intel's, AMD's `*.bin`, by name. The archive stands before the initramfs in
+//! `.initrd`, not in a section `.ucode`: a stub before systemd 256 ignores that section without a word, and an
+//! initrd that is taken out of the image, e.g. to boot over the network, has its microcode with it.
+
+use std::io;
+
+use crate::boot::cpio::{self, CpioError, Writer};
+use crate::boot::initramfs::decompress;
+use crate::tree::{Content, Kind, Tree, show};
+
+/// The folder in the archive.
+const FOLDER: &str = "kernel/x86/microcode";
+/// Intel's manual wants an update at a multiple of so many bytes in memory (SDM 3A, "Microcode Update Loader").
+const ALIGN: u64 = 16;
+/// The archive ends at a multiple of a block of updates: a kernel with other microcode leaves the blocks of the
+/// initramfs as they are.
+const BLOCK: usize = 4096;
+
+/// Who made the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    /// AMD.
+    Amd,
+    /// Intel.
+    Intel,
+}
+
+impl Vendor {
+    /// Both, in the order of the archive.
+    pub const ALL: [Self; 2] = [Self::Amd, Self::Intel];
+
+    /// The name of the file in the archive, after the processor's own word for its maker.
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::Amd => "AuthenticAMD.bin",
+            Self::Intel => "GenuineIntel.bin",
+        }
+    }
+
+    /// Where a root has the updates.
+    pub const fn folder(self) -> &'static str {
+        match self {
+            Self::Amd => "usr/lib/firmware/amd-ucode",
+            Self::Intel => "usr/lib/firmware/intel-ucode",
+        }
+    }
+
+    /// Debian's package.
+    pub const fn package(self) -> &'static str {
+        match self {
+            Self::Amd => "amd64-microcode",
+            Self::Intel => "intel-microcode",
+        }
+    }
+
+    /// Whether a file of this name is an update: signatures and texts lie beside them.
+    fn names(self, name: &str) -> bool {
+        let plain = [".xz", ".zst"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        match self {
+            Self::Amd => plain.ends_with(".bin"),
+            // Family, model and stepping, `.initramfs` behind them where Debian takes an update for early only.
+            Self::Intel => {
+                let parts: Vec<&str> = plain.trim_end_matches(".initramfs").split('-').collect();
+                let is_number = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+                parts.len() == 3 && parts.iter().all(is_number)
+            }
+        }
+    }
+
+    /// Whether `bytes` begin as an update does: version and loader's version are 1, or AMD's magic.
+    fn made(self, bytes: &[u8]) -> bool {
+        let word = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        match self {
+            Self::Amd => word(0) == Some(0x0041_4d44),
+            Self::Intel => word(0) == Some(1) && word(20) == Some(1),
+        }
+    }
+}
+
+/// Why the archive could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MicrocodeError {
+    /// A file in the vendor's folder that is something else.
+    #[error("/{path} has the name of microcode, but is none")]
+    NotMicrocode {
+        /// In the root.
+        path: String,
+    },
+    /// A file that cannot be read or decompressed.
+    #[error("reading /{path}")]
+    Read {
+        /// In the root.
+        path: String,
+        /// What the decompressor or the disk says.
+        source: io::Error,
+    },
+    /// The archive could not be written.
+    #[error(transparent)]
+    Cpio(#[from] CpioError),
+}
+
+/// The updates of a root, each with its path, by vendor.
+#[derive(Clone, Debug, Default)]
+pub struct Microcode {
+    files: [Vec<(String, Content)>; 2],
+}
+
+impl Microcode {
+    /// What `tree` has below /usr/lib/firmware. A second name of a file adds nothing.
+    pub fn of(tree: &Tree) -> Self {
+        let files = Vendor::ALL.map(|vendor| {
+            let Ok(folder) = tree.resolve(vendor.folder()) else { return Vec::new() };
+            let mut found = Vec::new();
+            let mut seen = Vec::new();
+            for (name, _) in tree.children(folder) {
+                let path = format!("{}/{}", vendor.folder(), show(name));
+                let Ok(id) = tree.resolve(&path) else { continue };
+                if let Kind::File(content) = &tree.node(id).kind
+                    && vendor.names(&show(name))
+                    && !seen.contains(&id)
+                {
+                    seen.push(id);
+                    found.push((path, content.clone()));
+                }
+            }
+            found
+        });
+        Self { files }
+    }
+
+    /// Whether there are updates of `vendor`.
+    pub fn has(&self, vendor: Vendor) -> bool {
+        !self.files[vendor as usize].is_empty()
+    }
+
+    /// The archive, in whole blocks; empty without updates.
+    ///
+    /// # Errors
+    /// A file that is no update or cannot be read.
+    pub fn archive(&self) -> Result<Vec<u8>, MicrocodeError> {
+        if Vendor::ALL.iter().all(|vendor| !self.has(*vendor)) {
+            return Ok(Vec::new());
+        }
+        let mut writer = Writer::new(Vec::new());
+        for end in [6, 10, FOLDER.len()] {
+            writer.directory(&FOLDER[..end], 0o755)?;
+        }
+        for vendor in Vendor::ALL.into_iter().filter(|vendor| self.has(*vendor)) {
+            let mut all = Vec::new();
+            for (path, content) in &self.files[vendor as usize] {
+                let bytes = decompress(content)
+                    .map_err(|source| MicrocodeError::Read { path: path.clone(), source })?;
+                if !vendor.made(&bytes) {
+                    return Err(MicrocodeError::NotMicrocode { path: path.clone() });
+                }
+                all.extend(bytes);
+            }
+            writer.aligned_file(&format!("{FOLDER}/{}", vendor.file()), 0o644, &all, ALIGN)?;
+        }
+        let mut archive = writer.finish()?;
+        archive.resize(archive.len().next_multiple_of(BLOCK), 0);
+        Ok(archive)
+    }
+}
+
+/// The vendors whose microcode an initrd begins with, each with its size in bytes, as the kernel finds it.
+pub fn of_initrd(initrd: &[u8]) -> Vec<(Vendor, u64)> {
+    let Ok((entries, _)) = cpio::entries(initrd) else { return Vec::new() };
+    let size = |vendor: Vendor| {
+        let path = format!("{FOLDER}/{}", vendor.file());
+        entries.iter().find(|entry| entry.name == path).map(|entry| (vendor, entry.body.len() as u64))
+    };
+    Vendor::ALL.into_iter().filter_map(size).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intel(text: &str) -> Vec<u8> {
+        let mut bytes = vec![0; 48];
+        (bytes[0], bytes[20]) = (1, 1);
+        [bytes, text.as_bytes().to_vec()].concat()
+    }
+
+    fn root() -> Tree {
+        let mut tree = Tree::new(0);
+        let mut put = |path: &str, bytes: Vec<u8>| {
+            let path = format!("usr/lib/firmware/{path}");
+            tree.file(path, 0o644, bytes).unwrap();
+        };
+        put("intel-ucode/06-8e-09.initramfs", intel("two"));
+        put("intel-ucode/06-0f-02", intel("one"));
+        put("intel-ucode/README", b"text".to_vec());
+        put("amd-ucode/microcode_amd.bin", b"DMA\0amd".to_vec());
+        put("amd-ucode/microcode_amd.bin.asc", b"signature".to_vec());
+        let packed = zstd::encode_all(&b"DMA\0fam17h"[..], 1).unwrap();
+        put("amd-ucode/microcode_amd_fam17h.bin.zst", packed);
+        tree.symlink("usr/lib/firmware/amd-ucode/same.bin", "microcode_amd.bin").unwrap();
+        tree
+    }
+
+    #[test]
+    fn an_archive_of_both_vendors_by_name() {
+        let archive = Microcode::of(&root()).archive().unwrap();
+        assert_eq!(archive.len() % BLOCK, 0);
+        let (entries, _) = cpio::entries(&archive).unwrap();
+        let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        let [amd, genuine] = Vendor::ALL.map(|vendor| format!("{FOLDER}/{}", vendor.file()));
+        assert_eq!(names, ["kernel", "kernel/x86", FOLDER, &amd, &genuine]);
+        assert_eq!(entries[3].body, b"DMA\0amdDMA\0fam17h");
+        assert_eq!(entries[4].body, [intel("one"), intel("two")].concat());
+        for entry in &entries[3..] {
+            let at = entry.body.as_ptr() as usize - archive.as_ptr() as usize;
+            assert_eq!(at % ALIGN as usize, 0, "{}", entry.name);
+        }
+        let sizes: Vec<_> = of_initrd(&archive).iter().map(|(_, size)| *size).collect();
+        assert_eq!(sizes, [18, 102]);
+    }
+
+    #[test]
+    fn one_vendor_or_none() {
+        let mut tree = root();
+        tree.remove(Vendor::Amd.folder());
+        let microcode = Microcode::of(&tree);
+        assert!(microcode.has(Vendor::Intel) && !microcode.has(Vendor::Amd));
+        assert_eq!(of_initrd(&microcode.archive().unwrap()), [(Vendor::Intel, 102)]);
+        tree.remove(Vendor::Intel.folder());
+        assert!(Microcode::of(&tree).archive().unwrap().is_empty());
+        assert!(of_initrd(b"\x28\xb5\x2f\xfd").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_microcode_is_named() {
+        let mut tree = root();
+        tree.file("usr/lib/firmware/intel-ucode/06-ff-ff", 0o644, "text").unwrap();
+        let error = Microcode::of(&tree).archive().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/usr/lib/firmware/intel-ucode/06-ff-ff has the name of microcode, but is none"
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! What belongs to the kernel, as a user meets it: modules, microcode, modprobe.d.
+
+use super::archive::{KERNEL, Package};
+use super::project::Project;
+
+/// An update as Intel's files begin.
+fn update() -> Vec<u8> {
+    let mut bytes = vec![0; 2048];
+    (bytes[0], bytes[20]) = (1, 1);
+    bytes
+}
+
+/// The project with further packages in its archive and its manifest.
+fn with(packages: &[Package]) -> Project {
+    let mut project = Project::new();
+    for package in packages {
+        project.archive.add(package);
+        project.edit("greeter]", &format!("greeter, {}]", package.name));
+    }
+    project.publish();
+    project
+}
+
+#[test]
+fn a_microcode_package_means_microcode_in_the_boot_image() {
+    let project = with(&[Package::new("intel-microcode", "3.1")
+        .file("usr/lib/firmware/intel-ucode/06-55-04", update())
+        .file("etc/modprobe.d/intel-microcode-blacklist.conf", "blacklist microcode\n")]);
+    project.build(&[]).good();
+    let report = project.json("node/out/build.json");
+    assert_eq!(report["microcode"], 4096, "in whole blocks");
+    let ran = project.run(&["inspect", "--json", "node/out/tiny_1.2.3.raw"]).good();
+    let found: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(found["entries"][0]["microcode"], serde_json::json!({"GenuineIntel.bin": 2048}));
+    let ran = project.run(&["inspect", "node/out/tiny_1.2.3.raw"]).good();
+    assert!(ran.out.contains("  ucode    GenuineIntel.bin, 2.0 KiB\n"), "{}", ran.out);
+
+    project.edit("/usr/share/doc]", "/usr/share/doc, /usr/lib/firmware]");
+    let ran = project.build(&[]);
+    assert!(
+        ran.error().contains(
+            "intel-microcode is among the packages, but /usr/lib/firmware/intel-ucode has no microcode for the \
+             boot image: `keep` it from `prune`, or leave the package out"
+        ),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn a_module_needs_what_was_pruned() {
+    let module = |depends: &str| super::elf::module(&[depends], &[], &[]);
+    let folder = format!("usr/lib/modules/{KERNEL}/kernel");
+    let project = with(&[Package::new("linux-extra-tiny", "6.12-1")
+        .file(&format!("{folder}/drivers/gpu/i915.ko"), module("depends=cec,rc-core,ext4"))
+        .file(&format!("{folder}/drivers/media/cec.ko"), module("depends="))
+        .file(&format!("{folder}/drivers/media/rc-core.ko"), module("depends=cec"))]);
+    project.build(&[]).good();
+
+    let media = format!("/{folder}/drivers/media");
+    project.edit("/usr/share/doc]", "/usr/share/doc, \"/usr/lib/modules/*/kernel/drivers/media\"]");
+    let ran = project.build(&[]);
+    let error = ran.error();
+    for needs in ["cec", "rc-core"] {
+        let line =
+            format!("/{folder}/drivers/gpu/i915.ko needs {media}/{needs}.ko, which `prune` takes away");
+        assert!(error.contains(&line), "{error}");
+    }
+    assert!(!error.contains("ext4") && error.contains("put what they need into `keep`"), "{error}");
+    project.edit("overlays:", &format!("keep: [{media}]\noverlays:"));
+    project.build(&[]).good();
+
+    project.edit(&format!("keep: [{media}]"), &format!("keep: [{media}/cec.ko]"));
+    let error = project.build(&[]).error().to_owned();
+    assert!(
+        error.contains("needs") && error.contains("rc-core.ko, which") && !error.contains("cec.ko, which")
+    );
+    // Asked for by name.
+    for (field, name) in [("load", "rc-core"), ("initramfs_modules", "rc_core")] {
+        project.edit("kernel: {cmdline: [quiet]", &format!("kernel: {{{field}: [{name}], cmdline: [quiet]"));
+        let ran = project.build(&[]);
+        let expected = format!("kernel.{field} names {name}, but `prune` takes {media}/rc-core.ko away");
+        assert!(ran.error().contains(&expected), "{}", ran.err);
+        project.edit(&format!("{field}: [{name}], "), "");
+    }
+    project.edit(&format!("keep: [{media}/cec.ko]"), "keep: []");
+    project.edit("media\"]", "media\", \"/usr/lib/modules/*/kernel/drivers/gpu\"]");
+    project.build(&[]).good();
+}
+
+#[test]
+fn modprobe_d_is_read_and_what_has_no_effect_is_said() {
+    let conf = "options virtio-blk queue_depth=17\nbogus\ninstall virtio_blk /usr/bin/greet && true\n";
+    let project = with(&[Package::new("tuning", "1").file("usr/lib/modprobe.d/tuning.conf", conf)]);
+    let ran = project.build(&[]).good();
+    for line in [
+        "/usr/lib/modprobe.d/tuning.conf:2: modprobe ignores this line: bogus",
+        "/usr/lib/modprobe.d/tuning.conf:3: `install virtio_blk /usr/bin/greet && true` holds on the running node only",
+    ] {
+        assert!(ran.err.contains(line), "{}", ran.err);
+    }
+    project.write("node/overlay/etc/motd", "install overlay /bin/true\n");
+    std::fs::create_dir_all(project.path("node/overlay/etc/modprobe.d")).unwrap();
+    project.write("node/overlay/etc/modprobe.d/cis.conf", "install overlay /bin/true\n");
+    let ran = project.build(&[]);
+    assert!(
+        ran.error().contains(
+            "`install overlay /bin/true` (/etc/modprobe.d/cis.conf:1) keeps the module from being loaded, but \
+             /init needs it for /etc"
+        ),
+        "{}",
+        ran.err
+    );
+}
