@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use keller::agent::choice::Node;
+use keller::agent::record::Record;
+use keller::agent::{Wanted, look};
 use keller::base::device::{Device, FileDevice, ReadAt, SectorSize, Window};
 use keller::base::progress::Silent;
 use keller::base::{Chain, Digest};
 use keller::disk::gpt::{self, types};
 use keller::disk::slot::{self, Slot};
 use keller::fs::fat::Editor;
-use keller::repository::Client;
-use keller::source::http::{self, Settings};
+use keller::repository::{Client, Web};
+use keller::source::http::Settings;
 use keller::source::url::Url;
 use keller::update::apply::{ApplyError, Target, installed};
 use keller::update::delta::{self, Old, Way};
@@ -25,7 +28,6 @@ use tempfile::TempDir;
 
 use crate::cli::project::Project;
 use crate::http_server::{Act, Server};
-use crate::updates::Web;
 
 /// The version that runs, and the one to go to.
 const RUNNING: &str = "1.0.0";
@@ -108,8 +110,7 @@ impl World {
             pauses: vec![Duration::from_millis(1)],
             ..Settings::default()
         };
-        let base = Url::root(&self.server.url("")).unwrap();
-        Web { client: http::Client::new(settings).unwrap(), base }
+        Web::new(Url::root(&self.server.url("")).unwrap(), settings).unwrap()
     }
 
     fn document(&self, datastore: &Path) -> Result<Document, String> {
@@ -117,8 +118,9 @@ impl World {
         let root_json = self.project.read("node/keys/1.root.json");
         let web = self.web();
         let trusted = Client::update(&root_json, &web, datastore, now).map_err(told)?;
-        let listing = trusted.newest("tiny", RUNNING, "stable").expect("1.0.1 is published");
-        trusted.document(listing).map_err(told)
+        let node = Node { id: "tiny", version: RUNNING, channel: "stable" };
+        let found = look::find(&trusted, node, &Record::default(), &Wanted::default());
+        Ok(found.map_err(told)?.document.expect("1.0.1 is published"))
     }
 
     /// A node's disk that has 1.0.0.

@@ -1,7 +1,6 @@
 //! A node's view of a repository on a real web server that does what servers do.
 
 use std::io::{self, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,10 +9,9 @@ use keller::base::Chain;
 use keller::base::progress::Silent;
 use keller::repository::keys::{Keys, Wanted};
 use keller::repository::publish::{Image, Options, Times};
-use keller::repository::{Client, Layout, Repository, RepositoryError, RoleType};
-use keller::source::http::{self, Cause, Settings};
+use keller::repository::{Client, Layout, Repository, RepositoryError, RoleType, Web};
+use keller::source::http::Settings;
 use keller::source::url::Url;
-use keller::update::remote::{Part, Remote, RemoteError};
 use keller::verity;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -116,10 +114,7 @@ impl World {
             pauses: vec![Duration::from_millis(1)],
             ..Settings::default()
         };
-        let web = Web {
-            client: http::Client::new(settings).unwrap(),
-            base: Url::root(&self.server.url("")).unwrap(),
-        };
+        let web = Web::new(Url::root(&self.server.url("")).unwrap(), settings).unwrap();
         let look = || -> Result<Vec<String>, RepositoryError> {
             let datastore = self.path("datastore");
             let trusted = Client::update(&self.root_json, &web, &datastore, now.as_second())?;
@@ -127,25 +122,6 @@ impl World {
             documents.map(|document| Ok(document?.version)).collect()
         };
         look().map_err(|error| Chain(&error).to_string())
-    }
-}
-
-/// A repository on a web server.
-pub struct Web {
-    pub client: http::Client,
-    pub base: Url,
-}
-
-impl Remote for Web {
-    fn open(&self, path: &str, range: Option<Range<u64>>) -> Result<Part<'_>, RemoteError> {
-        let url = self.base.join(path).unwrap();
-        match self.client.stream(&url, range) {
-            Ok(stream) => Ok(Part { start: stream.start(), body: Box::new(stream) }),
-            Err(error) if matches!(*error.cause, Cause::NotFound) => {
-                Err(RemoteError::Missing { path: path.to_owned() })
-            }
-            Err(error) => Err(RemoteError::Failed { path: path.to_owned(), source: error.into() }),
-        }
     }
 }
 

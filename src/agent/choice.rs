@@ -110,6 +110,14 @@ pub fn choose<'o>(
         .collect())
 }
 
+/// The versions that a node would go to if they had not fallen back, newest first, each with the reason.
+pub fn passed_over(node: Node<'_>, record: &Record, offers: &[Offer]) -> Vec<(String, String)> {
+    let again = Wanted { version: None, again: true };
+    let all = choose(node, record, &again, offers).unwrap_or_default();
+    let why = |offer: &&Offer| Some((offer.version.clone(), record.rejected.get(&offer.version)?.clone()));
+    all.iter().filter_map(why).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +145,10 @@ mod tests {
         assert_eq!(chosen(&record, &Wanted::default()).unwrap(), ["1.10", "1.9"]);
         record.rejected.insert("1.10".to_owned(), "it hung".to_owned());
         assert_eq!(chosen(&record, &Wanted::default()).unwrap(), ["1.9"]);
+        let node = Node { id: "node", version: "1.0", channel: "stable" };
+        let offers = [offer("1.10", "stable"), offer("1.9", "stable"), offer("2.0", "beta")];
+        let passed = passed_over(node, &record, &offers);
+        assert_eq!(passed, [("1.10".to_owned(), "it hung".to_owned())]);
         record.pinned = Some("2.0".to_owned());
         assert_eq!(chosen(&record, &Wanted::default()).unwrap(), ["2.0"]);
         record.pinned = Some("1.0".to_owned());

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::health;
 use super::record::FOLDER;
 use super::systemd;
+use super::trial::{Start, Trial};
 use crate::base::atomic;
 
 /// Where systemd-pstore puts what kernels that panicked have left.
@@ -32,13 +33,21 @@ struct Boot {
 pub fn why(version: &str, since: Option<&str>, this_boot: &str) -> String {
     let mut reasons = Vec::new();
     let mut story = format!("{version} fell back.\n");
-    if let Some(verdict) = health::last_bad().filter(|verdict| verdict.version == version) {
-        reasons.push(format!("not healthy in time: {}", verdict.missing.join("; ")));
+    let trial = Trial::load(version).unwrap_or_default();
+    match health::last_bad().filter(|verdict| verdict.version == version) {
+        _ if !trial.starts.is_empty() => reasons.push(reason(&trial)),
+        Some(verdict) => reasons.push(format!("not healthy in time: {}", verdict.missing.join("; "))),
+        None => {}
     }
+    trial.starts.iter().for_each(|start| tell(start, &mut story));
     let failed = failed_boots(&list_boots(), since, this_boot);
     for boot in &failed {
         let mut journal = Command::new("journalctl");
         journal.args(["--no-pager", "--priority=3", "--lines", LINES, "--output=short-iso", "--boot", boot]);
+        // What comes after the judgement is the noise of a restart.
+        if let Some(start) = trial.starts.iter().find(|start| start.boot == *boot) {
+            journal.arg(format!("--until=@{}", start.at));
+        }
         let text = systemd::output(&mut journal).unwrap_or_default();
         story.push_str(&format!("\nBoot {boot}, errors in the journal:\n{text}"));
     }
@@ -60,6 +69,32 @@ pub fn why(version: &str, since: Option<&str>, this_boot: &str) -> String {
     match atomic::write(Path::new(&file), format!("{story}\n{reason}\n")) {
         Ok(()) => format!("{reason} (more in {file})"),
         Err(_) => reason,
+    }
+}
+
+/// What the last start that was judged says, with the unit's own line.
+fn reason(trial: &Trial) -> String {
+    let Some(start) = trial.starts.last() else { return String::new() };
+    let Some(fallen) = &start.fallen else {
+        return format!("not healthy in time: {}", start.missing.join("; "));
+    };
+    let own =
+        start.said.iter().find(|said| said.unit == fallen.culprit()).and_then(|said| said.own.as_deref());
+    let times = match trial.alike() {
+        1 => String::new(),
+        count => format!(" on {count} starts"),
+    };
+    let own = own.map(|own| format!(": {own}")).unwrap_or_default();
+    format!("{fallen}{times}{own}")
+}
+
+/// A start and what its units said, for the story.
+fn tell(start: &Start, story: &mut String) {
+    story.push_str(&format!("\nBoot {}, not good:\n", start.boot));
+    start.missing.iter().for_each(|line| story.push_str(&format!("  {line}\n")));
+    for said in &start.said {
+        story.push_str(&format!("the last lines of {}:\n", said.unit));
+        said.lines.iter().for_each(|line| story.push_str(&format!("  {line}\n")));
     }
 }
 
@@ -104,6 +139,45 @@ fn kernel_logs() -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::said::Said;
+    use crate::agent::units::Fallen;
+
+    #[test]
+    fn the_units_own_line_is_the_reason() {
+        let said = Said {
+            unit: "web.service".to_owned(),
+            own: Some("cannot open /data".to_owned()),
+            lines: vec!["web: cannot open /data".to_owned(), "systemd: web.service: Failed".to_owned()],
+        };
+        let fallen = Fallen {
+            unit: "web.service".to_owned(),
+            needs: None,
+            how: Some("exited with status 3".to_owned()),
+        };
+        let start = |boot: &str| Start {
+            boot: boot.to_owned(),
+            at: 7,
+            missing: vec!["web.service is failed (exit-code): cannot open /data".to_owned()],
+            fallen: Some(fallen.clone()),
+            said: vec![said.clone()],
+        };
+        let mut trial = Trial { version: "2".to_owned(), made_ready: None, starts: vec![start("b")] };
+        assert_eq!(reason(&trial), "web.service exited with status 3: cannot open /data");
+        trial.starts.push(start("c"));
+        assert_eq!(reason(&trial), "web.service exited with status 3 on 2 starts: cannot open /data");
+        trial.starts[1].fallen = None;
+        assert_eq!(
+            reason(&trial),
+            "not healthy in time: web.service is failed (exit-code): cannot open /data"
+        );
+        let mut story = String::new();
+        tell(&trial.starts[0], &mut story);
+        assert_eq!(
+            story,
+            "\nBoot b, not good:\n  web.service is failed (exit-code): cannot open /data\n\
+             the last lines of web.service:\n  web: cannot open /data\n  systemd: web.service: Failed\n"
+        );
+    }
 
     #[test]
     fn boots_between_the_update_and_now_have_failed() {

@@ -3,7 +3,6 @@
 //! This runs as a unit before boot-complete.target; when it ends well, systemd-bless-boot.service takes the try counter
 //! off the entry. It asks for single units: to wait until the whole system is up would be to wait for itself.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -16,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{node, systemd};
+use super::node;
+use super::units::{Fallen, Look, Units};
 use crate::base::atomic;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
@@ -30,6 +30,9 @@ const BAD_VERDICT: &str = "/var/lib/keller/update/unhealthy.json";
 
 /// Between two looks, of which each costs a small machine some milliseconds.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks where all are active and only time is missing: short enough to count the runs of a unit that
+/// ends again and again.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
 /// Where etcd answers clients on the node itself.
 const ETCD: ([u8; 4], u16) = ([127, 0, 0, 1], 2379);
 /// For each read and write of etcd's answer, which has some 30 bytes.
@@ -95,46 +98,29 @@ impl fmt::Display for Missing {
     }
 }
 
-/// When each unit was first seen in the run that it is in now.
+/// How a judgement ended.
 #[derive(Debug, Default)]
-struct Runs(BTreeMap<String, (String, Instant)>);
-
-impl Runs {
-    /// What is wrong with `name`, of which systemd says `shown`, and which must be in one run for a `stable` time.
-    fn judge(
-        &mut self,
-        name: &str,
-        shown: Option<&BTreeMap<String, String>>,
-        stable: Duration,
-        now: Instant,
-    ) -> Option<Missing> {
-        let says = |key: &str| shown.and_then(|shown| shown.get(key)).map_or("", String::as_str);
-        if says("ActiveState") != "active" {
-            self.0.remove(name);
-            let state = match (says("LoadState"), says("ActiveState"), says("Result")) {
-                ("not-found", ..) => "not there".to_owned(),
-                (_, state, "" | "success") => state.to_owned(),
-                (_, state, result) => format!("{state} ({result})"),
-            };
-            return Some(Missing::Unit { name: name.to_owned(), state });
-        }
-        let run = says("InvocationID").to_owned();
-        let (seen, since) = self.0.entry(name.to_owned()).or_insert_with(|| (run.clone(), now));
-        if *seen != run {
-            (*seen, *since) = (run, now);
-        }
-        let left = stable.saturating_sub(now.duration_since(*since));
-        (!left.is_zero()).then(|| Missing::Fresh { name: name.to_owned(), stable, left })
-    }
+pub struct Judged {
+    /// What is not as it should be; nothing in a good boot.
+    pub missing: Vec<Missing>,
+    /// The unit that has failed for good, where that ended the judgement before the deadline.
+    pub fallen: Option<Fallen>,
 }
 
-/// Waits until all of `health` holds, until `deadline` at the latest; gives what is missing then.
-pub fn wait(health: &Health, deadline: Instant, progress: &dyn Progress) -> Result<Vec<Missing>, Failure> {
-    let mut runs = Runs::default();
+/// Waits until all of `health` holds, until `deadline` at the latest. Where it `ends_early`, a unit that has failed for
+/// good is not waited for.
+pub fn wait(
+    health: &Health,
+    deadline: Instant,
+    ends_early: bool,
+    progress: &dyn Progress,
+) -> Result<Judged, Failure> {
+    let mut units = Units::default();
     let mut told = Vec::new();
     let mut verdict = None;
     loop {
-        let mut missing = units(health, &mut runs)?;
+        let Look { mut missing, fallen } =
+            units.look(&health.units, Duration::from_secs(health.stable_seconds))?;
         if health.etcd
             && let Err(answer) = etcd(ETCD.into())
         {
@@ -145,8 +131,9 @@ pub fn wait(health: &Health, deadline: Instant, progress: &dyn Progress) -> Resu
             missing
                 .extend(command(&health.command, deadline).err().map(|now| whole_verdict(&mut verdict, now)));
         }
-        if missing.is_empty() || Instant::now() >= deadline {
-            return Ok(missing);
+        let fallen = fallen.filter(|_| ends_early);
+        if missing.is_empty() || fallen.is_some() || Instant::now() >= deadline {
+            return Ok(Judged { missing, fallen });
         }
         let lines: Vec<String> = missing.iter().map(Missing::to_string).collect();
         if lines != told {
@@ -157,7 +144,7 @@ pub fn wait(health: &Health, deadline: Instant, progress: &dyn Progress) -> Resu
     }
 }
 
-/// How long until the next look. Where only time is missing, none is needed before: a unit that was started anew
+/// How long until the next look. Where only time is missing, few are needed before: a unit that was started anew
 /// meanwhile is seen then, too.
 fn until_next(missing: &[Missing]) -> Duration {
     let left = |missing: &Missing| match missing {
@@ -165,7 +152,7 @@ fn until_next(missing: &[Missing]) -> Duration {
         _ => None,
     };
     let left: Option<Vec<Duration>> = missing.iter().map(left).collect();
-    left.and_then(|left| left.into_iter().max()).unwrap_or(PAUSE)
+    left.and_then(|left| left.into_iter().max()).map_or(PAUSE, |left| left.min(LONG_PAUSE))
 }
 
 /// What is to be said of the own command: a run that only the deadline cut off hides no failure before it.
@@ -174,12 +161,6 @@ fn whole_verdict(verdict: &mut Option<Missing>, now: Missing) -> Missing {
         Missing::Cut => verdict.clone().unwrap_or(Missing::Cut),
         failed => verdict.insert(failed).clone(),
     }
-}
-
-fn units(health: &Health, runs: &mut Runs) -> Result<Vec<Missing>, Failure> {
-    let shown = systemd::show(&health.units, &["LoadState", "ActiveState", "Result", "InvocationID"])?;
-    let (stable, now) = (Duration::from_secs(health.stable_seconds), Instant::now());
-    Ok(health.units.iter().filter_map(|name| runs.judge(name, shown.get(name), stable, now)).collect())
 }
 
 /// Asks etcd as its own `etcdctl endpoint health` does for members without client certificates.
@@ -267,34 +248,17 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn shown(state: &str, run: &str) -> BTreeMap<String, String> {
-        let pairs =
-            [("LoadState", "loaded"), ("ActiveState", state), ("Result", "success"), ("InvocationID", run)];
-        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
-    }
-
     #[test]
-    fn a_unit_must_stay_in_one_run() {
-        let (mut runs, start) = (Runs::default(), Instant::now());
-        let stable = Duration::from_secs(5);
-        let mut judge = |seconds, shown: Option<BTreeMap<String, String>>| {
-            runs.judge("a.service", shown.as_ref(), stable, start + Duration::from_secs(seconds))
+    fn where_only_time_is_missing_it_is_looked_less_often() {
+        let fresh = |left| Missing::Fresh {
+            name: "a.service".to_owned(),
+            stable: Duration::from_secs(60),
+            left: Duration::from_secs(left),
         };
-        let fresh = |left| {
-            Some(Missing::Fresh { name: "a.service".to_owned(), stable, left: Duration::from_secs(left) })
-        };
-        assert_eq!(judge(0, Some(shown("active", "1"))), fresh(5));
-        assert_eq!(judge(4, Some(shown("active", "1"))), fresh(1));
-        // It crashed and was started anew between two looks.
-        assert_eq!(judge(6, Some(shown("active", "2"))), fresh(5));
-        assert_eq!(judge(11, Some(shown("active", "2"))), None);
-        let failed = judge(12, Some(shown("failed", "2"))).unwrap();
-        assert_eq!(failed.to_string(), "a.service is failed");
-        assert_eq!(judge(13, Some(shown("active", "2"))), fresh(5));
-
-        let missing: Vec<Missing> = [fresh(4), fresh(2)].into_iter().flatten().collect();
-        assert_eq!(until_next(&missing), Duration::from_secs(4));
-        assert_eq!(until_next(&[missing[0].clone(), failed]), PAUSE);
+        let failed = Missing::Unit { name: "b.service".to_owned(), state: "failed".to_owned() };
+        assert_eq!(until_next(&[fresh(4), fresh(2)]), Duration::from_secs(4));
+        assert_eq!(until_next(&[fresh(60)]), LONG_PAUSE);
+        assert_eq!(until_next(&[fresh(4), failed]), PAUSE);
     }
 
     #[test]

@@ -18,9 +18,8 @@ use crate::boot::entries::FOLDER as ENTRIES;
 use crate::update::Document;
 use crate::update::apply::{ApplyError, Target};
 use crate::update::delta::{self, Old};
+use crate::update::settings::TRIES;
 
-/// How often the boot loader tries a new version.
-const TRIES: u8 = 3;
 /// The kernel image of a version that is staged, or what there is of one, so that nothing is fetched twice.
 const UKI: &str = "/var/lib/keller/update/uki";
 

@@ -174,8 +174,13 @@ pub struct Turn {
 impl Turn {
     /// Takes the turn, or says who has it for longer than one look at the disk and the repository takes.
     pub fn take(progress: &dyn Progress) -> Result<Self, Failure> {
+        Self::take_within(PATIENCE, progress)
+    }
+
+    /// The same for those who cannot wait for so long.
+    pub fn take_within(patience: Duration, progress: &dyn Progress) -> Result<Self, Failure> {
         fs::create_dir_all("/run/keller").doing("making /run/keller")?;
-        Self::take_at(Path::new(LOCK), PATIENCE, progress)
+        Self::take_at(Path::new(LOCK), patience, progress)
     }
 
     fn take_at(path: &Path, patience: Duration, progress: &dyn Progress) -> Result<Self, Failure> {

@@ -7,7 +7,7 @@ use super::record::Step;
 use super::updater::Updater;
 use crate::base::device::{ReadAt, Window};
 use crate::base::failure::{Doing, Failure};
-use crate::base::progress::{Task, Unit};
+use crate::base::progress::{Progress, Task, Unit};
 use crate::boot::entries::BootEntry;
 use crate::boot::starts;
 use crate::disk::slot::Release;
@@ -49,7 +49,7 @@ impl Updater<'_> {
         {
             let doing = format!("withdrawing {version}");
             if let Some(entry) = self.entries.iter().find(|entry| entry.version == version).cloned() {
-                self.demote(&disk, &entry).map_err(|failure| failure.within(&doing))?;
+                demote(&disk, &entry, self.progress).map_err(|failure| failure.within(&doing))?;
             }
             self.record.state = self.record.state.clone().withdraw().doing(doing)?;
             self.record.rejected.insert(version.clone(), BY_HAND.to_owned());
@@ -70,22 +70,11 @@ impl Updater<'_> {
         };
         self.check_other(&disk, &release)?;
         let state = self.record.state.clone().roll_back(&from, &self.boot).doing(doing.as_str())?;
-        self.demote(&disk, &entry).map_err(|failure| failure.within(&doing))?;
+        demote(&disk, &entry, self.progress).map_err(|failure| failure.within(&doing))?;
         self.record.state = state;
         self.record.rejected.insert(from.clone(), BY_HAND.to_owned());
         self.record.save()?;
         Ok(RolledBack::AtNextBoot { from, to: release.version })
-    }
-
-    fn demote(&mut self, disk: &BootDisk, entry: &BootEntry) -> Result<(), Failure> {
-        let whole = disk.whole()?;
-        let mut claim = Claim::take(&disk.esp()?)?;
-        let doing = || format!("taking all tries from {}", entry.file);
-        let name = apply::demote(&whole, claim.device(), &entry.file).doing(doing())?;
-        let mut editor = Editor::open(claim.device()).doing(doing())?;
-        starts::reset(&mut editor, &entry.name()).doing(doing())?;
-        self.progress.note(&format!("{} is {name} now", entry.file));
-        Ok(())
     }
 
     /// Reads the whole other slot: a way back that ends in a panic is none.
@@ -104,4 +93,16 @@ impl Updater<'_> {
         let (mut root, mut tree) = (Window::new(root, 0, size), Window::new(tree, 0, tree_size));
         verity::verify(&mut root, &mut tree, &release.root_hash).doing(doing())
     }
+}
+
+/// Takes all tries from `entry`, so that the boot loader starts another.
+pub(super) fn demote(disk: &BootDisk, entry: &BootEntry, progress: &dyn Progress) -> Result<(), Failure> {
+    let whole = disk.whole()?;
+    let mut claim = Claim::take(&disk.esp()?)?;
+    let doing = || format!("taking all tries from {}", entry.file);
+    let name = apply::demote(&whole, claim.device(), &entry.file).doing(doing())?;
+    let mut editor = Editor::open(claim.device()).doing(doing())?;
+    starts::reset(&mut editor, &entry.name()).doing(doing())?;
+    progress.note(&format!("{} is {name} now", entry.file));
+    Ok(())
 }

@@ -90,7 +90,8 @@ fn look(
     let remote = connect(source).map_err(|failure| (failure, 1))?;
     let remote = Counted::new(remote.as_ref());
     let result = (|| {
-        let Some(document) = updater.check(&remote, &Wanted::default())? else { return Ok(None) };
+        let found = updater.check(&remote, &Wanted::default())?;
+        let Some(document) = found.document else { return Ok(None) };
         let version = &document.version;
         let waits = matches!(&updater.record().state, State::WaitingToReboot { version: waiting, .. } if waiting == version);
         if !source.automatic || waits {

@@ -8,7 +8,7 @@ use super::machine::{Seen, State};
 use super::record::Record;
 use super::settings::Settings;
 use super::{Failure, clock, esp, node};
-use crate::base::Chain;
+use crate::base::{Chain, version};
 use crate::boot::entries::BootEntry;
 use crate::disk::slot::Slot;
 
@@ -83,6 +83,7 @@ impl Status {
         if !matches!(record.state, State::Staging { .. }) && !own_entries.is_empty() {
             record.state = record.state.settle(&seen, &|_| "the agent has not looked into it yet".to_owned());
         }
+        record.newest = record.newest.take().filter(|newest| is_news(newest, &built.version, &record));
         Ok(Self {
             slot: disk.as_ref().map(|disk| disk.running),
             root_hash: disk.as_ref().map(|disk| disk.root_hash.to_hex()),
@@ -112,6 +113,26 @@ impl Status {
     }
 }
 
+/// Whether the newest version at the last look is one that the node may still go to: it may run by now, or have fallen
+/// back.
+fn is_news(newest: &str, running: &str, record: &Record) -> bool {
+    version::compare(newest, running).is_gt() && !record.rejected.contains_key(newest)
+}
+
 fn keep<T>(result: Result<T, Failure>, problems: &mut Vec<String>) -> Option<T> {
     result.map_err(|failure| problems.push(Chain(&failure).to_string())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_or_fell_back_is_no_news() {
+        let mut record = Record::default();
+        assert!(is_news("1.0.2", "1.0.1", &record));
+        assert!(!is_news("1.0.1", "1.0.1", &record) && !is_news("1.0.0", "1.0.1", &record));
+        record.rejected.insert("1.0.2".to_owned(), "it hung".to_owned());
+        assert!(!is_news("1.0.2", "1.0.1", &record));
+    }
 }

@@ -57,10 +57,14 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
+/// Has the journal's daemon write what it has; without one there is nothing to write.
+pub fn sync_journal() {
+    let _ = output(Command::new("journalctl").arg("--sync"));
+}
+
 /// Starts the machine over, once the journal is on the disk.
 pub fn reboot() -> Result<(), Failure> {
-    // Without a journal there is nothing to flush.
-    let _ = output(Command::new("journalctl").arg("--sync"));
+    sync_journal();
     systemctl(&["reboot", "--no-block"])
 }
 

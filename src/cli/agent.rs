@@ -7,11 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::Global;
 use super::progress::{Display, Verbosity};
-use crate::agent::disk::BootDisk;
-use crate::agent::health::{self, Verdict};
-use crate::agent::{self, Settings, esp, node, service, systemd};
-use crate::base::Chain;
-use crate::base::progress::Progress;
+use crate::agent::{self, service, trial};
 
 /// Arguments of `keller agent`.
 #[derive(Debug, Args)]
@@ -28,7 +24,8 @@ pub struct AgentArgs {
 /// What runs as a unit of its own.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Part {
-    /// Wait until this boot is good; give it up at the deadline where there is another version to go back to.
+    /// Wait until this boot is good; give it up, where there is another version to go back to, at the deadline or as
+    /// soon as a unit of `health:` has failed for good.
     Health,
     /// Take the try counter off the entry of this boot, which is good.
     Bless,
@@ -39,7 +36,10 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
     let verbosity = if global.quiet { Verbosity::Quiet } else { Verbosity::Verbose };
     let display = Display::new(verbosity);
     match args.part {
-        Some(Part::Health) => judge(&display),
+        Some(Part::Health) => match trial::judge(&display)? {
+            true => Ok(ExitCode::SUCCESS),
+            false => Ok(ExitCode::FAILURE),
+        },
         Some(Part::Bless) => {
             agent::bless(&display)?;
             Ok(ExitCode::SUCCESS)
@@ -49,38 +49,4 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-fn judge(progress: &dyn Progress) -> Result<ExitCode> {
-    let settings = Settings::image()?;
-    let deadline = health::deadline(&settings.health);
-    let missing: Vec<String> =
-        health::wait(&settings.health, deadline, progress)?.iter().map(ToString::to_string).collect();
-    let good = missing.is_empty();
-    let verdict = Verdict { version: settings.version.clone(), boot: node::boot_id(), good, missing };
-    // A state partition that is full must not make a good boot a bad one.
-    if let Err(failure) = health::record(&verdict) {
-        progress.warn(&Chain(&failure).to_string());
-    }
-    if good {
-        progress.note(&format!("{} is healthy", settings.version));
-        node::forgive_hangs();
-        return Ok(ExitCode::SUCCESS);
-    }
-    let limit = settings.health.deadline_seconds;
-    progress.warn(&format!(
-        "{} is not healthy {limit} seconds after the start: {}",
-        settings.version,
-        verdict.missing.join("; ")
-    ));
-    if node::counted_entry().is_none() {
-        // A first node that waits for its peers, or a version that has proven itself.
-        progress.note("this entry is not on trial: the node goes on");
-    } else if !esp::another_is_good(&esp::entries(&BootDisk::find()?)?, &settings.version) {
-        progress.note("there is no other version to go back to: the node goes on");
-    } else {
-        progress.warn("starting over, which takes one of the tries of this version");
-        systemd::reboot()?;
-    }
-    Ok(ExitCode::FAILURE)
 }

@@ -1,6 +1,5 @@
 //! `keller update`: what an operator does with a node's updates, on the node.
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,13 +11,14 @@ use serde_json::json;
 use super::progress::Display;
 use super::{Global, streams};
 use crate::agent::{self, Counted, Failure, RolledBack, Settings, Source, Status, Until, Updater, Wanted};
-use crate::agent::{clock, record::Transfer};
+use crate::agent::{clock, look::Found, record::Transfer};
 use crate::base::Size;
 use crate::base::progress::Progress;
+use crate::repository::Web;
 use crate::source::apt;
-use crate::source::http::{self, Cause, Client, Proxies};
+use crate::source::http::{self, Proxies};
 use crate::source::url::Url;
-use crate::update::remote::{Part, Remote, RemoteError};
+use crate::update::Remote;
 
 /// How long a person waits for a clock that is about to be set.
 const CLOCK: Duration = Duration::from_secs(10);
@@ -131,22 +131,49 @@ fn check(global: &Global, progress: &dyn Progress) -> Result<ExitCode> {
     let remote = Counted::new(remote.as_ref());
     clock::wait(CLOCK, progress);
     let found = updater.check(&remote, &Wanted::default())?;
+    let document = found.document.as_ref();
     let json = json!({
         "running": settings.version,
-        "newest": found.as_ref().map(|document| &document.version),
-        "notes": found.as_ref().map(|document| &document.notes),
+        "newest": document.map(|document| &document.version),
+        "notes": document.map(|document| &document.notes),
+        "fell_back": fell_back_json(&found),
         "bytes": remote.bytes(),
     });
-    tell(global, json, || match &found {
-        None => format!("{} is the newest for this node", settings.version),
+    tell(global, json, || match document {
+        None => nothing_new(&settings.version, &found),
         Some(document) => {
             let notes = match document.notes.as_str() {
                 "" => String::new(),
                 notes => format!("\n{notes}"),
             };
-            format!("{} is there; {} runs{notes}", document.version, settings.version)
+            format!("{} is there; {} runs{notes}{}", document.version, settings.version, fell_back(&found))
         }
     })
+}
+
+/// Why nothing is taken: there is nothing newer, or it fell back here.
+fn nothing_new(running: &str, found: &Found) -> String {
+    match found.passed_over.is_empty() {
+        true => format!("{running} is the newest for this node"),
+        false => {
+            format!("{running} is the newest for this node that has not fallen back{}", fell_back(found))
+        }
+    }
+}
+
+/// A line for each newer version that fell back, with what takes it all the same.
+fn fell_back(found: &Found) -> String {
+    let line = |(version, why): &(String, String)| {
+        format!(
+            "\n{version} fell back on this node: {why}\n\
+             `keller update apply --version {version} --again` takes it once more, with all its tries"
+        )
+    };
+    found.passed_over.iter().map(line).collect()
+}
+
+fn fell_back_json(found: &Found) -> serde_json::Value {
+    found.passed_over.iter().map(|(version, why)| json!({ "version": version, "why": why })).collect()
 }
 
 fn install(
@@ -161,12 +188,13 @@ fn install(
     let remote = connect(updater.source()?)?;
     let remote = Counted::new(remote.as_ref());
     clock::wait(CLOCK, progress);
-    let Some(document) = updater.check(&remote, &Wanted::from(which))? else {
-        return tell(global, json!({ "running": settings.version, "version": null }), || {
-            format!("{} is the newest for this node", settings.version)
-        });
+    let found = updater.check(&remote, &Wanted::from(which))?;
+    let Some(document) = &found.document else {
+        let json =
+            json!({ "running": settings.version, "version": null, "fell_back": fell_back_json(&found) });
+        return tell(global, json, || nothing_new(&settings.version, &found));
     };
-    let transfer = updater.install(&remote, &document, until)?;
+    let transfer = updater.install(&remote, document, until)?;
     tell(global, json!({ "running": settings.version, "update": transfer }), || {
         let next = match (until, reboot) {
             (Until::Staged, _) => "is staged: `keller update apply` starts it",
@@ -322,30 +350,26 @@ pub fn connect(source: &Source) -> Result<Box<dyn Remote>, Failure> {
             credentials: environment.credentials,
             ..http::Settings::default()
         };
-        Ok(Box::new(Web { client: Client::new(settings)?, base }))
+        Ok(Box::new(Web::new(base, settings)?))
     };
     open().map_err(|error| Failure::new(format!("connecting to {}", source.url), error))
 }
 
-/// A repository on a web server.
-struct Web {
-    client: Client,
-    base: Url,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Remote for Web {
-    fn open(&self, path: &str, range: Option<Range<u64>>) -> Result<Part<'_>, RemoteError> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| RemoteError::Failed {
-            path: path.to_owned(),
-            source,
-        };
-        let url = self.base.join(path).map_err(|error| failed(error.into()))?;
-        match self.client.stream(&url, range) {
-            Ok(stream) => Ok(Part { start: stream.start(), body: Box::new(stream) }),
-            Err(error) if matches!(*error.cause, Cause::NotFound) => {
-                Err(RemoteError::Missing { path: path.to_owned() })
-            }
-            Err(error) => Err(failed(error.into())),
-        }
+    #[test]
+    fn what_fell_back_is_told_with_the_way_to_take_it_again() {
+        let mut found = Found { document: None, newest: None, passed_over: Vec::new() };
+        assert_eq!(nothing_new("1.0.1", &found), "1.0.1 is the newest for this node");
+        found.passed_over = vec![("1.0.2".to_owned(), "web.service exited with status 3".to_owned())];
+        assert_eq!(
+            nothing_new("1.0.1", &found),
+            "1.0.1 is the newest for this node that has not fallen back\n\
+             1.0.2 fell back on this node: web.service exited with status 3\n\
+             `keller update apply --version 1.0.2 --again` takes it once more, with all its tries"
+        );
+        assert_eq!(fell_back_json(&found)[0]["version"], "1.0.2");
     }
 }

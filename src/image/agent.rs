@@ -4,12 +4,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::base::Digest;
 use crate::lock::Lock;
-use crate::manifest::Manifest;
+use crate::manifest::{GIVE_UP_AFTER, MOST_STARTS, Manifest};
 use crate::tree::{Content, Kind, Meta, Tree};
-use crate::update::settings::{Built, Health, PATH, PROGRAM, ROOT_JSON, Source};
+use crate::update::settings::{self, Built, Health, PATH, PROGRAM, ROOT_JSON, Source};
 
 /// The root of trust among the public halves of the keys.
 const ROOT_FILE: &str = "root.json";
+
+// A manifest may ask for every try, and by default for as many as an agent that is told nothing.
+const _: () = assert!(MOST_STARTS == settings::TRIES as u32 && GIVE_UP_AFTER == settings::GIVE_UP_AFTER);
 
 /// Puts keller, its settings and the trusted root of the update repository into the root.
 pub fn install(tree: &mut Tree, manifest: &Manifest, lock: &mut Lock, keller: &Content) -> Result<()> {
@@ -53,6 +56,7 @@ fn built(manifest: &Manifest, epoch: i64) -> Built {
             command: health.command.clone(),
             stable_seconds: health.stable_seconds,
             deadline_seconds: health.deadline_seconds,
+            give_up_after: health.give_up_after,
         },
         update: manifest.update.as_ref().map(|update| Source {
             url: update.url.clone(),

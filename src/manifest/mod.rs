@@ -442,6 +442,11 @@ pub enum Kv {
     Etcd,
 }
 
+/// How often a new version is tried at most.
+pub const MOST_STARTS: u32 = 3;
+/// A slow disk or a name server that hiccups fails one start, and rarely two.
+pub const GIVE_UP_AFTER: u32 = 2;
+
 /// When a boot counts as good.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Health {
@@ -457,6 +462,8 @@ pub struct Health {
     pub stable_seconds: u64,
     /// Seconds from the start of systemd until which all of it must hold.
     pub deadline_seconds: u64,
+    /// On so many starts the same unit has failed the same way when a new version is given up.
+    pub give_up_after: u32,
 }
 
 /// Sizes on disk.

@@ -402,6 +402,9 @@ pub struct RawHealth {
     pub stable: Option<At<String>>,
     /// Time from the start of systemd, such as `90s` or `5min`. Default: `120s`.
     pub deadline: Option<At<String>>,
+    /// How many starts of a new version on which the same unit failed the same way are enough to give the version up
+    /// and to go back, from 1 to 3. Default: `2`.
+    pub give_up_after: Option<At<u32>>,
 }
 
 /// Sizes on disk, such as `512MiB` or `1GiB`; each a whole number of MiB.

@@ -124,16 +124,6 @@ impl Trusted<'_> {
         self.expires
     }
 
-    /// The newest version in `channel` that a node of `id` may go to from `version` in one step.
-    pub fn newest(&self, id: &str, version: &str, channel: &str) -> Option<&Listing> {
-        use crate::base::version::compare;
-        self.releases
-            .iter()
-            .filter(|listing| listing.id == id && listing.is_in(channel))
-            .filter(|listing| compare(&listing.version, version).is_gt())
-            .find(|listing| listing.is_reachable_from(version))
-    }
-
     /// Fetches and verifies the release document of `listing`.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ pub mod publish;
 mod release;
 #[cfg(test)]
 mod testing;
+mod web;
 
 pub use client::{Client, RepositoryError, Trusted, forget_time};
 pub use fit::{Layout, Misfit};
@@ -26,6 +27,7 @@ pub use folder::Folder;
 pub use keys::{Keys, KeysError};
 pub use publish::{PublishError, Repository};
 pub use release::Listing;
+pub use web::Web;
 
 pub use tough::schema::RoleType;
 

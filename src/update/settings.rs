@@ -13,6 +13,9 @@ pub const ROOT_JSON: &str = "usr/lib/keller/root.json";
 /// The keller of the node, without a leading slash.
 pub const PROGRAM: &str = "usr/bin/keller";
 
+/// How often the boot loader tries a new version.
+pub const TRIES: u8 = 3;
+
 /// What is built into an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +46,16 @@ pub struct Health {
     pub stable_seconds: u64,
     /// Seconds from the start of systemd.
     pub deadline_seconds: u64,
+    /// On so many starts the same unit has failed the same way when a new version is given up.
+    #[serde(default = "give_up_after")]
+    pub give_up_after: u32,
+}
+
+/// A slow disk or a name server that hiccups fails one start, and rarely two.
+pub const GIVE_UP_AFTER: u32 = 2;
+
+fn give_up_after() -> u32 {
+    GIVE_UP_AFTER
 }
 
 /// Where updates come from, and when they are taken.

@@ -4,6 +4,7 @@ mod behind;
 mod build;
 mod contents;
 mod corruption;
+mod dies;
 mod disk;
 mod field;
 mod gdb;

@@ -24,12 +24,16 @@ fn build(name: &str, version: &str, health: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).unwrap();
     let manifest = folder.join("node.yaml");
+    let files = match health.contains("files:") {
+        true => String::new(),
+        false => format!("files: [{{path: /etc/version-of-this, content: \"{version}\\n\"}}]\n"),
+    };
     let text = format!(
         "keller: 1\nid: {ID}\nversion: {version}\n\
          include: [keller:manifests/components/base.yaml, keller:manifests/components/kernel-cloud.yaml, \
          keller:manifests/components/ssh.yaml]\n\
          users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]\n\
-         files: [{{path: /etc/version-of-this, content: \"{version}\\n\"}}]\n\
+         {files}\
          kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\n\
          health:\n  stable: 1s\n{health}\
          disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
@@ -63,6 +67,18 @@ pub fn newer() -> &'static Path {
 /// Another 1.0.1, which asks for more before a boot is good: lines below `health` in its manifest.
 pub fn newer_with(name: &str, health: &str) -> PathBuf {
     build(name, "1.0.1", health)
+}
+
+/// Another 1.0.1 with one service more, which is in its `health:` and dies at once; `word` is one more for `health:`.
+pub fn newer_that_dies(name: &str, word: &str) -> PathBuf {
+    let more = format!(
+        "  units: [dies.service]\n  deadline: 10min\n{word}services: {{enable: [dies.service]}}\nfiles:\n\
+         - {{path: /etc/version-of-this, content: \"1.0.1\\n\"}}\n\
+         - path: /usr/lib/systemd/system/dies.service\n  content: |\n    [Service]\n    \
+         ExecStart=/bin/sh -c 'echo no table of customers >&2; exit 3'\n    Restart=on-failure\n    \
+         [Install]\n    WantedBy=multi-user.target\n"
+    );
+    build(name, "1.0.1", &more)
 }
 
 /// As [`older`], and 1.0.1, whose kernel image goes through `change` before, has one try.

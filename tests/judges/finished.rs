@@ -76,6 +76,7 @@ fn manifest() -> Manifest {
             command: Vec::new(),
             stable_seconds: 5,
             deadline_seconds: 120,
+            give_up_after: 2,
         },
         disk: Disk {
             esp: Size::mib(512),

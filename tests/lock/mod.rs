@@ -75,6 +75,7 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
             command: Vec::new(),
             stable_seconds: 5,
             deadline_seconds: 60,
+            give_up_after: 2,
         },
         disk: Disk {
             esp: Size::mib(64),

@@ -11,7 +11,9 @@ use crate::manifest::decode::Short;
 use crate::manifest::files::Location;
 use crate::manifest::place::Mark;
 use crate::manifest::raw::{Cluster, RawDisk, RawHealth, RawKernel, RawKv, RawServices, RawUpdate};
-use crate::manifest::{Disk, Health, InitramfsModules, Kernel, Kv, Services, Update};
+use crate::manifest::{
+    Disk, GIVE_UP_AFTER, Health, InitramfsModules, Kernel, Kv, MOST_STARTS, Services, Update,
+};
 
 /// Two kernel images of up to 100 MiB and the boot loader have room.
 const LEAST_ESP: Size = Size::mib(64);
@@ -124,6 +126,14 @@ impl Validator<'_> {
             );
             self.error(at.mark, problem).help("the start itself takes time, too: a longer `deadline`");
         }
+        let give_up_after = match raw.give_up_after {
+            Some(at) if !(1..=MOST_STARTS).contains(&at.value) => {
+                self.error(at.mark, format!("a new version is not given up after {} starts", at.value))
+                    .help(format!("from 1 to {MOST_STARTS}, which is how often a new version is tried"));
+                GIVE_UP_AFTER
+            }
+            at => or(at, GIVE_UP_AFTER),
+        };
         Health {
             units: self.names("health.units", raw.units, text::unit),
             etcd: or(raw.etcd, false),
@@ -131,6 +141,7 @@ impl Validator<'_> {
             command,
             stable_seconds,
             deadline_seconds,
+            give_up_after,
         }
     }
 

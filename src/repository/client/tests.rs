@@ -3,6 +3,8 @@
 use std::fs;
 
 use super::*;
+use crate::agent::record::Record;
+use crate::agent::{Wanted, choice, look};
 use crate::base::Chain;
 use crate::repository::Folder;
 use crate::repository::publish::Options;
@@ -43,6 +45,12 @@ fn rand_name(node: &Node) -> usize {
     fs::read_dir(node.publisher.folder.path()).unwrap().count()
 }
 
+/// What a node takes, by the rule that nodes go by.
+fn newest(trusted: &Trusted<'_>, id: &str, version: &str, channel: &str) -> Option<Document> {
+    let node = choice::Node { id, version, channel };
+    look::find(trusted, node, &Record::default(), &Wanted::default()).unwrap().document
+}
+
 #[test]
 fn what_is_published_is_found() {
     let node = Node::new(&["1.0.0", "1.0.1"]);
@@ -50,14 +58,12 @@ fn what_is_published_is_found() {
     let folder = Folder::new(node.publisher.repository());
     let trusted = Client::update(&node.root_json, &folder, &node.publisher.datastore(), NOW).unwrap();
     assert_eq!((trusted.root_version(), trusted.expires()), (1, day(14)));
-    let newest = trusted.newest("node", "1.0.0", "stable").unwrap();
-    assert_eq!(newest.version, "1.0.1");
-    let document = trusted.document(newest).unwrap();
+    let document = newest(&trusted, "node", "1.0.0", "stable").unwrap();
     assert_eq!((document.id.as_str(), document.version.as_str()), ("node", "1.0.1"));
     assert_eq!(document.root.root_hash, made("1.0.1").root_hash());
-    assert!(trusted.newest("node", "1.0.1", "stable").is_none());
-    assert!(trusted.newest("node", "1.0.0", "beta").is_none());
-    assert!(trusted.newest("other", "1.0.0", "stable").is_none());
+    assert!(newest(&trusted, "node", "1.0.1", "stable").is_none());
+    assert!(newest(&trusted, "node", "1.0.0", "beta").is_none());
+    assert!(newest(&trusted, "other", "1.0.0", "stable").is_none());
     // Nothing but what is kept is left behind.
     let mut names: Vec<_> = fs::read_dir(node.publisher.datastore())
         .unwrap()
@@ -74,7 +80,7 @@ fn three_versions_back_with_a_step_in_between() {
     node.publisher.add_with(&made("2.0.0"), &Options { minimum, ..options(&["stable"]) }, 0).unwrap();
     let folder = Folder::new(node.publisher.repository());
     let trusted = Client::update(&node.root_json, &folder, &node.publisher.datastore(), NOW).unwrap();
-    let next = |version| trusted.newest("node", version, "stable").map(|listing| listing.version.clone());
+    let next = |version| newest(&trusted, "node", version, "stable").map(|document| document.version);
     assert_eq!(next("0.9").as_deref(), Some("1.0.2"));
     assert_eq!(next("1.0.0").as_deref(), Some("1.0.2"));
     assert_eq!(next("1.0.2").as_deref(), Some("2.0.0"));

@@ -288,6 +288,7 @@ pub const MANIFESTS: &[Sample] = &[
     differ("health.command", "", "health: {command: [/usr/bin/systemctl]}"),
     differ("health.stable", "", "health: {stable: 6s}"),
     differ("health.deadline", "", "health: {deadline: 90s}"),
+    differ("health.give_up_after", "", "health: {give_up_after: 1}"),
     // The disk.
     differ("disk.esp", "", "disk: {esp: 65MiB}"),
     differ("disk.root", "", "disk: {root: 65MiB}"),
