@@ -129,9 +129,11 @@ pub struct RawRepository {
     pub name: At<String>,
     /// Root of the archive: http, https or file.
     pub url: At<String>,
-    /// Such as `stable`.
+    /// Such as `stable`. Of a flat archive, which has no `dists`, the directory below `url` that has its indexes,
+    /// with a slash at its end: `./` or `amd64/`.
     pub suite: At<String>,
-    /// Such as `[main]`.
+    /// Such as `[main]`; none where the archive is flat.
+    #[serde(default)]
     pub components: Vec<At<String>>,
     /// OpenPGP certificates that may sign it, as a file beside the manifest.
     pub keys: At<String>,

@@ -24,7 +24,8 @@ pub struct Source {
     pub file: PathBuf,
 }
 
-/// All sources of the apt folder `folder` that are enabled and serve amd64, in apt's order.
+/// All sources of the apt folder `folder` that are enabled and serve amd64, in apt's order. One that names a list
+/// of mirrors in a file (apt-transport-mirror(1)), as Debian's cloud images have it, stands once for each of them.
 pub fn sources(folder: &Path) -> Vec<Source> {
     let mut files = vec![folder.join("sources.list")];
     files.extend(parts(&folder.join("sources.list.d"), &["list", "sources"]));
@@ -37,7 +38,46 @@ pub fn sources(folder: &Path) -> Vec<Source> {
             text.lines().filter_map(|line| parse_line(line, &file)).for_each(|source| found.push(source));
         }
     }
-    found
+    found.into_iter().flat_map(mirrors).collect()
+}
+
+/// The source itself, or one for each mirror of the list that it names.
+fn mirrors(source: Source) -> Vec<Source> {
+    let file = ["mirror+file:", "mirror+copy:"].iter().find_map(|scheme| source.uri.strip_prefix(scheme));
+    let path = file.map(|file| match file.strip_prefix("//") {
+        Some(absolute) if absolute.starts_with('/') => absolute,
+        _ => file,
+    });
+    match path.and_then(|path| fs::read_to_string(path).ok()) {
+        Some(list) => parse_mirrors(&list).into_iter().map(|uri| Source { uri, ..source.clone() }).collect(),
+        None => vec![source],
+    }
+}
+
+/// Mirrors of a list, one a line with words such as `priority:1` and `arch:amd64` behind it; the lowest priority
+/// comes first, and none is the last.
+fn parse_mirrors(list: &str) -> Vec<String> {
+    let mut mirrors = Vec::new();
+    for line in list.lines().map(|line| line.split('#').next().unwrap_or_default()) {
+        let mut words = line.split_ascii_whitespace();
+        let Some(uri) = words.next() else { continue };
+        let words: Vec<(&str, &str)> = words.filter_map(|word| word.split_once(':')).collect();
+        let values = |name: &str| -> Vec<&str> {
+            words.iter().filter(|(key, _)| *key == name).map(|(_, value)| *value).collect()
+        };
+        let architectures = values("arch");
+        let kinds = values("type");
+        // Packages and their indexes are both wanted of it.
+        let of_use = (architectures.is_empty() || serves_amd64(architectures.into_iter()))
+            && (kinds.is_empty() || ["deb", "index"].iter().all(|kind| kinds.contains(kind)));
+        if of_use {
+            let priority =
+                values("priority").first().and_then(|value| value.parse().ok()).unwrap_or(u64::MAX);
+            mirrors.push((priority, uri.to_owned()));
+        }
+    }
+    mirrors.sort_by_key(|(priority, _)| *priority);
+    mirrors.into_iter().map(|(_, uri)| uri).collect()
 }
 
 /// The files of a `.d` folder that apt would read, in its order: only plain names with one of the
@@ -317,6 +357,39 @@ mod tests {
         let found = sources(folder.path());
         assert_eq!(shown(&found), ["http://1 x ", "http://2 x ", "http://3 x "]);
         assert!(sources(Path::new("/nonexistent")).is_empty());
+    }
+
+    #[test]
+    fn lists_of_mirrors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("mirrors")).unwrap();
+        fs::create_dir(path("sources.list.d")).unwrap();
+        let list = "# chosen by the cloud\n\nhttp://third.example/debian\thttps://x\n\
+            http://first.example/debian\tpriority:1 arch:amd64 arch:arm64\n\
+            http://no.example/debian\tarch:arm64\nhttp://no.example/debian priority:1 type:index\n\
+            http://second.example/debian priority:2 type:index type:deb # why\n";
+        fs::write(path("mirrors/debian.list"), list).unwrap();
+        let at = folder.path().display();
+        let stanza = format!(
+            "Types: deb deb-src\nURIs: mirror+file://{at}/mirrors/debian.list\nSuites: trixie trixie-updates\n\
+             Components: main\n"
+        );
+        fs::write(path("sources.list.d/debian.sources"), stanza).unwrap();
+        let others = format!(
+            "deb mirror+file:{at}/mirrors/debian.list sid main\ndeb mirror+file:/nonexistent/list sid main\n\
+             deb mirror+http://lists.example/debian sid main\n"
+        );
+        fs::write(path("sources.list"), others).unwrap();
+        let each = |suite: &str| {
+            ["first", "second", "third"]
+                .map(|name| format!("http://{name}.example/debian {suite} main"))
+                .to_vec()
+        };
+        let rest = ["mirror+file:/nonexistent/list", "mirror+http://lists.example/debian"];
+        let rest = rest.map(|uri| format!("{uri} sid main")).to_vec();
+        let expected = [each("sid"), rest, each("trixie"), each("trixie-updates")].concat();
+        assert_eq!(shown(&sources(folder.path())), expected);
     }
 
     #[test]

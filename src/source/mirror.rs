@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::manifest::Debian;
 use crate::source::apt::{self, Source};
-use crate::source::url::{Url, UrlError};
+use crate::source::url::{Url, UrlError, redacted};
 
 /// Name in a lock of the archive with the suite and its updates.
 pub const DEBIAN: &str = "debian";
@@ -43,11 +43,13 @@ pub enum MirrorError {
     /// Nobody named one.
     #[error(
         "no Debian mirror is known: name one by --mirror URL, by KELLER_MIRROR or by `debian: mirror:` in \
-         the manifest (the host's apt sources in {folder} have none)"
+         the manifest (the host's apt sources in {folder} have none{})", besides(.passed_over)
     )]
     None {
         /// Where apt's settings were looked for.
         folder: String,
+        /// Sources there that name no archive that can be asked, such as a disc.
+        passed_over: Vec<String>,
     },
     /// A security archive is wanted and not known.
     #[error(
@@ -67,6 +69,32 @@ pub enum MirrorError {
         #[source]
         source: UrlError,
     },
+}
+
+fn besides(sources: &[String]) -> String {
+    match sources.is_empty() {
+        true => String::new(),
+        false => format!("; passed over: {}", sources.join(", ")),
+    }
+}
+
+/// Sources of apt that lead to no archive here, each once, with the reason.
+fn not_asked(sources: &[Source]) -> Vec<String> {
+    let mut list: Vec<String> = Vec::new();
+    for source in sources {
+        let reason = match source.uri.split(':').next().unwrap_or_default() {
+            "cdrom" => "a disc",
+            "mirror" | "mirror+http" | "mirror+https" => "a list of mirrors on a server",
+            "mirror+file" | "mirror+copy" => "a list of mirrors that cannot be read",
+            _ if Url::root(&source.uri).is_err() => "neither http nor https nor a file",
+            _ => continue,
+        };
+        let line = format!("{} ({reason})", redacted(&source.uri));
+        if !list.contains(&line) {
+            list.push(line);
+        }
+    }
+    list
 }
 
 impl Mirrors {
@@ -116,8 +144,10 @@ impl Mirrors {
             return Ok(Self { debian, security, named_by: NamedBy::Manifest });
         }
         let sources = sources();
-        let debian =
-            main_root(&sources).ok_or_else(|| MirrorError::None { folder: folder.display().to_string() })?;
+        let debian = main_root(&sources).ok_or_else(|| MirrorError::None {
+            folder: folder.display().to_string(),
+            passed_over: not_asked(&sources),
+        })?;
         let security = security.or_else(|| security_root(&sources)).or_else(|| sibling(&debian));
         Ok(Self { debian, security, named_by: NamedBy::Host })
     }
@@ -222,10 +252,14 @@ fn main_root(sources: &[Source]) -> Option<Url> {
     root(best?.1)
 }
 
-/// The root of Debian's security archive among the host's sources.
+/// The root of Debian's security archive among the host's sources. Where several URIs and several suites stand in
+/// one stanza, the main archive is among them with the security suite, which it does not have: so the address tells
+/// first.
 fn security_root(sources: &[Source]) -> Option<Url> {
     let is_debian = |source: &&Source| SUITES.iter().any(|suite| source.suite.starts_with(suite));
-    sources.iter().filter(is_debian).filter(|source| is_security(source)).find_map(root)
+    let candidates = || sources.iter().filter(is_debian).filter(|source| is_security(source));
+    let says_so = |source: &&Source| source.uri.rsplit('/').take(2).any(|part| part.contains("security"));
+    candidates().filter(says_so).find_map(root).or_else(|| candidates().find_map(root))
 }
 
 #[cfg(test)]
@@ -311,6 +345,42 @@ mod tests {
         assert!(main_root(std::slice::from_ref(&unknown_suite)).is_none());
         unknown_suite.signed_by = Some("/k/debian-archive-keyring.gpg".to_owned());
         assert_eq!(main_root(&[unknown_suite]).unwrap().to_string(), "http://mirror.example/debian/");
+    }
+
+    #[test]
+    fn several_addresses_and_suites_in_one_stanza() {
+        let (debian, security) = on_host(&[
+            "http://mirror.example/debian trixie",
+            "http://mirror.example/debian trixie-security",
+            "http://mirror.example/debian-security trixie",
+            "http://mirror.example/debian-security trixie-security",
+        ])
+        .unwrap();
+        assert_eq!(debian, "http://mirror.example/debian/");
+        assert_eq!(security.unwrap(), "http://mirror.example/debian-security/");
+        // The first of several that are as good.
+        let (debian, security) =
+            on_host(&["http://a.example/debian trixie", "http://b.example/debian trixie"]).unwrap();
+        assert_eq!(debian, "http://a.example/debian/");
+        assert_eq!(security.unwrap(), "http://a.example/debian-security/");
+    }
+
+    #[test]
+    fn what_is_passed_over_is_told() {
+        let disc = "cdrom:[Debian_13]/ trixie";
+        let found = on_host(&[disc, "http://mirror.example/debian trixie"]).unwrap();
+        assert_eq!(found.0, "http://mirror.example/debian/");
+        let error =
+            on_host(&[disc, disc, "mirror+https://lists.example/debian trixie", "tor+http://x/debian sid"])
+                .unwrap_err()
+                .to_string();
+        assert!(
+            error.ends_with(
+                "have none; passed over: cdrom:[Debian_13]/ (a disc), mirror+https://lists.example/debian (a list of \
+                 mirrors on a server), tor+http://x/debian (neither http nor https nor a file))"
+            ),
+            "{error}"
+        );
     }
 
     #[test]

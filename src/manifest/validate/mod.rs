@@ -322,8 +322,16 @@ impl Validator<'_> {
                 self.error(mark, format!("`{}` is the name of one of Debian's own archives", raw.name.value))
                     .help("choose another; it only stands in the lock");
             }
-            if raw.components.is_empty() {
-                self.error(whole, "the repository has no components").help("such as `components: [main]`");
+            match (raw.suite.value.ends_with('/'), raw.components.first()) {
+                (false, None) => {
+                    self.error(whole, "the repository has no components").help(
+                        "such as `components: [main]`; of a flat archive, `suite` ends in a slash, such as `./`",
+                    );
+                }
+                (true, Some(first)) => {
+                    self.error(first.mark, "a flat archive has no components").help("leave them out");
+                }
+                _ => {}
             }
             let name = self.checked(raw.name, text::id);
             let url = self.checked(raw.url, |text| text::url(text, &["http", "https", "file"]));
