@@ -108,6 +108,15 @@ pub enum Error {
         origin: String,
     },
 
+    /// Two paths that are one on a node, since directories lead to the state partition.
+    #[error("{first} and {second} are one place on a node: leave one of them out with `prune`")]
+    OnePlace {
+        /// One path.
+        first: String,
+        /// The other.
+        second: String,
+    },
+
     /// Something that a fix-up needs is in no package of the list.
     #[error("{what} is missing: {why}")]
     Missing {

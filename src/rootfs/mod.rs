@@ -13,12 +13,14 @@ pub mod containers;
 pub mod error;
 pub mod etc_defaults;
 pub mod ldcache;
+pub mod links;
 pub mod modules;
 pub mod os_release;
 pub mod packages;
 pub mod pam;
 pub mod services;
 pub mod ssh;
+pub mod state;
 pub mod text;
 pub mod tmpfiles;
 pub mod users;
@@ -99,7 +101,7 @@ pub fn finish(
 
     // After this, nothing below may look into a folder that is a link to the state partition.
     let homes: Vec<String> = manifest.system_users.iter().map(|user| user.name.clone()).collect();
-    base_files::state(tree, &accounts, &homes)?;
+    state::write(tree, &accounts, &homes)?;
     tmpfiles::empty_var(tree)?;
     let libraries = ldcache::write(tree)?;
     etc_defaults::node(tree, &accounts)?;

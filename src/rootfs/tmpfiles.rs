@@ -17,7 +17,7 @@ use crate::tree::{Content, Kind, Meta, NodeId, Tree};
 /// Lines for what packages ship in /var.
 const VAR_LINES: &str = "usr/lib/tmpfiles.d/50-keller-var.conf";
 /// Where files of /var wait to be copied; the directory that systemd has for it.
-const FACTORY: &str = "usr/share/factory";
+pub const FACTORY: &str = "usr/share/factory";
 /// Letters of lines that make something at a path.
 const MAKERS: &[u8] = b"dDqQvVefFLCpcb";
 /// Modifiers with which a line does at boot what it does here: only at boot (`!`), may fail (`-`), in place
@@ -150,7 +150,15 @@ fn bake(tree: &mut Tree, line: &Answered) {
         (b'L', kind) if kind.is_none() || line.replaces => link(tree, line),
         (b'C', None) => {
             if let Ok(source) = tree.resolve(line.source()) {
-                copy(tree, source, path, line, true);
+                // Owners are the line's throughout, the mode only that of the uppermost.
+                copy(tree, source, path, &|meta| {
+                    let mode = meta.mode;
+                    line.adjust(meta, true);
+                    meta.mode = mode;
+                });
+                if let Some(id) = tree.lookup(path) {
+                    line.adjust(&mut tree.node_mut(id).meta, true);
+                }
             }
         }
         (b'z' | b'm', Some(_)) if !line::is_pattern(path) => {
@@ -175,21 +183,19 @@ fn link(tree: &mut Tree, line: &Answered) {
     }
 }
 
-/// Copies the node `source` with all below it to `path`, where nothing is: owners are those of the line, the
-/// mode only that of the uppermost.
-fn copy(tree: &mut Tree, source: NodeId, path: &[u8], line: &Answered, top: bool) {
+/// Copies the node `source` with all below it to `path`, where nothing is; `adjust` changes what each node says
+/// of itself. What cannot be placed is left out.
+pub fn copy(tree: &mut Tree, source: NodeId, path: &[u8], adjust: &dyn Fn(&mut Meta)) {
     let node = tree.node(source).clone();
     let (children, kind) = match node.kind {
         Kind::Directory(children) => (children, Kind::Directory(BTreeMap::new())),
         kind => (BTreeMap::new(), kind),
     };
     let mut meta = node.meta;
-    let mode = meta.mode;
-    line.adjust(&mut meta, true);
-    meta.mode = if top { meta.mode } else { mode };
+    adjust(&mut meta);
     if tree.put(path, meta, kind, node.origin).is_ok() {
         for (name, child) in children {
-            copy(tree, child, &[path, b"/", &name].concat(), line, false);
+            copy(tree, child, &[path, b"/", &name].concat(), adjust);
         }
     }
 }

@@ -207,3 +207,54 @@ fn what_is_done_at_build_time_is_what_the_tool_does() {
     assert_eq!(expected.remove(&b"coded"[..]).as_deref(), Some("-0644 0:0 hi"), "left to the node");
     same(&wanted(&tree, b"etc/"), &expected);
 }
+
+#[test]
+fn homes_and_moved_directories_are_made_once() {
+    if !is_root() {
+        println!("SKIPPED: only root gives files to others");
+        return;
+    }
+    let mut tree = Tree::new(0);
+    tree.file("etc/skel/.profile", 0o644, "skeleton").unwrap();
+    tree.file("usr/share/base-files/dot.bashrc", 0o644, "root's").unwrap();
+    tree.file("opt/My App/100%", 0o644, "app").unwrap();
+    tree.put("srv/db", Meta::new(0o750).owned(7, 8), Kind::Directory(BTreeMap::new()), Default::default())
+        .unwrap();
+    let core = keller::manifest::User {
+        name: "core".into(),
+        uid: 1000,
+        groups: Vec::new(),
+        ssh_keys: Vec::new(),
+        shell: "/bin/sh".into(),
+        password_hash: None,
+    };
+    let wanted = keller::rootfs::Wanted::collect(&tree, &[core], &[]).unwrap();
+    let accounts = wanted.with_ids(&keller::lock::Ids::default()).unwrap();
+    keller::rootfs::state::write(&mut tree, &accounts, &[]).unwrap();
+    empty_var(&mut tree).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    write(&tree, root.path());
+    let Some(said) = boot(root.path()) else { return };
+    assert_eq!(said, "");
+    let var = root.path().join("var");
+    let found = listing(&var);
+    let line = |path: &str| found.get(path.as_bytes()).map(String::as_str);
+    assert_eq!(line("home/core"), Some("d0700 1000:1000 "));
+    assert_eq!(line("home/core/.profile"), Some("-0644 1000:1000 skeleton"));
+    assert_eq!(line("roothome"), Some("d0700 0:0 "));
+    assert_eq!(line("roothome/.bashrc"), Some("-0644 0:0 root's"));
+    assert_eq!(line("srv/db"), Some("d0750 7:8 "));
+    assert_eq!(line("opt/My App"), Some("l0777 0:0 /usr/lib/keller/shipped/opt/My App"));
+
+    // What a node has made of them outlives the next boot.
+    fs::set_permissions(var.join("home/core"), fs::Permissions::from_mode(0o750)).unwrap();
+    fs::rename(var.join("home/core/.profile"), var.join("home/core/.zshrc")).unwrap();
+    fs::set_permissions(var.join("srv"), fs::Permissions::from_mode(0o711)).unwrap();
+    std::os::unix::fs::chown(var.join("srv/db"), Some(999), Some(999)).unwrap();
+    fs::remove_file(var.join("opt/My App")).unwrap();
+    fs::create_dir(var.join("opt/My App")).unwrap();
+    fs::write(var.join("opt/My App/own"), "own").unwrap();
+    let changed = listing(&var);
+    boot(root.path()).unwrap();
+    same(&listing(&var), &changed);
+}
