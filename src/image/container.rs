@@ -57,7 +57,7 @@ fn build(
     scripts::settle(&scope, packages, scripts, progress);
     let _task = Task::new(progress, "container", 0, Unit::Items);
     tree.prune(&Patterns::new(&recipe.prune, &recipe.keep)?);
-    let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local)?;
+    let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local, progress)?;
     inputs::files(&mut tree, &recipe.files, &scope, store, lock)?;
     lock.ids = rootfs::container_ids(&tree, recipe, &lock.ids)?;
     let accounts = &rootfs::finish_container(&mut tree, recipe, &lock.ids)?;

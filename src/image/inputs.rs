@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use crate::base::Digest;
+use crate::base::{Digest, Progress};
 use crate::lock::{Lock, LockedFile};
 use crate::manifest::{self, FileContent, FileEntry, OverlaySource, embedded};
 use crate::store::{Checked, Store};
-use crate::tree::from_folder::Overlay;
+use crate::tree::from_folder::{META, Overlay};
 use crate::tree::merge::Winner;
-use crate::tree::{Content, Kind, Meta, Tree};
+use crate::tree::{Content, Kind, Meta, Tree, show};
 
 /// Lays overlays over `tree`, in order, and notes their digests in `local` under `scope`.
 pub fn overlays(
@@ -20,6 +20,7 @@ pub fn overlays(
     overlays: &[manifest::Overlay],
     scope: &str,
     local: &mut BTreeMap<String, Digest>,
+    progress: &dyn Progress,
 ) -> Result<Vec<Overlay>> {
     let mut laid = Vec::new();
     for asked in overlays {
@@ -34,6 +35,7 @@ pub fn overlays(
             }
         };
         let overlay = overlay.with_context(|| format!("reading {name}"))?;
+        told(&overlay, &format!("{scope}{name}"), progress);
         let digest = overlay.digest().with_context(|| format!("reading {name}"))?;
         local.insert(free(format!("{scope}{name}"), local), digest);
         let replace = asked.replace;
@@ -43,6 +45,28 @@ pub fn overlays(
         laid.push(overlay);
     }
     Ok(laid)
+}
+
+/// Says what of an overlay's directory is not as it is on disk.
+fn told(overlay: &Overlay, name: &str, progress: &dyn Progress) {
+    if let [first, others @ ..] = &overlay.left_out[..] {
+        let (first, more) = (show(first), and_more(others.len()));
+        progress.note(&format!(
+            "{name}: {first}{more} is left out, as what other programs leave; a line in {META} takes it along: \
+             `{first} 0644 root root`"
+        ));
+    }
+    if let [(first, mode), others @ ..] = &overlay.opened[..] {
+        let (first, more) = (show(first), and_more(others.len()));
+        progress.note(&format!(
+            "{name}: modes on disk do not count, and {first}{more}, which has {mode:04o}, will be open to all on a \
+             node; a line in {META} says what it is to have: `{first} {mode:04o} root root`"
+        ));
+    }
+}
+
+fn and_more(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(" (and {count} more)") }
 }
 
 /// What an overlay is called in messages and in the lock: never by a path of this machine.
@@ -145,6 +169,7 @@ pub fn own(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::progress::Silent;
     use crate::lock::{Ids, LOCK_FORMAT, Provenance};
 
     #[test]
@@ -159,7 +184,7 @@ mod tests {
         let digests = |text: &str| {
             let mut local = BTreeMap::new();
             let laid = [overlay("a", text), overlay("b", "b")];
-            overlays(&mut Tree::new(0), &laid, "", &mut local).unwrap();
+            overlays(&mut Tree::new(0), &laid, "", &mut local, &Silent).unwrap();
             local
         };
         let (before, after) = (digests("a"), digests("changed"));

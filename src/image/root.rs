@@ -65,7 +65,12 @@ pub fn packages(
             size: package.size,
         });
     }
-    let unpacked = packages::unpack(&wanted, store, epoch, settings.threads, progress)?;
+    let mut unpacked = packages::unpack(&wanted, store, epoch, settings.threads, progress)?;
+    for package in &mut unpacked {
+        if let Some(text) = package.to_root() {
+            progress.note(&text);
+        }
+    }
     let scripts = unpacked
         .iter()
         .map(|package| {
@@ -120,7 +125,7 @@ fn make(
     }
     modprobe::check_names(manifest, &tree, &modules_before)?;
     task.at("overlays");
-    let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local)?;
+    let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local, progress)?;
     inputs::files(&mut tree, &manifest.files, "", store, lock)?;
     agent::install(&mut tree, manifest, lock, keller)?;
     task.at("users and units");

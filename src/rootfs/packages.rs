@@ -13,7 +13,7 @@ use crate::base::{Digest, Progress, Task, Unit};
 use crate::source::debian::deb::{self, Control, DebError, Package};
 use crate::store::{Store, StoreError};
 use crate::tree::merge::Conflict;
-use crate::tree::{Tree, TreeError};
+use crate::tree::{Kind, Tree, TreeError, show};
 
 pub use assemble::assemble;
 pub use order::Order;
@@ -53,6 +53,40 @@ pub struct Unpacked {
     pub conffiles: Vec<String>,
     /// Its files, of the origin [`Unpacked::name`]; bodies lie in the store.
     pub tree: Tree,
+}
+
+/// Numbers of people's accounts; in a package they are those of whoever built it: Debian Policy 9.2.2.
+const PEOPLE: std::ops::RangeInclusive<u32> = 1000..=59_999;
+/// setuid and setgid, which chown(2) takes away too.
+const RIGHTS: u16 = 0o6000;
+
+impl Unpacked {
+    /// Gives root what belongs to a person's number: on a node that is somebody else. Says so, if there is any.
+    pub fn to_root(&mut self) -> Option<String> {
+        let mut given = Vec::new();
+        for (path, id) in self.tree.walk() {
+            let is_file = matches!(self.tree.node(id).kind, Kind::File(_));
+            let meta = &mut self.tree.node_mut(id).meta;
+            let number = [meta.uid, meta.gid].into_iter().find(|number| PEOPLE.contains(number));
+            let Some(number) = number else { continue };
+            for owner in [&mut meta.uid, &mut meta.gid] {
+                *owner = if PEOPLE.contains(owner) { 0 } else { *owner };
+            }
+            if is_file {
+                meta.mode &= !RIGHTS;
+            }
+            given.push((path, number));
+        }
+        let (path, number) = given.first()?;
+        let more = if given.len() == 1 { String::new() } else { format!(" (and {} more)", given.len() - 1) };
+        Some(format!(
+            "{}: /{}{more} belongs to id {number} in the package, which is somebody else's on a node, and is given \
+             to root; an overlay gives it to another, a directory by the line `PATH/ 0750 USER GROUP` in its `.meta`, \
+             a file with `replace: true`",
+            self.name,
+            show(path)
+        ))
+    }
 }
 
 /// Why packages could not be unpacked or put together.

@@ -12,11 +12,13 @@
 //! ```
 //!
 //! Owners are names or numbers. Names are kept until the image's users are known: [`Overlay::own`].
-//! `.gitkeep` files are left out; they only keep a folder alive in git.
+//! `.gitkeep` files are left out; they only keep a folder alive in git. So is what other programs leave in a
+//! directory of sources ([`litter`]), unless `.meta` names it.
 
+mod litter;
 mod meta;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -35,6 +37,11 @@ pub const META: &str = ".meta";
 
 const GITKEEP: &[u8] = b".gitkeep";
 
+/// setuid, setgid and sticky.
+const SPECIAL: u16 = 0o7000;
+/// Others may read.
+const READ_BY_ALL: u16 = 0o004;
+
 /// Files up to this size are held in memory, in bytes: larger ones stay on disk behind an open file, of
 /// which a process may not have many.
 const IN_MEMORY: u64 = 256 << 10;
@@ -49,6 +56,10 @@ pub struct Overlay {
     pub tree: Tree,
     /// What `.meta` says of files and folders, by path without leading slash.
     pub stated: BTreeMap<Vec<u8>, Stated>,
+    /// What other programs left there and is not part of the tree; see [`litter`].
+    pub left_out: Vec<Vec<u8>>,
+    /// What only some may read on disk, or is setuid there, of which `.meta` says nothing, with its mode there.
+    pub opened: Vec<(Vec<u8>, u16)>,
 }
 
 /// Why an overlay could not be read.
@@ -105,13 +116,20 @@ impl Overlay {
     /// See [`OverlayError`].
     pub fn from_folder(folder: &Path, name: &str, epoch: i64) -> Result<Self, OverlayError> {
         let mut overlay = Self::empty(name, epoch);
-        overlay.folder(folder, &mut Vec::new())?;
         let meta = folder.join(META);
-        match fs::read_to_string(&meta) {
-            Ok(text) => overlay.state(&text, &meta)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        let text = match fs::read_to_string(&meta) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(failed(&meta)(error)),
-        }
+        };
+        let named = text.lines().filter_map(|line| match Line::parse(line) {
+            Ok(Some(Line::Stated { path, .. })) => Some(path.trim_matches('/').as_bytes().to_vec()),
+            _ => None,
+        });
+        overlay.folder(folder, &mut Vec::new(), &named.collect())?;
+        overlay.state(&text, &meta)?;
+        let stated = &overlay.stated;
+        overlay.opened.retain(|(path, _)| !stated.contains_key(path));
         Ok(overlay)
     }
 
@@ -193,7 +211,7 @@ impl Overlay {
         let origin = tree.origin(name);
         let root = tree.root();
         tree.node_mut(root).origin = origin;
-        Self { tree, stated: BTreeMap::new() }
+        Self { tree, stated: BTreeMap::new(), left_out: Vec::new(), opened: Vec::new() }
     }
 
     fn put(&mut self, path: &[u8], mode: u16, kind: Kind) -> Result<(), TreeError> {
@@ -202,7 +220,12 @@ impl Overlay {
         self.tree.put(path, meta, kind, origin).map(drop)
     }
 
-    fn folder(&mut self, folder: &Path, below: &mut Vec<u8>) -> Result<(), OverlayError> {
+    fn folder(
+        &mut self,
+        folder: &Path,
+        below: &mut Vec<u8>,
+        named: &BTreeSet<Vec<u8>>,
+    ) -> Result<(), OverlayError> {
         let mut entries = fs::read_dir(folder)
             .and_then(|entries| {
                 entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()
@@ -219,11 +242,21 @@ impl Overlay {
                 below.push(b'/');
             }
             below.extend_from_slice(name);
+            if litter::is_litter(name) && !named.contains(&below[..]) {
+                self.left_out.push(below.clone());
+                below.truncate(above);
+                continue;
+            }
             let metadata = fs::symlink_metadata(&path).map_err(failed(&path))?;
             let kind = metadata.file_type();
+            let on_disk = (metadata.permissions().mode() & 0o7777) as u16;
+            let special = kind.is_file() && on_disk & SPECIAL != 0;
+            if special || (!kind.is_symlink() && on_disk & READ_BY_ALL == 0) {
+                self.opened.push((below.clone(), on_disk));
+            }
             if kind.is_dir() {
                 self.put(below, 0o755, Kind::Directory(BTreeMap::new()))?;
-                self.folder(&path, below)?;
+                self.folder(&path, below, named)?;
             } else if kind.is_symlink() {
                 let target = fs::read_link(&path).map_err(failed(&path))?;
                 self.put(below, 0o777, Kind::Symlink(target.as_os_str().as_bytes().to_vec()))?;
@@ -378,6 +411,62 @@ mod tests {
             (meta.uid, meta.gid)
         };
         assert_eq!([owner("bin/run"), owner("var/lib/etcd")], [(0, 42), (901, 900)]);
+    }
+
+    #[test]
+    fn what_other_programs_leave_does_not_come_along() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [
+            ".git/HEAD",
+            "etc/.DS_Store",
+            "etc/x~",
+            "etc/.x.swp",
+            "etc/#x#",
+            "srv/.svn/entries",
+            "srv/Thumbs.db",
+        ] {
+            write(folder.path(), path, "", 0o644);
+        }
+        write(folder.path(), "etc/x", "", 0o644);
+        write(folder.path(), "srv/repo/.git/HEAD", "", 0o644);
+        symlink("nobody@host.1", folder.path().join("etc/.#x")).unwrap();
+        write(folder.path(), META, "srv/repo/.git 0755 root root\n", 0o644);
+        let overlay = Overlay::from_folder(folder.path(), "o", 0).unwrap();
+        let left: Vec<_> = overlay.left_out.iter().map(|path| show(path)).collect();
+        let expected = [
+            ".git",
+            "etc/#x#",
+            "etc/.#x",
+            "etc/.DS_Store",
+            "etc/.x.swp",
+            "etc/x~",
+            "srv/.svn",
+            "srv/Thumbs.db",
+        ];
+        assert_eq!(left, expected);
+        assert!(overlay.tree.exists("srv/repo/.git/HEAD") && overlay.tree.exists("etc/x"));
+        assert!(expected.iter().all(|path| !overlay.tree.exists(path)));
+    }
+
+    #[test]
+    fn modes_that_do_not_count_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, mode) in [
+            ("a", 0o600),
+            ("b", 0o440),
+            ("c", 0o640),
+            ("d", 0o644),
+            ("e", 0o755),
+            ("f", 0o4755),
+            ("g", 0o700),
+        ] {
+            write(folder.path(), path, "", mode);
+        }
+        write(folder.path(), META, "b 0440 root root\n", 0o644);
+        let overlay = Overlay::from_folder(folder.path(), "o", 0).unwrap();
+        let opened: Vec<_> = overlay.opened.iter().map(|(path, mode)| (show(path), *mode)).collect();
+        let expected = [("a", 0o600), ("c", 0o640), ("f", 0o4755), ("g", 0o700)];
+        assert_eq!(opened, expected.map(|(path, mode)| (path.to_owned(), mode)));
     }
 
     #[test]

@@ -216,7 +216,7 @@ fn homes_and_moved_directories_are_made_once() {
     }
     let mut tree = Tree::new(0);
     tree.file("etc/skel/.profile", 0o644, "skeleton").unwrap();
-    tree.file("usr/share/base-files/dot.bashrc", 0o644, "root's").unwrap();
+    tree.file("usr/share/base-files/dot.bashrc", 0o644, "dots").unwrap();
     tree.file("opt/My App/100%", 0o644, "app").unwrap();
     tree.put("srv/db", Meta::new(0o750).owned(7, 8), Kind::Directory(BTreeMap::new()), Default::default())
         .unwrap();
@@ -242,7 +242,7 @@ fn homes_and_moved_directories_are_made_once() {
     assert_eq!(line("home/core"), Some("d0700 1000:1000 "));
     assert_eq!(line("home/core/.profile"), Some("-0644 1000:1000 skeleton"));
     assert_eq!(line("roothome"), Some("d0700 0:0 "));
-    assert_eq!(line("roothome/.bashrc"), Some("-0644 0:0 root's"));
+    assert_eq!(line("roothome/.bashrc"), Some("-0644 0:0 dots"));
     assert_eq!(line("srv/db"), Some("d0750 7:8 "));
     assert_eq!(line("opt/My App"), Some("l0777 0:0 /usr/lib/keller/shipped/opt/My App"));
 

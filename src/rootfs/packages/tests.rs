@@ -62,3 +62,25 @@ fn conflicts_of_all_packages_name_diversions() {
     assert!(text.contains("/x is in a and in b\n  /y is in a and in c"), "{text}");
     assert!(text.contains("dpkg-divert is called by b: preinst"), "{text}");
 }
+
+#[test]
+fn numbers_of_people_are_nobodys_in_a_package() {
+    let mut wrong = package("vendor", "", &["opt/a", "opt/b", "opt/c"]);
+    for (path, uid, gid, mode) in
+        [("opt/a", 1000, 1000, 0o4755), ("opt/b", 1001, 42, 0o640), ("opt/c", 300, 0, 0o600)]
+    {
+        let id = wrong.tree.lookup(path).unwrap();
+        wrong.tree.node_mut(id).meta = crate::tree::Meta::new(mode).owned(uid, gid);
+    }
+    let said = wrong.to_root().unwrap();
+    assert!(said.starts_with("vendor: /opt/a (and 1 more) belongs to id 1000"), "{said}");
+    let meta = |path: &str| {
+        let meta = &wrong.tree.node(wrong.tree.lookup(path).unwrap()).meta;
+        (meta.mode, meta.uid, meta.gid)
+    };
+    assert_eq!(
+        [meta("opt/a"), meta("opt/b"), meta("opt/c")],
+        [(0o755, 0, 0), (0o640, 0, 42), (0o600, 300, 0)]
+    );
+    assert!(wrong.to_root().is_none());
+}
