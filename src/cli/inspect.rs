@@ -47,6 +47,9 @@ pub fn run(args: &InspectArgs, global: &Global) -> Result<ExitCode> {
         streams::line(serde_json::to_string_pretty(&inspection)?)?;
     } else {
         streams::print(table(&inspection, args.packages))?;
+        for remark in inspection.remarks.iter().filter(|_| !global.quiet) {
+            streams::tell(format_args!("note: {remark}"));
+        }
         for problem in &inspection.problems {
             streams::tell(format_args!("warning: {problem}"));
         }

@@ -25,6 +25,10 @@ use crate::verity;
 /// dpkg's list of packages, where a root has it.
 const DPKG_STATUS: [&str; 2] = ["usr/lib/sysimage/dpkg/status", "var/lib/dpkg/status"];
 
+/// After `dd` to a larger disk, and after a virtual disk was enlarged.
+const GROWN: &str = "the disk is larger than the image: the node takes the room, and moves the backup partition \
+                     table to the end, at its next boot";
+
 /// An image, as far as it could be read.
 #[derive(Debug, Serialize)]
 pub struct Inspection {
@@ -46,6 +50,8 @@ pub struct Inspection {
     pub slots: Vec<SlotReport>,
     /// Boot entries, by path.
     pub entries: Vec<BootEntry>,
+    /// What is as it should be, though it may look otherwise.
+    pub remarks: Vec<String>,
     /// What a person should look at. Empty for an image that is as it should be.
     pub problems: Vec<String>,
 }
@@ -162,6 +168,10 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
     let disk = FileDevice::image(file.try_clone()?, SectorSize::B512).context("reading the image")?;
     let found = gpt::read_any(&disk).context("reading the partition table")?;
     let mut problems = table_problems(&found);
+    let remarks = match found.other {
+        Other::NotAtEnd => vec![GROWN.to_owned()],
+        _ => Vec::new(),
+    };
     let table = &found.table;
     let partitions = table.entries.iter().map(partition).collect();
     let slots = match slot::slots(table) {
@@ -197,6 +207,7 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
         partitions,
         slots,
         entries,
+        remarks,
         problems,
     })
 }
@@ -207,9 +218,8 @@ fn table_problems(found: &Found) -> Vec<String> {
         Which::Backup => "primary",
     };
     match &found.other {
-        Other::Same => Vec::new(),
+        Other::Same | Other::NotAtEnd => Vec::new(),
         Other::Differs => vec![format!("the {backup} partition table says something else")],
-        Other::NotAtEnd => vec!["the backup partition table is not at the end of the disk".to_owned()],
         Other::Broken(error) => vec![format!("the {backup} partition table is broken: {error}")],
     }
 }

@@ -75,6 +75,8 @@ fn inspect(image: &Path) -> (u64, u64) {
     let found: serde_json::Value = serde_json::from_str(&text).unwrap();
     let state = found["partitions"].as_array().unwrap().last().unwrap().clone();
     assert_eq!(state["label"], "keller-state");
+    // No room that the table does not know of.
+    assert_eq!(found["remarks"], serde_json::json!([]));
     (state["start"].as_u64().unwrap(), state["size"].as_u64().unwrap())
 }
 

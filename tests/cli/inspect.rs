@@ -49,6 +49,35 @@ fn an_image_explains_itself() {
 }
 
 #[test]
+fn an_image_on_a_larger_disk_is_as_it_should_be() {
+    let project = Project::new();
+    project.build(&[]).good();
+    let image = File::options().write(true).open(project.path(IMAGE)).unwrap();
+    let size = image.metadata().unwrap().len();
+    for more in [512, 1 << 20, 1 << 30] {
+        image.set_len(size + more).unwrap();
+        let ran = project.run(&["inspect", "--verify", IMAGE]).good();
+        assert!(
+            ran.err.contains("note: the disk is larger than the image: the node takes the room"),
+            "{}",
+            ran.err
+        );
+        assert!(!ran.err.contains("warning"), "{}", ran.err);
+        let ran = project.run(&["inspect", "--json", IMAGE]).good();
+        let said: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(
+            (&said["problems"], said["remarks"].as_array().unwrap().len()),
+            (&serde_json::json!([]), 1)
+        );
+    }
+    // Its own backup table is damaged: that is something else.
+    image.write_all_at(b"damage", size - 512).unwrap();
+    let ran = project.run(&["inspect", IMAGE]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("warning: the backup partition table is broken"), "{}", ran.err);
+}
+
+#[test]
 fn damage_is_found() {
     let project = Project::new();
     project.build(&[]).good();

@@ -111,7 +111,11 @@ pub fn read(disk: &(impl ReadAt + ?Sized), sector_size: SectorSize) -> Result<Fo
     }
     match (primary, backup) {
         (Ok((header, table)), backup) => {
+            // What the end of a larger disk holds may be left over from before this table was put there.
+            let is_at = |lba| read_copy(disk, sector_size, lba).is_ok_and(|(_, other)| other == table);
+            let grown = (2..last_lba).contains(&header.alternate_lba) && is_at(header.alternate_lba);
             let other = match backup {
+                Ok((_, other)) if other != table && grown => Other::NotAtEnd,
                 Err(error) => Other::Broken(error),
                 Ok((_, other)) if other != table => Other::Differs,
                 Ok(_) if backup_lba != last_lba => Other::NotAtEnd,

@@ -114,6 +114,27 @@ fn the_backup_at_its_old_place_is_found_when_only_the_primary_entries_are_torn()
 }
 
 #[test]
+fn an_image_put_on_a_larger_disk_is_whole_whatever_that_disk_held_before() {
+    for sector_size in BOTH {
+        let (table, image) = made(sector_size, 5 * UNIT);
+        let (_, mut disk) = made(sector_size, 9 * UNIT);
+        let (mut used, sectors) = (read(disk.as_slice(), sector_size).unwrap().table, sector_size.bytes());
+        used.disk_guid = Uuid::from_u128(1);
+        let mut recorder = Recorder::new(disk.clone(), sector_size);
+        rewrite(&mut recorder, &read(disk.as_slice(), sector_size).unwrap(), &used).unwrap();
+        disk = recorder.bytes().to_vec();
+        disk[..image.len()].copy_from_slice(&image);
+        let found = read(disk.as_slice(), sector_size).unwrap();
+        assert_eq!((found.source, &found.table), (Which::Primary, &table));
+        assert!(matches!(found.other, Other::NotAtEnd), "{:?}", found.other);
+        // The image's own backup is damaged: that is no mere growth.
+        disk[image.len() - sectors as usize] ^= 1;
+        let found = read(disk.as_slice(), sector_size).unwrap();
+        assert!(matches!(found.other, Other::Differs), "{:?}", found.other);
+    }
+}
+
+#[test]
 fn the_primary_wins_over_a_backup_that_says_something_else() {
     let (_, old) = made(SectorSize::B512, 5 * UNIT);
     let found = read(old.as_slice(), SectorSize::B512).unwrap();
