@@ -11,10 +11,11 @@ use crate::agent::{self, service, trial};
 
 /// Arguments of `keller agent`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "All are units: keller-agent.service, keller-health.service, systemd-bless-boot.service. What they say is in \
-                  the journal."
-)]
+#[command(after_help = "Examples:\n  \
+                  keller agent            what keller-agent.service runs\n  \
+                  keller agent health     what keller-health.service runs\n\n\
+                  All are units: keller-agent.service, keller-health.service, systemd-bless-boot.service. What they say is in \
+                  the journal.")]
 pub struct AgentArgs {
     /// A part of it; without one, the agent itself.
     #[command(subcommand)]

@@ -27,10 +27,14 @@ use crate::tree::Content;
     keller build                         the default node, into ./out\n  \
     keller build my-node/node.yaml       into my-node/out\n  \
     keller build --locked --offline node.yaml\n  \
+    keller build --version 1.0.7 node.yaml\n  \
     keller build --check node.yaml       twice, and compare every byte")]
 pub struct BuildArgs {
     /// The manifest; without one, the default node inside this binary.
     pub manifest: Option<PathBuf>,
+    /// Make it this version, whatever the manifest says: for a CI job that numbers images.
+    #[arg(long, value_name = "VERSION", value_parser = crate::manifest::parse_version)]
+    pub version: Option<String>,
     /// Where the files go; `out` beside the manifest by default.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
@@ -106,7 +110,11 @@ pub fn run(args: BuildArgs, global: &Global) -> Result<ExitCode> {
 pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Built> {
     let (bytes, digest) = keller(args)?;
     let output = output_folder(args);
-    let project = Project::load(args.manifest.as_deref(), &output)?;
+    let mut project = Project::load(args.manifest.as_deref(), &output)?;
+    if let Some(version) = &args.version {
+        let manifest = project.manifest.with_version(version);
+        project.manifest = manifest.map_err(|problem| anyhow::anyhow!("--version: {problem}"))?;
+    }
     let name = project.name.clone();
     let store = context::store(&args.inputs)?;
     let policy = if args.locked { Policy::Locked } else { Policy::Follow };

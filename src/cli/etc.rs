@@ -10,6 +10,9 @@ use crate::agent::etc;
 
 /// Arguments of `keller etc`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    keller etc diff            what the new version changes under the node's own files\n  \
+    keller etc diff --json     the same for programs")]
 pub struct EtcArgs {
     /// What to do.
     #[command(subcommand)]
@@ -24,6 +27,9 @@ pub enum Action {
         after_help = "A file that was changed on the node hides the default of every later version. For each \
         such file this shows how the default has changed, and how the node's own differs from the new one. To \
         take the new default, delete the node's own file in /var/lib/keller/etc/upper and reboot.\n\n\
+        Examples:\n  \
+        keller etc diff\n  \
+        keller etc diff --json\n\n\
         Exit code: 0 when there is none, 1 when there are some."
     )]
     Diff,

@@ -39,6 +39,17 @@ pub fn is_id(text: &str) -> bool {
     validate::text::id(text).is_ok()
 }
 
+/// `text`, if it can be a version.
+///
+/// # Errors
+/// What is wrong with it and what would be right.
+pub fn parse_version(text: &str) -> Result<String, String> {
+    match validate::text::version(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(wrong) => Err(format!("{}: {}", wrong.what, wrong.help)),
+    }
+}
+
 /// Reads the manifest at `path` with all that it includes; or tells everything that is wrong.
 pub fn load(path: &Path) -> Result<Manifest, Diagnostics> {
     read(Location::Disk(path.to_owned()))
@@ -85,6 +96,24 @@ fn read(location: Location) -> Result<Manifest, Diagnostics> {
     match manifest {
         Some(manifest) if report.is_empty() => Ok(manifest),
         _ => Err(report.finish(&sources)),
+    }
+}
+
+impl Manifest {
+    /// The same node as version `version`.
+    ///
+    /// # Errors
+    /// As for the field `version`: what is wrong and what would be right.
+    pub fn with_version(self, version: &str) -> Result<Self, String> {
+        let version = parse_version(version)?;
+        match validate::fits_label(&self.id, &version) {
+            true => Ok(Self { version, ..self }),
+            false => Err(format!(
+                "id {} and version {version} are too long together: at most {} characters: they name partitions",
+                self.id,
+                validate::LABEL_ROOM
+            )),
+        }
     }
 }
 

@@ -118,6 +118,42 @@ fn the_report_says_what_was_built() {
 }
 
 #[test]
+fn a_version_of_the_command_line_is_the_version_everywhere() {
+    let (project, other) = (Project::new(), Project::new());
+    project.build(&[]).good();
+    let lock = project.read("node/node.lock");
+    let ran = project.build(&["--version", "2.0.0~rc1", "--locked"]).good();
+    assert_eq!(ran.out, "node/out/tiny_2.0.0~rc1.raw\n");
+    // The lock pins packages; a version changes none.
+    assert_eq!(project.read("node/node.lock"), lock);
+    assert_eq!(project.json("node/out/build.json")["version"], "2.0.0~rc1");
+    let shown = project.run(&["inspect", "node/out/tiny_2.0.0~rc1.raw"]).good().out;
+    for part in ["Slot a     tiny 2.0.0~rc1", "tiny 2.0.0~rc1 (keller", "EFI/Linux/tiny_2.0.0~rc1.efi"] {
+        assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+    }
+    // The same bytes as if the manifest said so.
+    other.edit("version: 1.2.3", "version: 2.0.0~rc1");
+    other.build(&[]).good();
+    let sums = |project: &Project| project.text("node/out/SHA256SUMS").lines().next_back().map(str::to_owned);
+    assert_eq!(sums(&project), sums(&other));
+    assert!(sums(&other).unwrap().ends_with("tiny_2.0.0~rc1.raw"));
+
+    for (version, said) in [
+        ("1_2", "`_` stands between id and version"),
+        ("1+2", "begins the boot counter"),
+        ("", "begin with a letter or digit"),
+        ("-1", "begin with a letter or digit"),
+    ] {
+        let ran = project.build(&[&format!("--version={version}")]);
+        assert_eq!(ran.code, Some(2), "{}", ran.err);
+        assert!(ran.err.contains(said), "{}", ran.err);
+    }
+    let ran = project.build(&["--version", &"1".repeat(30)]);
+    assert!(ran.error().starts_with("error: --version: id tiny and version 1111"), "{}", ran.err);
+    assert!(ran.err.contains("at most 28 characters"), "{}", ran.err);
+}
+
+#[test]
 fn quiet_says_nothing() {
     let project = Project::new();
     let ran = project.build(&["-q"]).good();

@@ -2,7 +2,7 @@
 
 use super::project::Project;
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 15] = [
     "run",
     "build",
     "boot",
@@ -14,6 +14,9 @@ const VERBS: [&str; 12] = [
     "check",
     "init",
     "schema",
+    "update",
+    "etc",
+    "agent",
     "completion",
 ];
 
@@ -23,6 +26,10 @@ fn every_verb_explains_itself() {
     let help = project.run(&["--help"]).good().out;
     assert_eq!(project.run(&["help"]).good().out, help);
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    for code in ["0  ", "1  ", "2  ", "130", "141"] {
+        assert!(help.contains(&format!("\n  {code}  ")), "exit code {code} is not in {help}");
+    }
+    assert!(help.contains("\"places\": [{file, line, column, message, help}, …]"), "{help}");
     for verb in VERBS {
         let line = help.lines().find(|line| line.trim_start().starts_with(&format!("{verb} ")));
         assert!(line.is_some_and(|line| line.trim().len() > verb.len() + 10), "{verb} is not in {help}");

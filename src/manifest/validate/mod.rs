@@ -22,7 +22,12 @@ use text::Wrong;
 pub const FORM: u32 = 1;
 
 /// GPT names have 36 characters; the longest of ours is `<id>_<version>_verity`.
-const LABEL_ROOM: usize = 36 - "_".len() - "_verity".len();
+pub(super) const LABEL_ROOM: usize = 36 - "_".len() - "_verity".len();
+
+/// Whether id and version can name partitions together.
+pub(super) fn fits_label(id: &str, version: &str) -> bool {
+    id.len() + version.len() <= LABEL_ROOM
+}
 
 pub(super) struct Validator<'a> {
     pub sources: &'a mut Sources,
@@ -262,7 +267,7 @@ impl Validator<'_> {
         let id = named("id", &raw.id, text::id, "node");
         let version = named("version", &raw.version, text::version, "1.0.0");
         if let Some(at) = &raw.version
-            && id.len() + version.len() > LABEL_ROOM
+            && !fits_label(&id, &version)
         {
             self.error(at.mark, "id and version are too long together")
                 .help(format!("at most {LABEL_ROOM} characters: they name partitions"));
