@@ -187,7 +187,7 @@ fn a_mirror_that_misbehaves() {
             ("InRelease", Act::Endless, format!("{release}: expected at most 16777216 bytes")),
             ("InRelease", Act::Other(b"<html>Welcome!</html>".to_vec()), "verifying MIRROR/dists/trixie/InRelease: expected one cleartext-signed message and nothing around it: it does not begin with a signed message".to_owned()),
             ("Packages", Act::Status(404), "reading the packages of archive debian, suite trixie: there is no MIRROR/dists/trixie/main/binary-amd64/Packages.xz".to_owned()),
-            ("Packages", Act::Status(403), "reading the packages of archive debian, suite trixie: fetching MIRROR/dists/trixie/main/binary-amd64/Packages.xz: the server says 403: object stores do so for what is missing; where they ask who you are, credentials go into a line".to_owned()),
+            ("Packages", Act::Status(403), "reading the packages of archive debian, suite trixie: fetching MIRROR/dists/trixie/main/binary-amd64/Packages.xz: the server says 403: credentials go into a line `machine HOST login USER password PASSWORD` of apt's auth.conf or of ~/.netrc; object stores say so of what is missing, too".to_owned()),
             ("Packages", Act::Other(vec![b'x'; index_size]), format!("{index}, tried 2 times: expected SHA-256 ")),
             ("main/systemd_257", Act::ResetAt(200), format!("{deb}, tried 4 times: the connection broke after ")),
             ("main/systemd_257", Act::Status(503), format!("{deb}, tried 4 times: the server says 503")),

@@ -164,10 +164,7 @@ fn an_object_store_says_403_of_what_is_missing() {
     repository.world.server.kept.lock().unwrap().clear();
     repository.world.server.files.retain(|url, _| !url.ends_with("Packages"));
     let told = repository.resolve("app").unwrap_err();
-    assert!(
-        told.contains("Packages: the server says 403: object stores do so for what is missing"),
-        "{told}"
-    );
+    assert!(told.contains("Packages: the server says 403: credentials go into a line"), "{told}");
 }
 
 #[test]

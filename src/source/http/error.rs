@@ -37,9 +37,9 @@ pub enum Cause {
     NotFound,
     /// The server wants to know who asks, or does not like who does.
     #[error(
-        "the server says {status}: {}credentials go into a line \
-         `machine HOST login USER password PASSWORD` of apt's auth.conf or of ~/.netrc",
-        if *.status == 403 { "object stores do so for what is missing; where they ask who you are, " } else { "" }
+        "the server says {status}: credentials go into a line \
+         `machine HOST login USER password PASSWORD` of apt's auth.conf or of ~/.netrc{}",
+        if *.status == 403 { "; object stores say so of what is missing, too" } else { "" }
     )]
     Unauthorized {
         /// 401, 403 or 407.
