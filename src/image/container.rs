@@ -1,15 +1,17 @@
 //! Images of the manifest's containers: made out of packages by the root's own pipeline, or taken from an
 //! OCI archive.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{Settings, inputs, root, scripts};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::Lock;
-use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest};
+use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest, Said};
 use crate::rootfs;
-use crate::rootfs::containers::{Config, Image};
+use crate::rootfs::checks::programs;
+use crate::rootfs::containers::{Config, Image, spec};
 use crate::store::Store;
+use crate::tree::Tree;
 use crate::tree::prune::Patterns;
 
 /// One image for each container of the manifest, in its order.
@@ -23,7 +25,9 @@ pub fn images(
     let mut images = Vec::new();
     for container in &manifest.containers {
         let image = match &container.image {
-            ContainerImage::Build(recipe) => build(container, recipe, lock, store, settings, progress),
+            ContainerImage::Build(recipe) => {
+                build(container, recipe, &manifest.said, lock, store, settings, progress)
+            }
             ContainerImage::Archive(path) => {
                 let archive = rootfs::containers::archive::read(path, lock.epoch);
                 archive.map_err(Into::into).map(|(image, digest)| {
@@ -41,9 +45,29 @@ fn reference(container: &Container) -> String {
     format!("localhost/{}:latest", container.name)
 }
 
+/// Refuses an image in which the engine could not start the process.
+fn starts(container: &Container, config: &Config, tree: &Tree, said: &Said) -> Result<()> {
+    if let Some((field, program, unfit)) = programs::of_container(tree, container, config) {
+        bail!(
+            "{}, which {unfit}: add the package that has it to the image, or run another program",
+            said.at(field, &program, &format!("it runs {program}"))
+        );
+    }
+    if let Some(user) = &config.user
+        && spec::account(tree, Some(user)).is_none()
+    {
+        bail!(
+            "{}, which its /etc/passwd and /etc/group do not have: name it in the image's `system_users`",
+            said.at("user", user, &format!("it runs as user {user}"))
+        );
+    }
+    Ok(())
+}
+
 fn build(
     container: &Container,
     recipe: &ContainerBuild,
+    said: &Said,
     lock: &mut Lock,
     store: &Store,
     settings: &Settings,
@@ -77,5 +101,6 @@ fn build(
         workdir: recipe.workdir.clone(),
         stop_signal: recipe.stop_signal,
     };
+    starts(container, &config, &tree, said)?;
     Ok(Image { reference: reference(container), tree, config })
 }

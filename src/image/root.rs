@@ -11,7 +11,7 @@ use super::{Settings, agent, container, inputs, modprobe};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::boot::microcode::{Microcode, Vendor};
 use crate::lock::{Lock, LockedPackage};
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::rootfs::checks::Inputs;
 use crate::rootfs::checks::{Finding, Severity};
 use crate::rootfs::packages::{self, PackageInput};
@@ -129,9 +129,10 @@ fn make(
     inputs::files(&mut tree, &manifest.files, "", store, lock)?;
     agent::install(&mut tree, manifest, lock, keller)?;
     task.at("users and units");
-    lock.ids = rootfs::ids(&tree, manifest, &lock.ids)?;
+    lock.ids = rootfs::ids(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
-    let finished = rootfs::finish(&mut tree, manifest, &lock.ids, &build, Some(store))?;
+    let finished = rootfs::finish(&mut tree, manifest, &lock.ids, &build, Some(store))
+        .map_err(|error| placed(manifest, error))?;
     let accounts = &finished.accounts;
     inputs::own(&mut tree, &manifest.files, &overlays, &|name| user(accounts, name), &|name| {
         group(accounts, name)
@@ -142,7 +143,7 @@ fn make(
         missing_libraries: manifest.missing_libraries.clone(),
         ..check_inputs(accounts)
     };
-    judge(rootfs::checks::check(&tree, &inputs), progress)?;
+    judge(rootfs::checks::check_node(&tree, &inputs, manifest), progress)?;
     task.at("containers");
     for (container, image) in manifest.containers.iter().zip(&images) {
         containers::install(&mut tree, manifest.runtime, container, image)?;
@@ -172,6 +173,41 @@ fn microcode(tree: &Tree, lock: &Lock) -> Result<Microcode> {
         }
     }
     Ok(microcode)
+}
+
+/// An error of the fix-ups with the line of the manifest that it is about.
+fn placed(manifest: &Manifest, error: rootfs::Error) -> anyhow::Error {
+    use rootfs::Error;
+    let said = &manifest.said;
+    let place = match &error {
+        Error::UnknownUnit { unit, .. }
+        | Error::NotInstallable { unit }
+        | Error::NoInstance { unit }
+        | Error::Masked { unit, .. } => said.place("services.enable", unit),
+        Error::UnknownModule { name, .. } => said.place("kernel.load", name),
+        Error::UnknownGroup { user, group } => {
+            let name = format!("{user} {group}");
+            said.place("users.groups", &name).or(said.place("system_users.groups", &name))
+        }
+        Error::AccountExists { name, .. } | Error::NamesAGroup { name, .. } => said.place("users", name),
+        _ => None,
+    };
+    let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
+    let container = |unit: &String| {
+        let named =
+            |container: &manifest::Container| Some(container.name.as_str()) == unit.strip_suffix(".service");
+        manifest.containers.iter().any(named)
+    };
+    let way_out = match &error {
+        Error::UnknownUnit { unit, .. } if unit == "etcd.service" && manifest.kv.is_some() => {
+            "; `kv` needs it: include keller:manifests/components/etcd.yaml, or add etcd-server to `packages`"
+        }
+        Error::UnknownUnit { unit, .. } if container(unit) => {
+            "; a container starts at boot unless it has `start: false`, and stands only in `containers`"
+        }
+        _ => "",
+    };
+    anyhow::anyhow!("{place}{error}{way_out}")
 }
 
 pub(super) fn user(accounts: &Accounts, name: &str) -> Option<u32> {

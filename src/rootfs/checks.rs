@@ -4,14 +4,16 @@
 mod elf;
 mod interpreters;
 mod links;
+mod names;
 mod owners;
-mod programs;
+pub mod programs;
 mod setuid;
 mod units;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::manifest::Manifest;
 use crate::tree::{NodeId, Tree, show};
 
 /// What the manifest and the image's accounts allow.
@@ -86,16 +88,35 @@ impl View<'_> {
 /// Checks a finished tree. Errors come first, then by path.
 pub fn check(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
     let view = View { tree, paths: tree.walk() };
-    let programs = programs::scan(&view);
-    let mut findings = elf::check(&view, &programs, &inputs.missing_libraries);
-    findings.extend(interpreters::check(&view, &programs));
-    findings.extend(links::check(&view));
-    findings.extend(owners::check(&view, inputs));
-    findings.extend(setuid::check(&view, &inputs.setuid));
-    findings.extend(units::check(&view, inputs));
+    let (_, findings) = all(&view, inputs);
+    sorted(findings)
+}
+
+/// As [`check`], and whether the names in `manifest` are names of something in the tree, the root of a node
+/// that has all but its containers.
+pub fn check_node(tree: &Tree, inputs: &Inputs, manifest: &Manifest) -> Vec<Finding> {
+    let view = View { tree, paths: tree.walk() };
+    let (units, mut findings) = all(&view, inputs);
+    findings.extend(names::check(tree, &units, manifest));
+    sorted(findings)
+}
+
+fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort();
     findings.dedup();
     findings
+}
+
+fn all<'a>(view: &'a View<'a>, inputs: &'a Inputs) -> (units::Units<'a>, Vec<Finding>) {
+    let programs = programs::scan(view);
+    let mut findings = elf::check(view, &programs, &inputs.missing_libraries);
+    findings.extend(interpreters::check(view, &programs));
+    findings.extend(links::check(view));
+    findings.extend(owners::check(view, inputs));
+    findings.extend(setuid::check(view, &inputs.setuid));
+    let (units, found) = units::Units::of(view, inputs);
+    findings.extend(found);
+    (units, findings)
 }
 
 /// `, as do 3 others, e.g. /x` for a finding that holds for several paths.

@@ -58,8 +58,19 @@ pub enum Error {
         group: String,
     },
     /// A person's account has the name of one that is there already.
-    #[error("users names {name}, which {by} makes already")]
+    #[error("users names {name}, an account that {by} makes already: choose another name")]
     AccountExists {
+        /// The name.
+        name: String,
+        /// Who else.
+        by: String,
+    },
+    /// A person's account has the name of a group that is there already, under which its own group would be.
+    #[error(
+        "users names {name}, which is a group that {by} makes: a person's own group has the person's name; \
+         choose another name, and add {name} to its `groups` where that is meant"
+    )]
+    NamesAGroup {
         /// The name.
         name: String,
         /// Who else.

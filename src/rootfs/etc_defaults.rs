@@ -3,7 +3,7 @@
 use super::error::{Error, near};
 use super::modules::ModuleIndex;
 use super::users::Accounts;
-use crate::tree::Tree;
+use crate::tree::{Kind, Tree};
 
 /// Where Debian's libraries for amd64 are.
 pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -22,11 +22,14 @@ const SHELLS: [&str; 10] = [
     "/bin/zsh",
     "/usr/bin/zsh",
 ];
+/// Where packages name their shells.
+const SHELL_LISTS: &str = "usr/share/debianutils/shells.d";
 const NANOSECONDS: i64 = 1_000_000_000;
 
 /// Writes the defaults of a node.
 pub fn node(tree: &mut Tree, accounts: &Accounts) -> Result<(), Error> {
-    shared(tree)?;
+    let shells: Vec<String> = accounts.people().map(|(.., user)| user.shell.clone()).collect();
+    shared(tree, &shells)?;
     name_service(tree, true)?;
     default(tree, "etc/locale.conf", "LANG=C.UTF-8\n")?;
     default(
@@ -67,13 +70,20 @@ pub fn node(tree: &mut Tree, accounts: &Accounts) -> Result<(), Error> {
 
 /// Writes the defaults of a container.
 pub fn container(tree: &mut Tree) -> Result<(), Error> {
-    shared(tree)?;
+    shared(tree, &[])?;
     name_service(tree, false)
 }
 
-fn shared(tree: &mut Tree) -> Result<(), Error> {
+/// `people` are the shells of those who log in.
+fn shared(tree: &mut Tree, people: &[String]) -> Result<(), Error> {
     default(tree, "etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")?;
-    let shells: Vec<&str> = SHELLS.into_iter().filter(|shell| tree.resolve(shell).is_ok()).collect();
+    let mut shells: Vec<String> = SHELLS.map(str::to_owned).to_vec();
+    for shell in shipped_shells(tree).iter().chain(people) {
+        if !shells.contains(shell) && !shell.ends_with("/nologin") && !shell.ends_with("/false") {
+            shells.push(shell.clone());
+        }
+    }
+    shells.retain(|shell| tree.resolve(shell).is_ok());
     if !shells.is_empty() {
         default(tree, "etc/shells", &format!("{}\n", shells.join("\n")))?;
     }
@@ -84,6 +94,18 @@ fn shared(tree: &mut Tree) -> Result<(), Error> {
         tree.symlink("etc/mtab", "../proc/self/mounts")?;
     }
     Ok(())
+}
+
+/// Shells that packages name for update-shells(8), by the names of their files.
+fn shipped_shells(tree: &Tree) -> Vec<String> {
+    let Ok(id) = tree.resolve(SHELL_LISTS) else { return Vec::new() };
+    let lists = tree.children(id).filter_map(|(_, id)| match &tree.node(id).kind {
+        Kind::File(content) => content.to_vec().ok(),
+        _ => None,
+    });
+    let texts: Vec<String> = lists.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
+    let lines = texts.iter().flat_map(|text| text.lines()).map(str::trim);
+    lines.filter(|line| line.starts_with('/')).map(str::to_owned).collect()
 }
 
 /// nsswitch.conf(5) for the modules that the tree has.

@@ -29,7 +29,7 @@ const STATE_FOLDERS: [(&str, &str, &str); 5] = [
 /// version; in the others it belongs to the node once it is there. With the depth at which links begin.
 const SHIPPED: [(&str, usize); 2] = [("/opt", 1), ("/usr/local", 2)];
 /// Where the content of [`SHIPPED`] stays.
-const SHIPPED_PLACE: &str = "/usr/lib/keller/shipped";
+pub const SHIPPED_PLACE: &str = "/usr/lib/keller/shipped";
 /// Directories of /usr/local that programs expect.
 const LOCAL_FOLDERS: [&str; 6] = ["bin", "etc", "lib", "sbin", "share", "src"];
 const STATE_LINES: &str = "usr/lib/tmpfiles.d/10-keller-state.conf";

@@ -91,3 +91,10 @@ pub fn needing(library: &str) -> Vec<u8> {
     bytes.extend(dynamic.iter().flat_map(|field| field.to_le_bytes()));
     bytes
 }
+
+/// A program for the machine of this number.
+pub fn of_machine(number: u16) -> Vec<u8> {
+    let mut bytes = program();
+    bytes[18..20].copy_from_slice(&number.to_le_bytes());
+    bytes
+}

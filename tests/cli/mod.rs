@@ -12,6 +12,7 @@ mod interrupted;
 mod kernel;
 mod leaves;
 mod lock;
+mod names;
 pub mod project;
 mod publish;
 mod store;

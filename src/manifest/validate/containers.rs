@@ -83,6 +83,9 @@ impl Validator<'_> {
             volumes.push(volume);
         }
         self.note("containers", &raw.name.value, raw.name.mark);
+        if let Some(program) = raw.command.first() {
+            self.note("containers.command", &program.value, program.mark);
+        }
         let image = self.image(raw.image);
         Some(Container {
             name: self.checked(raw.name, text::id)?,
@@ -152,6 +155,14 @@ impl Validator<'_> {
         };
         if raw.packages.is_empty() && raw.files.is_empty() && raw.overlays.is_empty() {
             self.error(node.mark, "this image is empty").help("name `packages`, `overlays` or `files`");
+        }
+        for (field, items) in [("entrypoint", &raw.entrypoint), ("command", &raw.command)] {
+            if let Some(program) = items.first() {
+                self.note(field, &program.value, program.mark);
+            }
+        }
+        if let Some(at) = &raw.user {
+            self.note("user", &at.value, at.mark);
         }
         if raw.entrypoint.is_empty() && raw.command.is_empty() {
             self.error(node.mark, "this image has nothing to run").help("add `entrypoint: [/usr/bin/…]`");

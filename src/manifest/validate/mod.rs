@@ -206,6 +206,9 @@ impl Validator<'_> {
         let packages = self.packages(raw.packages);
         let assume = self.assume(raw.assume, &packages);
         let (users, system_users) = self.accounts(raw.users, raw.system_users);
+        if let Some(at) = &raw.runtime {
+            self.note("runtime", "", at.mark);
+        }
         let runtime = or(raw.runtime.clone(), Default::default());
         let containers = self.containers(raw.containers, raw.runtime.as_ref().map(|at| at.mark), runtime);
         let services = self.services(raw.services, raw.kv.as_ref().map(|kv| kv.etcd.mark));

@@ -3,27 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use super::programs::{Form, Program};
+use super::programs::{Form, Program, lacking};
 use super::{Finding, Severity, View, and_others};
-
-/// Where `env` looks, as PATH is in a service of systemd.
-const PATH: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
 
 /// Reports, once for each interpreter, scripts that cannot be started.
 pub fn check(view: &View<'_>, programs: &[Program<'_>]) -> Vec<Finding> {
-    let exists = |path: &str| view.tree.resolve(path).is_ok();
     let mut missing: BTreeMap<String, Vec<&Program<'_>>> = BTreeMap::new();
     for program in programs {
         let Form::Script { interpreter, argument } = &program.form else { continue };
-        let mut words =
-            argument.split_whitespace().skip_while(|word| word.starts_with('-') || word.contains('='));
-        let wanted = match (interpreter.rsplit('/').next(), words.next()) {
-            _ if !exists(interpreter) => interpreter.clone(),
-            (Some("env"), Some(name)) if !PATH.iter().any(|folder| exists(&format!("{folder}/{name}"))) => {
-                name.to_owned()
-            }
-            _ => continue,
-        };
+        let Some(wanted) = lacking(view.tree, interpreter, argument) else { continue };
         missing.entry(wanted).or_default().push(program);
     }
     missing

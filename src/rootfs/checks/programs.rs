@@ -1,10 +1,21 @@
-//! What can be started or loaded: ELF files and scripts, told by their first bytes.
+//! What can be started or loaded: ELF files and scripts, told by their first bytes; and whether a program that
+//! somebody names can be.
+
+use std::fmt;
 
 use rayon::prelude::*;
 
 use super::View;
 use super::elf::Object;
-use crate::tree::{Content, Kind, NodeId};
+use super::links::{Destination, destination};
+use crate::manifest::{Container, Volume};
+use crate::rootfs::containers::Config;
+use crate::rootfs::state;
+use crate::tree::{Content, Kind, NodeId, Tree};
+
+/// Where a service of systemd looks for programs that are named without a directory: the default of
+/// `DefaultEnvironment=` and of `ExecSearchPath=`.
+pub const PATH: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
 
 /// Longest first line that the kernel reads of a script, in bytes (BINPRM_BUF_SIZE).
 const SCRIPT_LINE: u64 = 256;
@@ -30,8 +41,199 @@ pub enum Form {
     },
 }
 
+/// Why a program cannot be started. Follows on its name: `/usr/bin/x, which …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Nothing is there.
+    Missing,
+    /// A directory, device or the like.
+    NoFile,
+    /// No execute bit.
+    NotExecutable {
+        /// Its permission bits.
+        mode: u16,
+    },
+    /// An ELF file that the kernel of this machine does not start.
+    OtherMachine {
+        /// As Debian or the kernel calls it.
+        machine: String,
+    },
+    /// Neither an ELF file nor a script.
+    NoProgram,
+    /// A script whose interpreter is missing.
+    NoInterpreter {
+        /// As the script names it.
+        interpreter: String,
+    },
+    /// It would lie where only the running node has something: the state partition, memory.
+    State,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("is not in the image"),
+            Self::NoFile => f.write_str("is not a file"),
+            Self::NotExecutable { mode } => write!(f, "is not executable (mode {mode:04o})"),
+            Self::OtherMachine { machine } => write!(f, "is for another machine ({machine})"),
+            Self::NoProgram => f.write_str("is neither a program nor a script"),
+            Self::NoInterpreter { interpreter } => {
+                write!(f, "is a script for {interpreter}, which is not in the image")
+            }
+            Self::State => f.write_str("lies where the image has nothing, only the running node"),
+        }
+    }
+}
+
+/// Whether the kernel starts the program `name`: at its path, or else from the first of `folders` that has it.
+pub fn judge<F: AsRef<str>>(tree: &Tree, name: &str, folders: &[F]) -> Result<(), Unfit> {
+    if name.contains('/') {
+        return judge_file(tree, name);
+    }
+    let mut worst = Unfit::Missing;
+    for folder in folders {
+        match judge_file(tree, &format!("{}/{name}", folder.as_ref().trim_end_matches('/'))) {
+            Ok(()) => return Ok(()),
+            // As execvp(3): a file that cannot be started does not end the search.
+            Err(Unfit::Missing | Unfit::State) => {}
+            Err(unfit) if worst == Unfit::Missing => worst = unfit,
+            Err(_) => {}
+        }
+    }
+    Err(worst)
+}
+
+/// Where a container looks for programs that are named without a directory, unless its environment says so.
+const CONTAINER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Why the first word of what `container` runs cannot be started in its image, which is `tree`; with the word
+/// and the field that says it. What a volume covers is known only on the node.
+pub fn of_container(
+    tree: &Tree,
+    container: &Container,
+    config: &Config,
+) -> Option<(&'static str, String, Unfit)> {
+    let words = [
+        ("entrypoint", &config.entrypoint),
+        ("containers.command", &container.command),
+        ("command", &config.command),
+    ];
+    let (field, program) = words.into_iter().find_map(|(field, words)| Some((field, words.first()?)))?;
+    let path = container.environment.get("PATH").or(config.environment.get("PATH"));
+    let folders: Vec<&str> = path.map_or(CONTAINER_PATH, String::as_str).split(':').collect();
+    let whole = match (program.starts_with('/'), program.contains('/')) {
+        (false, true) => format!("{}/{program}", config.workdir.as_deref().unwrap_or("/")),
+        _ => program.clone(),
+    };
+    let covered = |volume: &Volume| {
+        let below =
+            |path: &str| path.strip_prefix(&volume.container).is_some_and(|rest| rest.starts_with('/'));
+        let searched = folders.iter().map(|folder| format!("{}/", folder.trim_end_matches('/')));
+        match whole.contains('/') {
+            true => below(&whole),
+            false => searched.into_iter().any(|folder| below(&folder)),
+        }
+    };
+    if container.volumes.iter().any(covered) {
+        return None;
+    }
+    // An image has all that it starts with, /var as well.
+    let unfit = match judge(tree, &whole, &folders).err()? {
+        Unfit::State => Unfit::Missing,
+        unfit => unfit,
+    };
+    Some((field, program.clone(), unfit))
+}
+
+fn judge_file(tree: &Tree, path: &str) -> Result<(), Unfit> {
+    let found = destination(tree, path.as_bytes());
+    let id = match &found {
+        Destination::Found(id) => *id,
+        Destination::Missing(place) => match shipped(tree, place) {
+            Some(id) => id,
+            None if found.is_filled_at_boot() => return Err(Unfit::State),
+            None => return Err(Unfit::Missing),
+        },
+        Destination::Loop => return Err(Unfit::Missing),
+    };
+    let node = tree.node(id);
+    let Kind::File(content) = &node.kind else { return Err(Unfit::NoFile) };
+    if node.meta.mode & 0o111 == 0 {
+        return Err(Unfit::NotExecutable { mode: node.meta.mode });
+    }
+    startable(tree, content)
+}
+
+/// What the image itself has of a place on the state partition, to which links lead at boot.
+fn shipped(tree: &Tree, place: &[u8]) -> Option<NodeId> {
+    let place = std::str::from_utf8(place).ok()?;
+    let below = match (place.strip_prefix("var/opt/"), place.strip_prefix("var/usrlocal/")) {
+        (Some(rest), _) => format!("opt/{rest}"),
+        (_, Some(rest)) => format!("usr/local/{rest}"),
+        _ => return None,
+    };
+    match destination(tree, format!("{}/{below}", state::SHIPPED_PLACE).as_bytes()) {
+        Destination::Found(id) => Some(id),
+        _ => None,
+    }
+}
+
+/// ELF machines, by number (elf.h), as Debian calls them.
+const MACHINES: [(u16, &str); 8] = [
+    (8, "mips"),
+    (20, "powerpc"),
+    (21, "ppc64el"),
+    (22, "s390x"),
+    (40, "armhf"),
+    (183, "arm64"),
+    (243, "riscv64"),
+    (258, "loong64"),
+];
+/// Programs of i386 run on amd64, where their loader is.
+const OURS: [u16; 2] = [3, 62];
+
+fn startable(tree: &Tree, content: &Content) -> Result<(), Unfit> {
+    let mut head = vec![0; content.len().min(SCRIPT_LINE) as usize];
+    if content.read_at(&mut head, 0).is_err() {
+        return Err(Unfit::NoProgram);
+    }
+    if let Some(machine) = head.strip_prefix(b"\x7fELF").and_then(|_| head.get(18..20)) {
+        let bytes = [machine[0], machine[1]];
+        let machine = if head[5] == 2 { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) };
+        if OURS.contains(&machine) {
+            return Ok(());
+        }
+        let name = MACHINES.iter().find(|(number, _)| *number == machine).map(|(_, name)| (*name).to_owned());
+        return Err(Unfit::OtherMachine {
+            machine: name.unwrap_or_else(|| format!("ELF machine {machine}")),
+        });
+    }
+    match form(content, true) {
+        Some(Form::Script { interpreter, argument }) => match lacking(tree, &interpreter, &argument) {
+            None => Ok(()),
+            Some(interpreter) => Err(Unfit::NoInterpreter { interpreter }),
+        },
+        _ => Err(Unfit::NoProgram),
+    }
+}
+
+/// What the first line of a script names and the tree does not have: the interpreter, or what `env` is to
+/// start.
+pub fn lacking(tree: &Tree, interpreter: &str, argument: &str) -> Option<String> {
+    let exists = |path: &str| tree.resolve(path).is_ok();
+    let mut words =
+        argument.split_whitespace().skip_while(|word| word.starts_with('-') || word.contains('='));
+    match (interpreter.rsplit('/').next(), words.next()) {
+        _ if !exists(interpreter) => Some(interpreter.to_owned()),
+        (Some("env"), Some(name)) if !PATH.iter().any(|folder| exists(&format!("{folder}/{name}"))) => {
+            Some(name.to_owned())
+        }
+        _ => None,
+    }
+}
+
 /// Looks at the beginning of every regular file, once for all its names.
-pub fn scan<'a>(view: &'a View<'_>) -> Vec<Program<'a>> {
+pub(super) fn scan<'a>(view: &'a View<'_>) -> Vec<Program<'a>> {
     let mut seen = vec![false; view.tree.capacity()];
     let first: Vec<_> =
         view.paths.iter().filter(|(_, id)| !std::mem::replace(&mut seen[id.index()], true)).collect();

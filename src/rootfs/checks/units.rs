@@ -6,12 +6,19 @@ mod file;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::links::{Destination, destination};
+use super::programs::{self, Unfit};
 use super::{Finding, Inputs, Severity, View};
 use crate::tree::{Kind, NodeId, show};
 use file::Settings;
 
 /// Where units are, in the order in which systemd looks; `/run` is empty in an image.
-const FOLDERS: [&str; 3] = ["etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system"];
+const FOLDERS: [&str; 4] = [
+    "etc/systemd/system",
+    "usr/local/lib/systemd/system",
+    // Where /usr/local leads at boot.
+    "usr/lib/keller/shipped/usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+];
 
 /// Where podman's generator finds the files that it turns into units, and into which.
 const QUADLETS: [&str; 2] = ["etc/containers/systemd", "usr/share/containers/systemd"];
@@ -28,8 +35,9 @@ const QUADLET_UNITS: [(&str, &str); 7] = [
 /// Types of units that exist only as files; others (devices, mounts, slices) come up by themselves.
 const FILE_TYPES: [&str; 5] = [".service", ".socket", ".target", ".timer", ".path"];
 
-/// Where systemd looks for a program that is given without a folder.
-const PATH: [&str; 4] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin"];
+/// Keys whose values are command lines.
+const COMMANDS: [&str; 7] =
+    ["ExecCondition", "ExecReload", "ExecStart", "ExecStartPost", "ExecStartPre", "ExecStop", "ExecStopPost"];
 
 /// Conditions that compare a path with the tree; the unit is passed over when they do not hold.
 const PATH_CONDITIONS: [&str; 6] = [
@@ -41,38 +49,151 @@ const PATH_CONDITIONS: [&str; 6] = [
     "AssertPathExists",
 ];
 
-/// Reports what keeps started units from starting.
-pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
-    let mut walk = Walk { view, inputs, generated: generated(view), findings: Vec::new() };
+/// Units of a tree: what there is, and what of it starts.
+pub struct Units<'a> {
+    walk: Walk<'a>,
+    /// Files of units that are started at boot, or by what is.
+    started: BTreeSet<NodeId>,
+}
+
+/// What there is under the name of a unit.
+#[derive(Debug)]
+pub enum Look {
+    /// Nothing.
+    Absent,
+    /// It never starts.
+    Masked,
+    /// podman's generator makes it at boot.
+    Generated,
+    /// A file.
+    File {
+        /// Whether something starts it.
+        started: bool,
+        /// Whether it is done as soon as it has run, and so never counts as active for long.
+        passes: bool,
+    },
+}
+
+impl<'a> Units<'a> {
+    /// The units of the tree; what keeps started ones from starting comes beside.
+    pub fn of(view: &'a View<'a>, inputs: &'a Inputs) -> (Self, Vec<Finding>) {
+        let mut walk = Walk { view, inputs, generated: generated(view), findings: Vec::new() };
+        let started = started(&mut walk);
+        let findings = std::mem::take(&mut walk.findings);
+        (Self { walk, started }, findings)
+    }
+
+    /// What the tree has under `name`.
+    pub fn look(&self, name: &str) -> Look {
+        match self.walk.find(name) {
+            Some(Fragment::Masked) => Look::Masked,
+            Some(Fragment::File { path, id }) => {
+                let settings = self.walk.settings(name, id);
+                let passes = settings.last("Service", "Type") == Some("oneshot")
+                    && !settings.last("Service", "RemainAfterExit").is_some_and(file::is_true);
+                let id = match destination(self.walk.view.tree, &path) {
+                    Destination::Found(id) => id,
+                    _ => id,
+                };
+                Look::File { started: self.started.contains(&id), passes }
+            }
+            None if self.walk.generated.contains(name) => Look::Generated,
+            None => Look::Absent,
+        }
+    }
+
+    /// Whether a file of this name, or of its template, is somewhere else than in /etc, where masks are.
+    pub fn is_shipped(&self, name: &str) -> bool {
+        let names = [Some(name.to_owned()), template(name)];
+        let in_tree = |folder: &str, name: &str| {
+            let tree = self.walk.view.tree;
+            let link_to_nothing =
+                |id| matches!(&tree.node(id).kind, Kind::Symlink(target) if target == b"/dev/null");
+            tree.lookup(format!("{folder}/{name}")).is_some_and(|id| !link_to_nothing(id))
+        };
+        self.walk.generated.contains(name)
+            || names.iter().flatten().any(|name| FOLDERS.iter().any(|folder| in_tree(folder, name)))
+    }
+
+    /// Whether a file of this name is started at boot.
+    pub fn starts(&self, name: &str) -> bool {
+        matches!(self.look(name), Look::File { started: true, .. })
+    }
+
+    /// Names of all units, and of those that are `Alias=` of one: alias and file.
+    pub fn names(&self) -> (BTreeSet<String>, BTreeMap<String, String>) {
+        let tree = self.walk.view.tree;
+        let (mut names, mut aliases) = (self.walk.generated.clone(), BTreeMap::new());
+        for folder in FOLDERS {
+            let Ok(id) = tree.resolve(folder) else { continue };
+            for (name, id) in tree.children(id).map(|(name, id)| (show(name), id)) {
+                if !matches!(tree.node(id).kind, Kind::Directory(_)) {
+                    let settings = self.walk.settings(&name, id);
+                    let words = settings.words("Install", "Alias").map(str::to_owned);
+                    aliases.extend(words.map(|alias| (alias, name.clone())));
+                    names.insert(name);
+                }
+            }
+        }
+        (names, aliases)
+    }
+}
+
+/// Files of all units that are started, and in `walk` what is wrong with them.
+fn started(walk: &mut Walk<'_>) -> BTreeSet<NodeId> {
+    let mut files = BTreeSet::new();
     if walk.find("default.target").is_none() {
         // No systemd, as in most containers.
-        return Vec::new();
+        return files;
     }
     let mut known = BTreeSet::from(["default.target".to_owned()]);
     let mut pending: Vec<String> = known.iter().cloned().collect();
     while let Some(name) = pending.pop() {
+        if let Some(Fragment::File { id, .. }) = walk.find(&name) {
+            files.insert(id);
+        }
         for next in walk.unit(&name) {
             if known.insert(next.clone()) {
                 pending.push(next);
             }
         }
     }
-    walk.findings
+    files
 }
 
 /// Names of units that generators make at boot out of files in the image.
 fn generated(view: &View<'_>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for folder in QUADLETS {
-        let Ok(id) = view.tree.resolve(folder) else { continue };
-        for (name, _) in view.tree.children(id) {
-            let name = show(name);
+        let Ok(folder) = view.tree.resolve(folder) else { continue };
+        // quadlet also looks into directories.
+        let mut pending = vec![folder];
+        let mut files = Vec::new();
+        while let Some(folder) = pending.pop() {
+            for (name, id) in view.tree.children(folder) {
+                match view.tree.node(id).kind {
+                    Kind::Directory(_) => pending.push(id),
+                    _ => files.push((show(name), id)),
+                }
+            }
+        }
+        for (name, id) in files {
             let unit =
                 QUADLET_UNITS.iter().find_map(|(from, to)| Some(format!("{}{to}", name.strip_suffix(from)?)));
-            names.extend(unit);
+            names.extend(unit.map(|unit| service_name(view, id).unwrap_or(unit)));
         }
     }
     names
+}
+
+/// What a quadlet calls its unit itself: `ServiceName=`, without the ending, in the section of its kind.
+fn service_name(view: &View<'_>, id: NodeId) -> Option<String> {
+    let Kind::File(content) = &view.tree.node(id).kind else { return None };
+    let mut settings = Settings::default();
+    settings.read(&String::from_utf8_lossy(&content.to_vec().ok()?));
+    let sections = ["Container", "Kube", "Pod", "Volume", "Network", "Image", "Build"];
+    let name = sections.iter().find_map(|section| settings.last(section, "ServiceName"))?;
+    Some(format!("{name}.service"))
 }
 
 /// A unit's file.
@@ -128,16 +249,8 @@ impl Walk<'_> {
     /// Checks one unit; the names of those that are started with it.
     fn unit(&mut self, name: &str) -> BTreeSet<String> {
         let Some(Fragment::File { path, id }) = self.find(name) else { return BTreeSet::new() };
-        let mut settings = Settings::default();
-        if let Kind::File(content) = &self.view.tree.node(id).kind
-            && let Ok(bytes) = content.to_vec()
-        {
-            settings.read(&String::from_utf8_lossy(&bytes));
-        }
+        let settings = self.settings(name, id);
         let suffix = name.rsplit_once('.').map_or("", |(_, suffix)| suffix);
-        for of in [Some(suffix.to_owned()), template(name), Some(name.to_owned())].into_iter().flatten() {
-            self.drop_ins(&of, &mut settings);
-        }
         let mut next = BTreeSet::new();
         if self.never_starts(&settings) {
             return next;
@@ -176,6 +289,21 @@ impl Walk<'_> {
             _ => {}
         }
         next
+    }
+
+    /// What the file `id` of the unit `name` and its drop-ins say.
+    fn settings(&self, name: &str, id: NodeId) -> Settings {
+        let mut settings = Settings::default();
+        if let Kind::File(content) = &self.view.tree.node(id).kind
+            && let Ok(bytes) = content.to_vec()
+        {
+            settings.read(&String::from_utf8_lossy(&bytes));
+        }
+        let suffix = name.rsplit_once('.').map_or("", |(_, suffix)| suffix);
+        for of in [Some(suffix.to_owned()), template(name), Some(name.to_owned())].into_iter().flatten() {
+            self.drop_ins(&of, &mut settings);
+        }
+        settings
     }
 
     fn activated(&self, settings: &Settings, section: &str, key: &str, name: &str) -> Option<String> {
@@ -250,11 +378,21 @@ impl Walk<'_> {
     }
 
     fn service(&mut self, name: &str, path: &[u8], id: NodeId, settings: &Settings) {
-        for (key, value) in settings.keys("Service", "Exec") {
+        // Its programs are those of another root.
+        let elsewhere =
+            ["RootDirectory", "RootImage"].iter().any(|key| settings.last("Service", key).is_some());
+        let folders: Vec<&str> = match settings.last("Service", "ExecSearchPath") {
+            Some(folders) => folders.split(':').collect(),
+            None => programs::PATH.to_vec(),
+        };
+        let commands = settings.keys("Service", "Exec").filter(|(key, _)| COMMANDS.contains(key));
+        for (key, value) in commands.filter(|_| !elsewhere) {
             for program in file::programs(value) {
                 let Some(program) = file::specifiers(program, name) else { continue };
-                if !self.has_program(&program) {
-                    let problem = format!("has {key}={program}, which is not in the image");
+                if let Err(unfit) = programs::judge(self.view.tree, &program, &folders)
+                    && unfit != Unfit::State
+                {
+                    let problem = format!("has {key}={program}, which {unfit}");
                     self.report(path, id, problem, "add the package that has it, or do not enable the unit");
                 }
             }
@@ -278,17 +416,6 @@ impl Walk<'_> {
             let finding = self.view.finding(Severity::Error, path, id, problem, advice.to_owned());
             self.findings.push(finding);
             return;
-        }
-    }
-
-    fn has_program(&self, program: &str) -> bool {
-        let is_there = |path: &str| {
-            let found = destination(self.view.tree, path.as_bytes());
-            found.is_filled_at_boot() || matches!(found, Destination::Found(_))
-        };
-        match program.strip_prefix('/') {
-            Some(path) => is_there(path),
-            None => PATH.iter().any(|folder| is_there(&format!("{folder}/{program}"))),
         }
     }
 

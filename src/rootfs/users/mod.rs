@@ -120,6 +120,12 @@ impl Wanted {
         }
         for user in people {
             let source = "users".to_owned();
+            if let Some(known) = wanted.users.get(&user.name) {
+                return Err(Error::AccountExists { name: user.name.clone(), by: known.source.clone() });
+            }
+            if let Some(known) = wanted.groups.get(&user.name) {
+                return Err(Error::NamesAGroup { name: user.name.clone(), by: known.source.clone() });
+            }
             wanted.group(&user.name, Some(user.uid), Class::Person, &source)?;
             wanted.user(
                 &user.name,

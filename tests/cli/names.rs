@@ -1,0 +1,314 @@
+//! Names in a manifest that nothing in the image has: each is an error with its line and the way out, where
+//! until then every node failed.
+
+use super::archive::Package;
+use super::elf;
+use super::project::Project;
+
+/// What a build says of the project's manifest when `line` is added to it; it must refuse.
+fn refused(project: &Project, line: &str) -> String {
+    let text = project.text("node/node.yaml");
+    project.write("node/node.yaml", format!("{text}{line}\n"));
+    let ran = project.build(&[]);
+    project.write("node/node.yaml", text);
+    ran.error().to_owned()
+}
+
+/// What is said besides by a build that succeeds all the same.
+fn noted(project: &Project, line: &str) -> String {
+    let text = project.text("node/node.yaml");
+    project.write("node/node.yaml", format!("{text}{line}\n"));
+    let ran = project.build(&[]).good();
+    project.write("node/node.yaml", text);
+    ran.err
+}
+
+/// The one of `told`'s lines that has `part`.
+#[track_caller]
+fn assert_says(told: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+}
+
+#[test]
+fn health_names_what_there_is() {
+    let mut project = Project::new();
+    let unit = "usr/lib/systemd/system";
+    project.archive.add(
+        &Package::new("units", "1")
+            .file(&format!("{unit}/once.service"), "[Service]\nType=oneshot\nExecStart=/usr/bin/greet\n")
+            .file(&format!("{unit}/idle.service"), "[Service]\nExecStart=/usr/bin/greet\n")
+            .file(&format!("{unit}/turn@.service"), "[Service]\nExecStart=/usr/bin/greet\n")
+            .file("usr/share/units/arm", elf::of_machine(183))
+            .file("usr/bin/arm", elf::of_machine(183))
+            .file("usr/bin/text", "no program")
+            .file("usr/bin/script", "#!/usr/bin/gone\n")
+            .file("usr/share/units/greet", elf::program()),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, units]");
+    let told = refused(&project, "health: {units: [nosuch.service], command: [/usr/bin/nosuch]}");
+    println!("{told}");
+    assert_says(
+        &told,
+        &[
+            "node/node.yaml:23:18: health.units names nosuch.service, which no package and no overlay has",
+            "node/node.yaml:23:45: health.command names /usr/bin/nosuch, which is not in the image",
+        ],
+    );
+    for (line, said) in [
+        ("health: {units: [great.service]}", "did you mean greet.service?"),
+        (
+            "health: {units: [once.service]}",
+            "health.units names once.service, which is inactive again as soon as it has run",
+        ),
+        // Looked up as the node does, in the directories of PATH.
+        ("health: {command: [nosuch, -v]}", "health.command names nosuch, which is not in the image"),
+        (
+            "health: {command: [usr/bin/nosuch]}",
+            "health.command names usr/bin/nosuch, which is not in the image",
+        ),
+        ("health: {command: [/usr/share/units/greet]}", "which is not executable (mode 0644)"),
+        ("health: {command: [arm]}", "which is for another machine (arm64)"),
+        ("health: {command: [/usr/bin/text]}", "which is neither a program nor a script"),
+        ("health: {command: [script]}", "which is a script for /usr/bin/gone, which is not in the image"),
+        ("health: {command: [/usr/bin]}", "which is not a file"),
+    ] {
+        let told = refused(&project, line);
+        assert_says(&told, &[said, "node/node.yaml:23:", "no boot could become good"]);
+    }
+    let noted = noted(&project, "health: {units: [idle.service], command: [/var/lib/mine/check]}");
+    assert_says(
+        &noted,
+        &[
+            "health.units names idle.service, which nothing in the image starts at boot",
+            "health.command names /var/lib/mine/check, which lies where the image has nothing",
+        ],
+    );
+    let told = refused(&project, "health: {units: [turn@a.service, hello.service, hallo.service]}");
+    assert!(
+        !told.contains("names turn@a.service, which no") && !told.contains("names hello.service"),
+        "{told}"
+    );
+    assert_says(&told, &["names hallo.service, which no package", "did you mean hello.service?"]);
+    project.edit("services: {enable: [greet.service]}", "services: {enable: [], mask: [greet.service]}");
+    let told = refused(&project, "health: {units: [greet.service]}");
+    assert_says(&told, &["health.units names greet.service, which is masked"]);
+    project.edit("ports: [\"8080:80\"]", "start: false");
+    let told = refused(&project, "health: {units: [hello.service]}");
+    assert_says(&told, &["names hello.service, a container that does not start at boot"]);
+}
+
+#[test]
+fn units_to_enable_and_to_mask() {
+    let project = Project::new();
+    project.edit("services: {enable: [greet.service]}", "services: {enable: [great.service]}");
+    let told = refused(&project, "");
+    assert_says(
+        &told,
+        &["node/node.yaml:17:21: services.enable names great.service", "did you mean greet.service?"],
+    );
+    project.edit("great.service", "hello.service");
+    let told = refused(&project, "");
+    assert_says(&told, &["a container starts at boot unless it has `start: false`"]);
+    project.edit(
+        "services: {enable: [hello.service]}",
+        "services: {mask: [great.service, no-generator, home.mount, tmp.mount, greet.service]}",
+    );
+    let told = refused(&project, "");
+    println!("{told}");
+    assert_says(
+        &told,
+        &[
+            "node/node.yaml:17:19: services.mask names great.service, which no package and no overlay has",
+            "did you mean greet.service?",
+            "services.mask names no-generator, which no package",
+        ],
+    );
+    assert!(!told.contains("tmp.mount") && !told.contains("names greet.service"), "{told}");
+    let told = refused(&project, "kv: {etcd: {}}");
+    assert_says(&told, &["node/node.yaml:23:", "etcd.service", "add etcd-server to `packages`"]);
+    project.edit("kernel: {cmdline: [quiet]}", "kernel: {load: [virtio_nat]}");
+    project.edit("services: {mask", "#");
+    let told = refused(&project, "");
+    assert_says(&told, &["node/node.yaml:18:", "virtio_nat"]);
+}
+
+#[test]
+fn people_who_could_not_log_in() {
+    let mut project = Project::new();
+    project.archive.add(
+        &Package::new("fish", "4")
+            .file("usr/bin/fish", elf::program())
+            .file("usr/share/debianutils/shells.d/fish", "/usr/bin/fish\n"),
+    );
+    project.publish();
+    let person = "- {name: core, uid: 1000, shell: /usr/bin/systemctl, ssh_keys: []}";
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFKy6hBVTZO0vCEWCFBCiWXCXrkL3cdRaqFJCqYxVp2B";
+    project.edit(person, &format!("- {{name: core, uid: 1000, shell: /usr/bin/fish, ssh_keys: [{key}]}}"));
+    let told = refused(&project, "");
+    println!("{told}");
+    assert_says(
+        &told,
+        &[
+            "node/node.yaml:12:36: user core has the shell /usr/bin/fish, which is not in the image",
+            "user core has ssh_keys, but the image has no sshd that would read them: include keller:manifests/components/ssh.yaml",
+        ],
+    );
+    project.edit(&format!(", ssh_keys: [{key}]"), "");
+    project.edit("greeter]", "greeter, fish]");
+    let ran = project.build(&[]).good();
+    assert!(!ran.err.contains("/etc/shells"), "{}", ran.err);
+    project.write("node/overlay/etc/shells", "/bin/sh\n");
+    assert_says(
+        &noted(&project, ""),
+        &["user core has the shell /usr/bin/fish, which is not in /etc/shells"],
+    );
+    project.edit(", shell: /usr/bin/fish", "");
+    assert_says(&refused(&project, ""), &["user core has the shell /bin/bash, which is not in the image"]);
+    project
+        .edit("{name: core, uid: 1000}", "{name: core, uid: 1000, shell: /usr/bin/fish, groups: [nobodys]}");
+    assert_says(&refused(&project, ""), &["node/node.yaml:12:", "member of group nobodys"]);
+}
+
+#[test]
+fn people_named_like_groups_of_debian() {
+    let mut project = Project::new();
+    let masters = "usr/share/base-passwd";
+    project.archive.add(
+        &Package::new("base-passwd", "3")
+            .file(
+                &format!("{masters}/passwd.master"),
+                "root:*:0:0:root:/root:/bin/bash\ngames:*:5:60::/:/bin/sh\n",
+            )
+            .file(
+                &format!("{masters}/group.master"),
+                "root:*:0:\nadm:*:4:\nstaff:*:50:\ngames:*:60:\nusers:*:100:\n",
+            ),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, base-passwd]");
+    let mut before = "core";
+    for name in ["staff", "users", "adm", "systemd-journal"] {
+        project.edit(&format!("name: {before},"), &format!("name: {name},"));
+        before = name;
+        let told = refused(&project, "");
+        println!("{told}");
+        let said = format!("node/node.yaml:12:12: users names {name}, which is a group that ");
+        assert_says(&told, &[&said, "choose another name"]);
+    }
+    project.edit("name: systemd-journal,", "name: games,");
+    assert_says(&refused(&project, ""), &["node/node.yaml:12:12: users names games, an account that "]);
+}
+
+#[test]
+fn containers_with_the_name_of_a_unit() {
+    let mut project = Project::new();
+    let unit = "usr/lib/systemd/system";
+    project.archive.add(
+        &Package::new("units", "1")
+            .file(
+                &format!("{unit}/ssh.service"),
+                "[Service]\nExecStart=/usr/bin/greet\n[Install]\nAlias=sshd.service\n",
+            )
+            .file("usr/local/lib/systemd/system/mine.service", "[Service]\nExecStart=/usr/bin/greet\n")
+            .file("etc/systemd/system/own.service", "[Service]\nExecStart=/usr/bin/greet\n")
+            .link(&format!("{unit}/short.service"), "ssh.service")
+            .file(&format!("{unit}/getty@.service"), "[Service]\nExecStart=/usr/bin/greet\n")
+            .file("usr/share/containers/systemd/web.container", "[Container]\nImage=x\n")
+            .file("etc/containers/systemd/deep/data.volume", "[Volume]\n")
+            .file("etc/containers/systemd/net.network", "[Network]\n")
+            .file("etc/containers/systemd/all.pod", "[Pod]\n")
+            .file("etc/containers/systemd/named.container", "[Container]\nImage=x\nServiceName=other\n")
+            .file("etc/init.d/old", "#!/bin/sh\n"),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, units]");
+    let mut before = "hello";
+    for (name, said) in [
+        ("ssh", "which is in the image already"),
+        ("sshd", "another name (Alias=) of ssh.service"),
+        ("mine", "which is in the image already"),
+        ("own", "which is in the image already"),
+        ("short", "which is in the image already"),
+        ("web", "which is in the image already"),
+        ("data-volume", "which is in the image already"),
+        ("net-network", "which is in the image already"),
+        ("all-pod", "which is in the image already"),
+        ("other", "which is in the image already"),
+        ("old", "which systemd makes of /etc/init.d/old"),
+    ] {
+        project.edit(&format!("{{name: {before}, image"), &format!("{{name: {name}, image"));
+        before = name;
+        let told = refused(&project, "");
+        println!("{told}");
+        let place = format!("node/node.yaml:22:12: container {name} would be unit {name}.service, {said}");
+        assert_says(&told, &[&place, "give the container another name"]);
+    }
+    for name in ["getty", "data", "named"] {
+        project.edit(&format!("{{name: {before}, image"), &format!("{{name: {name}, image"));
+        before = name;
+        project.build(&[]).good();
+    }
+}
+
+#[test]
+fn programs_and_users_of_recipes() {
+    let project = Project::new();
+    let recipe = project.text("node/hello.yaml");
+    for (from, to, said) in [
+        (
+            "entrypoint: [/usr/bin/greet]",
+            "entrypoint: [/usr/bin/nosuch]",
+            "node/hello.yaml:5:14: it runs /usr/bin/nosuch, which is not in the image",
+        ),
+        (
+            "entrypoint: [/usr/bin/greet]",
+            "command: [grete]",
+            "node/hello.yaml:5:11: it runs grete, which is not",
+        ),
+        ("[/usr/bin/greet]", "[/usr/share/greet/version]", "which is not executable (mode 0644)"),
+        ("[/usr/bin/greet]", "[bin/greet]\nworkdir: /opt", "it runs bin/greet, which is not in the image"),
+        (
+            "[/usr/bin/greet]",
+            "[greet]\nenvironment: {PATH: /opt}",
+            "it runs greet, which is not in the image",
+        ),
+        ("user: greet", "user: greta", "node/hello.yaml:6:7: it runs as user greta, which its /etc/passwd"),
+    ] {
+        project.write("node/hello.yaml", recipe.replace(from, to));
+        let told = refused(&project, "");
+        println!("{told}");
+        assert_says(&told, &["making container hello: ", said]);
+    }
+    for (from, to) in [
+        ("[/usr/bin/greet]", "[greet]"),
+        ("[/usr/bin/greet]", "[bin/greet]\nworkdir: /usr"),
+        ("user: greet", "user: '1234:5'"),
+    ] {
+        project.write("node/hello.yaml", recipe.replace(from, to));
+        project.build(&[]).good();
+    }
+    // What a volume brings is known only on the node.
+    project.write("node/hello.yaml", recipe.replace("/usr/bin/greet", "/opt/bin/greet"));
+    project.edit("ports: [\"8080:80\"]", "volumes: [\"/srv/app:/opt\"]");
+    project.build(&[]).good();
+    // The manifest's own command comes before the image's.
+    project.write("node/hello.yaml", recipe.replace("entrypoint:", "command:"));
+    project.edit("volumes: [\"/srv/app:/opt\"]", "command: [nosuch]");
+    assert_says(&refused(&project, ""), &["node/node.yaml:22:", "it runs nosuch, which is not in the image"]);
+}
+
+#[test]
+fn a_runtime_that_is_not_there() {
+    let project = Project::new();
+    let text = project.text("node/node.yaml");
+    let without = text.split("runtime:").next().unwrap();
+    for (runtime, program) in [("crun", "/usr/bin/crun"), ("containerd", "/usr/bin/ctr")] {
+        project.write("node/node.yaml", format!("{without}runtime: {runtime}\n"));
+        let told = refused(&project, "");
+        let said = format!("node/node.yaml:20:10: runtime is {runtime}, but {program} is not in the image");
+        assert_says(&told, &[&said, "include keller:manifests/components/"]);
+    }
+}
