@@ -219,7 +219,7 @@ mod tests {
             assert_eq!(at % ALIGN as usize, 0, "{}", entry.name);
         }
         let sizes: Vec<_> = of_initrd(&archive).iter().map(|(_, size)| *size).collect();
-        assert_eq!(sizes, [18, 102]);
+        assert_eq!(sizes, [17, 102]);
     }
 
     #[test]
