@@ -4,6 +4,7 @@ pub mod agent;
 pub mod check;
 pub mod container;
 pub mod difference;
+mod firmware;
 pub mod inputs;
 pub mod inspect;
 pub mod job;

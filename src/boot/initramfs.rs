@@ -27,8 +27,19 @@ pub struct Module {
     pub after: Vec<String>,
     /// Patterns of the device identifiers that it drives.
     pub aliases: Vec<String>,
+    /// What it may ask the kernel for when it starts.
+    pub firmware: Vec<Firmware>,
     /// The file as in the package: plain or compressed with xz, zstd or gzip.
     pub body: Content,
+}
+
+/// A file that a driver loads into its device.
+#[derive(Clone, Debug)]
+pub struct Firmware {
+    /// Below /lib/firmware, as the driver names it.
+    pub name: String,
+    /// Plain or compressed; nothing where the root has none.
+    pub body: Option<Content>,
 }
 
 /// What goes into an initramfs.
@@ -87,6 +98,17 @@ pub enum InitramfsError {
         /// Who wants it, and for what.
         wanted: String,
     },
+    /// All of it is in memory at each boot.
+    #[error(
+        "the firmware of the initramfs' modules has more than {limit} bytes, with that of {module}: take the \
+         module out of kernel.initramfs_modules and let the root load it (kernel.load), or `prune` the firmware"
+    )]
+    TooMuchFirmware {
+        /// The module that went beyond.
+        module: String,
+        /// In bytes.
+        limit: u64,
+    },
     /// Modules that wait for each other.
     #[error("module {module} needs itself, over {needs}")]
     Cycle {
@@ -128,14 +150,23 @@ pub struct Initramfs {
     pub config: Config,
 }
 
-/// What an initramfs carries, as the two files for `/init`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What an initramfs carries besides `/init`.
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The modules.
     pub modules: ModuleList,
     /// How they are to be loaded.
     pub config: Config,
+    /// What they may ask for, by module, each name once.
+    pub firmware: Vec<(String, Firmware)>,
 }
+
+/// Most bytes of firmware in an initramfs. A controller of disks has some kilobytes; graphics drivers, which the
+/// root can load as well, have up to 100 MiB.
+const MAX_FIRMWARE: u64 = 32 << 20;
+
+/// Where the kernel looks for firmware: its first choice in an initramfs as in a root.
+const FIRMWARE: &str = "lib/firmware";
 
 /// Compression level of zstd. The cost is paid at each build with another keller or kernel: of an 18 MB
 /// keller, 12 makes 6.37 MB in 0.8 s, 15 makes 6.33 MB in 4 s, 19 makes 5.71 MB in 7.5 s.
@@ -230,9 +261,9 @@ impl Parts<'_> {
     /// Chooses, orders and packs.
     pub fn build(&self) -> Result<Initramfs, InitramfsError> {
         let chosen = self.choose()?;
-        let Plan { modules, config } = self.plan_of(&chosen);
-        let (init, archive) =
-            rayon::join(|| self.init_archive(), || module_archive(&chosen, &modules, &config));
+        let plan = self.plan_of(&chosen);
+        let (init, archive) = rayon::join(|| self.init_archive(), || module_archive(&chosen, &plan));
+        let Plan { modules, config, .. } = plan;
         let mut bytes = init?;
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         bytes.extend(archive?);
@@ -247,7 +278,17 @@ impl Parts<'_> {
     fn plan_of(&self, chosen: &[(Entry, &Content)]) -> Plan {
         let modules = ModuleList(chosen.iter().map(|(entry, _)| entry.clone()).collect());
         let config = self.config.carried(|name| modules.get(name).is_some());
-        Plan { modules, config }
+        let by_name: BTreeMap<_, _> =
+            self.modules.iter().map(|module| (normal(&module.name), module)).collect();
+        let mut seen = BTreeSet::new();
+        let all = modules.0.iter().filter_map(|entry| by_name.get(&entry.name));
+        let firmware = all
+            .flat_map(|module| {
+                module.firmware.iter().map(|firmware| (normal(&module.name), firmware.clone()))
+            })
+            .filter(|(_, firmware)| seen.insert(firmware.name.clone()))
+            .collect();
+        Plan { modules, config, firmware }
     }
 
     fn init_archive(&self) -> Result<Vec<u8>, InitramfsError> {
@@ -448,15 +489,11 @@ fn is_device(alias: &str) -> bool {
     alias.contains(':') && !alias.contains(char::is_whitespace)
 }
 
-fn module_archive(
-    chosen: &[(Entry, &Content)],
-    list: &ModuleList,
-    config: &Config,
-) -> Result<Vec<u8>, InitramfsError> {
+fn module_archive(chosen: &[(Entry, &Content)], plan: &Plan) -> Result<Vec<u8>, InitramfsError> {
     let mut writer = Writer::new(compressor()?);
     // Each archive must make its own parents; a directory that exists is left as it is.
     writer.directory("modules", 0o755)?;
-    for (name, text) in [(LIST, list.to_string()), (modprobe::FILE, config.to_string())] {
+    for (name, text) in [(LIST, plan.modules.to_string()), (modprobe::FILE, plan.config.to_string())] {
         if !text.is_empty() {
             writer.file(name, 0o644, text.len() as u64, &mut text.as_bytes())?;
         }
@@ -467,7 +504,36 @@ fn module_archive(
         let name = entry.path.trim_start_matches('/');
         writer.file(name, 0o644, plain.len() as u64, &mut plain.as_slice())?;
     }
+    add_firmware(&mut writer, &plan.firmware)?;
     Ok(writer.finish()?.finish()?)
+}
+
+/// Adds firmware, plain: the archive is compressed as a whole, and not every kernel unpacks single files.
+fn add_firmware(
+    writer: &mut Writer<impl io::Write>,
+    all: &[(String, Firmware)],
+) -> Result<(), InitramfsError> {
+    let mut folders = BTreeSet::new();
+    let mut total = 0;
+    for (module, Firmware { name, body }) in all {
+        let Some(body) = body else { continue };
+        let plain = decompress(body).map_err(|source| InitramfsError::Decompress {
+            module: format!("{module}, firmware {name},"),
+            source,
+        })?;
+        total += plain.len() as u64;
+        if total > MAX_FIRMWARE {
+            return Err(InitramfsError::TooMuchFirmware { module: module.clone(), limit: MAX_FIRMWARE });
+        }
+        let path = format!("{FIRMWARE}/{name}");
+        for (end, _) in path.match_indices('/') {
+            if folders.insert(path[..end].to_owned()) {
+                writer.directory(&path[..end], 0o755)?;
+            }
+        }
+        writer.file(&path, 0o644, plain.len() as u64, &mut plain.as_slice())?;
+    }
+    Ok(())
 }
 
 fn compressor() -> io::Result<zstd::Encoder<'static, Vec<u8>>> {
@@ -530,6 +596,7 @@ mod tests {
             before: Vec::new(),
             after: Vec::new(),
             aliases: words(aliases),
+            firmware: Vec::new(),
             body: Content::from(format!("\x7fELF {name}")),
         }
     }
@@ -569,6 +636,7 @@ mod tests {
         let parts = Parts { keller, modules, builtin: &builtin, choice, config, root_fs: RootFs::Erofs };
         let plan = parts.plan().unwrap();
         assert_eq!((&plan.modules, &plan.config), (&initramfs.modules, &initramfs.config));
+        assert!(plan.firmware.is_empty());
         assert_eq!(
             names(&initramfs),
             ["dm_mod", "dm_bufio", "dm_verity", "overlay", "netfs", "libcrc32c", "erofs", "virtio_blk"]
@@ -659,6 +727,32 @@ mod tests {
             assert!(matches!(error, InitramfsError::KeptOut { .. }), "{error}");
             assert!(error.to_string().contains("(/etc/modprobe.d/x.conf:1)"), "{error}");
         }
+    }
+
+    #[test]
+    fn firmware_of_carried_modules_comes_along_plain() {
+        let firmware = |name: &str, body: Option<Vec<u8>>| Firmware {
+            name: name.to_owned(),
+            body: body.map(Content::from),
+        };
+        let mut modules = kernel();
+        let packed = zstd::encode_all(&b"microprogram"[..], 1).unwrap();
+        modules[0].firmware = vec![firmware("isci/a b.bin", Some(packed)), firmware("none.bin", None)];
+        modules[1].firmware = vec![firmware("isci/a b.bin", Some(b"microprogram".to_vec()))];
+        modules[8].firmware = vec![firmware("e1000.bin", Some(b"of a module that is not here".to_vec()))];
+        let made = build(&modules, &InitramfsModules::Auto).unwrap();
+        let archives = unpack(&made.bytes).unwrap();
+        let (entries, _) = cpio::entries(&archives[1]).unwrap();
+        let seen: Vec<_> = entries.iter().filter(|entry| entry.name.starts_with("lib")).collect();
+        let names: Vec<_> = seen.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, ["lib", "lib/firmware", "lib/firmware/isci", "lib/firmware/isci/a b.bin"]);
+        assert_eq!(seen[3].body, b"microprogram");
+
+        modules[0].firmware = vec![firmware("huge", Some(vec![0; MAX_FIRMWARE as usize + 1]))];
+        let error = build(&modules, &InitramfsModules::Auto).unwrap_err();
+        assert!(
+            matches!(error, InitramfsError::TooMuchFirmware { ref module, .. } if module == "virtio_blk")
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Job, modprobe};
+use super::{Job, firmware, modprobe};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::{Digest, Hasher};
 use crate::boot::cmdline::{self, Options, RootFs};
@@ -46,7 +46,7 @@ const STUB: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 const LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
 /// Counts changes of what an initramfs holds besides its inputs, so that no cached one is taken for a new.
-const RECIPE: &str = "initramfs 3";
+const RECIPE: &str = "initramfs 4";
 
 fn file(tree: &Tree, path: &str, package: &str) -> Result<Content> {
     match tree.resolve(path).map(|id| &tree.node(id).kind) {
@@ -83,6 +83,7 @@ impl Modules {
                 before: module.soft_before().map(str::to_owned).collect(),
                 after: module.soft_after().map(str::to_owned).collect(),
                 aliases: module.facts.aliases.clone(),
+                firmware: firmware::of(tree, &module.facts.firmware),
                 body,
             });
         }
@@ -134,9 +135,13 @@ pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
         root_fs: root_fs(job.manifest),
     };
     // The plan tells all that this keller chose: one that chooses otherwise takes nothing from another.
-    let Plan { modules: list, config } = parts.plan()?;
+    let Plan { modules: list, config, firmware } = parts.plan()?;
+    let key_of_firmware = firmware::settle(job, &firmware)?;
     modprobe::tell_commands(&modules.config, &list, job.progress);
-    let key = Digest::of(format!("{RECIPE} {} {}\n{list}\n{config}", job.keller.1, modules.digest));
+    let key = Digest::of(format!(
+        "{RECIPE} {} {}\n{list}\n{config}\n{key_of_firmware}",
+        job.keller.1, modules.digest
+    ));
     let mut made = job.store.derive::<anyhow::Error>("initramfs", &key.to_hex(), |file| {
         let _task = Task::new(job.progress, "initramfs", 0, Unit::Items);
         Ok(file.write_all(&parts.build()?.bytes)?)

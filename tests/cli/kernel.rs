@@ -112,3 +112,33 @@ fn modprobe_d_is_read_and_what_has_no_effect_is_said() {
         ran.err
     );
 }
+
+#[test]
+fn firmware_that_a_module_of_the_initramfs_declares_goes_along() {
+    let info =
+        ["alias=pci:v00008086d00001D60sv*", "firmware=isci/isci_firmware.bin", "firmware=isci/none.bin"];
+    let module = super::elf::module(&info, &[], &[]);
+    let project = with(&[Package::new("linux-extra-tiny", "6.12-1")
+        .file(&format!("usr/lib/modules/{KERNEL}/kernel/drivers/scsi/isci.ko"), module)
+        .file("usr/lib/firmware/isci/isci_firmware.bin", "of the controller")]);
+    let ran = project.build(&["-v"]).good();
+    assert!(
+        ran.err.contains("the initramfs has firmware of its modules, 17 B: isci/isci_firmware.bin"),
+        "{}",
+        ran.err
+    );
+    let carried = ran.err;
+    assert!(carried.contains("may ask for: isci/none.bin (isci)"), "{carried}");
+
+    // Named by the manifest, what is missing is said without being asked.
+    project.edit("kernel: {cmdline: [quiet]", "kernel: {initramfs_modules: [isci], cmdline: [quiet]");
+    let ran = project.build(&[]).good();
+    assert!(ran.err.contains("may ask for: isci/none.bin (isci)"), "{}", ran.err);
+    // Other bytes make another initramfs: none is taken from the store.
+    let size = |project: &Project| project.json("node/out/build.json")["root_hash"].to_string();
+    let before = size(&project);
+    std::fs::create_dir_all(project.path("node/overlay/usr/lib/firmware/isci")).unwrap();
+    project.write("node/overlay/usr/lib/firmware/isci/none.bin", "it is there");
+    let ran = project.build(&[]).good();
+    assert!(!ran.err.contains("may ask for") && size(&project) != before, "{}", ran.err);
+}
