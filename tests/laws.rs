@@ -204,6 +204,15 @@ fn one_file_of_cli_prints() {
 }
 
 #[test]
+fn errors_are_statements() {
+    // Whoever reads a question at night has to answer it.
+    let asks = |line: &String| line.contains("[error(\"") && (line.contains("?\"") || line.contains("? "));
+    let wrong: Vec<_> =
+        sources().iter().flat_map(|source| source.with(&["[error(\""])).filter(asks).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
 fn the_reader_of_laws_reads() {
     let source = |text: &str| Source { path: "x.rs".into(), lines: vec![(1, text.to_owned())] };
     let named = |text: &str| source(text).rooms_named().into_iter().collect::<Vec<_>>().join(" ");

@@ -72,7 +72,7 @@ impl Claim {
         if !known.is_empty() {
             systemd::systemctl(&[&["stop"], &known[..]].concat()).map_err(|failure| {
                 restore();
-                failure.help(format!("is somebody in {MOUNT}?"))
+                failure.help(format!("somebody works in {MOUNT} and has to leave it"))
             })?;
         }
         // From here on, whatever happens, the mount comes back.

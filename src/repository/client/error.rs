@@ -94,7 +94,7 @@ pub enum RepositoryError {
     },
     /// A file is not there.
     #[error(
-        "{path} is not on the server: is the address that of the repository's root, and was all of it copied?"
+        "{path} is not on the server: the address must be that of the repository's root, and all of it must be there"
     )]
     NotFound {
         /// The file.

@@ -207,7 +207,7 @@ fn a_server_that_fails() {
     let node = Node::new(&["1.0.0"]);
     for path in ["timestamp.json", "1.snapshot.json", "1.targets.json"] {
         let text = node.look_at(vec![(path, Fault::Missing)]);
-        let expected = format!("metadata/{path} is not on the server: is the address that of");
+        let expected = format!("metadata/{path} is not on the server: the address must be that of");
         assert!(text.starts_with(&expected), "{text}");
         let text = node.look_at(vec![(path, Fault::Broken)]);
         assert_eq!(text, format!("reading metadata/{path}: status 500"));
