@@ -3,6 +3,7 @@
 
 pub mod align;
 pub mod atomic;
+pub mod capabilities;
 pub mod chain;
 pub mod device;
 pub mod digest;

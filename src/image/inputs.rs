@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+use crate::base::capabilities::{ATTRIBUTE, Capabilities};
 use crate::base::{Digest, Progress};
 use crate::lock::{Lock, LockedFile};
 use crate::manifest::{self, FileContent, FileEntry, OverlaySource, embedded};
@@ -96,6 +97,10 @@ pub fn files(
 ) -> Result<()> {
     let origin = tree.origin("files");
     for entry in entries {
+        if matches!(entry.content, FileContent::Existing) {
+            change(tree, entry)?;
+            continue;
+        }
         if !entry.replace
             && let Some(id) = tree.lookup(&entry.path)
             && !(matches!(entry.content, FileContent::Directory)
@@ -129,14 +134,47 @@ pub fn files(
             }
             FileContent::Link(target) => Kind::Symlink(target.clone().into_bytes()),
             FileContent::Directory => Kind::Directory(BTreeMap::new()),
+            FileContent::Existing => continue,
         };
         let usual = match kind {
             Kind::Directory(_) => 0o755,
             Kind::Symlink(_) => 0o777,
             _ => 0o644,
         };
-        let meta = Meta::new(entry.mode.unwrap_or(usual)).at(tree.epoch);
+        let mut meta = Meta::new(entry.mode.unwrap_or(usual)).at(tree.epoch);
+        give(&mut meta, &entry.capabilities)?;
         tree.put(&entry.path, meta, kind, origin).with_context(|| format!("files: {}", entry.path))?;
+    }
+    Ok(())
+}
+
+/// Changes mode and capabilities of what a package or an overlay has.
+fn change(tree: &mut Tree, entry: &FileEntry) -> Result<()> {
+    let Some(id) = tree.lookup(&entry.path) else {
+        bail!(
+            "files: no package and no overlay has {}, of which only mode, owner or capabilities are said; one of \
+             `content`, `source`, `url`, `link` and `directory` makes it",
+            entry.path
+        );
+    };
+    let node = tree.node_mut(id);
+    match node.kind {
+        Kind::Symlink(_) => bail!("files: {} is a link; name what it leads to", entry.path),
+        Kind::File(_) => {}
+        _ if !entry.capabilities.is_empty() => {
+            bail!("files: {} is not a file to have capabilities", entry.path)
+        }
+        _ => {}
+    }
+    node.meta.mode = entry.mode.unwrap_or(node.meta.mode);
+    give(&mut node.meta, &entry.capabilities)
+}
+
+/// Gives a file capabilities, if there are any.
+fn give(meta: &mut Meta, clauses: &[String]) -> Result<()> {
+    if !clauses.is_empty() {
+        let capabilities = Capabilities::parse(clauses.iter().map(String::as_str))?;
+        meta.xattrs.insert(ATTRIBUTE.to_vec(), capabilities.to_bytes());
     }
     Ok(())
 }
@@ -159,9 +197,10 @@ pub fn own(
                 format!("files: {} belongs to {what} {name}, whom the image does not know", entry.path)
             })
         };
-        let (uid, gid) = (number("user", &entry.owner, user)?, number("group", &entry.group, group)?);
+        let uid = entry.owner.as_ref().map(|name| number("user", name, user)).transpose()?;
+        let gid = entry.group.as_ref().map(|name| number("group", name, group)).transpose()?;
         let meta = &mut tree.node_mut(id).meta;
-        (meta.uid, meta.gid) = (uid, gid);
+        (meta.uid, meta.gid) = (uid.unwrap_or(meta.uid), gid.unwrap_or(meta.gid));
     }
     Ok(())
 }
@@ -202,8 +241,9 @@ mod tests {
             path: path.to_owned(),
             content: FileContent::Url { url: "http://mirror.example/x".to_owned(), sha256 },
             mode: None,
-            owner: "root".to_owned(),
-            group: "root".to_owned(),
+            owner: None,
+            group: None,
+            capabilities: Vec::new(),
             replace: false,
         };
         let mut tree = Tree::new(0);
@@ -224,5 +264,45 @@ mod tests {
         fs::write(&blob, "bodY").unwrap();
         let error = files(&mut tree, &[entry("/y")], "", &store, &mut lock).unwrap_err().to_string();
         assert!(error.starts_with("/y has changed on the disk") && !blob.exists(), "{error}");
+    }
+    #[test]
+    fn what_a_package_has_is_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let mut lock = Lock {
+            keller_lock: LOCK_FORMAT,
+            id: "x".to_owned(),
+            request: Digest::of(""),
+            epoch: 0,
+            provenance: Provenance::default(),
+            packages: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            files: BTreeMap::new(),
+            local: BTreeMap::new(),
+            ids: Ids::default(),
+        };
+        let entry = |path: &str| FileEntry {
+            path: path.to_owned(),
+            content: FileContent::Existing,
+            mode: None,
+            owner: None,
+            group: Some("shared".to_owned()),
+            capabilities: vec!["cap_net_raw+ep".to_owned()],
+            replace: false,
+        };
+        let mut tree = Tree::new(0);
+        let id = tree.file("usr/bin/ping", 0o755, "ping").unwrap();
+        tree.node_mut(id).meta.uid = 7;
+        tree.symlink("usr/bin/ping4", "ping").unwrap();
+        let entries = [entry("/usr/bin/ping")];
+        files(&mut tree, &entries, "", &store, &mut lock).unwrap();
+        own(&mut tree, &entries, &[], &|_| None, &|name| (name == "shared").then_some(200)).unwrap();
+        let meta = &tree.node(id).meta;
+        assert_eq!((meta.mode, meta.uid, meta.gid, meta.xattrs[ATTRIBUTE].len()), (0o755, 7, 200, 20));
+        let mut refused =
+            |path| files(&mut tree, &[entry(path)], "", &store, &mut lock).unwrap_err().to_string();
+        assert!(refused("/usr/bin/pong").contains("no package and no overlay has /usr/bin/pong"));
+        assert!(refused("/usr/bin/ping4").contains("is a link"));
+        assert!(refused("/usr/bin").contains("is not a file"));
     }
 }

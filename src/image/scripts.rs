@@ -84,6 +84,9 @@ fn undone(words: &[String]) -> String {
             let what = match action {
                 Action::Accounts => "accounts",
                 Action::Owners => "owners and modes",
+                Action::Capabilities => {
+                    "capabilities, which `files: [{path: PROGRAM, capabilities: [cap_net_raw+ep]}]` gives"
+                }
                 Action::Files => "files",
                 Action::Alternatives => "alternatives",
                 Action::Diversions => "diversions",

@@ -149,6 +149,8 @@ pub struct Manifest {
     pub users: Vec<User>,
     /// Accounts that packages make in a postinst, told here since no script runs; system users.
     pub system_users: Vec<SystemUser>,
+    /// Groups beyond those that packages bring.
+    pub groups: Vec<Group>,
     /// Units.
     pub services: Services,
     /// Kernel and what the initramfs carries.
@@ -263,10 +265,12 @@ pub struct FileEntry {
     pub content: FileContent,
     /// Permission bits; default 0644 for files, 0755 for folders.
     pub mode: Option<u16>,
-    /// Owner and group by name; root by default.
-    pub owner: String,
-    /// Group by name.
-    pub group: String,
+    /// Owner by name; root by default, or for [`FileContent::Existing`] whose it is.
+    pub owner: Option<String>,
+    /// Group by name, the same.
+    pub group: Option<String>,
+    /// Clauses that [`crate::base::capabilities::Capabilities`] reads.
+    pub capabilities: Vec<String>,
     /// Whether a file of a package or an overlay may be replaced.
     pub replace: bool,
 }
@@ -289,6 +293,8 @@ pub enum FileContent {
     Link(String),
     /// A folder.
     Directory,
+    /// What a package or an overlay has there, with another mode or owner.
+    Existing,
 }
 
 /// A person's or a program's account with a home.
@@ -321,6 +327,15 @@ pub struct SystemUser {
     pub groups: Vec<String>,
     /// Shown name.
     pub description: String,
+}
+
+/// A group of the system.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// A fixed number below 1000; else one is chosen and recorded in the lock.
+    pub gid: Option<u32>,
 }
 
 /// Enablement of units; all others that packages ship stay off unless they are started by others.
@@ -426,6 +441,8 @@ pub struct ContainerBuild {
     pub files: Vec<FileEntry>,
     /// As in [`Manifest::system_users`].
     pub system_users: Vec<SystemUser>,
+    /// As in [`Manifest::groups`].
+    pub groups: Vec<Group>,
     /// The image's entry point.
     pub entrypoint: Vec<String>,
     /// The image's default arguments.

@@ -57,6 +57,9 @@ pub struct Raw {
     /// Accounts of services whose packages would make them in a script; keller runs no scripts.
     #[serde(default)]
     pub system_users: Vec<At<RawSystemUser>>,
+    /// Groups of the system beyond those of packages, for `groups` of users and `group` of files.
+    #[serde(default)]
+    pub groups: Vec<At<RawGroup>>,
     /// Which units start at boot.
     #[serde(default)]
     pub services: RawServices,
@@ -150,8 +153,8 @@ pub struct RawOverlay {
     pub replace: Option<At<bool>>,
 }
 
-/// A file, link or folder on the node. Exactly one of `content`, `source`, `url`, `link` and `directory` says
-/// what it is.
+/// A file, link or folder on the node. One of `content`, `source`, `url`, `link` and `directory` says what it
+/// is. Without any, `mode`, `owner`, `group` and `capabilities` change what a package or overlay has there.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "file")]
@@ -176,6 +179,10 @@ pub struct RawFile {
     pub owner: Option<At<String>>,
     /// Group by name. Default: `root`.
     pub group: Option<At<String>>,
+    /// Capabilities that the program has whoever starts it, as setcap(8) takes them: `cap_net_raw+ep`. Its path
+    /// must also be in `setuid`.
+    #[serde(default)]
+    pub capabilities: Vec<At<String>>,
     /// Whether a file of a package or overlay may be replaced. Default: `false`.
     pub replace: Option<At<bool>>,
 }
@@ -217,6 +224,17 @@ pub struct RawSystemUser {
     pub groups: Vec<At<String>>,
     /// Shown name.
     pub description: Option<At<String>>,
+}
+
+/// A group of the system.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "group")]
+pub struct RawGroup {
+    /// Its name.
+    pub name: At<String>,
+    /// From 100 to 999. Without one, keller chooses and the lock records it.
+    pub gid: Option<At<u32>>,
 }
 
 /// Enablement of units. Nothing starts because a package is there; it must be named here, or be wanted by a
@@ -319,6 +337,9 @@ pub struct RawBuild {
     /// As in a manifest.
     #[serde(default)]
     pub system_users: Vec<At<RawSystemUser>>,
+    /// As in a manifest.
+    #[serde(default)]
+    pub groups: Vec<At<RawGroup>>,
     /// What runs, as arguments.
     #[serde(default)]
     pub entrypoint: Vec<At<String>>,

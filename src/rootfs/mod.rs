@@ -59,12 +59,15 @@ pub struct Report {
 
 /// Numbers for the accounts of a node that leave theirs open, to be locked; `previous` stays as it is.
 pub fn ids(tree: &Tree, manifest: &Manifest, previous: &Ids) -> Result<Ids, Error> {
-    users::allocate(&Wanted::collect(tree, &manifest.users, &manifest.system_users)?, previous)
+    users::allocate(
+        &Wanted::collect(tree, &manifest.users, &manifest.system_users, &manifest.groups)?,
+        previous,
+    )
 }
 
 /// The same for a container, whose accounts are locked together with the node's.
 pub fn container_ids(tree: &Tree, build: &ContainerBuild, previous: &Ids) -> Result<Ids, Error> {
-    users::allocate(&Wanted::collect(tree, &[], &build.system_users)?, previous)
+    users::allocate(&Wanted::collect(tree, &[], &build.system_users, &build.groups)?, previous)
 }
 
 /// Finishes the root of a node. The tree has all packages and overlays, pruned; `store` remembers what is
@@ -76,7 +79,7 @@ pub fn finish(
     build: &BuildInfo,
     store: Option<&Store>,
 ) -> Result<Report, Error> {
-    let wanted = Wanted::collect(tree, &manifest.users, &manifest.system_users)?;
+    let wanted = Wanted::collect(tree, &manifest.users, &manifest.system_users, &manifest.groups)?;
     let accounts = wanted.with_ids(ids)?;
     users::passwd::write(tree, &accounts, |class| class == users::Class::Static)?;
     users::userdb::write(tree, &accounts)?;
@@ -110,7 +113,7 @@ pub fn finish(
 
 /// Finishes the root of a container: accounts in /etc, no kernel, no units, its /var as packages ship it.
 pub fn finish_container(tree: &mut Tree, build: &ContainerBuild, ids: &Ids) -> Result<Accounts, Error> {
-    let accounts = Wanted::collect(tree, &[], &build.system_users)?.with_ids(ids)?;
+    let accounts = Wanted::collect(tree, &[], &build.system_users, &build.groups)?.with_ids(ids)?;
     users::passwd::write(tree, &accounts, |_| true)?;
     base_files::container_folders(tree)?;
     base_files::homes(tree, &accounts, &build.system_users)?;
@@ -146,6 +149,7 @@ mod tests {
                 groups: vec!["www".into()],
                 description: String::new(),
             }],
+            groups: Vec::new(),
             entrypoint: Vec::new(),
             command: Vec::new(),
             environment: Default::default(),

@@ -104,7 +104,7 @@ mod tests {
             shell: "/bin/sh".into(),
             password_hash: None,
         };
-        let accounts = Wanted::collect(&tree, &[core], &[]).unwrap().with_ids(&Ids::default()).unwrap();
+        let accounts = Wanted::collect(&tree, &[core], &[], &[]).unwrap().with_ids(&Ids::default()).unwrap();
         write(&mut tree, &accounts).unwrap();
         assert_eq!(tree.read(format!("{KEYS}/core")).unwrap(), b"ssh-ed25519 A\nssh-ed25519 B\n");
         let lines = String::from_utf8(tree.read(CREDENTIAL_LINES).unwrap()).unwrap();

@@ -8,6 +8,7 @@
 //! # path                 mode  owner  group
 //! etc/sudoers.d/core     0440  root   root
 //! var/lib/etcd/          0700  etcd   etcd      a slash at the end: the folder is made when missing
+//! usr/bin/ping           0755  root   root   cap_net_raw+ep
 //! etc/mtab               ->    ../proc/self/mounts
 //! ```
 //!
@@ -26,6 +27,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::capabilities::ATTRIBUTE;
 use crate::base::{Digest, Hasher};
 
 use super::{Content, Kind, Meta, Tree, TreeError, show};
@@ -187,6 +189,9 @@ impl Overlay {
             let gid = number("group", &stated.group, group)?;
             let meta = &mut root.node_mut(id).meta;
             (meta.mode, meta.uid, meta.gid) = (stated.mode, uid, gid);
+            if let Some(capabilities) = stated.capabilities {
+                meta.xattrs.insert(ATTRIBUTE.to_vec(), capabilities.to_bytes());
+            }
         }
         Ok(())
     }
@@ -202,6 +207,9 @@ impl Overlay {
             text(&mut hasher, path);
             text(&mut hasher, stated.owner.as_bytes());
             text(&mut hasher, stated.group.as_bytes());
+            if let Some(capabilities) = stated.capabilities {
+                text(&mut hasher, &capabilities.to_bytes());
+            }
         }
         Ok(hasher.finish())
     }
@@ -446,6 +454,24 @@ mod tests {
         assert_eq!(left, expected);
         assert!(overlay.tree.exists("srv/repo/.git/HEAD") && overlay.tree.exists("etc/x"));
         assert!(expected.iter().all(|path| !overlay.tree.exists(path)));
+    }
+
+    #[test]
+    fn capabilities_of_meta() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "bin/ping", "", 0o755);
+        write(folder.path(), META, "bin/ping 0755 0 0 cap_net_raw+ep\n", 0o644);
+        let overlay = Overlay::from_folder(folder.path(), "o", 0).unwrap();
+        let mut root = overlay.tree.clone();
+        overlay.own(&mut root, &|_| None, &|_| None).unwrap();
+        let meta = &root.node(root.lookup("bin/ping").unwrap()).meta;
+        assert_eq!(meta.xattrs[ATTRIBUTE].len(), 20);
+        let digest = overlay.digest().unwrap();
+        write(folder.path(), META, "bin/ping 0755 0 0 cap_net_raw+p\n", 0o644);
+        assert_ne!(Overlay::from_folder(folder.path(), "o", 0).unwrap().digest().unwrap(), digest);
+        write(folder.path(), META, "bin/ping 0755 0 0 cap_net_row+p\n", 0o644);
+        let error = Overlay::from_folder(folder.path(), "o", 0).unwrap_err().to_string();
+        assert!(error.ends_with(".meta:1: there is no capability \"cap_net_row\""), "{error}");
     }
 
     #[test]

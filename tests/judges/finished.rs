@@ -58,6 +58,7 @@ fn manifest() -> Manifest {
             password_hash: Some("$y$j9T$none$none".into()),
         }],
         system_users: vec![system("etcd")],
+        groups: Vec::new(),
         services: Services {
             enable: ["ssh.service", "systemd-networkd.service", "systemd-resolved.service", "etcd.service"]
                 .map(str::to_owned)

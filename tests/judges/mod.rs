@@ -1,6 +1,7 @@
 //! Our bytes as the real tools see them.
 
 mod boot_versions;
+mod capabilities;
 mod cpio;
 mod depmod;
 mod dpkg;

@@ -228,7 +228,7 @@ fn homes_and_moved_directories_are_made_once() {
         shell: "/bin/sh".into(),
         password_hash: None,
     };
-    let wanted = keller::rootfs::Wanted::collect(&tree, &[core], &[]).unwrap();
+    let wanted = keller::rootfs::Wanted::collect(&tree, &[core], &[], &[]).unwrap();
     let accounts = wanted.with_ids(&keller::lock::Ids::default()).unwrap();
     keller::rootfs::state::write(&mut tree, &accounts, &[]).unwrap();
     empty_var(&mut tree).unwrap();

@@ -62,6 +62,7 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
         files: Vec::new(),
         users: Vec::new(),
         system_users: Vec::new(),
+        groups: Vec::new(),
         services: Services::default(),
         kernel: Kernel { initramfs_modules: InitramfsModules::Auto, ..Kernel::default() },
         etc: Etc::Persistent,

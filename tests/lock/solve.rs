@@ -277,6 +277,7 @@ fn containers_are_resolved_by_themselves() {
         overlays: Vec::new(),
         files: Vec::new(),
         system_users: Vec::new(),
+        groups: Vec::new(),
         entrypoint: Vec::new(),
         command: Vec::new(),
         environment: BTreeMap::new(),

@@ -1,8 +1,8 @@
 //! Users and system users.
 
 use super::{At, Firsts, Validator, or, text};
-use crate::manifest::raw::{RawSystemUser, RawUser};
-use crate::manifest::{SystemUser, User};
+use crate::manifest::raw::{RawGroup, RawSystemUser, RawUser};
+use crate::manifest::{Group, SystemUser, User};
 
 /// systemd.io, "Users, Groups, UIDs and GIDs on systemd Systems": regular users.
 const PEOPLE: std::ops::RangeInclusive<u32> = 1000..=59_999;
@@ -21,6 +21,22 @@ impl Validator<'_> {
         let system =
             system_users.into_iter().filter_map(|at| self.system_user(at.value, &mut names, &mut ids));
         (users, system.collect())
+    }
+
+    pub(super) fn groups(&mut self, groups: Vec<At<RawGroup>>) -> Vec<Group> {
+        let (mut names, mut ids) = (Firsts::new(), Firsts::new());
+        let mut checked = Vec::new();
+        for At { value: RawGroup { name, gid }, .. } in groups {
+            self.once(&name, gid.as_ref(), &mut names, &mut ids);
+            if let Some(gid) = gid.as_ref().filter(|gid| !SYSTEM.contains(&gid.value)) {
+                self.error(gid.mark, format!("{} is not an id for a system group", gid.value))
+                    .help("from 100 to 999, or leave it out: then keller chooses and the lock records it");
+            }
+            if let Some(name) = self.checked(name, text::account) {
+                checked.push(Group { name, gid: gid.map(|at| at.value) });
+            }
+        }
+        checked
     }
 
     fn once(

@@ -176,6 +176,7 @@ impl Validator<'_> {
             overlays: self.overlays(raw.overlays),
             files: self.files(raw.files, false),
             system_users: self.accounts(Vec::new(), raw.system_users).1,
+            groups: self.groups(raw.groups),
             entrypoint: self.arguments(raw.entrypoint),
             command: self.arguments(raw.command),
             environment: self.environment(raw.environment),

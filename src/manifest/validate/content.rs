@@ -2,6 +2,7 @@
 
 use super::{At, Firsts, Kind, Location, Validator, or, text, unique};
 use crate::base::Digest;
+use crate::base::capabilities::Capabilities;
 use crate::manifest::decode::Short;
 use crate::manifest::raw::{RawFile, RawOverlay};
 use crate::manifest::{FileContent, FileEntry, Overlay, OverlaySource};
@@ -68,14 +69,38 @@ impl Validator<'_> {
             }
             let content = self.content(&raw, At { value: (), mark });
             let mode = raw.mode.and_then(|at| self.form(&at, text::mode));
-            let owner = raw.owner.map_or(Some("root".into()), |at| self.checked(at, text::account));
-            let group = raw.group.map_or(Some("root".into()), |at| self.checked(at, text::account));
+            let usual = match content {
+                Some(FileContent::Existing) => None,
+                _ => Some("root".to_owned()),
+            };
+            let owner = raw.owner.map_or(usual.clone(), |at| self.checked(at, text::account));
+            let group = raw.group.map_or(usual, |at| self.checked(at, text::account));
+            let capabilities = self.capabilities(raw.capabilities, content.as_ref());
             let path = self.checked(raw.path, text::absolute);
-            if let (Some(path), Some(content), Some(owner), Some(group)) = (path, content, owner, group) {
-                files.push(FileEntry { path, content, mode, owner, group, replace: or(raw.replace, false) });
+            if let (Some(path), Some(content)) = (path, content) {
+                let replace = or(raw.replace, false);
+                files.push(FileEntry { path, content, mode, owner, group, capabilities, replace });
             }
         }
         files
+    }
+
+    fn capabilities(&mut self, clauses: Vec<At<String>>, content: Option<&FileContent>) -> Vec<String> {
+        if let (Some(first), Some(FileContent::Link(_) | FileContent::Directory)) = (clauses.first(), content)
+        {
+            self.error(first.mark, "only a file has capabilities").help("name the program itself");
+        }
+        let mut checked: Vec<String> = Vec::new();
+        for clause in clauses {
+            match Capabilities::parse(checked.iter().map(String::as_str).chain([clause.value.as_str()])) {
+                Ok(_) => checked.push(clause.value),
+                Err(error) => {
+                    self.error(clause.mark, error.to_string())
+                        .help("such as `cap_net_raw+ep`: capabilities(7)");
+                }
+            }
+        }
+        checked
     }
 
     fn content(&mut self, raw: &RawFile, whole: At<()>) -> Option<FileContent> {
@@ -88,6 +113,13 @@ impl Validator<'_> {
             .collect();
         said.sort();
         match said[..] {
+            [] if raw.mode.is_some()
+                || raw.owner.is_some()
+                || raw.group.is_some()
+                || !raw.capabilities.is_empty() =>
+            {
+                return Some(FileContent::Existing);
+            }
             [] => {
                 self.error(whole.mark, "this entry does not say what is there")
                     .help("one of `content`, `source`, `url`, `link` or `directory: true`");

@@ -229,6 +229,7 @@ impl Validator<'_> {
             files: self.files(raw.files, true),
             users,
             system_users,
+            groups: self.groups(raw.groups),
             services,
             kernel: self.kernel(raw.kernel),
             etc: or(raw.etc, Default::default()),

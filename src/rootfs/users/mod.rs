@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::Error;
 use crate::lock::Ids;
-use crate::manifest::{SystemUser, User};
+use crate::manifest::{Group, SystemUser, User};
 use crate::tree::Tree;
 
 pub use allocate::allocate;
@@ -94,10 +94,18 @@ pub struct Accounts {
 
 impl Wanted {
     /// Collects the accounts of base-passwd, of every sysusers.d file and of the manifest.
-    pub fn collect(tree: &Tree, people: &[User], system: &[SystemUser]) -> Result<Self, Error> {
+    pub fn collect(
+        tree: &Tree,
+        people: &[User],
+        system: &[SystemUser],
+        groups: &[Group],
+    ) -> Result<Self, Error> {
         let mut wanted = Self::default();
         passwd::masters(tree, &mut wanted)?;
         sysusers::collect(tree, &mut wanted)?;
+        for group in groups {
+            wanted.group(&group.name, group.gid, Class::System, "groups")?;
+        }
         for user in system {
             let source = "system_users".to_owned();
             wanted.group(&user.name, user.uid, Class::System, &source)?;
@@ -295,7 +303,7 @@ mod tests {
     #[test]
     fn numbers_come_from_the_lock() {
         let tree = tree();
-        let wanted = Wanted::collect(&tree, &[person("core", 1000)], &[system("etcd", None)]).unwrap();
+        let wanted = Wanted::collect(&tree, &[person("core", 1000)], &[system("etcd", None)], &[]).unwrap();
         let ids = allocate(&wanted, &Ids::default()).unwrap();
         let accounts = wanted.clone().with_ids(&ids).unwrap();
         assert_eq!(accounts.uid("systemd-network"), Some(998));
@@ -308,11 +316,26 @@ mod tests {
     }
 
     #[test]
+    fn groups_of_the_manifest() {
+        let group = |name: &str, gid| Group { name: name.into(), gid };
+        let member = User { groups: vec!["shared".into()], ..person("core", 1000) };
+        let groups = [group("shared", None), group("fixed", Some(200))];
+        let wanted = Wanted::collect(&tree(), &[member], &[], &groups).unwrap();
+        let ids = allocate(&wanted, &Ids::default()).unwrap();
+        assert!(ids.groups.contains_key("shared") && !ids.groups.contains_key("fixed"));
+        let accounts = wanted.with_ids(&ids).unwrap();
+        assert_eq!((accounts.gid("shared"), accounts.gid("fixed")), (Some(ids.groups["shared"]), Some(200)));
+        assert!(accounts.memberships.contains(&("core".into(), "shared".into())));
+        let error = Wanted::collect(&tree(), &[], &[], &[group("sudo", Some(300))]).unwrap_err().to_string();
+        assert!(error.contains("sudo has id 27") && error.contains("id 300 from groups"), "{error}");
+    }
+
+    #[test]
     fn disagreement_is_an_error() {
         let tree = tree();
-        let error = Wanted::collect(&tree, &[], &[system("shadow", Some(900))]).unwrap_err();
+        let error = Wanted::collect(&tree, &[], &[system("shadow", Some(900))], &[]).unwrap_err();
         assert!(matches!(&error, Error::IdsDiffer { name, .. } if name == "shadow"), "{error}");
-        let error = Wanted::collect(&tree, &[person("a", 1000), person("b", 1000)], &[])
+        let error = Wanted::collect(&tree, &[person("a", 1000), person("b", 1000)], &[], &[])
             .unwrap()
             .with_ids(&Ids {
                 groups: [("input".into(), 992), ("systemd-network".into(), 998)].into(),

@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn least_accounts() {
         let mut tree = Tree::new(SECONDS_PER_DAY * 20_000);
-        let wanted = Wanted::collect(&tree, &[], &[]).unwrap();
+        let wanted = Wanted::collect(&tree, &[], &[], &[]).unwrap();
         let accounts = wanted.with_ids(&Ids::default()).unwrap();
         write(&mut tree, &accounts, |_| true).unwrap();
         let passwd =

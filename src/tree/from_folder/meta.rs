@@ -1,5 +1,7 @@
 //! Lines of `.meta`; the form is in the parent module.
 
+use crate::base::capabilities::{Capabilities, CapabilityError};
+
 /// Mode and owner that `.meta` gives to a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stated {
@@ -9,6 +11,8 @@ pub struct Stated {
     pub owner: String,
     /// Group, by name or number.
     pub group: String,
+    /// Of a program.
+    pub capabilities: Option<Capabilities>,
 }
 
 /// One line that says something.
@@ -36,7 +40,7 @@ pub enum Line {
 #[derive(Debug, thiserror::Error)]
 pub enum MetaError {
     /// Not one of the two forms.
-    #[error("expected `path mode owner group` or `path -> target`, but have {line:?}")]
+    #[error("expected `path mode owner group [capabilities]` or `path -> target`, but have {line:?}")]
     Form {
         /// The line.
         line: String,
@@ -47,6 +51,9 @@ pub enum MetaError {
         /// As written.
         mode: String,
     },
+    /// The fifth word.
+    #[error(transparent)]
+    Capability(#[from] CapabilityError),
     /// A path that the overlay does not have.
     #[error("there is no {path} in the overlay; a folder to be made is written with a slash at its end")]
     Absent {
@@ -71,13 +78,21 @@ impl Line {
         let words: Vec<&str> = text.split_whitespace().collect();
         match words[..] {
             [path, "->", target] => Ok(Some(Self::Link { path: path.to_owned(), target: target.to_owned() })),
-            [path, mode, owner, group] => {
+            [path, mode, owner, group, ref more @ ..] if more.len() <= 1 => {
                 let number = u16::from_str_radix(mode, 8).ok().filter(|number| *number <= 0o7777);
                 let mode = number.ok_or_else(|| MetaError::Mode { mode: mode.to_owned() })?;
                 Ok(Some(Self::Stated {
                     path: path.to_owned(),
                     directory: path.ends_with('/'),
-                    stated: Stated { mode, owner: owner.to_owned(), group: group.to_owned() },
+                    stated: Stated {
+                        mode,
+                        owner: owner.to_owned(),
+                        group: group.to_owned(),
+                        capabilities: match more {
+                            [] => None,
+                            clauses => Some(Capabilities::parse(clauses.iter().copied())?),
+                        },
+                    },
                 }))
             }
             _ => Err(MetaError::Form { line: text.to_owned() }),

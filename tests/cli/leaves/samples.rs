@@ -114,6 +114,14 @@ pub const MANIFESTS: &[Sample] = &[
         "files: [{path: /usr/bin/init, content: a}, {path: /usr/sbin/init, content: b, replace: true}]",
         "`replace: true` replaces it",
     ),
+    told(
+        "files.capabilities",
+        "files: [{path: /etc/a, content: a, mode: '0755'}]",
+        "files: [{path: /etc/a, content: a, mode: '0755', capabilities: [cap_net_raw+ep]}]",
+        "is given capabilities",
+    ),
+    differ("groups.name", "groups: [{name: a}]", "groups: [{name: b}]"),
+    differ("groups.gid", "groups: [{name: a}]", "groups: [{name: a, gid: 200}]"),
     // Accounts.
     differ(
         "users.name",
@@ -486,6 +494,14 @@ pub const IMAGES: &[Sample] = &[
         "files: [{path: /usr/bin/greet, link: ../share/greet/version, replace: true}]",
         "`replace: true` replaces it",
     ),
+    told(
+        "files.capabilities",
+        "files: [{path: /etc/a, content: a, mode: '0755'}]",
+        "files: [{path: /etc/a, content: a, mode: '0755', capabilities: [cap_net_raw+ep]}]",
+        "is given capabilities",
+    ),
+    differ("groups.name", "groups: [{name: a}]", "groups: [{name: b}]"),
+    differ("groups.gid", "groups: [{name: a}]", "groups: [{name: a, gid: 200}]"),
     differ("system_users.name", "system_users: [{name: a}]", "system_users: [{name: b}]"),
     differ("system_users.uid", "system_users: [{name: a}]", "system_users: [{name: a, uid: 200}]"),
     differ("system_users.home", "system_users: [{name: a}]", "system_users: [{name: a, home: /var/lib/a}]"),

@@ -5,9 +5,10 @@
 const GENERATED: [&str; 2] = ["# Automatically added by", "# End automatically added section"];
 
 /// Words of scripts, by what it takes to have their effect without them.
-const ACTIONS: [(Action, &[&str]); 6] = [
+const ACTIONS: [(Action, &[&str]); 7] = [
     (Action::Accounts, &["addgroup", "adduser", "groupadd", "useradd", "usermod"]),
-    (Action::Owners, &["chgrp", "chmod", "chown", "dpkg-statoverride", "setcap", "setfacl"]),
+    (Action::Owners, &["chgrp", "chmod", "chown", "dpkg-statoverride", "setfacl"]),
+    (Action::Capabilities, &["setcap"]),
     (Action::Files, &["cp", "install", "ln", "mkdir", "mknod", "mv", "tee", "touch", "ucf"]),
     (Action::Alternatives, &["update-alternatives"]),
     (Action::Diversions, &["dpkg-divert"]),
@@ -19,8 +20,10 @@ const ACTIONS: [(Action, &[&str]); 6] = [
 pub enum Action {
     /// Makes or changes accounts.
     Accounts,
-    /// Gives files owners, modes or capabilities.
+    /// Gives files owners or modes.
     Owners,
+    /// Gives programs capabilities.
+    Capabilities,
     /// Makes files, folders or links.
     Files,
     /// Chooses one of several programs of a name.
