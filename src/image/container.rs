@@ -28,9 +28,10 @@ pub fn images(
             ContainerImage::Build(recipe) => {
                 build(container, recipe, &manifest.said, lock, store, settings, progress)
             }
-            ContainerImage::Archive(path) => {
-                let archive = rootfs::containers::archive::read(path, lock.epoch);
-                archive.map_err(Into::into).map(|(image, digest)| {
+            ContainerImage::Archive { path, reference: wanted } => {
+                let archive = rootfs::containers::archive::read(path, wanted.as_deref(), lock.epoch)
+                    .with_context(|| format!("reading the image in {}", path.display()));
+                archive.map(|(image, digest)| {
                     lock.local.insert(format!("container {}", container.name), digest);
                     Image { reference: reference(container), ..image }
                 })

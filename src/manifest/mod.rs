@@ -420,8 +420,13 @@ pub struct Container {
 pub enum ContainerImage {
     /// Made by keller out of packages.
     Build(Box<ContainerBuild>),
-    /// An OCI layout as a folder or tar archive beside the manifest, absolute path.
-    Archive(PathBuf),
+    /// An OCI layout, or what `docker save` writes, beside the manifest.
+    Archive {
+        /// Absolute, a directory or a tar archive.
+        path: PathBuf,
+        /// Which of its images; the only one when none.
+        reference: Option<String>,
+    },
 }
 
 /// How to make an image: the root's own pipeline with less in it.

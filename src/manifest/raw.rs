@@ -302,8 +302,11 @@ pub struct RawContainer {
 pub struct RawImage {
     /// A file that says what the image is made of; see *Container images* below.
     pub build: Option<At<String>>,
-    /// An OCI layout beside the manifest, as a folder or a tar archive.
+    /// An OCI layout or the output of `docker save` beside the manifest, as a directory or a tar archive, which may
+    /// be compressed by gzip, zstd, xz or bzip2.
     pub archive: Option<At<String>>,
+    /// Which image of an archive with several: by name, such as `app:1.2`, or by digest, `sha256:…`.
+    pub reference: Option<At<String>>,
 }
 
 /// How a container's image is made from packages. Stands in a file of its own, named by a container's

@@ -44,7 +44,7 @@ const TEXTS: [&str; 26] = [
 fn container(name: &str) -> Container {
     Container {
         name: name.into(),
-        image: ContainerImage::Archive("x.tar".into()),
+        image: ContainerImage::Archive { path: "x.tar".into(), reference: None },
         command: Vec::new(),
         environment: BTreeMap::new(),
         ports: Vec::new(),

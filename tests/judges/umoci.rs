@@ -178,12 +178,12 @@ fn both(layers: &[Vec<u8>]) -> Option<Result<(Listing, Listing), String>> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         // A file of a layer before, above what has no entry, makes way in keller, as it does with podman.
-        assert!(said.contains("not a directory") || archive::read(&image, EPOCH).is_err(), "{said}");
+        assert!(said.contains("not a directory") || archive::read(&image, None, EPOCH).is_err(), "{said}");
         return Some(Err(said));
     }
     let (mut listing, mut first) = (Listing::new(), BTreeMap::new());
     theirs(&root, &root, is_root(), &mut listing, &mut first);
-    let (image, _) = archive::read(&image, EPOCH).unwrap();
+    let (image, _) = archive::read(&image, None, EPOCH).unwrap();
     // What umoci made may not be readable for everybody.
     run(Command::new("chmod").args(["-R", "u+rwX"]).arg(&root));
     Some(Ok((ours(&image.tree, is_root()), listing)))

@@ -125,10 +125,16 @@ impl Validator<'_> {
     }
 
     fn image(&mut self, At { value: raw, mark }: At<RawImage>) -> Option<ContainerImage> {
+        if let (Some(at), None) = (&raw.reference, &raw.archive) {
+            self.error(at.mark, "only an archive has several images to choose from")
+                .help("remove `reference`; a recipe makes one image");
+        }
+        let reference = raw.reference.and_then(|at| self.checked(at, text::reference));
         match (raw.build, raw.archive) {
             (Some(build), None) => self.build(&build).map(Box::new).map(ContainerImage::Build),
             (None, Some(archive)) => {
-                self.beside_on_disk(&archive, &[Kind::File, Kind::Folder]).map(ContainerImage::Archive)
+                let path = self.beside_on_disk(&archive, &[Kind::File, Kind::Folder])?;
+                Some(ContainerImage::Archive { path, reference })
             }
             (Some(_), Some(archive)) => {
                 self.error(archive.mark, "an image comes from `build` or from `archive`, not from both");

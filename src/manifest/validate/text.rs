@@ -279,6 +279,15 @@ pub fn not_exec(text: &str, before: usize) -> Option<&'static str> {
     (before + text.len() > LONGEST_ARGUMENT).then_some("is longer than 131071 bytes")
 }
 
+/// An image of an archive, by name or digest.
+pub fn reference(text: &str) -> Result<(), Wrong> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-/:@+".contains(c);
+    match !text.is_empty() && text.chars().all(good) {
+        true => Ok(()),
+        false => wrong("is not the name of an image", "such as `app:1.2`, or `sha256:…` with its digest"),
+    }
+}
+
 /// A signal by name or number.
 pub fn signal(text: &str) -> Result<Signal, Wrong> {
     match text.parse() {

@@ -1,22 +1,24 @@
-//! Container images that come as an OCI layout: a folder, or an uncompressed tar archive of one, as
-//! `podman save --format oci-archive` and `skopeo copy … oci:` write them.
-//!
-//! Source: OCI Image Format Specification 1.1, "Image Layout", "Image Index" and "Whiteouts".
+//! Container images that come as an archive: an OCI layout, as `podman save --format oci-archive` and
+//! `skopeo copy … oci:` write it, or what `docker save` writes. A directory, or a tar archive that may be
+//! compressed.
+
+mod choice;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::image::{Config, Image};
-use crate::base::Digest;
 use crate::base::signal::NoSignal;
+use crate::base::{Digest, Hasher};
+use crate::source::debian::compression::Compression;
 use crate::tree::from_folder::{Overlay, OverlayError};
 use crate::tree::from_tar::{self, Limits, TarError};
-use crate::tree::{Kind, Tree, TreeError};
+use crate::tree::{Content, Kind, Tree, TreeError};
 
 /// More than any sane image has: a bomb is stopped here.
 const LIMITS: Limits = Limits { members: 1 << 20, bytes: 16 << 30 };
@@ -47,7 +49,7 @@ pub enum ArchiveError {
         source: TarError,
     },
     /// A file that an OCI layout must have.
-    #[error("{path} is missing: expected an OCI layout, as `skopeo copy IMAGE oci:FOLDER` writes it")]
+    #[error("{path} is missing: expected an OCI layout, as `skopeo copy IMAGE oci:DIRECTORY` writes it")]
     Missing {
         /// Inside the layout.
         path: String,
@@ -68,39 +70,45 @@ pub enum ArchiveError {
         /// As computed.
         actual: Digest,
     },
+    /// The name of an image that is not there.
+    #[error("no image is called {wanted:?}; there are: {there}")]
+    Reference {
+        /// As the manifest has it.
+        wanted: String,
+        /// Names of those that are there.
+        there: String,
+    },
+    /// More than one image.
+    #[error("there are several images: {there}; choose one by `reference`")]
+    Several {
+        /// Their names.
+        there: String,
+    },
+    /// Images, but none for the nodes that keller makes.
+    #[error(
+        "the image is for {there}, and keller's nodes are linux/amd64: fetch that one, such as by \
+         `podman pull --platform linux/amd64` or `skopeo --override-arch amd64 copy`"
+    )]
+    Platform {
+        /// What is there instead.
+        there: String,
+    },
     /// The tree of the layout.
     #[error(transparent)]
     Tree(#[from] TreeError),
 }
 
 #[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-    #[serde(default, rename = "mediaType")]
-    media_type: String,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
 struct Document {
     config: Option<Process>,
+    #[serde(default)]
+    rootfs: RootFs,
+}
+
+#[derive(Default, Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -114,72 +122,100 @@ struct Process {
     stop_signal: Option<String>,
 }
 
-/// Reads the image at `path`, its layers flattened into one tree, and names it by the digest of its manifest.
-/// The reference is left empty.
-pub fn read(path: &Path, epoch: i64) -> Result<(Image, Digest), ArchiveError> {
+/// Reads the image at `path` that `wanted` names, its layers flattened into one tree, and names it by the digest
+/// of its manifest. Its own reference is left empty.
+///
+/// # Errors
+/// See [`ArchiveError`].
+pub fn read(path: &Path, wanted: Option<&str>, epoch: i64) -> Result<(Image, Digest), ArchiveError> {
     let layout = open(path, epoch)?;
-    let mut index: Index = document(&layout, "index.json")?;
-    // An index may lead to further ones: one for each platform.
-    let manifest_digest = loop {
-        let wanted = |descriptor: &&Descriptor| {
-            descriptor.platform.as_ref().is_none_or(|p| p.architecture == "amd64" && p.os == "linux")
-        };
-        let found = index.manifests.iter().find(wanted).ok_or_else(|| ArchiveError::Document {
-            path: "index.json".to_owned(),
-            what: "has no image for linux on amd64".to_owned(),
-        })?;
-        let digest = parse(&found.digest, "index.json")?;
-        if !found.media_type.ends_with(".index.v1+json") && !found.media_type.ends_with(".list.v2+json") {
-            break digest;
-        }
-        index = document(&layout, &blob_path(&digest))?;
-    };
-    let manifest: Manifest = document(&layout, &blob_path(&manifest_digest))?;
-    let config = blob_path(&parse(&manifest.config.digest, "the manifest")?);
-    let process = document::<Document>(&layout, &config)?.config.unwrap_or_default();
-    let stop_signal =
-        process.stop_signal.as_deref().filter(|text| !text.is_empty()).map(str::parse).transpose();
-    let stop_signal = stop_signal.map_err(|error: NoSignal| ArchiveError::Document {
-        path: config.clone(),
-        what: format!("its StopSignal {error}"),
-    })?;
-    let mut tree = Tree::new(epoch);
-    for layer in &manifest.layers {
-        let digest = parse(&layer.digest, "the manifest")?;
-        lay(&mut tree, &layout, &digest, &layer.media_type)?;
+    let choice::Found { digest, config, layers, .. } = choice::choose(&layout, wanted)?;
+    let Document { config: process, rootfs } = document(&layout, &config)?;
+    let ids = rootfs.diff_ids.iter().map(|id| parse(id, &config).map(Some)).collect::<Result<Vec<_>, _>>()?;
+    // Tools of old leave them out where every layer is a blob with a digest of its own.
+    let ids = if ids.is_empty() { vec![None; layers.len()] } else { ids };
+    if ids.len() != layers.len() {
+        let what = format!("has the digests of {} layers, and the image has {}", ids.len(), layers.len());
+        return Err(ArchiveError::Document { path: config, what });
     }
-    let environment = process.env.unwrap_or_default();
-    let environment: BTreeMap<_, _> = environment
-        .iter()
-        .map(|line| line.split_once('=').unwrap_or((line, "")))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    let set = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let config = Config {
-        entrypoint: process.entrypoint.unwrap_or_default(),
-        command: process.cmd.unwrap_or_default(),
-        environment,
-        user: set(process.user),
-        workdir: set(process.working_dir),
-        stop_signal,
-    };
-    Ok((Image { reference: String::new(), tree, config }, manifest_digest))
+    let mut tree = Tree::new(epoch);
+    for (layer, id) in layers.iter().zip(ids) {
+        lay(&mut tree, &layout, layer, id)?;
+    }
+    let config = process.unwrap_or_default().config(&config)?;
+    if let Some(folder) = &config.workdir {
+        // As engines do where the image has none.
+        tree.directory(folder, 0o755)?;
+    }
+    Ok((Image { reference: String::new(), tree, config }, digest))
 }
 
-/// The layout as a tree: files of a folder, or stretches of the archive.
+impl Process {
+    fn config(self, path: &str) -> Result<Config, ArchiveError> {
+        let set = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let stop_signal = set(self.stop_signal).map(|text| text.parse()).transpose();
+        let stop_signal = stop_signal.map_err(|error: NoSignal| ArchiveError::Document {
+            path: path.to_owned(),
+            what: format!("its StopSignal {error}"),
+        })?;
+        let environment: BTreeMap<_, _> = self
+            .env
+            .iter()
+            .flatten()
+            .map(|line| line.split_once('=').unwrap_or((line, "")))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Ok(Config {
+            entrypoint: self.entrypoint.unwrap_or_default(),
+            command: self.cmd.unwrap_or_default(),
+            environment,
+            user: set(self.user),
+            workdir: set(self.working_dir),
+            stop_signal,
+        })
+    }
+}
+
+/// The layout as a tree: files of a directory, or stretches of the archive.
 fn open(path: &Path, epoch: i64) -> Result<Tree, ArchiveError> {
     let failed = |source| ArchiveError::Io { path: path.to_owned(), source };
     if path.is_dir() {
         return Ok(Overlay::from_folder(path, "image", epoch)?.tree);
     }
-    let file = File::open(path).map_err(failed)?;
+    let mut file = File::open(path).map_err(failed)?;
+    let mut reader = BufReader::with_capacity(1 << 20, file.try_clone().map_err(failed)?);
+    let compression = compression(&mut reader).map_err(failed)?;
     let tar = |source| ArchiveError::Tar { what: path.display().to_string(), source };
-    let members = from_tar::read_layer(&mut BufReader::new(&file), &mut io::sink(), LIMITS).map_err(tar)?;
+    let members = if compression == Compression::None {
+        from_tar::read_layer(&mut reader, &mut io::sink(), LIMITS).map_err(tar)?
+    } else {
+        file = tempfile::tempfile().map_err(failed)?;
+        let mut reader = compression.reader(reader).map_err(failed)?;
+        from_tar::read_layer(&mut *reader, &mut file, LIMITS).map_err(tar)?
+    };
     from_tar::tree(&members, &Arc::new(file), 0, "image", epoch).map_err(tar)
+}
+
+/// How a stream is compressed, by its first bytes: names and media types are often wrong.
+fn compression(reader: &mut impl BufRead) -> io::Result<Compression> {
+    let head = reader.fill_buf()?;
+    let forms: [(&[u8], Compression); 4] = [
+        (b"\x1f\x8b", Compression::Gzip),
+        (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+        (b"\xfd7zXZ\0", Compression::Xz),
+        (b"BZh", Compression::Bzip2),
+    ];
+    let form = forms.into_iter().find(|(magic, _)| head.starts_with(magic));
+    Ok(form.map_or(Compression::None, |(_, compression)| compression))
 }
 
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{digest}")
+}
+
+/// The digest that is the name of the blob at `path`.
+fn blob_name(path: &str) -> Option<Digest> {
+    path.strip_prefix("blobs/sha256/").and_then(|digits| digits.parse().ok())
 }
 
 fn parse(text: &str, path: &str) -> Result<Digest, ArchiveError> {
@@ -188,17 +224,23 @@ fn parse(text: &str, path: &str) -> Result<Digest, ArchiveError> {
     text.strip_prefix("sha256:").and_then(|digits| digits.parse().ok()).ok_or_else(what)
 }
 
+/// The file at `path`; `docker save` has links in place of layers that are there twice.
+fn body<'a>(layout: &'a Tree, path: &str) -> Result<&'a Content, ArchiveError> {
+    match layout.resolve(path).map(|id| &layout.node(id).kind) {
+        Ok(Kind::File(content)) => Ok(content),
+        _ => Err(ArchiveError::Missing { path: path.to_owned() }),
+    }
+}
+
 /// A JSON document, checked against its name where that is a digest.
 fn document<T: for<'a> Deserialize<'a>>(layout: &Tree, path: &str) -> Result<T, ArchiveError> {
-    let missing = || ArchiveError::Missing { path: path.to_owned() };
-    let id = layout.lookup(path).ok_or_else(missing)?;
-    let Kind::File(content) = &layout.node(id).kind else { return Err(missing()) };
+    let content = body(layout, path)?;
     let wrong = |what: String| ArchiveError::Document { path: path.to_owned(), what };
     if content.len() > DOCUMENT {
         return Err(wrong(format!("{} bytes are too many for a document", content.len())));
     }
     let bytes = layout.read(path)?;
-    if let Some(expected) = path.strip_prefix("blobs/sha256/").and_then(|digits| digits.parse().ok()) {
+    if let Some(expected) = blob_name(path) {
         let actual = Digest::of(&bytes);
         if actual != expected {
             return Err(ArchiveError::Digest { expected, actual });
@@ -207,73 +249,43 @@ fn document<T: for<'a> Deserialize<'a>>(layout: &Tree, path: &str) -> Result<T, 
     serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))
 }
 
-/// Lays one layer over `tree`, decompressed into an unnamed file that its bodies point into.
-fn lay(tree: &mut Tree, layout: &Tree, digest: &Digest, media_type: &str) -> Result<(), ArchiveError> {
-    let path = blob_path(digest);
-    let missing = || ArchiveError::Missing { path: path.clone() };
-    let id = layout.lookup(&path).ok_or_else(missing)?;
-    let Kind::File(content) = &layout.node(id).kind else { return Err(missing()) };
-    let io = |source| ArchiveError::Io { path: PathBuf::from(&path), source };
-    let (actual, _) = Digest::of_reader(&mut content.reader()).map_err(io)?;
-    if actual != *digest {
-        return Err(ArchiveError::Digest { expected: *digest, actual });
+/// Lays one layer over `tree`, decompressed into an unnamed file that its bodies point into. `id` is the digest of
+/// the layer before it was compressed.
+fn lay(tree: &mut Tree, layout: &Tree, path: &str, id: Option<Digest>) -> Result<(), ArchiveError> {
+    let content = body(layout, path)?;
+    let io = |source| ArchiveError::Io { path: PathBuf::from(path), source };
+    if let Some(expected) = blob_name(path) {
+        let (actual, _) = Digest::of_reader(&mut content.reader()).map_err(io)?;
+        if actual != expected {
+            return Err(ArchiveError::Digest { expected, actual });
+        }
     }
-    let mut body = BufReader::with_capacity(1 << 20, content.reader());
-    let mut reader: Box<dyn Read + '_> = match media_type.rsplit(['+', '.']).next() {
-        Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(&mut body)),
-        Some("zstd") => Box::new(zstd::stream::read::Decoder::new(&mut body).map_err(io)?),
-        _ => Box::new(&mut body),
-    };
+    let mut reader = BufReader::with_capacity(1 << 20, content.reader());
+    let compression = compression(&mut reader).map_err(io)?;
+    let mut reader = Hashing { inner: compression.reader(reader).map_err(io)?, hasher: Hasher::new() };
     let mut file = tempfile::tempfile().map_err(io)?;
-    let what = || format!("layer {digest}");
-    let tar = |source| ArchiveError::Tar { what: what(), source };
-    let members = from_tar::read_layer(&mut *reader, &mut file, LIMITS).map_err(tar)?;
+    let tar = |source| ArchiveError::Tar { what: format!("layer {path}"), source };
+    let members = from_tar::read_layer(&mut reader, &mut file, LIMITS).map_err(tar)?;
+    let actual = reader.hasher.finish();
+    if let Some(expected) = id.filter(|id| *id != actual) {
+        return Err(ArchiveError::Digest { expected, actual });
+    }
     tree.apply_layer(&members, &Arc::new(file), 0, "image").map_err(tar)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rootfs::containers::layer;
+/// Hashes what is read.
+struct Hashing<R> {
+    inner: R,
+    hasher: Hasher,
+}
 
-    #[test]
-    fn layers_are_flattened_and_checked() {
-        let mut lower = Tree::new(0);
-        lower.file("a", 0o644, "old").unwrap();
-        lower.file("d/x", 0o644, "x").unwrap();
-        let mut upper = Tree::new(0);
-        upper.file(".wh.a", 0o644, "").unwrap();
-        upper.file("d/.wh..wh..opq", 0o644, "").unwrap();
-        upper.file("d/y", 0o600, "y").unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = folder.path().join("blobs/sha256");
-        std::fs::create_dir_all(&blobs).unwrap();
-        let put = |bytes: &[u8]| {
-            let digest = Digest::of(bytes);
-            std::fs::write(blobs.join(digest.to_hex()), bytes).unwrap();
-            format!("sha256:{digest}")
-        };
-        let layers: Vec<_> = [lower, upper]
-            .iter()
-            .map(|tree| {
-                let mut bytes = Vec::new();
-                layer::write(tree, &mut bytes).unwrap();
-                serde_json::json!({ "digest": put(&bytes), "mediaType": "application/vnd.oci.image.layer.v1.tar" })
-            })
-            .collect();
-        let config = put(br#"{"config":{"Cmd":["/x"],"Env":["A=b=c"],"User":""}}"#);
-        let manifest = serde_json::json!({ "config": { "digest": config }, "layers": layers }).to_string();
-        let index = serde_json::json!({ "manifests": [{ "digest": put(manifest.as_bytes()) }] }).to_string();
-        std::fs::write(folder.path().join("index.json"), index).unwrap();
-        let (image, _) = read(folder.path(), 0).unwrap();
-        let paths: Vec<_> =
-            image.tree.walk().into_iter().map(|(path, _)| String::from_utf8(path).unwrap()).collect();
-        assert_eq!(paths, ["", "d", "d/y"]);
-        assert_eq!(image.config.environment["A"], "b=c");
-        assert_eq!((image.config.command, image.config.user), (vec!["/x".to_owned()], None));
-
-        let victim = std::fs::read_dir(&blobs).unwrap().next().unwrap().unwrap().path();
-        std::fs::write(victim, "rotten").unwrap();
-        assert!(matches!(read(folder.path(), 0), Err(ArchiveError::Digest { .. })));
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

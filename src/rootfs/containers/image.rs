@@ -52,7 +52,7 @@ pub struct Documents {
 }
 
 /// Where programs are looked up when an image names no PATH of its own.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Image {
     /// Digests the layer and writes the documents.

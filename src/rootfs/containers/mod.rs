@@ -7,8 +7,10 @@ pub mod archive;
 pub mod image;
 pub mod layer;
 pub mod podman;
+pub mod program;
 pub mod spec;
 pub mod unit;
+pub mod volumes;
 
 use crate::manifest::{Container, Runtime};
 use crate::tree::{Tree, TreeError};
@@ -40,6 +42,47 @@ pub enum ContainerError {
         runtime: &'static str,
         /// What would work.
         mend: &'static str,
+    },
+    /// Neither the image nor the manifest names a program.
+    #[error("container {container} has nothing to run: its image names no command, so add `command`")]
+    NoCommand {
+        /// The container.
+        container: String,
+    },
+    /// The container's own program cannot start.
+    #[error(
+        "container {container} cannot start: its program {program:?} {why}; mend the image, or name another \
+         program by `command`"
+    )]
+    Program {
+        /// The container.
+        container: String,
+        /// As the image or the manifest names it.
+        program: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The image's user is not in the image.
+    #[error(
+        "container {container} runs as {user:?}, whom /etc/passwd and /etc/group of its image do not have: \
+         name one that they have, or a number"
+    )]
+    User {
+        /// The container.
+        container: String,
+        /// As the image names it.
+        user: String,
+    },
+    /// A volume for which there is no directory.
+    #[error(
+        "container {container} has the volume {path}, which is not in the root, and the root is read-only: \
+         name a directory below /var, /srv, /home, /opt or /root"
+    )]
+    NoFolder {
+        /// The container.
+        container: String,
+        /// On the host.
+        path: String,
     },
     /// A program that starts the container.
     #[error("container {container} needs {program}, which is not in the root: add {package} to `packages`")]

@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
 use super::image::{Documents, Image, time};
-use super::{ContainerError, spec, unit};
+use super::{ContainerError, program, unit, volumes};
 use crate::base::Digest;
 use crate::manifest::Container;
 use crate::rootfs::text::quadlet;
@@ -24,14 +24,13 @@ const QUADLETS: &str = "usr/share/containers/systemd";
 /// Adds the image to the store and a quadlet unit `<name>.container`.
 pub fn install(tree: &mut Tree, container: &Container, image: &Image) -> Result<(), ContainerError> {
     super::need(tree, container, "/usr/bin/podman", "podman")?;
+    let account = program::check(container, image)?;
     let documents = image.documents()?;
     add_layer(tree, container, image, &documents)?;
     add_image(tree, image, &documents)?;
     let quadlet = quadlet_file(container, image);
     tree.file(format!("{QUADLETS}/{}.container", container.name), 0o644, quadlet)?;
-    let account = spec::account(&image.tree, image.config.user.as_deref()).unwrap_or_default();
-    unit::volume_folders(tree, container, &account)?;
-    Ok(())
+    volumes::install(tree, container, image, &account)
 }
 
 fn add_layer(

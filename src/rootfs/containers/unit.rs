@@ -1,10 +1,9 @@
 //! containerd and crun: a root folder in the verified root, a writable overlay in memory, a systemd unit.
 
-use super::spec::{self, Account};
-use super::{ContainerError, Image};
+use super::{ContainerError, Image, program, spec, volumes};
 use crate::manifest::{Container, Runtime};
 use crate::rootfs::text::unit::{Unit, word};
-use crate::tree::{Tree, TreeError};
+use crate::tree::Tree;
 
 /// Where the roots of containers lie in the verified root.
 const ROOTS: &str = "usr/share/keller/containers";
@@ -30,14 +29,13 @@ pub fn install(
     if !container.host_network && !container.ports.is_empty() {
         return Err(unsupported("published ports", "set `host_network: true`, or `runtime: podman`"));
     }
-    let account = spec::account(&image.tree, image.config.user.as_deref())
-        .ok_or_else(|| unsupported("a user that its /etc/passwd does not have", "name one that it has"))?;
     let (engine, package) = match runtime {
         Runtime::Crun => ("/usr/bin/crun", "crun"),
         _ => ("/usr/bin/ctr", "containerd"),
     };
     super::need(tree, container, engine, package)?;
     super::need(tree, container, "/usr/bin/mount", "mount")?;
+    let account = program::check(container, image)?;
     let name = &container.name;
     let folder = format!("{ROOTS}/{name}");
     let origin = tree.origin(&format!("container {name}"));
@@ -50,8 +48,7 @@ pub fn install(
     if container.start {
         tree.symlink(format!("{UNITS}/multi-user.target.wants/{unit}"), format!("../{unit}"))?;
     }
-    volume_folders(tree, container, &account)?;
-    Ok(())
+    volumes::install(tree, container, image, &account)
 }
 
 /// Whether the unit waits until the node has a network: where the container serves or uses that of the host.
@@ -116,20 +113,6 @@ fn service(runtime: Runtime, container: &Container, image: &Image, folder: &str)
     unit.finish()
 }
 
-/// Folders on the state partition that volumes name are made at boot, for the container's user.
-pub fn volume_folders(tree: &mut Tree, container: &Container, account: &Account) -> Result<(), TreeError> {
-    let lines: String = container
-        .volumes
-        .iter()
-        .filter(|volume| volume.host.starts_with("/var/"))
-        .map(|volume| format!("d {} 0755 {} {} -\n", volume.host, account.uid, account.gid))
-        .collect();
-    if !lines.is_empty() {
-        tree.file(format!("usr/lib/tmpfiles.d/keller-volumes-{}.conf", container.name), 0o644, lines)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Config;
@@ -138,7 +121,7 @@ mod tests {
     fn container() -> Container {
         Container {
             name: "web".into(),
-            image: crate::manifest::ContainerImage::Archive("web.tar".into()),
+            image: crate::manifest::ContainerImage::Archive { path: "web.tar".into(), reference: None },
             command: Vec::new(),
             environment: Default::default(),
             ports: Vec::new(),

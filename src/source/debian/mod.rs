@@ -1,7 +1,7 @@
 //! Debian archives: signed releases, package indexes, versions, packages.
 
 pub mod checksum;
-mod compression;
+pub mod compression;
 pub mod deb;
 pub mod packages;
 pub mod release;

@@ -224,6 +224,12 @@ pub const MANIFESTS: &[Sample] = &[
         "runtime: podman\ncontainers: [{name: hello, image: {build: image-base.yaml}}]",
         "runtime: podman\ncontainers: [{name: hello, image: {archive: hello.oci}}]",
     ),
+    told(
+        "containers.image.reference",
+        "runtime: podman\ncontainers: [{name: hello, image: {archive: hello.oci}}]",
+        "runtime: podman\ncontainers: [{name: hello, image: {archive: hello.oci, reference: \"app:2\"}}]",
+        "no image is called",
+    ),
     differ(
         "containers.command",
         "runtime: podman\ncontainers: [{name: hello, image: {build: image-base.yaml}}]",
