@@ -134,6 +134,7 @@ fn a_server_that_fails_and_one_that_recovers() {
     for path in files {
         for (act, expected) in [
             (Act::Status(404), "is not on the server"),
+            (Act::Status(403), "or may not be read (403)"),
             (Act::Status(500), "500"),
             (Act::Status(503), "503"),
             (Act::Hang, path),
@@ -171,6 +172,18 @@ fn a_root_that_the_server_fails_to_give_is_not_passed_over() {
     }
     world.fault("metadata/2.root.json", &[Act::Serve]);
     assert_eq!(world.look().unwrap(), ["1.0.0"]);
+}
+
+#[test]
+fn an_object_store_says_403_of_the_next_root() {
+    let world = World::new(&["1.0.0"]);
+    world.fault("metadata/2.root.json", &[Act::Status(403)]);
+    assert_eq!(world.look().unwrap(), ["1.0.0"]);
+    world.rotate(&[RoleType::Root]);
+    world.fault("metadata/2.root.json", &[Act::Serve]);
+    world.fault("metadata/3.root.json", &[Act::Status(403)]);
+    world.publish("1.0.1");
+    assert_eq!(world.look().unwrap(), ["1.0.1", "1.0.0"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::source::http::{Cause, Client, Settings};
+use crate::source::http::{Client, Settings};
 use crate::source::url::Url;
 use crate::update::remote::{Part, Remote, RemoteError};
 
@@ -31,9 +31,8 @@ impl Remote for Web {
         let url = self.base.join(path).map_err(|error| failed(error.into()))?;
         match self.client.stream(&url, range) {
             Ok(stream) => Ok(Part { start: stream.start(), body: Box::new(stream) }),
-            Err(error) if matches!(*error.cause, Cause::NotFound) => {
-                Err(RemoteError::Missing { path: path.to_owned() })
-            }
+            // Object stores that nobody may list say 403 of the next root, which most often does not exist.
+            Err(error) if error.is_missing() => Err(RemoteError::Missing { path: path.to_owned() }),
             Err(error) => Err(failed(error.into())),
         }
     }

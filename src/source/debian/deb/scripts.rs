@@ -37,7 +37,8 @@ pub enum Action {
 }
 
 /// Words of `script` that do something to the system, sorted, each once: names of programs, and paths of the
-/// files that it sources. What debhelper wrote counts only where `generated` says so.
+/// files that it sources. What debhelper wrote counts only where `generated` says so, except for diversions, which
+/// nothing here stands in for.
 pub fn words(script: &[u8], generated: bool) -> Vec<String> {
     let text = String::from_utf8_lossy(script);
     let mut found = Vec::new();
@@ -48,7 +49,7 @@ pub fn words(script: &[u8], generated: bool) -> Vec<String> {
         } else if line.starts_with(GENERATED[1]) {
             skipping = false;
         }
-        if skipping || line.starts_with('#') {
+        if line.starts_with('#') {
             continue;
         }
         let line = line.split(" #").next().unwrap_or_default();
@@ -58,9 +59,14 @@ pub fn words(script: &[u8], generated: bool) -> Vec<String> {
             let name = word.rsplit('/').next().unwrap_or(word);
             // Scripts are told by the word `install` that they run because of one.
             let told = name == "install" && !words.peek().is_some_and(|next| next.starts_with('-'));
-            if action(name).is_some() && !told {
+            let does = action(name).filter(|action| !skipping || *action == Action::Diversions);
+            if does.is_some() && !told {
                 found.push(name.to_owned());
-            } else if before == "." && word.starts_with('/') && !word.ends_with("/debconf/confmodule") {
+            } else if !skipping
+                && before == "."
+                && word.starts_with('/')
+                && !word.ends_with("/debconf/confmodule")
+            {
                 found.push(word.to_owned());
             }
             before = word;
@@ -94,6 +100,12 @@ mod tests {
             words(SCRIPT.as_bytes(), false),
             ["/usr/share/x/functions", "adduser", "install", "ln", "touch"]
         );
+        let diverting = SCRIPT.replace("mkdir /x", "dpkg-divert --package x --rename /usr/bin/y; mkdir /x");
+        assert_eq!(
+            words(diverting.as_bytes(), false).iter().filter(|word| *word == "dpkg-divert").count(),
+            1
+        );
+        assert!(!words(diverting.as_bytes(), false).contains(&"mkdir".to_owned()));
         assert!(words(SCRIPT.as_bytes(), true).contains(&"mkdir".to_owned()));
         assert!(words(b"#!/bin/sh\ncase $1 in install|upgrade) exit 0;; esac\n", true).is_empty());
         assert_eq!(action("adduser"), Some(Action::Accounts));
