@@ -83,12 +83,15 @@ pub fn write(tree: &mut Tree, accounts: &Accounts, homes: &[String]) -> Result<(
     if let Some(gid) = accounts.gid("systemd-journal") {
         lines += &line("/var/log/journal", (0o2755, 0, gid));
     }
-    let dotfiles = ["bashrc", "profile"].into_iter().filter_map(|name| {
-        let id = tree.resolve(format!("usr/share/base-files/dot.{name}")).ok()?;
-        Some((format!(".{name}").into_bytes(), id))
-    });
-    let dotfiles: Vec<_> = dotfiles.collect();
-    lines += &home(tree, "/var/roothome", (HOME, 0, 0), &dotfiles)?;
+    // One by one: systemd's provision.conf makes the directory, so that a copy of it would be a double.
+    lines += &line("/var/roothome", (HOME, 0, 0));
+    for name in ["bashrc", "profile"] {
+        let source = format!("/usr/share/base-files/dot.{name}");
+        if tree.exists(&source) {
+            let place = format!("/var/roothome/.{name}");
+            lines += &make('C', place.as_bytes(), None, Some(source.as_bytes()));
+        }
+    }
     let skeleton: Vec<_> = match tree.resolve("etc/skel") {
         Ok(id) => tree.children(id).map(|(name, id)| (name.to_vec(), id)).collect(),
         Err(_) => Vec::new(),
@@ -340,14 +343,21 @@ mod tests {
     }
 
     #[test]
-    fn a_home_is_copied_whole_and_once() {
+    fn roots_files_come_also_where_a_package_makes_the_home() {
         let mut tree = Tree::new(0);
         tree.file("usr/share/base-files/dot.bashrc", 0o644, "root's").unwrap();
+        let provision = "d- /root :0700 root :root -\nd- /root/.ssh :0700 root :root -\n";
+        tree.file("usr/lib/tmpfiles.d/provision.conf", 0o644, provision).unwrap();
         write(&mut tree, &Accounts::default(), &[]).unwrap();
         let lines = show(&tree.read(STATE_LINES).unwrap());
-        assert!(lines.contains("C /var/roothome - - - - /usr/share/factory/var/roothome\n"), "{lines}");
-        assert_eq!(tree.read("usr/share/factory/var/roothome/.bashrc").unwrap(), b"root's");
-        let mode = tree.node(tree.lookup("usr/share/factory/var/roothome").unwrap()).meta.mode;
-        assert_eq!(mode, 0o700);
+        assert!(
+            lines.contains("C /var/roothome/.bashrc - - - - /usr/share/base-files/dot.bashrc\n"),
+            "{lines}"
+        );
+        assert!(!lines.contains("/var/roothome :0700"), "{lines}");
+        assert_eq!(
+            tree.read("usr/lib/tmpfiles.d/provision.conf").unwrap(),
+            b"d- /var/roothome :0700 root :root -\nd- /var/roothome/.ssh :0700 root :root -\n"
+        );
     }
 }
