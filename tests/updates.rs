@@ -134,7 +134,7 @@ fn a_server_that_fails_and_one_that_recovers() {
     for path in files {
         for (act, expected) in [
             (Act::Status(404), "is not on the server"),
-            (Act::Status(403), "or may not be read (403)"),
+            (Act::Status(403), "is not on the server: the address must be that of"),
             (Act::Status(500), "500"),
             (Act::Status(503), "503"),
             (Act::Hang, path),

@@ -94,8 +94,8 @@ pub enum RepositoryError {
     },
     /// A file is not there.
     #[error(
-        "{path} is not on the server (404), or may not be read (403): the address must be that of the repository's \
-         root, and all of it must be there"
+        "{path} is not on the server: the address must be that of the repository's root, and all of it must be there \
+         (a 403 counts as missing)"
     )]
     NotFound {
         /// The file.
