@@ -84,11 +84,14 @@ impl AtomicFile {
     fn publish(mut self) -> io::Result<File> {
         let hidden = match self.hidden.take() {
             Some(hidden) => hidden,
+            // A new name in one step: whatever ends the process leaves nothing beside it.
+            None if self.link(&self.target)? => return self.file.try_clone(),
             None => {
                 // linkat cannot replace a file, hence the detour over a hidden name.
                 let hidden = hidden_name(&self.target);
-                let handle = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-                rustix::fs::linkat(CWD, handle.as_str(), CWD, &hidden, AtFlags::SYMLINK_FOLLOW)?;
+                if !self.link(&hidden)? {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
                 hidden
             }
         };
@@ -97,6 +100,16 @@ impl AtomicFile {
             return Err(error);
         }
         self.file.try_clone()
+    }
+
+    /// Gives the unnamed file the name `path`; `false` when something has that name.
+    fn link(&self, path: &Path) -> io::Result<bool> {
+        let handle = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        match rustix::fs::linkat(CWD, handle.as_str(), CWD, path, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Sets the permission bits that the file will have, whatever the umask.
