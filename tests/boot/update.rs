@@ -16,10 +16,28 @@ fn a_node_takes_a_new_version_by_a_patch_and_keeps_it() {
     super::power::update();
 }
 
+/// A second network card, on a wire that leads nowhere.
+pub(super) const MUTE_CARD: [&str; 4] =
+    ["-netdev", "hubport,id=mute,hubid=7", "-device", "virtio-net-pci,netdev=mute"];
+
+/// The node, which has a [`MUTE_CARD`], is online by its other one, and units that waited for that did not wait for both.
+fn is_online_by_one_card(node: &Node) {
+    let cards = node.run("networkctl list --no-legend --no-pager 'en*' 'eth*'");
+    let states: Vec<&str> = cards.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert!(
+        states.len() == 2 && states.contains(&"configured") && states.contains(&"configuring"),
+        "{cards}"
+    );
+    let waited =
+        node.run("systemctl show --property=ActiveState,Result systemd-networkd-wait-online.service");
+    assert_eq!(waited, "Result=success\nActiveState=active", "{cards}");
+}
+
 /// Has `node` take 1.0.1, and looks at what has become of it. `mark` is called when the update begins, when the new
 /// version is ready, and when it runs.
 pub(super) fn take(node: &mut Node, server: &Server, mut mark: impl FnMut()) {
     assert_eq!(node.settled(), "running");
+    is_online_by_one_card(node);
     // Its own looks at the server would be counted too.
     node.run("sudo systemctl stop keller-agent");
     let found = node.run("sudo keller update check");
@@ -35,7 +53,10 @@ pub(super) fn take(node: &mut Node, server: &Server, mut mark: impl FnMut()) {
     node.reboot();
     mark();
     assert_eq!(node.settled(), "running");
+    is_online_by_one_card(node);
     let status = super::trial::wait_for(node, "good");
+    // It is no news any more.
+    assert_eq!(status["update"]["newest"], serde_json::Value::Null);
     assert_eq!((&status["version"], &status["slot"]), (&"1.0.1".into(), &"b".into()));
     assert_eq!(status["entry"], format!("{ID}_1.0.1.efi"));
     assert_eq!(node.run("cat /etc/version-of-this; which fuser"), "1.0.1\n/usr/bin/fuser");

@@ -29,7 +29,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::update::{ID, Published, published, take};
+use super::update::{ID, MUTE_CARD, Published, published, take};
 use super::{BOOT, Node};
 use cuts::Replay;
 use recording::Recording;
@@ -66,6 +66,7 @@ fn record() -> Update {
     for setting in settings {
         arguments.extend(["--qemu-arg=-set".to_owned(), format!("--qemu-arg=drive.disk.{setting}")]);
     }
+    arguments.extend(MUTE_CARD.map(|argument| format!("--qemu-arg={argument}")));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let length = || log.metadata().unwrap().len();
 
