@@ -154,16 +154,17 @@ impl Description {
         let find = |name: &'static str| {
             sections.iter().find(|section| section.name == name).ok_or(UkiError::NoSection { name })
         };
-        let initrd = find(".initrd")?.read(reader)?;
         let mut text = |name| -> Result<String, UkiError> {
             let bytes = find(name)?.read(reader)?;
             let text = String::from_utf8_lossy(&bytes);
             Ok(text.trim_end_matches(['\0', '\n']).to_owned())
         };
+        let (cmdline, os_release, kernel_version) = (text(".cmdline")?, text(".osrel")?, text(".uname")?);
+        let initrd = find(".initrd")?.read(reader)?;
         Ok(Self {
-            cmdline: text(".cmdline")?,
-            os_release: text(".osrel")?,
-            kernel_version: text(".uname")?,
+            cmdline,
+            os_release,
+            kernel_version,
             initrd_size: find(".initrd")?.virtual_size.into(),
             microcode: microcode::of_initrd(&initrd),
             kernel_size: find(".linux")?.raw_size.into(),
