@@ -81,7 +81,9 @@ fn build(
     let scope = format!("container {}: ", container.name);
     scripts::settle(&scope, packages, scripts, progress);
     let _task = Task::new(progress, "container", 0, Unit::Items);
+    let leading = rootfs::dangling::leading(&tree);
     tree.prune(&Patterns::new(&recipe.prune, &recipe.keep)?);
+    rootfs::dangling::remove(&mut tree, leading);
     let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local, progress)?;
     inputs::files(&mut tree, &recipe.files, &scope, store, lock)?;
     lock.ids = rootfs::container_ids(&tree, recipe, &lock.ids)?;

@@ -107,6 +107,9 @@ fn make(
     lock.files.clear();
     let images = container::images(manifest, lock, store, settings, progress)?;
     let Packages { mut tree, scripts } = packages(&lock.packages, lock.epoch, store, settings, progress)?;
+    let script_accounts = scripts::accounts(&lock.packages, &scripts);
+    let cared_for = scripts::cared_for(&lock.packages);
+    let foreign = lock.packages.keys().filter(|name| !cared_for.contains(*name)).cloned().collect();
     scripts::settle("", &mut lock.packages, scripts, progress);
 
     let task = Task::new(progress, "assembling", 0, Unit::Items);
@@ -114,7 +117,17 @@ fn make(
     let kernel = Kernel::take(&mut tree)?;
     task.at("pruning");
     let modules_before = rootfs::modules::paths(&tree);
-    for pruned in tree.prune(&Patterns::new(&manifest.prune, &manifest.keep)?) {
+    let leading = rootfs::dangling::leading(&tree);
+    let pruned = tree.prune(&Patterns::new(&manifest.prune, &manifest.keep)?);
+    let left_out = rootfs::dangling::remove(&mut tree, leading);
+    if !left_out.is_empty() {
+        let text = format!("prune: links to what is left out are left out too: {}", left_out.join(", "));
+        match manifest.prune.iter().all(|pattern| manifest.carried_prune.contains(pattern)) {
+            true => progress.detail(&text),
+            false => progress.note(&text),
+        }
+    }
+    for pruned in pruned {
         if pruned.names == 0 {
             let text = format!("prune: nothing matches {}", pruned.pattern);
             match manifest.carried_prune.contains(&pruned.pattern) {
@@ -141,6 +154,15 @@ fn make(
     let inputs = Inputs {
         setuid: manifest.setuid.clone(),
         missing_libraries: manifest.missing_libraries.clone(),
+        script_accounts,
+        foreign,
+        assumed: manifest
+            .assume
+            .keys()
+            .filter(|name| manifest.said.is_carried("assume", name))
+            .cloned()
+            .collect(),
+        said: manifest.said.clone(),
         ..check_inputs(accounts)
     };
     judge(rootfs::checks::check_node(&tree, &inputs, manifest), progress)?;

@@ -6,7 +6,8 @@ use crate::base::{Digest, Progress};
 use crate::lock::LockedPackage;
 use crate::lock::solver::MANIFEST;
 use crate::manifest;
-use crate::source::debian::deb::scripts::{Action, action};
+use crate::rootfs::checks::ScriptAccount;
+use crate::source::debian::deb::scripts::{Account, Action, action};
 
 /// Those that run when a package comes into a system.
 const AT_INSTALLATION: [&str; 2] = ["preinst", "postinst"];
@@ -51,8 +52,28 @@ pub fn settle(
     }
 }
 
+/// Accounts that scripts at installation would make, of packages for which no component of keller's speaks.
+pub fn accounts(
+    packages: &BTreeMap<String, LockedPackage>,
+    scripts: &BTreeMap<String, Scripts>,
+) -> Vec<ScriptAccount> {
+    let cared_for = cared_for(packages);
+    let mut found = Vec::new();
+    for (package, scripts) in scripts.iter().filter(|(package, _)| !cared_for.contains(*package)) {
+        for script in AT_INSTALLATION {
+            let words = scripts.actions.get(script).into_iter().flatten();
+            found.extend(words.filter_map(|word| Account::of(word)).map(|account| ScriptAccount {
+                package: package.clone(),
+                script,
+                account,
+            }));
+        }
+    }
+    found
+}
+
 /// Packages that a component of keller's own wants, directly or not.
-fn cared_for(packages: &BTreeMap<String, LockedPackage>) -> BTreeSet<String> {
+pub fn cared_for(packages: &BTreeMap<String, LockedPackage>) -> BTreeSet<String> {
     let carried = manifest::carried_packages();
     let mut found = BTreeSet::new();
     loop {

@@ -3,18 +3,21 @@
 
 mod elf;
 mod interpreters;
-mod links;
+pub mod links;
 mod names;
 mod owners;
 pub mod programs;
+mod script_accounts;
 mod setuid;
 mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Said};
 use crate::tree::{NodeId, Tree, show};
+
+pub use script_accounts::ScriptAccount;
 
 /// What the manifest and the image's accounts allow.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +30,14 @@ pub struct Inputs {
     pub users: BTreeMap<String, u32>,
     /// The image's groups by name.
     pub groups: BTreeMap<String, u32>,
+    /// Accounts that scripts would make.
+    pub script_accounts: Vec<ScriptAccount>,
+    /// Packages that somebody wants for whom no component of keller's speaks.
+    pub foreign: BTreeSet<String>,
+    /// Packages that only components of keller's take as present.
+    pub assumed: BTreeSet<String>,
+    /// Where the manifest says what.
+    pub said: Said,
 }
 
 /// Whether a finding fails the build.
@@ -110,12 +121,13 @@ fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
 fn all<'a>(view: &'a View<'a>, inputs: &'a Inputs) -> (units::Units<'a>, Vec<Finding>) {
     let programs = programs::scan(view);
     let mut findings = elf::check(view, &programs, &inputs.missing_libraries);
-    findings.extend(interpreters::check(view, &programs));
+    findings.extend(interpreters::check(view, &programs, inputs));
     findings.extend(links::check(view));
     findings.extend(owners::check(view, inputs));
-    findings.extend(setuid::check(view, &inputs.setuid));
+    findings.extend(setuid::check(view, inputs));
     let (units, found) = units::Units::of(view, inputs);
     findings.extend(found);
+    findings.extend(script_accounts::check(&units, inputs));
     (units, findings)
 }
 

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod checks;
 pub mod conf_d;
 pub mod containers;
+pub mod dangling;
 pub mod error;
 pub mod etc_defaults;
 pub mod ldcache;

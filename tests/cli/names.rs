@@ -312,3 +312,75 @@ fn a_runtime_that_is_not_there() {
         assert_says(&told, &[&said, "include keller:manifests/components/"]);
     }
 }
+
+#[test]
+fn accounts_that_only_a_script_would_make() {
+    let mut project = Project::new();
+    let unit = "usr/lib/systemd/system";
+    project.archive.add(
+        &Package::new("lldpd", "1")
+            .file("usr/sbin/lldpd", elf::program())
+            .file(&format!("{unit}/lldpd.service"), "[Service]\nExecStart=/usr/sbin/lldpd\n[Install]\nWantedBy=multi-user.target\n")
+            .script("postinst", "#!/bin/sh\nU=_lldpd\nadduser --system --quiet --home /run/lldpd \\\n --group $U 2>/dev/null || true\n"),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, lldpd]");
+    let said = "lldpd: its postinst would make the account _lldpd, which nothing here makes";
+    // Nothing of it starts: it is said.
+    let noted = noted(&project, "");
+    println!("{noted}");
+    assert_says(&noted, &["lldpd postinst: accounts (adduser _lldpd --home=/run/lldpd)", said]);
+    project.edit("enable: [greet.service]", "enable: [greet.service, lldpd.service]");
+    let told = refused(&project, "");
+    println!("{told}");
+    let starts = ", and /usr/lib/systemd/system/lldpd.service starts: write `system_users: [{name: _lldpd, home: /run/lldpd}]`";
+    assert_says(&told, &[said, starts]);
+    project.edit(
+        "  - {name: greet, home: /var/lib/greet}",
+        "  - {name: greet, home: /var/lib/greet}\n  - {name: _lldpd, home: /run/lldpd}",
+    );
+    assert!(!project.build(&[]).good().err.contains("would make"));
+}
+
+#[test]
+fn perl_without_perl() {
+    let mut project = Project::new();
+    project.archive.add(&Package::new("perl-base", "5").file("usr/bin/perl", elf::program()));
+    project.archive.add(
+        &Package::new("perl", "5")
+            .field("Depends: perl-base (= 5)")
+            .file("usr/bin/prove", "#!/usr/bin/perl\n"),
+    );
+    project.publish();
+    // The component's own packages are in no archive here; what it assumes, allows and prunes counts.
+    let base = std::fs::read_to_string("manifests/components/base.yaml").unwrap();
+    let begin = base.find("\nassume:").unwrap();
+    let end = base.find("\nprune:").unwrap();
+    assert!(base[begin..end].contains("perl-base"));
+    project.write("node/assume.yaml", &base[begin..end]);
+    project.edit("debian: {suite", "include: [assume.yaml]\ndebian: {suite");
+    project.edit("greeter]", "greeter, perl]");
+    // A copy on the disk is the user's own word, and a warning.
+    assert_says(&noted(&project, ""), &["/usr/bin/prove (perl) is a script for /usr/bin/perl"]);
+    project.edit("perl]", "perl, perl-base]");
+    assert!(!project.build(&[]).good().err.contains("is a script for"));
+}
+
+#[test]
+fn links_to_what_is_pruned_and_bits_that_are_not_there() {
+    let mut project = Project::new();
+    project.archive.add(
+        &Package::new("linked", "1")
+            .file("usr/share/doc/linked/readme", "x")
+            .link("usr/share/linked/readme", "../doc/linked/readme")
+            .link("usr/share/linked/doc", "/usr/share/doc/linked"),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, linked]");
+    let text = project.build(&[]).good().err;
+    let said =
+        "prune: links to what is left out are left out too: /usr/share/linked/doc, /usr/share/linked/readme";
+    assert_says(&text, &[said]);
+    let noted = noted(&project, "setuid: [/usr/bin/su]");
+    assert_says(&noted, &["node/node.yaml:23:10: setuid allows /usr/bin/su, which is not there"]);
+}

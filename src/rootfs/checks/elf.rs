@@ -3,7 +3,7 @@
 //!
 //! Searched as ld.so(8) does: RPATH (only without RUNPATH) or RUNPATH, the folders of ld.so.conf, its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use object::Endianness;
 use object::elf;
@@ -30,6 +30,8 @@ pub struct Object {
     needed: Vec<String>,
     /// Folders of RUNPATH, or else of RPATH, as written.
     folders: Vec<String>,
+    /// They are of RPATH: what this file loads is also searched there, and so on.
+    passes_on: bool,
     opened: Vec<Opened>,
 }
 
@@ -120,6 +122,7 @@ impl Object {
                 _ => {}
             }
         }
+        self.passes_on = new.is_none();
         if let Some(folders) = new.or(old) {
             self.folders = folders.split(':').filter(|part| !part.is_empty()).map(str::to_owned).collect();
         }
@@ -172,23 +175,17 @@ impl Search<'_> {
         self.view.tree.resolve(path).is_ok_and(|id: NodeId| self.is_object[id.index()])
     }
 
+    /// Whether a folder of the file's own RPATH or RUNPATH has `library`.
+    fn in_own_folders(&self, program: &Program<'_>, object: &Object, library: &str) -> bool {
+        object.folders.iter().any(|folder| self.holds(&format!("{}/{library}", expand(program, folder))))
+    }
+
     fn finds(&mut self, program: &Program<'_>, object: &Object, library: &str) -> bool {
-        let origin = match program.path.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => format!("/{}", show(&program.path[..slash])),
-            None => "/".to_owned(),
-        };
-        let expand = |text: &str| {
-            [("ORIGIN", &*origin), ("LIB", "lib/x86_64-linux-gnu"), ("PLATFORM", "x86_64")].iter().fold(
-                text.to_owned(),
-                |text, (name, value)| {
-                    text.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value)
-                },
-            )
-        };
+        let expand = |text: &str| expand(program, text);
         if library.contains('/') {
             return self.holds(&expand(library));
         }
-        if object.folders.iter().any(|folder| self.holds(&format!("{}/{library}", expand(folder)))) {
+        if self.in_own_folders(program, object, library) {
             return true;
         }
         if let Some(known) = self.known.get(library) {
@@ -200,20 +197,73 @@ impl Search<'_> {
     }
 }
 
+/// Fills in `$ORIGIN` and its like in what the file `program` says: ld.so(8), "Dynamic string tokens".
+fn expand(program: &Program<'_>, text: &str) -> String {
+    let origin = match program.path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => format!("/{}", show(&program.path[..slash])),
+        None => "/".to_owned(),
+    };
+    [("ORIGIN", &*origin), ("LIB", "lib/x86_64-linux-gnu"), ("PLATFORM", "x86_64")].iter().fold(
+        text.to_owned(),
+        |text, (name, value)| {
+            text.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value)
+        },
+    )
+}
+
+/// Who asks for a library of a name.
+type Users<'u, 'a> = BTreeMap<&'u str, Vec<(&'u Program<'a>, &'u Object)>>;
+
 impl<'a> Search<'_> {
     /// Whether all who ask for this library bring `wanted` themselves: then it is loaded already, by name.
-    /// Libraries in a program's private folder do without a RUNPATH of their own in this way.
+    /// Libraries in a program's private folder do without a RUNPATH of their own in this way. So it is where an
+    /// RPATH of those who ask has it, as that holds for all that they load.
+    ///
+    /// A library that nobody asks for is opened by name while its program runs. What it needs and its own
+    /// package has somewhere is loaded before it: libjava.so finds libjvm.so so.
     fn comes_with(
         &mut self,
         library: &Program<'_>,
-        users: &BTreeMap<&str, Vec<(&Program<'a>, &Object)>>,
+        users: &Users<'_, 'a>,
         wanted: &str,
+        asked: &mut BTreeSet<NodeId>,
     ) -> bool {
+        let Form::Elf(object) = &library.form else { return false };
+        // A program has nobody before it.
+        if object.interpreter.is_some() {
+            return false;
+        }
+        // Libraries ask for each other in circles; those who come in from outside decide.
+        if !asked.insert(library.id) {
+            return true;
+        }
         let name = show(library.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default());
-        users.get(name.as_str()).is_some_and(|users| {
-            users.iter().all(|(user, object)| {
-                object.needed.iter().any(|needed| needed == wanted) && self.finds(user, object, wanted)
-            })
+        match users.get(name.as_str()) {
+            None => self.in_same_package(library, wanted),
+            Some(users_of_it) => users_of_it.iter().all(|(user, object)| {
+                (object.needed.iter().any(|needed| needed == wanted) && self.finds(user, object, wanted))
+                    || (object.passes_on && self.in_own_folders(user, object, wanted))
+                    || self.comes_with(user, users, wanted, asked)
+            }),
+        }
+    }
+
+    /// Whether the package of `library` has a library `wanted` below the directory of its own, or beside it.
+    fn in_same_package(&self, library: &Program<'_>, wanted: &str) -> bool {
+        let tree = self.view.tree;
+        let origin = tree.node(library.id).origin;
+        let Some(slash) = library.path.iter().rposition(|byte| *byte == b'/') else { return false };
+        let own = &library.path[..slash];
+        self.view.paths.iter().any(|(path, id)| {
+            let Some((folder, name)) =
+                path.iter().rposition(|byte| *byte == b'/').map(|at| path.split_at(at))
+            else {
+                return false;
+            };
+            &name[1..] == wanted.as_bytes()
+                && (folder.starts_with(own) || own.starts_with(folder))
+                && tree.node(*id).origin == origin
+                && self.holds(&show(path))
         })
     }
 }
@@ -228,7 +278,7 @@ pub fn check(view: &View<'_>, programs: &[Program<'_>], accepted: &BTreeMap<Stri
     let folders = ldcache::folders(view.tree).unwrap_or_default();
     let mut search = Search { view, is_object, folders, known: BTreeMap::new() };
     // Who asks for a file of this name.
-    let mut users: BTreeMap<&str, Vec<(&Program<'_>, &Object)>> = BTreeMap::new();
+    let mut users: Users<'_, '_> = BTreeMap::new();
     for program in programs {
         let Form::Elf(object) = &program.form else { continue };
         for library in &object.needed {
@@ -255,7 +305,9 @@ pub fn check(view: &View<'_>, programs: &[Program<'_>], accepted: &BTreeMap<Stri
             missing.entry(key).or_default().push(program);
         }
         for library in &object.needed {
-            if search.finds(program, object, library) || search.comes_with(program, &users, library) {
+            if search.finds(program, object, library)
+                || search.comes_with(program, &users, library, &mut BTreeSet::new())
+            {
                 continue;
             }
             if let Some(name) = accepted.keys().find(|name| *name == library) {

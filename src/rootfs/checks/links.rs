@@ -86,7 +86,7 @@ pub fn destination(tree: &Tree, path: &[u8]) -> Destination {
 }
 
 /// Reports dangling and circular links.
-pub fn check(view: &View<'_>) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, id) in &view.paths {
         let Kind::Symlink(target) = &view.tree.node(*id).kind else { continue };

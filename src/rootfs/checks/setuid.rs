@@ -1,6 +1,6 @@
 //! Files that give whoever starts them more rights: setuid, setgid, capabilities.
 
-use super::{Finding, Severity, View};
+use super::{Finding, Inputs, Severity, View};
 use crate::tree::Kind;
 
 const SETUID: u16 = 0o4000;
@@ -10,7 +10,8 @@ const SETGID: u16 = 0o2000;
 const CAPABILITY: &[u8] = b"security.capability";
 
 /// Reports such files that the manifest does not allow, and entries of it that allow nothing.
-pub fn check(view: &View<'_>, allowed: &[String]) -> Vec<Finding> {
+pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+    let allowed = &inputs.setuid;
     let mut findings = Vec::new();
     let mut used = vec![false; allowed.len()];
     for (path, id) in &view.paths {
@@ -46,11 +47,16 @@ pub fn check(view: &View<'_>, allowed: &[String]) -> Vec<Finding> {
         findings.push(view.finding(Severity::Error, path, *id, problem, advice));
     }
     for (path, _) in allowed.iter().zip(used).filter(|(_, used)| !used) {
+        // What a component allows need not be there.
+        if inputs.said.is_carried("setuid", path) {
+            continue;
+        }
+        let problem = format!("setuid allows {path}, which is not there or has no such bits");
         findings.push(Finding {
             severity: Severity::Warning,
             path: String::new(),
             origin: "manifest".to_owned(),
-            problem: format!("setuid allows {path}, which is not there or has no such bits"),
+            problem: inputs.said.at("setuid", path, &problem),
             advice: "remove the entry".to_owned(),
         });
     }

@@ -7,6 +7,7 @@ struct Elf<'a> {
     interpreter: &'a str,
     needed: &'a [&'a str],
     runpath: &'a str,
+    rpath: &'a str,
     dlopen: &'a str,
 }
 
@@ -23,6 +24,9 @@ impl Elf<'_> {
         self.needed.iter().for_each(|library| add(1, library));
         if !self.runpath.is_empty() {
             add(29, self.runpath);
+        }
+        if !self.rpath.is_empty() {
+            add(15, self.rpath);
         }
         let mut note = Vec::new();
         if !self.dlopen.is_empty() {
@@ -142,6 +146,84 @@ fn a_private_library_may_rely_on_who_loads_it() {
 }
 
 #[test]
+fn an_rpath_holds_for_all_that_is_loaded() {
+    let mut tree = Tree::new(0);
+    let jre = "usr/lib/jvm/java-21";
+    elf(&mut tree, &format!("{jre}/lib/libfirst.so"), &Elf { needed: &["libsecond.so"], ..Elf::default() });
+    elf(&mut tree, &format!("{jre}/lib/libsecond.so"), &Elf { needed: &["libthird.so"], ..Elf::default() });
+    elf(&mut tree, &format!("{jre}/lib/deep/libthird.so"), &Elf::default());
+    let interpreter = "/lib64/ld-linux-x86-64.so.2";
+    elf(&mut tree, interpreter, &Elf::default());
+    let java = Elf { interpreter, needed: &["libfirst.so"], ..Elf::default() };
+    let rpath = "$ORIGIN/../lib:${ORIGIN}/../lib/deep";
+    elf(&mut tree, &format!("{jre}/bin/java"), &Elf { rpath, ..java });
+    assert_found(&tree, &Inputs::default(), &[]);
+    // RUNPATH is for what the program itself asks for.
+    let java = Elf { interpreter, needed: &["libfirst.so"], runpath: rpath, ..Elf::default() };
+    elf(&mut tree, &format!("{jre}/bin/java"), &java);
+    assert_found(
+        &tree,
+        &Inputs::default(),
+        &["libfirst.so (keller) needs libsecond.so", "libsecond.so (keller) needs libthird.so"],
+    );
+}
+
+#[test]
+fn what_is_opened_by_name_finds_what_its_package_loaded_before() {
+    let mut tree = Tree::new(0);
+    let jre = "usr/lib/jvm/java-21/lib";
+    elf(&mut tree, &format!("{jre}/server/libjvm.so"), &Elf::default());
+    elf(&mut tree, &format!("{jre}/libjava.so"), &Elf { needed: &["libjvm.so"], ..Elf::default() });
+    let both = ["libjava.so", "libjvm.so"];
+    elf(&mut tree, &format!("{jre}/libnet.so"), &Elf { needed: &both, runpath: "$ORIGIN", ..Elf::default() });
+    let one = ["libjava.so", "libnet.so"];
+    elf(&mut tree, &format!("{jre}/libnio.so"), &Elf { needed: &one, runpath: "$ORIGIN", ..Elf::default() });
+    assert_found(&tree, &Inputs::default(), &[]);
+    // A program has nobody before it, and another package's directory is not searched.
+    elf(&mut tree, "usr/lib/ld.so", &Elf::default());
+    let program = Elf { interpreter: "/usr/lib/ld.so", needed: &["libjvm.so"], ..Elf::default() };
+    elf(&mut tree, &format!("{jre}/tool"), &program);
+    let origin = tree.origin("other");
+    let meta = Meta::new(0o755);
+    let plugin = Elf { needed: &["libjvm.so"], ..Elf::default() }.bytes();
+    tree.put("usr/lib/other/plugin.so", meta, Kind::File(plugin.into()), origin).unwrap();
+    assert_found(
+        &tree,
+        &Inputs::default(),
+        &[
+            "/usr/lib/jvm/java-21/lib/tool (keller) needs libjvm.so, which is not in the image, as does /usr/lib/other/plugin.so",
+        ],
+    );
+}
+
+#[test]
+fn programs_of_packages_that_somebody_asked_for() {
+    let mut tree = Tree::new(0);
+    elf(&mut tree, "usr/bin/env", &Elf::default());
+    let origin = tree.origin("perl");
+    let mut put = |path: &str, text: &str| {
+        tree.put(path, Meta::new(0o755), Kind::File(text.to_owned().into()), origin).map(drop).unwrap();
+    };
+    put("usr/bin/prove", "#!/usr/bin/perl\n");
+    put("usr/bin/cpan", "#!/usr/bin/env perl\n");
+    put("usr/bin/other", "#!/usr/bin/lua\n");
+    put("usr/share/perl/helper", "#!/usr/bin/python3\n");
+    let mut inputs = Inputs::default();
+    let severities = |inputs: &Inputs| {
+        check(&tree, inputs).iter().map(|found| (found.severity, found.path.clone())).collect::<Vec<_>>()
+    };
+    assert!(severities(&inputs).iter().all(|(severity, _)| *severity == Severity::Warning));
+    inputs.assumed = ["perl-base", "python3-minimal"].map(str::to_owned).into();
+    assert!(severities(&inputs).iter().all(|(severity, _)| *severity == Severity::Warning));
+    inputs.foreign.insert("perl".to_owned());
+    let errors = severities(&inputs).into_iter().filter(|(severity, _)| *severity == Severity::Error);
+    assert_eq!(errors.map(|(_, path)| path).collect::<Vec<_>>(), ["/usr/bin/cpan", "/usr/bin/prove"]);
+    let told = found(&tree, &inputs);
+    let advice = "`assume` takes perl-base as present; add perl-base to `packages`, which takes that away";
+    assert!(told.iter().filter(|told| told.contains(advice)).count() == 2, "{told:#?}");
+}
+
+#[test]
 fn libraries_opened_at_run_time() {
     let note = |priority: &str| {
         format!(
@@ -171,7 +253,8 @@ fn libraries_opened_at_run_time() {
 
 #[test]
 fn damaged_programs_do_not_stop_the_check() {
-    let whole = Elf { needed: &["liba.so"], runpath: "/x", dlopen: "[{}]", interpreter: "/i" }.bytes();
+    let whole =
+        Elf { needed: &["liba.so"], runpath: "/x", rpath: "/y", dlopen: "[{}]", interpreter: "/i" }.bytes();
     let mut tree = Tree::new(0);
     for len in 0..whole.len() {
         tree.file(format!("usr/bin/{len}"), 0o755, &whole[..len]).unwrap();

@@ -115,6 +115,14 @@ impl<'a> Units<'a> {
             || names.iter().flatten().any(|name| FOLDERS.iter().any(|folder| in_tree(folder, name)))
     }
 
+    /// A started unit that `package` brings, by the path of its file.
+    pub fn started_of(&self, package: &str) -> Option<String> {
+        let View { tree, paths } = self.walk.view;
+        let of_package = |id: &NodeId| tree.origin_name(tree.node(*id).origin) == package;
+        let (path, _) = paths.iter().find(|(_, id)| self.started.contains(id) && of_package(id))?;
+        Some(format!("/{}", show(path)))
+    }
+
     /// Whether a file of this name is started at boot.
     pub fn starts(&self, name: &str) -> bool {
         matches!(self.look(name), Look::File { started: true, .. })

@@ -169,8 +169,8 @@ pub const MANIFESTS: &[Sample] = &[
     // Units, kernel.
     differ(
         "services.enable",
-        "packages: [greeter]",
-        "packages: [greeter]\nservices: {enable: [greet.service]}",
+        "packages: [greeter]\nsystem_users: [{name: greet}]",
+        "packages: [greeter]\nsystem_users: [{name: greet}]\nservices: {enable: [greet.service]}",
     ),
     differ("services.mask", "packages: [greeter]", "packages: [greeter]\nservices: {mask: [greet.service]}"),
     differ("kernel.cmdline", "", "kernel: {cmdline: [quiet]}"),
@@ -286,8 +286,8 @@ pub const MANIFESTS: &[Sample] = &[
     ),
     differ(
         "health.units",
-        "packages: [greeter]\nservices: {enable: [greet.service]}",
-        "packages: [greeter]\nservices: {enable: [greet.service]}\nhealth: {units: [greet.service]}",
+        "packages: [greeter]\nsystem_users: [{name: greet}]\nservices: {enable: [greet.service]}",
+        "packages: [greeter]\nsystem_users: [{name: greet}]\nservices: {enable: [greet.service]}\nhealth: {units: [greet.service]}",
     ),
     differ(
         "health.etcd",

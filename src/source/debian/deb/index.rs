@@ -20,7 +20,7 @@ use crate::tree::from_tar::{Body, Member};
 use super::{Control, Package};
 
 /// Names this form, for the key under which unpacked packages are kept. A change here makes them anew.
-pub const FORMAT: &str = "unpacked-3";
+pub const FORMAT: &str = "unpacked-4";
 
 const MAGIC: &[u8; 16] = b"keller-unpack-2\n";
 

@@ -1,6 +1,10 @@
 //! What a maintainer script does, as far as its words tell. Nobody runs it here; somebody has to know what is
 //! left undone.
 
+mod accounts;
+
+pub use accounts::Account;
+
 /// Where debhelper's own lines begin and end: caches, units and the like, which are looked after without.
 const GENERATED: [&str; 2] = ["# Automatically added by", "# End automatically added section"];
 
@@ -37,10 +41,12 @@ pub enum Action {
 }
 
 /// Words of `script` that do something to the system, sorted, each once: names of programs, and paths of the
-/// files that it sources. What debhelper wrote counts only where `generated` says so, except for diversions, which
-/// nothing here stands in for.
+/// files that it sources. A command that makes an account stands with its name, as [`Account::of`] reads it.
+/// What debhelper wrote counts only where `generated` says so, except for diversions, which nothing here stands
+/// in for.
 pub fn words(script: &[u8], generated: bool) -> Vec<String> {
-    let text = String::from_utf8_lossy(script);
+    let text = String::from_utf8_lossy(script).replace("\\\n", " ");
+    let variables = accounts::variables(&text);
     let mut found = Vec::new();
     let mut skipping = false;
     for line in text.lines().map(str::trim_start) {
@@ -60,7 +66,10 @@ pub fn words(script: &[u8], generated: bool) -> Vec<String> {
             // Scripts are told by the word `install` that they run because of one.
             let told = name == "install" && !words.peek().is_some_and(|next| next.starts_with('-'));
             let does = action(name).filter(|action| !skipping || *action == Action::Diversions);
-            if does.is_some() && !told {
+            if does == Some(Action::Accounts) {
+                let after = word.as_ptr().addr() - line.as_ptr().addr() + word.len();
+                found.push(accounts::command(name, &line[after..], &variables));
+            } else if does.is_some() && !told {
                 found.push(name.to_owned());
             } else if !skipping
                 && before == "."
@@ -82,6 +91,7 @@ pub fn action(word: &str) -> Option<Action> {
     if word.starts_with('/') {
         return Some(Action::Sources);
     }
+    let word = word.split(' ').next().unwrap_or_default();
     ACTIONS.iter().find(|(_, words)| words.contains(&word)).map(|(action, _)| *action)
 }
 
@@ -98,7 +108,7 @@ mod tests {
     fn words_that_do_something() {
         assert_eq!(
             words(SCRIPT.as_bytes(), false),
-            ["/usr/share/x/functions", "adduser", "install", "ln", "touch"]
+            ["/usr/share/x/functions", "adduser x", "install", "ln", "touch"]
         );
         let diverting = SCRIPT.replace("mkdir /x", "dpkg-divert --package x --rename /usr/bin/y; mkdir /x");
         assert_eq!(

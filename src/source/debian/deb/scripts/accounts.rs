@@ -1,0 +1,222 @@
+//! Which account a script's command makes: adduser(8), addgroup(8), useradd(8), groupadd(8), usermod(8).
+
+use std::collections::BTreeMap;
+
+/// Options with a value in the next word; all others stand alone or bring their value after `=`.
+const WITH_VALUE: [&str; 38] = [
+    "--home",
+    "--shell",
+    "--ingroup",
+    "--gecos",
+    "--comment",
+    "--uid",
+    "--gid",
+    "--firstuid",
+    "--lastuid",
+    "--firstgid",
+    "--lastgid",
+    "--conf",
+    "--home-dir",
+    "--base-dir",
+    "--groups",
+    "--inactive",
+    "--expiredate",
+    "--skel",
+    "--key",
+    "--password",
+    "--root",
+    "--prefix",
+    "--login",
+    "-d",
+    "-s",
+    "-g",
+    "-G",
+    "-c",
+    "-u",
+    "-b",
+    "-e",
+    "-f",
+    "-k",
+    "-K",
+    "-p",
+    "-R",
+    "-P",
+    "-l",
+];
+/// Options that name the home directory.
+const HOME: [&str; 3] = ["--home", "--home-dir", "-d"];
+
+/// An account that a script would make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Of the user or group; with a `$` where only the script knows it.
+    pub name: String,
+    /// It is a group alone.
+    pub group: bool,
+    /// Home directory, where the command names one.
+    pub home: Option<String>,
+}
+
+impl Account {
+    /// What a word of an action says that it makes.
+    pub fn of(word: &str) -> Option<Self> {
+        let mut parts = word.split(' ');
+        let (command, name) = (parts.next()?, parts.next()?);
+        let group = match command {
+            "adduser" | "useradd" => false,
+            "addgroup" | "groupadd" => true,
+            _ => return None,
+        };
+        let home = parts.next().and_then(|option| option.strip_prefix("--home=")).map(str::to_owned);
+        Some(Self { name: name.to_owned(), group, home })
+    }
+
+    /// Whether the name is known without running the script.
+    pub fn is_known(&self) -> bool {
+        !self.name.contains(['$', '`'])
+    }
+}
+
+/// What variables hold that are set once, to text.
+pub fn variables(text: &str) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for line in text.lines() {
+        let line = line.trim_start();
+        let line = ["export ", "local ", "readonly "]
+            .iter()
+            .find_map(|word| line.strip_prefix(word))
+            .unwrap_or(line);
+        let Some((name, _)) = line.split_once('=') else { continue };
+        let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !is_name {
+            continue;
+        }
+        let value = tokens(&line[name.len() + 1..]).into_iter().next().unwrap_or_default();
+        let value = Some(value).filter(|value| !value.contains(['$', '`']));
+        match found.get(name) {
+            Some(known) if *known != value => drop(found.insert(name.to_owned(), None)),
+            _ => drop(found.insert(name.to_owned(), value)),
+        }
+    }
+    found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// `adduser NAME`, or `adduser NAME --home=DIR`, of the command `name` with the words `rest`.
+pub fn command(name: &str, rest: &str, variables: &BTreeMap<String, String>) -> String {
+    let mut home = None;
+    let mut account = None;
+    let mut words = tokens(rest).into_iter().map(|word| filled(&word, variables));
+    while let Some(word) = words.next() {
+        if let Some((option, value)) = word.split_once('=').filter(|_| word.starts_with("--")) {
+            if HOME.contains(&option) {
+                home = Some(value.to_owned());
+            }
+        } else if WITH_VALUE.contains(&word.as_str()) {
+            let value = words.next();
+            if HOME.contains(&word.as_str()) {
+                home = value;
+            }
+        } else if !word.starts_with('-') && !word.is_empty() {
+            account = account.or(Some(word));
+        }
+    }
+    let mut text = name.to_owned();
+    if let Some(account) = account {
+        text += &format!(" {}", account.replace(' ', "_"));
+        if let Some(home) = home.filter(|home| home.starts_with('/') && !home.contains([' ', '$', '`'])) {
+            text += &format!(" --home={home}");
+        }
+    }
+    text
+}
+
+/// The words of one simple command: up to what ends it, quotes taken off.
+fn tokens(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote, mut any) = (Vec::new(), String::new(), None, false);
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(end), c) if c == end => quote = None,
+            (Some(_), c) => word.push(c),
+            (None, '"' | '\'') => (quote, any) = (Some(c), true),
+            (None, ';' | '|' | '&' | ')' | '<' | '>' | '\n') => break,
+            (None, c) if c.is_whitespace() => {
+                if any || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                any = false;
+            }
+            (None, c) => word.push(c),
+        }
+    }
+    // What a redirection takes, such as the 2 of `2>`, is no word.
+    if (any || !word.is_empty()) && !(text.contains(&format!("{word}>")) && word.parse::<u8>().is_ok()) {
+        words.push(word);
+    }
+    words
+}
+
+/// `$NAME`, `${NAME}` and `${NAME:-text}` replaced where the value is known.
+fn filled(word: &str, variables: &BTreeMap<String, String>) -> String {
+    let Some((before, after)) = word.split_once('$') else { return word.to_owned() };
+    let (name, default, rest) = match after.strip_prefix('{').and_then(|after| after.split_once('}')) {
+        Some((inside, rest)) => match inside.split_once(":-") {
+            Some((name, default)) => (name, Some(default), rest),
+            None => (inside, None, rest),
+        },
+        None => {
+            let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+            (&after[..end], None, &after[end..])
+        }
+    };
+    match variables.get(name).map(String::as_str).or(default) {
+        Some(value) => format!("{before}{value}{}", filled(rest, variables)),
+        None => word.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::debian::deb::scripts::words;
+
+    #[test]
+    fn commands_of_real_scripts() {
+        for (script, expected) in [
+            // lldpd
+            (
+                "adduser --system --quiet --home /var/run/lldpd --no-create-home --group _lldpd\n",
+                "adduser _lldpd --home=/var/run/lldpd",
+            ),
+            (
+                "if ! getent passwd tor > /dev/null; then\n  adduser --quiet \\\n --system \\\n --disabled-password --gecos \"Tor daemon\" debian-tor || exit 1\nfi\n",
+                "adduser debian-tor",
+            ),
+            (
+                "U=\"ntpsec\"\nuseradd -r -d /nonexistent -s /usr/sbin/nologin -g ntp -c 'a b' \"$U\" 2>/dev/null\n",
+                "useradd ntpsec --home=/nonexistent",
+            ),
+            ("addgroup --system ssl-cert; true\n", "addgroup ssl-cert"),
+            ("groupadd -g 300 -r ${G:-render}\n", "groupadd render"),
+            ("adduser --home=/srv/x --uid 7 x games\n", "adduser x --home=/srv/x"),
+            ("adduser --system $USER\n", "adduser $USER"),
+            ("A=one\nA=two\nadduser --system $A\n", "adduser $A"),
+            ("usermod -a -G shadow x\n", "usermod x"),
+            ("adduser\n", "adduser"),
+        ] {
+            let said = words(script.as_bytes(), false);
+            assert!(said.contains(&expected.to_owned()), "{script}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_word_makes() {
+        let of = |word: &str| {
+            Account::of(word).map(|account| (account.name.clone(), account.group, account.is_known()))
+        };
+        assert_eq!(of("adduser _lldpd --home=/run/x"), Some(("_lldpd".into(), false, true)));
+        assert_eq!(of("groupadd x"), Some(("x".into(), true, true)));
+        assert_eq!(of("adduser $USER"), Some(("$USER".into(), false, false)));
+        assert_eq!((of("usermod x"), of("adduser"), of("ln")), (None, None, None));
+        assert_eq!(Account::of("adduser _lldpd --home=/run/x").unwrap().home.as_deref(), Some("/run/x"));
+    }
+}
