@@ -1,5 +1,7 @@
 //! What people reported from the field, on one small node: each part asks the running node once.
 
+mod containers;
+
 use std::path::{Path, PathBuf};
 
 use super::{Node, keller};
@@ -12,6 +14,7 @@ include:
   - keller:manifests/components/base.yaml
   - keller:manifests/components/kernel-cloud.yaml
   - keller:manifests/components/ssh.yaml
+  - keller:manifests/components/podman.yaml
 users: [{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}]
 health: {deadline: 10min}
 disk: {esp: 128MiB, root: 512MiB, state: {min: 256MiB}}
@@ -34,23 +37,24 @@ files:
       blacklist i6300esb
 "#;
 
-/// Builds the node anew.
-fn image() -> PathBuf {
+/// Builds the node anew; nothing, said aloud, without what its container is made of.
+fn image() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("field");
     // What an earlier run locked may be gone from the mirror.
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     let manifest = folder.join("node.yaml");
-    std::fs::write(&manifest, MANIFEST).unwrap();
+    std::fs::write(&manifest, format!("{MANIFEST}{}", containers::MANIFEST)).unwrap();
+    containers::layout(&folder.join("image"))?;
     let status = keller().args(["build", "--quiet", "--output"]).arg(&folder).arg(&manifest).status();
     assert!(status.expect("keller starts").success(), "the node does not build");
-    folder.join("field_1.0.0.raw")
+    Some(folder.join("field_1.0.0.raw"))
 }
 
 #[test]
 fn reported_from_the_field() {
-    let image = image();
-    let node = Node::boot(&image, &[]);
+    let Some(image) = image() else { return };
+    let mut node = Node::boot(&image, &["--persist"]);
     assert_eq!(
         node.settled(),
         "running",
@@ -58,6 +62,9 @@ fn reported_from_the_field() {
         node.run("systemctl --failed; journalctl -b -p 4 --no-pager")
     );
     modules_get_their_parameters(&node);
+    containers::write_where_their_image_lets_them(&node);
+    containers::are_started_with_the_very_words(&node);
+    containers::keep_their_volumes(&mut node);
 }
 
 /// The command line comes after modprobe.d.

@@ -22,6 +22,7 @@ mod tmpfiles;
 pub mod tool;
 pub mod trixie;
 pub mod uki;
-mod umoci;
+pub mod umoci;
 mod verity;
 mod versions;
+mod volumes;

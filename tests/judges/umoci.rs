@@ -10,7 +10,7 @@ use std::process::Command;
 use keller::base::Digest;
 use keller::rootfs::containers::archive;
 use keller::tree::{Kind, Tree, show};
-use serde_json::json;
+use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
 use super::tool::run;
@@ -34,8 +34,8 @@ impl Lot {
     }
 }
 
-/// An OCI layout of these layers, each a tar archive, with a tag `x`.
-fn layout(folder: &Path, layers: &[Vec<u8>]) {
+/// An OCI layout of these layers, each a tar archive, with a tag `x`, for a process as the specification has it.
+pub fn layout(folder: &Path, layers: &[Vec<u8>], process: &Value) {
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
     let put = |bytes: &[u8], kind: &str| {
@@ -47,7 +47,7 @@ fn layout(folder: &Path, layers: &[Vec<u8>]) {
     let layers: Vec<_> =
         layers.iter().map(|layer| put(layer, "application/vnd.oci.image.layer.v1.tar")).collect();
     let config = json!({
-        "architecture": "amd64", "os": "linux", "config": { "Cmd": ["/x"] },
+        "architecture": "amd64", "os": "linux", "config": process,
         "rootfs": { "type": "layers", "diff_ids": ids },
     });
     let config = put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
@@ -63,15 +63,16 @@ fn layout(folder: &Path, layers: &[Vec<u8>]) {
 }
 
 /// What one entry of a layer is.
-enum Entry {
-    File(&'static [u8]),
+pub enum Entry<'a> {
+    File(&'a [u8]),
     Directory,
     Symlink(&'static str),
     Link(String),
     Fifo,
 }
 
-fn layer(entries: &[(String, u32, u64, u64, Entry)]) -> Vec<u8> {
+/// A layer: of each entry path, mode, owner (the group is one more), time and what it is.
+pub fn layer(entries: &[(String, u32, u64, u64, Entry<'_>)]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (path, mode, owner, time, entry) in entries {
         let mut header = Header::new_gnu();
@@ -170,7 +171,7 @@ fn both(layers: &[Vec<u8>]) -> Option<Result<(Listing, Listing), String>> {
     let mut umoci = trixie(&["umoci"], "usr/bin/umoci")?;
     let work = tempfile::tempdir().unwrap();
     let (image, root) = (work.path().join("image"), work.path().join("root"));
-    layout(&image, layers);
+    layout(&image, layers, &json!({ "Cmd": ["/x"] }));
     umoci.args(["raw", "unpack", "--image"]).arg(format!("{}:x", image.display()));
     // Only root can give files away.
     umoci.args((!is_root()).then_some("--rootless")).arg(&root);
