@@ -64,6 +64,7 @@ fn reported_from_the_field() {
     modules_get_their_parameters(&node);
     containers::write_where_their_image_lets_them(&node);
     containers::are_started_with_the_very_words(&node);
+    containers::live_in_pods(&node);
     containers::keep_their_volumes(&mut node);
 }
 

@@ -73,3 +73,9 @@ pub fn keep_their_volumes(node: &mut Node) {
     assert_eq!(node.run(access), "700 999:998");
     assert_eq!(node.run("systemctl is-active kept.service"), "active");
 }
+
+/// Their first process is catatonit, without which podman makes none.
+pub fn live_in_pods(node: &Node) {
+    node.run("sudo podman pod create --name pods && sudo podman pod start pods");
+    assert_eq!(node.run("sudo podman pod ps --format '{{.Name}} {{.Status}}'"), "pods Running");
+}
