@@ -187,14 +187,14 @@ impl Config {
 impl fmt::Display for Config {
     /// The lines of [`FILE`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for module in &self.blacklist {
-            writeln!(f, "blacklist {module}")?;
-        }
-        for (pattern, module) in &self.aliases {
-            writeln!(f, "alias {pattern} {module}")?;
-        }
-        for (module, text) in &self.options {
-            writeln!(f, "options {module} {text}")?;
+        let blacklist = self.blacklist.iter().map(|module| format!("blacklist {module}"));
+        let aliases = self.aliases.iter().map(|(pattern, module)| format!("alias {pattern} {module}"));
+        let options = self.options.iter().map(|(module, text)| format!("options {module} {text}"));
+        for line in blacklist.chain(aliases).chain(options) {
+            // At the end of a line a backslash joins the next one to it, and a carriage return is lost. The blank is
+            // taken off again.
+            let end = if line.ends_with(['\\', '\r']) { " " } else { "" };
+            writeln!(f, "{line}{end}")?;
         }
         Ok(())
     }
@@ -399,5 +399,60 @@ mod tests {
                     options virtio_blk queue_depth=3 x=\"a b\"\n";
         assert_eq!(carried.to_string(), text);
         assert_eq!(config(text), carried);
+    }
+    /// What [`FILE`] holds means what the root's files mean, whatever they hold.
+    #[test]
+    fn odd_values_survive_a_round_trip() {
+        let mut lost = config("options a x=\\ \noptions virtio_blk queue_depth=17\n");
+        lost = config(&lost.to_string());
+        assert_eq!(lost.parameters("virtio_blk"), "queue_depth=17");
+
+        let values = [
+            "x",
+            "x=\\",
+            "\\",
+            "\\\\",
+            "x=\\ \\",
+            "x=\"a b",
+            "#x",
+            "x=#",
+            "x= y",
+            "x\ty",
+            "x\ry",
+            "x=\u{a0}y",
+            "x=\u{85}",
+            "x=\u{b}",
+            "options",
+            "\\\r",
+            "[",
+            "x=-",
+            "pre:",
+        ];
+        // Ends of lines as an editor leaves them, the last for joined lines.
+        let ends = ["\n", " \n", "\t\n", "\r\n", "\r\r\n", "\\\n \n"];
+        let kinds = ["options a", "options virtio-blk", "alias pci:v*", "alias pci:[-]\\", "blacklist"];
+        let mut text = String::new();
+        for (kind, value, end) in kinds
+            .iter()
+            .flat_map(|kind| values.iter().map(move |value| (kind, value)))
+            .flat_map(|(kind, value)| ends.iter().map(move |end| (kind, value, end)))
+        {
+            let line = format!("{kind} {value}{end}");
+            text += &line;
+            // Each alone, between others that must not be lost.
+            let mut one = Config::default();
+            let _ =
+                one.read("a.conf", &format!("{line}\nalias usb:v* b\noptions virtio_blk queue_depth=17\n"));
+            assert_eq!(
+                one.parameters("virtio_blk").split(' ').next_back(),
+                Some("queue_depth=17"),
+                "{line:?}"
+            );
+            assert_eq!(config(&one.to_string()), one, "{line:?}");
+        }
+        // All at once, where each line has another behind it.
+        let mut all = Config::default();
+        let _ = all.read("a.conf", &text);
+        assert_eq!(config(&all.to_string()), all);
     }
 }
