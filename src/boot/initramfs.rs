@@ -444,17 +444,33 @@ impl<'a> Order<'a> {
         Ok(needs)
     }
 
-    /// Adds what is there of `wishes`; gives what will be loaded before. Two modules may wish for each other;
-    /// only a need must come first.
+    /// Adds what is there of `wishes`; gives what will be loaded before. Two modules may wish for each other, and a
+    /// module for one that needs it; only a need must come first. kmod passes over such wishes, too.
     fn before(&mut self, wishes: &[String]) -> Result<Vec<String>, InitramfsError> {
         let mut before = Vec::new();
         for wish in wishes {
-            if self.state.get(&normal(wish)) != Some(&Visit::Open) && self.add(wish, When::Asked)? {
+            if !self.leads_back(wish) && self.add(wish, When::Asked)? {
                 before.push(normal(wish));
             }
         }
         before.dedup();
         Ok(before)
+    }
+
+    /// Whether the module `name`, or one that it needs, near or far, waits for those that are being added.
+    fn leads_back(&self, name: &str) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![normal(name)];
+        while let Some(name) = open.pop() {
+            match (self.state.get(&name), self.known.get(&name)) {
+                (Some(Visit::Open), _) => return true,
+                (None, Some(module)) if seen.insert(name) => {
+                    open.extend(module.depends.iter().map(|need| normal(need)));
+                }
+                _ => {}
+            }
+        }
+        false
     }
 
     /// The soft dependencies of a module: those of modprobe.d, else its own.
@@ -727,6 +743,46 @@ mod tests {
             assert!(matches!(error, InitramfsError::KeptOut { .. }), "{error}");
             assert!(error.to_string().contains("(/etc/modprobe.d/x.conf:1)"), "{error}");
         }
+    }
+
+    /// A module that wishes for one that needs it, near or far: modprobe loads both.
+    #[test]
+    fn a_wish_that_leads_back_is_passed_over() {
+        let mut modules = kernel();
+        modules.extend([
+            module("nvme-core", &["nvme-auth"], &[]),
+            module("nvme-auth", &[], &[]),
+            module("nvme", &["nvme-core"], &["pci:v*bc01sc08i02*"]),
+        ]);
+        let build = |text: &str, names: &[&str]| {
+            let mut config = Config::default();
+            assert_eq!(config.read("/etc/modprobe.d/x.conf", text), []);
+            let (keller, builtin) = (&Content::from("keller"), &BTreeSet::from(["ext4".to_owned()]));
+            let choice = &match names {
+                [] => InitramfsModules::Auto,
+                names => InitramfsModules::List(names.iter().map(|name| (*name).to_owned()).collect()),
+            };
+            let root_fs = RootFs::Erofs;
+            Parts { keller, modules: &modules, builtin, choice, config: &config, root_fs }.build().unwrap()
+        };
+        let end = ["nvme_auth", "nvme_core", "nvme"];
+        for text in [
+            "softdep nvme_core pre: nvme\n",
+            "softdep nvme-auth pre: nvme\n",
+            "softdep nvme-auth pre: nvme-core nvme\nsoftdep nvme-core pre: nvme\n",
+            "softdep nvme pre: nvme-core post: nvme-auth\nsoftdep nvme_auth pre: nvme post: nvme\n",
+        ] {
+            let made = build(text, &[]);
+            assert!(names(&made).ends_with(&end), "{text}: {:?}", names(&made));
+            for from in end {
+                let made = build(text, &[from, "nvme"]);
+                assert!(names(&made).ends_with(&end), "{text}: {from}: {:?}", names(&made));
+            }
+        }
+        // What does not lead back is loaded before.
+        let made = build("softdep nvme_core pre: nvme e1000\n", &[]);
+        assert_eq!(made.modules.get("nvme_core").unwrap().before, ["e1000"]);
+        assert_eq!(made.modules.get("nvme").unwrap().when, When::Asked);
     }
 
     #[test]
