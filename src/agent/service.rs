@@ -30,6 +30,7 @@ pub fn run(connect: &Connect<'_>, progress: &dyn Progress) -> Result<(), Failure
     // A wrong letter in an operator's file must not cost a good version its place.
     settle(&Settings::read_lenient(progress)?, progress);
     let settings = Settings::read()?;
+    settings.tell(progress);
     let Some(source) = &settings.source else {
         progress.note("nothing names a repository of updates");
         return Ok(());

@@ -4,9 +4,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::base::duration::{ParseDurationError, Problem};
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
 use crate::base::window::Window;
@@ -18,7 +20,7 @@ const OWN: [&str; 2] = ["etc/keller/update.yaml", "etc/keller/update.json"];
 /// An operator's root of trust, in place of the one that the image has.
 const OWN_ROOT_JSON: &str = "etc/keller/root.json";
 /// More often than this, a fleet is an attack on its server.
-const LEAST_INTERVAL: u64 = 60;
+const LEAST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An operator's file: each field takes the place of what the image says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -32,7 +34,8 @@ pub struct Fragment {
     pub automatic: Option<bool>,
     /// When that may be; `always` takes away the window of the image.
     pub window: Option<String>,
-    /// Time between two looks at the repository, such as `5m` or `6h`, as in a manifest; at least a minute.
+    /// Time between two looks at the repository, such as `5m` or `6h`, as in a manifest; below a minute or above 30
+    /// days, the nearest of both is taken.
     pub interval: Option<String>,
     /// Proxy for http and https.
     pub proxy: Option<String>,
@@ -67,6 +70,8 @@ pub struct Settings {
     pub health: Health,
     /// Where updates come from; none where neither the image nor an operator names a repository.
     pub source: Option<Source>,
+    /// What is taken otherwise than an operator wrote it, for whoever reads to tell.
+    pub warnings: Vec<String>,
 }
 
 /// Where updates come from, and when they are taken.
@@ -139,12 +144,19 @@ impl Inputs {
             Some("always") => None,
             Some(text) => Some(text.parse().map_err(|error| wrong(format!("window: {error}")))?),
         };
-        let interval_seconds = match own.interval.as_deref() {
-            None => interval_seconds,
-            Some(text) => match duration::parse(text, &duration::INTERVAL) {
-                Ok(interval) => interval.as_secs(),
-                Err(error) => return Err(wrong(format!("interval: {error}"))),
-            },
+        let mut warnings = Vec::new();
+        let interval = match own.interval.as_deref() {
+            None => Duration::from_secs(interval_seconds).max(LEAST_INTERVAL),
+            Some(text) => {
+                let (interval, is_bound) =
+                    interval(text).map_err(|error| wrong(format!("interval: {error}")))?;
+                if is_bound {
+                    let shown = duration::Shown(interval);
+                    let path = path.display();
+                    warnings.push(format!("{path}: interval: `{text}` is out of range; {shown} is taken"));
+                }
+                interval
+            }
         };
         let source = match (own.url.or(url), root_json) {
             (Some(url), Some(root_json)) => {
@@ -156,7 +168,7 @@ impl Inputs {
                     channel: own.channel.unwrap_or(channel),
                     automatic: own.automatic.unwrap_or(automatic),
                     window,
-                    interval_seconds: interval_seconds.max(LEAST_INTERVAL),
+                    interval_seconds: interval.as_secs(),
                     proxy: own.proxy,
                     authorities: own.authorities,
                     before: own.before,
@@ -176,8 +188,29 @@ impl Inputs {
             epoch: built.epoch,
             health: built.health,
             source,
+            warnings,
         })
     }
+}
+
+/// The interval of an operator's file, and whether it is a bound in place of what stands there: the file is on the
+/// node since a version that took any number, and an agent that refuses it never gets another version.
+fn interval(text: &str) -> Result<(Duration, bool), ParseDurationError> {
+    let longest = *duration::INTERVAL.end();
+    let written = match duration::parse(text, &(Duration::ZERO..=Duration::MAX)) {
+        Err(error) if error.problem == Problem::Form && is_beyond(text) => Duration::MAX,
+        other => other?,
+    };
+    let interval = written.clamp(LEAST_INTERVAL, longest);
+    Ok((interval, interval != written))
+}
+
+/// Whether `text` is a number with a unit, which is not a time only because it is too long.
+fn is_beyond(text: &str) -> bool {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = &text[digits.len()..];
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && duration::parse(&format!("1{unit}"), &(Duration::ZERO..=Duration::MAX)).is_ok()
 }
 
 impl Settings {
@@ -199,6 +232,13 @@ impl Settings {
     /// Those of this node.
     pub fn read() -> Result<Self, Failure> {
         Inputs::read(Path::new("/"))?.settle()
+    }
+
+    /// Tells the warnings.
+    pub fn tell(&self, progress: &dyn Progress) {
+        for warning in &self.warnings {
+            progress.warn(warning);
+        }
     }
 }
 
@@ -248,12 +288,41 @@ mod tests {
         assert_eq!((plain.url.as_str(), plain.automatic), ("https://a.example/x", false));
         assert_eq!(plain.window.unwrap().to_string(), "02:00-05:00");
         let own = settled("automatic: true\nwindow: always\ninterval: 5s\n").unwrap().source.unwrap();
-        assert_eq!((own.automatic, own.window, own.interval_seconds), (true, None, LEAST_INTERVAL));
+        assert_eq!((own.automatic, own.window, own.interval_seconds), (true, None, LEAST_INTERVAL.as_secs()));
         for (text, seconds) in [("5m", 300), ("5min", 300), ("1h30m", 5400), ("2d", 2 * 86_400)] {
             let own = settled(&format!("interval: {text}\n")).unwrap().source.unwrap();
             assert_eq!(own.interval_seconds, seconds, "{text}");
         }
         assert_eq!(settled("{\"url\": \"http://b\"}").unwrap().source.unwrap().url, "http://b");
+    }
+
+    /// A file that the agent of an older version took must not keep that of a newer one from looking for updates.
+    #[test]
+    fn an_interval_out_of_range_is_the_nearest_that_may_be() {
+        let month = 30 * 86_400;
+        for (text, seconds, shown) in [
+            ("1000h", month, "30d"),
+            ("0s", 60, "60s"),
+            ("0min", 60, "60s"),
+            ("5s", 60, "60s"),
+            ("31d", month, "30d"),
+            ("52w", month, "30d"),
+            ("99999999999999h", month, "30d"),
+            ("18446744073709551615s", month, "30d"),
+        ] {
+            let settings = settled(&format!("interval: {text}\n")).unwrap();
+            assert_eq!(settings.source.unwrap().interval_seconds, seconds, "{text}");
+            let [warning] = &settings.warnings[..] else { panic!("{text}: {:?}", settings.warnings) };
+            let end =
+                format!("/etc/keller/update.yaml: interval: `{text}` is out of range; {shown} is taken");
+            assert!(warning.ends_with(&end), "{warning}");
+        }
+        for text in ["60s", "720h", "30d"] {
+            assert!(settled(&format!("interval: {text}\n")).unwrap().warnings.is_empty(), "{text}");
+        }
+        for text in ["-1h", "99999999999999", "99999999999999 parsecs", "500ms"] {
+            assert!(settled(&format!("interval: \"{text}\"\n")).unwrap_err().contains(text), "{text}");
+        }
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl Status {
         let mut problems = Vec::new();
         let built = Settings::image()?;
         let settings = keep(Settings::read(), &mut problems);
+        problems.extend(settings.iter().flat_map(|settings| settings.warnings.iter().cloned()));
         let mut record = keep(Record::peek(), &mut problems).unwrap_or_default();
         let disk = keep(BootDisk::find(), &mut problems);
         let entries =

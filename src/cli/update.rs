@@ -126,6 +126,7 @@ fn tell(global: &Global, json: serde_json::Value, text: impl Fn() -> String) -> 
 
 fn check(global: &Global, progress: &dyn Progress) -> Result<ExitCode> {
     let settings = Settings::read()?;
+    settings.tell(progress);
     let mut updater = Updater::open(&settings, progress)?;
     let remote = connect(updater.source()?)?;
     let remote = Counted::new(remote.as_ref());
@@ -184,6 +185,7 @@ fn install(
     progress: &dyn Progress,
 ) -> Result<ExitCode> {
     let settings = Settings::read()?;
+    settings.tell(progress);
     let mut updater = Updater::open(&settings, progress)?;
     let remote = connect(updater.source()?)?;
     let remote = Counted::new(remote.as_ref());
