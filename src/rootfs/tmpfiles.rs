@@ -18,8 +18,8 @@ use crate::tree::{Content, Kind, Meta, NodeId, Tree};
 const VAR_LINES: &str = "usr/lib/tmpfiles.d/50-keller-var.conf";
 /// Where files of /var wait to be copied; the directory that systemd has for it.
 pub const FACTORY: &str = "usr/share/factory";
-/// Letters of lines that make something at a path.
-const MAKERS: &[u8] = b"dDqQvVefFLCpcb";
+/// Letters of lines that make something at a path. `e` only adjusts and cleans directories that are there.
+const MAKERS: &[u8] = b"dDqQvfFLCpcb";
 /// Modifiers with which a line does at boot what it does here: only at boot (`!`), may fail (`-`), in place
 /// of what is there (`+`), is undone by --purge (`$`).
 const ANSWERED: &[u8] = b"!-+$";
@@ -338,6 +338,17 @@ mod tests {
         );
         assert!(tree.children(tree.lookup("var").unwrap()).next().is_none());
         assert_eq!(tree.read("usr/share/factory/var/lib/pg/a b").unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_line_that_only_cleans_makes_nothing() {
+        let mut tree = Tree::new(0);
+        tree.directory("var/cache/app", 0o750).unwrap();
+        tree.file("usr/lib/tmpfiles.d/app.conf", 0o644, "d /var/cache\ne /var/cache/app 0750 - - 10d\n")
+            .unwrap();
+        empty_var(&mut tree).unwrap();
+        let text = show(&tree.read(VAR_LINES).unwrap());
+        assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), ["d /var/cache/app :0750 :0 :0 - -"]);
     }
 
     #[test]

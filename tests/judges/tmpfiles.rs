@@ -152,6 +152,54 @@ fn var_comes_back_byte_by_byte_and_stays_as_it_is() {
     same(&listing(&root.path().join("var")), &found);
 }
 
+/// Lines of packages for paths that the packages ship as well, one for each letter that asks for no more.
+const OTHERS_LINES: &str = "d /var/m 0755
+d /var/m/d 0750 0 0 10d
+D /var/m/D 0750
+q /var/m/q 0750
+Q /var/m/Q 0750
+v /var/m/v 0750
+e /var/m/e 0750 0 0 10d
+z /var/m/z 0750
+Z /var/m/Z 0750
+m /var/m/m 0750
+x /var/m/x - - - 10d
+X /var/m/X - - - 10d
+f /var/m/f 0640 - - - same
+F /var/m/F 0640 - - - same
+f+ /var/m/f+ 0640 - - - same
+w /var/m/w - - - - same
+C /var/m/C 0640 - - - /usr/skel
+L /var/m/L - - - - same
+L+ /var/m/L+ - - - - same
+";
+
+#[test]
+fn what_packages_ship_is_there_whatever_their_own_lines_do() {
+    if !is_root() {
+        println!("SKIPPED: only root gives files to others");
+        return;
+    }
+    let mut tree = Tree::new(0);
+    tree.file("usr/lib/tmpfiles.d/m.conf", 0o644, OTHERS_LINES).unwrap();
+    tree.file("usr/skel", 0o640, "same").unwrap();
+    for line in OTHERS_LINES.lines().skip(1) {
+        let path = line.split(' ').nth(1).unwrap();
+        match &line[..1] {
+            "f" | "F" | "w" | "C" => drop(tree.file(path, 0o640, "same").unwrap()),
+            "L" => drop(tree.symlink(path, "same").unwrap()),
+            _ => drop(tree.directory(path, 0o750).unwrap()),
+        }
+    }
+    let expected = wanted(&tree, b"var/");
+    empty_var(&mut tree).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    write(&tree, root.path());
+    let Some(said) = boot(root.path()) else { return };
+    assert_eq!(said, "");
+    same(&listing(&root.path().join("var")), &expected);
+}
+
 /// Lines for /etc that keller does at build time, or leaves.
 const LINES: &[u8] = br#"f /run/x 0644 root root - Don't panic
 f /etc/panic 0640 0 4 - Don't "panic" \\ \x41\n 100%%
