@@ -11,6 +11,7 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::read::{ReadCache, ReadCacheOps, ReadRef};
 use serde::Deserialize;
 
+use super::links::{Destination, on_node};
 use super::programs::{Form, Program};
 use super::{Finding, Severity, View, and_others};
 use crate::rootfs::ldcache;
@@ -171,7 +172,13 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Whether a library or loader is at a path that somebody names.
     fn holds(&self, path: &str) -> bool {
+        matches!(on_node(self.view.tree, path.as_bytes()), Destination::Found(id) if self.is_object[id.index()])
+    }
+
+    /// Whether it is in a directory of the loader's cache, which has what was there at build time.
+    fn has_cached(&self, path: &str) -> bool {
         self.view.tree.resolve(path).is_ok_and(|id: NodeId| self.is_object[id.index()])
     }
 
@@ -191,7 +198,7 @@ impl Search<'_> {
         if let Some(known) = self.known.get(library) {
             return *known;
         }
-        let found = self.folders.iter().any(|folder| self.holds(&format!("{folder}/{library}")));
+        let found = self.folders.iter().any(|folder| self.has_cached(&format!("{folder}/{library}")));
         self.known.insert(library.to_owned(), found);
         found
     }

@@ -1,6 +1,8 @@
 //! Symbolic links that lead nowhere.
 
 use super::{Finding, Severity, View};
+use crate::rootfs::state::SHIPPED_PLACE;
+use crate::rootfs::tmpfiles::FACTORY;
 use crate::tree::{Kind, NodeId, Tree, show};
 
 /// Folders that are empty in the image and filled at boot: kernel file systems (`proc`, `sys`, `dev`), memory
@@ -83,6 +85,41 @@ pub fn destination(tree: &Tree, path: &[u8]) -> Destination {
             Destination::Missing(names.join(&b'/'))
         }
     }
+}
+
+/// As [`destination`], on a node that has booted: what the image has of places on the state partition is there,
+/// as links and copies that are made at boot.
+pub fn on_node(tree: &Tree, path: &[u8]) -> Destination {
+    let mut found = destination(tree, path);
+    for _ in 0..MAX_LINKS {
+        let Destination::Missing(place) = &found else { return found };
+        match kept(tree, place) {
+            Some(next) => found = next,
+            None => return found,
+        }
+    }
+    Destination::Loop
+}
+
+/// Where that leads which the image keeps for `place`, a path on the state partition without leading slash.
+fn kept(tree: &Tree, place: &[u8]) -> Option<Destination> {
+    let factory = format!("/{FACTORY}/var/");
+    let [opt, local] = ["opt", "usr/local"].map(|below| format!("{SHIPPED_PLACE}/{below}/"));
+    let places = [(&b"var/opt/"[..], opt), (b"var/usrlocal/", local), (b"var/", factory)];
+    places.into_iter().find_map(|(on_node, in_image)| {
+        let kept = [in_image.as_bytes(), place.strip_prefix(on_node)?].concat();
+        match destination(tree, &kept) {
+            Destination::Missing(missing) if missing == kept[1..] => None,
+            found => Some(found),
+        }
+    })
+}
+
+/// The path on the node of what the image has at `path`: without [`SHIPPED_PLACE`], to which links lead. Both
+/// without leading slash.
+pub fn name_on_node(path: &[u8]) -> &[u8] {
+    let below = path.strip_prefix(&SHIPPED_PLACE.as_bytes()[1..]);
+    below.and_then(|below| below.strip_prefix(b"/")).unwrap_or(path)
 }
 
 /// Reports dangling and circular links.

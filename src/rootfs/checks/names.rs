@@ -110,7 +110,9 @@ impl Check<'_> {
 
     fn health_command(&mut self) {
         let Some(program) = self.manifest.health.command.first() else { return };
-        let Err(unfit) = programs::judge(self.tree, program, &programs::PATH) else { return };
+        let Err(unfit) = programs::judge(self.tree, program, &programs::PATH, &programs::PATH) else {
+            return;
+        };
         let names = self.manifest.said.names("health.command", program);
         match unfit {
             Unfit::State => {
@@ -158,7 +160,7 @@ impl Check<'_> {
             let (said, name) = (&self.manifest.said, &user.name);
             let field = if said.place("users.shell", name).is_some() { "users.shell" } else { "users" };
             let has = said.at(field, name, &format!("user {name} has the shell {}", user.shell));
-            match programs::judge::<&str>(self.tree, &user.shell, &[]) {
+            match programs::judge(self.tree, &user.shell, &[], &programs::PATH) {
                 Err(Unfit::State) => {
                     self.report(
                         Severity::Warning,
@@ -205,7 +207,7 @@ impl Check<'_> {
         if !self.manifest.containers.is_empty() {
             return;
         }
-        if let Err(unfit) = programs::judge::<&str>(self.tree, program, &[]) {
+        if let Err(unfit) = programs::judge(self.tree, program, &[], &programs::PATH) {
             let problem =
                 self.manifest.said.at("runtime", "", &format!("runtime is {runtime}, but {program} {unfit}"));
             let advice =

@@ -7,10 +7,9 @@ use rayon::prelude::*;
 
 use super::View;
 use super::elf::Object;
-use super::links::{Destination, destination};
+use super::links::{Destination, on_node};
 use crate::manifest::{Container, Volume};
 use crate::rootfs::containers::Config;
-use crate::rootfs::state;
 use crate::tree::{Content, Kind, NodeId, Tree};
 
 /// Where a service of systemd looks for programs that are named without a directory: the default of
@@ -86,13 +85,14 @@ impl fmt::Display for Unfit {
 }
 
 /// Whether the kernel starts the program `name`: at its path, or else from the first of `folders` that has it.
-pub fn judge<F: AsRef<str>>(tree: &Tree, name: &str, folders: &[F]) -> Result<(), Unfit> {
+/// `path` are the directories of its own PATH, where `env` looks.
+pub fn judge(tree: &Tree, name: &str, folders: &[&str], path: &[&str]) -> Result<(), Unfit> {
     if name.contains('/') {
-        return judge_file(tree, name);
+        return judge_file(tree, name, path);
     }
     let mut worst = Unfit::Missing;
     for folder in folders {
-        match judge_file(tree, &format!("{}/{name}", folder.as_ref().trim_end_matches('/'))) {
+        match judge_file(tree, &format!("{}/{name}", folder.trim_end_matches('/')), path) {
             Ok(()) => return Ok(()),
             // As execvp(3): a file that cannot be started does not end the search.
             Err(Unfit::Missing | Unfit::State) => {}
@@ -125,57 +125,41 @@ pub fn of_container(
         (false, true) => format!("{}/{program}", config.workdir.as_deref().unwrap_or("/")),
         _ => program.clone(),
     };
-    let covered = |volume: &Volume| {
-        let below =
-            |path: &str| path.strip_prefix(&volume.container).is_some_and(|rest| rest.starts_with('/'));
-        let searched = folders.iter().map(|folder| format!("{}/", folder.trim_end_matches('/')));
-        match whole.contains('/') {
-            true => below(&whole),
-            false => searched.into_iter().any(|folder| below(&folder)),
-        }
+    let covered = |name: &str| {
+        let below = |volume: &Volume, path: &str| {
+            path.strip_prefix(&volume.container).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let searched = |folder: &&str| format!("{}/", folder.trim_end_matches('/'));
+        container.volumes.iter().any(|volume| match name.contains('/') {
+            true => below(volume, name),
+            false => folders.iter().map(searched).any(|folder| below(volume, &folder)),
+        })
     };
-    if container.volumes.iter().any(covered) {
+    if covered(&whole) {
         return None;
     }
     // An image has all that it starts with, /var as well.
-    let unfit = match judge(tree, &whole, &folders).err()? {
+    let unfit = match judge(tree, &whole, &folders, &folders).err()? {
+        Unfit::NoInterpreter { interpreter } if covered(&interpreter) => return None,
         Unfit::State => Unfit::Missing,
         unfit => unfit,
     };
     Some((field, program.clone(), unfit))
 }
 
-fn judge_file(tree: &Tree, path: &str) -> Result<(), Unfit> {
-    let found = destination(tree, path.as_bytes());
+fn judge_file(tree: &Tree, file: &str, path: &[&str]) -> Result<(), Unfit> {
+    let found = on_node(tree, file.as_bytes());
     let id = match &found {
         Destination::Found(id) => *id,
-        Destination::Missing(place) => match shipped(tree, place) {
-            Some(id) => id,
-            None if found.is_filled_at_boot() => return Err(Unfit::State),
-            None => return Err(Unfit::Missing),
-        },
-        Destination::Loop => return Err(Unfit::Missing),
+        Destination::Missing(_) if found.is_filled_at_boot() => return Err(Unfit::State),
+        Destination::Missing(_) | Destination::Loop => return Err(Unfit::Missing),
     };
     let node = tree.node(id);
     let Kind::File(content) = &node.kind else { return Err(Unfit::NoFile) };
     if node.meta.mode & 0o111 == 0 {
         return Err(Unfit::NotExecutable { mode: node.meta.mode });
     }
-    startable(tree, content)
-}
-
-/// What the image itself has of a place on the state partition, to which links lead at boot.
-fn shipped(tree: &Tree, place: &[u8]) -> Option<NodeId> {
-    let place = std::str::from_utf8(place).ok()?;
-    let below = match (place.strip_prefix("var/opt/"), place.strip_prefix("var/usrlocal/")) {
-        (Some(rest), _) => format!("opt/{rest}"),
-        (_, Some(rest)) => format!("usr/local/{rest}"),
-        _ => return None,
-    };
-    match destination(tree, format!("{}/{below}", state::SHIPPED_PLACE).as_bytes()) {
-        Destination::Found(id) => Some(id),
-        _ => None,
-    }
+    startable(tree, content, path)
 }
 
 /// ELF machines, by number (elf.h), as Debian calls them.
@@ -192,7 +176,7 @@ const MACHINES: [(u16, &str); 8] = [
 /// Programs of i386 run on amd64, where their loader is.
 const OURS: [u16; 2] = [3, 62];
 
-fn startable(tree: &Tree, content: &Content) -> Result<(), Unfit> {
+fn startable(tree: &Tree, content: &Content, path: &[&str]) -> Result<(), Unfit> {
     let mut head = vec![0; content.len().min(SCRIPT_LINE) as usize];
     if content.read_at(&mut head, 0).is_err() {
         return Err(Unfit::NoProgram);
@@ -209,7 +193,7 @@ fn startable(tree: &Tree, content: &Content) -> Result<(), Unfit> {
         });
     }
     match form(content, true) {
-        Some(Form::Script { interpreter, argument }) => match lacking(tree, &interpreter, &argument) {
+        Some(Form::Script { interpreter, argument }) => match lacking(tree, &interpreter, &argument, path) {
             None => Ok(()),
             Some(interpreter) => Err(Unfit::NoInterpreter { interpreter }),
         },
@@ -218,16 +202,20 @@ fn startable(tree: &Tree, content: &Content) -> Result<(), Unfit> {
 }
 
 /// What the first line of a script names and the tree does not have: the interpreter, or what `env` is to
-/// start.
-pub fn lacking(tree: &Tree, interpreter: &str, argument: &str) -> Option<String> {
-    let exists = |path: &str| tree.resolve(path).is_ok();
+/// start from one of the directories `path`.
+pub fn lacking(tree: &Tree, interpreter: &str, argument: &str, path: &[&str]) -> Option<String> {
+    let exists = |file: &str| matches!(on_node(tree, file.as_bytes()), Destination::Found(_));
+    let found = |name: &str| match (name.starts_with('/'), name.contains('/')) {
+        (true, _) => exists(name),
+        // From a working directory that is known only once it runs.
+        (false, true) => true,
+        (false, false) => path.iter().any(|folder| exists(&format!("{folder}/{name}"))),
+    };
     let mut words =
         argument.split_whitespace().skip_while(|word| word.starts_with('-') || word.contains('='));
     match (interpreter.rsplit('/').next(), words.next()) {
         _ if !exists(interpreter) => Some(interpreter.to_owned()),
-        (Some("env"), Some(name)) if !PATH.iter().any(|folder| exists(&format!("{folder}/{name}"))) => {
-            Some(name.to_owned())
-        }
+        (Some("env"), Some(name)) if !found(name) => Some(name.to_owned()),
         _ => None,
     }
 }

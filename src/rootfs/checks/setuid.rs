@@ -1,5 +1,6 @@
 //! Files that give whoever starts them more rights: setuid, setgid, capabilities.
 
+use super::links::name_on_node;
 use super::{Finding, Inputs, Severity, View};
 use crate::tree::Kind;
 
@@ -31,6 +32,7 @@ pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
         if what.is_empty() {
             continue;
         }
+        let path = name_on_node(path);
         let text = format!("/{}", crate::tree::show(path));
         if let Some(index) = allowed.iter().position(|allowed| *allowed == text) {
             used[index] = true;

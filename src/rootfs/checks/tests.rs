@@ -1,4 +1,7 @@
 use super::*;
+use crate::manifest::{Container, ContainerImage, Volume};
+use crate::rootfs::containers::Config;
+use crate::rootfs::{Accounts, state, tmpfiles};
 use crate::tree::{Kind, Meta};
 
 /// What a small ELF file says.
@@ -327,6 +330,28 @@ fn owners_bits_and_capabilities() {
 }
 
 #[test]
+fn bits_of_what_moves_are_allowed_by_its_path_on_the_node() {
+    let mut tree = Tree::new(0);
+    let origin = tree.origin("sample");
+    let mut meta = Meta::new(0o755);
+    meta.xattrs.insert(b"security.capability".to_vec(), vec![1]);
+    tree.put("usr/local/bin/app", meta, Kind::File("".into()), origin).unwrap();
+    tree.put("opt/vendor/su", Meta::new(0o4755), Kind::File("".into()), origin).unwrap();
+    state::write(&mut tree, &Accounts::default(), &[]).unwrap();
+    let mut inputs = Inputs::default();
+    assert_found(
+        &tree,
+        &inputs,
+        &[
+            "/opt/vendor/su (sample) is setuid (mode 4755, owner 0:0): allow it with `setuid: [/opt/vendor/su]`",
+            "/usr/local/bin/app (sample) is given capabilities (mode 0755, owner 0:0): allow it with `setuid: [/usr/local/bin/app]`",
+        ],
+    );
+    inputs.setuid = ["/usr/local/bin/app", "/opt/vendor/su"].map(str::to_owned).to_vec();
+    assert_found(&tree, &inputs, &[]);
+}
+
+#[test]
 fn scripts_for_absent_interpreters_are_warnings() {
     let mut tree = Tree::new(0);
     elf(&mut tree, "usr/bin/sh", &Elf::default());
@@ -431,4 +456,108 @@ fn enablement_templates_drop_ins_masks_and_quadlets() {
             "/usr/lib/systemd/system/run@.service (keller) has ExecStart=/usr/bin/gone",
         ],
     );
+}
+
+/// The errors alone.
+fn errors(tree: &Tree) -> Vec<String> {
+    let errors =
+        check(tree, &Inputs::default()).into_iter().filter(|found| found.severity == Severity::Error);
+    errors.map(|found| found.to_string()).collect()
+}
+
+#[test]
+fn interpreters_and_loaders_that_lie_on_the_state_partition() {
+    let mut tree = units(&[
+        ("a.service", "[Service]\nExecStart=/opt/vendor/bin/run\n"),
+        ("b.service", "[Service]\nExecStart=/usr/bin/by-node\n"),
+        ("c.service", "[Service]\nEnvironment=A=b \"PATH=/opt/js/bin:/usr/bin\"\nExecStart=by-deno\n"),
+        ("d.service", "[Service]\nExecSearchPath=/opt/js/bin\nExecStart=tool\n"),
+        ("e.service", "[Service]\nExecStart=/usr/bin/by-path\nExecStart=/usr/bin/by-srv\n"),
+        ("f.service", "[Service]\nExecStart=/usr/local/bin/loaded\n"),
+    ]);
+    for (path, line) in [
+        ("opt/vendor/bin/run", "#!/opt/vendor/venv/bin/python3"),
+        ("usr/bin/by-node", "#!/usr/bin/env node"),
+        ("usr/bin/by-deno", "#!/usr/bin/env -S deno run"),
+        ("opt/js/bin/tool", "#!/usr/bin/env deno"),
+        ("usr/bin/by-path", "#!/usr/bin/env /opt/js/bin/deno"),
+        ("usr/bin/by-srv", "#!/srv/venv/bin/python3"),
+        ("usr/bin/by-none", "#!/opt/vendor/venv/bin/none"),
+    ] {
+        tree.file(path, 0o755, line).unwrap();
+    }
+    for path in [
+        "opt/python/bin/python3",
+        "usr/local/bin/node",
+        "opt/js/bin/deno",
+        "srv/venv/bin/python3",
+        "usr/bin/env",
+    ] {
+        elf(&mut tree, path, &Elf::default());
+    }
+    tree.symlink("opt/vendor/venv/bin/python3", "/opt/python/bin/python3").unwrap();
+    for library in ["ld.so", "libown.so"] {
+        elf(&mut tree, &format!("opt/vendor/lib/{library}"), &Elf::default());
+    }
+    let (interpreter, runpath) = ("/opt/vendor/lib/ld.so", "/opt/vendor/lib");
+    let loaded = Elf { interpreter, runpath, needed: &["libown.so"], ..Elf::default() };
+    elf(&mut tree, "usr/local/bin/loaded", &loaded);
+    tree.file("usr/lib/systemd/system/g.service", 0o644, "[Service]\nExecStart=/usr/bin/by-deno\n").unwrap();
+    tree.file("usr/lib/systemd/system/h.service", 0o644, "[Service]\nExecStart=/usr/bin/by-none\n").unwrap();
+    state::write(&mut tree, &Accounts::default(), &[]).unwrap();
+    tmpfiles::empty_var(&mut tree).unwrap();
+    assert_eq!(errors(&tree), [""; 0]);
+    for name in ["g.service", "h.service"] {
+        let link = format!("etc/systemd/system/default.target.wants/{name}");
+        tree.symlink(link, format!("/usr/lib/systemd/system/{name}")).unwrap();
+    }
+    let errors = errors(&tree);
+    assert_eq!(errors.len(), 2, "{errors:#?}");
+    assert!(errors[0].contains("/usr/bin/by-deno, which is a script for deno, which is not"), "{errors:#?}");
+    assert!(
+        errors[1].contains("which is a script for /opt/vendor/venv/bin/none, which is not"),
+        "{errors:#?}"
+    );
+}
+
+#[test]
+fn a_containers_interpreter_is_searched_in_its_own_path() {
+    let mut tree = Tree::new(0);
+    tree.file("usr/bin/app", 0o755, "#!/usr/bin/env node").unwrap();
+    tree.file("usr/bin/venv", 0o755, "#!/opt/venv/bin/python3").unwrap();
+    elf(&mut tree, "usr/bin/env", &Elf::default());
+    elf(&mut tree, "opt/node/bin/node", &Elf::default());
+    let mut container = Container {
+        name: "app".into(),
+        image: ContainerImage::Archive { path: "/app.tar".into(), reference: None },
+        command: Vec::new(),
+        environment: BTreeMap::new(),
+        ports: Vec::new(),
+        volumes: Vec::new(),
+        host_network: false,
+        start: true,
+    };
+    let unfit = |container: &Container, program: &str, path: Option<&str>| {
+        let path = path.map(|path| ("PATH".to_owned(), path.to_owned()));
+        let config = Config {
+            entrypoint: vec![program.to_owned()],
+            environment: path.into_iter().collect(),
+            ..Config::default()
+        };
+        programs::of_container(&tree, container, &config).map(|(_, _, unfit)| unfit.to_string())
+    };
+    let path = Some("/opt/node/bin:/usr/bin");
+    for program in ["/usr/bin/app", "app"] {
+        assert_eq!(unfit(&container, program, path), None);
+        let told = unfit(&container, program, None);
+        assert_eq!(told.as_deref(), Some("is a script for node, which is not in the image"));
+    }
+    assert!(unfit(&container, "/usr/bin/venv", path).is_some());
+    // What a volume brings is known only on the node.
+    container.volumes.push(Volume {
+        host: "/srv/venv".into(),
+        container: "/opt/venv".into(),
+        read_only: true,
+    });
+    assert_eq!(unfit(&container, "/usr/bin/venv", path), None);
 }

@@ -393,11 +393,15 @@ impl Walk<'_> {
             Some(folders) => folders.split(':').collect(),
             None => programs::PATH.to_vec(),
         };
+        let own_path = file::variable(settings.all("Service", "Environment"), "PATH");
+        let own_path = own_path.map(|path| file::specifiers(path, name).unwrap_or(path.to_owned()));
+        let searched: Option<Vec<&str>> = own_path.as_ref().map(|path| path.split(':').collect());
+        let searched = searched.unwrap_or_else(|| folders.clone());
         let commands = settings.keys("Service", "Exec").filter(|(key, _)| COMMANDS.contains(key));
         for (key, value) in commands.filter(|_| !elsewhere) {
             for program in file::programs(value) {
                 let Some(program) = file::specifiers(program, name) else { continue };
-                if let Err(unfit) = programs::judge(self.view.tree, &program, &folders)
+                if let Err(unfit) = programs::judge(self.view.tree, &program, &folders, &searched)
                     && unfit != Unfit::State
                 {
                     let problem = format!("has {key}={program}, which {unfit}");

@@ -70,6 +70,16 @@ pub fn is_true(value: &str) -> bool {
     ["1", "yes", "y", "true", "t", "on"].contains(&value.to_ascii_lowercase().as_str())
 }
 
+/// What `Environment=` sets the variable `name` to, by its last assignment since an empty value took back the
+/// earlier ones.
+pub fn variable<'a>(values: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a str> {
+    values.fold(None, |before, value| {
+        let words = value.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
+        let set = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('=')).last();
+        set.or(before.filter(|_| !value.is_empty()))
+    })
+}
+
 /// The programs that one `Exec…=` starts: the first word, and the first after each lone `;`. Those that may
 /// fail (`-`) may be absent as well.
 pub fn programs(value: &str) -> impl Iterator<Item = &str> {
@@ -127,6 +137,9 @@ mod tests {
         let of = |value| programs(value).collect::<Vec<_>>();
         assert_eq!(of("@!/bin/a a -x ; /bin/b"), ["/bin/a", "/bin/b"]);
         assert_eq!(of("-/bin/a"), [""; 0]);
+        let path = |values: &[&'static str]| variable(values.iter().copied(), "PATH");
+        assert_eq!(path(&["A=b \"PATH=/a:/b\" PATHS=/d", "C=d"]), Some("/a:/b"));
+        assert_eq!(path(&["PATH=/a", "", "PATHS=/b"]), None);
         assert_eq!(of("\"/bin/a\" ${X}"), ["/bin/a"]);
         assert_eq!(specifiers("%p-%i%%", "getty@tty1.service").as_deref(), Some("getty-tty1%"));
         assert_eq!(specifiers("/run/user/%U", "a.service"), None);
