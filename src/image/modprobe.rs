@@ -1,6 +1,6 @@
 //! The root's modules as `prune` left them, and its modprobe.d, as far as the initramfs goes by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
@@ -8,7 +8,7 @@ use crate::base::progress::Progress;
 use crate::boot::modprobe::Config;
 use crate::boot::modules::ModuleList;
 use crate::manifest::{InitramfsModules, Manifest};
-use crate::rootfs::modules::paths;
+use crate::rootfs::modules::{Module, paths};
 use crate::rootfs::{ModuleIndex, conf_d};
 use crate::tree::Tree;
 
@@ -26,18 +26,22 @@ pub fn read(tree: &Tree, progress: &dyn Progress) -> Result<Config> {
     Ok(config)
 }
 
-/// How many modules an error names.
+/// How many modules a message names.
 const NAMED: usize = 12;
+
+fn listed(manifest: &Manifest) -> &[String] {
+    match &manifest.kernel.initramfs_modules {
+        InitramfsModules::Auto => &[],
+        InitramfsModules::List(names) => names,
+    }
+}
 
 /// Fails when the manifest asks by name for a module that its own `prune` took away; `before` are the paths of
 /// modules by name before that.
 pub fn check_names(manifest: &Manifest, tree: &Tree, before: &BTreeMap<String, String>) -> Result<()> {
-    let listed: &[String] = match &manifest.kernel.initramfs_modules {
-        InitramfsModules::Auto => &[],
-        InitramfsModules::List(names) => names,
-    };
     let now = paths(tree);
-    for (field, names) in [("kernel.load", &manifest.kernel.load[..]), ("kernel.initramfs_modules", listed)] {
+    let fields = [("kernel.load", &manifest.kernel.load[..]), ("kernel.initramfs_modules", listed(manifest))];
+    for (field, names) in fields {
         for name in names {
             let normal = name.replace('-', "_");
             if let Some(path) = before.get(&normal).filter(|_| !now.contains_key(&normal)) {
@@ -48,28 +52,54 @@ pub fn check_names(manifest: &Manifest, tree: &Tree, before: &BTreeMap<String, S
     Ok(())
 }
 
-/// Fails when a module is there without one that it cannot be loaded without.
-pub fn check_needs(index: &ModuleIndex, before: &BTreeMap<String, String>) -> Result<()> {
+/// Tells which modules are there without one that they cannot be loaded without. Fails when the manifest asks for one
+/// of them by name, or for one that needs it.
+pub fn check_needs(
+    manifest: &Manifest,
+    index: &ModuleIndex,
+    before: &BTreeMap<String, String>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let wanted = wanted(manifest, index);
     let folder = format!("/{}/{}", crate::rootfs::modules::FOLDER, index.kernel);
-    let lines: Vec<String> = index
-        .unmet()
-        .map(|(module, needs)| match before.get(needs) {
-            Some(path) => format!("{folder}/{} needs {path}, which `prune` takes away", module.path),
-            None => format!("{folder}/{} needs {needs}, which nothing has", module.path),
-        })
-        .collect();
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let more = match lines.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!("\n  and {more} more"),
+    let line = |module: &Module, needs: &str| match before.get(needs) {
+        Some(path) => format!("{folder}/{} needs {path}, which `prune` takes away", module.path),
+        None => format!("{folder}/{} needs {needs}, which nothing has", module.path),
     };
-    let named = lines.iter().take(NAMED).map(|line| format!("\n  {line}")).collect::<String>();
-    bail!(
-        "modules could never be loaded: put what they need into `keep`, or the modules themselves into \
-         `prune`:{named}{more}"
-    )
+    let (errors, notes): (Vec<_>, Vec<_>) =
+        index.unmet().partition(|(module, _)| wanted.contains(&module.name.as_str()));
+    let told = |unmet: Vec<(&Module, &str)>| {
+        let lines = unmet.iter().take(NAMED).map(|(module, needs)| format!("\n  {}", line(module, needs)));
+        let more = unmet.len().saturating_sub(NAMED);
+        let more = if more == 0 { String::new() } else { format!("\n  and {more} more") };
+        lines.collect::<String>() + &more
+    };
+    if !notes.is_empty() {
+        progress.note(&format!(
+            "modules that can never be loaded: put what they need into `keep`, or the modules themselves into \
+             `prune`:{}",
+            told(notes)
+        ));
+    }
+    if !errors.is_empty() {
+        bail!(
+            "modules that the manifest asks for could never be loaded: put what they need into `keep`:{}",
+            told(errors)
+        );
+    }
+    Ok(())
+}
+
+/// Names of the modules that the manifest asks for, and of all that those need.
+fn wanted<'a>(manifest: &Manifest, index: &'a ModuleIndex) -> BTreeSet<&'a str> {
+    let named = manifest.kernel.load.iter().chain(listed(manifest)).map(|name| name.replace('-', "_"));
+    let named: BTreeSet<String> = named.collect();
+    let asked = index.modules.iter().filter(|module| named.contains(&module.name));
+    let all = asked.flat_map(|module| {
+        let needs = module.depends.iter().map(|needs| index.modules[*needs].name.as_str());
+        needs.chain([module.name.as_str()])
+    });
+    all.collect()
 }
 
 /// Tells which commands of `config` the initramfs does not run, though it has their modules.

@@ -175,7 +175,7 @@ fn make(
     let [index] = &finished.kernels[..] else {
         bail!("expected one kernel, but have {}", finished.kernels.len())
     };
-    modprobe::check_needs(index, &modules_before)?;
+    modprobe::check_needs(manifest, index, &modules_before, progress)?;
     let modules = Modules::of(&tree, index, progress)?;
     let microcode = microcode(&tree, lock)?;
     Ok(Root { tree, kernel, modules, microcode, os_release })

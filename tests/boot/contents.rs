@@ -328,7 +328,11 @@ fn made(lines: &BTreeMap<String, String>, path: &str, entry: &Entry) -> bool {
     };
     let words: Vec<&str> = line.split_whitespace().collect();
     let &[letter, _, mode, user, group, _, ref argument @ ..] = &words[..] else { return false };
-    let owner = |name: &str| if ["-", "root"].contains(&name) { Ok(0) } else { name.parse() };
+    // A colon: only what is made now.
+    let owner = |name: &str| match name.trim_start_matches(':') {
+        "-" | "root" => Ok(0),
+        number => number.parse(),
+    };
     let made = match &letter[..1] {
         // systemd has its own mind of these two, whatever a package says.
         "L" if ["/var/lock", "/var/run"].contains(&path) => return true,

@@ -32,7 +32,7 @@ pub const NODE: &[Row] = &[
     ("etc/ssl/certs/ca-certificates.crt", Added, "update-ca-certificates"),
     ("etc/ld.so.cache", Added, "ldconfig"),
     ("usr/lib/modules/*/modules.*", Added, "depmod"),
-    ("usr/{bin/pager,bin/which,sbin/rmt}", Added, "update-alternatives"),
+    ("usr/{bin/awk,bin/nawk,bin/pager,bin/which,sbin/rmt}", Added, "update-alternatives"),
     ("etc/{motd,profile}", Added, "base-files' postinst"),
     ("etc/dpkg/origins/default", Added, "base-files' postinst"),
     (
@@ -72,6 +72,11 @@ pub const NODE: &[Row] = &[
         "usr/lib/tmpfiles.d/{10-keller-state,50-keller-var,50-keller-ssh}.conf",
         Added,
         "make /var at first boot",
+    ),
+    (
+        "usr/share/factory{,/var,/var/home,/var/home/core,/var/home/core/*}",
+        Added,
+        "the homes of `users:`, with what is in /etc/skel, which tmpfiles.d copies",
     ),
     ("usr/lib/tmpfiles.d/{home,provision}.conf", Changed(&["content"]), "/home and /root lead to /var"),
     ("usr/lib/systemd/journald.conf.d/50-keller.conf", Added, "the journal is kept"),

@@ -29,8 +29,11 @@ pub fn read(locked: &BTreeMap<String, LockedPackage>) -> Contents {
             if let Some(known) = known.filter(|known| known.kind != 'd' || entry.kind != 'd') {
                 panic!("/{path} is in {} and in {name}: whose it is has to be said here", known.from);
             }
-            // A folder is that of the first package that has it, as with dpkg.
-            contents.entry(path).or_insert(entry);
+            // A directory is that of the first package that has it, as with dpkg, and as new as the newest one:
+            // the order in which packages are unpacked must not show.
+            let mtime = entry.mtime;
+            let known = contents.entry(path).or_insert(entry);
+            known.mtime = known.mtime.max(mtime);
         }
     }
     contents
