@@ -33,14 +33,17 @@ struct Boot {
 pub fn why(version: &str, since: Option<&str>, this_boot: &str) -> String {
     let mut reasons = Vec::new();
     let mut story = format!("{version} fell back.\n");
-    let trial = Trial::load(version).unwrap_or_default();
-    match health::last_bad().filter(|verdict| verdict.version == version) {
+    let failed = failed_boots(&list_boots(), since, this_boot);
+    // What an earlier trial of the same version left tells nothing of this one.
+    let is_of_this = |trial: &Trial| since.is_none() || trial.made_ready.as_deref() == since;
+    let trial = Trial::load(version).filter(is_of_this).unwrap_or_default();
+    let is_recent = |boot: &String| failed.is_empty() || failed.contains(boot);
+    match health::last_bad().filter(|verdict| verdict.version == version && is_recent(&verdict.boot)) {
         _ if !trial.starts.is_empty() => reasons.push(reason(&trial)),
         Some(verdict) => reasons.push(format!("not healthy in time: {}", verdict.missing.join("; "))),
         None => {}
     }
     trial.starts.iter().for_each(|start| tell(start, &mut story));
-    let failed = failed_boots(&list_boots(), since, this_boot);
     for boot in &failed {
         let mut journal = Command::new("journalctl");
         journal.args(["--no-pager", "--priority=3", "--lines", LINES, "--output=short-iso", "--boot", boot]);

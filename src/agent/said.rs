@@ -9,6 +9,11 @@ use super::systemd;
 
 /// How many are kept: of a service that is started anew, systemd writes four for each run.
 const LINES: &str = "20";
+/// How many characters of a line are kept where it is told in a sentence, and in the list of lines.
+const OWN_LENGTH: usize = 300;
+const LINE_LENGTH: usize = 2000;
+/// What stands for a message that journalctl leaves out, as it has more than 4096 bytes.
+const TOO_LONG: &str = "(a message that is too long to be shown)";
 /// Whoever runs containers: what the container itself says tells more.
 const RUNTIMES: [&str; 8] =
     ["podman", "conmon", "crun", "runc", "ctr", "netavark", "aardvark-dns", "containerd-shim"];
@@ -28,7 +33,7 @@ impl Said {
     /// Reads the journal; one that cannot be read has no lines.
     pub fn of(unit: &str) -> Self {
         let mut journal = Command::new("journalctl");
-        journal.args(["--boot", "--no-pager", "--output=json", "--all", "--lines", LINES, "--unit", unit]);
+        journal.args(["--boot", "--no-pager", "--output=json", "--lines", LINES, "--unit", unit]);
         Self::parse(unit, &systemd::output(&mut journal).unwrap_or_default())
     }
 
@@ -44,10 +49,10 @@ impl Said {
         let said = said.or_else(|| last.clone().find(complains)).or_else(|| last.next());
         Self {
             unit: unit.to_owned(),
-            own: said.map(|entry| entry.text.trim().to_owned()),
+            own: said.map(|entry| shown(entry.text.trim().lines().next().unwrap_or_default(), OWN_LENGTH)),
             lines: entries
                 .iter()
-                .map(|entry| format!("{}: {}", entry.program, entry.text.trim_end()))
+                .map(|entry| shown(&format!("{}: {}", entry.program, entry.text.trim_end()), LINE_LENGTH))
                 .collect(),
         }
     }
@@ -70,11 +75,24 @@ impl Entry {
         let is_container = text("CONTAINER_NAME").is_some();
         Some(Self {
             program: if is_container { program } else { text("_COMM").unwrap_or(program) },
-            text: text("MESSAGE")?,
+            text: match fields.get("MESSAGE") {
+                Some(Value::Null) => TOO_LONG.to_owned(),
+                _ => text("MESSAGE")?,
+            },
             is_own: text("_SYSTEMD_UNIT").is_some_and(|of| of == unit) && text("_PID")? != "1",
             is_container,
         })
     }
+}
+
+/// `text` as a terminal may have it: what a service writes must not move the cursor of an operator.
+fn shown(text: &str, length: usize) -> String {
+    let mut shown: String =
+        text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(length).collect();
+    if text.chars().nth(length).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// A field's value: text, or bytes where it is not plain text, or several of which the last counts.
@@ -124,6 +142,22 @@ mod tests {
         // Bytes that are not text.
         let bytes = entry("a.service", "server", "", "[98, 255, 100]");
         assert_eq!(Said::parse("a.service", &bytes).own.as_deref(), Some("b\u{fffd}d"));
+    }
+
+    #[test]
+    fn what_is_said_is_one_line_of_text() {
+        let own = |message: &str| {
+            let said = Said::parse("a.service", &entry("a.service", "server", "", message));
+            (said.own.unwrap(), said.lines.concat())
+        };
+        // Colours, which journalctl writes as bytes, and a stack trace.
+        let coloured = own("[27, 91, 51, 49, 109, 69, 82, 82]");
+        assert_eq!(coloured, (" [31mERR".to_owned(), "server:  [31mERR".to_owned()));
+        let trace = own("\"no table\\n  at main\\n  at start\"");
+        assert_eq!(trace, ("no table".to_owned(), "server: no table   at main   at start".to_owned()));
+        let (long, line) = own(&format!("\"{}\"", "ä".repeat(4000)));
+        assert_eq!((long.chars().count(), line.chars().count()), (OWN_LENGTH + 1, LINE_LENGTH + 1));
+        assert_eq!(own("null").0, TOO_LONG);
     }
 
     #[test]

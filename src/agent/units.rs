@@ -29,9 +29,11 @@ const PROPERTIES: [&str; 12] = [
 const RUNS: u32 = 3;
 /// A unit that was active for as long as this has not died at once.
 const QUICK: Duration = Duration::from_secs(10);
-/// How long a unit that does not stay up is given to do so. As long as systemd's own start limit looks back: a name
-/// server that answers after some seconds is waited for.
+/// How long a unit that is not there, or that needs a failed one, is given to change.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a unit that systemd starts again and again is given to stay up. As long as the slowest of what it may wait
+/// for is expected to take: an address behind a switch that learns its tree first, or a database that recovers.
+const LOOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a unit must be seen as failed where systemd itself does not start it again: another unit may, by
 /// `OnFailure=` or `Upholds=`.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -198,8 +200,11 @@ impl Seen {
         };
         // Where it is active again, this run may be the one that lasts.
         let dies_at_once = self.short >= RUNS && (ended || self.active.is_none());
-        let is_lost = dies_at_once || unit.is_not_there() || broken.is_some();
-        if !for_long(self.failed, SETTLED) && !(is_lost && for_long(self.trouble, PATIENCE)) {
+        let is_lost = unit.is_not_there() || broken.is_some();
+        let is_final = for_long(self.failed, SETTLED)
+            || is_lost && for_long(self.trouble, PATIENCE)
+            || dies_at_once && for_long(self.trouble, LOOP_PATIENCE);
+        if !is_final {
             return None;
         }
         let how = match broken {
