@@ -1,0 +1,213 @@
+use super::*;
+use crate::boot::cpio;
+
+fn module(name: &str, depends: &[&str], aliases: &[&str]) -> Module {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    Module {
+        name: name.to_owned(),
+        depends: words(depends),
+        before: Vec::new(),
+        after: Vec::new(),
+        aliases: words(aliases),
+        firmware: Vec::new(),
+        body: Content::from(format!("\x7fELF {name}")),
+    }
+}
+
+fn kernel() -> Vec<Module> {
+    vec![
+        module("virtio_blk", &[], &["virtio:d00000002v*"]),
+        module("dm-verity", &["dm-bufio", "dm-mod"], &[]),
+        module("dm-bufio", &["dm-mod"], &[]),
+        module("dm-mod", &[], &["devname:mapper/control"]),
+        module("erofs", &["netfs", "libcrc32c"], &["fs-erofs"]),
+        module("netfs", &[], &[]),
+        module("libcrc32c", &[], &[]),
+        module("overlay", &[], &["fs-overlay"]),
+        module("e1000", &[], &["pci:v00008086d0000100Esv*"]),
+    ]
+}
+
+fn build(modules: &[Module], choice: &InitramfsModules) -> Result<Initramfs, InitramfsError> {
+    let builtin = BTreeSet::from(["ext4".to_owned()]);
+    let keller = Content::from("keller");
+    let config = &Config::default();
+    Parts { keller: &keller, modules, builtin: &builtin, choice, config, root_fs: RootFs::Erofs }.build()
+}
+
+fn names(initramfs: &Initramfs) -> Vec<&str> {
+    initramfs.modules.0.iter().map(|entry| entry.name.as_str()).collect()
+}
+
+#[test]
+fn what_is_needed_comes_first() {
+    let initramfs = build(&kernel(), &InitramfsModules::Auto).unwrap();
+    let builtin = BTreeSet::from(["ext4".to_owned()]);
+    let (keller, modules) = (&Content::from("keller"), &kernel());
+    let choice = &InitramfsModules::Auto;
+    let config = &Config::default();
+    let parts = Parts { keller, modules, builtin: &builtin, choice, config, root_fs: RootFs::Erofs };
+    let plan = parts.plan().unwrap();
+    assert_eq!((&plan.modules, &plan.config), (&initramfs.modules, &initramfs.config));
+    assert!(plan.firmware.is_empty());
+    assert_eq!(
+        names(&initramfs),
+        ["dm_mod", "dm_bufio", "dm_verity", "overlay", "netfs", "libcrc32c", "erofs", "virtio_blk"]
+    );
+    let list = initramfs.modules.to_string();
+    assert_eq!(ModuleList::parse(&list).unwrap(), initramfs.modules);
+    assert!(initramfs.modules.get("dm_verity").unwrap().when == When::Always);
+    assert!(initramfs.modules.get("virtio_blk").unwrap().when == When::Asked);
+    assert!(!initramfs.modules.get("erofs").unwrap().aliases.contains(&"fs-erofs".to_owned()));
+}
+
+#[test]
+fn a_list_is_taken_at_its_word() {
+    let choice = InitramfsModules::List(vec!["e1000".to_owned()]);
+    let initramfs = build(&kernel(), &choice).unwrap();
+    assert!(initramfs.modules.get("e1000").unwrap().when == When::Listed);
+    assert!(initramfs.modules.get("virtio_blk").is_none());
+    let choice = InitramfsModules::List(vec!["e2000".to_owned()]);
+    assert!(matches!(build(&kernel(), &choice), Err(InitramfsError::UnknownModule { .. })));
+}
+
+#[test]
+fn a_kernel_that_cannot_do_it_is_refused() {
+    let without = |name: &str| {
+        let modules: Vec<_> = kernel().into_iter().filter(|module| module.name != name).collect();
+        build(&modules, &InitramfsModules::Auto).unwrap_err()
+    };
+    assert!(matches!(without("overlay"), InitramfsError::KernelLacks { module: "overlay", .. }));
+    assert!(matches!(without("netfs"), InitramfsError::MissingDependency { .. }));
+    let mut modules = kernel();
+    modules[3].depends.push("dm-verity".to_owned());
+    assert!(matches!(build(&modules, &InitramfsModules::Auto), Err(InitramfsError::Cycle { .. })));
+}
+
+#[test]
+fn two_archives_with_plain_modules() {
+    use std::io::Write;
+    let mut modules = kernel();
+    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 6);
+    encoder.write_all(b"\x7fELF virtio_blk").unwrap();
+    modules[0].body = Content::from(encoder.finish().unwrap());
+    let first = build(&modules, &InitramfsModules::Auto).unwrap();
+    assert_eq!(first.bytes, build(&kernel(), &InitramfsModules::Auto).unwrap().bytes);
+    let archives = unpack(&first.bytes).unwrap();
+    assert_eq!(archives.len(), 2);
+    let (entries, _) = cpio::entries(&archives[0]).unwrap();
+    assert_eq!(entries.last().unwrap().name, "init");
+    let (entries, _) = cpio::entries(&archives[1]).unwrap();
+    assert_eq!((entries[0].name.as_str(), entries[1].name.as_str()), ("modules", LIST));
+    assert_eq!(entries.last().unwrap().body, b"\x7fELF virtio_blk");
+}
+
+/// What modprobe.d of the root says, e.g. of a hardened node, holds in the initramfs.
+#[test]
+fn modprobe_d_counts() {
+    let build = |text: &str, choice: &InitramfsModules| {
+        let mut config = Config::default();
+        let _ = config.read("/etc/modprobe.d/x.conf", text);
+        let (keller, modules) = (&Content::from("keller"), &kernel());
+        let builtin = &BTreeSet::from(["ext4".to_owned()]);
+        Parts { keller, modules, builtin, choice, config: &config, root_fs: RootFs::Erofs }.build()
+    };
+    let auto = InitramfsModules::Auto;
+    let made = build(
+        "options virtio-blk queue_depth=17\noptions e1000 x=1\nsoftdep virtio_blk pre: e1000 nosuch post: crc8 netfs\n",
+        &auto,
+    )
+    .unwrap();
+    assert!(names(&made).ends_with(&["erofs", "e1000", "virtio_blk"]), "{:?}", names(&made));
+    let entry = made.modules.get("virtio_blk").unwrap();
+    assert_eq!((&entry.before[..], &entry.after[..]), (&["e1000".into()][..], &["netfs".into()][..]));
+    let archives = unpack(&made.bytes).unwrap();
+    let (entries, _) = cpio::entries(&archives[1]).unwrap();
+    let file = entries.iter().find(|entry| entry.name == modprobe::FILE).unwrap();
+    assert_eq!(file.body, b"options virtio_blk queue_depth=17\noptions e1000 x=1\n");
+    // Without anything to say there is no file.
+    let archives = unpack(&build("", &auto).unwrap().bytes).unwrap();
+    let (entries, _) = cpio::entries(&archives[1]).unwrap();
+    assert!(entries.iter().all(|entry| entry.name != modprobe::FILE));
+
+    assert!(build("install virtio-* /bin/true\n", &auto).unwrap().modules.get("virtio_blk").is_none());
+    for (line, choice) in [
+        ("install overlay /bin/false\n", &auto),
+        ("install netfs /usr/bin/true\n", &auto),
+        ("install e1000 /bin/true\n", &InitramfsModules::List(vec!["e1000".to_owned()])),
+    ] {
+        let error = build(line, choice).unwrap_err();
+        assert!(matches!(error, InitramfsError::KeptOut { .. }), "{error}");
+        assert!(error.to_string().contains("(/etc/modprobe.d/x.conf:1)"), "{error}");
+    }
+}
+
+/// A module that wishes for one that needs it, near or far: modprobe loads both.
+#[test]
+fn a_wish_that_leads_back_is_passed_over() {
+    let mut modules = kernel();
+    modules.extend([
+        module("nvme-core", &["nvme-auth"], &[]),
+        module("nvme-auth", &[], &[]),
+        module("nvme", &["nvme-core"], &["pci:v*bc01sc08i02*"]),
+    ]);
+    let build = |text: &str, names: &[&str]| {
+        let mut config = Config::default();
+        assert_eq!(config.read("/etc/modprobe.d/x.conf", text), []);
+        let (keller, builtin) = (&Content::from("keller"), &BTreeSet::from(["ext4".to_owned()]));
+        let choice = &match names {
+            [] => InitramfsModules::Auto,
+            names => InitramfsModules::List(names.iter().map(|name| (*name).to_owned()).collect()),
+        };
+        let root_fs = RootFs::Erofs;
+        Parts { keller, modules: &modules, builtin, choice, config: &config, root_fs }.build().unwrap()
+    };
+    let end = ["nvme_auth", "nvme_core", "nvme"];
+    for text in [
+        "softdep nvme_core pre: nvme\n",
+        "softdep nvme-auth pre: nvme\n",
+        "softdep nvme-auth pre: nvme-core nvme\nsoftdep nvme-core pre: nvme\n",
+        "softdep nvme pre: nvme-core post: nvme-auth\nsoftdep nvme_auth pre: nvme post: nvme\n",
+    ] {
+        let made = build(text, &[]);
+        assert!(names(&made).ends_with(&end), "{text}: {:?}", names(&made));
+        for from in end {
+            let made = build(text, &[from, "nvme"]);
+            assert!(names(&made).ends_with(&end), "{text}: {from}: {:?}", names(&made));
+        }
+    }
+    // What does not lead back is loaded before.
+    let made = build("softdep nvme_core pre: nvme e1000\n", &[]);
+    assert_eq!(made.modules.get("nvme_core").unwrap().before, ["e1000"]);
+    assert_eq!(made.modules.get("nvme").unwrap().when, When::Asked);
+}
+
+#[test]
+fn firmware_of_carried_modules_comes_along_plain() {
+    let firmware =
+        |name: &str, body: Option<Vec<u8>>| Firmware { name: name.to_owned(), body: body.map(Content::from) };
+    let mut modules = kernel();
+    let packed = zstd::encode_all(&b"microprogram"[..], 1).unwrap();
+    modules[0].firmware = vec![firmware("isci/a b.bin", Some(packed)), firmware("none.bin", None)];
+    modules[1].firmware = vec![firmware("isci/a b.bin", Some(b"microprogram".to_vec()))];
+    modules[8].firmware = vec![firmware("e1000.bin", Some(b"of a module that is not here".to_vec()))];
+    let made = build(&modules, &InitramfsModules::Auto).unwrap();
+    let archives = unpack(&made.bytes).unwrap();
+    let (entries, _) = cpio::entries(&archives[1]).unwrap();
+    let seen: Vec<_> = entries.iter().filter(|entry| entry.name.starts_with("lib")).collect();
+    let names: Vec<_> = seen.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["lib", "lib/firmware", "lib/firmware/isci", "lib/firmware/isci/a b.bin"]);
+    assert_eq!(seen[3].body, b"microprogram");
+
+    modules[0].firmware = vec![firmware("huge", Some(vec![0; MAX_FIRMWARE as usize + 1]))];
+    let error = build(&modules, &InitramfsModules::Auto).unwrap_err();
+    assert!(matches!(error, InitramfsError::TooMuchFirmware { ref module, .. } if module == "virtio_blk"));
+}
+
+#[test]
+fn a_damaged_module_is_named() {
+    let mut modules = kernel();
+    modules[0].body = Content::from(b"\xfd7zXZ\0garbage".to_vec());
+    let error = build(&modules, &InitramfsModules::Auto).unwrap_err();
+    assert!(matches!(error, InitramfsError::Decompress { ref module, .. } if module == "virtio_blk"));
+}
