@@ -231,7 +231,7 @@ mod tests {
         let text = said(&["app"], |_, image| image.config.user = Some("nosuch".into()));
         assert!(text.contains("nosuch"), "{text}");
         // A volume may hold it.
-        let volume = Volume { host: "/srv/x".into(), container: "/work".into(), read_only: false };
-        assert_eq!(said(&["/work/bin/x"], |container, _| container.volumes.push(volume.clone())), "uid 0");
+        let volume = Volume { host: "/srv/x".into(), container: "/mnt/app".into(), read_only: false };
+        assert_eq!(said(&["/mnt/app/bin/x"], |container, _| container.volumes.push(volume.clone())), "uid 0");
     }
 }
