@@ -1,8 +1,8 @@
 //! Overlays and single files.
 
-use super::{At, Firsts, Kind, Location, Validator, or, text, unique};
+use super::{At, Firsts, Kind, Location, Mark, Validator, or, text, unique};
 use crate::base::Digest;
-use crate::base::capabilities::Capabilities;
+use crate::base::capabilities::{Capabilities, CapabilityError};
 use crate::manifest::decode::Short;
 use crate::manifest::raw::{RawFile, RawOverlay};
 use crate::manifest::{FileContent, FileEntry, Overlay, OverlaySource};
@@ -90,17 +90,10 @@ impl Validator<'_> {
         {
             self.error(first.mark, "only a file has capabilities").help("name the program itself");
         }
-        let mut checked: Vec<String> = Vec::new();
-        for clause in clauses {
-            match Capabilities::parse(checked.iter().map(String::as_str).chain([clause.value.as_str()])) {
-                Ok(_) => checked.push(clause.value),
-                Err(error) => {
-                    self.error(clause.mark, error.to_string())
-                        .help("such as `cap_net_raw+ep`: capabilities(7)");
-                }
-            }
+        for (at, error) in unfit(&clauses) {
+            self.error(at, error.to_string()).help("such as `cap_net_raw+ep`: capabilities(7)");
         }
-        checked
+        clauses.into_iter().map(|clause| clause.value).collect()
     }
 
     fn content(&mut self, raw: &RawFile, whole: At<()>) -> Option<FileContent> {
@@ -118,6 +111,7 @@ impl Validator<'_> {
                 || raw.group.is_some()
                 || !raw.capabilities.is_empty() =>
             {
+                self.existing(raw);
                 return Some(FileContent::Existing);
             }
             [] => {
@@ -171,4 +165,35 @@ impl Validator<'_> {
         }
         Some(FileContent::Directory)
     }
+
+    /// Refuses what has no effect on a file that only changes.
+    fn existing(&mut self, raw: &RawFile) {
+        if let Some(sha256) = &raw.sha256 {
+            self.error(sha256.mark, "`sha256` goes with `url` only")
+                .help("this entry changes what a package or an overlay has: add `url`, or remove `sha256`");
+        }
+        if let Some(replace) = raw.replace.as_ref().filter(|at| at.value) {
+            self.error(replace.mark, "nothing is replaced here: this entry does not say what is there").help(
+                "remove `replace`, or add one of `content`, `source`, `url`, `link` and `directory: true`",
+            );
+        }
+    }
+}
+
+/// The clauses that are to blame when all together do not make capabilities of a file: those that are wrong by
+/// themselves, else the one after the longest beginning that is right.
+fn unfit(clauses: &[At<String>]) -> Vec<(Mark, CapabilityError)> {
+    let parse = |clauses: &[At<String>]| Capabilities::parse(clauses.iter().map(|at| at.value.as_str()));
+    let Err(error) = parse(clauses) else { return Vec::new() };
+    let alone: Vec<_> = clauses
+        .iter()
+        .filter_map(|at| Some((at.mark, parse(std::slice::from_ref(at)).err()?)))
+        .filter(|(_, error)| *error != CapabilityError::Effective)
+        .collect();
+    if !alone.is_empty() {
+        return alone;
+    }
+    // The empty list is right, so there is a longest beginning that is.
+    let agreed = (0..clauses.len()).rev().find(|count| parse(&clauses[..*count]).is_ok());
+    agreed.and_then(|count| clauses.get(count)).map(|at| (at.mark, error)).into_iter().collect()
 }
