@@ -10,6 +10,7 @@ use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest, Said}
 use crate::rootfs;
 use crate::rootfs::checks::programs;
 use crate::rootfs::containers::{Config, Image, spec};
+use crate::rootfs::dangling::LeftOut;
 use crate::store::Store;
 use crate::tree::Tree;
 use crate::tree::prune::Patterns;
@@ -83,9 +84,12 @@ fn build(
     let _task = Task::new(progress, "container", 0, Unit::Items);
     let leading = rootfs::dangling::leading(&tree);
     tree.prune(&Patterns::new(&recipe.prune, &recipe.keep)?);
-    rootfs::dangling::remove(&mut tree, leading);
+    let mut left_out = LeftOut::take(&mut tree, leading);
     let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local, progress)?;
+    left_out.put_back(&mut tree)?;
     inputs::files(&mut tree, &recipe.files, &scope, store, lock)?;
+    left_out.put_back(&mut tree)?;
+    root::tell_links(&left_out, &scope, false, progress);
     lock.ids = rootfs::container_ids(&tree, recipe, &lock.ids)?;
     let accounts = &rootfs::finish_container(&mut tree, recipe, &lock.ids)?;
     inputs::own(&mut tree, &recipe.files, &overlays, &|name| root::user(accounts, name), &|name| {

@@ -1,4 +1,4 @@
-//! The root's modules as `prune` left them, and its modprobe.d, as far as the initramfs goes by it.
+//! The root's modules as `prune` and overlays left them, and its modprobe.d, as far as the initramfs goes by it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,8 +36,8 @@ fn listed(manifest: &Manifest) -> &[String] {
     }
 }
 
-/// Fails when the manifest asks by name for a module that its own `prune` took away; `before` are the paths of
-/// modules by name before that.
+/// Fails when the manifest asks by name for a module that its own `prune` took away and neither an overlay nor
+/// `files` brought back; `before` are the paths of modules by name before that.
 pub fn check_names(manifest: &Manifest, tree: &Tree, before: &BTreeMap<String, String>) -> Result<()> {
     let now = paths(tree);
     let fields = [("kernel.load", &manifest.kernel.load[..]), ("kernel.initramfs_modules", listed(manifest))];

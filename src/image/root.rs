@@ -14,6 +14,7 @@ use crate::lock::{Lock, LockedPackage};
 use crate::manifest::{self, Manifest};
 use crate::rootfs::checks::Inputs;
 use crate::rootfs::checks::{Finding, Severity};
+use crate::rootfs::dangling::LeftOut;
 use crate::rootfs::packages::{self, PackageInput};
 use crate::rootfs::{self, Accounts, BuildInfo, containers};
 use crate::store::Store;
@@ -119,14 +120,7 @@ fn make(
     let modules_before = rootfs::modules::paths(&tree);
     let leading = rootfs::dangling::leading(&tree);
     let pruned = tree.prune(&Patterns::new(&manifest.prune, &manifest.keep)?);
-    let left_out = rootfs::dangling::remove(&mut tree, leading);
-    if !left_out.is_empty() {
-        let text = format!("prune: links to what is left out are left out too: {}", left_out.join(", "));
-        match manifest.prune.iter().all(|pattern| manifest.carried_prune.contains(pattern)) {
-            true => progress.detail(&text),
-            false => progress.note(&text),
-        }
-    }
+    let mut left_out = LeftOut::take(&mut tree, leading);
     for pruned in pruned {
         if pruned.names == 0 {
             let text = format!("prune: nothing matches {}", pruned.pattern);
@@ -136,10 +130,14 @@ fn make(
             }
         }
     }
-    modprobe::check_names(manifest, &tree, &modules_before)?;
     task.at("overlays");
     let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local, progress)?;
+    left_out.put_back(&mut tree)?;
     inputs::files(&mut tree, &manifest.files, "", store, lock)?;
+    left_out.put_back(&mut tree)?;
+    let carried = manifest.prune.iter().all(|pattern| manifest.carried_prune.contains(pattern));
+    tell_links(&left_out, "", carried, progress);
+    modprobe::check_names(manifest, &tree, &modules_before)?;
     agent::install(&mut tree, manifest, lock, keller)?;
     task.at("users and units");
     lock.ids = rootfs::ids(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
@@ -179,6 +177,19 @@ fn make(
     let modules = Modules::of(&tree, index, progress)?;
     let microcode = microcode(&tree, lock)?;
     Ok(Root { tree, kernel, modules, microcode, os_release })
+}
+
+/// Says which links went with what they led to; `carried`: only keller's own components prune.
+pub(super) fn tell_links(left_out: &LeftOut, scope: &str, carried: bool, progress: &dyn Progress) {
+    let told = left_out.told();
+    if told.is_empty() {
+        return;
+    }
+    let text = format!("{scope}prune: links to what is left out are left out too: {}", told.join(", "));
+    match carried {
+        true => progress.detail(&text),
+        false => progress.note(&text),
+    }
 }
 
 /// The root's microcode: all that the packages of `lock` bring it for.

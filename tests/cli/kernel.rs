@@ -95,6 +95,30 @@ fn a_module_needs_what_was_pruned() {
 }
 
 #[test]
+fn an_overlay_brings_a_pruned_module_back() {
+    let module = super::elf::module(&["depends="], &[], &[]);
+    let extra = format!("usr/lib/modules/{KERNEL}/kernel/extra");
+    let package = Package::new("linux-extra-tiny", "6.12-1");
+    let project = with(&[package.file(&format!("{extra}/patched.ko"), module.clone())]);
+    project.edit("/usr/share/doc]", &format!("/usr/share/doc, /{extra}]"));
+    project.edit("kernel: {cmdline", "kernel: {load: [patched], cmdline");
+    let told = project.build(&[]).error().to_owned();
+    assert!(told.contains("kernel.load names patched, but `prune` takes /usr"), "{told}");
+
+    let folder = format!("node/overlay/usr/lib/modules/{KERNEL}/updates");
+    std::fs::create_dir_all(project.path(&folder)).unwrap();
+    project.write(&format!("{folder}/patched.ko"), &module);
+    project.build(&[]).good();
+
+    // An entry of `files` does it as well.
+    std::fs::remove_file(project.path(&format!("{folder}/patched.ko"))).unwrap();
+    project.write("node/patched.ko", &module);
+    let entry = format!("  - {{path: /{extra}/patched.ko, source: patched.ko}}\nservices:");
+    project.edit("services:", &entry);
+    project.build(&[]).good();
+}
+
+#[test]
 fn modprobe_d_is_read_and_what_has_no_effect_is_said() {
     let conf = "options virtio-blk queue_depth=17\nbogus\ninstall virtio_blk /usr/bin/greet && true\n";
     let project = with(&[Package::new("tuning", "1").file("usr/lib/modprobe.d/tuning.conf", conf)]);

@@ -384,3 +384,44 @@ fn links_to_what_is_pruned_and_bits_that_are_not_there() {
     let noted = noted(&project, "setuid: [/usr/bin/su]");
     assert_says(&noted, &["node/node.yaml:23:10: setuid allows /usr/bin/su, which is not there"]);
 }
+
+#[test]
+fn links_whose_target_comes_back_stay() {
+    let mut project = Project::new();
+    project.archive.add(
+        &Package::new("linked", "1")
+            .file("usr/share/doc/linked/readme", "x")
+            .file("usr/share/doc/linked/licence", "x")
+            .file("usr/share/doc/linked/gone", "x")
+            .link("usr/share/linked/readme", "../doc/linked/readme")
+            .link("usr/share/linked/licence", "../doc/linked/licence")
+            .link("usr/share/linked/gone", "../doc/linked/gone")
+            .link("usr/share/linked/alias", "licence"),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, linked]");
+    let recipe = project.text("node/hello.yaml");
+    let recipe =
+        recipe.replace("greeter]", "greeter, linked]").replace("prune: [", "prune: [/usr/share/doc, ");
+    project.write("node/hello.yaml", &recipe);
+    let said = "prune: links to what is left out are left out too: ";
+    let all = "/usr/share/linked/alias, /usr/share/linked/gone, /usr/share/linked/licence, and 1 others";
+    let told = project.build(&[]).good().err;
+    assert_says(&told, &[&format!("{said}{all}"), &format!("container hello: {said}{all}")]);
+
+    let folder = "node/overlay/usr/share/doc/linked";
+    std::fs::create_dir_all(project.path(folder)).unwrap();
+    project.write(&format!("{folder}/readme"), "mended");
+    let entry = "  - {path: /usr/share/doc/linked/licence, content: mended}\n";
+    project.edit("services:", &format!("{entry}services:"));
+    project.write("node/hello.yaml", format!("{recipe}overlays: [overlay]\nfiles:\n{entry}"));
+    let told = project.build(&[]).good().err;
+    let one = "/usr/share/linked/gone";
+    assert_says(&told, &[&format!("{said}{one}\n"), &format!("container hello: {said}{one}\n")]);
+
+    // What takes the place of a link needs no `replace`: the link is not there.
+    let entry = "  - {path: /usr/share/linked/gone, content: own}\n";
+    project.edit("services:", &format!("{entry}services:"));
+    let told = project.build(&[]).good().err;
+    assert_says(&told, &[&format!("{said}{one}\n")]);
+}
