@@ -87,14 +87,14 @@ fn build(
     let mut left_out = LeftOut::take(&mut tree, leading);
     let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local, progress)?;
     left_out.put_back(&mut tree)?;
-    inputs::files(&mut tree, &recipe.files, &scope, store, lock)?;
+    let files = inputs::files(&mut tree, &recipe.files, &scope, store, lock)?;
     left_out.put_back(&mut tree)?;
     root::tell_links(&left_out, &scope, false, progress);
     lock.ids = rootfs::container_ids(&tree, recipe, &lock.ids)?;
-    let accounts = &rootfs::finish_container(&mut tree, recipe, &lock.ids)?;
-    inputs::own(&mut tree, &recipe.files, &overlays, &|name| root::user(accounts, name), &|name| {
-        root::group(accounts, name)
-    })?;
+    let accounts = &rootfs::container_accounts(&tree, recipe, &lock.ids)?;
+    let owned = inputs::own(&mut tree, &recipe.files, &files, &overlays, accounts)?;
+    rootfs::finish_container(&mut tree, recipe, &lock.ids)?;
+    owned.again(&mut tree);
     let inputs = rootfs::checks::Inputs {
         missing_libraries: recipe.missing_libraries.clone(),
         ..root::check_inputs(accounts)

@@ -10,10 +10,42 @@ use crate::base::capabilities::{ATTRIBUTE, Capabilities};
 use crate::base::{Digest, Progress};
 use crate::lock::{Lock, LockedFile};
 use crate::manifest::{self, FileContent, FileEntry, OverlaySource, embedded};
+use crate::rootfs::Accounts;
 use crate::store::{Checked, Store};
 use crate::tree::from_folder::{META, Overlay};
 use crate::tree::merge::Winner;
-use crate::tree::{Content, Kind, Meta, Tree, show};
+use crate::tree::{Content, Kind, Meta, NodeId, Tree, show};
+
+/// An overlay in a root.
+pub struct Laid {
+    overlay: Overlay,
+    /// What its `.meta` is about.
+    nodes: BTreeMap<Vec<u8>, NodeId>,
+}
+
+/// What has the mode, owner and capabilities that the manifest or an overlay gives it.
+pub struct Owned(Vec<(Vec<u8>, char, Meta)>);
+
+impl Owned {
+    fn note(&mut self, tree: &Tree, path: &[u8], id: NodeId) {
+        let node = tree.node(id);
+        self.0.push((path.to_vec(), node.kind.letter(), node.meta.clone()));
+    }
+
+    /// Says it again of what is at its path still: lines of tmpfiles.d are about packages' files.
+    pub fn again(&self, tree: &mut Tree) {
+        for (path, kind, said) in &self.0 {
+            let there = if *kind == 'd' { tree.resolve(path).ok() } else { tree.lookup(path) };
+            let Some(id) = there.filter(|id| tree.node(*id).kind.letter() == *kind) else { continue };
+            let meta = &mut tree.node_mut(id).meta;
+            (meta.mode, meta.uid, meta.gid) = (said.mode, said.uid, said.gid);
+            match said.xattrs.get(ATTRIBUTE) {
+                Some(value) => meta.xattrs.insert(ATTRIBUTE.to_vec(), value.clone()),
+                None => meta.xattrs.remove(ATTRIBUTE),
+            };
+        }
+    }
+}
 
 /// Lays overlays over `tree`, in order, and notes their digests in `local` under `scope`.
 pub fn overlays(
@@ -22,7 +54,7 @@ pub fn overlays(
     scope: &str,
     local: &mut BTreeMap<String, Digest>,
     progress: &dyn Progress,
-) -> Result<Vec<Overlay>> {
+) -> Result<Vec<Laid>> {
     let mut laid = Vec::new();
     for asked in overlays {
         let name = name(&asked.source);
@@ -43,7 +75,8 @@ pub fn overlays(
         tree.merge(&overlay.tree, &|_, _| replace.then_some(Winner::Second)).with_context(|| {
             format!("laying {name} over the root (`replace: true` on an overlay lets it replace files)")
         })?;
-        laid.push(overlay);
+        let nodes = overlay.laid(tree).with_context(|| format!("laying {name} over the root"))?;
+        laid.push(Laid { overlay, nodes });
     }
     Ok(laid)
 }
@@ -87,18 +120,19 @@ fn free(name: String, local: &BTreeMap<String, Digest>) -> String {
     std::iter::once(name.clone()).chain(numbered).find(|name| !local.contains_key(name)).unwrap_or_default()
 }
 
-/// Puts the entries of `files:` into `tree`; owners are set later by [`own`].
+/// Puts the entries of `files:` into `tree`, and gives the node of each; owners are set later by [`own`].
 pub fn files(
     tree: &mut Tree,
     entries: &[FileEntry],
     scope: &str,
     store: &Store,
     lock: &mut Lock,
-) -> Result<()> {
+) -> Result<Vec<NodeId>> {
     let origin = tree.origin("files");
+    let mut nodes = Vec::new();
     for entry in entries {
         if matches!(entry.content, FileContent::Existing) {
-            change(tree, entry)?;
+            nodes.push(change(tree, entry)?);
             continue;
         }
         if !entry.replace
@@ -143,13 +177,14 @@ pub fn files(
         };
         let mut meta = Meta::new(entry.mode.unwrap_or(usual)).at(tree.epoch);
         give(&mut meta, &entry.capabilities)?;
-        tree.put(&entry.path, meta, kind, origin).with_context(|| format!("files: {}", entry.path))?;
+        let put = tree.put(&entry.path, meta, kind, origin);
+        nodes.push(put.with_context(|| format!("files: {}", entry.path))?);
     }
-    Ok(())
+    Ok(nodes)
 }
 
 /// Changes mode and capabilities of what a package or an overlay has.
-fn change(tree: &mut Tree, entry: &FileEntry) -> Result<()> {
+fn change(tree: &mut Tree, entry: &FileEntry) -> Result<NodeId> {
     let Some(id) = tree.lookup(&entry.path) else {
         bail!(
             "files: no package and no overlay has {}, of which only mode, owner or capabilities are said; one of \
@@ -167,7 +202,8 @@ fn change(tree: &mut Tree, entry: &FileEntry) -> Result<()> {
         _ => {}
     }
     node.meta.mode = entry.mode.unwrap_or(node.meta.mode);
-    give(&mut node.meta, &entry.capabilities)
+    give(&mut node.meta, &entry.capabilities)?;
+    Ok(id)
 }
 
 /// Gives a file capabilities, if there are any.
@@ -179,30 +215,43 @@ fn give(meta: &mut Meta, clauses: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Gives files and overlays the owners that they name, once names have numbers.
+/// Gives overlays and files, in this order, the modes, owners and capabilities that they name, once names
+/// have numbers. `nodes` are those of `entries`; what has replaced one keeps its own.
 pub fn own(
     tree: &mut Tree,
     entries: &[FileEntry],
-    overlays: &[Overlay],
-    user: &dyn Fn(&str) -> Option<u32>,
-    group: &dyn Fn(&str) -> Option<u32>,
-) -> Result<()> {
-    for overlay in overlays {
-        overlay.own(tree, user, group)?;
+    nodes: &[NodeId],
+    overlays: &[Laid],
+    accounts: &Accounts,
+) -> Result<Owned> {
+    let user = |name: &str| accounts.users.get(name).map(|(uid, ..)| *uid);
+    let group = |name: &str| accounts.groups.get(name).map(|(gid, _)| *gid);
+    let mut owned = Owned(Vec::new());
+    for Laid { overlay, nodes } in overlays {
+        for (path, id) in overlay.own(tree, nodes, &user, &group)? {
+            owned.note(tree, &path, id);
+        }
     }
-    for entry in entries {
-        let Some(id) = tree.lookup(&entry.path) else { continue };
+    for (entry, id) in entries.iter().zip(nodes) {
+        match tree.lookup(&entry.path) {
+            Some(there) if there == *id => {}
+            Some(_) => continue,
+            None => bail!("files: {} is gone, since another entry has replaced what is above it", entry.path),
+        }
         let number = |what: &str, name: &str, known: &dyn Fn(&str) -> Option<u32>| {
             name.parse().ok().or_else(|| known(name)).with_context(|| {
                 format!("files: {} belongs to {what} {name}, whom the image does not know", entry.path)
             })
         };
-        let uid = entry.owner.as_ref().map(|name| number("user", name, user)).transpose()?;
-        let gid = entry.group.as_ref().map(|name| number("group", name, group)).transpose()?;
-        let meta = &mut tree.node_mut(id).meta;
+        let uid = entry.owner.as_ref().map(|name| number("user", name, &user)).transpose()?;
+        let gid = entry.group.as_ref().map(|name| number("group", name, &group)).transpose()?;
+        let meta = &mut tree.node_mut(*id).meta;
         (meta.uid, meta.gid) = (uid.unwrap_or(meta.uid), gid.unwrap_or(meta.gid));
+        meta.mode = entry.mode.unwrap_or(meta.mode);
+        give(meta, &entry.capabilities)?;
+        owned.note(tree, entry.path.as_bytes(), *id);
     }
-    Ok(())
+    Ok(owned)
 }
 
 #[cfg(test)]
@@ -210,6 +259,7 @@ mod tests {
     use super::*;
     use crate::base::progress::Silent;
     use crate::lock::{Ids, LOCK_FORMAT, Provenance};
+    use crate::rootfs::users::Class;
 
     #[test]
     fn two_overlays_of_one_name_both_count() {
@@ -295,8 +345,10 @@ mod tests {
         tree.node_mut(id).meta.uid = 7;
         tree.symlink("usr/bin/ping4", "ping").unwrap();
         let entries = [entry("/usr/bin/ping")];
-        files(&mut tree, &entries, "", &store, &mut lock).unwrap();
-        own(&mut tree, &entries, &[], &|_| None, &|name| (name == "shared").then_some(200)).unwrap();
+        let nodes = files(&mut tree, &entries, "", &store, &mut lock).unwrap();
+        let mut accounts = Accounts::default();
+        accounts.groups.insert("shared".to_owned(), (200, Class::System));
+        own(&mut tree, &entries, &nodes, &[], &accounts).unwrap();
         let meta = &tree.node(id).meta;
         assert_eq!((meta.mode, meta.uid, meta.gid, meta.xattrs[ATTRIBUTE].len()), (0o755, 7, 200, 20));
         let mut refused =

@@ -133,7 +133,7 @@ fn make(
     task.at("overlays");
     let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local, progress)?;
     left_out.put_back(&mut tree)?;
-    inputs::files(&mut tree, &manifest.files, "", store, lock)?;
+    let files = inputs::files(&mut tree, &manifest.files, "", store, lock)?;
     left_out.put_back(&mut tree)?;
     let carried = manifest.prune.iter().all(|pattern| manifest.carried_prune.contains(pattern));
     tell_links(&left_out, "", carried, progress);
@@ -141,13 +141,14 @@ fn make(
     agent::install(&mut tree, manifest, lock, keller)?;
     task.at("users and units");
     lock.ids = rootfs::ids(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
+    let accounts = rootfs::accounts(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
+    // Before what is below /var, /opt and the like becomes lines that make it on the node.
+    let owned = inputs::own(&mut tree, &manifest.files, &files, &overlays, &accounts)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
     let finished = rootfs::finish(&mut tree, manifest, &lock.ids, &build, Some(store))
         .map_err(|error| placed(manifest, error))?;
     let accounts = &finished.accounts;
-    inputs::own(&mut tree, &manifest.files, &overlays, &|name| user(accounts, name), &|name| {
-        group(accounts, name)
-    })?;
+    owned.again(&mut tree);
     task.at("checks");
     let inputs = Inputs {
         setuid: manifest.setuid.clone(),
@@ -241,14 +242,6 @@ fn placed(manifest: &Manifest, error: rootfs::Error) -> anyhow::Error {
         _ => "",
     };
     anyhow::anyhow!("{place}{error}{way_out}")
-}
-
-pub(super) fn user(accounts: &Accounts, name: &str) -> Option<u32> {
-    accounts.users.get(name).map(|(uid, ..)| *uid)
-}
-
-pub(super) fn group(accounts: &Accounts, name: &str) -> Option<u32> {
-    accounts.groups.get(name).map(|(gid, _)| *gid)
 }
 
 /// What checks need to know of accounts.

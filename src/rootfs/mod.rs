@@ -71,7 +71,18 @@ pub fn container_ids(tree: &Tree, build: &ContainerBuild, previous: &Ids) -> Res
     users::allocate(&Wanted::collect(tree, &[], &build.system_users, &build.groups)?, previous)
 }
 
-/// Finishes the root of a node. The tree has all packages and overlays, pruned; `store` remembers what is
+/// The accounts of a node, with the numbers of `ids`: whose files are may be said before [`finish`] moves them.
+pub fn accounts(tree: &Tree, manifest: &Manifest, ids: &Ids) -> Result<Accounts, Error> {
+    Wanted::collect(tree, &manifest.users, &manifest.system_users, &manifest.groups)?.with_ids(ids)
+}
+
+/// The same for a container.
+pub fn container_accounts(tree: &Tree, build: &ContainerBuild, ids: &Ids) -> Result<Accounts, Error> {
+    Wanted::collect(tree, &[], &build.system_users, &build.groups)?.with_ids(ids)
+}
+
+/// Finishes the root of a node. The tree has all packages and overlays, pruned, with their
+/// owners; `store` remembers what is
 /// slow to read.
 pub fn finish(
     tree: &mut Tree,
@@ -80,8 +91,7 @@ pub fn finish(
     build: &BuildInfo,
     store: Option<&Store>,
 ) -> Result<Report, Error> {
-    let wanted = Wanted::collect(tree, &manifest.users, &manifest.system_users, &manifest.groups)?;
-    let accounts = wanted.with_ids(ids)?;
+    let accounts = accounts(tree, manifest, ids)?;
     users::passwd::write(tree, &accounts, |class| class == users::Class::Static)?;
     users::userdb::write(tree, &accounts)?;
 
@@ -114,7 +124,7 @@ pub fn finish(
 
 /// Finishes the root of a container: accounts in /etc, no kernel, no units, its /var as packages ship it.
 pub fn finish_container(tree: &mut Tree, build: &ContainerBuild, ids: &Ids) -> Result<Accounts, Error> {
-    let accounts = Wanted::collect(tree, &[], &build.system_users, &build.groups)?.with_ids(ids)?;
+    let accounts = container_accounts(tree, build, ids)?;
     users::passwd::write(tree, &accounts, |_| true)?;
     base_files::container_folders(tree)?;
     base_files::homes(tree, &accounts, &build.system_users)?;

@@ -35,6 +35,8 @@ const LOCAL_FOLDERS: [&str; 6] = ["bin", "etc", "lib", "sbin", "share", "src"];
 const STATE_LINES: &str = "usr/lib/tmpfiles.d/10-keller-state.conf";
 /// Mode of a service's home: etcd refuses a data directory that others may read.
 const SERVICE_HOME: u16 = 0o700;
+/// Mode of a directory of which nobody has said anything.
+const UNSAID: u16 = 0o755;
 /// Mode of a person's home, and of root's.
 const HOME: u16 = 0o700;
 
@@ -58,6 +60,10 @@ pub fn write(tree: &mut Tree, accounts: &Accounts, homes: &[String]) -> Result<(
         .iter()
         .filter_map(|(path, ..)| Some((*path, access(tree, tree.lookup(path)?))))
         .collect();
+    let local = LOCAL_FOLDERS.map(|folder| {
+        let path = format!("/usr/local/{folder}");
+        directory_access(tree, &path).unwrap_or((0o755, 0, 0))
+    });
     keep_links(tree);
     for (path, depth) in SHIPPED {
         ship(tree, path, depth, &mut lines)?;
@@ -77,14 +83,15 @@ pub fn write(tree: &mut Tree, accounts: &Accounts, homes: &[String]) -> Result<(
     for (path, _, place) in STATE_FOLDERS.iter().filter(|(path, ..)| *path != "/root") {
         lines += &line(place, modes.get(path).copied().unwrap_or((0o755, 0, 0)));
     }
-    for folder in LOCAL_FOLDERS {
-        lines += &line(&format!("/var/usrlocal/{folder}"), (0o755, 0, 0));
+    for (folder, access) in LOCAL_FOLDERS.iter().zip(local) {
+        lines += &line(&format!("/var/usrlocal/{folder}"), access);
     }
     if let Some(gid) = accounts.gid("systemd-journal") {
         lines += &line("/var/log/journal", (0o2755, 0, gid));
     }
     // One by one: systemd's provision.conf makes the directory, so that a copy of it would be a double.
-    lines += &line("/var/roothome", (HOME, 0, 0));
+    let roots = modes.get("/root").copied().filter(|(mode, ..)| *mode != UNSAID);
+    lines += &line("/var/roothome", roots.unwrap_or((HOME, 0, 0)));
     for name in ["bashrc", "profile"] {
         let source = format!("/usr/share/base-files/dot.{name}");
         if tree.exists(&source) {
@@ -97,12 +104,14 @@ pub fn write(tree: &mut Tree, accounts: &Accounts, homes: &[String]) -> Result<(
         Err(_) => Vec::new(),
     };
     for (name, uid, gid, _) in accounts.people() {
-        lines += &home(tree, &format!("/var/home/{name}"), (HOME, uid, gid), &skeleton)?;
+        let place = format!("/var/home/{name}");
+        let access = said(tree, &place, (HOME, uid, gid));
+        lines += &home(tree, &place, access, &skeleton)?;
     }
     for name in homes {
         let Some((uid, gid, user)) = accounts.users.get(name) else { continue };
         if user.home.starts_with("/var/") {
-            lines += &line(&user.home, (SERVICE_HOME, *uid, *gid));
+            lines += &line(&user.home, said(tree, &user.home, (SERVICE_HOME, *uid, *gid)));
         }
     }
     let lines = without_doubles(tree, &lines)?;
@@ -113,6 +122,17 @@ pub fn write(tree: &mut Tree, accounts: &Accounts, homes: &[String]) -> Result<(
 fn access(tree: &Tree, id: NodeId) -> Access {
     let meta = &tree.node(id).meta;
     (meta.mode, meta.uid, meta.gid)
+}
+
+fn directory_access(tree: &Tree, path: &str) -> Option<Access> {
+    let id = tree.lookup(path)?;
+    matches!(tree.node(id).kind, Kind::Directory(_)).then(|| access(tree, id))
+}
+
+/// What a manifest or an overlay says of the home at `place`: it is then its account's. One that only holds
+/// what they have in it is root's, and gets `usual`.
+fn said(tree: &Tree, place: &str, usual: Access) -> Access {
+    directory_access(tree, place).filter(|(_, uid, _)| *uid == usual.1).unwrap_or(usual)
 }
 
 /// A line that makes a home. One with content is copied whole from [`FACTORY`], where it has its owner already,

@@ -271,6 +271,7 @@ pub fn empty_var(tree: &mut Tree) -> Result<(), Error> {
             Kind::File(_) => {
                 let waiting = [b"/", FACTORY.as_bytes(), &path].concat();
                 text += &make('C', &path, None, Some(&waiting));
+                waiting_directories(tree, &path)?;
                 tree.put(waiting, node.meta, node.kind, node.origin)?;
             }
             Kind::Symlink(target) => text += &make('L', &path, None, Some(target)),
@@ -291,6 +292,21 @@ pub fn empty_var(tree: &mut Tree) -> Result<(), Error> {
             0o644,
             format!("# What packages ship in /var, which is blank at first.\n{text}"),
         )?;
+    }
+    Ok(())
+}
+
+/// Makes the directories below /var that `path` is in also where files wait: a home is copied from there whole.
+fn waiting_directories(tree: &mut Tree, path: &[u8]) -> Result<(), Error> {
+    let ends = path.iter().enumerate().skip(b"/var/".len()).filter(|(_, byte)| **byte == b'/');
+    for (end, _) in ends {
+        let directory = &path[..end];
+        let waiting = [b"/", FACTORY.as_bytes(), directory].concat();
+        if let Some(id) = tree.lookup(directory).filter(|_| !tree.exists(&waiting)) {
+            let node = tree.node(id);
+            let (meta, origin) = (node.meta.clone(), node.origin);
+            tree.put(waiting, meta, Kind::Directory(BTreeMap::new()), origin)?;
+        }
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use crate::base::capabilities::ATTRIBUTE;
 use crate::base::{Digest, Hasher};
 
-use super::{Content, Kind, Meta, Tree, TreeError, show};
+use super::{Content, Kind, Meta, NodeId, Tree, TreeError, show};
 
 pub use meta::{Line, MetaError, Stated};
 
@@ -164,20 +164,43 @@ impl Overlay {
         Ok(overlay)
     }
 
-    /// Gives every path of [`Overlay::stated`] in `root`, into which the overlay was merged, its mode and
-    /// owner; `user` and `group` know the image's numbers.
+    /// The nodes of `root`, into which the overlay was merged just now, that [`Overlay::stated`] is about:
+    /// the overlay's own, and directories that it shares.
+    ///
+    /// # Errors
+    /// `Tree` when one is not there.
+    pub fn laid(&self, root: &Tree) -> Result<BTreeMap<Vec<u8>, NodeId>, OverlayError> {
+        let laid = self.stated.keys().map(|path| Ok((path.clone(), self.find(root, path)?)));
+        laid.collect::<Result<_, TreeError>>().map_err(OverlayError::from)
+    }
+
+    /// What of `root` is at `path`. A directory that met a link to a directory was merged into that one.
+    fn find(&self, root: &Tree, path: &[u8]) -> Result<NodeId, TreeError> {
+        let absent = || TreeError::NotFound { path: show(path) };
+        let id = self.tree.lookup(path).ok_or_else(absent)?;
+        match self.tree.node(id).kind {
+            Kind::Directory(_) => root.resolve(path),
+            _ => root.lookup(path).ok_or_else(absent),
+        }
+    }
+
+    /// Gives the nodes `laid` in `root` the modes, owners and capabilities of [`Overlay::stated`]; what was
+    /// put in a node's place since keeps its own. `user` and `group` know the image's numbers. Says which
+    /// nodes have them.
     ///
     /// # Errors
     /// `Owner` when a name is unknown.
     pub fn own(
         &self,
         root: &mut Tree,
+        laid: &BTreeMap<Vec<u8>, NodeId>,
         user: &dyn Fn(&str) -> Option<u32>,
         group: &dyn Fn(&str) -> Option<u32>,
-    ) -> Result<(), OverlayError> {
+    ) -> Result<Vec<(Vec<u8>, NodeId)>, OverlayError> {
+        let mut owned = Vec::new();
         for (path, stated) in &self.stated {
-            // What was pruned or replaced by another overlay has no owner to set.
-            let Some(id) = root.lookup(path) else { continue };
+            let there = self.find(root, path).ok();
+            let Some(id) = there.filter(|id| laid.get(path) == Some(id)) else { continue };
             let number = |what, name: &str, known: &dyn Fn(&str) -> Option<u32>| {
                 name.parse().ok().or_else(|| known(name)).ok_or_else(|| OverlayError::Owner {
                     path: show(path),
@@ -189,11 +212,13 @@ impl Overlay {
             let gid = number("group", &stated.group, group)?;
             let meta = &mut root.node_mut(id).meta;
             (meta.mode, meta.uid, meta.gid) = (stated.mode, uid, gid);
-            if let Some(capabilities) = stated.capabilities {
-                meta.xattrs.insert(ATTRIBUTE.to_vec(), capabilities.to_bytes());
-            }
+            match stated.capabilities {
+                Some(capabilities) => meta.xattrs.insert(ATTRIBUTE.to_vec(), capabilities.to_bytes()),
+                None => meta.xattrs.remove(ATTRIBUTE),
+            };
+            owned.push((path.clone(), id));
         }
-        Ok(())
+        Ok(owned)
     }
 
     /// Names the overlay's content in a lock. Times do not count, as none of them is the overlay's own.
@@ -411,9 +436,10 @@ mod tests {
             "shadow" => Some(42),
             _ => None,
         };
-        let error = overlay.own(&mut root, &known, &known).unwrap_err();
+        let laid = overlay.laid(&root).unwrap();
+        let error = overlay.own(&mut root, &laid, &known, &known).unwrap_err();
         assert!(error.to_string().contains("/var/lib/etcd to user \"etcd\""), "{error}");
-        overlay.own(&mut root, &|name| known(name).or(Some(901)), &known).unwrap();
+        overlay.own(&mut root, &laid, &|name| known(name).or(Some(901)), &known).unwrap();
         let owner = |path: &str| {
             let meta = &root.node(root.lookup(path).unwrap()).meta;
             (meta.uid, meta.gid)
@@ -463,7 +489,8 @@ mod tests {
         write(folder.path(), META, "bin/ping 0755 0 0 cap_net_raw+ep\n", 0o644);
         let overlay = Overlay::from_folder(folder.path(), "o", 0).unwrap();
         let mut root = overlay.tree.clone();
-        overlay.own(&mut root, &|_| None, &|_| None).unwrap();
+        let laid = overlay.laid(&root).unwrap();
+        overlay.own(&mut root, &laid, &|_| None, &|_| None).unwrap();
         let meta = &root.node(root.lookup("bin/ping").unwrap()).meta;
         assert_eq!(meta.xattrs[ATTRIBUTE].len(), 20);
         let digest = overlay.digest().unwrap();

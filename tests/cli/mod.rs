@@ -13,6 +13,7 @@ mod kernel;
 mod leaves;
 mod lock;
 mod names;
+mod owners;
 pub mod project;
 mod publish;
 mod store;

@@ -1,0 +1,120 @@
+//! Whose files are: what `.meta` of an overlay and `files:` say reaches the node, and only what it was said of.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use keller::base::progress::Silent;
+use keller::fs::erofs;
+use keller::image::inspect;
+use keller::tree::{Content, Meta, Tree};
+
+use super::project::Project;
+
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// The root of the image that was built.
+fn root(project: &Project) -> Tree {
+    let open = || File::open(project.path("node/out/tiny_1.2.3.raw")).unwrap();
+    let inspection = inspect::inspect(open(), false, &Silent).unwrap();
+    let part = inspection.partitions.iter().find(|part| part.kind == "root-x86-64").unwrap();
+    let content = Content::Slice { file: Arc::new(open()), offset: part.start, len: part.size };
+    erofs::Image::open(content).unwrap().tree().unwrap()
+}
+
+fn meta<'a>(tree: &'a Tree, path: &str) -> &'a Meta {
+    &tree.node(tree.lookup(path).unwrap_or_else(|| panic!("{path} is not there"))).meta
+}
+
+fn overlay(project: &Project, name: &str, files: &[&str], text: &str) {
+    for path in files {
+        let path = format!("node/{name}/{path}");
+        std::fs::create_dir_all(project.path(path.rsplit_once('/').unwrap().0)).unwrap();
+        project.write(&path, format!("of {name}\n"));
+    }
+    project.write(&format!("node/{name}/.meta"), text);
+}
+
+/// The lines of tmpfiles.d that keller wrote.
+fn lines(tree: &Tree) -> String {
+    let read = |name: &str| tree.read(format!("usr/lib/tmpfiles.d/{name}")).unwrap_or_default();
+    String::from_utf8([read("10-keller-state.conf"), read("50-keller-var.conf")].concat()).unwrap()
+}
+
+#[test]
+fn what_a_node_writes_to_has_its_owners() {
+    let project = Project::new();
+    let text = "var/lib/app/ 0700 greet greet\nvar/lib/greet/ 0750 greet greet\n\
+        var/lib/app/secret 0600 greet greet\nusr/local/bin/app 0755 root root cap_net_bind_service+ep\n\
+        usr/local/lib/ 0775 root greet\nopt/vendor/tool 0750 root greet\nopt/data/ 0770 greet greet\n\
+        home/core/.ssh/ 0700 core core\nhome/core/.ssh/authorized_keys 0600 core core\n\
+        root/ 0750 root greet\nsrv/www/ 0750 greet greet\netc/app/secret.conf 0640 root greet\n";
+    let files = [
+        "var/lib/app/secret",
+        "usr/local/bin/app",
+        "opt/vendor/tool",
+        "home/core/.ssh/authorized_keys",
+        "etc/app/secret.conf",
+        "usr/lib/tmpfiles.d/app.conf",
+    ];
+    overlay(&project, "overlay", &files, text);
+    // A line about what is there already does not count against what an overlay says.
+    project.write("node/overlay/usr/lib/tmpfiles.d/app.conf", "z /etc/app/secret.conf 0644 root root\n");
+    project.edit("files:\n", "setuid: [/usr/local/bin/app]\nfiles:\n");
+    project.build(&[]).good();
+    let tree = root(&project);
+    let said = lines(&tree);
+    let uid = meta(&tree, "usr/share/factory/var/lib/app/secret").uid;
+    assert!(uid != 0, "{said}");
+    for line in [
+        format!("d /var/lib/app :0700 :{uid} :{uid} "),
+        format!("d /var/lib/greet :0750 :{uid} :{uid} "),
+        format!("d /var/usrlocal/lib :0775 :0 :{uid} "),
+        format!("d /var/opt/data :0770 :{uid} :{uid} "),
+        "d /var/home/core/.ssh :0700 :1000 :1000 ".to_owned(),
+        format!("d /var/roothome :0750 :0 :{uid} "),
+        format!("d /var/srv/www :0750 :{uid} :{uid} "),
+    ] {
+        assert!(said.contains(&line), "{line} is not in\n{said}");
+    }
+    let access = |path: &str| {
+        let meta = meta(&tree, path);
+        (meta.mode, meta.uid, meta.gid)
+    };
+    assert_eq!(access("usr/share/factory/var/lib/app"), (0o700, uid, uid));
+    assert_eq!(access("usr/share/factory/var/lib/app/secret"), (0o600, uid, uid));
+    assert_eq!(access("usr/share/factory/var/home/core/.ssh"), (0o700, 1000, 1000));
+    assert_eq!(access("usr/share/factory/var/home/core/.ssh/authorized_keys"), (0o600, 1000, 1000));
+    assert_eq!(access("usr/lib/keller/shipped/opt/vendor/tool"), (0o750, 0, uid));
+    assert_eq!(access("etc/app/secret.conf"), (0o640, 0, uid));
+    let app = meta(&tree, "usr/lib/keller/shipped/usr/local/bin/app");
+    assert_eq!(app.xattrs.get(CAPABILITY).map(Vec::len), Some(20));
+}
+
+#[test]
+fn what_replaces_a_file_does_not_take_its_rights() {
+    let project = Project::new();
+    overlay(
+        &project,
+        "overlay",
+        &["usr/bin/a", "usr/bin/b", "usr/bin/c", "etc/x"],
+        "usr/bin/a 4755 root root\nusr/bin/b 0755 root greet cap_net_raw+ep\n\
+         usr/bin/c 4755 root root\netc/x 0600 root root\n",
+    );
+    overlay(&project, "second", &["usr/bin/b", "usr/bin/c"], "usr/bin/b 0755 root root\n");
+    project.edit("overlays: [overlay]", "overlays: [overlay, {path: second, replace: true}]");
+    project.edit(
+        "files:\n",
+        "files:\n  - {path: /usr/bin/a, content: new, mode: '0755', replace: true}\n  \
+         - {path: /etc/x, mode: '0640', group: greet}\n",
+    );
+    project.build(&[]).good();
+    let tree = root(&project);
+    for program in ["usr/bin/a", "usr/bin/b"] {
+        let meta = meta(&tree, program);
+        assert_eq!((meta.mode, meta.uid, meta.gid), (0o755, 0, 0), "{program}");
+        assert!(!meta.xattrs.contains_key(CAPABILITY), "{program}");
+    }
+    assert_eq!(meta(&tree, "usr/bin/c").mode, 0o644);
+    let x = meta(&tree, "etc/x");
+    assert!(x.mode == 0o640 && x.gid != 0, "{:o} {}", x.mode, x.gid);
+}
