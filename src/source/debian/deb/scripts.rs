@@ -48,6 +48,7 @@ pub fn words(script: &[u8], generated: bool) -> Vec<String> {
     let text = String::from_utf8_lossy(script).replace("\\\n", " ");
     let variables = accounts::variables(&text);
     let mut found = Vec::new();
+    let mut commands = 0;
     let mut skipping = false;
     for line in text.lines().map(str::trim_start) {
         if line.starts_with(GENERATED[0]) {
@@ -68,7 +69,9 @@ pub fn words(script: &[u8], generated: bool) -> Vec<String> {
             let does = action(name).filter(|action| !skipping || *action == Action::Diversions);
             if does == Some(Action::Accounts) {
                 let after = word.as_ptr().addr() - line.as_ptr().addr() + word.len();
-                found.push(accounts::command(name, &line[after..], &variables));
+                let rest = if commands < accounts::COMMANDS { &line[after..] } else { "" };
+                found.push(accounts::command(name, rest, &variables));
+                commands += 1;
             } else if does.is_some() && !told {
                 found.push(name.to_owned());
             } else if !skipping

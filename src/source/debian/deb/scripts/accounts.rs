@@ -43,6 +43,13 @@ const WITH_VALUE: [&str; 38] = [
     "-P",
     "-l",
 ];
+/// Most bytes of a command that are looked at: real ones have some hundred.
+const COMMAND: usize = 4096;
+/// Most commands of a script of which more than the name is looked at: real scripts have some ten, and in a hostile one
+/// each word is a command with the rest of the line.
+pub const COMMANDS: usize = 256;
+/// Most bytes of a word, and of what a variable holds: names have at most 32, paths of homes some more.
+const WORD: usize = 256;
 /// Options that name the home directory.
 const HOME: [&str; 3] = ["--home", "--home-dir", "-d"];
 
@@ -92,7 +99,7 @@ pub fn variables(text: &str) -> BTreeMap<String, String> {
             continue;
         }
         let value = tokens(&line[name.len() + 1..]).into_iter().next().unwrap_or_default();
-        let value = Some(value).filter(|value| !value.contains(['$', '`']));
+        let value = Some(value).filter(|value| value.len() <= WORD && !value.contains(['$', '`']));
         match found.get(name) {
             Some(known) if *known != value => drop(found.insert(name.to_owned(), None)),
             _ => drop(found.insert(name.to_owned(), value)),
@@ -105,7 +112,8 @@ pub fn variables(text: &str) -> BTreeMap<String, String> {
 pub fn command(name: &str, rest: &str, variables: &BTreeMap<String, String>) -> String {
     let mut home = None;
     let mut account = None;
-    let mut words = tokens(rest).into_iter().map(|word| filled(&word, variables));
+    let words = tokens(up_to(rest, COMMAND));
+    let mut words = words.iter().map(|word| filled(up_to(word, WORD), variables));
     while let Some(word) = words.next() {
         if let Some((option, value)) = word.split_once('=').filter(|_| word.starts_with("--")) {
             if HOME.contains(&option) {
@@ -155,22 +163,37 @@ fn tokens(text: &str) -> Vec<String> {
     words
 }
 
-/// `$NAME`, `${NAME}` and `${NAME:-text}` replaced where the value is known.
+/// The beginning of `text`, of at most `limit` bytes.
+fn up_to(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+/// `$NAME`, `${NAME}` and `${NAME:-text}` replaced up to the first whose value is not known, or too long.
 fn filled(word: &str, variables: &BTreeMap<String, String>) -> String {
-    let Some((before, after)) = word.split_once('$') else { return word.to_owned() };
-    let (name, default, rest) = match after.strip_prefix('{').and_then(|after| after.split_once('}')) {
-        Some((inside, rest)) => match inside.split_once(":-") {
-            Some((name, default)) => (name, Some(default), rest),
-            None => (inside, None, rest),
+    let mut text = String::new();
+    let mut rest = word;
+    while let Some((before, after)) = rest.split_once('$') {
+        let (name, default, behind) = variable(after);
+        let value = variables.get(name).map(String::as_str).or(default);
+        let Some(value) = value.filter(|value| text.len() + value.len() <= WORD) else { break };
+        text += before;
+        text += value;
+        rest = behind;
+    }
+    text + rest
+}
+
+/// Name, default and what comes after them, of what stands behind a `$`.
+fn variable(after: &str) -> (&str, Option<&str>, &str) {
+    match after.strip_prefix('{').and_then(|after| after.split_once('}')) {
+        Some((inside, behind)) => match inside.split_once(":-") {
+            Some((name, default)) => (name, Some(default), behind),
+            None => (inside, None, behind),
         },
         None => {
             let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
             (&after[..end], None, &after[end..])
         }
-    };
-    match variables.get(name).map(String::as_str).or(default) {
-        Some(value) => format!("{before}{value}{}", filled(rest, variables)),
-        None => word.to_owned(),
     }
 }
 
@@ -206,6 +229,29 @@ mod tests {
             let said = words(script.as_bytes(), false);
             assert!(said.contains(&expected.to_owned()), "{script}: {said:?}");
         }
+    }
+
+    /// The stack and the time do not grow with a script that nobody wrote for people.
+    #[test]
+    fn a_hostile_script_costs_little() {
+        let variables = BTreeMap::from([("a".to_owned(), "x".to_owned())]);
+        assert_eq!(filled(&"$a".repeat(200), &variables), "x".repeat(200));
+        assert_eq!(filled("${a}-$a.${b:-c}$b$a", &variables), "x-x.c$b$a");
+        let many = filled(&"$a".repeat(1_000_000), &variables);
+        assert!(many.starts_with(&"x".repeat(WORD)) && many[WORD..].starts_with("$a"));
+
+        let long = format!("a=x\nadduser --system {}\n", "$a".repeat(100_000));
+        assert_eq!(words(long.as_bytes(), false), [format!("adduser {}", "x".repeat(WORD / 2))]);
+        let value = format!("a={}\nadduser $a$a\n", "x".repeat(100_000));
+        assert_eq!(words(value.as_bytes(), false), ["adduser $a$a"]);
+        // At a boundary of letters.
+        let wide = format!("adduser \u{fc}{}\n", "\u{2026}".repeat(100_000));
+        let said = words(wide.as_bytes(), false).remove(0);
+        assert!(said.starts_with("adduser \u{fc}\u{2026}") && said.len() < "adduser ".len() + WORD);
+        let line = format!("{}\n", "adduser ".repeat(150_000));
+        assert_eq!(words(line.as_bytes(), false), ["adduser", "adduser adduser"]);
+        let far = format!("adduser {} --home /srv/x\n", "b ".repeat(COMMAND));
+        assert_eq!(words(far.as_bytes(), false), ["adduser b"]);
     }
 
     #[test]
