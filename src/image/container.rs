@@ -96,6 +96,7 @@ fn build(
     rootfs::finish_container(&mut tree, recipe, &lock.ids)?;
     owned.again(&mut tree);
     let inputs = rootfs::checks::Inputs {
+        setuid: recipe.setuid.clone(),
         missing_libraries: recipe.missing_libraries.clone(),
         ..root::check_inputs(accounts)
     };

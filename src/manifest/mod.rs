@@ -460,6 +460,8 @@ pub struct ContainerBuild {
     pub workdir: Option<String>,
     /// What asks the image's process to end; SIGTERM when none.
     pub stop_signal: Option<Signal>,
+    /// As in [`Manifest::setuid`].
+    pub setuid: Vec<String>,
     /// As in [`Manifest::missing_libraries`].
     pub missing_libraries: BTreeMap<String, String>,
 }

@@ -360,6 +360,9 @@ pub struct RawBuild {
     pub stop_signal: Option<At<String>>,
     /// As in a manifest.
     #[serde(default)]
+    pub setuid: Vec<At<String>>,
+    /// As in a manifest.
+    #[serde(default)]
     pub missing_libraries: BTreeMap<String, At<String>>,
 }
 

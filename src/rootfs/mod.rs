@@ -167,6 +167,7 @@ mod tests {
             user: None,
             workdir: None,
             stop_signal: None,
+            setuid: Vec::new(),
             missing_libraries: Default::default(),
         };
         let ids = container_ids(&tree, &build, &Ids::default()).unwrap();

@@ -284,6 +284,7 @@ fn containers_are_resolved_by_themselves() {
         user: None,
         workdir: None,
         stop_signal: None,
+        setuid: Vec::new(),
         missing_libraries: BTreeMap::new(),
     };
     wanted.containers.push(Container {

@@ -189,6 +189,7 @@ impl Validator<'_> {
             user: raw.user.map(|at| at.value),
             workdir: raw.workdir.and_then(|at| self.checked(at, text::absolute)),
             stop_signal: raw.stop_signal.and_then(|at| self.form(&at, text::signal)),
+            setuid: self.list(raw.setuid, text::absolute),
             missing_libraries: self.reasons(raw.missing_libraries, text::library),
         })
     }

@@ -528,6 +528,12 @@ pub const IMAGES: &[Sample] = &[
     differ("workdir", "", "workdir: /usr"),
     differ("stop_signal", "", "stop_signal: SIGQUIT"),
     told(
+        "setuid",
+        "files: [{path: /usr/bin/a, content: '', capabilities: [cap_net_raw+ep]}]",
+        "files: [{path: /usr/bin/a, content: '', capabilities: [cap_net_raw+ep]}]\nsetuid: [/usr/bin/a]",
+        "allow it with `setuid: [/usr/bin/a]`",
+    ),
+    told(
         "missing_libraries.*",
         "packages: [needy-tool]",
         "packages: [needy-tool]\nmissing_libraries: {libgone.so.1: none}",
