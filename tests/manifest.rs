@@ -143,3 +143,48 @@ fn damaged_files_are_told_of() {
         }
     }
 }
+
+/// The manifests and parts of manifests in `docs/manifest.md`: fenced blocks, and words of the text that
+/// are a field with its value.
+fn examples_of_the_page() -> Vec<String> {
+    let page = fs::read_to_string("docs/manifest.md").unwrap();
+    let guide = page.split("\n## Fields").next().unwrap();
+    let (mut examples, mut text) = (Vec::new(), String::new());
+    for (number, part) in guide.split("```").enumerate() {
+        match part.strip_prefix("yaml\n") {
+            Some(block) if number % 2 == 1 => {
+                let indent = block.len() - block.trim_start_matches(' ').len();
+                let lines = block.lines().map(|line| line.get(indent..).unwrap_or_default());
+                examples.push(lines.collect::<Vec<_>>().join("\n"));
+            }
+            _ if number % 2 == 0 => text.push_str(part),
+            _ => {}
+        }
+    }
+    let fields =
+        ["packages: ", "files: ", "system_users: ", "services: ", "overlays: ", "include: ", "keep: "];
+    let words = text.split('`').skip(1).step_by(2);
+    examples
+        .extend(words.filter(|word| fields.iter().any(|field| word.starts_with(field))).map(str::to_owned));
+    examples
+}
+
+#[test]
+fn examples_of_the_page_are_right() {
+    let examples = examples_of_the_page();
+    assert!(examples.len() >= 10, "only {examples:#?} were found");
+    let folder = tempfile::tempdir().unwrap();
+    for directory in ["overlay", "keys"] {
+        fs::create_dir(folder.path().join(directory)).unwrap();
+    }
+    for key in ["keys/own.asc", "keys/flat.asc"] {
+        fs::copy("src/source/debian/keys/debian-archive-trixie-stable.asc", folder.path().join(key)).unwrap();
+    }
+    let node = folder.path().join("node.yaml");
+    for example in examples {
+        let begin = "keller: 1\nid: node\nversion: 1.0.0\n";
+        let whole = if example.starts_with("keller: ") { example } else { format!("{begin}{example}\n") };
+        fs::write(&node, &whole).unwrap();
+        manifest::load(&node).unwrap_or_else(|error| panic!("{whole}\n{error}"));
+    }
+}
