@@ -36,6 +36,9 @@ const OF_THE_BUILDER: [&str; 4] = ["manifest", "source", "lock", "rootfs"];
 const PRINTING: [&str; 7] =
     ["println!", "print!", "eprintln!", "eprint!", "dbg!", "io::stdout()", "io::stderr()"];
 
+/// How a listener comes about; in two parts, so that this file does not find itself.
+const BIND: &str = concat!("TcpListener", "::bind(");
+
 /// A source file without its tests and comments.
 struct Source {
     /// Relative to `src`.
@@ -212,6 +215,32 @@ fn errors_are_statements() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// A port that is chosen and given back before it is used may be taken by somebody else in between. Whoever wants one
+/// keeps the listener, or has the program under test choose (`--forward 0:80`) and say which.
+#[test]
+fn tests_keep_the_ports_that_they_choose() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pending = vec![root.join("tests"), root.join("src")];
+    let mut wrong = Vec::new();
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text: String = fs::read_to_string(&path).unwrap().split_whitespace().collect();
+            if drops_a_port(&text) {
+                wrong.push(path);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Whether an expression of `code`, without its blanks, asks a listener for its address and lets go of it.
+fn drops_a_port(code: &str) -> bool {
+    let after = code.split(BIND).skip(1);
+    after.filter_map(|rest| rest.split(';').next()).any(|expression| expression.contains(").local_addr()"))
+}
+
 #[test]
 fn the_reader_of_laws_reads() {
     let source = |text: &str| Source { path: "x.rs".into(), lines: vec![(1, text.to_owned())] };
@@ -219,4 +248,7 @@ fn the_reader_of_laws_reads() {
     assert_eq!(named("use crate::tree::Tree;"), "tree");
     assert_eq!(named("use crate::{base::Size, tree::{Tree, Meta}, verity};"), "base tree verity");
     assert_eq!(named("let x = crate::fetch::fetch(crate::lock::file::read());"), "fetch lock");
+    let drops = |rest: &str| drops_a_port(&format!("letbound={BIND}{rest}"));
+    assert!(drops("(\"127.0.0.1\",0)).unwrap().local_addr().unwrap().port();"));
+    assert!(!drops("\"127.0.0.1:0\").unwrap();letport=bound.local_addr();"));
 }
