@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::scratch::Scratch;
 use super::update::{cost, run, serve};
 use super::{BOOT, Node, keller, trial};
 use crate::http_server::{Act, Request, Server};
@@ -29,21 +30,25 @@ const METER: &str = "[Unit]\nDescription=Counts\n\n[Service]\nType=oneshot\nRema
 
 #[test]
 fn three_versions_back_across_a_key_rotation_a_new_kernel_and_a_new_user() {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("behind");
-    let _ = std::fs::remove_dir_all(&folder);
+    let folder = Scratch::new("behind");
     std::fs::create_dir_all(folder.join("overlay/usr/lib/systemd/system")).unwrap();
     let server = Server::start();
-    run(keller().current_dir(&folder).args(["keys", "init", "keys"]));
+    run(keller().current_dir(&*folder).args(["keys", "init", "keys"]));
     let first = build(&folder, "1.0.0", CLOUD, server.port());
     publish(&folder, &first);
-    for version in ["1.0.1", "1.0.2"] {
-        publish(&folder, &build(&folder, version, CLOUD, server.port()));
-    }
+    // Of the others, only what is published is wanted.
+    let publish_one = |version: &str, parts: &str| {
+        let image = build(&folder, version, parts, server.port());
+        publish(&folder, &image);
+        std::fs::remove_file(image).unwrap();
+    };
+    publish_one("1.0.1", CLOUD);
+    publish_one("1.0.2", CLOUD);
     for _ in 0..2 {
-        run(keller().current_dir(&folder).args(["keys", "rotate", "root"]));
+        run(keller().current_dir(&*folder).args(["keys", "rotate", "root"]));
     }
     std::fs::write(folder.join("overlay/usr/lib/systemd/system/meter.service"), METER).unwrap();
-    publish(&folder, &build(&folder, "1.0.3", METAL, server.port()));
+    publish_one("1.0.3", METAL);
     serve(&server, &folder.join("repository"), "");
 
     let mut node = Node::boot(&first, &["--persist"]);

@@ -77,6 +77,7 @@ fn elsewhere(place: &Place) {
     }
     run(command.env("TMPDIR", place.work().join("tmp")));
     assert_same(&output);
+    fs::remove_dir_all(output).unwrap();
 }
 
 /// Fails unless the image in `folder` is the default image to the byte.

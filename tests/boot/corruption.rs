@@ -5,14 +5,15 @@ use std::time::Duration;
 use keller::disk::Slot;
 
 use super::pair::flip_a_bit;
-use super::{Node, copy, image};
+use super::scratch::Disk;
+use super::{Node, image};
 
 /// Read by nothing at boot.
 const FILE: &str = "/usr/share/common-licenses/GPL-3";
 
 #[test]
 fn flipped_bit_panics_and_reboots() {
-    let image = copy(image(), "flipped");
+    let image = Disk::copy(image(), "flipped");
     flip_a_bit(&image, Slot::A, FILE);
     let mut node = Node::boot(&image, &[]);
     let _ = node.try_run(&format!("cat {FILE}"));

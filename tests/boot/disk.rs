@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::scratch::{Disk, Scratch};
 use super::{Node, Turn, keller, processors};
 use crate::judges::tool::{run, tool};
 
@@ -12,9 +13,9 @@ use crate::judges::tool::{run, tool};
 const LIMIT: &str = "1440";
 
 /// A node that is made in seconds: no containers, no etcd. `ssh_key` is for user core.
-fn small_node(name: &str, disk: &str, ssh_key: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::create_dir_all(&folder).unwrap();
+fn small_node(name: &str, disk: &str, ssh_key: &str) -> Disk {
+    // What an earlier run locked may be gone from the mirror.
+    let folder = Scratch::new(name);
     let manifest = folder.join("node.yaml");
     let text = format!(
         "keller: 1\nid: {name}\nversion: 1.0.0\n\
@@ -25,20 +26,16 @@ fn small_node(name: &str, disk: &str, ssh_key: &str) -> PathBuf {
          disk: {disk}\noutputs: [raw]\n"
     );
     std::fs::write(&manifest, text).unwrap();
-    // What an earlier run locked may be gone from the mirror.
-    let _ = std::fs::remove_file(folder.join("node.lock"));
-    let image = folder.join(format!("{name}_1.0.0.raw"));
-    let _ = std::fs::remove_file(image.with_extension("uefi-vars"));
-    let status = keller().args(["build", "--quiet", "--output"]).arg(&folder).arg(&manifest).status();
+    let status = keller().args(["build", "--quiet", "--output"]).arg(&*folder).arg(&manifest).status();
     assert!(status.expect("keller starts").success(), "{name} does not build");
-    image
+    let image = folder.join(format!("{name}_1.0.0.raw"));
+    folder.into_disk(image)
 }
 
-/// A key pair: the file of the private half, and the public line.
-fn own_key() -> (PathBuf, String) {
-    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("own-key");
+/// A key pair in `folder`: the file of the private half, and the public line.
+fn own_key(folder: &Path) -> (PathBuf, String) {
+    let file = folder.join("own-key");
     let public = file.with_extension("pub");
-    let _ = (std::fs::remove_file(&file), std::fs::remove_file(&public));
     run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "own", "-f"]).arg(&file));
     (file, std::fs::read_to_string(public).unwrap().trim().to_owned())
 }
@@ -93,7 +90,8 @@ fn is_clean(image: &Path) {
 fn large_sectors_an_ext4_root_and_a_disk_with_room() {
     const ROOM: u64 = 2 << 30;
     let disk = "{filesystem: ext4, sector_size: 4096, esp: 272MiB, root: 512MiB, state: {min: 128MiB}}";
-    let (own, public) = own_key();
+    let keys = tempfile::tempdir().unwrap();
+    let (own, public) = own_key(keys.path());
     let image = small_node("large-sectors", disk, &public);
     let (_, shipped) = inspect(&image);
     enlarge(&image, ROOM);
@@ -134,8 +132,7 @@ fn a_disk_is_torn_copied_wiped_and_given_back() {
     assert!(!console.contains("is new"), "{console}");
     is_clean(&image);
 
-    let copy = image.with_extension("copy");
-    assert!(Command::new("cp").arg("--sparse=always").args([&image, &copy]).status().unwrap().success());
+    let copy = Disk::copy(&image, "copied");
     let drive = format!("if=none,id=second,format=raw,file={}", copy.display());
     let second = [
         "--qemu-arg=-drive",
@@ -147,6 +144,7 @@ fn a_disk_is_torn_copied_wiped_and_given_back() {
         &boot_until("Rebooting in", &image, &second),
         &["2 disks carry this image (vda with disk GUID", "way out: detach all but one"],
     );
+    drop(copy);
 
     // Somebody else's data on the state partition stays as it is.
     let (start, size) = inspect(&image);

@@ -2,8 +2,7 @@
 
 mod containers;
 
-use std::path::{Path, PathBuf};
-
+use super::scratch::{Disk, Scratch};
 use super::{Node, keller};
 
 /// The node. Parts of it that belong together have a comment of their own; a test that needs more adds it here.
@@ -38,17 +37,16 @@ files:
 "#;
 
 /// Builds the node anew; nothing, said aloud, without what its container is made of.
-fn image() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("field");
+fn image() -> Option<Disk> {
     // What an earlier run locked may be gone from the mirror.
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = Scratch::new("field");
     let manifest = folder.join("node.yaml");
     std::fs::write(&manifest, format!("{MANIFEST}{}", containers::MANIFEST)).unwrap();
     containers::layout(&folder.join("image"))?;
-    let status = keller().args(["build", "--quiet", "--output"]).arg(&folder).arg(&manifest).status();
+    let status = keller().args(["build", "--quiet", "--output"]).arg(&*folder).arg(&manifest).status();
     assert!(status.expect("keller starts").success(), "the node does not build");
-    Some(folder.join("field_1.0.0.raw"))
+    let image = folder.join("field_1.0.0.raw");
+    Some(folder.into_disk(image))
 }
 
 #[test]

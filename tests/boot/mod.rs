@@ -16,6 +16,7 @@ mod panic;
 mod partitions;
 pub mod parts;
 mod power;
+mod scratch;
 mod trial;
 mod trouble;
 mod update;
@@ -25,12 +26,13 @@ mod worn;
 mod wrong_hash;
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use scratch::{Disk, Scratch};
 use tempfile::TempDir;
 
 /// How long a boot may take: under emulation on a busy machine it takes one to two minutes.
@@ -49,28 +51,19 @@ fn keller() -> Command {
 
 /// The default image, built once for all tests.
 fn image() -> &'static Path {
-    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    static IMAGE: OnceLock<Disk> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("node");
         // What an earlier run locked may be gone from the mirror.
-        let _ = std::fs::remove_dir_all(&folder);
-        let status = keller().args(["build", "--output"]).arg(&folder).status().expect("keller starts");
+        let scratch = Scratch::new("node");
+        let status = keller().args(["build", "--output"]).arg(&*scratch).status().expect("keller starts");
         assert!(status.success(), "the default image does not build");
-        std::fs::read_dir(&folder)
-            .expect("the output folder exists")
+        let path = std::fs::read_dir(&*scratch)
+            .expect("the output directory exists")
             .map(|entry| entry.expect("readable").path())
             .find(|path| path.extension().is_some_and(|extension| extension == "raw"))
-            .expect("a raw image")
+            .expect("a raw image");
+        scratch.into_disk(path)
     })
-}
-
-/// A copy of `image` that the test `name` may change, sparse like the original.
-fn copy(image: &Path, name: &str) -> PathBuf {
-    let copy = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.raw"));
-    let _ = std::fs::remove_file(copy.with_extension("uefi-vars"));
-    let status = Command::new("cp").arg("--sparse=always").arg(image).arg(&copy).status().expect("cp starts");
-    assert!(status.success());
-    copy
 }
 
 /// How many machines run at a time: half of a boot under emulation keeps one processor busy.

@@ -1,13 +1,14 @@
 //! The default node: what the first line of the promise says, over ssh.
 
-use super::{Node, copy, image};
+use super::scratch::Disk;
+use super::{Node, image};
 
 /// Warnings that a healthy node may log, each with its reason.
 const ALLOWED_WARNINGS: &str = include_str!("allowed-warnings.txt");
 
 #[test]
 fn default_node_is_whole_and_keeps_what_it_was_given() {
-    let image = copy(image(), "default");
+    let image = Disk::copy(image(), "default");
     let mut node = Node::boot(&image, &["--persist", "--cpus", "2"]);
     assert_eq!(
         node.settled(),

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Cursor;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use keller::base::device::{Device, ReadAt, Window};
@@ -14,15 +14,16 @@ use keller::fs::erofs;
 use keller::fs::fat::{Editor, Reader};
 use keller::tree::{Content, Kind};
 
-use super::{copy, keller};
+use super::keller;
+use super::scratch::{Disk, Scratch};
 
 /// The id of the node, in all versions.
 pub const ID: &str = "pair";
 
 /// A node that is made in seconds, in one version of two; `health` are lines below that key of its manifest.
-fn build(name: &str, version: &str, health: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::create_dir_all(&folder).unwrap();
+fn build(name: &str, version: &str, health: &str) -> Disk {
+    // What an earlier run locked may be gone from the mirror.
+    let folder = Scratch::new(name);
     let manifest = folder.join("node.yaml");
     let files = match health.contains("files:") {
         true => String::new(),
@@ -39,24 +40,22 @@ fn build(name: &str, version: &str, health: &str) -> PathBuf {
          disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );
     std::fs::write(&manifest, text).unwrap();
-    // What an earlier run locked may be gone from the mirror.
-    let _ = std::fs::remove_file(folder.join("node.lock"));
-    let image = folder.join(format!("{ID}_{version}.raw"));
-    let _ = std::fs::remove_file(image.with_extension("uefi-vars"));
-    let status = keller().args(["build", "--quiet", "--output"]).arg(&folder).arg(&manifest).status();
+    let status = keller().args(["build", "--quiet", "--output"]).arg(&*folder).arg(&manifest).status();
     assert!(status.expect("keller starts").success(), "{name} {version} does not build");
-    image
+    let image = folder.join(format!("{ID}_{version}.raw"));
+    folder.into_disk(image)
 }
 
 /// What all tests share.
-fn images() -> &'static [PathBuf; 2] {
-    static IMAGES: OnceLock<[PathBuf; 2]> = OnceLock::new();
-    IMAGES.get_or_init(|| ["1.0.0", "1.0.1"].map(|version| build(ID, version, "  deadline: 10min\n")))
+fn images() -> &'static [Disk; 2] {
+    static IMAGES: OnceLock<[Disk; 2]> = OnceLock::new();
+    let build = |version| build(&format!("{ID}-{version}"), version, "  deadline: 10min\n");
+    IMAGES.get_or_init(|| ["1.0.0", "1.0.1"].map(build))
 }
 
 /// A disk of its own for the test `name`, on which 1.0.0 runs.
-pub fn older(name: &str) -> PathBuf {
-    copy(&images()[0], name)
+pub fn older(name: &str) -> Disk {
+    Disk::copy(&images()[0], name)
 }
 
 /// The image of 1.0.1, not to be changed.
@@ -65,12 +64,12 @@ pub fn newer() -> &'static Path {
 }
 
 /// Another 1.0.1, which asks for more before a boot is good: lines below `health` in its manifest.
-pub fn newer_with(name: &str, health: &str) -> PathBuf {
+pub fn newer_with(name: &str, health: &str) -> Disk {
     build(name, "1.0.1", health)
 }
 
 /// Another 1.0.1 with one service more, which is in its `health:` and dies at once; `word` is one more for `health:`.
-pub fn newer_that_dies(name: &str, word: &str) -> PathBuf {
+pub fn newer_that_dies(name: &str, word: &str) -> Disk {
     let more = format!(
         "  units: [dies.service]\n  deadline: 10min\n{word}services: {{enable: [dies.service]}}\nfiles:\n\
          - {{path: /etc/version-of-this, content: \"1.0.1\\n\"}}\n\
@@ -82,7 +81,7 @@ pub fn newer_that_dies(name: &str, word: &str) -> PathBuf {
 }
 
 /// As [`older`], and 1.0.1, whose kernel image goes through `change` before, has one try.
-pub fn on_trial(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+pub fn on_trial(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Disk {
     let image = older(name);
     install_changed(&image, newer(), Some(1), change);
     image

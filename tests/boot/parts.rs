@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use super::image;
+use super::scratch::Scratch;
 use crate::judges::tool::{run, tool};
 
 /// How much is copied at once, in bytes: a hole of the image is at least so large.
@@ -17,7 +18,7 @@ const STEP: usize = 1 << 20;
 /// Partitions of the default image as files, and what was unpacked from them.
 pub struct Parts {
     /// Has everything below.
-    pub folder: PathBuf,
+    pub folder: Scratch,
     /// The EFI system partition.
     pub esp: PathBuf,
     /// Its content, as mtools copy it.
@@ -40,9 +41,7 @@ pub fn parts() -> Option<&'static Parts> {
 
 fn take_apart() -> Option<Parts> {
     let (mut sfdisk, mut mcopy, mut fsck) = (tool("sfdisk")?, tool("mcopy")?, tool("fsck.erofs")?);
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("parts");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir(&folder).unwrap();
+    let folder = Scratch::new("parts");
     let table: Value = serde_json::from_str(&run(sfdisk.arg("--json").arg(image()))).unwrap();
     let partition = |index: usize, name: &str| {
         let sectors = |field: &str| {

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use super::scratch::Disk;
 use super::update::{Published, cost, published, serve};
-use super::{Node, copy, trial};
+use super::{Node, trial};
 use crate::http_server::{Act, Server};
 
 /// Where the idle slot's root begins to be a bad disk, in sectors.
@@ -14,7 +15,8 @@ fn each_trouble_has_its_word_and_the_next_try_works() {
     let Published { images: [first, _], repository, .. } = published();
     let server = Server::start();
     serve(&server, repository, "");
-    let mut node = Node::boot(&copy(first, "trouble"), &["--persist"]);
+    let image = Disk::copy(first, "trouble");
+    let mut node = Node::boot(&image, &["--persist"]);
     assert_eq!(node.settled(), "running");
     node.run("sudo systemctl stop keller-agent");
     // A server of its own, in place of the one that is named in the image.

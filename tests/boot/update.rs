@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use super::scratch::Scratch;
 use super::{Node, keller};
 use crate::http_server::{Act, Server};
 
@@ -99,6 +100,8 @@ pub(super) struct Published {
     pub repository: PathBuf,
     /// The one that is named in both images.
     pub server: Server,
+    /// Has the others.
+    _folder: Scratch,
 }
 
 /// The id of that node.
@@ -131,8 +134,7 @@ pub(super) fn published() -> &'static Published {
 }
 
 fn publish() -> Published {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(ID);
-    let _ = std::fs::remove_dir_all(&folder);
+    let folder = Scratch::new(ID);
     std::fs::create_dir_all(folder.join("overlay/etc")).unwrap();
     for (path, text) in AGAIN {
         let file = folder.join("overlay").join(path);
@@ -141,16 +143,16 @@ fn publish() -> Published {
         std::fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     }
     let server = Server::start();
-    run(keller().current_dir(&folder).args(["keys", "init", "keys"]));
+    run(keller().current_dir(&*folder).args(["keys", "init", "keys"]));
     let versions = [("1.0.0", "dmsetup"), ("1.0.1", "dmsetup, psmisc")];
     let images = versions.map(|(version, packages)| build(&folder, version, packages, server.port()));
     for image in &images {
         let arguments = ["publish", "--level", "1", "--to", "repository", "--keys", "keys"];
-        run(keller().current_dir(&folder).args(arguments).arg(image));
+        run(keller().current_dir(&*folder).args(arguments).arg(image));
     }
     let repository = folder.join("repository");
     serve(&server, &repository, "");
-    Published { images, repository, server }
+    Published { images, repository, server, _folder: folder }
 }
 
 fn build(folder: &Path, version: &str, packages: &str, port: u16) -> PathBuf {

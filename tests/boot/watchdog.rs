@@ -7,7 +7,8 @@ use super::{BOOT, Node};
 
 #[test]
 fn a_node_without_pid_1_is_started_over_by_its_watchdog() {
-    let mut node = Node::boot(&older("watchdog"), &["--persist"]);
+    let image = older("watchdog");
+    let mut node = Node::boot(&image, &["--persist"]);
     assert_eq!(node.settled(), "running");
     let log = node.run("sudo journalctl --boot --output=cat --no-pager");
     assert!(log.contains("watchdog i6300ESB timer armed, 90 seconds"), "/init has not armed it");

@@ -1,14 +1,11 @@
 //! A manifest that nobody planned for: nginx and PostgreSQL out of packages, and a container under containerd.
 
-use std::path::Path;
-
+use super::scratch::Scratch;
 use super::{Node, keller};
 
 #[test]
 fn nginx_and_postgresql_on_containerd() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("web");
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir(&folder).unwrap();
+    let folder = Scratch::new("web");
     // As a user would have it: one file, anywhere.
     std::fs::copy("manifests/examples/web.yaml", folder.join("web.yaml")).unwrap();
     assert!(keller().arg("build").arg(folder.join("web.yaml")).status().unwrap().success());

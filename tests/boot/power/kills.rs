@@ -7,7 +7,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::disk::{View, scramble};
-use super::{AGAIN_BY_FIRMWARE, copy, update};
+use super::{AGAIN_BY_FIRMWARE, update};
+use crate::boot::scratch::Disk;
 use crate::boot::{BOOT, Turn, keller};
 
 /// How long after the begin of an update the machine may be killed: that takes some of it, and the start of the new
@@ -71,7 +72,7 @@ fn killed_at_any_moment_a_node_boots_and_is_whole() {
     println!("KELLER_SEED={seed}");
     let recording = &update().recording;
     let _turn = Turn::take_next();
-    let image = copy(&recording.image, "killed");
+    let image = Disk::copy(&recording.image, "killed");
     let mut contents = recording.contents.clone();
     let mut ran = [0, 0];
     let mut foretold = 0;

@@ -24,11 +24,10 @@ mod others;
 mod recording;
 
 use std::fs::File;
-use std::path::Path;
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use super::scratch::Disk;
 use super::update::{ID, MUTE_CARD, Published, published, take};
 use super::{BOOT, Node};
 use cuts::Replay;
@@ -53,7 +52,7 @@ pub(super) fn update() -> &'static Update {
 fn record() -> Update {
     let begun = Instant::now();
     let Published { images: [first, second], server, .. } = published();
-    let recorded = copy(first, "recorded");
+    let recorded = Disk::copy(first, "recorded");
     let log = first.with_file_name("log");
     File::create(&log).unwrap();
     let built = begun.elapsed();
@@ -101,15 +100,6 @@ fn replay() -> &'static Replay<'static> {
         replay.run(&recording.epochs);
         replay
     })
-}
-
-/// A copy of an image beside it, sparse, for a machine with fresh variables of its firmware.
-fn copy(image: &Path, name: &str) -> std::path::PathBuf {
-    let copy = image.with_file_name(format!("{name}.raw"));
-    let _ = std::fs::remove_file(copy.with_extension("uefi-vars"));
-    let status = Command::new("cp").arg("--sparse=always").args([image, &copy]).status();
-    assert!(status.expect("cp starts").success());
-    copy
 }
 
 #[test]

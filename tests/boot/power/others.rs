@@ -10,17 +10,18 @@ use keller::disk::slot;
 use super::cuts::Sample;
 use super::disk::SECTOR;
 use super::log::Kind;
-use super::{AGAIN_BY_FIRMWARE, copy, replay, update};
+use super::{AGAIN_BY_FIRMWARE, replay, update};
 use crate::boot::disk::boot_until;
+use crate::boot::scratch::Disk;
 use crate::judges::tool::{run, tool};
 
 /// States that the tools look at.
 const SAMPLES: usize = 14;
 
 /// The disk as a file: what the state has, and the state partition as recorded up to the flush before.
-fn disk(sample: &Sample, name: &str) -> PathBuf {
+fn disk(sample: &Sample, name: &str) -> Disk {
     let recording = &update().recording;
-    let path = copy(&recording.image, name);
+    let path = Disk::copy(&recording.image, name);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     let (before, epoch) = recording.epochs.split_at(sample.epoch);
     let changes = before.iter().flat_map(|epoch| epoch.writes.iter().flatten()).chain(&sample.changes);
