@@ -23,6 +23,7 @@ pub mod tool;
 pub mod trixie;
 pub mod uki;
 pub mod umoci;
+mod units;
 mod verity;
 mod versions;
 mod volumes;

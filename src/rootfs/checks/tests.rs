@@ -458,6 +458,55 @@ fn enablement_templates_drop_ins_masks_and_quadlets() {
     );
 }
 
+#[test]
+fn programs_are_read_by_systemds_rules() {
+    let mut tree = units(&[
+        ("quoted.service", "[Service]\nExecStart=\"/usr/lib/My App/run\" x\n"),
+        ("escaped.service", "[Service]\nExecStart=/usr/lib/My\\x20App/r\\165n\n"),
+        ("umlaut.service", "[Service]\nExecStart='/usr/lib/K\\u00e4se/run'\n"),
+        (
+            "semicolon.service",
+            "[Service]\nExecStart=/usr/bin/there a \\; /usr/bin/gone \";\" /usr/bin/gone\n",
+        ),
+        ("inside.service", "[Service]\nExecStart=/usr/bin/there 'a ; /usr/bin/gone'\n"),
+        (
+            "folded.service",
+            "[Service]\nExecStart=/usr/bin/there \\\n# ; /usr/bin/gone\n;/usr/bin/gone\n  x\n",
+        ),
+        ("node.service", "[Service]\nExecStart=${PROGRAM} x\nExecStop=$PROGRAM\n"),
+        ("cfg.service", "[Service]\nExecStart=%E/app/run\nExecStop=%S/app/run\n"),
+        ("path.service", "[Service]\nEnvironment='PATH=/usr/lib/My App'\nExecStart=/usr/bin/by-env\n"),
+        (
+            "wants.service",
+            "[Unit]\nRequires=\"quoted.service\" 'dev-a\\x2db.device'\n[Service]\nExecStart=there\n",
+        ),
+    ]);
+    for folder in ["usr/lib/My App", "usr/lib/K\u{e4}se", "etc/app"] {
+        elf(&mut tree, &format!("{folder}/run"), &Elf::default());
+    }
+    elf(&mut tree, "usr/bin/env", &Elf::default());
+    tree.file("usr/bin/by-env", 0o755, "#!/usr/bin/env run\n").unwrap();
+    assert_eq!(errors(&tree), [""; 0]);
+    let tree = units(&[
+        ("a.service", "[Service]\nExecStart=\"/usr/lib/My App/run\"\n"),
+        ("b.service", "[Service]\nExecStart=\"/usr/bin/there\" ; /usr/bin/second\n"),
+        ("c.service", "[Service]\nExecStart=/usr/bin/there \"open\n"),
+        ("d.service", "[Service]\nExecStart=bin/there\n"),
+        ("e.service", "[Service]\nExecStart=/usr/bin/there \\\\\nExecStop=/usr/bin/third\n"),
+    ]);
+    assert_found(
+        &tree,
+        &Inputs::default(),
+        &[
+            "/a.service (keller) has ExecStart=/usr/lib/My App/run, which is not in the image",
+            "/b.service (keller) has ExecStart=/usr/bin/second, which is not in the image",
+            "/c.service (keller) has ExecStart=/usr/bin/there \"open, in which a quote is left open",
+            "/d.service (keller) has ExecStart=bin/there, in which the program is neither a plain name nor",
+            "/e.service (keller) has ExecStop=/usr/bin/third, which is not in the image",
+        ],
+    );
+}
+
 /// The errors alone.
 fn errors(tree: &Tree) -> Vec<String> {
     let errors =

@@ -1,15 +1,16 @@
 //! Units that are started at boot, or by what is started at boot, and cannot be: their program, their user
 //! or a unit that they require is missing. systemd.unit(5), systemd.service(5).
 
-mod file;
+mod specifiers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::links::{Destination, destination};
 use super::programs::{self, Unfit};
 use super::{Finding, Inputs, Severity, View};
+use crate::rootfs::text::command::{Broken, commands};
+use crate::rootfs::text::settings::{Settings, is_true};
 use crate::tree::{Kind, NodeId, show};
-use file::Settings;
 
 /// Where units are, in the order in which systemd looks; `/run` is empty in an image.
 const FOLDERS: [&str; 4] = [
@@ -90,7 +91,7 @@ impl<'a> Units<'a> {
             Some(Fragment::File { path, id }) => {
                 let settings = self.walk.settings(name, id);
                 let passes = settings.last("Service", "Type") == Some("oneshot")
-                    && !settings.last("Service", "RemainAfterExit").is_some_and(file::is_true);
+                    && !settings.last("Service", "RemainAfterExit").is_some_and(is_true);
                 let id = match destination(self.walk.view.tree, &path) {
                     Destination::Found(id) => id,
                     _ => id,
@@ -137,7 +138,7 @@ impl<'a> Units<'a> {
             for (name, id) in tree.children(id).map(|(name, id)| (show(name), id)) {
                 if !matches!(tree.node(id).kind, Kind::Directory(_)) {
                     let settings = self.walk.settings(&name, id);
-                    let words = settings.words("Install", "Alias").map(str::to_owned);
+                    let words = settings.names("Install", "Alias").into_iter();
                     aliases.extend(words.map(|alias| (alias, name.clone())));
                     names.insert(name);
                 }
@@ -198,7 +199,7 @@ fn generated(view: &View<'_>) -> BTreeSet<String> {
 fn service_name(view: &View<'_>, id: NodeId) -> Option<String> {
     let Kind::File(content) = &view.tree.node(id).kind else { return None };
     let mut settings = Settings::default();
-    settings.read(&String::from_utf8_lossy(&content.to_vec().ok()?));
+    settings.read(&content.to_vec().ok()?);
     let sections = ["Container", "Kube", "Pod", "Volume", "Network", "Image", "Build"];
     let name = sections.iter().find_map(|section| settings.last(section, "ServiceName"))?;
     Some(format!("{name}.service"))
@@ -265,8 +266,8 @@ impl Walk<'_> {
         }
         for key in ["Wants", "Upholds", "Requires", "BindsTo"] {
             let required = matches!(key, "Requires" | "BindsTo");
-            for other in settings.words("Unit", key) {
-                let Some(other) = file::specifiers(other, name) else { continue };
+            for other in settings.names("Unit", key) {
+                let Some(other) = specifiers::fill(&other, name) else { continue };
                 if required && !self.exists(&other) {
                     let problem = format!("has {key}={other}, a unit that is not in the image");
                     self.report(&path, id, problem, "add the package that has it");
@@ -287,7 +288,7 @@ impl Walk<'_> {
             self.enabled_by(&of, &mut next);
         }
         match suffix {
-            "socket" if settings.last("Socket", "Accept").is_some_and(file::is_true) => {
+            "socket" if settings.last("Socket", "Accept").is_some_and(is_true) => {
                 next.insert(same_name(name, "@.service"));
             }
             "socket" => next.extend(self.activated(&settings, "Socket", "Service", name)),
@@ -305,7 +306,7 @@ impl Walk<'_> {
         if let Kind::File(content) = &self.view.tree.node(id).kind
             && let Ok(bytes) = content.to_vec()
         {
-            settings.read(&String::from_utf8_lossy(&bytes));
+            settings.read(&bytes);
         }
         let suffix = name.rsplit_once('.').map_or("", |(_, suffix)| suffix);
         for of in [Some(suffix.to_owned()), template(name), Some(name.to_owned())].into_iter().flatten() {
@@ -316,7 +317,7 @@ impl Walk<'_> {
 
     fn activated(&self, settings: &Settings, section: &str, key: &str, name: &str) -> Option<String> {
         match settings.last(section, key) {
-            Some(other) => file::specifiers(other, name),
+            Some(other) => specifiers::fill(other, name),
             None => Some(same_name(name, ".service")),
         }
     }
@@ -348,7 +349,7 @@ impl Walk<'_> {
         }
         for path in files.values() {
             if let Ok(bytes) = self.view.tree.read(path) {
-                settings.read(&String::from_utf8_lossy(&bytes));
+                settings.read(&bytes);
             }
         }
     }
@@ -393,14 +394,19 @@ impl Walk<'_> {
             Some(folders) => folders.split(':').collect(),
             None => programs::PATH.to_vec(),
         };
-        let own_path = file::variable(settings.all("Service", "Environment"), "PATH");
-        let own_path = own_path.map(|path| file::specifiers(path, name).unwrap_or(path.to_owned()));
+        let own_path = settings.variable("PATH");
+        let own_path = own_path.map(|path| specifiers::fill(&path, name).unwrap_or(path));
         let searched: Option<Vec<&str>> = own_path.as_ref().map(|path| path.split(':').collect());
         let searched = searched.unwrap_or_else(|| folders.clone());
-        let commands = settings.keys("Service", "Exec").filter(|(key, _)| COMMANDS.contains(key));
-        for (key, value) in commands.filter(|_| !elsewhere) {
-            for program in file::programs(value) {
-                let Some(program) = file::specifiers(program, name) else { continue };
+        let lines = settings.keys("Service", "Exec").filter(|(key, _)| COMMANDS.contains(key));
+        for (key, value) in lines.filter(|_| !elsewhere) {
+            let commands = commands(value).unwrap_or_else(|broken| {
+                self.broken(path, id, (key, value), broken);
+                Vec::new()
+            });
+            // What may fail may be absent as well; a variable is known on the node alone.
+            for command in commands.iter().filter(|command| !command.may_fail && !command.is_variable()) {
+                let Some(program) = specifiers::fill(&command.program, name) else { continue };
                 if let Err(unfit) = programs::judge(self.view.tree, &program, &folders, &searched)
                     && unfit != Unfit::State
                 {
@@ -409,11 +415,11 @@ impl Walk<'_> {
                 }
             }
         }
-        if settings.last("Service", "DynamicUser").is_some_and(file::is_true) {
+        if settings.last("Service", "DynamicUser").is_some_and(is_true) {
             return;
         }
         for (key, known) in [("User", &self.inputs.users), ("Group", &self.inputs.groups)] {
-            let account = settings.last("Service", key).and_then(|account| file::specifiers(account, name));
+            let account = settings.last("Service", key).and_then(|account| specifiers::fill(account, name));
             let Some(account) = account.filter(|account| !account.is_empty() && account != "root") else {
                 continue;
             };
@@ -429,6 +435,11 @@ impl Walk<'_> {
             self.findings.push(finding);
             return;
         }
+    }
+
+    fn broken(&mut self, path: &[u8], id: NodeId, (key, value): (&str, &str), broken: Broken) {
+        let problem = format!("has {key}={value}, in which {broken}: systemd does not start it");
+        self.report(path, id, problem, "write it as systemd.service(5) says under Command Lines");
     }
 
     fn report(&mut self, path: &[u8], id: NodeId, problem: String, advice: &str) {

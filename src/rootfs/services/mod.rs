@@ -11,6 +11,7 @@ use self::unit::{Install, UnitName};
 use super::error::{Error, near};
 use super::etc_defaults::default;
 use crate::manifest::Services;
+use crate::rootfs::text::settings::Settings;
 use crate::tree::{Kind, Tree, show};
 
 const SHIPPED: &str = "usr/lib/systemd/system";
@@ -115,11 +116,12 @@ fn find(tree: &Tree, name: &str) -> Result<Option<Found>, Error> {
                 };
                 return if other == name || target == "/dev/null" { Ok(None) } else { find(tree, &other) };
             }
-            let mut install = Install::default();
-            install.add(&path, &String::from_utf8_lossy(&tree.read(&path)?))?;
+            let mut settings = Settings::default();
+            settings.read(&tree.read(&path)?);
             for drop_in in drop_ins(tree, file) {
-                install.add(&drop_in, &String::from_utf8_lossy(&tree.read(&drop_in)?))?;
+                settings.read(&tree.read(&drop_in)?);
             }
+            let install = Install::of(&settings);
             return Ok(Some(Found { name: parsed, file: file.to_owned(), folder, install }));
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::super::error::Error;
+use crate::rootfs::text::settings::Settings;
 
 /// `prefix@instance.suffix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,49 +108,17 @@ impl Install {
         [wanted_by, required_by, upheld_by, alias, also].iter().all(|list| list.is_empty())
     }
 
-    /// Adds the [Install] section of a unit file or drop-in; an empty value empties a list.
-    pub fn add(&mut self, path: &str, text: &str) -> Result<(), Error> {
-        let mut inside = false;
-        let mut lines = text.lines().zip(1..);
-        while let Some((line, number)) = lines.next() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with(['#', ';']) {
-                continue;
-            }
-            if line.starts_with('[') {
-                inside = line == "[Install]";
-                continue;
-            }
-            let mut whole = line.to_owned();
-            while let Some(start) = whole.strip_suffix('\\') {
-                whole = format!("{start} {}", lines.next().map_or("", |(line, _)| line.trim()));
-            }
-            if !inside {
-                continue;
-            }
-            let Some((key, value)) = whole.split_once('=') else {
-                let what = "expected KEY=VALUE in [Install]".to_owned();
-                return Err(Error::Malformed { path: format!("/{path}"), line: number, what });
-            };
-            let value = value.trim();
-            let list = match key.trim() {
-                "WantedBy" => &mut self.wanted_by,
-                "RequiredBy" => &mut self.required_by,
-                "UpheldBy" => &mut self.upheld_by,
-                "Alias" => &mut self.alias,
-                "Also" => &mut self.also,
-                "DefaultInstance" => {
-                    self.default_instance = (!value.is_empty()).then(|| value.to_owned());
-                    continue;
-                }
-                _ => continue,
-            };
-            if value.is_empty() {
-                list.clear();
-            }
-            list.extend(value.split_whitespace().map(str::to_owned));
+    /// The [Install] section of a unit and its drop-ins.
+    pub fn of(settings: &Settings) -> Self {
+        let names = |key| settings.names("Install", key);
+        Self {
+            wanted_by: names("WantedBy"),
+            required_by: names("RequiredBy"),
+            upheld_by: names("UpheldBy"),
+            alias: names("Alias"),
+            also: names("Also"),
+            default_instance: settings.last("Install", "DefaultInstance").map(str::to_owned),
         }
-        Ok(())
     }
 }
 
