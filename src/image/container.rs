@@ -90,6 +90,7 @@ fn build(
     let files = inputs::files(&mut tree, &recipe.files, &scope, store, lock)?;
     left_out.put_back(&mut tree)?;
     root::tell_links(&left_out, &scope, false, progress);
+    root::judge(rootfs::checks::lines::sysusers(&tree)?, progress)?;
     lock.ids = rootfs::container_ids(&tree, recipe, &lock.ids)?;
     let accounts = &rootfs::container_accounts(&tree, recipe, &lock.ids)?;
     let owned = inputs::own(&mut tree, &recipe.files, &files, &overlays, accounts)?;

@@ -14,7 +14,7 @@ use crate::rootfs::Accounts;
 use crate::store::{Checked, Store};
 use crate::tree::from_folder::{META, Overlay};
 use crate::tree::merge::Winner;
-use crate::tree::{Content, Kind, Meta, NodeId, Tree, show};
+use crate::tree::{Content, FILES_ORIGIN, Kind, Meta, NodeId, OVERLAY_ORIGIN, Tree, show};
 
 /// An overlay in a root.
 pub struct Laid {
@@ -107,9 +107,9 @@ fn and_more(count: usize) -> String {
 fn name(source: &OverlaySource) -> String {
     match source {
         OverlaySource::Folder(folder) => {
-            format!("overlay {}", folder.file_name().unwrap_or_default().to_string_lossy())
+            format!("{OVERLAY_ORIGIN}{}", folder.file_name().unwrap_or_default().to_string_lossy())
         }
-        OverlaySource::Embedded(name) => format!("overlay {name}"),
+        OverlaySource::Embedded(name) => format!("{OVERLAY_ORIGIN}{name}"),
     }
 }
 
@@ -128,7 +128,7 @@ pub fn files(
     store: &Store,
     lock: &mut Lock,
 ) -> Result<Vec<NodeId>> {
-    let origin = tree.origin("files");
+    let origin = tree.origin(FILES_ORIGIN);
     let mut nodes = Vec::new();
     for entry in entries {
         if matches!(entry.content, FileContent::Existing) {

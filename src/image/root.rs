@@ -140,6 +140,7 @@ fn make(
     modprobe::check_names(manifest, &tree, &modules_before)?;
     agent::install(&mut tree, manifest, lock, keller)?;
     task.at("users and units");
+    judge(rootfs::checks::lines::sysusers(&tree)?, progress)?;
     lock.ids = rootfs::ids(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
     let accounts = rootfs::accounts(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
     // Before what is below /var, /opt and the like becomes lines that make it on the node.

@@ -3,6 +3,7 @@
 
 mod elf;
 mod interpreters;
+pub mod lines;
 pub mod links;
 mod names;
 mod owners;

@@ -29,11 +29,14 @@ pub enum Backslash {
     Quotes,
 }
 
+/// Where the directories are, each before those whose files it hides. /run is empty in an image.
+const PARENTS: [&str; 3] = ["/etc", "/usr/local/lib", "/usr/lib"];
+
 /// The `.conf` files of `name`, e.g. `sysusers.d`, ordered by file name. A file in /etc hides one of the
-/// same name in /usr/lib; an empty one or a link to /dev/null hides it for good.
+/// same name in /usr/local/lib and /usr/lib; an empty one or a link to /dev/null hides it for good.
 pub fn files(tree: &Tree, name: &str) -> Result<Vec<ConfFile>, Error> {
     let mut found: BTreeMap<Vec<u8>, String> = BTreeMap::new();
-    for folder in [format!("/usr/lib/{name}"), format!("/etc/{name}")] {
+    for folder in PARENTS.iter().rev().map(|parent| format!("{parent}/{name}")) {
         let Ok(id) = tree.resolve(&folder) else { continue };
         for (file, _) in tree.children(id).filter(|(file, _)| file.ends_with(b".conf")) {
             found.insert(file.to_vec(), format!("{folder}/{}", show(file)));

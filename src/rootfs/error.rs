@@ -102,11 +102,13 @@ pub enum Error {
         /// Who says so.
         second_source: String,
     },
-    /// No number below 1000 is left.
-    #[error("no system id is left for {name}: all from 100 to 999 are taken")]
+    /// No number is left of those that may be chosen.
+    #[error("no system id is left for {name}: all of {ranges} are taken")]
     NoIdLeft {
         /// Name of the user or group.
         name: String,
+        /// Numbers that may be chosen.
+        ranges: String,
     },
     /// A file that the builder makes is in the tree already.
     #[error("{path} is made by keller from {from}, but {origin} has one")]

@@ -31,6 +31,11 @@ impl NodeId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin(u16);
 
+/// Origin of the entries of `files`.
+pub const FILES_ORIGIN: &str = "files";
+/// How the origin of an overlay begins; its name follows. No package has a blank in its name.
+pub const OVERLAY_ORIGIN: &str = "overlay ";
+
 /// What `stat` says of a node besides its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
@@ -211,6 +216,12 @@ impl Tree {
     /// The text behind an origin.
     pub fn origin_name(&self, origin: Origin) -> &str {
         &self.origins[origin.0 as usize]
+    }
+
+    /// Whether the node `id` is of the user's own overlays and `files`, as against packages.
+    pub fn is_users(&self, id: NodeId) -> bool {
+        let origin = self.origin_name(self.node(id).origin);
+        origin == FILES_ORIGIN || origin.starts_with(OVERLAY_ORIGIN)
     }
 
     /// The node `id`.

@@ -5,6 +5,7 @@ mod archive;
 mod bad_input;
 mod boot;
 mod build;
+mod conf_lines;
 mod elf;
 mod help;
 mod inspect;

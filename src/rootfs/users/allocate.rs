@@ -2,6 +2,7 @@
 //! files on a node's state partition carry them for years.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use super::super::error::Error;
 use super::Wanted;
@@ -36,10 +37,9 @@ const WELL_KNOWN: [(&str, u32); 25] = [
     ("systemd-oom", 976),
     ("rdma", 975),
 ];
-/// Highest number that is free for others: below those that are well known, with room to add.
-const FIRST_FREE: u32 = 949;
-/// Lowest number that Debian leaves to the system's administrator: Debian Policy 9.2.2.
-const LAST_FREE: u32 = 100;
+/// Numbers that are free for others: below those that are well known, with room to add, and down to the lowest
+/// that Debian leaves to the system's administrator: Debian Policy 9.2.2.
+const USUAL: RangeInclusive<u32> = 100..=949;
 
 /// Numbers for all of `wanted` that have none of their own. What `previous` has stays, also for accounts
 /// that are gone: they may come back. New ones are taken by name, a user and its group get the same.
@@ -78,24 +78,23 @@ pub fn allocate(wanted: &Wanted, previous: &Ids) -> Result<Ids, Error> {
     let (open_users, open_groups): (BTreeSet<&String>, BTreeSet<&String>) =
         (open_users.collect(), open_groups.collect());
     let well_known: BTreeMap<&str, u32> = WELL_KNOWN.into_iter().collect();
+    let in_range =
+        |id: &u32| wanted.ranges.is_empty() || wanted.ranges.iter().any(|range| range.contains(id));
     let mut ids = previous.clone();
-    let mut next = FIRST_FREE;
+    let usual = std::slice::from_ref(&USUAL);
+    let ranges = if wanted.ranges.is_empty() { usual } else { &wanted.ranges };
+    let mut free = free(ranges.to_vec());
     for name in open_users.union(&open_groups).copied() {
         let known = ids.users.get(name).or_else(|| ids.groups.get(name)).copied();
         let id = match known
             .or_else(|| own_number(wanted, name))
-            .or_else(|| well_known.get(name.as_str()).copied())
+            .or_else(|| well_known.get(name.as_str()).copied().filter(in_range))
         {
             Some(id) => id,
-            None => loop {
-                if next < LAST_FREE {
-                    return Err(Error::NoIdLeft { name: name.clone() });
-                }
-                next -= 1;
-                if taken.insert(next + 1) {
-                    break next + 1;
-                }
-            },
+            None => {
+                let id = free.find(|id| taken.insert(*id));
+                id.ok_or_else(|| Error::NoIdLeft { name: name.clone(), ranges: text(ranges) })?
+            }
         };
         if open_users.contains(name) {
             ids.users.entry(name.clone()).or_insert(id);
@@ -105,6 +104,17 @@ pub fn allocate(wanted: &Wanted, previous: &Ids) -> Result<Ids, Error> {
         }
     }
     Ok(ids)
+}
+
+/// Numbers that may be chosen, the highest first. Those that no 16 or 32 bits can tell from -1 are nobody's.
+fn free(mut ranges: Vec<RangeInclusive<u32>>) -> impl Iterator<Item = u32> {
+    ranges.sort_by_key(|range| std::cmp::Reverse(*range.end()));
+    ranges.into_iter().flat_map(Iterator::rev).filter(|id| ![0, 0xffff, 0xffff_ffff].contains(id))
+}
+
+fn text(ranges: &[RangeInclusive<u32>]) -> String {
+    let texts: Vec<_> = ranges.iter().map(|range| format!("{} to {}", range.start(), range.end())).collect();
+    texts.join(" and ")
 }
 
 /// The number that the user or the group of this name brings along, for the other one of the two.
@@ -148,9 +158,20 @@ mod tests {
     }
 
     #[test]
+    fn ranges_say_which_numbers_are_free() {
+        let mut wanted = groups(&[("a", None), ("b", None), ("c", Some(601))]);
+        wanted.ranges = vec![300..=300, 600..=601];
+        let ids = allocate(&wanted, &Ids::default()).unwrap();
+        assert_eq!((ids.groups["a"], ids.groups["b"]), (600, 300));
+        wanted.groups.extend(groups(&[("kvm", None)]).groups);
+        let error = allocate(&wanted, &ids).unwrap_err().to_string();
+        assert_eq!(error, "no system id is left for kvm: all of 300 to 300 and 600 to 601 are taken");
+    }
+
+    #[test]
     fn well_known_numbers_are_distinct() {
         let numbers: BTreeSet<u32> = WELL_KNOWN.iter().map(|(_, id)| *id).collect();
         assert_eq!(numbers.len(), WELL_KNOWN.len());
-        assert!(numbers.iter().all(|id| *id > FIRST_FREE));
+        assert!(numbers.iter().all(|id| id > USUAL.end()));
     }
 }

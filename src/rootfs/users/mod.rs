@@ -12,6 +12,7 @@ pub mod sysusers;
 pub mod userdb;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use super::error::Error;
 use crate::lock::Ids;
@@ -79,6 +80,10 @@ pub struct Wanted {
     pub groups: BTreeMap<String, WantedGroup>,
     /// User and group.
     pub memberships: BTreeSet<(String, String)>,
+    /// Out of which open numbers are chosen; where there is none, out of those of the system.
+    pub ranges: Vec<RangeInclusive<u32>>,
+    /// Lines of sysusers.d that do not do what they say.
+    pub problems: Vec<sysusers::Problem>,
 }
 
 /// All accounts with their numbers.
