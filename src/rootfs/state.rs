@@ -2,7 +2,8 @@
 //! its bytes and its meaning.
 //!
 //! - `/opt` and `/usr/local`: what an image ships stays in the verified root, so that an update brings its next
-//!   version, and a link leads to it. A directory without content is the node's own.
+//!   version, and a link leads to it. A directory without content is the node's own, also inside of what is
+//!   shipped ([`shipped`]).
 //! - `/home`, `/root`, `/srv`: made on the state partition at first boot like what is below `/var`, and the
 //!   node's own from then on.
 //! - Links in or through them lead to where they led ([`super::links`]).
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::Error;
 use super::links;
 use super::tmpfiles::line::{Access, Line, make};
+use super::tmpfiles::shipped::{self, Directories, Links};
 use super::tmpfiles::{self, FACTORY};
 use super::users::Accounts;
 use crate::tree::{Kind, NodeId, Tree, show};
@@ -65,8 +67,12 @@ pub fn write(tree: &mut Tree, accounts: &Accounts, homes: &[String]) -> Result<(
         directory_access(tree, &path).unwrap_or((0o755, 0, 0))
     });
     keep_links(tree);
+    let (mut links, mut inside) = (Links::new(), Directories::new());
     for (path, depth) in SHIPPED {
-        ship(tree, path, depth, &mut lines)?;
+        ship(tree, path, depth, &mut lines, &mut links)?;
+    }
+    for place in links.values() {
+        shipped::own_empty(tree, place, &mut inside)?;
     }
     let mut moved = Vec::new();
     for (path, target, place) in STATE_FOLDERS {
@@ -78,6 +84,10 @@ pub fn write(tree: &mut Tree, accounts: &Accounts, homes: &[String]) -> Result<(
         moved.push((path, place));
     }
     tmpfiles::relocate(tree, &moved)?;
+    shipped::settle(tree, accounts, &links, &mut inside)?;
+    for (place, access) in inside {
+        lines += &make('d', &place, Some(access), None);
+    }
 
     let line = |place: &str, access| make('d', place.as_bytes(), Some(access), None);
     for (path, _, place) in STATE_FOLDERS.iter().filter(|(path, ..)| *path != "/root") {
@@ -172,7 +182,7 @@ fn keep_links(tree: &mut Tree) {
     let units: BTreeSet<Vec<u8>> = SHIPPED
         .iter()
         .flat_map(|(path, depth)| {
-            let units = tree.lookup(path).map(|id| shipped(tree, id, *depth).units).unwrap_or_default();
+            let units = tree.lookup(path).map(|id| sorted(tree, id, *depth).units).unwrap_or_default();
             units.into_iter().map(|(below, _)| [&path.as_bytes()[1..], &below].concat())
         })
         .collect();
@@ -193,7 +203,7 @@ fn keep_links(tree: &mut Tree) {
 }
 
 /// Sorts what is below `top`, links beginning at `depth`.
-fn shipped(tree: &Tree, top: NodeId, depth: usize) -> Shipped {
+fn sorted(tree: &Tree, top: NodeId, depth: usize) -> Shipped {
     let mut shipped = Shipped::default();
     let mut pending = vec![(top, Vec::new(), 0)];
     while let Some((folder, below, level)) = pending.pop() {
@@ -214,10 +224,16 @@ fn shipped(tree: &Tree, top: NodeId, depth: usize) -> Shipped {
 }
 
 /// Moves what is below `path` to [`SHIPPED_PLACE`] and adds lines that link to it from the state directory.
-fn ship(tree: &mut Tree, path: &str, depth: usize, lines: &mut String) -> Result<(), Error> {
+fn ship(
+    tree: &mut Tree,
+    path: &str,
+    depth: usize,
+    lines: &mut String,
+    links: &mut Links,
+) -> Result<(), Error> {
     let Some(id) = tree.lookup(path) else { return Ok(()) };
     let state = STATE_FOLDERS.iter().find(|(folder, ..)| *folder == path).map_or("", |(.., state)| state);
-    let Shipped { units, directories } = shipped(tree, id, depth);
+    let Shipped { units, directories } = sorted(tree, id, depth);
     let local: Vec<Vec<u8>> = LOCAL_FOLDERS.iter().map(|folder| format!("/{folder}").into_bytes()).collect();
     for (below, id) in directories.iter().filter(|(below, _)| depth == 1 || !local.contains(below)) {
         *lines += &make('d', &[state.as_bytes(), below].concat(), Some(access(tree, *id)), None);
@@ -232,6 +248,7 @@ fn ship(tree: &mut Tree, path: &str, depth: usize, lines: &mut String) -> Result
         put(tree, *id, &from, &place)?;
         // Without `+`: what a node has put in its place stays.
         *lines += &make('L', &on_node, None, Some(&place));
+        links.insert(on_node, place);
     }
     tree.remove(path);
     Ok(())
@@ -348,6 +365,33 @@ mod tests {
             lines.lines().filter(|line| line.starts_with("d ")).all(|line| line.contains(" :")),
             "{lines}"
         );
+    }
+
+    #[test]
+    fn a_line_for_a_shipped_directory_does_not_hide_it() {
+        let mut tree = Tree::new(0);
+        tree.file("opt/app/bin/run", 0o755, "").unwrap();
+        let lines = "d /opt/app 0750 0 7\nL+ /opt/app/now - - - - bin\nd /opt/app/cache 0700 nobody\n";
+        tree.file("usr/lib/tmpfiles.d/app.conf", 0o644, lines).unwrap();
+        write(&mut tree, &Accounts::default(), &[]).unwrap();
+        let meta = &tree.node(tree.lookup("usr/lib/keller/shipped/opt/app").unwrap()).meta;
+        assert_eq!((meta.mode, meta.gid), (0o750, 7));
+        let ours = show(&tree.read(STATE_LINES).unwrap());
+        assert!(ours.contains("L /var/opt/app - - - - /usr/lib/keller/shipped/opt/app\n"), "{ours}");
+        assert!(ours.contains("d /var/lib/keller/shipped/opt/app :0750 :0 :7 - -\n"), "{ours}");
+        let theirs = show(&tree.read("usr/lib/tmpfiles.d/app.conf").unwrap());
+        assert_eq!(
+            theirs,
+            "# In the image already: d /var/opt/app 0750 0 7\n\
+             # In the image already: L+ /var/opt/app/now - - - - bin\n\
+             d /var/lib/keller/shipped/opt/app/cache 0700 nobody\n"
+        );
+        let Kind::Symlink(target) =
+            &tree.node(tree.lookup("usr/lib/keller/shipped/opt/app/now").unwrap()).kind
+        else {
+            panic!("no link");
+        };
+        assert_eq!(target, b"bin");
     }
 
     #[test]

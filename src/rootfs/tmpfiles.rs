@@ -5,6 +5,7 @@
 //! node does it, or says what is wrong with it. Format: [`line`].
 
 pub mod line;
+pub mod shipped;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -246,8 +247,7 @@ fn relocated(text: &[u8], moved: &[(&str, &str)]) -> Option<Vec<u8>> {
     };
     // What is only known on the node may still lie below a directory that is known here.
     let path = inside(&line.path).or_else(|| inside(&line.place()?).map(|path| line::literal(&path)))?;
-    let (before, after) = (&stripped[..line.path_at.start], &stripped[line.path_at.end..]);
-    Some([before, conf_d::quoted(&path).as_bytes(), after].concat())
+    Some(line.moved(stripped, &path))
 }
 
 /// Empties /var. What was there becomes lines that make it at boot: directories and links as they are, files

@@ -18,6 +18,7 @@ mod ldconfig;
 mod modprobe;
 mod qcow2;
 mod quadlet;
+mod shipped;
 mod sysusers;
 mod tmpfiles;
 pub mod tool;

@@ -37,7 +37,7 @@ const NAMES: [&[u8]; 16] = [
 ];
 
 /// A line for each path below `folder`: type, mode, owner, and target or text.
-fn listing(folder: &Path) -> BTreeMap<Vec<u8>, String> {
+pub fn listing(folder: &Path) -> BTreeMap<Vec<u8>, String> {
     let mut found = BTreeMap::new();
     let mut pending = vec![folder.to_owned()];
     while let Some(next) = pending.pop() {
@@ -90,7 +90,7 @@ fn same(found: &BTreeMap<Vec<u8>, String>, expected: &BTreeMap<Vec<u8>, String>)
 }
 
 /// Writes the files below usr and etc of a tree.
-fn write(tree: &Tree, root: &Path) {
+pub fn write(tree: &Tree, root: &Path) {
     for (path, id) in tree.walk() {
         let place = root.join(OsStr::from_bytes(&path));
         let node = tree.node(id);
@@ -110,7 +110,7 @@ fn write(tree: &Tree, root: &Path) {
 }
 
 /// Runs systemd-tmpfiles on the root; what it said.
-fn boot(root: &Path) -> Option<String> {
+pub fn boot(root: &Path) -> Option<String> {
     let mut command = trixie(&["systemd"], "usr/bin/systemd-tmpfiles")?;
     command.arg("--create").arg("--boot").arg(format!("--root={}", root.display()));
     Some(run(&mut command))

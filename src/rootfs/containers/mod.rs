@@ -75,7 +75,7 @@ pub enum ContainerError {
     },
     /// A volume for which there is no directory.
     #[error(
-        "container {container} has the volume {path}, which is not in the root, and the root is read-only: \
+        "container {container} has the volume {path}{leads}, which is not in the root, and the root is read-only: \
          name a directory below /var, /srv, /home, /opt or /root"
     )]
     NoFolder {
@@ -83,6 +83,8 @@ pub enum ContainerError {
         container: String,
         /// On the host.
         path: String,
+        /// Where links lead it, in words that follow on it.
+        leads: String,
     },
     /// A program that starts the container.
     #[error("container {container} needs {program}, which is not in the root: add {package} to `packages`")]

@@ -9,15 +9,13 @@ use super::spec::Account;
 use super::{ContainerError, Image};
 use crate::manifest::{Container, Volume};
 use crate::rootfs::Error;
+use crate::rootfs::tmpfiles::shipped::{self, Directories};
 use crate::rootfs::tmpfiles::{self, line};
-use crate::tree::{Kind, Tree};
+use crate::tree::{Kind, Tree, show};
 
 /// What the node makes at each boot, or an operator mounts: nothing there is known at build.
 const NODES_OWN: [&[u8]; 11] =
     [b"boot", b"dev", b"efi", b"etc", b"media", b"mnt", b"proc", b"run", b"sys", b"tmp", b"var"];
-
-/// How many links one path may cross: the kernel's MAXSYMLINKS.
-const MAX_LINKS: usize = 40;
 
 /// Whether the directory `folder` is or holds `path`.
 pub fn holds(folder: &str, path: &str) -> bool {
@@ -35,28 +33,43 @@ pub fn install(
     image: &Image,
     account: &Account,
 ) -> Result<(), ContainerError> {
-    let made = tmpfiles::made(tree).map_err(|error| unreadable(container, error))?;
-    let mut lines = String::new();
+    let unread = |error| unreadable(container, error);
+    let made = tmpfiles::made(tree).map_err(unread)?;
+    let links = shipped::links(tree).map_err(unread)?;
+    let (mut lines, mut above) = (String::new(), Directories::new());
     for volume in &container.volumes {
-        let real = real(tree, volume.host.as_bytes());
-        if real.first().is_some_and(|first| first == b"var") && real.len() > 1 {
-            let path = [b"/", &real.join(&b'/')[..]].concat();
-            if !made.contains(&path) {
-                lines += &line::make('d', &path, Some(fresh(volume, image, account)), None);
-            }
-        } else if real.first().is_some_and(|first| !NODES_OWN.contains(&&first[..]))
-            && tree.resolve(&volume.host).is_err()
-        {
-            return Err(ContainerError::NoFolder {
-                container: container.name.clone(),
-                path: volume.host.clone(),
-            });
+        let real = shipped::real(tree, &links, volume.host.as_bytes());
+        let path = shipped::absolute(&real);
+        let on_state = match real.first() {
+            Some(first) if first == b"var" => (real.len() > 1).then_some(path),
+            Some(first) if NODES_OWN.contains(&&first[..]) || tree.exists(&path) => None,
+            // Nothing is there, and only in what is shipped can room be made.
+            Some(_) => match shipped::open(tree, &path, &mut above)? {
+                Some(place) => Some(place),
+                None => return Err(no_folder(container, volume, &path)),
+            },
+            None => None,
+        };
+        if let Some(path) = on_state.filter(|path| !made.contains(path)) {
+            lines += &line::make('d', &path, Some(fresh(volume, image, account)), None);
         }
+    }
+    for (path, access) in above.into_iter().filter(|(path, _)| !made.contains(path)) {
+        lines += &line::make('d', &path, Some(access), None);
     }
     if !lines.is_empty() {
         tree.file(format!("usr/lib/tmpfiles.d/keller-volumes-{}.conf", container.name), 0o644, lines)?;
     }
     Ok(())
+}
+
+fn no_folder(container: &Container, volume: &Volume, real: &[u8]) -> ContainerError {
+    let leads = real != tmpfiles::clean(volume.host.as_bytes());
+    ContainerError::NoFolder {
+        container: container.name.clone(),
+        path: volume.host.clone(),
+        leads: if leads { format!(" (it leads to {})", show(real)) } else { String::new() },
+    }
 }
 
 fn unreadable(container: &Container, error: Error) -> ContainerError {
@@ -76,34 +89,6 @@ fn fresh(volume: &Volume, image: &Image, account: &Account) -> line::Access {
         owner => owner,
     };
     (node.meta.mode, uid, gid)
-}
-
-/// The parts of `path` where its links lead, also where nothing is yet: systemd-tmpfiles makes nothing through
-/// a link.
-fn real(tree: &Tree, path: &[u8]) -> Vec<Vec<u8>> {
-    let parts = |path: &[u8]| path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
-    let (mut pending, mut trail, mut links) = (parts(path), Vec::<Vec<u8>>::new(), 0);
-    while let Some(part) = pending.pop() {
-        match &part[..] {
-            b"" | b"." => {}
-            b".." => drop(trail.pop()),
-            _ => {
-                trail.push(part);
-                let found = tree.lookup(trail.join(&b'/')).map(|id| &tree.node(id).kind);
-                if let Some(Kind::Symlink(target)) = found
-                    && links < MAX_LINKS
-                {
-                    links += 1;
-                    trail.pop();
-                    if target.starts_with(b"/") {
-                        trail.clear();
-                    }
-                    pending.extend(parts(target));
-                }
-            }
-        }
-    }
-    trail
 }
 
 #[cfg(test)]
@@ -190,7 +175,53 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_inside_of_what_is_shipped_is_on_the_state_partition() {
+        let mut tree = root();
+        let shipped = "usr/lib/keller/shipped";
+        tree.file(format!("{shipped}/opt/app/bin/run"), 0o755, "").unwrap();
+        tree.file(format!("{shipped}/usr/local/share/site/index"), 0o644, "").unwrap();
+        tree.directory(format!("{shipped}/opt/app/private"), 0o750).unwrap();
+        let links = format!(
+            "L /var/opt/app - - - - /{shipped}/opt/app\n\
+             L /var/usrlocal/share/site - - - - /{shipped}/usr/local/share/site\n\
+             L /srv/www - - - - ../lib/www\nL? /var/srv/some - - - - /usr\n"
+        );
+        tree.file("usr/lib/tmpfiles.d/keller.conf", 0o644, links.replace("/srv/www", "/var/srv/www"))
+            .unwrap();
+        let volumes = [
+            ("/opt/app/data", "/data"),
+            ("/opt/app/data/deeper", "/new"),
+            ("/opt/app/private/keys", "/new"),
+            ("/usr/local/share/site/up", "/new"),
+            ("/usr/local/share/other", "/new"),
+            ("/srv/www/up", "/new"),
+            ("/srv/some/up", "/new"),
+            ("/opt/app/bin", "/bin"),
+        ];
+        let expected = "d /var/lib/keller/shipped/opt/app/data :0700 :999 :999 - -\n\
+            d /var/lib/keller/shipped/opt/app/data/deeper :0755 :1000 :1001 - -\n\
+            d /var/lib/keller/shipped/opt/app/private/keys :0755 :1000 :1001 - -\n\
+            d /var/lib/keller/shipped/usr/local/share/site/up :0755 :1000 :1001 - -\n\
+            d /var/usrlocal/share/other :0755 :1000 :1001 - -\n\
+            d /var/lib/www/up :0755 :1000 :1001 - -\n\
+            d /var/srv/some/up :0755 :1000 :1001 - -\n\
+            d /var/lib/keller/shipped/opt/app/private :0750 :0 :0 - -\n";
+        assert_eq!(lines(&volumes, &mut tree, &image()).unwrap(), expected);
+        let Kind::Symlink(target) = &tree.node(tree.lookup(format!("{shipped}/opt/app/data")).unwrap()).kind
+        else {
+            panic!("no link");
+        };
+        assert_eq!(target, b"/var/lib/keller/shipped/opt/app/data");
+        let text = lines(&[("/opt/app/bin/run/x", "/new")], &mut tree, &image()).unwrap_err();
+        assert!(text.contains("/opt/app/bin/run"), "{text}");
+    }
+
+    #[test]
     fn a_place_that_cannot_be_made_is_refused() {
+        let mut tree = root();
+        tree.file("usr/lib/tmpfiles.d/x.conf", 0o644, "L /var/srv/site - - - - /usr/share/site\n").unwrap();
+        let text = lines(&[("/srv/site/up", "/data")], &mut tree, &image()).unwrap_err();
+        assert!(text.contains("the volume /srv/site/up (it leads to /usr/share/site/up), which"), "{text}");
         for host in ["/data", "/usr/share/nosuch"] {
             let text = lines(&[(host, "/data")], &mut root(), &image()).unwrap_err();
             assert!(text.contains("container db") && text.contains(host) && text.contains("/var"), "{text}");

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::FACTORY;
 use crate::rootfs::conf_d::{Backslash, escaped, quoted, unescaped, word};
 
 /// Specifiers that are the same on every node, and what they stand for where systemd-tmpfiles is root's.
@@ -82,6 +83,33 @@ impl Line {
     pub fn place(&self) -> Option<Vec<u8>> {
         let path = answered(&self.path)?;
         path.starts_with(b"/").then(|| simple(&path))
+    }
+
+    /// This line, as written in `text`, for another path, which has its specifiers already. What the line took by
+    /// its path from the factory it then names.
+    pub fn moved(&self, text: &[u8], path: &[u8]) -> Vec<u8> {
+        let (before, mut after) = (&text[..self.path_at.start], &text[self.path_at.end..]);
+        let path = quoted(path);
+        let implied = b"CL".contains(&self.letter) && self.rest.is_empty();
+        let Some(source) = self.source().filter(|_| implied) else {
+            return [before, path.as_bytes(), after].concat();
+        };
+        let mut fields = String::new();
+        for _ in 0..4 {
+            let field = word(&mut after, Backslash::Escapes).ok().flatten();
+            fields += &format!(" {}", quoted(&field.unwrap_or_else(|| b"-".to_vec())));
+        }
+        [before, path.as_bytes(), fields.as_bytes(), b" ", rest(&source).as_bytes()].concat()
+    }
+
+    /// What is linked to or copied: the factory's by default. Nothing where only the node knows it.
+    pub fn source(&self) -> Option<Vec<u8>> {
+        let argument = self.argument()?;
+        if !argument.is_empty() {
+            return Some(argument);
+        }
+        let place = self.place()?;
+        Some([b"/", FACTORY.as_bytes(), &place].concat())
     }
 
     /// What is to be written, linked to or copied; nothing where only the node knows it.

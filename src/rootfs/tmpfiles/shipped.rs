@@ -1,0 +1,257 @@
+//! Places of the state partition inside of what an image ships.
+//!
+//! `/opt/app` that a package ships is a link into the read-only root ([`crate::rootfs::state`]). What is written
+//! inside of it (a directory that is shipped empty, a line of tmpfiles.d, a container's volume) is a link there
+//! that leads below [`PLACE`], as bootc's documentation ("Filesystem", `/opt`) has it done by hand. All else stays
+//! the image's, so that an update brings its next version. The opposite, a directory of the state partition with a
+//! link for each shipped name, would fail on a node that took an update: an earlier version has left a link in its
+//! place, which no line of tmpfiles.d replaces. Nor would a program find it that asks where it lies itself, since
+//! that is in the root.
+
+use std::collections::BTreeMap;
+
+use super::line::{self, Access, Line, make};
+use super::{Answered, MAKERS, ON_SOME_NODES, bake, clean, lines};
+use crate::rootfs::conf_d;
+use crate::rootfs::error::Error;
+use crate::rootfs::state::SHIPPED_PLACE;
+use crate::rootfs::users::Accounts;
+use crate::tree::{Content, Kind, Meta, NodeId, Tree, TreeError};
+
+/// What [`SHIPPED_PLACE`] is in the root, on the state partition.
+pub const PLACE: &str = "/var/lib/keller/shipped";
+/// How many links one path may cross: the kernel's MAXSYMLINKS.
+const MAX_LINKS: usize = 40;
+/// What a line is that the image needs no more.
+const DONE: &[u8] = b"# In the image already: ";
+
+/// Links that are made at boot: absolute path to target.
+pub type Links = BTreeMap<Vec<u8>, Vec<u8>>;
+/// Directories that are to be made at boot, by absolute path.
+pub type Directories = BTreeMap<Vec<u8>, Access>;
+
+/// Links that the tree's lines make; of two for one path systemd-tmpfiles takes the first.
+///
+/// # Errors
+/// What the tree says of a file of lines.
+pub fn links(tree: &Tree) -> Result<Links, Error> {
+    let mut links = Links::new();
+    for line in lines(tree)? {
+        let everywhere = !line.modifiers.iter().any(|sign| ON_SOME_NODES.contains(sign));
+        if line.letter == b'L'
+            && everywhere
+            && let (Some(path), Some(target)) = (line.place(), line.source())
+        {
+            links.entry(path).or_insert(target);
+        }
+    }
+    Ok(links)
+}
+
+/// The parts of `path` where its links lead on a node, those of the tree and `links`, also where nothing is yet:
+/// systemd-tmpfiles makes nothing through a link.
+pub fn real(tree: &Tree, links: &Links, path: &[u8]) -> Vec<Vec<u8>> {
+    let parts = |path: &[u8]| path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let (mut pending, mut trail, mut crossed) = (parts(path), Vec::<Vec<u8>>::new(), 0);
+    while let Some(part) = pending.pop() {
+        match &part[..] {
+            b"" | b"." => {}
+            b".." => drop(trail.pop()),
+            _ => {
+                trail.push(part);
+                let here = absolute(&trail);
+                let target = match tree.lookup(&here).map(|id| &tree.node(id).kind) {
+                    Some(Kind::Symlink(target)) => Some(target),
+                    Some(_) => None,
+                    None => links.get(&here),
+                };
+                if let Some(target) = target.filter(|_| crossed < MAX_LINKS) {
+                    crossed += 1;
+                    trail.pop();
+                    if target.starts_with(b"/") {
+                        trail.clear();
+                    }
+                    pending.extend(parts(target));
+                }
+            }
+        }
+    }
+    trail
+}
+
+/// The absolute path of `parts`.
+pub fn absolute(parts: &[Vec<u8>]) -> Vec<u8> {
+    parts.iter().flat_map(|part| [b"/", &part[..]].concat()).collect()
+}
+
+/// What follows on `folder` in the path of something inside of it, with its slash.
+fn inside<'a>(path: &'a [u8], folder: &str) -> Option<&'a [u8]> {
+    path.strip_prefix(folder.as_bytes()).filter(|rest| rest.starts_with(b"/"))
+}
+
+/// Makes room for `path`, which is inside of what is shipped but is not there: the first part that is missing
+/// becomes a link to the state partition. Gives the path's place there; nothing for a path that is elsewhere, or
+/// that is there. `made` gets directories above it that keep others out.
+///
+/// # Errors
+/// What the tree says where something else than a directory is above `path`.
+pub fn open(tree: &mut Tree, path: &[u8], made: &mut Directories) -> Result<Option<Vec<u8>>, TreeError> {
+    let Some(below) = inside(path, SHIPPED_PLACE) else { return Ok(None) };
+    let on_state = |end: usize| [PLACE.as_bytes(), &path[SHIPPED_PLACE.len()..end]].concat();
+    let slashes = (SHIPPED_PLACE.len() + 1..path.len()).filter(|at| path[*at] == b'/');
+    let mut private = Directories::new();
+    for end in slashes.chain([path.len()]) {
+        let Some(id) = tree.lookup(&path[..end]) else {
+            tree.symlink(&path[..end], on_state(end))?;
+            made.append(&mut private);
+            return Ok(Some([PLACE.as_bytes(), below].concat()));
+        };
+        private.extend(keeps_out(&tree.node(id).meta).map(|access| (on_state(end), access)));
+    }
+    Ok(None)
+}
+
+/// Mode and owner of a directory that not everybody may pass. Its counterpart on the state partition has them too:
+/// there is a way past this one.
+fn keeps_out(meta: &Meta) -> Option<Access> {
+    (meta.mode & 0o001 == 0).then_some((meta.mode, meta.uid, meta.gid))
+}
+
+/// Turns directories without content below `path`, in what is shipped, into links to the state partition: they are
+/// the node's own. `made` gets what they lead to.
+///
+/// # Errors
+/// What the tree refuses.
+pub fn own_empty(tree: &mut Tree, path: &[u8], made: &mut Directories) -> Result<(), TreeError> {
+    let Some(top) = tree.lookup(path) else { return Ok(()) };
+    let mut pending = vec![(top, path.to_vec(), Directories::new())];
+    while let Some((id, path, mut above)) = pending.pop() {
+        let node = tree.node(id);
+        let Kind::Directory(children) = &node.kind else { continue };
+        let on_state = [PLACE.as_bytes(), &path[SHIPPED_PLACE.len()..]].concat();
+        let (access, mtime, origin) =
+            ((node.meta.mode, node.meta.uid, node.meta.gid), node.meta.mtime, node.origin);
+        if children.is_empty() {
+            // systemd-tmpfiles makes nothing below a directory of somebody else, who could put a link there.
+            if above.values().any(|(_, uid, _)| *uid != 0 && *uid != access.1) {
+                continue;
+            }
+            tree.put(&path, Meta::new(0o777).at(mtime), Kind::Symlink(on_state.clone()), origin)?;
+            made.append(&mut above);
+            made.insert(on_state, access);
+            continue;
+        }
+        above.extend(keeps_out(&node.meta).map(|access| (on_state, access)));
+        for (name, child) in children {
+            pending.push((*child, [&path[..], b"/", name].concat(), above.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Has the tree's lines write where they can: `links` lead to what is shipped. A line about what the image has there
+/// is done now, since the root is read-only; one that makes something new gets a place on the state partition. `made`
+/// gets directories above it.
+///
+/// # Errors
+/// What the tree says of a file of lines.
+pub fn settle(
+    tree: &mut Tree,
+    accounts: &Accounts,
+    links: &Links,
+    made: &mut Directories,
+) -> Result<(), Error> {
+    if links.is_empty() {
+        return Ok(());
+    }
+    for file in conf_d::files(tree, "tmpfiles.d")? {
+        let mut changed = false;
+        let mut lines = Vec::new();
+        for text in file.bytes.split(|byte| *byte == b'\n') {
+            let new = settled(tree, accounts, links, text, made);
+            changed |= new.is_some();
+            lines.push(new.unwrap_or_else(|| text.to_vec()));
+        }
+        if changed {
+            let id = tree.resolve(&file.path)?;
+            tree.node_mut(id).kind = Kind::File(Content::from(lines.join(&b'\n')));
+        }
+    }
+    Ok(())
+}
+
+fn settled(
+    tree: &mut Tree,
+    accounts: &Accounts,
+    links: &Links,
+    text: &[u8],
+    made: &mut Directories,
+) -> Option<Vec<u8>> {
+    let stripped = conf_d::stripped(text);
+    let line = Line::parse(stripped).ok().filter(|_| !stripped.starts_with(b"#"))?;
+    let path = line.place()?;
+    let real = match path.iter().rposition(|byte| *byte == b'/') {
+        // A link is made at its own path, wherever one leads that is there.
+        Some(slash) if line.letter == b'L' && !links.contains_key(&path) => {
+            [&absolute(&real(tree, links, &path[..slash])), &path[slash..]].concat()
+        }
+        _ => absolute(&real(tree, links, &path)),
+    };
+    if inside(&real, PLACE).is_some() {
+        return (real != path).then(|| line.moved(stripped, &line::literal(&real)));
+    }
+    if inside(&real, SHIPPED_PLACE).is_none() {
+        return None;
+    }
+    if tree.exists(&real) {
+        let answered = Answered { path: real, ..Answered::of(&line, accounts)? };
+        return done(tree, answered).then(|| [DONE, stripped].concat());
+    }
+    if !MAKERS.contains(&line.letter) {
+        return None;
+    }
+    if line.letter == b'L'
+        && let Some(target) = line.source()
+    {
+        let folder = &real[..real.iter().rposition(|byte| *byte == b'/').unwrap_or_default()];
+        if tree.exists(folder) {
+            return tree.symlink(&real, target).ok().map(|_| [DONE, stripped].concat());
+        }
+        let target = match target.starts_with(b"/") {
+            true => target,
+            false => clean(&[folder, b"/", &target].concat()),
+        };
+        let line = |place: Vec<u8>| make('L', &place, None, Some(&target)).trim_end().as_bytes().to_vec();
+        return open(tree, &real, made).ok().flatten().map(line);
+    }
+    // Something else than a directory in its way is for the node to say.
+    let place = open(tree, &real, made).ok().flatten();
+    place.map(|place| line.moved(stripped, &line::literal(&place)))
+}
+
+/// Does a line about something that the image has; whether it is one that can be done.
+fn done(tree: &mut Tree, line: Answered) -> bool {
+    match line.letter {
+        b'e' => bake(tree, &Answered { letter: b'd', ..line }),
+        b'Z' if !line::is_pattern(&line.path) => {
+            if let Some(top) = tree.lookup(&line.path) {
+                adjust_all(tree, top, &line);
+            }
+        }
+        b'z' | b'm' if line::is_pattern(&line.path) => return false,
+        b'z' | b'm' => bake(tree, &line),
+        letter if MAKERS.contains(&letter) => bake(tree, &line),
+        _ => return false,
+    }
+    true
+}
+
+fn adjust_all(tree: &mut Tree, id: NodeId, line: &Answered) {
+    if !matches!(tree.node(id).kind, Kind::Symlink(_)) {
+        line.adjust(&mut tree.node_mut(id).meta, false);
+    }
+    let children: Vec<NodeId> = tree.children(id).map(|(_, child)| child).collect();
+    for child in children {
+        adjust_all(tree, child, line);
+    }
+}
