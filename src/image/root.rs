@@ -143,6 +143,7 @@ fn make(
     judge(rootfs::checks::lines::sysusers(&tree)?, progress)?;
     lock.ids = rootfs::ids(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
     let accounts = rootfs::accounts(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
+    judge(rootfs::checks::lines::tmpfiles(&tree, &accounts)?, progress)?;
     // Before what is below /var, /opt and the like becomes lines that make it on the node.
     let owned = inputs::own(&mut tree, &manifest.files, &files, &overlays, &accounts)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };

@@ -5,6 +5,7 @@
 //! node does it, or says what is wrong with it. Format: [`line`].
 
 pub mod line;
+pub mod mistakes;
 pub mod shipped;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,6 +11,44 @@ fn assert_says(told: &str, parts: &[&str]) {
 }
 
 #[test]
+fn what_a_node_would_only_log() {
+    let mut project = Project::new();
+    project.archive.add(&Package::new("lines", "1").file("usr/lib/tmpfiles.d/lines.conf", "nonsense\n"));
+    project.publish();
+    project.edit("greeter]", "greeter, lines]");
+    let noted = project.build(&[]).good().err;
+    assert!(!noted.contains("lines.conf"), "a package's line is the node's: {noted}");
+    std::fs::create_dir_all(project.path("node/overlay/usr/lib/tmpfiles.d")).unwrap();
+    project.write(
+        "node/overlay/usr/lib/tmpfiles.d/mine.conf",
+        "d /var/lib/mine 0755 nosuch root -\nd /var/x - - - - x\n",
+    );
+    let noted = project.build(&[]).good().err;
+    assert_says(
+        &noted,
+        &[
+            "/usr/lib/tmpfiles.d/mine.conf:1 (overlay overlay) says what it does not do: the image does not have user nosuch",
+            "/usr/lib/tmpfiles.d/mine.conf:2 (overlay overlay) says what it does not do: a line of type d takes no argument, \
+             and \"x\" does nothing",
+        ],
+    );
+    project.edit(
+        "  - {path: /etc/greet.d, directory: true}",
+        "  - {path: /etc/tmpfiles.d/f.conf, content: \"d /var/f 0999\\ny /var/g\\n\"}",
+    );
+    let told = project.build(&[]).error().to_owned();
+    println!("{told}");
+    assert_says(
+        &told,
+        &[
+            "/etc/tmpfiles.d/f.conf:1 (files) says what it does not do: \"0999\" is not an octal mode such as 0755: \
+             systemd-tmpfiles passes over the line on every node; mend it: tmpfiles.d(5)",
+            "/etc/tmpfiles.d/f.conf:2 (files) says what it does not do: there is no line of type 'y'",
+        ],
+    );
+}
+
+#[test]
 fn accounts_that_a_line_does_not_make() {
     let mut project = Project::new();
     let lines = "u pack ten\nu owner /usr/lib/nowhere\nu twice 33\n";

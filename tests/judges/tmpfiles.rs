@@ -256,6 +256,110 @@ fn what_is_done_at_build_time_is_what_the_tool_does() {
     same(&wanted(&tree, b"etc/"), &expected);
 }
 
+/// Lines that the tool passes over, and lines that look like them.
+const CARELESS: &str = r#"d
+d "/x
+y /x
+d* /x
+d!! /x
+d$ /var/ok
+d= /var/ok2
+f? /var/maybe
+L? /var/maybe - - - - /etc
+L? /var/nowhere - - - - /nowhere
+h /var/ok - - - - +C
+d x/y
+d %S/fine
+d /x 0999
+d /x 07777777
+d /x ~:0755
+d /x 0x1ff
+d /x 0755 nobodyknows
+d /x 0755 :root :0
+d /x 0755 - - 10x
+d /x 0755 - - 10
+d /y 0755 - - zz:10d
+d /y 0755 - - ~aB:1w2d3.5h
+d /z 0755 - - 5,6
+d /z2 0755 - - "1h 30"
+d /z3 0755 - - infinity
+d /z4 0755 - - 5\x20x
+w /x
+c /x - - - - 1
+c /x - - - - 1:x
+L~ /x - - - - eA==
+C~ /x - - - - eA==
+z~ /etc
+f~ /q - - - - !
+f~ /q2 - - - - aGk=
+f~ /q3 - - - - aGk
+f /x2 - - - - \q
+L /x3 - - - - \q
+t /x4
+a /x5
+h /x6
+C /x7 - - - - relative
+C /x8 - - - - /etc
+f^ /x9
+d /xa 0755 - - - surplus
+r! /xb
+e /xc
+d "" 0755
+"" /x
+d /xd "" "" "" "" ""
+d /\xe4
+D /xe - - - am:
+D /xf - - - :10d
+"#;
+
+#[test]
+fn lines_that_do_nothing_are_those_that_the_tool_passes_over() {
+    if !is_root() {
+        println!("SKIPPED: only root gives files to others");
+        return;
+    }
+    let letters = (b'A'..=b'z').filter(u8::is_ascii_alphabetic).map(char::from);
+    // The tool has no place for attributes that it does not know.
+    let argument = |letter: char| match letter.to_ascii_lowercase() {
+        't' => "user.a=b",
+        'h' => "+C",
+        _ => "1:3",
+    };
+    let each = letters.map(|letter| {
+        let argument = argument(letter);
+        format!("{letter} /var/each-{letter} 0755 - - - {argument}\n{letter} /var/none-{letter}\n")
+    });
+    let modifiers =
+        "!+-=~^$?*:".chars().map(|sign| format!("f{sign} /var/sign{} 0644 - - - aGk=\n", u32::from(sign)));
+    let text = CARELESS.to_owned() + &each.collect::<String>() + &modifiers.collect::<String>();
+    let mut tree = Tree::new(0);
+    let overlay = tree.origin("overlay o");
+    let meta = Meta::new(0o644);
+    tree.put("etc/tmpfiles.d/x.conf", meta, Kind::File(text.clone().into()), overlay).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    write(&tree, root.path());
+    fs::write(root.path().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+    let Some(mut command) = trixie(&["systemd"], "usr/bin/systemd-tmpfiles") else { return };
+    let output =
+        command.args(["--create", "--boot"]).arg(format!("--root={}", root.path().display())).output();
+    let said = String::from_utf8_lossy(&output.unwrap().stderr).into_owned();
+    println!("{said}");
+    let place = root.path().join("etc/tmpfiles.d/x.conf:").display().to_string();
+    let told: std::collections::BTreeSet<usize> = said
+        .lines()
+        .filter(|line| !line.contains("Duplicate line"))
+        .filter_map(|line| line.strip_prefix(&place)?.split_once(':')?.0.parse().ok())
+        .collect();
+    let findings = keller::rootfs::checks::lines::tmpfiles(&tree, &Accounts::default()).unwrap();
+    let line =
+        |finding: &keller::rootfs::checks::Finding| finding.path.rsplit_once(':').unwrap().1.parse().unwrap();
+    let found: std::collections::BTreeSet<usize> = findings.iter().map(line).collect();
+    for number in told.symmetric_difference(&found) {
+        println!("{number}: {:?} {}", text.lines().nth(number - 1).unwrap(), told.contains(number));
+    }
+    assert_eq!(found, told);
+}
+
 #[test]
 fn homes_and_moved_directories_are_made_once() {
     if !is_root() {

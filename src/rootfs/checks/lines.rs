@@ -3,10 +3,13 @@
 //! systemd logs such a line at every boot and passes over it, where nobody looks. One of the user's own files is
 //! an error; one of a package is told.
 
+use super::super::conf_d;
 use super::super::error::Error;
-use super::super::users::{Wanted, passwd, sysusers};
+use super::super::tmpfiles::line::Line;
+use super::super::tmpfiles::mistakes;
+use super::super::users::{Accounts, Wanted, passwd, sysusers};
 use super::{Finding, Severity, sorted};
-use crate::tree::Tree;
+use crate::tree::{Tree, show};
 
 /// Checks the sysusers.d files of a tree that has all packages, overlays and files.
 ///
@@ -36,6 +39,61 @@ pub fn sysusers(tree: &Tree) -> Result<Vec<Finding>, Error> {
         }
     });
     Ok(sorted(findings.collect()))
+}
+
+/// Checks the user's own tmpfiles.d files; what packages bring is said on the node, as on Debian.
+///
+/// # Errors
+/// Of the tree.
+pub fn tmpfiles(tree: &Tree, accounts: &Accounts) -> Result<Vec<Finding>, Error> {
+    let mut findings = Vec::new();
+    for file in conf_d::files(tree, "tmpfiles.d")? {
+        let Place { origin, of_user } = Place::of(tree, &file.path);
+        for (number, text) in file.lines().filter(|_| of_user) {
+            let finding = |severity, problem: String, advice: &str| Finding {
+                severity,
+                path: format!("{}:{number}", file.path),
+                origin: origin.clone(),
+                problem: format!("says what it does not do: {problem}"),
+                advice: advice.to_owned(),
+            };
+            match mistakes::find(text) {
+                Some(mistake) if mistake.is_fatal() => findings.push(finding(
+                    Severity::Error,
+                    mistake.to_string(),
+                    "systemd-tmpfiles passes over the line on every node; mend it: tmpfiles.d(5)",
+                )),
+                Some(mistake) => findings.push(finding(
+                    Severity::Warning,
+                    mistake.to_string(),
+                    "take it out, or use another type: tmpfiles.d(5)",
+                )),
+                None => findings.extend(stranger(text, accounts).map(|name| {
+                    finding(
+                        Severity::Warning,
+                        format!("the image does not have {name}"),
+                        "systemd-tmpfiles passes over the line where the node does not have it either; `system_users` and \
+                         `groups` make accounts",
+                    )
+                })),
+            }
+        }
+    }
+    Ok(sorted(findings))
+}
+
+/// The first account of a line that the image does not have, unless only the node knows its name.
+fn stranger(text: &[u8], accounts: &Accounts) -> Option<String> {
+    let line = Line::parse(text).ok()?;
+    let name = |field: &[u8]| show(field.strip_prefix(b":").unwrap_or(field));
+    let (user, group) = (name(&line.user), name(&line.group));
+    let unknown = |name: &str, id: Option<u32>| {
+        !name.is_empty() && name != "root" && !name.contains('%') && id.is_none()
+    };
+    if unknown(&user, accounts.uid(&user)) {
+        return Some(format!("user {user}"));
+    }
+    unknown(&group, accounts.gid(&group)).then(|| format!("group {group}"))
 }
 
 /// Who has brought a file.

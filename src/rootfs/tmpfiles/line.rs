@@ -45,6 +45,8 @@ pub struct Line {
     pub user: Vec<u8>,
     /// Name or number, with its prefix.
     pub group: Vec<u8>,
+    /// What is cleaned, when.
+    pub age: Vec<u8>,
     /// The raw rest of the line: see [`Line::argument`].
     pub rest: Vec<u8>,
 }
@@ -63,7 +65,7 @@ impl Line {
         let end = start + text[start..text.len() - rest.len()].trim_ascii_end().len();
         let mut field =
             || next(&mut rest).map(|field| field.filter(|field| field != b"-").unwrap_or_default());
-        let (mode, user, group, _age) = (field()?, field()?, field()?, field()?);
+        let (mode, user, group, age) = (field()?, field()?, field()?, field()?);
         let rest = if rest == b"-" { &[] } else { rest };
         let (letter, modifiers) = kind.split_first().ok_or("there is no letter")?;
         Ok(Self {
@@ -74,6 +76,7 @@ impl Line {
             mode,
             user,
             group,
+            age,
             rest: rest.to_vec(),
         })
     }
