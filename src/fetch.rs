@@ -103,6 +103,16 @@ pub enum Reason {
         /// Whether a server says 403 in place of 404.
         forbidden: bool,
     },
+    /// Each mirror failed in its own way.
+    #[error("{path} can be had from none of {} mirrors:{}", .failures.len(), tried(.failures))]
+    NoMirror {
+        /// Relative to the archive's root.
+        path: String,
+        /// What became of each, in the order in which they were asked.
+        failures: Vec<String>,
+        /// Whether no mirror answered at all.
+        unreachable: bool,
+    },
     /// Nobody said where this archive is.
     #[error("no address is known for the archive {archive:?} that has {path}")]
     UnknownArchive {
@@ -126,6 +136,11 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name, Chain(&self.reason))
     }
+}
+
+/// One line each, further in than the file that they are of.
+fn tried(failures: &[String]) -> String {
+    failures.iter().map(|failure| format!("\n    {failure}")).collect()
 }
 
 fn join(urls: &[Url]) -> String {
@@ -193,12 +208,13 @@ pub fn fetch(
     let task = Task::new(progress, "downloading", bytes, Unit::Bytes);
     let next = AtomicUsize::new(0);
     let hopeless = AtomicBool::new(false);
+    let down = Unreachable::default();
     let failures = Mutex::new(Vec::new());
     let work = || {
         while !hopeless.load(Ordering::Relaxed) {
             let Some(file) = missing.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
             task.at(&file.name);
-            if let Err(reason) = get(file, store, upstream, &task) {
+            if let Err(reason) = get(file, store, upstream, &down, &task) {
                 if is_hopeless(&reason) {
                     hopeless.store(true, Ordering::Relaxed);
                 }
@@ -241,32 +257,77 @@ fn wanted<'a>(lock: &'a Lock, urls: &'a BTreeMap<String, Url>) -> Vec<Wanted<'a>
     by_digest.into_values().collect()
 }
 
-fn get(file: &Wanted<'_>, store: &Store, upstream: Upstream<'_>, task: &Task<'_>) -> Result<(), Reason> {
+/// Mirrors that did not answer, each with what was said of it. They are not asked again for the next file: that would
+/// take all tries and time limits each time.
+#[derive(Default)]
+struct Unreachable(Mutex<BTreeMap<Url, String>>);
+
+impl Unreachable {
+    fn why(&self, root: &Url) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(root).cloned()
+    }
+
+    fn note(&self, root: &Url, why: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(root.clone(), why.to_owned());
+    }
+}
+
+fn get(
+    file: &Wanted<'_>,
+    store: &Store,
+    upstream: Upstream<'_>,
+    down: &Unreachable,
+    task: &Task<'_>,
+) -> Result<(), Reason> {
     let download = |url: &Url| upstream.client.download(url, &file.digest, Some(file.size), store, task);
     let (package, archive, path) = match file.place {
         Place::Address(url) => return Ok(download(url)?),
         Place::Package { package, archive, path } => (package, archive, path),
     };
     let roots = upstream.archives.get(archive).map(Vec::as_slice).unwrap_or_default();
-    let (mut worst, mut forbidden) = (None, false);
+    let path = path.to_owned();
+    if let [root] = roots {
+        return match download(&root.join(&path)?) {
+            Err(error) if error.is_missing() => {
+                let forbidden = !error.is_not_found();
+                Err(Reason::Superseded {
+                    package: package.to_owned(),
+                    path,
+                    roots: roots.to_vec(),
+                    forbidden,
+                })
+            }
+            other => Ok(other?),
+        };
+    }
+    let (mut failures, mut missing, mut unreachable, mut forbidden) = (Vec::new(), 0, 0, false);
     for root in roots {
-        match download(&root.join(path)?) {
+        if let Some(why) = down.why(root) {
+            unreachable += 1;
+            failures.push(why);
+            continue;
+        }
+        let error = match download(&root.join(&path)?) {
             Ok(()) => return Ok(()),
             Err(error) if error.is_local() => return Err(error.into()),
-            // That one mirror does not have it says less than that another is out of order.
-            Err(error) if error.is_missing() => forbidden |= !error.is_not_found(),
-            Err(error) => worst = Some(error),
+            Err(error) => error,
+        };
+        let why = Chain(&error).to_string();
+        if error.is_missing() {
+            missing += 1;
+            forbidden |= !error.is_not_found();
+        } else if error.is_unreachable() {
+            unreachable += 1;
+            down.note(root, &why);
         }
+        failures.push(why);
     }
-    Err(match worst {
-        Some(error) => error.into(),
-        None if roots.is_empty() => {
-            Reason::UnknownArchive { archive: archive.to_owned(), path: path.to_owned() }
+    Err(match roots.len() {
+        0 => Reason::UnknownArchive { archive: archive.to_owned(), path },
+        all if missing == all => {
+            Reason::Superseded { package: package.to_owned(), path, roots: roots.to_vec(), forbidden }
         }
-        None => {
-            let (package, path, roots) = (package.to_owned(), path.to_owned(), roots.to_vec());
-            Reason::Superseded { package, path, roots, forbidden }
-        }
+        all => Reason::NoMirror { path, failures, unreachable: unreachable == all },
     })
 }
 
@@ -274,6 +335,7 @@ fn get(file: &Wanted<'_>, store: &Store, upstream: Upstream<'_>, task: &Task<'_>
 fn is_hopeless(reason: &Reason) -> bool {
     match reason {
         Reason::Http(error) => error.is_unreachable() || error.is_local(),
+        Reason::NoMirror { unreachable, .. } => *unreachable,
         Reason::Store(_) => true,
         _ => false,
     }

@@ -10,6 +10,7 @@ use keller::lock::archives::{Archive, Archives, Suite};
 use keller::source::debian::checksum::Sha512;
 use keller::source::debian::release::Keyring;
 use keller::source::debian::upstream::{Received, Upstream, UpstreamError};
+use keller::source::mirror::list::Mirror;
 use keller::source::url::Url;
 use sequoia_openpgp as openpgp;
 
@@ -224,7 +225,7 @@ impl Upstream for Server {
 pub fn archive(name: &str, root: &str, key: &Cert, suites: &[&str]) -> Archive {
     Archive {
         name: name.to_owned(),
-        root: Url::root(root).unwrap(),
+        mirrors: vec![Mirror::new(Url::root(root).unwrap())],
         keyring: Keyring::read(&public(key)).unwrap(),
         suites: suites
             .iter()

@@ -1,7 +1,9 @@
 //! What most verbs need first: the manifest, the store, the mirrors, the lock.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -18,6 +20,7 @@ use crate::lock::resolve::{self, Update};
 use crate::lock::{Lock, asked, file};
 use crate::manifest::{self, ContainerImage, FileContent, Manifest};
 use crate::qemu::{Program, program};
+use crate::source::apt;
 use crate::source::http::{Client, Settings as HttpSettings};
 use crate::source::mirror::Mirrors;
 use crate::source::url::Url;
@@ -93,17 +96,31 @@ pub enum Policy {
 pub struct Outside<'a> {
     inputs: &'a InputArgs,
     client: Client,
+    /// Those of the host, with their lists of mirrors.
+    sources: OnceLock<Vec<apt::Source>>,
 }
 
 impl<'a> Outside<'a> {
     /// Settings of the host for proxies, certificates and credentials.
     pub fn new(inputs: &'a InputArgs) -> Result<Self> {
         let client = Client::new(HttpSettings::of_host()).context("setting up HTTP")?;
-        Ok(Self { inputs, client })
+        Ok(Self { inputs, client, sources: OnceLock::new() })
     }
 
-    fn mirrors(&self, manifest: &Manifest) -> Result<Mirrors> {
-        Ok(Mirrors::find(self.inputs.mirror.as_deref(), &manifest.debian)?)
+    fn mirrors(&self, manifest: &Manifest, progress: &dyn Progress) -> Result<Mirrors> {
+        let sources = || self.sources.get_or_init(|| self.read_sources(progress)).clone();
+        Ok(Mirrors::find(self.inputs.mirror.as_deref(), &manifest.debian, sources)?)
+    }
+
+    /// The host's apt sources. A list of mirrors that cannot be had is told: others stand in for it, or none.
+    fn read_sources(&self, progress: &dyn Progress) -> Vec<apt::Source> {
+        let sources = apt::sources(Path::new(apt::FOLDER), &self.client);
+        let refused = sources.iter().flat_map(|source| &source.refused).filter(|refused| refused.failed);
+        let told: BTreeSet<String> = refused.map(|one| format!("{}: {}", one.uri, one.reason)).collect();
+        for list in told {
+            progress.warn(&format!("apt's list of mirrors is passed over: {list}"));
+        }
+        sources
     }
 
     /// A lock that fits `manifest`: the one at `path` where it does, else a new one as far as `policy` lets.
@@ -136,7 +153,7 @@ impl<'a> Outside<'a> {
         if self.inputs.offline {
             bail!("packages must be resolved, which --offline rules out: run `keller lock` without it");
         }
-        let mirrors = self.mirrors(manifest)?;
+        let mirrors = self.mirrors(manifest, progress)?;
         let archives = Archives::of(manifest, &mirrors)?;
         let online = Online { client: &self.client, store };
         let lock = resolve::resolve(manifest, &archives, &online, found.as_ref(), &update, now(), progress)?;
@@ -162,7 +179,7 @@ impl<'a> Outside<'a> {
         if self.inputs.offline || offline.is_ok() {
             return Ok(offline?);
         }
-        let archives = self.mirrors(manifest)?.archives(&manifest.debian)?;
+        let archives = self.mirrors(manifest, progress)?.archives(&manifest.debian)?;
         let upstream = Upstream { client: &self.client, archives: &archives, parallel: 8 };
         Ok(fetch::fetch(lock, &urls, store, Some(upstream), progress)?)
     }

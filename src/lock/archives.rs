@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::manifest::Manifest;
 use crate::source::debian::packages::Source;
 use crate::source::debian::release::{Keyring, KeyringError};
+use crate::source::mirror::list::Mirror;
 use crate::source::mirror::{DEBIAN, MirrorError, Mirrors, SECURITY};
 use crate::source::url::{Url, UrlError};
 
@@ -14,8 +15,9 @@ use crate::source::url::{Url, UrlError};
 pub struct Archive {
     /// [`DEBIAN`], [`SECURITY`] or a repository's name.
     pub name: String,
-    /// Paths in locks are relative to it.
-    pub root: Url,
+    /// Where it is: asked one after the other until one has what is wanted. Paths in locks are relative to the root of
+    /// any of them.
+    pub mirrors: Vec<Mirror>,
     /// Who may sign its releases.
     pub keyring: Keyring,
     /// What is used of it.
@@ -32,9 +34,10 @@ pub struct Suite {
 }
 
 impl Archive {
-    /// Where the indexes of `suite` lie.
-    pub fn source<'a>(&'a self, suite: &'a Suite) -> Source<'a> {
-        Source { root: &self.root, suite: &suite.name, components: &suite.components }
+    /// Where the indexes of `suite` lie: one for each mirror that has them.
+    pub fn sources<'a>(&'a self, suite: &'a Suite) -> impl Iterator<Item = Source<'a>> {
+        let having = self.mirrors.iter().filter(|mirror| mirror.has_indexes(&suite.name, &suite.components));
+        having.map(|mirror| Source { root: &mirror.root, suite: &suite.name, components: &suite.components })
     }
 }
 
@@ -88,14 +91,14 @@ impl Archives {
         };
         let mut archives = vec![Archive {
             name: DEBIAN.to_owned(),
-            root: mirrors.debian.clone(),
+            mirrors: mirrors.debian.clone(),
             keyring: keys_of_debian.clone(),
             suites: std::iter::once(suite(debian.suite.clone())).chain(updates).collect(),
         }];
         if debian.security {
             archives.push(Archive {
                 name: SECURITY.to_owned(),
-                root: mirrors.security()?.clone(),
+                mirrors: mirrors.security()?.to_vec(),
                 keyring: keys_of_debian,
                 suites: vec![suite(format!("{}-security", debian.suite))],
             });
@@ -109,7 +112,8 @@ impl Archives {
             let keyring = keyring(&name, &repository.keys)?;
             let suites =
                 vec![Suite { name: repository.suite.clone(), components: repository.components.clone() }];
-            archives.push(Archive { name, root: roots[&repository.name][0].clone(), keyring, suites });
+            let mirrors = roots[&repository.name].iter().cloned().map(Mirror::new).collect();
+            archives.push(Archive { name, mirrors, keyring, suites });
         }
         Ok(Self(archives))
     }
@@ -124,9 +128,14 @@ impl Archives {
         self.0.iter()
     }
 
-    /// Address of a locked package: `archive` and `path` as in the lock. `None` for an unknown archive.
-    pub fn url(&self, archive: &str, path: &str) -> Option<Result<Url, UrlError>> {
-        self.iter().find(|other| other.name == archive).map(|archive| archive.root.join(path))
+    /// Addresses of a locked package, one for each mirror that may have it: `archive` and `path` as in the lock. None
+    /// for an unknown archive.
+    ///
+    /// # Errors
+    /// A path that leads out of the archive.
+    pub fn urls(&self, archive: &str, path: &str) -> Result<Vec<Url>, UrlError> {
+        let mirrors = self.iter().filter(|other| other.name == archive).flat_map(|archive| &archive.mirrors);
+        mirrors.filter(|mirror| mirror.has_packages()).map(|mirror| mirror.root.join(path)).collect()
     }
 }
 

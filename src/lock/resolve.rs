@@ -9,10 +9,10 @@ use super::asked::Asked;
 use super::explain::{RequestError, near, near_text};
 use super::solver::{Chosen, Package, Query, Request, SolveError, Universe, solve};
 use super::{Ids, LOCK_FORMAT, Lock, LockedPackage, LockedRelease, Provenance};
-use crate::base::{Digest, Progress, Task, Unit};
+use crate::base::{Chain, Digest, Progress, Task, Unit};
 use crate::manifest::{ContainerImage, Manifest, Place};
 use crate::source::debian::checksum::{Checksum, Sha512};
-use crate::source::debian::packages::{Deb, Index, IndexError, Record};
+use crate::source::debian::packages::{Deb, Index, IndexError, Record, Source};
 use crate::source::debian::release::ask::{AskError, ask};
 use crate::source::debian::release::{Expectation, Release, ReleaseError};
 use crate::source::debian::upstream::{Upstream, UpstreamError};
@@ -98,6 +98,18 @@ pub enum ResolveError {
         /// Why.
         source: Box<UpstreamError>,
     },
+    /// The same of every mirror.
+    #[error("{package} {version} of archive {archive} can be had from none of {} mirrors:{}", .failures.len(), listed(.failures))]
+    NoPackage {
+        /// As in the lock.
+        archive: String,
+        /// Its name.
+        package: String,
+        /// The version that was chosen.
+        version: String,
+        /// Of each mirror that was asked, in their order.
+        failures: Vec<ResolveError>,
+    },
     /// The file of a chosen package is not the one of the index.
     #[error(
         "{package} {version} of archive {archive} is not what its index lists: expected {} of {expected_size} bytes, \
@@ -118,6 +130,29 @@ pub enum ResolveError {
         /// In bytes, as received.
         actual_size: u64,
     },
+    /// Every mirror failed.
+    #[error("asking archive {archive} for suite {suite}: none of its {} mirrors gives it:{}", .failures.len(), listed(.failures))]
+    NoMirror {
+        /// As in the lock.
+        archive: String,
+        /// As in the manifest.
+        suite: String,
+        /// Of each mirror that was asked, in their order.
+        failures: Vec<ResolveError>,
+    },
+    /// The host's list of mirrors has none for the suite.
+    #[error(
+        "no mirror of archive {archive} is for suite {suite} with components {}: the host's list of mirrors limits \
+         each of them by words such as `type:` and `suite:`; name another mirror by --mirror", .components.join(", ")
+    )]
+    NoneServes {
+        /// As in the lock.
+        archive: String,
+        /// As in the manifest.
+        suite: String,
+        /// As in the manifest.
+        components: Vec<String>,
+    },
     /// A package index is missing or refused.
     #[error("reading the packages of archive {archive}, suite {suite}")]
     Index {
@@ -130,7 +165,33 @@ pub enum ResolveError {
     },
 }
 
+/// One line each.
+fn listed(failures: &[ResolveError]) -> String {
+    failures.iter().map(|failure| format!("\n  {}", Chain(failure))).collect()
+}
+
 impl ResolveError {
+    /// Whether another mirror would fail in the same way: by this machine's own fault, or since what is wrong stands in
+    /// the manifest or in the signed release.
+    fn is_same_everywhere(&self) -> bool {
+        let is_local = |error: &UpstreamError| match error {
+            UpstreamError::NotFound { .. } => false,
+            UpstreamError::Http(error) => error.is_local(),
+            UpstreamError::Store(_) | UpstreamError::Read(_) => true,
+        };
+        match self {
+            Self::Upstream { source, .. } => {
+                matches!(&**source, AskError::Upstream(error) if is_local(error))
+            }
+            Self::Index { source, .. } => match &**source {
+                IndexError::Upstream(error) => is_local(error),
+                IndexError::Address(_) | IndexError::NoComponent { .. } | IndexError::Unlisted { .. } => true,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// The places of the manifest that it speaks of, each with what is wrong there, for programs.
     pub fn places(&self) -> Vec<(&Place, String)> {
         match self {
@@ -246,7 +307,7 @@ fn snapshots<'a>(
     let taken: Vec<_> = suites
         .into_par_iter()
         .map(|(archive, suite)| {
-            let snapshot = Snapshot::take(archive, suite, upstream, (now, allow_expired), progress)?;
+            let snapshot = Snapshot::of_any(archive, suite, upstream, (now, allow_expired), progress)?;
             task.advance(1);
             Ok(snapshot)
         })
@@ -256,18 +317,47 @@ fn snapshots<'a>(
 }
 
 impl<'a> Snapshot<'a> {
+    /// From the first mirror that gives a release and its indexes. Both are signed, so it does not matter which it is.
+    fn of_any(
+        archive: &'a Archive,
+        suite: &'a Suite,
+        upstream: &dyn Upstream,
+        moment: (i64, bool),
+        progress: &dyn Progress,
+    ) -> Result<Self, ResolveError> {
+        let sources: Vec<_> = archive.sources(suite).collect();
+        let mut failures = Vec::new();
+        for (source, left) in sources.iter().zip((0..sources.len()).rev()) {
+            let error = match Self::take(archive, suite, source, upstream, moment, progress) {
+                Ok(snapshot) => return Ok(snapshot),
+                Err(error) if sources.len() == 1 || error.is_same_everywhere() => return Err(error),
+                Err(error) => error,
+            };
+            if left > 0 {
+                progress.warn(&format!("the mirror {} is passed over: {}", source.root, Chain(&error)));
+            }
+            failures.push(error);
+        }
+        let (archive, suite, components) =
+            (archive.name.clone(), suite.name.clone(), suite.components.clone());
+        Err(match failures.is_empty() {
+            true => ResolveError::NoneServes { archive, suite, components },
+            false => ResolveError::NoMirror { archive, suite, failures },
+        })
+    }
+
     fn take(
         archive: &'a Archive,
         suite: &'a Suite,
+        source: &Source<'_>,
         upstream: &dyn Upstream,
         (now, allow_expired): (i64, bool),
         progress: &dyn Progress,
     ) -> Result<Self, ResolveError> {
         let names = || (archive.name.clone(), suite.name.clone());
-        let source = archive.source(suite);
         let asked = (!source.is_flat()).then_some(suite.name.as_str());
         let expectation = Expectation { suite: asked, now, allow_expired };
-        let release = ask(upstream, &source, &archive.keyring, &expectation, progress).map_err(|error| {
+        let release = ask(upstream, source, &archive.keyring, &expectation, progress).map_err(|error| {
             let (archive, suite) = names();
             match error {
                 AskError::Refused { url, source } => ResolveError::Release { url: url.into(), source },
@@ -277,7 +367,7 @@ impl<'a> Snapshot<'a> {
                 other => ResolveError::Upstream { archive, suite, source: other.into() },
             }
         })?;
-        let index = Index::fetch(upstream, &source, &release, progress).map_err(|source| {
+        let index = Index::fetch(upstream, source, &release, progress).map_err(|source| {
             let (archive, suite) = names();
             ResolveError::Index { archive, suite, source: source.into() }
         })?;
@@ -400,28 +490,29 @@ impl Tree<'_, '_> {
             let Record { name, version, .. } = package.record;
             (package.archive.to_owned(), name.to_owned(), version.to_owned())
         };
-        let url = self.archives.url(package.archive, file.path).expect("packages come from these archives");
-        let received = url.map_err(|error| self.unusable(package, &error.to_string())).and_then(|url| {
-            self.upstream.receive(&url, file.size, self.progress).map_err(|source| {
-                let (archive, package, version) = names();
-                ResolveError::Digest { archive, package, version, source: source.into() }
-            })
-        })?;
-        if (received.sha512, received.size) != (expected, file.size) {
+        let urls = self.archives.urls(package.archive, file.path);
+        let urls = urls.map_err(|error| self.unusable(package, &error.to_string()))?;
+        let mut failures = Vec::new();
+        for url in urls {
             let (archive, package, version) = names();
-            let digests = Box::new((expected, received.sha512));
-            let (expected_size, actual_size) = (file.size, received.size);
-            return Err(ResolveError::Tampered {
-                archive,
-                package,
-                version,
-                digests,
-                expected_size,
-                actual_size,
+            failures.push(match self.upstream.receive(&url, file.size, self.progress) {
+                Ok(received) if (received.sha512, received.size) == (expected, file.size) => {
+                    self.upstream.keep(&key, received.sha256.as_bytes());
+                    return Ok(received.sha256);
+                }
+                Ok(received) => {
+                    let digests = Box::new((expected, received.sha512));
+                    let (expected_size, actual_size) = (file.size, received.size);
+                    ResolveError::Tampered { archive, package, version, digests, expected_size, actual_size }
+                }
+                Err(source) => ResolveError::Digest { archive, package, version, source: source.into() },
             });
         }
-        self.upstream.keep(&key, received.sha256.as_bytes());
-        Ok(received.sha256)
+        if failures.len() == 1 {
+            return Err(failures.remove(0));
+        }
+        let (archive, package, version) = names();
+        Err(ResolveError::NoPackage { archive, package, version, failures })
     }
 
     /// Whether the locked version of `name` is to stay.

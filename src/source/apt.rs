@@ -6,6 +6,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::base::Chain;
+use crate::source::http::Client;
+use crate::source::mirror::list::{self, Mirror, Refused};
+use crate::source::url::Url;
+
 /// Where apt's settings are.
 pub const FOLDER: &str = "/etc/apt";
 
@@ -14,6 +19,10 @@ pub const FOLDER: &str = "/etc/apt";
 pub struct Source {
     /// As written.
     pub uri: String,
+    /// What it leads to: one mirror, or those of a list.
+    pub mirrors: Vec<Mirror>,
+    /// What of it leads nowhere.
+    pub refused: Vec<Refused>,
     /// e.g. `bookworm-updates`.
     pub suite: String,
     /// e.g. `main`.
@@ -24,9 +33,12 @@ pub struct Source {
     pub file: PathBuf,
 }
 
-/// All sources of the apt folder `folder` that are enabled and serve amd64, in apt's order. One that names a list
-/// of mirrors in a file (apt-transport-mirror(1)), as Debian's cloud images have it, stands once for each of them.
-pub fn sources(folder: &Path) -> Vec<Source> {
+/// The most bytes that a list of mirrors may have on the wire.
+const LIST_LIMIT: u64 = 1 << 20;
+
+/// All sources of the apt folder `folder` that are enabled and serve amd64, in apt's order. Lists of mirrors
+/// (apt-transport-mirror(1)), in a file as Debian's cloud images have them or on a server, are read by `client`.
+pub fn sources(folder: &Path, client: &Client) -> Vec<Source> {
     let mut files = vec![folder.join("sources.list")];
     files.extend(parts(&folder.join("sources.list.d"), &["list", "sources"]));
     let mut found = Vec::new();
@@ -38,46 +50,58 @@ pub fn sources(folder: &Path) -> Vec<Source> {
             text.lines().filter_map(|line| parse_line(line, &file)).for_each(|source| found.push(source));
         }
     }
-    found.into_iter().flat_map(mirrors).collect()
+    // Several suites name the same list.
+    let mut lists = BTreeMap::new();
+    for source in &mut found {
+        let (mirrors, refused) =
+            lists.entry(source.uri.clone()).or_insert_with(|| mirrors(&source.uri, client)).clone();
+        (source.mirrors, source.refused) = (mirrors, refused);
+    }
+    found
 }
 
-/// The source itself, or one for each mirror of the list that it names.
-fn mirrors(source: Source) -> Vec<Source> {
-    let file = ["mirror+file:", "mirror+copy:"].iter().find_map(|scheme| source.uri.strip_prefix(scheme));
-    let path = file.map(|file| match file.strip_prefix("//") {
-        Some(absolute) if absolute.starts_with('/') => absolute,
-        _ => file,
-    });
-    match path.and_then(|path| fs::read_to_string(path).ok()) {
-        Some(list) => parse_mirrors(&list).into_iter().map(|uri| Source { uri, ..source.clone() }).collect(),
-        None => vec![source],
+/// What `uri` leads to.
+fn mirrors(uri: &str, client: &Client) -> (Vec<Mirror>, Vec<Refused>) {
+    let address = match list_address(uri) {
+        None => return plain(uri),
+        Some(Err(reason)) => return (Vec::new(), vec![Refused::failed(uri, reason)]),
+        Some(Ok(address)) => address,
+    };
+    let read = || -> Result<String, String> {
+        let bytes = client.get_small(&address, LIST_LIMIT).map_err(|error| Chain(&error).to_string())?;
+        list::decode(address.path(), &bytes).map_err(|error| format!("decoding {address}: {error}"))
+    };
+    match read() {
+        Ok(text) => list::parse(&text, address.scheme() != "file"),
+        Err(reason) => (Vec::new(), vec![Refused::failed(uri, reason)]),
     }
 }
 
-/// Mirrors of a list, one a line with words such as `priority:1` and `arch:amd64` behind it; the lowest priority
-/// comes first, and none is the last.
-fn parse_mirrors(list: &str) -> Vec<String> {
-    let mut mirrors = Vec::new();
-    for line in list.lines().map(|line| line.split('#').next().unwrap_or_default()) {
-        let mut words = line.split_ascii_whitespace();
-        let Some(uri) = words.next() else { continue };
-        let words: Vec<(&str, &str)> = words.filter_map(|word| word.split_once(':')).collect();
-        let values = |name: &str| -> Vec<&str> {
-            words.iter().filter(|(key, _)| *key == name).map(|(_, value)| *value).collect()
-        };
-        let architectures = values("arch");
-        let kinds = values("type");
-        // Packages and their indexes are both wanted of it.
-        let of_use = (architectures.is_empty() || serves_amd64(architectures.into_iter()))
-            && (kinds.is_empty() || ["deb", "index"].iter().all(|kind| kinds.contains(kind)));
-        if of_use {
-            let priority =
-                values("priority").first().and_then(|value| value.parse().ok()).unwrap_or(u64::MAX);
-            mirrors.push((priority, uri.to_owned()));
+/// Where the list of mirrors lies that `uri` names; nothing where it names none.
+fn list_address(uri: &str) -> Option<Result<Url, String>> {
+    let (scheme, rest) = uri.split_once(':')?;
+    let parsed = |text: String| text.parse::<Url>().map_err(|error| error.to_string());
+    Some(match scheme {
+        "mirror+file" | "mirror+copy" => {
+            let path = match rest.strip_prefix("//") {
+                Some(absolute) if absolute.starts_with('/') => absolute,
+                _ => rest,
+            };
+            Url::from_path(Path::new(path)).map_err(|error| error.to_string())
         }
+        "mirror" | "mirror+http" => parsed(format!("http:{rest}")),
+        "mirror+https" => parsed(format!("https:{rest}")),
+        _ => return None,
+    })
+}
+
+/// The one mirror at `uri`.
+fn plain(uri: &str) -> (Vec<Mirror>, Vec<Refused>) {
+    match Url::root(uri) {
+        Ok(root) => (vec![Mirror::new(root)], Vec::new()),
+        Err(_) if uri.starts_with("cdrom:") => (Vec::new(), vec![Refused::unused(uri, "a disc")]),
+        Err(_) => (Vec::new(), vec![Refused::unused(uri, "neither http nor https nor a file")]),
     }
-    mirrors.sort_by_key(|(priority, _)| *priority);
-    mirrors.into_iter().map(|(_, uri)| uri).collect()
 }
 
 /// The files of a `.d` folder that apt would read, in its order: only plain names with one of the
@@ -116,6 +140,8 @@ fn parse_line(line: &str, file: &Path) -> Option<Source> {
     let mut words = rest.split_ascii_whitespace().map(str::to_owned);
     Some(Source {
         uri: words.next()?,
+        mirrors: Vec::new(),
+        refused: Vec::new(),
         suite: words.next()?,
         components: words.collect(),
         signed_by,
@@ -165,6 +191,8 @@ fn add_stanza(stanza: &BTreeMap<String, String>, file: &Path, found: &mut Vec<So
         for suite in words("suites") {
             found.push(Source {
                 uri: uri.clone(),
+                mirrors: Vec::new(),
+                refused: Vec::new(),
                 suite,
                 components: words("components"),
                 signed_by: signed_by.clone(),
@@ -286,6 +314,10 @@ fn tokens(text: &str) -> Vec<Token> {
 mod tests {
     use super::*;
 
+    fn client() -> Client {
+        Client::new(crate::source::http::Settings::default()).unwrap()
+    }
+
     fn shown(sources: &[Source]) -> Vec<String> {
         let one = |s: &Source| format!("{} {} {}", s.uri, s.suite, s.components.join(","));
         sources.iter().map(one).collect()
@@ -354,9 +386,9 @@ mod tests {
         write("sources.list.d/a.list", "2");
         write("sources.list.d/a.list.disabled", "no");
         write("sources.list.d/a b.list", "no");
-        let found = sources(folder.path());
+        let found = sources(folder.path(), &client());
         assert_eq!(shown(&found), ["http://1 x ", "http://2 x ", "http://3 x "]);
-        assert!(sources(Path::new("/nonexistent")).is_empty());
+        assert!(sources(Path::new("/nonexistent"), &client()).is_empty());
     }
 
     #[test]
@@ -367,7 +399,7 @@ mod tests {
         fs::create_dir(path("sources.list.d")).unwrap();
         let list = "# chosen by the cloud\n\nhttp://third.example/debian\thttps://x\n\
             http://first.example/debian\tpriority:1 arch:amd64 arch:arm64\n\
-            http://no.example/debian\tarch:arm64\nhttp://no.example/debian priority:1 type:index\n\
+            http://no.example/debian\tarch:arm64\nhttp://index.example/debian priority:1 type:index\n\
             http://second.example/debian priority:2 type:index type:deb # why\n";
         fs::write(path("mirrors/debian.list"), list).unwrap();
         let at = folder.path().display();
@@ -378,18 +410,51 @@ mod tests {
         fs::write(path("sources.list.d/debian.sources"), stanza).unwrap();
         let others = format!(
             "deb mirror+file:{at}/mirrors/debian.list sid main\ndeb mirror+file:/nonexistent/list sid main\n\
-             deb mirror+http://lists.example/debian sid main\n"
+             deb http://plain.example/debian sid main\ndeb cdrom:[Debian]/ sid main\n"
         );
         fs::write(path("sources.list"), others).unwrap();
-        let each = |suite: &str| {
-            ["first", "second", "third"]
-                .map(|name| format!("http://{name}.example/debian {suite} main"))
-                .to_vec()
-        };
-        let rest = ["mirror+file:/nonexistent/list", "mirror+http://lists.example/debian"];
-        let rest = rest.map(|uri| format!("{uri} sid main")).to_vec();
-        let expected = [each("sid"), rest, each("trixie"), each("trixie-updates")].concat();
-        assert_eq!(shown(&sources(folder.path())), expected);
+        let found = sources(folder.path(), &client());
+        let shown: Vec<String> = found
+            .iter()
+            .map(|source| {
+                let hosts = source.mirrors.iter().map(|mirror| mirror.root.host().unwrap());
+                let refused = source.refused.iter().map(|refused| refused.reason.as_str());
+                format!("{}: {}", source.suite, hosts.chain(refused).collect::<Vec<_>>().join(", "))
+            })
+            .collect();
+        let of_list = "first.example, index.example, second.example, third.example, for other architectures";
+        assert_eq!(
+            shown,
+            [
+                &format!("sid: {of_list}"),
+                "sid: fetching file:///nonexistent/list: not found",
+                "sid: plain.example",
+                "sid: a disc",
+                &format!("trixie: {of_list}"),
+                &format!("trixie-updates: {of_list}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn lists_lie_in_files_or_on_servers() {
+        let address = |uri: &str| list_address(uri).map(|found| found.unwrap().to_string());
+        for (uri, expected) in [
+            ("mirror+file:/etc/mirrors", "file:///etc/mirrors"),
+            ("mirror+file:///etc/mirrors", "file:///etc/mirrors"),
+            ("mirror+copy:/etc/mirrors", "file:///etc/mirrors"),
+            ("mirror://lists.example/debian", "http://lists.example/debian"),
+            ("mirror+http://lists.example:8080/debian", "http://lists.example:8080/debian"),
+            ("mirror+https://lists.example/debian.xz", "https://lists.example/debian.xz"),
+        ] {
+            assert_eq!(address(uri).as_deref(), Some(expected), "{uri}");
+        }
+        for uri in
+            ["http://a.example", "cdrom:[x]/", "tor+mirror+http://a.example", "mirror+ftp://a.example/x"]
+        {
+            assert_eq!(address(uri), None, "{uri}");
+        }
+        assert!(list_address("mirror+file:relative").unwrap().is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! keller as a user meets it: the real binary, its words, its exit codes and what it leaves on the disk.
 //! Without a network: the archive is made and signed on the spot.
 
-mod archive;
+pub mod archive;
 mod bad_input;
 mod boot;
 mod build;

@@ -1,6 +1,7 @@
 //! From a manifest and a small archive to a lock, and everything that must be refused on the way.
 
 mod file;
+mod mirrors;
 mod network;
 mod release;
 mod repositories;

@@ -3,6 +3,7 @@
 //! `cargo test --test main -- --ignored --nocapture lock::network`; the list of packages comes from the file
 //! that TRIAL_PACKAGES names, those assumed from TRIAL_ASSUME, one name a line.
 
+use std::path::Path;
 use std::time::Instant;
 
 use keller::base::progress::Silent;
@@ -10,6 +11,7 @@ use keller::lock::archives::Archives;
 use keller::lock::file::to_text;
 use keller::lock::online::Online;
 use keller::lock::resolve::{Update, resolve};
+use keller::source::apt;
 use keller::source::http::{Client, Settings};
 use keller::source::mirror::Mirrors;
 use keller::store::Store;
@@ -30,9 +32,10 @@ fn resolves_a_node_from_a_mirror() {
         &assume.iter().map(String::as_str).collect::<Vec<_>>(),
     );
     wanted.debian.updates = true;
-    let mirrors = Mirrors::find(None, &wanted.debian).unwrap();
-    let archives = Archives::of(&wanted, &mirrors).unwrap();
     let client = Client::new(Settings::of_host()).unwrap();
+    let sources = || apt::sources(Path::new(apt::FOLDER), &client);
+    let mirrors = Mirrors::find(None, &wanted.debian, sources).unwrap();
+    let archives = Archives::of(&wanted, &mirrors).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let network = Online { client: &client, store: &store };

@@ -245,7 +245,7 @@ fn file_names_with_a_leading_slash() {
         let repository = Repository::reindexed(APP, |index| index.replace("pool/", from)).inline();
         let lock = repository.resolve("app").unwrap();
         assert_eq!(lock.packages["app"].path, format!("{path}app_1.0_amd64.deb"));
-        let url = repository.world.archives.url("own", &lock.packages["app"].path).unwrap().unwrap();
+        let url = repository.world.archives.urls("own", &lock.packages["app"].path).unwrap().remove(0);
         assert_eq!(url.to_string(), format!("{ROOT}/{path}app_1.0_amd64.deb"));
     }
 }

@@ -411,6 +411,6 @@ fn flat_archives_are_understood() {
     world.archives = archives(vec![archive("kubernetes", root, &key, &["/"])]);
     let lock = world.resolve(&manifest(&["kubelet"], &[])).unwrap();
     assert_eq!(lock.packages["kubelet"].archive, "kubernetes");
-    let url = world.archives.url("kubernetes", &lock.packages["kubelet"].path).unwrap().unwrap();
+    let url = world.archives.urls("kubernetes", &lock.packages["kubelet"].path).unwrap().remove(0);
     assert_eq!(url.to_string(), "https://packages.example/deb/amd64/kubelet_1.34_amd64.deb");
 }
