@@ -218,6 +218,7 @@ fn placed(manifest: &Manifest, error: rootfs::Error) -> anyhow::Error {
     let place = match &error {
         Error::UnknownUnit { unit, .. }
         | Error::NotInstallable { unit }
+        | Error::NotInstallableAtBoot { unit, .. }
         | Error::NoInstance { unit }
         | Error::Masked { unit, .. } => said.place("services.enable", unit),
         Error::UnknownModule { name, .. } => said.place("kernel.load", name),

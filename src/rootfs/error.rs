@@ -25,6 +25,16 @@ pub enum Error {
         /// As in the manifest.
         unit: String,
     },
+    /// The manifest enables a unit that a generator makes of a file which does not say what starts it.
+    #[error(
+        "services.enable names {unit}, which is made of /{of} at boot, where no [Install] section says what starts it: add one with WantedBy=multi-user.target to that file"
+    )]
+    NotInstallableAtBoot {
+        /// As in the manifest.
+        unit: String,
+        /// The file.
+        of: String,
+    },
     /// A template was enabled without saying which instance.
     #[error("services.enable names the template {unit}, which has no DefaultInstance: name an instance, e.g. {}", .unit.replace('@', "@NAME"))]
     NoInstance {

@@ -136,6 +136,57 @@ fn units_to_enable_and_to_mask() {
 }
 
 #[test]
+fn units_that_no_file_is() {
+    let mut project = Project::new();
+    let (unit, generators) = ("usr/lib/systemd/system", "usr/lib/systemd/system-generators");
+    let header = "#!/usr/bin/greet\n### BEGIN INIT INFO\n# Provides: older\n### END INIT INFO\n";
+    project.archive.add(
+        &Package::new("units", "1")
+            .file(&format!("{generators}/systemd-sysv-generator"), elf::program())
+            .file(&format!("{generators}/systemd-cryptsetup-generator"), elf::program())
+            .file(
+                &format!("{unit}/daemon.service"),
+                "[Service]\nExecStart=/usr/bin/greet\n[Install]\nWantedBy=basic.target\nAlias=other.service\n",
+            )
+            .file("usr/share/containers/systemd/a.container", "[Install]\nWantedBy=multi-user.target\n")
+            .file("usr/share/containers/systemd/b.volume", "[Volume]\n"),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, units]");
+    let script =
+        |name: &str| format!("  - {{path: /etc/init.d/{name}, mode: \"0755\", content: {header:?}}}\n");
+    let directory = "  - {path: /etc/greet.d, directory: true}\n";
+    project.edit(directory, &[script("old"), script("idle"), directory.to_owned()].concat());
+    let before = "services: {enable: [greet.service]}";
+    let health = "health: {units: [old.service, a.service, systemd-cryptsetup@data.service, dev-vdb1.swap]}";
+    project.edit(before, "services: {enable: [greet.service, old.service, a.service]}");
+    let said = noted(&project, health);
+    assert!(!said.contains("health.units"), "{said}");
+    let said = noted(&project, "health: {units: [idle.service, b-volume.service]}");
+    assert_says(
+        &said,
+        &[
+            "health.units names idle.service, which nothing in the image starts at boot",
+            "health.units names b-volume.service, which nothing in the image starts at boot",
+        ],
+    );
+    project.edit("old.service, a.service", "oldest.service");
+    assert_says(&refused(&project, ""), &["services.enable names oldest.service, which no package"]);
+    project.edit("oldest.service", "b-volume.service");
+    assert_says(&refused(&project, ""), &["made of /usr/share/containers/systemd/b.volume at boot"]);
+    project.edit(
+        "{enable: [greet.service, b-volume.service]}",
+        "{mask: [old.service, older.service, other.service, a.service, systemd-cryptsetup@x.service]}",
+    );
+    noted(&project, "");
+    let said = refused(&project, "health: {units: [daemon.service]}");
+    assert_says(&said, &["health.units names daemon.service, which is masked"]);
+    project.edit("{mask: [", "{enable: [daemon.service], mask: [");
+    let said = refused(&project, "");
+    assert_says(&said, &["daemon.service is in services.enable", "which has its other name other.service"]);
+}
+
+#[test]
 fn people_who_could_not_log_in() {
     let mut project = Project::new();
     project.archive.add(

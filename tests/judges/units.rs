@@ -1,10 +1,14 @@
-//! Command lines of units: keller reads them as systemd of trixie does.
+//! Units: keller reads their command lines, and knows what is made of init scripts, as systemd of trixie does.
 
 use std::fs;
 use std::path::Path;
 
+use keller::manifest::Services;
+use keller::rootfs::services::{self, generated::Generated};
 use keller::rootfs::text::command::{Command, commands};
+use keller::tree::Tree;
 
+use super::tool::run;
 use super::trixie::trixie;
 
 /// Values of `ExecStart=`.
@@ -90,5 +94,62 @@ fn command_lines_are_split_as_systemd_splits_them() {
             // A unit that is broken is not loaded.
             Err(_) => assert!(theirs.is_empty(), "{line}: {theirs:?}"),
         }
+    }
+}
+
+#[test]
+fn init_scripts_are_the_units_that_systemd_makes_of_them() {
+    let program = "usr/lib/systemd/system-generators/systemd-sysv-generator";
+    let Some(mut generator) = trixie(&["systemd"], program) else { return };
+    let mut tree = Tree::new(0);
+    tree.file(program, 0o755, "").unwrap();
+    let header = |fields: &str| format!("#!/bin/sh\n### BEGIN INIT INFO\n{fields}### END INIT INFO\n");
+    for (name, text) in [
+        ("plain", "#!/bin/sh\n".to_owned()),
+        ("clock.sh", header("# Provides: clock\n# Default-Start: S\n")),
+        ("web", header("# Provides: httpd www\n#   webserver\n# Default-Start: 2 3 4 5\n")),
+        ("idle", header("# Provides: idle\n# Default-Start: 2 3 4 5\n")),
+        ("native", header("# Provides: native\n")),
+        ("masked", header("# Provides: masked\n")),
+    ] {
+        tree.file(format!("etc/init.d/{name}"), 0o755, text).unwrap();
+    }
+    tree.file("etc/init.d/README", 0o644, "no script").unwrap();
+    let system = "usr/lib/systemd/system";
+    tree.file(format!("{system}/native.service"), 0o644, "[Service]\nExecStart=/bin/true\n").unwrap();
+    tree.file(format!("{system}/multi-user.target"), 0o644, "[Unit]\n").unwrap();
+    let enable = ["plain.service", "clock.service", "web.service"].map(str::to_owned).to_vec();
+    let services = Services { enable, mask: vec!["masked.service".to_owned()] };
+    services::write(&mut tree, &services).unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    fs::create_dir(&root).unwrap();
+    tree.write_to_folder(&root).unwrap();
+    let out = ["normal", "early", "late"].map(|name| folder.path().join(name));
+    out.iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    let units = format!("{}:{}", root.join("etc/systemd/system").display(), root.join(system).display());
+    generator.env("SYSTEMD_UNIT_PATH", units);
+    generator.env("SYSTEMD_SYSVINIT_PATH", root.join("etc/init.d"));
+    generator.env("SYSTEMD_SYSVRCND_PATH", root.join("etc"));
+    run(generator.args(&out));
+
+    let names = |folder: &Path| -> Vec<String> {
+        let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name.ends_with(".service"));
+        names.sort();
+        names
+    };
+    let generated = Generated::of(&tree);
+    let ours: Vec<&String> = generated.names().filter(|name| *name != "masked.service").collect();
+    assert_eq!(names(&out[2]), ours.into_iter().cloned().collect::<Vec<_>>());
+    let started = names(&out[2].join("multi-user.target.wants"));
+    assert_eq!(started, ["clock.service", "plain.service", "web.service"]);
+    for name in names(&out[2]) {
+        let made = generated.get(&name).unwrap();
+        let own = made.alias_of.clone().unwrap_or_else(|| name.clone());
+        assert_eq!(made.starts, started.contains(&own), "{name}");
     }
 }

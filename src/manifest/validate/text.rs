@@ -100,8 +100,19 @@ pub fn component(text: &str) -> Result<(), Wrong> {
     if good { Ok(()) } else { wrong("is not a component", "one word, such as `main`") }
 }
 
-/// Suffixes of systemd.unit(5) that can be enabled.
-const UNIT_SUFFIXES: [&str; 7] = [".service", ".socket", ".timer", ".target", ".path", ".mount", ".slice"];
+/// Suffixes of systemd.unit(5); scopes exist only once a program has made them.
+const UNIT_SUFFIXES: [&str; 10] = [
+    ".service",
+    ".socket",
+    ".timer",
+    ".target",
+    ".path",
+    ".mount",
+    ".automount",
+    ".swap",
+    ".device",
+    ".slice",
+];
 
 /// A unit by its full name.
 pub fn unit(text: &str) -> Result<(), Wrong> {

@@ -80,6 +80,12 @@ impl Check<'_> {
                 continue;
             }
             match self.units.look(unit) {
+                Look::Absent if self.by_others(unit) => {
+                    let by = self.units.other_generators().join(" or ");
+                    let problem =
+                        format!("{names}, which nothing in the image has, unless {by} makes it at boot");
+                    self.report(Severity::Warning, problem, "where it does not, no boot could become good");
+                }
                 Look::Absent if FILE_TYPES.iter().any(|suffix| unit.ends_with(suffix)) => {
                     let problem = format!("{names}, which no package and no overlay has{}", self.like(unit));
                     self.error(problem, "no boot could become good: name a unit that there is");
@@ -98,14 +104,19 @@ impl Check<'_> {
                                   run its command in `health.command`";
                     self.error(problem, advice);
                 }
-                Look::File { started: false, .. } => {
+                Look::File { started: false, .. } | Look::Generated { starts: false } => {
                     let problem =
                         format!("{names}, which nothing in the image starts at boot, as far as units tell");
                     self.report(Severity::Warning, problem, "enable it in `services.enable`");
                 }
-                Look::Absent | Look::Generated | Look::File { .. } => {}
+                Look::Absent | Look::Generated { .. } | Look::File { .. } => {}
             }
         }
+    }
+
+    /// Whether the unit may be one of those that a generator makes which keller does not know.
+    fn by_others(&self, unit: &str) -> bool {
+        FILE_TYPES.iter().any(|suffix| unit.ends_with(suffix)) && !self.units.other_generators().is_empty()
     }
 
     fn health_command(&mut self) {
@@ -140,7 +151,7 @@ impl Check<'_> {
             let is_unit = FILE_TYPES.iter().any(|suffix| name.ends_with(suffix));
             let known = match name.contains('.') {
                 // Found through the mask itself otherwise.
-                true => !is_unit || self.units.is_shipped(name),
+                true => !is_unit || self.units.is_shipped(name) || self.by_others(name),
                 false => GENERATORS[1..].iter().any(|folder| self.tree.exists(format!("{folder}/{name}"))),
             };
             if !known {
@@ -233,10 +244,11 @@ impl Check<'_> {
                 );
                 continue;
             }
+            let script = self.tree.exists(format!("{INIT_SCRIPTS}/{}", container.name));
             let taken = match (names.contains(&unit), aliases.get(&unit)) {
-                (true, _) => Some(format!("unit {unit}, which is in the image already")),
+                (true, _) if !script => Some(format!("unit {unit}, which is in the image already")),
                 (_, Some(of)) => Some(format!("unit {unit}, another name (Alias=) of {of}")),
-                _ if self.tree.exists(format!("{INIT_SCRIPTS}/{}", container.name)) => {
+                _ if script => {
                     Some(format!("unit {unit}, which systemd makes of /{INIT_SCRIPTS}/{}", container.name))
                 }
                 _ => None,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::links::{Destination, destination};
 use super::programs::{self, Unfit};
 use super::{Finding, Inputs, Severity, View};
+use crate::rootfs::services::generated::Generated;
 use crate::rootfs::text::command::{Broken, commands};
 use crate::rootfs::text::settings::{Settings, is_true};
 use crate::tree::{Kind, NodeId, show};
@@ -19,18 +20,6 @@ const FOLDERS: [&str; 4] = [
     // Where /usr/local leads at boot.
     "usr/lib/keller/shipped/usr/local/lib/systemd/system",
     "usr/lib/systemd/system",
-];
-
-/// Where podman's generator finds the files that it turns into units, and into which.
-const QUADLETS: [&str; 2] = ["etc/containers/systemd", "usr/share/containers/systemd"];
-const QUADLET_UNITS: [(&str, &str); 7] = [
-    (".container", ".service"),
-    (".kube", ".service"),
-    (".pod", "-pod.service"),
-    (".volume", "-volume.service"),
-    (".network", "-network.service"),
-    (".image", "-image.service"),
-    (".build", "-build.service"),
 ];
 
 /// Types of units that exist only as files; others (devices, mounts, slices) come up by themselves.
@@ -64,8 +53,11 @@ pub enum Look {
     Absent,
     /// It never starts.
     Masked,
-    /// podman's generator makes it at boot.
-    Generated,
+    /// A generator makes it at boot.
+    Generated {
+        /// Whether something starts it, as far as the image tells.
+        starts: bool,
+    },
     /// A file.
     File {
         /// Whether something starts it.
@@ -78,7 +70,7 @@ pub enum Look {
 impl<'a> Units<'a> {
     /// The units of the tree; what keeps started ones from starting comes beside.
     pub fn of(view: &'a View<'a>, inputs: &'a Inputs) -> (Self, Vec<Finding>) {
-        let mut walk = Walk { view, inputs, generated: generated(view), findings: Vec::new() };
+        let mut walk = Walk { view, inputs, generated: Generated::of(view.tree), findings: Vec::new() };
         let started = started(&mut walk);
         let findings = std::mem::take(&mut walk.findings);
         (Self { walk, started }, findings)
@@ -98,12 +90,21 @@ impl<'a> Units<'a> {
                 };
                 Look::File { started: self.started.contains(&id), passes }
             }
-            None if self.walk.generated.contains(name) => Look::Generated,
-            None => Look::Absent,
+            None => match self.walk.generated.get(name) {
+                Some(made) => Look::Generated { starts: made.starts },
+                None if self.walk.generated.by(name).is_some() => Look::Generated { starts: true },
+                None => Look::Absent,
+            },
         }
     }
 
-    /// Whether a file of this name, or of its template, is somewhere else than in /etc, where masks are.
+    /// Generators that keller does not know: they may make units of any name.
+    pub fn other_generators(&self) -> Vec<&str> {
+        self.walk.generated.others().collect()
+    }
+
+    /// Whether the image has this name, or that of its template, other than as a mask: a file, another name of a
+    /// unit (`Alias=`), or something that a generator makes.
     pub fn is_shipped(&self, name: &str) -> bool {
         let names = [Some(name.to_owned()), template(name)];
         let in_tree = |folder: &str, name: &str| {
@@ -112,7 +113,10 @@ impl<'a> Units<'a> {
                 |id| matches!(&tree.node(id).kind, Kind::Symlink(target) if target == b"/dev/null");
             tree.lookup(format!("{folder}/{name}")).is_some_and(|id| !link_to_nothing(id))
         };
-        self.walk.generated.contains(name)
+        let alias = |name: &String| self.names().1.contains_key(name);
+        self.walk.generated.get(name).is_some()
+            || self.walk.generated.by(name).is_some()
+            || names.iter().flatten().any(alias)
             || names.iter().flatten().any(|name| FOLDERS.iter().any(|folder| in_tree(folder, name)))
     }
 
@@ -132,7 +136,8 @@ impl<'a> Units<'a> {
     /// Names of all units, and of those that are `Alias=` of one: alias and file.
     pub fn names(&self) -> (BTreeSet<String>, BTreeMap<String, String>) {
         let tree = self.walk.view.tree;
-        let (mut names, mut aliases) = (self.walk.generated.clone(), BTreeMap::new());
+        let (mut names, mut aliases): (BTreeSet<String>, _) =
+            (self.walk.generated.names().cloned().collect(), BTreeMap::new());
         for folder in FOLDERS {
             let Ok(id) = tree.resolve(folder) else { continue };
             for (name, id) in tree.children(id).map(|(name, id)| (show(name), id)) {
@@ -170,41 +175,6 @@ fn started(walk: &mut Walk<'_>) -> BTreeSet<NodeId> {
     files
 }
 
-/// Names of units that generators make at boot out of files in the image.
-fn generated(view: &View<'_>) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for folder in QUADLETS {
-        let Ok(folder) = view.tree.resolve(folder) else { continue };
-        // quadlet also looks into directories.
-        let mut pending = vec![folder];
-        let mut files = Vec::new();
-        while let Some(folder) = pending.pop() {
-            for (name, id) in view.tree.children(folder) {
-                match view.tree.node(id).kind {
-                    Kind::Directory(_) => pending.push(id),
-                    _ => files.push((show(name), id)),
-                }
-            }
-        }
-        for (name, id) in files {
-            let unit =
-                QUADLET_UNITS.iter().find_map(|(from, to)| Some(format!("{}{to}", name.strip_suffix(from)?)));
-            names.extend(unit.map(|unit| service_name(view, id).unwrap_or(unit)));
-        }
-    }
-    names
-}
-
-/// What a quadlet calls its unit itself: `ServiceName=`, without the ending, in the section of its kind.
-fn service_name(view: &View<'_>, id: NodeId) -> Option<String> {
-    let Kind::File(content) = &view.tree.node(id).kind else { return None };
-    let mut settings = Settings::default();
-    settings.read(&content.to_vec().ok()?);
-    let sections = ["Container", "Kube", "Pod", "Volume", "Network", "Image", "Build"];
-    let name = sections.iter().find_map(|section| settings.last(section, "ServiceName"))?;
-    Some(format!("{name}.service"))
-}
-
 /// A unit's file.
 enum Fragment {
     /// Linked to /dev/null, or empty: systemd will not start it.
@@ -218,7 +188,7 @@ enum Fragment {
 struct Walk<'a> {
     view: &'a View<'a>,
     inputs: &'a Inputs,
-    generated: BTreeSet<String>,
+    generated: Generated,
     findings: Vec<Finding>,
 }
 
@@ -332,7 +302,8 @@ impl Walk<'_> {
 
     fn exists(&self, name: &str) -> bool {
         !FILE_TYPES.iter().any(|suffix| name.ends_with(suffix))
-            || self.generated.contains(name)
+            || self.generated.get(name).is_some()
+            || self.generated.by(name).is_some()
             || self.find(name).is_some()
     }
 

@@ -3,10 +3,12 @@
 //! Enablement is what `systemctl enable` would make of a unit's [Install] section, as links below
 //! /usr/lib: they are part of the verified root, and no change of /etc on a node hides them.
 
+pub mod generated;
 pub mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::generated::{Generated, Made, enable_script};
 use self::unit::{Install, UnitName};
 use super::error::{Error, near};
 use super::etc_defaults::default;
@@ -53,22 +55,32 @@ pub struct Enabled {
 /// Masks, enables, sets the default target and writes the preset that says the same.
 pub fn write(tree: &mut Tree, services: &Services) -> Result<Enabled, Error> {
     let mut enabled = Enabled::default();
-    let mut masked: BTreeMap<&str, &str> =
-        services.mask.iter().map(|name| (name.as_str(), "services.mask")).collect();
-    masked.extend(FOREIGN.into_iter().filter(|(unit, _)| tree.exists(format!("{SHIPPED}/{unit}"))));
+    let mut masked: BTreeMap<String, String> =
+        services.mask.iter().map(|name| (name.clone(), "services.mask".to_owned())).collect();
+    for name in &services.mask {
+        for unit in other_names(tree, name)? {
+            masked.entry(unit).or_insert_with(|| format!("services.mask, which has its other name {name}"));
+        }
+    }
+    let foreign = FOREIGN.iter().filter(|(unit, _)| tree.exists(format!("{SHIPPED}/{unit}")));
+    masked.extend(foreign.map(|(unit, by)| ((*unit).to_owned(), (*by).to_owned())));
     for name in masked.keys() {
         let folder = if SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) { LOCAL } else { GENERATORS };
         tree.symlink(format!("{folder}/{name}"), "/dev/null")?;
-        enabled.masked.insert((*name).to_owned());
+        enabled.masked.insert(name.clone());
     }
 
     // Not for presets to decide: without a bus there is no login and no networkctl.
     let bus = tree.exists(format!("{SHIPPED}/dbus-broker.service")).then_some("dbus-broker.service");
     for name in services.enable.iter().map(String::as_str).chain(bus) {
         if let Some(by) = masked.get(name) {
-            return Err(Error::Masked { unit: name.to_owned(), by: (*by).to_owned() });
+            return Err(Error::Masked { unit: name.to_owned(), by: by.clone() });
         }
         let Some(found) = find(tree, name)? else {
+            if let Some(made) = Generated::of(tree).get(name) {
+                enable_made(tree, name, made, &mut enabled)?;
+                continue;
+            }
             return Err(Error::UnknownUnit { unit: name.to_owned(), near: similar(tree, name) });
         };
         if !enable(tree, &found, &mut enabled)? {
@@ -126,6 +138,59 @@ fn find(tree: &Tree, name: &str) -> Result<Option<Found>, Error> {
         }
     }
     Ok(None)
+}
+
+/// Units whose [Install] section gives them the name `name`, or that are made of an init script which provides it:
+/// a mask of that name alone would leave them running. A name that has a file of its own, even a link to another
+/// unit, stands for itself, as ctrl-alt-del.target does.
+fn other_names(tree: &Tree, name: &str) -> Result<BTreeSet<String>, Error> {
+    let mut units = BTreeSet::new();
+    let Some(parsed) = UnitName::parse(name) else { return Ok(units) };
+    let own = |folder: &&str| tree.exists(format!("{folder}/{name}"));
+    if [LOCAL, SHIPPED].iter().any(own) {
+        return Ok(units);
+    }
+    let instance = parsed.instance.as_deref().filter(|instance| !instance.is_empty());
+    let template = parsed.template();
+    for file in files(tree) {
+        let Some(found) = find(tree, &file)? else { continue };
+        // A link to another unit is read as that one.
+        if found.file != file {
+            continue;
+        }
+        for alias in &found.install.alias {
+            let Ok(alias) = found.name.expand(alias, &file) else { continue };
+            if alias == name {
+                units.insert(file.clone());
+            } else if let (Some(instance), true) = (instance, template.as_deref() == Some(&alias)) {
+                units.insert(found.name.with_instance(instance).to_string());
+            }
+        }
+    }
+    units.extend(Generated::of(tree).get(name).and_then(|made| made.alias_of.clone()));
+    Ok(units)
+}
+
+/// Names of all files of units.
+fn files(tree: &Tree) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for folder in [LOCAL, SHIPPED] {
+        let Ok(id) = tree.resolve(folder) else { continue };
+        let units = tree.children(id).filter(|(_, id)| !matches!(tree.node(*id).kind, Kind::Directory(_)));
+        names.extend(units.map(|(name, _)| show(name)).filter(|name| UnitName::parse(name).is_some()));
+    }
+    names
+}
+
+/// Enables a unit that a generator makes at boot.
+fn enable_made(tree: &mut Tree, name: &str, made: &Made, enabled: &mut Enabled) -> Result<(), Error> {
+    if made.is_script {
+        enable_script(tree, &made.of)?;
+    } else if !made.starts {
+        return Err(Error::NotInstallableAtBoot { unit: name.to_owned(), of: made.of.clone() });
+    }
+    enabled.units.insert(made.alias_of.clone().unwrap_or_else(|| name.to_owned()));
+    Ok(())
 }
 
 /// Files of `NAME.d` folders, by file name.
@@ -194,13 +259,8 @@ fn enable(tree: &mut Tree, found: &Found, enabled: &mut Enabled) -> Result<bool,
 
 /// Names of units that are like `name`.
 fn similar(tree: &Tree, name: &str) -> Vec<String> {
-    let mut names = BTreeSet::new();
-    for folder in [LOCAL, SHIPPED] {
-        let Ok(id) = tree.resolve(folder) else { continue };
-        names.extend(
-            tree.children(id).map(|(name, _)| show(name)).filter(|name| UnitName::parse(name).is_some()),
-        );
-    }
+    let mut names = files(tree);
+    names.extend(Generated::of(tree).names().cloned());
     near(name, names.iter().map(String::as_str))
 }
 
@@ -285,6 +345,56 @@ mod tests {
         assert_eq!(link(&tree, "usr/lib/systemd/system/default.target"), "multi-user.target");
         assert_eq!(enabled.notes.len(), 1);
         assert!(tree.read(PRESET).unwrap().ends_with(b"disable *\n"));
+    }
+
+    #[test]
+    fn masks_of_other_names_reach_the_unit() {
+        let null = |tree: &Tree, unit: &str| link(tree, &format!("{LOCAL}/{unit}")) == "/dev/null";
+        let (tree, enabled) = run(&[], &["sshd.service"]);
+        assert!(null(&tree, "sshd.service") && null(&tree, "ssh.service"));
+        assert!(enabled.unwrap().masked.contains("ssh.service"));
+        let told = run(&["ssh.service"], &["sshd.service"]).1.unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "ssh.service is in services.enable, but masked by services.mask, which has its other name sshd.service"
+        );
+        // A file of the name stands for itself.
+        let mut tree = self::tree();
+        tree.file(format!("{SHIPPED}/reboot.target"), 0o644, "[Install]\nAlias=ctrl-alt-del.target\n")
+            .unwrap();
+        tree.symlink(format!("{SHIPPED}/ctrl-alt-del.target"), "reboot.target").unwrap();
+        tree.file(format!("{SHIPPED}/tty@.service"), 0o644, "[Install]\nAlias=vt@.service t@%i.service\n")
+            .unwrap();
+        let mask = ["ctrl-alt-del.target", "vt@a.service"].map(str::to_owned).to_vec();
+        write(&mut tree, &Services { enable: Vec::new(), mask }).unwrap();
+        assert!(null(&tree, "ctrl-alt-del.target") && !tree.exists(format!("{LOCAL}/reboot.target")));
+        assert!(null(&tree, "tty@a.service") && !tree.exists(format!("{LOCAL}/tty@.service")));
+    }
+
+    #[test]
+    fn units_that_are_made_at_boot() {
+        let mut tree = tree();
+        tree.file("usr/lib/systemd/system-generators/systemd-sysv-generator", 0o755, "").unwrap();
+        let header = "### BEGIN INIT INFO\n# Provides: older\n# Default-Start: 2 S\n### END INIT INFO\n";
+        for script in ["old", "other"] {
+            tree.file(format!("etc/init.d/{script}"), 0o755, header).unwrap();
+        }
+        tree.file("etc/containers/systemd/a.container", 0o644, "[Install]\nWantedBy=x.target\n").unwrap();
+        tree.file("etc/containers/systemd/b.pod", 0o644, "[Pod]\n").unwrap();
+        let services = |enable: &[&str], mask: &[&str]| Services {
+            enable: enable.iter().map(|name| (*name).to_owned()).collect(),
+            mask: mask.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let mut made = tree.clone();
+        write(&mut made, &services(&["old.service", "a.service"], &["other.service"])).unwrap();
+        assert_eq!(link(&made, "etc/rc2.d/S01old"), "../init.d/old");
+        assert!(!made.exists("etc/rc3.d") && !made.exists("etc/rc2.d/S01other"));
+        assert_eq!(link(&made, "etc/systemd/system/other.service"), "/dev/null");
+        write(&mut tree.clone(), &services(&[], &["older.service"])).unwrap();
+        let told = write(&mut tree.clone(), &services(&["b-pod.service"], &[])).unwrap_err().to_string();
+        assert!(told.contains("made of /etc/containers/systemd/b.pod at boot"), "{told}");
+        let told = write(&mut tree, &services(&["oldd.service"], &[])).unwrap_err().to_string();
+        assert!(told.ends_with("did you mean old.service or older.service?"), "{told}");
     }
 
     #[test]
