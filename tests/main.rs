@@ -2,6 +2,7 @@
 
 mod bad_updates;
 mod boot;
+mod ci;
 mod cli;
 mod deb;
 mod fetch;

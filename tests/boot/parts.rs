@@ -1,10 +1,10 @@
-//! The default image taken apart by other people's tools, once for all tests.
+//! The default image taken apart by other people's tools, once for all tests that run at the same time.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::Value;
 
@@ -33,10 +33,17 @@ pub struct Parts {
     pub root_hash: String,
 }
 
-/// The parts; nothing, said aloud, where a tool is missing.
-pub fn parts() -> Option<&'static Parts> {
-    static PARTS: OnceLock<Option<Parts>> = OnceLock::new();
-    PARTS.get_or_init(take_apart).as_ref()
+/// The parts; nothing, said aloud, where a tool is missing. Tests that run at the same time share them. They take as
+/// much of the disk as two images, so they go when no test uses them, and are made again in seconds.
+pub fn parts() -> Option<Arc<Parts>> {
+    static PARTS: Mutex<Weak<Parts>> = Mutex::new(Weak::new());
+    let mut shared = PARTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(parts) = shared.upgrade() {
+        return Some(parts);
+    }
+    let parts = Arc::new(take_apart()?);
+    *shared = Arc::downgrade(&parts);
+    Some(parts)
 }
 
 fn take_apart() -> Option<Parts> {

@@ -1,0 +1,62 @@
+//! `ci/test` itself, as far as it can be tried without running all tests.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A checkout with nothing but ci/test, beside programs that say `free` MiB are free and that nothing more is run.
+fn run(folder: &Path, free: u32, arguments: &[&str]) -> Output {
+    for (name, text) in [
+        ("df", format!("echo header; echo x 900000 1 {free} 1% /mount\n")),
+        ("cargo", "touch \"$PWD/cargo-ran\"; exit 9\n".to_owned()),
+        ("apt-get", "touch \"$PWD/apt-ran\"; exit 9\n".to_owned()),
+    ] {
+        let program = folder.join("bin").join(name);
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::write(&program, format!("#!/bin/sh\n{text}")).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::create_dir_all(folder.join("ci")).unwrap();
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("ci/test"), folder.join("ci/test")).unwrap();
+    let path = format!("{}:{}", folder.join("bin").display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.arg(folder.join("ci/test")).args(arguments).env("PATH", path);
+    command.env("KELLER_STORE", folder.join("store")).env("TMPDIR", folder.join("not-there-yet"));
+    command.output().unwrap()
+}
+
+#[test]
+fn too_little_room_is_said_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let tests = folder.path().join("target/x86_64-unknown-linux-gnu/tmp");
+    for name in ["trixie/systemd", "sick.disk"] {
+        fs::create_dir_all(tests.join(name)).unwrap();
+    }
+    for arguments in [&[][..], &["--quick"]] {
+        let output = run(folder.path(), 300, arguments);
+        let said = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}{errors}");
+        assert!(said.starts_with("ci/test: 300 MiB are free in /mount, and this run needs about "), "{said}");
+        assert!(
+            errors.starts_with("ci/test: too little: free some, or put the store (KELLER_STORE)"),
+            "{errors}"
+        );
+        for ran in ["cargo-ran", "apt-ran"] {
+            assert!(!folder.path().join(ran).exists(), "{ran}: {said}{errors}");
+        }
+    }
+    // What an earlier run left is room, too.
+    assert!(tests.join("trixie/systemd").exists() && !tests.join("sick.disk").exists());
+}
+
+#[test]
+fn enough_room_is_said_and_the_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), 300_000, &["--quick"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with("ci/test: 300000 MiB are free in /mount"), "{said}");
+    let went_on = ["cargo-ran", "apt-ran"].iter().any(|ran| folder.path().join(ran).exists());
+    assert!(went_on, "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
