@@ -202,6 +202,13 @@ enum Form {
     Layer,
 }
 
+/// Whether `head`, the first bytes of a stream, begin a tar archive: nothing else has that checksum. A name may begin
+/// with the bytes that mark a compressed file.
+pub fn begins(head: &[u8]) -> bool {
+    head.first_chunk()
+        .is_some_and(|block: &[u8; BLOCK]| *block != [0; BLOCK] && Header::parse(block, 0).is_ok())
+}
+
 fn read_as(
     form: Form,
     archive: &mut dyn Read,

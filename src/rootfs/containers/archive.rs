@@ -196,15 +196,25 @@ fn open(path: &Path, epoch: i64) -> Result<Tree, ArchiveError> {
     from_tar::tree(&members, &Arc::new(file), 0, "image", epoch).map_err(tar)
 }
 
-/// How a stream is compressed, by its first bytes: names and media types are often wrong.
+/// Skippable frames, with which parallel compressors begin (RFC 8878, 3.1.2): 0x184D2A5? in little-endian order.
+const ZSTD_SKIPPABLE: [u8; 3] = *b"\x2a\x4d\x18";
+
+/// How a stream with an archive is compressed, by its first bytes: file names and media types are often wrong. The
+/// first name in an archive may look like any of them, so that the header's checksum counts first.
 fn compression(reader: &mut impl BufRead) -> io::Result<Compression> {
     let head = reader.fill_buf()?;
+    if from_tar::begins(head) {
+        return Ok(Compression::None);
+    }
     let forms: [(&[u8], Compression); 4] = [
         (b"\x1f\x8b", Compression::Gzip),
         (b"\x28\xb5\x2f\xfd", Compression::Zstd),
         (b"\xfd7zXZ\0", Compression::Xz),
         (b"BZh", Compression::Bzip2),
     ];
+    if matches!(head, [0x50..=0x5f, rest @ ..] if rest.starts_with(&ZSTD_SKIPPABLE)) {
+        return Ok(Compression::Zstd);
+    }
     let form = forms.into_iter().find(|(magic, _)| head.starts_with(magic));
     Ok(form.map_or(Compression::None, |(_, compression)| compression))
 }

@@ -218,6 +218,8 @@ fn compressed_archives() {
         bzip2.finish().unwrap(),
         xz.finish().unwrap(),
         zstd::encode_all(&plain[..], 1).unwrap(),
+        // pzstd begins with a frame that says how long the next one is.
+        [b"\x50\x2a\x4d\x18\x04\0\0\0size", &zstd::encode_all(&plain[..], 1).unwrap()[..]].concat(),
         plain,
     ];
     let file = layout.folder.path().join("archive");
@@ -226,6 +228,47 @@ fn compressed_archives() {
         assert_eq!(read(&file, None, 0).unwrap().0.config.command, ["app"]);
         std::fs::write(&file, &bytes[..bytes.len() / 3]).unwrap();
         assert!(read(&file, None, 0).is_err());
+    }
+}
+
+#[test]
+fn a_name_that_looks_compressed() {
+    let magics: [&[u8]; 6] =
+        [b"BZh91AY&SY", b"BZh", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"\x50\x2a\x4d\x18"];
+    for magic in magics {
+        let name = [magic, b".txt"].concat();
+        let mut header = tar::Header::new_ustar();
+        header.as_ustar_mut().unwrap().name[..name.len()].copy_from_slice(&name);
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(0);
+        header.set_cksum();
+        let member = header.as_bytes().to_vec();
+        assert!(member.starts_with(magic));
+        let mut layer = [&member[..], &[0; 1024]].concat();
+        // A layer whose every byte a tool wrote, or one that ends with its last member.
+        for end in [layer.len(), 512] {
+            layer.truncate(end);
+            let mut layout = Layout::new();
+            let config = json!({
+                "architecture": "amd64", "os": "linux", "config": { "Cmd": ["/x"] },
+                "rootfs": { "diff_ids": [format!("sha256:{}", Digest::of(&layer))] },
+            });
+            let config =
+                layout.put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
+            let layer = layout.put(&layer, "application/vnd.oci.image.layer.v1.tar");
+            let image =
+                layout.put(json!({ "config": config, "layers": [layer] }).to_string().as_bytes(), MANIFEST);
+            layout.add(image, None, None);
+            // The archive around it begins with such a name, too.
+            let archive = layout.folder.path().join("archive");
+            std::fs::write(&archive, [&member[..], &layout.tar()].concat()).unwrap();
+            let (image, _) = read(&archive, None, 0).unwrap();
+            assert!(image.tree.exists(&name), "{}", name.escape_ascii());
+        }
     }
 }
 
