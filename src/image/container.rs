@@ -9,6 +9,7 @@ use crate::lock::Lock;
 use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest, Said};
 use crate::rootfs;
 use crate::rootfs::checks::programs;
+use crate::rootfs::containers::mounts::Mounts;
 use crate::rootfs::containers::{Config, Image, spec};
 use crate::rootfs::dangling::LeftOut;
 use crate::store::Store;
@@ -99,6 +100,7 @@ fn build(
     let inputs = rootfs::checks::Inputs {
         setuid: recipe.setuid.clone(),
         missing_libraries: recipe.missing_libraries.clone(),
+        mounts: Mounts::of(&tree, container),
         ..root::check_inputs(accounts)
     };
     root::judge(rootfs::checks::check(&tree, &inputs), progress)?;

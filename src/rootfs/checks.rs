@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::manifest::{Manifest, Said};
+use crate::rootfs::containers::mounts::Mounts;
 use crate::tree::{NodeId, Tree, show};
 
 pub use script_accounts::ScriptAccount;
@@ -39,6 +40,8 @@ pub struct Inputs {
     pub assumed: BTreeSet<String>,
     /// Where the manifest says what.
     pub said: Said,
+    /// Volumes, where the tree is a container's.
+    pub mounts: Mounts,
 }
 
 /// Whether a finding fails the build.
@@ -123,7 +126,7 @@ fn all<'a>(view: &'a View<'a>, inputs: &'a Inputs) -> (units::Units<'a>, Vec<Fin
     let programs = programs::scan(view);
     let mut findings = elf::check(view, &programs, &inputs.missing_libraries);
     findings.extend(interpreters::check(view, &programs, inputs));
-    findings.extend(links::check(view));
+    findings.extend(links::check(view, inputs));
     findings.extend(owners::check(view, inputs));
     findings.extend(setuid::check(view, inputs));
     let (units, found) = units::Units::of(view, inputs);

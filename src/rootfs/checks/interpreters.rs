@@ -15,6 +15,9 @@ pub fn check(view: &View<'_>, programs: &[Program<'_>], inputs: &Inputs) -> Vec<
     for program in programs {
         let Form::Script { interpreter, argument } = &program.form else { continue };
         let Some(wanted) = lacking(view.tree, interpreter, argument, &PATH) else { continue };
+        if inputs.mounts.cover_program(view.tree, &wanted, &PATH) {
+            continue;
+        }
         let origin = view.tree.origin_name(view.tree.node(program.id).origin);
         let folder = show(program.path.rsplitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default());
         let asked_for = inputs.foreign.contains(origin) && PATH.contains(&format!("/{folder}").as_str());

@@ -1,6 +1,6 @@
 //! Symbolic links that lead nowhere.
 
-use super::{Finding, Severity, View};
+use super::{Finding, Inputs, Severity, View};
 use crate::rootfs::state::SHIPPED_PLACE;
 use crate::rootfs::tmpfiles::FACTORY;
 use crate::tree::{Kind, NodeId, Tree, show};
@@ -123,7 +123,7 @@ pub fn name_on_node(path: &[u8]) -> &[u8] {
 }
 
 /// Reports dangling and circular links.
-pub(super) fn check(view: &View<'_>) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, id) in &view.paths {
         let Kind::Symlink(target) = &view.tree.node(*id).kind else { continue };
@@ -131,6 +131,7 @@ pub(super) fn check(view: &View<'_>) -> Vec<Finding> {
         let problem = match &destination {
             Destination::Found(_) => continue,
             _ if destination.is_filled_at_boot() => continue,
+            _ if inputs.mounts.cover(view.tree, path) => continue,
             // Reported with the unit's name by the check of units.
             Destination::Missing(_) if is_enablement(path) => continue,
             Destination::Missing(_)

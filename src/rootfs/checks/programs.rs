@@ -8,8 +8,9 @@ use rayon::prelude::*;
 use super::View;
 use super::elf::Object;
 use super::links::{Destination, on_node};
-use crate::manifest::{Container, Volume};
+use crate::manifest::Container;
 use crate::rootfs::containers::Config;
+use crate::rootfs::containers::mounts::Mounts;
 use crate::tree::{Content, Kind, NodeId, Tree};
 
 /// Where a service of systemd looks for programs that are named without a directory: the default of
@@ -125,16 +126,8 @@ pub fn of_container(
         (false, true) => format!("{}/{program}", config.workdir.as_deref().unwrap_or("/")),
         _ => program.clone(),
     };
-    let covered = |name: &str| {
-        let below = |volume: &Volume, path: &str| {
-            path.strip_prefix(&volume.container).is_some_and(|rest| rest.starts_with('/'))
-        };
-        let searched = |folder: &&str| format!("{}/", folder.trim_end_matches('/'));
-        container.volumes.iter().any(|volume| match name.contains('/') {
-            true => below(volume, name),
-            false => folders.iter().map(searched).any(|folder| below(volume, &folder)),
-        })
-    };
+    let mounts = Mounts::of(tree, container);
+    let covered = |name: &str| mounts.cover_program(tree, name, &folders);
     if covered(&whole) {
         return None;
     }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::manifest::{Container, ContainerImage, Volume};
 use crate::rootfs::containers::Config;
+use crate::rootfs::containers::mounts::Mounts;
 use crate::rootfs::{Accounts, state, tmpfiles};
 use crate::tree::{Kind, Meta};
 
@@ -609,4 +610,50 @@ fn a_containers_interpreter_is_searched_in_its_own_path() {
         read_only: true,
     });
     assert_eq!(unfit(&container, "/usr/bin/venv", path), None);
+}
+
+#[test]
+fn what_leads_into_a_containers_volume_is_known_on_the_node() {
+    let mut tree = Tree::new(0);
+    tree.symlink("usr/bin/app", "/data/app").unwrap();
+    tree.symlink("usr/bin/python3", "/data/venv/bin/python3").unwrap();
+    tree.symlink("usr/lib/lost", "/database").unwrap();
+    tree.file("usr/bin/script", 0o755, "#!/usr/bin/env python3").unwrap();
+    tree.file("usr/bin/direct", 0o755, "#!/data/venv/bin/python3").unwrap();
+    elf(&mut tree, "usr/bin/env", &Elf::default());
+    let mut container = Container {
+        name: "app".into(),
+        image: ContainerImage::Archive { path: "/app.tar".into(), reference: None },
+        command: Vec::new(),
+        environment: BTreeMap::new(),
+        ports: Vec::new(),
+        volumes: Vec::new(),
+        host_network: false,
+        start: true,
+    };
+    let told = |container: &Container| {
+        let inputs = Inputs { mounts: Mounts::of(&tree, container), ..Inputs::default() };
+        let findings = check(&tree, &inputs).into_iter().map(|finding| finding.path);
+        let programs = ["/usr/bin/app", "app", "script", "direct"].into_iter().filter(|program| {
+            let config = Config { entrypoint: vec![(*program).to_owned()], ..Config::default() };
+            programs::of_container(&tree, container, &config).is_some()
+        });
+        findings.chain(programs.map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&container),
+        [
+            "/usr/bin/app",
+            "/usr/bin/python3",
+            "/usr/lib/lost",
+            "/usr/bin/direct",
+            "/usr/bin/script",
+            "/usr/bin/app",
+            "app",
+            "script",
+            "direct"
+        ]
+    );
+    container.volumes.push(Volume { host: "/srv/x".into(), container: "/data".into(), read_only: true });
+    assert_eq!(told(&container), ["/usr/lib/lost"]);
 }

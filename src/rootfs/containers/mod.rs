@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod image;
 pub mod layer;
+pub mod mounts;
 pub mod podman;
 pub mod program;
 pub mod spec;

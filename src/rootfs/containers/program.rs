@@ -2,9 +2,10 @@
 
 use std::io::Read;
 
+use super::ContainerError;
 use super::image::{DEFAULT_PATH, Image};
+use super::mounts::{Mounts, There};
 use super::spec::{self, Account};
-use super::{ContainerError, volumes};
 use crate::manifest::Container;
 use crate::tree::{Content, Kind, Meta, NodeId, show};
 
@@ -43,20 +44,22 @@ pub fn check(container: &Container, image: &Image) -> Result<Account, ContainerE
         program: program.clone(),
         why,
     };
-    let candidates = candidates(container, image, program);
+    let mounts = Mounts::of(&image.tree, container);
+    let found: Vec<There> = candidates(container, image, program)
+        .iter()
+        .map(|path| mounts.look(&image.tree, path.as_bytes()))
+        .collect();
     // What a volume holds is known on the node alone.
-    let hidden =
-        |path: &&String| container.volumes.iter().any(|volume| volumes::holds(&volume.container, path));
-    if candidates.iter().any(|path| hidden(&path)) {
+    if found.contains(&There::Volume) {
         return Ok(account);
     }
     let mut why = match program.contains('/') {
         true => "is not in the image".to_owned(),
         false => format!("is not in the image's PATH ({})", path_variable(container, image)),
     };
-    for path in candidates {
-        let Ok(id) = image.tree.resolve(&path) else { continue };
-        match runs(image, id, &account) {
+    for there in found {
+        let There::Node(id) = there else { continue };
+        match runs(image, &mounts, id, &account) {
             Ok(()) => return Ok(account),
             Err(cause) => why = cause,
         }
@@ -89,7 +92,7 @@ fn candidates(container: &Container, image: &Image, program: &str) -> Vec<String
 }
 
 /// Whether the kernel would start the file for this user.
-fn runs(image: &Image, id: NodeId, account: &Account) -> Result<(), String> {
+fn runs(image: &Image, mounts: &Mounts, id: NodeId, account: &Account) -> Result<(), String> {
     let node = image.tree.node(id);
     let content = match &node.kind {
         Kind::File(content) => content,
@@ -106,7 +109,7 @@ fn runs(image: &Image, id: NodeId, account: &Account) -> Result<(), String> {
         return Err(format!("is for {machine}, and keller's nodes are x86_64"));
     }
     if let Some(interpreter) = interpreter(&head)
-        && image.tree.resolve(interpreter).is_err()
+        && mounts.look(&image.tree, interpreter) == There::Nothing
     {
         return Err(format!("is a script for {}, which is not in the image", show(interpreter)));
     }
@@ -232,6 +235,35 @@ mod tests {
         assert!(text.contains("nosuch"), "{text}");
         // A volume may hold it.
         let volume = Volume { host: "/srv/x".into(), container: "/mnt/app".into(), read_only: false };
-        assert_eq!(said(&["/mnt/app/bin/x"], |container, _| container.volumes.push(volume.clone())), "uid 0");
+        let with = |program: &str, change: &dyn Fn(&mut Container, &mut Image)| {
+            said(&[program], |container, image| {
+                container.volumes.push(volume.clone());
+                change(container, image);
+            })
+        };
+        assert_eq!(with("/mnt/app/bin/x", &|_, _| {}), "uid 0");
+        assert!(with("/mnt/application", &|_, _| {}).contains("is not in the image"));
+        // So it is behind a link, in PATH, relative to where the container starts, and with an interpreter.
+        let link = |_: &mut Container, image: &mut Image| {
+            image.tree.symlink("usr/bin/tool", "../../mnt/app/bin/tool").unwrap();
+            image.tree.symlink("usr/bin/python", "/mnt/app/python").unwrap();
+            image.tree.file("usr/bin/script", 0o755, "#!/usr/bin/python\n").unwrap();
+            image.tree.symlink("app", "/mnt/app").unwrap();
+            image.config.environment.insert("PATH".into(), "/usr/bin".into());
+        };
+        for program in ["/usr/bin/tool", "tool", "/app/x", "script"] {
+            assert_eq!(with(program, &link), "uid 0", "{program}");
+        }
+        assert!(with("nosuch", &link).contains("is not in the image's PATH"));
+        let path = |_: &mut Container, image: &mut Image| {
+            image.config.environment.insert("PATH".into(), "/usr/bin:/mnt/app/bin".into());
+        };
+        assert_eq!(with("nosuch", &path), "uid 0");
+        assert_eq!(with("./x", &|_, image| image.config.workdir = Some("/mnt/app".into())), "uid 0");
+        // The engine mounts at what a link leads to.
+        let moved = |_: &mut Container, image: &mut Image| {
+            image.tree.symlink("mnt", "srv/mnt").unwrap();
+        };
+        assert_eq!(with("/srv/mnt/app/x", &moved), "uid 0");
     }
 }

@@ -17,12 +17,6 @@ use crate::tree::{Kind, Tree, show};
 const NODES_OWN: [&[u8]; 11] =
     [b"boot", b"dev", b"efi", b"etc", b"media", b"mnt", b"proc", b"run", b"sys", b"tmp", b"var"];
 
-/// Whether the directory `folder` is or holds `path`.
-pub fn holds(folder: &str, path: &str) -> bool {
-    let rest = path.strip_prefix(folder.trim_end_matches('/'));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 /// Adds lines that make the directories of `container` on the state partition.
 ///
 /// # Errors

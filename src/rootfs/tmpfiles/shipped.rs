@@ -51,6 +51,16 @@ pub fn links(tree: &Tree) -> Result<Links, Error> {
 /// The parts of `path` where its links lead on a node, those of the tree and `links`, also where nothing is yet:
 /// systemd-tmpfiles makes nothing through a link.
 pub fn real(tree: &Tree, links: &Links, path: &[u8]) -> Vec<Vec<u8>> {
+    real_until(tree, links, path, &|_| false).unwrap_or_default()
+}
+
+/// The same for a path that is not to pass what `stops`; nothing where it does.
+pub fn real_until(
+    tree: &Tree,
+    links: &Links,
+    path: &[u8],
+    stops: &dyn Fn(&[u8]) -> bool,
+) -> Option<Vec<Vec<u8>>> {
     let parts = |path: &[u8]| path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
     let (mut pending, mut trail, mut crossed) = (parts(path), Vec::<Vec<u8>>::new(), 0);
     while let Some(part) = pending.pop() {
@@ -60,6 +70,9 @@ pub fn real(tree: &Tree, links: &Links, path: &[u8]) -> Vec<Vec<u8>> {
             _ => {
                 trail.push(part);
                 let here = absolute(&trail);
+                if stops(&here) {
+                    return None;
+                }
                 let target = match tree.lookup(&here).map(|id| &tree.node(id).kind) {
                     Some(Kind::Symlink(target)) => Some(target),
                     Some(_) => None,
@@ -76,7 +89,7 @@ pub fn real(tree: &Tree, links: &Links, path: &[u8]) -> Vec<Vec<u8>> {
             }
         }
     }
-    trail
+    Some(trail)
 }
 
 /// The absolute path of `parts`.
