@@ -11,6 +11,7 @@ use crate::base::{Digest, Progress};
 use crate::lock::{Lock, LockedFile};
 use crate::manifest::{self, FileContent, FileEntry, OverlaySource, embedded};
 use crate::rootfs::Accounts;
+use crate::rootfs::tmpfiles::owners;
 use crate::store::{Checked, Store};
 use crate::tree::from_folder::{META, Overlay};
 use crate::tree::merge::Winner;
@@ -30,6 +31,18 @@ impl Owned {
     fn note(&mut self, tree: &Tree, path: &[u8], id: NodeId) {
         let node = tree.node(id);
         self.0.push((path.to_vec(), node.kind.letter(), node.meta.clone()));
+    }
+
+    /// Makes it hold at boot too, against lines of tmpfiles.d that packages bring.
+    ///
+    /// # Errors
+    /// Of the tree.
+    pub fn outlast(&self, tree: &mut Tree) -> Result<()> {
+        let said = self.0.iter().filter(|(_, kind, _)| *kind != 'l').map(|(path, _, meta)| {
+            let path = path.strip_prefix(b"/").unwrap_or(path);
+            ([b"/", path].concat(), (meta.mode, meta.uid, meta.gid))
+        });
+        Ok(owners::user_first(tree, &said.collect())?)
     }
 
     /// Says it again of what is at its path still: lines of tmpfiles.d are about packages' files.

@@ -146,6 +146,7 @@ fn make(
     judge(rootfs::checks::lines::tmpfiles(&tree, &accounts)?, progress)?;
     // Before what is below /var, /opt and the like becomes lines that make it on the node.
     let owned = inputs::own(&mut tree, &manifest.files, &files, &overlays, &accounts)?;
+    owned.outlast(&mut tree)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
     let finished = rootfs::finish(&mut tree, manifest, &lock.ids, &build, Some(store))
         .map_err(|error| placed(manifest, error))?;

@@ -6,6 +6,7 @@
 
 pub mod line;
 pub mod mistakes;
+pub mod owners;
 pub mod shipped;
 
 use std::collections::{BTreeMap, BTreeSet};

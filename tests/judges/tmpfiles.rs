@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use keller::rootfs::Accounts;
-use keller::rootfs::tmpfiles::{bake_etc, empty_var};
+use keller::rootfs::tmpfiles::{bake_etc, empty_var, owners};
 use keller::tree::{Kind, Meta, Tree, show};
 
 use super::fixture::is_root;
@@ -310,6 +310,12 @@ d /xd "" "" "" "" ""
 d /\xe4
 D /xe - - - am:
 D /xf - - - :10d
+d /var/two 0700
+d /var/two 0750
+d /var/two 0700
+D /var/two 0700
+L /var/two - - - - x
+z /var/two 0711
 "#;
 
 #[test]
@@ -345,11 +351,8 @@ fn lines_that_do_nothing_are_those_that_the_tool_passes_over() {
     let said = String::from_utf8_lossy(&output.unwrap().stderr).into_owned();
     println!("{said}");
     let place = root.path().join("etc/tmpfiles.d/x.conf:").display().to_string();
-    let told: std::collections::BTreeSet<usize> = said
-        .lines()
-        .filter(|line| !line.contains("Duplicate line"))
-        .filter_map(|line| line.strip_prefix(&place)?.split_once(':')?.0.parse().ok())
-        .collect();
+    let told: std::collections::BTreeSet<usize> =
+        said.lines().filter_map(|line| line.strip_prefix(&place)?.split_once(':')?.0.parse().ok()).collect();
     let findings = keller::rootfs::checks::lines::tmpfiles(&tree, &Accounts::default()).unwrap();
     let line =
         |finding: &keller::rootfs::checks::Finding| finding.path.rsplit_once(':').unwrap().1.parse().unwrap();
@@ -358,6 +361,74 @@ fn lines_that_do_nothing_are_those_that_the_tool_passes_over() {
         println!("{number}: {:?} {}", text.lines().nth(number - 1).unwrap(), told.contains(number));
     }
     assert_eq!(found, told);
+}
+
+/// Lines of packages for paths of which the user says something else.
+const STUBBORN: &str = "d /var/lib/d 0700 1 1
+D /var/lib/D 0700 1 1
+e /var/lib/e 0700 1 1
+q /etc/q 0700 1 1
+z /var/lib/z 0700 1 1
+m /var/lib/m 0700
+Z /var/lib/Z 0700 1 1
+Z /var/lib/deep 0700 1 1
+z /var/lib/pat* 0700 1 1
+z \"/var/lib/st r*\" 0700 1 1
+f /var/lib/f 0600 1 1 - theirs
+f+ /etc/f+ 0600 1 1 - theirs
+C /var/lib/C 0600 1 1 - /usr/theirs
+L+ /etc/L - - - - theirs
+L /var/lib/L - - - - theirs
+w /etc/w - - - - theirs
+z /etc/w 0600 1 1
+d /var/lib/untouched 0711 3 3
+";
+
+#[test]
+fn what_the_user_says_of_a_path_outlasts_a_packages_line() {
+    if !is_root() {
+        println!("SKIPPED: only root gives files to others");
+        return;
+    }
+    let mut tree = Tree::new(0);
+    tree.file("usr/lib/tmpfiles.d/stubborn.conf", 0o644, STUBBORN).unwrap();
+    tree.file("usr/lib/tmpfiles.d/~~last.conf", 0o644, "Z /var/lib/Z 0711 2 2\n").unwrap();
+    tree.file("usr/theirs", 0o644, "theirs").unwrap();
+    let package = tree.origin("package");
+    let own = tree.origin("overlay o");
+    let mut said = BTreeMap::new();
+    let directories =
+        ["d", "D", "e", "z", "m", "Z", "deep", "deep/in", "deep/in/it", "pattern", "st r[i]*ng"];
+    for path in directories.iter().map(|name| format!("var/lib/{name}")).chain(["etc/q".to_owned()]) {
+        let origin = if path.ends_with('D') { own } else { package };
+        tree.put(&path, Meta::new(0o750).owned(7, 8), Kind::Directory(BTreeMap::new()), origin).unwrap();
+        said.insert(format!("/{path}").into_bytes(), (0o750, 7, 8));
+    }
+    // Not said: a package's line counts for it.
+    tree.directory("var/lib/deep/other", 0o755).unwrap();
+    for path in ["var/lib/f", "etc/f+", "var/lib/C", "etc/w"] {
+        tree.put(path, Meta::new(0o640).owned(7, 8), Kind::File("mine".into()), own).unwrap();
+        said.insert(format!("/{path}").into_bytes(), (0o640, 7, 8));
+    }
+    for path in ["etc/L", "var/lib/L"] {
+        tree.put(path, Meta::new(0o777), Kind::Symlink(b"mine".to_vec()), own).unwrap();
+    }
+    let expected: BTreeMap<_, _> = wanted(&tree, b"var/").into_iter().chain(wanted(&tree, b"etc/")).collect();
+    owners::user_first(&mut tree, &said).unwrap();
+    empty_var(&mut tree).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    write(&tree, root.path());
+    for _ in 0..2 {
+        let Some(said) = boot(root.path()) else { return };
+        assert_eq!(said, "");
+        let mut found = listing(&root.path().join("var"));
+        found.extend(listing(&root.path().join("etc")));
+        assert_eq!(found.remove(&b"lib/untouched"[..]).as_deref(), Some("d0711 3:3 "));
+        assert_eq!(found.remove(&b"lib/deep/other"[..]).as_deref(), Some("d0700 1:1 "));
+        let mut expected = expected.clone();
+        expected.remove(&b"lib/deep/other"[..]);
+        same(&found, &expected);
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! systemd logs such a line at every boot and passes over it, where nobody looks. One of the user's own files is
 //! an error; one of a package is told.
 
+use std::collections::BTreeMap;
+
 use super::super::conf_d;
 use super::super::error::Error;
 use super::super::tmpfiles::line::Line;
@@ -47,17 +49,25 @@ pub fn sysusers(tree: &Tree) -> Result<Vec<Finding>, Error> {
 /// Of the tree.
 pub fn tmpfiles(tree: &Tree, accounts: &Accounts) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
+    let mut first = Makers::default();
     for file in conf_d::files(tree, "tmpfiles.d")? {
         let Place { origin, of_user } = Place::of(tree, &file.path);
-        for (number, text) in file.lines().filter(|_| of_user) {
+        for (number, text) in file.lines() {
+            let (mistake, stranger) = (mistakes::find(text), stranger(text, accounts));
+            let counts = stranger.is_none() && !mistake.as_ref().is_some_and(mistakes::Mistake::is_fatal);
+            let place = format!("{}:{number}", file.path);
+            let earlier = counts.then(|| first.before(text, &place)).flatten();
+            if !of_user {
+                continue;
+            }
             let finding = |severity, problem: String, advice: &str| Finding {
                 severity,
-                path: format!("{}:{number}", file.path),
+                path: place.clone(),
                 origin: origin.clone(),
                 problem: format!("says what it does not do: {problem}"),
                 advice: advice.to_owned(),
             };
-            match mistakes::find(text) {
+            match mistake {
                 Some(mistake) if mistake.is_fatal() => findings.push(finding(
                     Severity::Error,
                     mistake.to_string(),
@@ -68,7 +78,12 @@ pub fn tmpfiles(tree: &Tree, accounts: &Accounts) -> Result<Vec<Finding>, Error>
                     mistake.to_string(),
                     "take it out, or use another type: tmpfiles.d(5)",
                 )),
-                None => findings.extend(stranger(text, accounts).map(|name| {
+                None if earlier.is_some() => findings.push(finding(
+                    Severity::Warning,
+                    format!("{} makes the path otherwise, and the first line counts", earlier.unwrap_or_default()),
+                    "give the file a name before that one's, or the same name in /etc/tmpfiles.d to take its place",
+                )),
+                None => findings.extend(stranger.map(|name| {
                     finding(
                         Severity::Warning,
                         format!("the image does not have {name}"),
@@ -80,6 +95,32 @@ pub fn tmpfiles(tree: &Tree, accounts: &Accounts) -> Result<Vec<Finding>, Error>
         }
     }
     Ok(sorted(findings))
+}
+
+/// Lines that make something, by path: of two that differ, systemd-tmpfiles takes the first
+/// (`item_compatible()` of its tmpfiles.c).
+#[derive(Default)]
+struct Makers(BTreeMap<Vec<u8>, Vec<(String, Line)>>);
+
+impl Makers {
+    /// The place of a line before this one that makes the same path otherwise; else the line counts.
+    fn before(&mut self, text: &[u8], place: &str) -> Option<String> {
+        let line = Line::parse(text).ok().filter(|line| b"fFdDvqQpLcbC".contains(&line.letter))?;
+        if line.modifiers.iter().any(|sign| b"^?".contains(sign)) {
+            return None;
+        }
+        let (mode, user, group, age, rest) = (&line.mode, &line.user, &line.group, &line.age, &line.rest);
+        let same = |known: &Line| {
+            (&known.mode, &known.user, &known.group, &known.age, &known.rest)
+                == (mode, user, group, age, rest)
+        };
+        let known = self.0.entry(line.place()?).or_default();
+        if let Some((place, _)) = known.iter().find(|(_, known)| !same(known)) {
+            return Some(place.clone());
+        }
+        known.push((place.to_owned(), line));
+        None
+    }
 }
 
 /// The first account of a line that the image does not have, unless only the node knows its name.
