@@ -188,3 +188,19 @@ fn examples_of_the_page_are_right() {
         manifest::load(&node).unwrap_or_else(|error| panic!("{whole}\n{error}"));
     }
 }
+
+/// The waits of keller's own units in a row: for the network, then for the slowest start.
+#[test]
+fn no_own_wait_is_longer_than_the_deadline() {
+    let overlay = |path: &str| std::fs::read_to_string(Path::new("overlays").join(path)).unwrap();
+    let seconds = |text: &str, before: &str| -> u64 {
+        let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("no {before} in {text}"));
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let units = "usr/lib/systemd/system";
+    let network = overlay(&format!("base/{units}/systemd-networkd-wait-online.service.d/10-keller.conf"));
+    let etcd = overlay(&format!("etcd/{units}/etcd.service.d/10-keller.conf"));
+    let slowest = seconds(&etcd, "\nTimeoutStartSec=").max(keller::rootfs::containers::START_SECONDS);
+    let node = manifest::load_embedded(manifest::DEFAULT).unwrap_or_else(|e| panic!("{e}"));
+    assert!(seconds(&network, "--timeout=") + slowest <= node.health.deadline_seconds);
+}

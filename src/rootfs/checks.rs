@@ -11,6 +11,7 @@ pub mod programs;
 mod script_accounts;
 mod setuid;
 mod units;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

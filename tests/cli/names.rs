@@ -187,6 +187,60 @@ fn units_that_no_file_is() {
 }
 
 #[test]
+fn waits_that_are_longer_than_the_deadline() {
+    let mut project = Project::new();
+    let unit = |text: &str| {
+        format!("[Unit]\n{text}ExecStart=/usr/bin/greet\n[Install]\nWantedBy=multi-user.target\n")
+    };
+    let folder = "usr/lib/systemd/system";
+    project.archive.add(
+        &Package::new("units", "1")
+            .file(&format!("{folder}/slow.service"), unit("[Service]\nTimeoutStartSec=5min\n"))
+            .file(&format!("{folder}/whole.service"), unit("[Service]\nTimeoutSec=2min\n"))
+            .file(&format!("{folder}/endless.service"), unit("[Service]\nTimeoutStartSec=infinity\n"))
+            .file(&format!("{folder}/late.service"), unit("After=between.service\n[Service]\n"))
+            .file(
+                &format!("{folder}/between.service"),
+                unit("After=network-online.target\n[Service]\nTimeoutStartSec=300\n"),
+            )
+            .file(&format!("{folder}/network-online.target"), "[Unit]\n")
+            .file(
+                &format!("{folder}/systemd-networkd-wait-online.service"),
+                unit("Before=network-online.target\n[Service]\n").replace("greet\n", "greet --timeout=40\n"),
+            ),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, units]");
+    let units = ["greet", "slow", "whole", "endless", "late", "between", "systemd-networkd-wait-online"]
+        .map(|name| format!("{name}.service"));
+    project.edit("enable: [greet.service]", &format!("enable: [{}]", units.join(", ")));
+    let said =
+        noted(&project, "health: {units: [slow.service, whole.service, endless.service, late.service]}");
+    assert_says(
+        &said,
+        &[
+            "node/node.yaml:23:18: health.units names slow.service, which has 300 s for its start (TimeoutStartSec=): \
+             more than the 120 s of `health.deadline`",
+            "containers waits for container hello, which waits up to 40 s for the network, and then has 90 s",
+        ],
+    );
+    assert!(
+        !["whole", "endless", "late"].iter().any(|name| said.contains(&format!("names {name}."))),
+        "{said}"
+    );
+    let said = noted(&project, "health: {units: [late.service, between.service], deadline: 39s}");
+    assert_says(
+        &said,
+        &[
+            "names late.service, which waits up to 40 s for the network: more than the 39 s",
+            "names between.service, which waits up to 40 s for the network, and then has 300 s for its start",
+        ],
+    );
+    let said = noted(&project, "health: {units: [slow.service], deadline: 300s}");
+    assert!(!said.contains("health.deadline"), "{said}");
+}
+
+#[test]
 fn people_who_could_not_log_in() {
     let mut project = Project::new();
     project.archive.add(

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::programs::{self, Unfit};
 use super::units::{Look, Units};
-use super::{Finding, Severity};
+use super::{Finding, Severity, waits};
 use crate::manifest::{Container, Manifest, Runtime};
 use crate::rootfs::error::near;
 use crate::tree::Tree;
@@ -30,13 +30,16 @@ pub fn check(tree: &Tree, units: &Units<'_>, manifest: &Manifest) -> Vec<Finding
     check.people();
     check.engine();
     check.containers();
+    let waits = waits::check(&check);
+    check.findings.extend(waits);
     check.findings
 }
 
-struct Check<'a> {
+/// What is looked at, and what was found.
+pub(super) struct Check<'a> {
     tree: &'a Tree,
-    units: &'a Units<'a>,
-    manifest: &'a Manifest,
+    pub(super) units: &'a Units<'a>,
+    pub(super) manifest: &'a Manifest,
     findings: Vec<Finding>,
 }
 

@@ -98,6 +98,33 @@ impl<'a> Units<'a> {
         }
     }
 
+    /// What the file of this name and its drop-ins say.
+    pub fn settings(&self, name: &str) -> Option<Settings> {
+        match self.walk.find(name)? {
+            Fragment::File { id, .. } => Some(self.walk.settings(name, id)),
+            Fragment::Masked => None,
+        }
+    }
+
+    /// Whether the unit `name` is ordered after `other`, by itself or by what it is after.
+    pub fn comes_after(&self, name: &str, other: &str) -> bool {
+        let (mut known, mut pending) = (BTreeSet::from([name.to_owned()]), vec![name.to_owned()]);
+        while let Some(name) = pending.pop() {
+            let names =
+                self.settings(&name).map(|settings| settings.names("Unit", "After")).unwrap_or_default();
+            let names = names.iter().filter_map(|after| specifiers::fill(after, &name));
+            for after in names.collect::<Vec<_>>() {
+                if after == other {
+                    return true;
+                }
+                if known.insert(after.clone()) {
+                    pending.push(after);
+                }
+            }
+        }
+        false
+    }
+
     /// Generators that keller does not know: they may make units of any name.
     pub fn other_generators(&self) -> Vec<&str> {
         self.walk.generated.others().collect()

@@ -17,6 +17,11 @@ use crate::manifest::{Container, Runtime};
 use crate::tree::{Tree, TreeError};
 
 pub use image::{Config, Image};
+pub use unit::waits_for_network;
+
+/// How long a container may take to start, in seconds: with the 30 s that the network may take, as long as `health:`
+/// gives a boot by default.
+pub const START_SECONDS: u64 = 90;
 
 /// Why a container could not become part of the root.
 #[derive(Debug, thiserror::Error)]

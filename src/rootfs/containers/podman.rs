@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
 use super::image::{Documents, Image, time};
-use super::{ContainerError, program, unit, volumes};
+use super::{ContainerError, START_SECONDS, program, unit, volumes};
 use crate::base::Digest;
 use crate::manifest::Container;
 use crate::rootfs::text::quadlet;
@@ -181,7 +181,8 @@ pub fn quadlet_file(container: &Container, image: &Image) -> String {
     for (name, value) in quadlet::variables(&container.command) {
         unit.set("Environment", &word(&format!("{name}={value}")));
     }
-    unit.set("Restart", "always").set("RestartSec", "2").set("TimeoutStartSec", "300");
+    unit.set("Restart", "always").set("RestartSec", "2");
+    unit.set("TimeoutStartSec", &START_SECONDS.to_string());
     if container.start {
         unit.section("Install").set("WantedBy", "multi-user.target");
     }
