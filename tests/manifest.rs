@@ -106,6 +106,23 @@ fn every_component_is_right() {
 
 /// Without a speed the kernel takes 9600 baud.
 #[test]
+fn a_component_may_enable_what_the_manifest_takes_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |rest: &str| {
+        let node = folder.path().join("node.yaml");
+        let begin = "keller: 1\nid: node\nversion: 1.0.0\ninclude: [keller:manifests/components/base.yaml]\n";
+        fs::write(&node, format!("{begin}{rest}")).unwrap();
+        manifest::load(&node).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let unit = "systemd-timesyncd.service";
+    assert!(!load("").may_lack(unit));
+    let own =
+        load("assume: {systemd-timesyncd: chrony keeps the time}\nservices: {enable: [chrony.service]}\n");
+    assert!(own.may_lack(unit) && !own.may_lack("chrony.service"));
+    assert!(load("prune: [/usr/lib/systemd/system/systemd-timesyncd.service]\n").may_lack(unit));
+}
+
+#[test]
 fn a_serial_console_has_a_speed() {
     let mut consoles = 0;
     for file in fs::read_dir("manifests/components").unwrap() {

@@ -1,9 +1,11 @@
 //! `keller lock`: resolve, and write down what was found.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use super::context::{self, InputArgs, Policy, Project};
@@ -12,6 +14,9 @@ use super::{Global, build, streams};
 use crate::lock::resolve::Update;
 use crate::lock::{diff, file};
 use crate::tree::Content;
+
+/// What the kernel started, whatever has become of its path since.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Arguments of `keller lock`.
 #[derive(Debug, Args)]
@@ -44,8 +49,10 @@ pub fn run(args: LockArgs, global: &Global) -> Result<ExitCode> {
     };
     let before = file::read(&project.lock, &project.manifest.id)?;
     let store = context::store(&args.inputs)?;
-    // Which keller goes into an image makes no difference to what is locked.
-    let keller = Content::from(Vec::new());
+    // Which keller goes into an image makes no difference to what is locked: this one is a program as good as any.
+    let file = File::open(THIS_PROGRAM).with_context(|| format!("opening {THIS_PROGRAM}"))?;
+    let len = file.metadata().with_context(|| format!("reading {THIS_PROGRAM}"))?.len();
+    let keller = Content::Slice { file: Arc::new(file), offset: 0, len };
     let (lock, _) =
         build::prepare(&project, &Policy::Update(update), &keller, &args.inputs, &store, &display)?;
     if global.json {

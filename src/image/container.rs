@@ -83,6 +83,7 @@ fn build(
     let scope = format!("container {}: ", container.name);
     scripts::settle(&scope, packages, scripts, progress);
     let _task = Task::new(progress, "container", 0, Unit::Items);
+    let libraries = rootfs::checks::libraries(&tree);
     let leading = rootfs::dangling::leading(&tree);
     tree.prune(&Patterns::new(&recipe.prune, &recipe.keep)?);
     let mut left_out = LeftOut::take(&mut tree, leading);
@@ -101,6 +102,7 @@ fn build(
         setuid: recipe.setuid.clone(),
         missing_libraries: recipe.missing_libraries.clone(),
         mounts: Mounts::of(&tree, container),
+        libraries,
         ..root::check_inputs(accounts)
     };
     root::judge(rootfs::checks::check(&tree, &inputs), progress)?;

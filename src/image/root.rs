@@ -118,6 +118,7 @@ fn make(
     let kernel = Kernel::take(&mut tree)?;
     task.at("pruning");
     let modules_before = rootfs::modules::paths(&tree);
+    let libraries = rootfs::checks::libraries(&tree);
     let leading = rootfs::dangling::leading(&tree);
     let pruned = tree.prune(&Patterns::new(&manifest.prune, &manifest.keep)?);
     let mut left_out = LeftOut::take(&mut tree, leading);
@@ -151,6 +152,12 @@ fn make(
     let finished = rootfs::finish(&mut tree, manifest, &lock.ids, &build, Some(store))
         .map_err(|error| placed(manifest, error))?;
     let accounts = &finished.accounts;
+    for unit in &finished.services.absent {
+        let names = manifest.said.names("services.enable", unit);
+        progress.note(&format!(
+            "{names}, which is not enabled, as nothing has it: the manifest takes its package as present or prunes it"
+        ));
+    }
     owned.again(&mut tree);
     task.at("checks");
     let inputs = Inputs {
@@ -158,6 +165,7 @@ fn make(
         missing_libraries: manifest.missing_libraries.clone(),
         script_accounts,
         foreign,
+        libraries,
         assumed: manifest
             .assume
             .keys()

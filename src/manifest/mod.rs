@@ -100,6 +100,14 @@ fn read(location: Location) -> Result<Manifest, Diagnostics> {
 }
 
 impl Manifest {
+    /// Whether `unit`, which is to be enabled, need not be there: only components inside the binary enable it,
+    /// and the manifest takes packages away by an `assume` or a `prune` of its own.
+    pub fn may_lack(&self, unit: &str) -> bool {
+        let takes_away = self.assume.keys().any(|name| !self.said.is_carried("assume", name))
+            || self.prune.iter().any(|pattern| !self.carried_prune.contains(pattern));
+        takes_away && self.said.is_carried("services.enable", unit)
+    }
+
     /// The same node as version `version`.
     ///
     /// # Errors

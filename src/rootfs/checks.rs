@@ -3,6 +3,7 @@
 
 mod elf;
 mod interpreters;
+mod libraries;
 pub mod lines;
 pub mod links;
 mod names;
@@ -39,10 +40,25 @@ pub struct Inputs {
     pub foreign: BTreeSet<String>,
     /// Packages that only components of keller's take as present.
     pub assumed: BTreeSet<String>,
+    /// Paths of libraries by name, as packages brought them: `prune` may have taken some away.
+    pub libraries: BTreeMap<String, String>,
     /// Where the manifest says what.
     pub said: Said,
     /// Volumes, where the tree is a container's.
     pub mounts: Mounts,
+}
+
+/// Paths of what is named like a shared library, by name; of several, the first.
+pub fn libraries(tree: &Tree) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (path, _) in tree.walk() {
+        let Ok(path) = String::from_utf8(path) else { continue };
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if name.contains(".so") {
+            found.entry(name.to_owned()).or_insert_with(|| format!("/{path}"));
+        }
+    }
+    found
 }
 
 /// Whether a finding fails the build.
@@ -125,7 +141,7 @@ fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
 
 fn all<'a>(view: &'a View<'a>, inputs: &'a Inputs) -> (units::Units<'a>, Vec<Finding>) {
     let programs = programs::scan(view);
-    let mut findings = elf::check(view, &programs, &inputs.missing_libraries);
+    let mut findings = libraries::check(view, &programs, inputs);
     findings.extend(interpreters::check(view, &programs, inputs));
     findings.extend(links::check(view, inputs));
     findings.extend(owners::check(view, inputs));

@@ -111,7 +111,7 @@ pub fn finish(
     }
     etc_defaults::load_modules(tree, &manifest.kernel.load, &kernels)?;
 
-    let services = services::write(tree, &manifest.services)?;
+    let services = services::write(tree, &manifest.services, &|unit| manifest.may_lack(unit))?;
 
     // After this, nothing below may look into a folder that is a link to the state partition.
     let homes: Vec<String> = manifest.system_users.iter().map(|user| user.name.clone()).collect();

@@ -12,6 +12,18 @@ fn lock(project: &Project, arguments: &[&str]) -> Ran {
 }
 
 #[test]
+fn what_runs_keller_on_the_node_is_no_obstacle() {
+    let project = Project::new();
+    let units = "node/overlay/usr/lib/systemd/system";
+    std::fs::create_dir_all(project.path(units)).unwrap();
+    let unit = "[Service]\nExecStart=/usr/bin/keller agent\n[Install]\nWantedBy=multi-user.target\n";
+    project.write(&format!("{units}/own.service"), unit);
+    project.edit("enable: [greet.service]", "enable: [greet.service, own.service]");
+    lock(&project, &[]).good();
+    project.build(&["--locked"]).good();
+}
+
+#[test]
 fn what_is_locked_stays() {
     let mut project = Project::new();
     project.build(&[]).good();

@@ -15,6 +15,7 @@ pub mod fixture;
 mod folder;
 mod gpt;
 mod ldconfig;
+mod loader;
 mod modprobe;
 mod qcow2;
 mod quadlet;

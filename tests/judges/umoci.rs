@@ -21,15 +21,15 @@ use crate::boot::parts::is_root;
 const EPOCH: i64 = 77;
 
 /// A sequence that is the same in every run (Knuth's MMIX).
-struct Lot(u64);
+pub struct Lot(pub u64);
 
 impl Lot {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 
-    fn of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
+    pub fn of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
         all[self.below(all.len() as u64) as usize]
     }
 }

@@ -150,6 +150,53 @@ fn a_private_library_may_rely_on_who_loads_it() {
 }
 
 #[test]
+fn what_is_loaded_already_answers_to_its_name() {
+    // As in samba: a private library without a RUNPATH needs another one, which others of the program loaded.
+    let mut tree = Tree::new(0);
+    let samba = "usr/lib/samba";
+    let private = |needed| Elf { needed, runpath: "/usr/lib/samba", ..Elf::default() };
+    elf(&mut tree, "usr/lib/x86_64-linux-gnu/libdcerpc.so", &private(&["libcliauth.so", "libutil.so"]));
+    elf(&mut tree, &format!("{samba}/libcliauth.so"), &private(&["libasn1.so"]));
+    elf(&mut tree, &format!("{samba}/libutil.so"), &private(&["libgenrand.so"]));
+    elf(&mut tree, &format!("{samba}/libasn1.so"), &Elf { needed: &["libgenrand.so"], ..Elf::default() });
+    elf(&mut tree, &format!("{samba}/libgenrand.so"), &Elf::default());
+    elf(&mut tree, "usr/lib/ld.so", &Elf::default());
+    let program = Elf { interpreter: "/usr/lib/ld.so", needed: &["libdcerpc.so"], ..Elf::default() };
+    elf(&mut tree, "usr/bin/net", &program);
+    assert_found(&tree, &Inputs::default(), &[]);
+    elf(&mut tree, &format!("{samba}/libutil.so"), &private(&[]));
+    assert_found(&tree, &Inputs::default(), &["libasn1.so (keller) needs libgenrand.so"]);
+}
+
+#[test]
+fn a_library_that_was_taken_away_is_named_with_its_way_back() {
+    let mut tree = Tree::new(0);
+    let needed = ["libffi.so.8", "libgio-2.0.so.0", "libsasl2.so.2", "libssl.so.3", "libother.so.1"];
+    elf(&mut tree, "usr/bin/a", &Elf { needed: &needed, ..Elf::default() });
+    let path = "/usr/lib/x86_64-linux-gnu/libgio-2.0.so.0";
+    let inputs = Inputs {
+        libraries: BTreeMap::from([("libgio-2.0.so.0".to_owned(), path.to_owned())]),
+        assumed: ["libffi8", "libsasl2-2", "libssl3t64", "libother"].map(str::to_owned).into(),
+        ..Inputs::default()
+    };
+    let assumed = |package: &str| {
+        format!("`assume` takes {package} as present; add {package} to `packages`, which takes that away, or")
+    };
+    let pruned = format!("`prune` takes {path} away; bring it back with `keep: [\"{path}*\"]`, or accept");
+    assert_found(
+        &tree,
+        &inputs,
+        &[
+            &assumed("libffi8"),
+            &pruned,
+            "add the package that has it, or accept",
+            &assumed("libsasl2-2"),
+            &assumed("libssl3t64"),
+        ],
+    );
+}
+
+#[test]
 fn an_rpath_holds_for_all_that_is_loaded() {
     let mut tree = Tree::new(0);
     let jre = "usr/lib/jvm/java-21";
@@ -182,6 +229,11 @@ fn what_is_opened_by_name_finds_what_its_package_loaded_before() {
     elf(&mut tree, &format!("{jre}/libnet.so"), &Elf { needed: &both, runpath: "$ORIGIN", ..Elf::default() });
     let one = ["libjava.so", "libnet.so"];
     elf(&mut tree, &format!("{jre}/libnio.so"), &Elf { needed: &one, runpath: "$ORIGIN", ..Elf::default() });
+    assert_found(&tree, &Inputs::default(), &[]);
+    // So is what lies beside it, whoever brought it.
+    let origin = tree.origin("beside");
+    let plugin = Elf { needed: &["libnet.so"], ..Elf::default() }.bytes();
+    tree.put(&format!("{jre}/plugin.so"), Meta::new(0o755), Kind::File(plugin.into()), origin).unwrap();
     assert_found(&tree, &Inputs::default(), &[]);
     // A program has nobody before it, and another package's directory is not searched.
     elf(&mut tree, "usr/lib/ld.so", &Elf::default());

@@ -48,12 +48,19 @@ pub struct Enabled {
     pub units: BTreeSet<String>,
     /// Units and generators that are masked.
     pub masked: BTreeSet<String>,
+    /// Units to enable that nothing has, and that need not be there.
+    pub absent: Vec<String>,
     /// Things that are worth a look.
     pub notes: Vec<String>,
 }
 
-/// Masks, enables, sets the default target and writes the preset that says the same.
-pub fn write(tree: &mut Tree, services: &Services) -> Result<Enabled, Error> {
+/// Masks, enables, sets the default target and writes the preset that says the same. A unit to enable must be
+/// there, unless `may_lack` it.
+pub fn write(
+    tree: &mut Tree,
+    services: &Services,
+    may_lack: &dyn Fn(&str) -> bool,
+) -> Result<Enabled, Error> {
     let mut enabled = Enabled::default();
     let mut masked: BTreeMap<String, String> =
         services.mask.iter().map(|name| (name.clone(), "services.mask".to_owned())).collect();
@@ -79,6 +86,10 @@ pub fn write(tree: &mut Tree, services: &Services) -> Result<Enabled, Error> {
         let Some(found) = find(tree, name)? else {
             if let Some(made) = Generated::of(tree).get(name) {
                 enable_made(tree, name, made, &mut enabled)?;
+                continue;
+            }
+            if may_lack(name) {
+                enabled.absent.push(name.to_owned());
                 continue;
             }
             return Err(Error::UnknownUnit { unit: name.to_owned(), near: similar(tree, name) });
@@ -300,7 +311,7 @@ mod tests {
     fn run(enable: &[&str], mask: &[&str]) -> (Tree, Result<Enabled, Error>) {
         let mut tree = tree();
         let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
-        let result = write(&mut tree, &Services { enable: owned(enable), mask: owned(mask) });
+        let result = write(&mut tree, &Services { enable: owned(enable), mask: owned(mask) }, &|_| false);
         (tree, result)
     }
 
@@ -366,7 +377,7 @@ mod tests {
         tree.file(format!("{SHIPPED}/tty@.service"), 0o644, "[Install]\nAlias=vt@.service t@%i.service\n")
             .unwrap();
         let mask = ["ctrl-alt-del.target", "vt@a.service"].map(str::to_owned).to_vec();
-        write(&mut tree, &Services { enable: Vec::new(), mask }).unwrap();
+        write(&mut tree, &Services { enable: Vec::new(), mask }, &|_| false).unwrap();
         assert!(null(&tree, "ctrl-alt-del.target") && !tree.exists(format!("{LOCAL}/reboot.target")));
         assert!(null(&tree, "tty@a.service") && !tree.exists(format!("{LOCAL}/tty@.service")));
     }
@@ -386,15 +397,27 @@ mod tests {
             mask: mask.iter().map(|name| (*name).to_owned()).collect(),
         };
         let mut made = tree.clone();
-        write(&mut made, &services(&["old.service", "a.service"], &["other.service"])).unwrap();
+        write(&mut made, &services(&["old.service", "a.service"], &["other.service"]), &|_| false).unwrap();
         assert_eq!(link(&made, "etc/rc2.d/S01old"), "../init.d/old");
         assert!(!made.exists("etc/rc3.d") && !made.exists("etc/rc2.d/S01other"));
         assert_eq!(link(&made, "etc/systemd/system/other.service"), "/dev/null");
-        write(&mut tree.clone(), &services(&[], &["older.service"])).unwrap();
-        let told = write(&mut tree.clone(), &services(&["b-pod.service"], &[])).unwrap_err().to_string();
+        write(&mut tree.clone(), &services(&[], &["older.service"]), &|_| false).unwrap();
+        let told =
+            write(&mut tree.clone(), &services(&["b-pod.service"], &[]), &|_| false).unwrap_err().to_string();
         assert!(told.contains("made of /etc/containers/systemd/b.pod at boot"), "{told}");
-        let told = write(&mut tree, &services(&["oldd.service"], &[])).unwrap_err().to_string();
+        let told = write(&mut tree, &services(&["oldd.service"], &[]), &|_| false).unwrap_err().to_string();
         assert!(told.ends_with("did you mean old.service or older.service?"), "{told}");
+    }
+
+    #[test]
+    fn what_may_lack_is_told_and_passed_over() {
+        let mut tree = tree();
+        let enable = ["gone.service", "net.service"].map(str::to_owned).into();
+        let services = Services { enable, mask: Vec::new() };
+        let enabled = write(&mut tree, &services, &|unit| unit == "gone.service").unwrap();
+        assert_eq!(enabled.absent, ["gone.service"]);
+        assert!(enabled.units.contains("net.service") && !enabled.units.contains("gone.service"));
+        assert!(write(&mut tree, &services, &|_| false).is_err());
     }
 
     #[test]
