@@ -364,6 +364,11 @@ mod tests {
         own(&mut tree, &entries, &nodes, &[], &accounts).unwrap();
         let meta = &tree.node(id).meta;
         assert_eq!((meta.mode, meta.uid, meta.gid, meta.xattrs[ATTRIBUTE].len()), (0o755, 7, 200, 20));
+        let root = FileEntry { capabilities: Vec::new(), mode: Some(0o711), ..entry("/") };
+        let nodes = files(&mut tree, std::slice::from_ref(&root), "", &store, &mut lock).unwrap();
+        own(&mut tree, &[root], &nodes, &[], &accounts).unwrap();
+        let meta = &tree.node(tree.root()).meta;
+        assert_eq!((meta.mode, meta.gid), (0o711, 200));
         let mut refused =
             |path| files(&mut tree, &[entry(path)], "", &store, &mut lock).unwrap_err().to_string();
         assert!(refused("/usr/bin/pong").contains("no package and no overlay has /usr/bin/pong"));

@@ -465,8 +465,10 @@ impl<'a> Union<'a> {
         let meta = &self.node(&chosen).meta;
         let newest = claims.iter().map(|claim| self.node(claim).meta.mtime).max().unwrap_or(meta.mtime);
         let holds = self.name(chosen.package);
+        // The root is there before any package, for dpkg as well, and keeps what it has.
+        let is_root = place == ROOT;
         for claim in &claims {
-            if !same(&self.node(claim).meta, meta) {
+            if !is_root && !same(&self.node(claim).meta, meta) {
                 let (path, other) = (show(path), self.name(claim.package));
                 self.notes.push(format!(
                     "/{path}: {holds} and {other} differ in owner or mode, those of {holds} hold"
@@ -474,7 +476,7 @@ impl<'a> Union<'a> {
             }
         }
         let origin = built.tree.origin(holds);
-        let meta = meta.clone().at(newest);
+        let meta = if is_root { Meta::new(0o755) } else { meta.clone() }.at(newest);
         let made = built.tree.put(path, meta, Kind::Directory(BTreeMap::new()), origin);
         if let Err(source) = made {
             built.error.get_or_insert(PackagesError::Place { name: holds.to_owned(), source });

@@ -84,3 +84,20 @@ fn numbers_of_people_are_nobodys_in_a_package() {
     );
     assert!(wrong.to_root().is_none());
 }
+
+#[test]
+fn the_root_is_roots_and_open_to_all() {
+    for names in [["a", "b"], ["b", "a"], ["a", "base-files"]] {
+        let packages = names.map(|name| {
+            let mut package = package(name, "", &[&format!("usr/{name}")]);
+            let root = package.tree.root();
+            let strange = crate::tree::Meta::new(if name == "a" { 0o700 } else { 0o2777 }).owned(33, 34);
+            package.tree.node_mut(root).meta = strange.at(7);
+            package
+        });
+        let tree = assemble(0, packages.into(), &Silent).unwrap();
+        let meta = &tree.node(tree.root()).meta;
+        assert_eq!((meta.mode, meta.uid, meta.gid, meta.mtime), (0o755, 0, 0, 7), "{names:?}");
+        assert!(meta.xattrs.is_empty());
+    }
+}
