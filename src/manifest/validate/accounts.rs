@@ -1,6 +1,6 @@
 //! Users and system users.
 
-use super::{At, Firsts, Validator, or, text};
+use super::{At, Firsts, Validator, text};
 use crate::manifest::raw::{RawGroup, RawSystemUser, RawUser};
 use crate::manifest::{Group, SystemUser, User};
 
@@ -79,7 +79,10 @@ impl Validator<'_> {
             uid: raw.uid.value,
             groups: self.list(raw.groups, text::account),
             ssh_keys: self.list(raw.ssh_keys, text::ssh_key),
-            shell: raw.shell.and_then(|at| self.checked(at, text::absolute)).unwrap_or("/bin/bash".into()),
+            shell: raw
+                .shell
+                .and_then(|at| self.checked(at, text::account_path))
+                .unwrap_or("/bin/bash".into()),
             password_hash: raw.password_hash.and_then(|at| self.checked(at, text::password_hash)),
         })
     }
@@ -100,15 +103,15 @@ impl Validator<'_> {
             self.error(uid.mark, format!("{} is not an id for a system user", uid.value))
                 .help("from 100 to 999, or leave it out: then keller chooses and the lock records it");
         }
-        if let Some(description) = raw.description.as_ref().filter(|at| at.value.contains([':', '\n'])) {
-            self.error(description.mark, "a description has one line and no `:`");
-        }
         Some(SystemUser {
             name: self.checked(raw.name, text::account)?,
             uid: raw.uid.map(|at| at.value),
-            home: raw.home.and_then(|at| self.checked(at, text::absolute)).unwrap_or("/".into()),
+            home: raw.home.and_then(|at| self.checked(at, text::account_path)).unwrap_or("/".into()),
             groups: self.list(raw.groups, text::account),
-            description: or(raw.description, String::new()),
+            description: raw
+                .description
+                .and_then(|at| self.checked(at, text::account_text))
+                .unwrap_or_default(),
         })
     }
 }

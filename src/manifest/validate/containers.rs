@@ -186,7 +186,7 @@ impl Validator<'_> {
             entrypoint: self.arguments(raw.entrypoint),
             command: self.arguments(raw.command),
             environment: self.environment(raw.environment),
-            user: raw.user.map(|at| at.value),
+            user: raw.user.and_then(|at| self.checked(at, text::container_user)),
             workdir: raw.workdir.and_then(|at| self.checked(at, text::absolute)),
             stop_signal: raw.stop_signal.and_then(|at| self.form(&at, text::signal)),
             setuid: self.list(raw.setuid, text::absolute),

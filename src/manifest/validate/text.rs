@@ -160,6 +160,36 @@ pub fn absolute(text: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// A path that stands in a line of passwd(5): a home or a shell.
+pub fn account_path(text: &str) -> Result<(), Wrong> {
+    absolute(text)?;
+    account_text(text)
+}
+
+/// What stands in a field of a line of passwd(5), as systemd's `valid_gecos()` and `valid_home()` have it.
+pub fn account_text(text: &str) -> Result<(), Wrong> {
+    match text.chars().any(|letter| letter == ':' || letter.is_control()) {
+        true => wrong(
+            "cannot stand in /etc/passwd",
+            "leave out `:`, line breaks and other control characters: they end a field or a line there",
+        ),
+        false => Ok(()),
+    }
+}
+
+/// Who a container runs as: `user` or `user:group`, each by name or number. Names are the image's own.
+pub fn container_user(text: &str) -> Result<(), Wrong> {
+    let is_one = |part: &str| !part.is_empty() && account_text(part).is_ok();
+    let good = match text.split_once(':') {
+        Some((user, group)) => is_one(user) && is_one(group),
+        None => is_one(text),
+    };
+    match good {
+        true => Ok(()),
+        false => wrong("is not a user", "`user` or `user:group`, each by name or number"),
+    }
+}
+
 /// An absolute path with `*`, `?`, `[…]`, `{…}` and `**`.
 pub fn pattern(text: &str) -> Result<(), Wrong> {
     if !text.starts_with('/') {

@@ -158,6 +158,14 @@ impl Process {
             path: path.to_owned(),
             what: format!("its StopSignal {error}"),
         })?;
+        let user = set(self.user);
+        let is_broken = |user: &String| user.chars().any(char::is_control) || user.matches(':').count() > 1;
+        if let Some(user) = user.as_ref().filter(|user| is_broken(user)) {
+            let what = format!(
+                "its User {user:?} is not a user: expected `user` or `user:group`, each by name or number, in one line"
+            );
+            return Err(ArchiveError::Document { path: path.to_owned(), what });
+        }
         let environment: BTreeMap<_, _> = self
             .env
             .iter()
@@ -169,7 +177,7 @@ impl Process {
             entrypoint: self.entrypoint.unwrap_or_default(),
             command: self.cmd.unwrap_or_default(),
             environment,
-            user: set(self.user),
+            user,
             workdir: set(self.working_dir),
             stop_signal,
         })

@@ -83,10 +83,13 @@ pub struct Account {
 }
 
 /// Looks `user` (name, number, or `user:group`) up in the image's own /etc/passwd and /etc/group; a number
-/// stands for itself. Nothing when the name is unknown there.
+/// stands for itself. As with other engines the user of `:group` is root, and the group of `user:` the user's own.
+/// Nothing when the name is unknown there.
 pub fn account(tree: &Tree, user: Option<&str>) -> Option<Account> {
     let user = user.unwrap_or("root");
     let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
+    let user = if user.is_empty() { "root" } else { user };
+    let group = group.filter(|group| !group.is_empty());
     let text = |file: &str| String::from_utf8(tree.read(file).unwrap_or_default()).unwrap_or_default();
     let (users, known) = (text("etc/passwd"), text("etc/group"));
     let field = |text: &str, name: &str, index: usize| -> Option<u32> {
@@ -200,5 +203,10 @@ mod tests {
         assert_eq!(found(Some("www:web")), Some((33, 99, vec![])));
         assert_eq!(found(Some("7")), Some((7, 0, vec![])));
         assert_eq!(found(Some("nobody")), None);
+        assert_eq!(found(Some(":web")), Some((0, 99, vec![])));
+        assert_eq!(found(Some("www:")), Some((33, 34, vec![4])));
+        for bad in ["www:web:x", "www\nroot", "www:34:", "www\t"] {
+            assert_eq!(found(Some(bad)), None, "{bad:?}");
+        }
     }
 }

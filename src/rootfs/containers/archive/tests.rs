@@ -273,6 +273,23 @@ fn a_name_that_looks_compressed() {
 }
 
 #[test]
+fn a_user_that_is_none() {
+    let config = |user: &str| {
+        let process = Process { user: Some(user.to_owned()), ..Process::default() };
+        process.config("blobs/sha256/c").map(|config| config.user).map_err(|error| error.to_string())
+    };
+    for good in ["web", "1000", "web:web", "1000:1000", ":web", "web:", "domain user"] {
+        assert_eq!(config(good).unwrap().as_deref(), Some(good));
+    }
+    assert_eq!(config("").unwrap(), None);
+    for bad in ["web\nroot:x:0:0::/:/bin/sh", "a:b:c", "web\t", "\0"] {
+        let said = config(bad).unwrap_err();
+        assert!(said.starts_with("blobs/sha256/c: its User ") && said.contains("`user:group`"), "{said}");
+        assert_eq!(said.lines().count(), 1);
+    }
+}
+
+#[test]
 fn what_docker_save_writes() {
     let folder = tempfile::tempdir().unwrap();
     let mut tree = Tree::new(0);
