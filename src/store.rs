@@ -80,10 +80,10 @@ pub enum StoreError {
         actual: Digest,
     },
     /// There is no folder to use.
-    #[error("no folder for the store: set KELLER_STORE, XDG_CACHE_HOME or HOME to an absolute path")]
+    #[error("no directory for the store: set KELLER_STORE, XDG_CACHE_HOME or HOME to an absolute path")]
     NoFolder,
     /// The folder cannot be used.
-    #[error("using {} for the store; --store or KELLER_STORE may name another folder", .folder.display())]
+    #[error("using {} for the store; --store or KELLER_STORE may name another directory", .folder.display())]
     Folder {
         /// The store.
         folder: PathBuf,
@@ -93,7 +93,7 @@ pub enum StoreError {
     /// The disk, or the user's share of it, is full.
     #[error(
         "no space left in {} for {} ({} free): \
-         free some, run `keller store gc`, or name a folder elsewhere by --store or KELLER_STORE",
+         free some, run `keller store gc`, or name a directory elsewhere by --store or KELLER_STORE",
         .folder.display(), Size(*.needed).human(), Size(*.free).human()
     )]
     Full {

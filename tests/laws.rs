@@ -215,6 +215,34 @@ fn errors_are_statements() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The texts between quotes in `code`, without what is filled in between braces.
+fn texts(code: &str) -> Vec<String> {
+    let code = code.replace("'\"'", "").replace("\\\"", "");
+    let without_names = |text: &str| {
+        let parts = text.split('{').enumerate();
+        parts
+            .map(|(index, part)| if index == 0 { part } else { part.split_once('}').map_or("", |it| it.1) })
+            .collect()
+    };
+    code.split('"').skip(1).step_by(2).map(without_names).collect()
+}
+
+#[test]
+fn messages_say_directory() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        // What only a fault of keller's own shows is not for users.
+        let lines = source.lines.iter().filter(|(_, line)| !line.contains(".expect(\""));
+        let code: String = lines.map(|(_, line)| format!("{line}\n")).collect();
+        let words = |text: &String| {
+            text.split(|letter: char| !letter.is_alphanumeric())
+                .any(|word| matches!(word, "folder" | "folders"))
+        };
+        wrong.extend(texts(&code).into_iter().filter(words).map(|text| (source.path.clone(), text)));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// A port that is chosen and given back before it is used may be taken by somebody else in between. Whoever wants one
 /// keeps the listener, or has the program under test choose (`--forward 0:80`) and say which.
 #[test]
@@ -248,6 +276,8 @@ fn the_reader_of_laws_reads() {
     assert_eq!(named("use crate::tree::Tree;"), "tree");
     assert_eq!(named("use crate::{base::Size, tree::{Tree, Meta}, verity};"), "base tree verity");
     assert_eq!(named("let x = crate::fetch::fetch(crate::lock::file::read());"), "fetch lock");
+    let code = "error(\"no {folder} in \\\"x\\\": a folder\") '\"' b(\"more\")";
+    assert_eq!(texts(code), ["no  in x: a folder", "more"]);
     let drops = |rest: &str| drops_a_port(&format!("letbound={BIND}{rest}"));
     assert!(drops("(\"127.0.0.1\",0)).unwrap().local_addr().unwrap().port();"));
     assert!(!drops("\"127.0.0.1:0\").unwrap();letport=bound.local_addr();"));

@@ -21,3 +21,21 @@ fn boots_that_a_page_names_are_tested() {
         }
     }
 }
+
+#[test]
+fn pages_say_directory() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut wrong = Vec::new();
+    for page in pages.chain([root.join("README.md"), root.join("src/manifest/guide.md")]) {
+        for (line, number) in fs::read_to_string(&page).unwrap().lines().zip(1..) {
+            // Names of the source stand between backticks.
+            let prose: String = line.split('`').step_by(2).collect();
+            if prose.to_lowercase().contains("folder") {
+                wrong.push(format!("{}:{number}: {line}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

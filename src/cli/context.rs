@@ -33,7 +33,7 @@ pub struct InputArgs {
     /// Debian's archive; else KELLER_MIRROR, the manifest or the host's apt sources name it.
     #[arg(long, value_name = "URL")]
     pub mirror: Option<String>,
-    /// The store for downloads; else KELLER_STORE or the user's cache folder.
+    /// The store for downloads; else KELLER_STORE or the user's cache directory.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// Use nothing but what is in the store.
@@ -55,7 +55,7 @@ pub struct Project {
 }
 
 impl Project {
-    /// Reads `path`, or the embedded default node. `output` is the folder that gets the image.
+    /// Reads `path`, or the embedded default node. `output` is the directory that gets the image.
     pub fn load(path: Option<&Path>, output: &Path) -> Result<Self> {
         match path {
             Some(path) => Ok(Self {

@@ -15,11 +15,11 @@ use crate::repository::{RoleType, keys::Shown};
 
 /// Make and replace the keys that sign updates.
 ///
-/// Images carry root.json of this folder, and take what the keys that it names have signed. The keys of root are
+/// Images carry root.json of this directory, and take what the keys that it names have signed. The keys of root are
 /// needed to replace keys, not to publish: keep private/root-*.pem offline.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    keller keys init                                      a folder `keys`, for `update: {keys: keys}`\n  \
+    keller keys init                                      a directory `keys`, for `update: {keys: keys}`\n  \
     keller keys init --root-keys 3 --root-threshold 2     any two of three people can replace keys\n  \
     keller keys show                                      what there is, and what is kept elsewhere\n  \
     keller keys rotate timestamp --key stick/root.pem     another key for the server that publishes\n\n\
@@ -36,7 +36,7 @@ enum Verb {
         keller keys init\n  \
         keller keys init --root-keys 3 --root-threshold 2 --expires 1095d node-keys")]
     Init {
-        /// Folder of the keys; made when missing.
+        /// Directory of the keys; made when missing.
         #[arg(default_value = "keys")]
         folder: PathBuf,
         /// Number of root keys.
@@ -85,7 +85,7 @@ enum Verb {
 /// Which keys.
 #[derive(Debug, Args)]
 struct KeySource {
-    /// Folder of the keys.
+    /// Directory of the keys.
     #[arg(default_value = "keys")]
     folder: PathBuf,
     /// A private key that is kept elsewhere; may be repeated.
@@ -185,7 +185,7 @@ fn open(source: &KeySource) -> Result<Keys> {
     read(&source.folder, &source.key)
 }
 
-/// Reads a folder of keys.
+/// Reads a directory of keys.
 pub(super) fn read(folder: &Path, besides: &[PathBuf]) -> Result<Keys> {
     Keys::open(folder, besides).with_context(|| format!("reading the keys in {}", folder.display()))
 }

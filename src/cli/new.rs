@@ -19,17 +19,18 @@ use crate::manifest::embedded;
 Examples:
   keller init my-node             then: cd my-node && keller run
   keller init --copy my-node      with all components and overlays as files
-  keller init --id edge .         into this folder, as the image `edge`")]
+  keller init --id edge .         into this directory, as the image `edge`")]
 pub struct Init {
-    /// Folder to write into; made when missing
+    /// Directory to write into; made when missing
+    #[arg(value_name = "DIR")]
     pub folder: PathBuf,
-    /// Name of the image; without one, the folder's name
+    /// Name of the image; without one, the directory's name
     #[arg(long)]
     pub id: Option<String>,
     /// Writes out the components and overlays that keller carries
     #[arg(long)]
     pub copy: bool,
-    /// Writes into a folder that is not empty; files in the way are replaced
+    /// Writes into a directory that is not empty; files in the way are replaced
     #[arg(long)]
     pub force: bool,
 }

@@ -34,10 +34,10 @@ pub struct PublishArgs {
     /// The raw image.
     #[arg(required_unless_present_any = ["refresh", "promote", "withdraw", "list"])]
     image: Option<PathBuf>,
-    /// The repository's folder; made when missing.
+    /// The repository's directory; made when missing.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    /// Folder of the keys.
+    /// Directory of the keys.
     #[arg(long, value_name = "DIR", default_value = "keys")]
     keys: PathBuf,
     /// A private key that is kept elsewhere; may be repeated.

@@ -17,12 +17,12 @@ use crate::store::{Checked, Freed, Store};
 /// Look at the store of downloads, and make room in it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    keller store path                              the folder\n  \
+    keller store path                              the directory\n  \
     keller store gc                                what nobody used for 30 days\n  \
     keller store gc --older-than 0 --keep node.lock    all that node.lock does not name\n  \
     keller store verify                            read every byte again")]
 pub struct Args {
-    /// The store; else KELLER_STORE or the user's cache folder.
+    /// The store; else KELLER_STORE or the user's cache directory.
     #[arg(long, value_name = "DIR", global = true)]
     store: Option<PathBuf>,
     #[command(subcommand)]

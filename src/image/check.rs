@@ -17,7 +17,7 @@ use crate::store::Store;
 /// When the images differ, with the file or structure that does.
 pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
     let folder =
-        tempfile::Builder::new().prefix("keller-check-").tempdir().context("making a scratch folder")?;
+        tempfile::Builder::new().prefix("keller-check-").tempdir().context("making a scratch directory")?;
     let store = Store::open(folder.path().join("store"))?;
     let packages =
         job.lock.packages.values().chain(job.lock.containers.values().flat_map(|all| all.values()));

@@ -37,18 +37,18 @@ pub struct Raw {
     /// Packages taken as present without being unpacked, each with the reason.
     #[serde(default)]
     pub assume: BTreeMap<String, At<String>>,
-    /// Paths of packages that are left out. `*` stays within a folder, `**` does not; a folder goes with all
+    /// Paths of packages that are left out. `*` stays within a directory, `**` does not; a directory goes with all
     /// that is in it.
     #[serde(default)]
     pub prune: Vec<At<String>>,
     /// Exceptions to `prune`.
     #[serde(default)]
     pub keep: Vec<At<String>>,
-    /// Folders laid over the root, in this order: a path relative to this file, `keller:overlays/…`, or the
+    /// Directories that are laid over the root, in this order: a path relative to this file, `keller:overlays/…`, or the
     /// long form.
     #[serde(default)]
     pub overlays: Vec<At<Short<RawOverlay>>>,
-    /// Single files, links and folders.
+    /// Single files, links and directories.
     #[serde(default)]
     pub files: Vec<At<RawFile>>,
     /// Accounts of people.
@@ -115,8 +115,8 @@ pub struct RawDebian {
     pub security_mirror: Option<At<String>>,
     /// Whether an archive past its Valid-Until is used, as snapshots need. Default: `false`.
     pub allow_expired: Option<At<bool>>,
-    /// OpenPGP certificates, as a file beside the manifest, that sign these archives: for a mirror that is
-    /// filtered and signed by oneself. In place of Debian's keys, which keller carries.
+    /// OpenPGP certificates that sign these archives, as a file beside the manifest: for a mirror that you filter and
+    /// sign yourself. Replaces Debian's keys, which keller carries.
     pub keys: Option<At<String>>,
     /// Further archives with keys of their own.
     #[serde(default)]
@@ -147,13 +147,13 @@ pub struct RawRepository {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "overlay")]
 pub struct RawOverlay {
-    /// The folder.
+    /// The directory.
     pub path: At<String>,
     /// Whether files of packages may be replaced; else they are conflicts. Default: `false`.
     pub replace: Option<At<bool>>,
 }
 
-/// A file, link or folder on the node. One of `content`, `source`, `url`, `link` and `directory` says what it
+/// A file, link or directory on the node. One of `content`, `source`, `url`, `link` and `directory` says what it
 /// is. Without any, `mode`, `owner`, `group` and `capabilities` change what a package or overlay has there.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -171,9 +171,9 @@ pub struct RawFile {
     pub sha256: Option<At<String>>,
     /// A symbolic link to this target.
     pub link: Option<At<String>>,
-    /// `true` for a folder.
+    /// `true` for a directory.
     pub directory: Option<At<bool>>,
-    /// Octal permission bits. Default: `"0644"`, for folders `"0755"`.
+    /// Octal permission bits. Default: `"0644"`, for directories `"0755"`.
     pub mode: Option<At<String>>,
     /// Owner by name. Default: `root`.
     pub owner: Option<At<String>>,
@@ -217,7 +217,7 @@ pub struct RawSystemUser {
     pub name: At<String>,
     /// From 100 to 999. Without one, keller chooses and the lock records it.
     pub uid: Option<At<u32>>,
-    /// Home folder. Default: `/`.
+    /// Home directory. Default: `/`.
     pub home: Option<At<String>>,
     /// Further groups.
     #[serde(default)]
@@ -286,7 +286,7 @@ pub struct RawContainer {
     /// Published ports, `host:container` or `host:container/udp`.
     #[serde(default)]
     pub ports: Vec<At<String>>,
-    /// Folders of the host, `host:container` or `host:container:ro`.
+    /// Directories of the host, `host:container` or `host:container:ro`.
     #[serde(default)]
     pub volumes: Vec<At<String>>,
     /// Whether it shares the host's network. Default: `false`.
@@ -354,7 +354,7 @@ pub struct RawBuild {
     pub environment: BTreeMap<String, At<String>>,
     /// User inside the container, by name or number. Default: `root`.
     pub user: Option<At<String>>,
-    /// Working folder.
+    /// Working directory.
     pub workdir: Option<At<String>>,
     /// What asks the process to end, such as `SIGQUIT`; ten seconds later it is killed. Default: `SIGTERM`.
     pub stop_signal: Option<At<String>>,
@@ -472,7 +472,7 @@ pub struct RawState {
 pub struct RawUpdate {
     /// Root of the update repository: http or https.
     pub url: At<String>,
-    /// Folder beside the manifest that holds `root.json`, whose keys a node trusts.
+    /// Directory beside the manifest that holds `root.json`, whose keys a node trusts.
     pub keys: At<String>,
     /// Of the channels that a version is published in, the one to follow. Default: `stable`.
     pub channel: Option<At<String>>,

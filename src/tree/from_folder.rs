@@ -78,7 +78,7 @@ pub enum OverlayError {
         source: MetaError,
     },
     /// Sockets, devices and pipes do not belong into a folder of sources.
-    #[error("{} is neither a file, a folder nor a symbolic link", .path.display())]
+    #[error("{} is neither a file, a directory nor a symbolic link", .path.display())]
     Special {
         /// The path.
         path: PathBuf,

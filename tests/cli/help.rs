@@ -36,6 +36,7 @@ fn every_verb_explains_itself() {
         let own = project.run(&[verb, "--help"]).good().out;
         assert_eq!(project.run(&["help", verb]).good().out, own);
         assert!(own.contains("\nExample"), "{verb} has no examples:\n{own}");
+        assert!(!own.to_lowercase().contains("folder"), "{verb} does not say directory:\n{own}");
         assert!(own.contains(&format!("  keller {verb} ")), "{verb}:\n{own}");
         assert!(own.contains(&format!("Usage: keller {verb}")), "{verb}:\n{own}");
         // Arguments and flags: each with words.

@@ -91,7 +91,7 @@ fn a_store_that_cannot_be() {
         println!("{error}");
         assert!(
             error.contains(&format!(
-                "using {store} for the store; --store or KELLER_STORE may name another folder: "
+                "using {store} for the store; --store or KELLER_STORE may name another directory: "
             )),
             "{error}"
         );

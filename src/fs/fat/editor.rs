@@ -45,12 +45,12 @@ pub enum EditError {
         /// e.g. `ends with a dot`.
         problem: &'static str,
     },
-    /// A file where there must be a folder, or the other way round.
-    #[error("{path} in the FAT file system is no {wanted}")]
+    /// A file where there must be a directory, or the other way round.
+    #[error("{path} in the FAT file system is not a {wanted}")]
     Kind {
         /// As given.
         path: String,
-        /// `file` or `folder`.
+        /// `file` or `directory`.
         wanted: &'static str,
     },
     /// The name that a file is to get has been given.
@@ -239,7 +239,7 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
             for part in folders {
                 folder = match folder.find(part) {
                     Some(Entry { size: Some(_), .. }) => {
-                        return Err(EditError::Kind { path: path.to_owned(), wanted: "folder" });
+                        return Err(EditError::Kind { path: path.to_owned(), wanted: "directory" });
                     }
                     Some(entry) => editor.folder(entry.start, path)?,
                     None => editor.make_folder(folder, part, path)?,
@@ -393,7 +393,7 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
                 // A folder that was met before is not entered again.
                 if entry.size.is_none() && !chain.is_empty() {
                     if depth == DEPTH_LIMIT {
-                        return Err(corrupt(&above, "folders are too deep".to_owned()).into());
+                        return Err(corrupt(&above, "directories are too deep".to_owned()).into());
                     }
                     pending.push((path.clone(), entry.start, depth + 1));
                 }
@@ -505,7 +505,7 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
     /// Adds an empty cluster to a folder.
     fn extend(&mut self, folder: &mut Opened, path: &str) -> Result<()> {
         if (folder.bytes.len() as u64) + self.volume.cluster > ENTRY_LIMIT * RECORD_SIZE as u64 {
-            return Err(corrupt(path, "its folder has as many records as there may be".to_owned()).into());
+            return Err(corrupt(path, "its directory has as many records as there may be".to_owned()).into());
         }
         let chain = self.allocate(path, 1)?;
         self.write_content(&chain, &mut io::empty(), 0, path)?;

@@ -41,7 +41,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum FatError {
     /// A node that FAT has no form for.
-    #[error("{path}: FAT has no {kind}, only files and folders")]
+    #[error("{path}: FAT has no {kind}, only files and directories")]
     Kind {
         /// Where in the tree.
         path: String,

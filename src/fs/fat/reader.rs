@@ -115,7 +115,7 @@ impl<T: Read + Seek> Reader<T> {
                 let path = if folder.is_empty() { entry.name } else { format!("{folder}/{}", entry.name) };
                 if entry.size.is_none() {
                     if depth == DEPTH_LIMIT {
-                        return Err(corrupt("folders are too deep"));
+                        return Err(corrupt("directories are too deep"));
                     }
                     pending.push((path.clone(), entry.start, depth + 1));
                 }

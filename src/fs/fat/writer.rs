@@ -216,7 +216,7 @@ fn collect(tree: &Tree) -> Result<(Vec<Folder>, Vec<File<'_>>), FatError> {
 
 fn kind_name(kind: &Kind) -> &'static str {
     match kind {
-        Kind::Directory(_) => "folder",
+        Kind::Directory(_) => "directory",
         Kind::File(_) => "file",
         Kind::Symlink(_) => "symbolic link",
         Kind::CharDevice(..) | Kind::BlockDevice(..) => "device",
@@ -321,7 +321,7 @@ mod tests {
         let mut tree = sample();
         tree.symlink("EFI/link", "BOOT").unwrap();
         let error = write(&tree, &options(64, 512), &mut out).unwrap_err().to_string();
-        assert_eq!(error, "/EFI/link: FAT has no symbolic link, only files and folders");
+        assert_eq!(error, "/EFI/link: FAT has no symbolic link, only files and directories");
         let error = write(&sample(), &options(20, 512), &mut out).unwrap_err().to_string();
         assert!(error.starts_with("20MiB is too small: ") && error.ends_with("works is 33MiB"), "{error}");
         let label = Options { label: "Größe".to_owned(), ..options(64, 512) };

@@ -166,8 +166,8 @@ impl Validator<'_> {
         let location = self.sources.get(at.mark.source).location.resolve(&at.value);
         let wanted = match kinds {
             [Kind::File] => "file",
-            [Kind::Folder] => "folder",
-            _ => "file or folder",
+            [Kind::Folder] => "directory",
+            _ => "file or directory",
         };
         match location.kind() {
             Some(kind) if kinds.contains(&kind) => Some(location),

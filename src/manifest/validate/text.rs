@@ -356,7 +356,7 @@ pub fn library(text: &str) -> Result<(), Wrong> {
     if good {
         Ok(())
     } else {
-        wrong("is not the name of a library", "such as `libfoo.so.1`, without a folder")
+        wrong("is not the name of a library", "such as `libfoo.so.1`, without a directory")
     }
 }
 

@@ -52,7 +52,7 @@ pub enum RepositoryError {
     },
     /// A step in the chain of roots is not there.
     #[error(
-        "metadata/{missing}.root.json is not in the repository, but {there}.root.json is: publish again from a keys folder that has every root, or restore the file"
+        "metadata/{missing}.root.json is not in the repository, but {there}.root.json is: publish again with a directory of keys that has every root, or restore the file"
     )]
     MissingRoot {
         /// The version that is missing.

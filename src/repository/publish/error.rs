@@ -72,7 +72,7 @@ pub enum PublishError {
         version: String,
     },
     /// Its nodes would never take a later version from here.
-    #[error("the root of trust in {version} is none of those in {}: its nodes would take no update from here; build it with `update: {{keys: …}}` naming that folder", keys.display())]
+    #[error("the root of trust in {version} is none of those in {}: its nodes would take no update from here; build it with `update: {{keys: …}}` naming that directory", keys.display())]
     OtherTrust {
         /// Of the image.
         version: String,
@@ -131,7 +131,7 @@ pub enum PublishError {
         keys: PathBuf,
     },
     /// Keys out of an old copy.
-    #[error("the repository has root {published} already, and {} only {own}: use the folder in which keys were rotated last", keys.display())]
+    #[error("the repository has root {published} already, and {} only {own}: use the directory in which keys were rotated last", keys.display())]
     OldKeys {
         /// Of the newest published root.
         published: u64,

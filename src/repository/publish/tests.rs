@@ -194,7 +194,7 @@ fn keys_and_repositories_that_do_not_go_together() {
     publisher.refresh(0).unwrap();
     let text = refused(Repository::open(publisher.repository(), &keys));
     assert!(
-        text.contains("the repository has root 2 already") && text.contains("only 1: use the folder"),
+        text.contains("the repository has root 2 already") && text.contains("only 1: use the directory"),
         "{text}"
     );
     let keys = publisher.keys();

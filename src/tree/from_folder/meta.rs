@@ -55,7 +55,7 @@ pub enum MetaError {
     #[error(transparent)]
     Capability(#[from] CapabilityError),
     /// A path that the overlay does not have.
-    #[error("there is no {path} in the overlay; a folder to be made is written with a slash at its end")]
+    #[error("there is no {path} in the overlay; a directory to be made is written with a slash at its end")]
     Absent {
         /// The path.
         path: String,

@@ -295,8 +295,8 @@ fn refusals_leave_the_disk_alone() {
         "EFI/a:b: no name for a file here: it has one of \" * / : < > ? \\ | or a control character"
     );
     assert!(put(&"n".repeat(92)).ends_with("has more than 91 characters, which cannot be written at once"));
-    assert_eq!(put("empty/x"), "empty/x in the FAT file system is no folder");
-    assert_eq!(put("efi/LINUX"), "efi/LINUX in the FAT file system is no file");
+    assert_eq!(put("empty/x"), "empty/x in the FAT file system is not a directory");
+    assert_eq!(put("efi/LINUX"), "efi/LINUX in the FAT file system is not a file");
     assert!(put("/").contains("it is empty"));
     assert!(matches!(editor.put("x", &mut io::empty(), 1 << 32), Err(EditError::TooLarge { .. })));
     assert!(matches!(editor.put("x", &mut io::repeat(1), 35 << 20), Err(EditError::Full { .. })));
