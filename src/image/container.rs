@@ -89,7 +89,7 @@ fn build(
     let mut left_out = LeftOut::take(&mut tree, leading);
     let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local, progress)?;
     left_out.put_back(&mut tree)?;
-    let files = inputs::files(&mut tree, &recipe.files, &scope, store, lock)?;
+    let files = inputs::files(&mut tree, &recipe.files, &scope, store, lock, progress)?;
     left_out.put_back(&mut tree)?;
     root::tell_links(&left_out, &scope, false, progress);
     root::judge(rootfs::checks::lines::sysusers(&tree)?, progress)?;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +15,7 @@ use crate::manifest::{self, FileContent, FileEntry, OverlaySource, embedded};
 use crate::rootfs::Accounts;
 use crate::rootfs::tmpfiles::owners;
 use crate::store::{Checked, Store};
-use crate::tree::from_folder::{META, Overlay};
+use crate::tree::from_folder::{EXECUTE, META, Overlay, READ_BY_ALL, SPECIAL};
 use crate::tree::merge::Winner;
 use crate::tree::{Content, FILES_ORIGIN, Kind, Meta, NodeId, OVERLAY_ORIGIN, Tree, show};
 
@@ -96,11 +98,11 @@ pub fn overlays(
 
 /// Says what of an overlay's directory is not as it is on disk.
 fn told(overlay: &Overlay, name: &str, progress: &dyn Progress) {
-    if let [first, others @ ..] = &overlay.left_out[..] {
+    if let [(first, mode), others @ ..] = &overlay.left_out[..] {
         let (first, more) = (show(first), and_more(others.len()));
         progress.note(&format!(
             "{name}: {first}{more} is left out, as what other programs leave; a line in {META} takes it along: \
-             `{first} 0644 root root`"
+             `{first} {mode:04o} root root`"
         ));
     }
     if let [(first, mode), others @ ..] = &overlay.opened[..] {
@@ -140,6 +142,7 @@ pub fn files(
     scope: &str,
     store: &Store,
     lock: &mut Lock,
+    progress: &dyn Progress,
 ) -> Result<Vec<NodeId>> {
     let origin = tree.origin(FILES_ORIGIN);
     let mut nodes = Vec::new();
@@ -160,6 +163,9 @@ pub fn files(
             FileContent::Text(text) => Kind::File(text.clone().into()),
             FileContent::Source(path) => {
                 let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+                if entry.mode.is_none() {
+                    tell_mode(path, entry, scope, progress)?;
+                }
                 lock.local.insert(format!("{scope}file {}", entry.path), Digest::of(&bytes));
                 Kind::File(bytes.into())
             }
@@ -194,6 +200,23 @@ pub fn files(
         nodes.push(put.with_context(|| format!("files: {}", entry.path))?);
     }
     Ok(nodes)
+}
+
+/// Says when a source without a `mode` has one on disk that does not count.
+fn tell_mode(source: &Path, entry: &FileEntry, scope: &str, progress: &dyn Progress) -> Result<()> {
+    let metadata = fs::metadata(source).with_context(|| format!("reading {}", source.display()))?;
+    let on_disk = (metadata.permissions().mode() & 0o7777) as u16;
+    let becomes = match on_disk {
+        mode if mode & READ_BY_ALL == 0 => "will be open to all on a node",
+        mode if mode & (SPECIAL | EXECUTE) != 0 => "will be a plain file on a node",
+        _ => return Ok(()),
+    };
+    progress.note(&format!(
+        "{scope}files: modes on disk do not count, and {}, whose source has {on_disk:04o}, {becomes} with 0644; `mode: \
+         \"{on_disk:04o}\"` says what it is to have",
+        entry.path
+    ));
+    Ok(())
 }
 
 /// Changes mode and capabilities of what a package or an overlay has.
@@ -322,10 +345,10 @@ mod tests {
             local: BTreeMap::new(),
             ids: Ids::default(),
         };
-        files(&mut tree, &[entry("/x")], "", &store, &mut lock).unwrap();
+        files(&mut tree, &[entry("/x")], "", &store, &mut lock, &Silent).unwrap();
         let blob = store.blobs().unwrap().remove(0).path;
         fs::write(&blob, "bodY").unwrap();
-        let error = files(&mut tree, &[entry("/y")], "", &store, &mut lock).unwrap_err().to_string();
+        let error = files(&mut tree, &[entry("/y")], "", &store, &mut lock, &Silent).unwrap_err().to_string();
         assert!(error.starts_with("/y has changed on the disk") && !blob.exists(), "{error}");
     }
     #[test]
@@ -358,19 +381,19 @@ mod tests {
         tree.node_mut(id).meta.uid = 7;
         tree.symlink("usr/bin/ping4", "ping").unwrap();
         let entries = [entry("/usr/bin/ping")];
-        let nodes = files(&mut tree, &entries, "", &store, &mut lock).unwrap();
+        let nodes = files(&mut tree, &entries, "", &store, &mut lock, &Silent).unwrap();
         let mut accounts = Accounts::default();
         accounts.groups.insert("shared".to_owned(), (200, Class::System));
         own(&mut tree, &entries, &nodes, &[], &accounts).unwrap();
         let meta = &tree.node(id).meta;
         assert_eq!((meta.mode, meta.uid, meta.gid, meta.xattrs[ATTRIBUTE].len()), (0o755, 7, 200, 20));
         let root = FileEntry { capabilities: Vec::new(), mode: Some(0o711), ..entry("/") };
-        let nodes = files(&mut tree, std::slice::from_ref(&root), "", &store, &mut lock).unwrap();
+        let nodes = files(&mut tree, std::slice::from_ref(&root), "", &store, &mut lock, &Silent).unwrap();
         own(&mut tree, &[root], &nodes, &[], &accounts).unwrap();
         let meta = &tree.node(tree.root()).meta;
         assert_eq!((meta.mode, meta.gid), (0o711, 200));
         let mut refused =
-            |path| files(&mut tree, &[entry(path)], "", &store, &mut lock).unwrap_err().to_string();
+            |path| files(&mut tree, &[entry(path)], "", &store, &mut lock, &Silent).unwrap_err().to_string();
         assert!(refused("/usr/bin/pong").contains("no package and no overlay has /usr/bin/pong"));
         assert!(refused("/usr/bin/ping4").contains("is a link"));
         assert!(refused("/usr/bin").contains("is not a file"));

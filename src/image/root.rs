@@ -134,7 +134,7 @@ fn make(
     task.at("overlays");
     let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local, progress)?;
     left_out.put_back(&mut tree)?;
-    let files = inputs::files(&mut tree, &manifest.files, "", store, lock)?;
+    let files = inputs::files(&mut tree, &manifest.files, "", store, lock, progress)?;
     left_out.put_back(&mut tree)?;
     let carried = manifest.prune.iter().all(|pattern| manifest.carried_prune.contains(pattern));
     tell_links(&left_out, "", carried, progress);

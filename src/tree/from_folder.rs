@@ -14,7 +14,8 @@
 //!
 //! Owners are names or numbers. Names are kept until the image's users are known: [`Overlay::own`].
 //! `.gitkeep` files are left out; they only keep a folder alive in git. So is what other programs leave in a
-//! directory of sources ([`litter`]), unless `.meta` names it.
+//! directory of sources ([`litter`]), unless `.meta` names it: then it comes along with all that is in it. A line
+//! about a directory of another name is about that alone.
 
 mod litter;
 mod meta;
@@ -40,9 +41,11 @@ pub const META: &str = ".meta";
 const GITKEEP: &[u8] = b".gitkeep";
 
 /// setuid, setgid and sticky.
-const SPECIAL: u16 = 0o7000;
+pub const SPECIAL: u16 = 0o7000;
 /// Others may read.
-const READ_BY_ALL: u16 = 0o004;
+pub const READ_BY_ALL: u16 = 0o004;
+/// The owner may execute.
+pub const EXECUTE: u16 = 0o100;
 
 /// Files up to this size are held in memory, in bytes: larger ones stay on disk behind an open file, of
 /// which a process may not have many.
@@ -58,8 +61,8 @@ pub struct Overlay {
     pub tree: Tree,
     /// What `.meta` says of files and folders, by path without leading slash.
     pub stated: BTreeMap<Vec<u8>, Stated>,
-    /// What other programs left there and is not part of the tree; see [`litter`].
-    pub left_out: Vec<Vec<u8>>,
+    /// What other programs left there and is not part of the tree, with the mode it would have; see [`litter`].
+    pub left_out: Vec<(Vec<u8>, u16)>,
     /// What only some may read on disk, or is setuid there, of which `.meta` says nothing, with its mode there.
     pub opened: Vec<(Vec<u8>, u16)>,
 }
@@ -128,7 +131,7 @@ impl Overlay {
             Ok(Some(Line::Stated { path, .. })) => Some(path.trim_matches('/').as_bytes().to_vec()),
             _ => None,
         });
-        overlay.folder(folder, &mut Vec::new(), &named.collect())?;
+        overlay.folder(folder, &mut Vec::new(), &named.collect(), false)?;
         overlay.state(&text, &meta)?;
         let stated = &overlay.stated;
         overlay.opened.retain(|(path, _)| !stated.contains_key(path));
@@ -258,6 +261,7 @@ impl Overlay {
         folder: &Path,
         below: &mut Vec<u8>,
         named: &BTreeSet<Vec<u8>>,
+        whole: bool,
     ) -> Result<(), OverlayError> {
         let mut entries = fs::read_dir(folder)
             .and_then(|entries| {
@@ -267,7 +271,7 @@ impl Overlay {
         entries.sort();
         for path in entries {
             let name = path.file_name().unwrap_or_default().as_bytes();
-            if name == GITKEEP || (below.is_empty() && name == META.as_bytes()) {
+            if below.is_empty() && name == META.as_bytes() {
                 continue;
             }
             let above = below.len();
@@ -275,26 +279,32 @@ impl Overlay {
                 below.push(b'/');
             }
             below.extend_from_slice(name);
-            if litter::is_litter(name) && !named.contains(&below[..]) {
-                self.left_out.push(below.clone());
+            let kept = whole || named.contains(&below[..]);
+            if name == GITKEEP && !kept {
                 below.truncate(above);
                 continue;
             }
             let metadata = fs::symlink_metadata(&path).map_err(failed(&path))?;
             let kind = metadata.file_type();
+            if litter::is_litter(name) && !kept {
+                self.left_out.push((below.clone(), usual_mode(&metadata)));
+                below.truncate(above);
+                continue;
+            }
             let on_disk = (metadata.permissions().mode() & 0o7777) as u16;
             let special = kind.is_file() && on_disk & SPECIAL != 0;
             if special || (!kind.is_symlink() && on_disk & READ_BY_ALL == 0) {
                 self.opened.push((below.clone(), on_disk));
             }
             if kind.is_dir() {
-                self.put(below, 0o755, Kind::Directory(BTreeMap::new()))?;
-                self.folder(&path, below, named)?;
+                self.put(below, usual_mode(&metadata), Kind::Directory(BTreeMap::new()))?;
+                self.folder(&path, below, named, whole || (kept && litter::is_litter(name)))?;
             } else if kind.is_symlink() {
                 let target = fs::read_link(&path).map_err(failed(&path))?;
-                self.put(below, 0o777, Kind::Symlink(target.as_os_str().as_bytes().to_vec()))?;
+                let kind = Kind::Symlink(target.as_os_str().as_bytes().to_vec());
+                self.put(below, usual_mode(&metadata), kind)?;
             } else if kind.is_file() {
-                let mode = if metadata.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
+                let mode = usual_mode(&metadata);
                 let content = content(&path, metadata.len()).map_err(failed(&path))?;
                 self.put(below, mode, Kind::File(content))?;
             } else {
@@ -323,7 +333,9 @@ impl Overlay {
                     }
                     let id =
                         self.tree.lookup(&path).ok_or_else(|| at(MetaError::Absent { path: show(&path) }))?;
-                    self.tree.node_mut(id).meta.mode = stated.mode;
+                    let node = self.tree.node_mut(id);
+                    stated.judge(&show(&path), &node.kind, directory).map_err(at)?;
+                    node.meta.mode = stated.mode;
                     if self.stated.insert(path.clone(), stated).is_some() {
                         return Err(at(MetaError::Exists { path: show(&path) }));
                     }
@@ -331,6 +343,15 @@ impl Overlay {
             }
         }
         Ok(())
+    }
+}
+
+/// What a file, directory or link of a disk gets: of its mode only the owner's execute bit counts.
+fn usual_mode(metadata: &fs::Metadata) -> u16 {
+    match metadata.file_type() {
+        kind if kind.is_symlink() => 0o777,
+        kind if kind.is_file() && metadata.permissions().mode() & u32::from(EXECUTE) == 0 => 0o644,
+        _ => 0o755,
     }
 }
 
@@ -466,7 +487,7 @@ mod tests {
         symlink("nobody@host.1", folder.path().join("etc/.#x")).unwrap();
         write(folder.path(), META, "srv/repo/.git 0755 root root\n", 0o644);
         let overlay = Overlay::from_folder(folder.path(), "o", 0).unwrap();
-        let left: Vec<_> = overlay.left_out.iter().map(|path| show(path)).collect();
+        let left: Vec<_> = overlay.left_out.iter().map(|(path, _)| show(path)).collect();
         let expected = [
             ".git",
             "etc/#x#",
@@ -478,8 +499,76 @@ mod tests {
             "srv/Thumbs.db",
         ];
         assert_eq!(left, expected);
+        let modes: Vec<_> = overlay.left_out.iter().map(|(_, mode)| *mode).collect();
+        assert_eq!(modes, [0o755, 0o644, 0o777, 0o644, 0o644, 0o644, 0o755, 0o644]);
         assert!(overlay.tree.exists("srv/repo/.git/HEAD") && overlay.tree.exists("etc/x"));
         assert!(expected.iter().all(|path| !overlay.tree.exists(path)));
+    }
+
+    #[test]
+    fn litter_that_is_named_comes_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in
+            ["a/.git/hooks/x~", "a/.git/.gitkeep", "a/x~", "b/.DS_Store", "b/.gitkeep", "c/.gitkeep", "d/y~"]
+        {
+            write(folder.path(), path, "", 0o644);
+        }
+        let meta = "a/ 0700 0 0\na/.git/ 0755 0 0\nb 0755 0 0\nc/.gitkeep 0644 0 0\nd/y~ 0600 0 0\n";
+        write(folder.path(), META, meta, 0o644);
+        let overlay = Overlay::from_folder(folder.path(), "o", 0).unwrap();
+        let paths: Vec<_> = overlay.tree.walk().into_iter().map(|(path, _)| show(&path)).collect();
+        let expected = [
+            "a",
+            "a/.git",
+            "a/.git/.gitkeep",
+            "a/.git/hooks",
+            "a/.git/hooks/x~",
+            "b",
+            "c",
+            "c/.gitkeep",
+            "d",
+            "d/y~",
+        ];
+        assert_eq!(
+            paths.iter().filter(|path| !path.is_empty()).collect::<Vec<_>>(),
+            expected.iter().collect::<Vec<_>>()
+        );
+        assert_eq!(overlay.left_out, [(b"a/x~".to_vec(), 0o644), (b"b/.DS_Store".to_vec(), 0o644)]);
+    }
+
+    #[test]
+    fn words_of_meta_that_would_do_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "bin/run", "", 0o755);
+        fs::create_dir(folder.path().join("data")).unwrap();
+        symlink("run", folder.path().join("bin/link")).unwrap();
+        for (line, part) in [
+            (
+                "data 0755 0 0 cap_net_raw+ep",
+                ".meta:1: data is a directory, and only a program has capabilities",
+            ),
+            ("new/ 0755 0 0 cap_net_raw+ep", "new is a directory"),
+            ("bin/link 0777 0 0 cap_net_raw+ep", "bin/link is a link, and only a program"),
+            ("bin/run 0644 0 0 cap_net_raw+ep", "nobody may execute bin/run with mode 0644"),
+            (
+                "bin/link 0644 0 0",
+                "mode 0644 does nothing on bin/link, which is a link: write 0777, or name what it leads to",
+            ),
+            (
+                "data 4755 0 0",
+                "mode 4755 does nothing on data, which is a directory: Linux knows setuid of programs only",
+            ),
+            ("bin/run 1755 0 0", "Linux knows the sticky bit of directories only"),
+            ("bin/run 4644 0 0", "nobody may execute bin/run with mode 4644"),
+            ("bin/run/ 0755 0 0", "bin/run is a file, and a slash at its end makes a directory"),
+            ("bin/gone 0755 0 0", "`files` gives mode and owner to what a package has"),
+        ] {
+            write(folder.path(), META, line, 0o644);
+            let error = Overlay::from_folder(folder.path(), "o", 0).unwrap_err().to_string();
+            assert!(error.contains(part), "{line}: {error}");
+        }
+        write(folder.path(), META, "bin/link 0777 0 7\ndata 3775 0 0\nbin/run 2755 0 0\n", 0o644);
+        Overlay::from_folder(folder.path(), "o", 0).unwrap();
     }
 
     #[test]

@@ -118,3 +118,34 @@ fn what_replaces_a_file_does_not_take_its_rights() {
     let x = meta(&tree, "etc/x");
     assert!(x.mode == 0o640 && x.gid != 0, "{:o} {}", x.mode, x.gid);
 }
+
+#[test]
+fn modes_on_disk_that_do_not_count_are_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let project = Project::new();
+    for (path, mode) in [("secret", 0o600), ("run", 0o755), ("plain", 0o644), ("said", 0o600)] {
+        project.write(&format!("node/{path}"), path);
+        std::fs::set_permissions(
+            project.path(&format!("node/{path}")),
+            std::fs::Permissions::from_mode(mode),
+        )
+        .unwrap();
+    }
+    let entries =
+        ["secret", "run", "plain"].map(|path| format!("  - {{path: /etc/{path}, source: {path}}}\n"));
+    let said = "  - {path: /etc/said, source: said, mode: \"0600\"}\n";
+    project.edit("  - {path: /etc/greet.d", &(entries.concat() + said + "  - {path: /etc/greet.d"));
+    std::fs::create_dir_all(project.path("node/overlay/srv/repo/.git")).unwrap();
+    project.write("node/overlay/srv/repo/.git/HEAD", "");
+    let told = project.build(&[]).good().err;
+    println!("{told}");
+    for part in [
+        "files: modes on disk do not count, and /etc/secret, whose source has 0600, will be open to all on a node with 0644; \
+         `mode: \"0600\"` says what it is to have",
+        "and /etc/run, whose source has 0755, will be a plain file on a node with 0644; `mode: \"0755\"`",
+        "a line in .meta takes it along: `srv/repo/.git 0755 root root`",
+    ] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+    assert!(!told.contains("/etc/plain") && !told.contains("/etc/said"), "{told}");
+}
