@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use super::manifest;
 use crate::cli::archive::{Archive, KEY, greeter, packages};
 use crate::http_server::{Act, Server};
-use crate::repository::{DATE, public};
+use crate::repository::{DATE, DAY, public};
 
 /// What is warned of.
 #[derive(Default)]
@@ -148,6 +148,26 @@ fn a_list_on_a_server_is_read_and_the_next_mirror_stands_in() {
 
     assert_eq!(host.fetch(&lock, 1).unwrap(), lock.packages.len());
     assert!(asked(&empty, "/debian/pool") && asked(&broken, "/debian/pool") && asked(&good, "/debian/pool"));
+}
+
+#[test]
+fn a_mirror_that_is_half_synchronised_or_too_old_is_passed_over() {
+    let (half, old, good) = (mirror(|path| path.ends_with("InRelease")), Server::start(), mirror(|_| true));
+    let mut expired = Archive::new(&KEY, &[greeter("1.0-1")]);
+    expired.release.valid_until = Some(expired.release.date + DAY);
+    for (path, bytes) in expired.files() {
+        old.put(&format!("/debian/{path}"), bytes, &[Act::Serve]);
+    }
+    let list = [&half, &old, &good].map(|server| server.url("/debian")).join("\n");
+    let host = Host::new(&list);
+    assert_eq!(host.lock().unwrap().packages["greeter"].version, "2.0-1");
+    let warnings = host.warnings.0.lock().unwrap();
+    let said = |server: &Server, why: &str| {
+        let mirror = format!("the mirror {}/ is passed over: ", server.url("/debian"));
+        assert!(warnings.iter().any(|line| line.starts_with(&mirror) && line.contains(why)), "{warnings:#?}");
+    };
+    said(&half, "there is no ");
+    said(&old, "expired");
 }
 
 #[test]
