@@ -274,35 +274,57 @@ fn is_machine_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) && text.bytes().any(|b| b != b'0')
 }
 
-/// Splits at blanks outside of double quotes and drops the quotes.
+/// Words as the kernel reads them: next_arg() of lib/cmdline.c. Quotes go where they are around a whole word or a
+/// whole value, and stay elsewhere.
 pub fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quoted = false;
-    for letter in text.chars() {
-        match letter {
-            '"' => {
-                quoted = !quoted;
-                word.get_or_insert_default();
-            }
-            letter if letter.is_ascii_whitespace() && !quoted => words.extend(word.take()),
-            letter => word.get_or_insert_default().push(letter),
-        }
+    let mut rest = skip_blanks(text.as_bytes());
+    while !rest.is_empty() {
+        let quoted = rest.starts_with(b"\"");
+        let body = &rest[usize::from(quoted)..];
+        let mut inside = quoted;
+        let ends = |byte: &u8| {
+            inside ^= *byte == b'"';
+            is_blank(*byte) && !inside
+        };
+        let end = body.iter().position(ends).unwrap_or(body.len());
+        words.push(String::from_utf8_lossy(&bare(&body[..end], quoted)).into_owned());
+        rest = skip_blanks(&body[end..]);
     }
-    words.extend(word);
     words
+}
+
+/// A word without the quotes around it or its value; `quoted` where one came before it.
+fn bare(word: &[u8], quoted: bool) -> Vec<u8> {
+    // An equals sign at the very beginning is none.
+    let equals = (1..word.len()).find(|at| word[*at] == b'=');
+    let (key, value) = word.split_at(equals.map_or(0, |at| at + 1));
+    let unclosed = |text: &[u8]| text.strip_suffix(b"\"").unwrap_or(text).to_vec();
+    let value = match value.strip_prefix(b"\"") {
+        Some(value) if equals.is_some() => unclosed(value),
+        _ if quoted => unclosed(value),
+        _ => value.to_vec(),
+    };
+    [key, &value].concat()
+}
+
+/// isspace() of the kernel, for which the blank of Latin-1 is one: a byte of many letters in UTF-8, such as `à`.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r' | 0xa0)
+}
+
+fn skip_blanks(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().take_while(|byte| is_blank(**byte)).count();
+    &text[blanks..]
 }
 
 /// A word as it must be written so that [`words`] and the kernel read it back: quotes go around the value,
 /// where the kernel expects them.
 fn quote(word: &str) -> String {
-    if !word.is_empty() && !word.contains(|c: char| c.is_ascii_whitespace()) {
-        return word.to_owned();
-    }
-    match word.split_once('=') {
-        Some((key, value)) if !key.contains(|c: char| c.is_ascii_whitespace()) => {
-            format!("{key}=\"{value}\"")
-        }
+    let has_blank = |text: &str| text.bytes().any(is_blank);
+    match word.split_once('=').filter(|(key, _)| !key.is_empty()) {
+        _ if !word.is_empty() && !has_blank(word) => word.to_owned(),
+        Some((key, value)) if !has_blank(key) => format!("{key}=\"{value}\""),
         _ => format!("\"{word}\""),
     }
 }
@@ -409,5 +431,45 @@ mod tests {
     fn quotes_keep_blanks() {
         assert_eq!(words("a \"b c\" d=\"e f\"\n"), ["a", "b c", "d=e f"]);
         assert_eq!(quote("dyndbg=file x +p"), "dyndbg=\"file x +p\"");
+    }
+
+    #[test]
+    fn words_are_those_of_the_kernel() {
+        // What next_arg() of Linux 6.12 makes of each, key and value put together again.
+        for (text, expected) in [
+            (" a\tb\u{b}c\n ", &["a", "b", "c"][..]),
+            ("a=\"b c\" d", &["a=b c", "d"]),
+            ("\"a=b c\" d", &["a=b c", "d"]),
+            ("a\"b c\"d", &["a\"b c\"d"]),
+            ("a=b\"c d\"", &["a=b\"c d\""]),
+            ("a=\"b\"c d", &["a=b\"c", "d"]),
+            ("a=\"\" b=", &["a=", "b="]),
+            ("=\"x\" \"\"", &["=\"x\"", ""]),
+            ("a=\"open b", &["a=open b"]),
+            ("name=\"K\u{e4}se \u{e0} la\" x=\u{fc}", &["name=K\u{e4}se \u{e0} la", "x=\u{fc}"]),
+        ] {
+            assert_eq!(words(text), expected, "{text}");
+        }
+        let can_be_written = |word: &str| words(&quote(word)) == [word];
+        // A byte of this letter is a blank for the kernel.
+        assert_eq!(words("x=\u{e0}1").len(), 2);
+        for word in [
+            "a",
+            "a=b c",
+            "a b",
+            "x=\u{e0}1",
+            "\u{e0}",
+            "a=\u{b}",
+            "=a b",
+            "=a=b c",
+            "",
+            "a=b\"c",
+            "a==b c",
+            "a=it's",
+        ] {
+            assert!(can_be_written(word), "{word}: {}", quote(word));
+        }
+        // Nothing escapes a quote: such a word is refused when the line is bound to the kernel.
+        assert!(!can_be_written("a=b \"c d") && !can_be_written("\"a"));
     }
 }

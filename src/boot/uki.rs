@@ -215,7 +215,7 @@ mod tests {
         assert!(matches!(make(&long), Err(UkiError::CmdlineTooLong { .. })));
         let wrong = Options { extra: vec!["keller.etc=none".to_owned()], ..Options::default() };
         assert!(matches!(make(&wrong), Err(UkiError::Cmdline { .. })));
-        let hidden = Options { extra: vec!["x=\"a keller.reset=state".to_owned()], ..Options::default() };
+        let hidden = Options { extra: vec!["x=\"a keller.reset=state b".to_owned()], ..Options::default() };
         assert!(matches!(make(&hidden), Err(UkiError::Misread { .. })));
     }
 

@@ -29,6 +29,17 @@ use crate::tree::Content;
     keller build --locked --offline node.yaml\n  \
     keller build --version 1.0.7 node.yaml\n  \
     keller build --check node.yaml       twice, and compare every byte")]
+pub struct BuildVerb {
+    /// What is built.
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Write no SHA256SUMS: hashing a raw image, holes and all, takes longer than the rest of a rebuild.
+    #[arg(long)]
+    pub no_sums: bool,
+}
+
+/// What `keller build` and `keller run` let one say of an image.
+#[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
     /// The manifest; without one, the default node inside this binary.
     pub manifest: Option<PathBuf>,
@@ -44,9 +55,6 @@ pub struct BuildArgs {
     /// Build a second time in another way and compare the images.
     #[arg(long)]
     pub check: bool,
-    /// Write no SHA256SUMS: hashing a raw image, holes and all, takes longer than the rest of a rebuild.
-    #[arg(long)]
-    pub no_sums: bool,
     /// The keller for the node; by default the one that runs.
     #[arg(long, value_name = "FILE")]
     pub keller: Option<PathBuf>,
@@ -77,10 +85,10 @@ impl Built {
 }
 
 /// Builds and tells.
-pub fn run(args: BuildArgs, global: &Global) -> Result<ExitCode> {
+pub fn run(args: BuildVerb, global: &Global) -> Result<ExitCode> {
     let begun = Instant::now();
     let display = Display::new(global.verbosity());
-    let built = build(&args, !args.no_sums, &display)?;
+    let built = build(&args.build, !args.no_sums, &display)?;
     if global.json {
         let files: Vec<_> = built.files.iter().map(|(_, path)| path).collect();
         streams::line(serde_json::json!({ "files": files, "build": built.report }))?;

@@ -99,7 +99,7 @@ struct Apply {
     #[arg(long, value_name = "FILE")]
     uki: Option<PathBuf>,
     /// The unified kernel image that is there already.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "uki")]
     old_uki: Option<PathBuf>,
 }
 

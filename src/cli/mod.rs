@@ -94,7 +94,7 @@ pub enum Verb {
     /// Build an image and boot it under QEMU.
     Run(run::RunArgs),
     /// Make an image.
-    Build(build::BuildArgs),
+    Build(build::BuildVerb),
     /// Boot an image under QEMU.
     Boot(boot::BootArgs),
     /// Show what is in an image, and verify it.

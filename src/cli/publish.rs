@@ -44,22 +44,22 @@ pub struct PublishArgs {
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
     /// The channel that nodes follow; may be repeated for an image.
-    #[arg(long, value_name = "NAME", default_value = "stable")]
+    #[arg(long, value_name = "NAME", default_value = "stable", conflicts_with_all = ["refresh", "list"])]
     channel: Vec<String>,
     /// What changed, for people.
-    #[arg(long, value_name = "TEXT", requires = "image")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "mode")]
     notes: Option<String>,
     /// The oldest version that may go to this one in one step.
-    #[arg(long, value_name = "VERSION", requires = "image")]
+    #[arg(long, value_name = "VERSION", conflicts_with = "mode")]
     minimum: Option<String>,
     /// Make patches from this many versions before.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, conflicts_with = "mode")]
     patches: usize,
     /// How hard to compress what nodes fetch without a patch, 1 to 19: a low level is for trying things out.
-    #[arg(long, value_name = "LEVEL", default_value_t = LEVEL, value_parser = clap::value_parser!(i32).range(1..=19))]
+    #[arg(long, value_name = "LEVEL", default_value_t = LEVEL, value_parser = clap::value_parser!(i32).range(1..=19), conflicts_with = "mode")]
     level: i32,
     /// How long nodes believe that there is nothing newer, unless it is renewed.
-    #[arg(long, value_name = "TIME", default_value = "14d", value_parser = time::any)]
+    #[arg(long, value_name = "TIME", default_value = "14d", value_parser = time::any, conflicts_with = "list")]
     expires: Duration,
     /// Renew what expires, and bring new keys out.
     #[arg(long, group = "mode", conflicts_with = "image")]
@@ -74,7 +74,7 @@ pub struct PublishArgs {
     #[arg(long, group = "mode", conflicts_with = "image")]
     list: bool,
     /// Of several images in one repository, this one.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["image", "refresh"])]
     id: Option<String>,
 }
 

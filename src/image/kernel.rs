@@ -111,10 +111,14 @@ pub fn options(manifest: &Manifest) -> Options {
             Etc::Ephemeral => cmdline::Etc::Ephemeral,
         },
         grow: manifest.disk.state_grow,
-        // Quotes are for the one who writes a manifest; the command line gets its own.
-        extra: manifest.kernel.cmdline.iter().flat_map(|word| cmdline::words(word)).collect(),
+        extra: manifest.kernel.cmdline.iter().flat_map(|word| unquoted(word)).collect(),
         ..Options::default()
     }
+}
+
+/// Quotes are for the one who writes a manifest; the command line gets its own.
+fn unquoted(word: &str) -> Vec<String> {
+    if word.contains('"') { cmdline::words(word) } else { vec![word.to_owned()] }
 }
 
 fn root_fs(manifest: &Manifest) -> RootFs {

@@ -67,8 +67,9 @@ pub fn run() -> ! {
 }
 
 fn read_cmdline() -> Result<Cmdline, Failure> {
-    let text = fs::read_to_string("/proc/cmdline").doing("reading the kernel command line")?;
-    Cmdline::parse(text.trim_end()).doing("reading the kernel command line")
+    let text = fs::read("/proc/cmdline").doing("reading the kernel command line")?;
+    // Somebody else's word may be in any encoding.
+    Cmdline::parse(&String::from_utf8_lossy(&text)).doing("reading the kernel command line")
 }
 
 /// All steps up to the hand-over; gives the init to start.

@@ -144,3 +144,27 @@ fn the_schema_is_a_schema() {
     assert!(project.run(&["schema", "--markdown"]).good().out.starts_with('#'));
     assert_eq!(project.run(&["schema", "--markdown", "--container"]).code, Some(2));
 }
+
+#[test]
+fn a_flag_that_would_do_nothing_is_refused() {
+    let project = Project::new();
+    let list = ["publish", "--to", "x", "--list"];
+    let refresh = ["publish", "--to", "x", "--refresh"];
+    for (args, flag) in [
+        (vec!["run", "--no-sums"], "--no-sums"),
+        ([&list[..], &["--channel", "beta"]].concat(), "--channel"),
+        ([&list[..], &["--expires", "3d"]].concat(), "--expires"),
+        ([&list[..], &["--patches", "1"]].concat(), "--patches"),
+        ([&list[..], &["--notes", "x"]].concat(), "--notes"),
+        (vec!["publish", "--to", "x", "--promote", "1.0", "--minimum", "1"], "--minimum"),
+        ([&refresh[..], &["--channel", "beta"]].concat(), "--channel"),
+        ([&refresh[..], &["--level", "3"]].concat(), "--level"),
+        ([&refresh[..], &["--id", "node"]].concat(), "--id"),
+        (vec!["publish", "--to", "x", "--id", "node", "image.raw"], "--id"),
+        (vec!["delta", "apply", "from", "to", "--old-uki", "x"], "--uki"),
+    ] {
+        let ran = project.run(&args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.err);
+        assert!(ran.err.contains(flag), "{args:?}: {}", ran.err);
+    }
+}

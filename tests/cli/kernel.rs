@@ -172,3 +172,25 @@ fn firmware_that_a_module_of_the_initramfs_declares_goes_along() {
     let ran = project.build(&[]).good();
     assert!(!ran.err.contains("may ask for") && size(&project) != before, "{}", ran.err);
 }
+
+#[test]
+fn words_of_the_command_line_reach_the_kernel_as_they_are() {
+    let project = Project::new();
+    let cmdline =
+        |project: &Project| project.json("node/out/build.json")["cmdline"].as_str().unwrap().to_owned();
+    project.edit(
+        "[quiet]",
+        "['dyndbg=\"file a.c +p\"', '\"x=a b\"', 'name=Käse', 'la=à', 'a=', \"b=it's\", quiet]",
+    );
+    project.build(&[]).good();
+    // The kernel takes a byte of `à` for a blank.
+    let expected = " dyndbg=\"file a.c +p\" x=\"a b\" name=Käse la=\"à\" a= b=it's quiet";
+    assert!(cmdline(&project).ends_with(expected), "{}", cmdline(&project));
+
+    project.edit("name=Käse", "name=\"Käse");
+    let told = project.build(&[]).error().to_owned();
+    assert!(told.contains("node/node.yaml:18:") && told.contains("leaves a quote open"), "{told}");
+    project.edit("name=\"Käse", &format!("x={}", "ä".repeat(1000)));
+    let told = project.build(&[]).error().to_owned();
+    assert!(told.contains("but the kernel takes 2047 at most"), "{told}");
+}

@@ -393,7 +393,21 @@ pub fn cmdline_word(text: &str) -> Result<(), Wrong> {
     if text.is_empty() || text.contains(|c: char| c.is_control()) {
         return wrong("is not a word of a command line", "such as `console=ttyS0`");
     }
-    if text.contains(' ') && !text.contains('"') {
+    if !text.matches('"').count().is_multiple_of(2) {
+        return wrong(
+            "leaves a quote open",
+            "the kernel would take all that follows for one word: write `name=\"some text\"`; no quote can stand \
+             inside of quotes",
+        );
+    }
+    let outside = || text.split('"').step_by(2);
+    if text.contains('"') && outside().any(|part| part.as_bytes().contains(&0xa0)) {
+        return wrong(
+            "has a letter outside of its quotes of which the kernel takes a byte for a blank",
+            "write `name=\"some text\"`, with the whole value in quotes",
+        );
+    }
+    if outside().any(|part| part.contains(' ')) {
         return wrong(
             "is more than one word",
             format!("one item each: `[{}]`", text.split_whitespace().collect::<Vec<_>>().join(", ")),
@@ -554,6 +568,10 @@ mod tests {
                 && cmdline_word("gpt").is_err()
                 && cmdline_word("gptx").is_ok()
         );
+        assert!(cmdline_word("x=\"a b\"").is_ok() && cmdline_word("\"x=a b\"").is_ok());
+        for wrong in ["x=\"a b", "\"a b\" c", "a \"b c\"", "x\"", "", "x=\u{e0}\"a b\""] {
+            assert!(cmdline_word(wrong).is_err(), "{wrong}");
+        }
         assert!(cmdline_word("a b").is_err() && cmdline_word("console=ttyS0,115200").is_ok());
     }
 }
