@@ -85,7 +85,9 @@ fn build(
     let _task = Task::new(progress, "container", 0, Unit::Items);
     let libraries = rootfs::checks::libraries(&tree);
     let leading = rootfs::dangling::leading(&tree);
-    tree.prune(&Patterns::new(&recipe.prune, &recipe.keep)?);
+    let patterns = Patterns::new(&recipe.prune, &recipe.keep)?;
+    let carried = |field: &str, pattern: &str| said.is_carried(&format!("containers.{field}"), pattern);
+    root::prune(&mut tree, &patterns, &scope, &carried, progress);
     let mut left_out = LeftOut::take(&mut tree, leading);
     let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local, progress)?;
     left_out.put_back(&mut tree)?;

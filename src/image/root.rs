@@ -18,7 +18,7 @@ use crate::rootfs::dangling::LeftOut;
 use crate::rootfs::packages::{self, PackageInput};
 use crate::rootfs::{self, Accounts, BuildInfo, containers};
 use crate::store::Store;
-use crate::tree::prune::Patterns;
+use crate::tree::prune::{Patterns, Pruned};
 use crate::tree::{Content, Tree};
 
 /// The finished root and what was taken out of it to boot it.
@@ -120,17 +120,13 @@ fn make(
     let modules_before = rootfs::modules::paths(&tree);
     let libraries = rootfs::checks::libraries(&tree);
     let leading = rootfs::dangling::leading(&tree);
-    let pruned = tree.prune(&Patterns::new(&manifest.prune, &manifest.keep)?);
+    let patterns = Patterns::new(&manifest.prune, &manifest.keep)?;
+    let carried = |field: &str, pattern: &str| match field {
+        "prune" => manifest.carried_prune.contains(pattern),
+        _ => manifest.said.is_carried(field, pattern),
+    };
+    prune(&mut tree, &patterns, "", &carried, progress);
     let mut left_out = LeftOut::take(&mut tree, leading);
-    for pruned in pruned {
-        if pruned.names == 0 {
-            let text = format!("prune: nothing matches {}", pruned.pattern);
-            match manifest.carried_prune.contains(&pruned.pattern) {
-                true => progress.detail(&text),
-                false => progress.note(&text),
-            }
-        }
-    }
     task.at("overlays");
     let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local, progress)?;
     left_out.put_back(&mut tree)?;
@@ -189,6 +185,37 @@ fn make(
     let modules = Modules::of(&tree, index, progress)?;
     let microcode = microcode(&tree, lock)?;
     Ok(Root { tree, kernel, modules, microcode, os_release })
+}
+
+/// Leaves out what `patterns` say, and tells which of them match nothing. Those that `carried` picks, by field and
+/// pattern, are of files inside keller: they fit many images, and are nobody's mistake.
+pub(super) fn prune(
+    tree: &mut Tree,
+    patterns: &Patterns,
+    scope: &str,
+    carried: &dyn Fn(&str, &str) -> bool,
+    progress: &dyn Progress,
+) {
+    let idle = patterns.idle(tree).map(|idle| idle.into_iter().map(str::to_owned).collect::<Vec<_>>());
+    let pruned = tree.prune(patterns);
+    let tell = |field: &str, pattern: &str, text: &str| match carried(field, pattern) {
+        true => progress.detail(&format!("{scope}{field}: {text}")),
+        false => progress.note(&format!("{scope}{field}: {text}")),
+    };
+    let [prune, keep] = idle;
+    for Pruned { pattern, .. } in pruned.iter().filter(|pruned| pruned.names == 0) {
+        match prune.contains(pattern) {
+            true => tell("prune", pattern, &format!("nothing matches {pattern}")),
+            false => tell(
+                "prune",
+                pattern,
+                &format!("{pattern} takes nothing away: another pattern does, or `keep` holds it"),
+            ),
+        }
+    }
+    for pattern in keep {
+        tell("keep", &pattern, &format!("nothing matches {pattern}"));
+    }
 }
 
 /// Says which links went with what they led to; `carried`: only keller's own components prune.

@@ -24,7 +24,8 @@ pub struct PatternError {
 pub struct Pruned {
     /// As given.
     pub pattern: String,
-    /// Names that were removed, directories included. None means that the pattern may be dropped.
+    /// Names that were removed, directories included. None means that the pattern may be dropped: it matches nothing,
+    /// or only what another one takes or `keep` holds.
     pub names: u64,
     /// Bytes of files that have no name any more.
     pub bytes: u64,
@@ -37,6 +38,7 @@ pub struct Patterns {
     prune: GlobSet,
     keep: GlobSet,
     texts: Vec<String>,
+    keep_texts: Vec<String>,
 }
 
 impl Patterns {
@@ -45,7 +47,29 @@ impl Patterns {
     /// # Errors
     /// The first pattern that is relative or cannot be read.
     pub fn new(prune: &[String], keep: &[String]) -> Result<Self, PatternError> {
-        Ok(Self { prune: compile(prune)?, keep: compile(keep)?, texts: prune.to_vec() })
+        Ok(Self {
+            prune: compile(prune)?,
+            keep: compile(keep)?,
+            texts: prune.to_vec(),
+            keep_texts: keep.to_vec(),
+        })
+    }
+
+    /// Patterns that match nothing in `tree`, which nobody has pruned yet: `prune`, then `keep`, in their order.
+    pub fn idle(&self, tree: &Tree) -> [Vec<&str>; 2] {
+        let paths = tree.walk();
+        [(&self.prune, &self.texts), (&self.keep, &self.keep_texts)].map(|(set, texts)| {
+            let mut idle: BTreeSet<usize> = (0..texts.len()).collect();
+            for (path, _) in &paths {
+                if idle.is_empty() {
+                    break;
+                }
+                for found in set.matches(Path::new(OsStr::from_bytes(path))) {
+                    idle.remove(&found);
+                }
+            }
+            idle.into_iter().map(|index| texts[index].as_str()).collect()
+        })
     }
 }
 
@@ -200,6 +224,17 @@ mod tests {
         let mut tree = sample();
         prune(&mut tree, &["/doc/**"], &["/doc/a"]);
         assert_eq!(paths(&tree)[..3], ["doc", "doc/a", "doc/a/copyright"]);
+    }
+
+    #[test]
+    fn exceptions_that_match_nothing() {
+        let keep =
+            ["/doc", "/doc/a/copyright", "/lib/*.so", "/nothing", "/doc/*/nothing", "/lib/y/", "/libs"]
+                .map(str::to_owned);
+        let patterns = Patterns::new(&["/doc".to_owned()], &keep).unwrap();
+        let [prune, keep] = patterns.idle(&sample());
+        assert!(prune.is_empty());
+        assert_eq!(keep, ["/nothing", "/doc/*/nothing", "/libs"]);
     }
 
     #[test]

@@ -491,6 +491,33 @@ fn links_to_what_is_pruned_and_bits_that_are_not_there() {
 }
 
 #[test]
+fn patterns_that_match_nothing_are_told() {
+    let project = Project::new();
+    project.edit(
+        "prune: [/usr/share/doc]",
+        "prune: [/usr/share/greet, /usr/share/none]\nkeep: [/usr/bin, /usr/share/idle, /usr/bin/nosuch*]",
+    );
+    let recipe = project.text("node/hello.yaml");
+    let recipe = recipe.replace("prune: [", "keep: [/usr/lib/systemd, /usr/lib/idle]\nprune: [/usr/none, ");
+    project.write("node/hello.yaml", recipe);
+    let told = project.build(&[]).good().err;
+    let about = |line: &&str| line.contains("nothing matches") || line.contains("takes nothing away");
+    let lines: Vec<&str> = told.lines().filter(about).map(str::trim).collect();
+    let expected = [
+        "container hello: prune: nothing matches /usr/none",
+        "container hello: prune: /usr/lib/systemd takes nothing away: another pattern does, or `keep` holds it",
+        "container hello: keep: nothing matches /usr/lib/idle",
+        "prune: nothing matches /usr/share/none",
+        "keep: nothing matches /usr/share/idle",
+        "keep: nothing matches /usr/bin/nosuch*",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{told}");
+    for (line, said) in lines.iter().zip(expected) {
+        assert!(line.ends_with(said), "{told}");
+    }
+}
+
+#[test]
 fn links_whose_target_comes_back_stay() {
     let mut project = Project::new();
     project.archive.add(

@@ -177,8 +177,8 @@ impl Validator<'_> {
         Some(ContainerBuild {
             assume: self.assume(raw.assume, &packages),
             packages,
-            prune: self.list(raw.prune, text::pattern),
-            keep: self.list(raw.keep, text::pattern),
+            prune: self.names("containers.prune", raw.prune, text::pattern),
+            keep: self.names("containers.keep", raw.keep, text::pattern),
             overlays: self.overlays(raw.overlays),
             files: self.files(raw.files, false),
             system_users: self.accounts(Vec::new(), raw.system_users).1,

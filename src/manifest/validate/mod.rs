@@ -224,7 +224,7 @@ impl Validator<'_> {
             packages,
             assume,
             prune: self.list(raw.prune, text::pattern),
-            keep: self.list(raw.keep, text::pattern),
+            keep: self.names("keep", raw.keep, text::pattern),
             overlays: self.overlays(raw.overlays),
             files: self.files(raw.files, true),
             users,
