@@ -113,11 +113,13 @@ pub fn finish(
 
     let services = services::write(tree, &manifest.services, &|unit| manifest.may_lack(unit))?;
 
+    // While /usr/local and /opt are directories, as they are to the loader of a node that has booted.
+    let libraries = ldcache::write(tree)?;
+
     // After this, nothing below may look into a folder that is a link to the state partition.
     let homes: Vec<String> = manifest.system_users.iter().map(|user| user.name.clone()).collect();
     state::write(tree, &accounts, &homes)?;
     tmpfiles::empty_var(tree)?;
-    let libraries = ldcache::write(tree)?;
     etc_defaults::node(tree, &accounts)?;
     Ok(Report { accounts, kernels, services, libraries, certificates })
 }

@@ -8,7 +8,10 @@ use keller::fs::erofs;
 use keller::image::inspect;
 use keller::tree::{Content, Meta, Tree};
 
+use super::archive::Package;
+use super::elf;
 use super::project::Project;
+use crate::judges::tool::{run, tool};
 
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -148,4 +151,39 @@ fn modes_on_disk_that_do_not_count_are_told() {
         assert!(told.contains(part), "{part:?} is not in {told}");
     }
     assert!(!told.contains("/etc/plain") && !told.contains("/etc/said"), "{told}");
+}
+
+#[test]
+fn libraries_outside_of_usr_lib_are_in_the_loaders_cache() {
+    let mut project = Project::new();
+    project.archive.add(
+        &Package::new("vendor", "1")
+            .file("usr/local/lib/liblocal.so.1", elf::needing("libopt.so.2"))
+            .file("opt/vendor/lib/libopt.so.2", elf::needing("liblocal.so.1"))
+            .file("usr/bin/uses", elf::needing("liblocal.so.1"))
+            .file("etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n")
+            .file("etc/ld.so.conf.d/vendor.conf", "/usr/local/lib\n/opt/vendor/lib\n"),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, vendor]");
+    project.build(&[]).good();
+    let tree = root(&project);
+    // The names are those of the node, on which links lead from /var to what the image ships.
+    assert!(tree.exists("usr/lib/keller/shipped/usr/local/lib/liblocal.so.1"));
+    let Some(mut ldconfig) = tool("ldconfig") else { return };
+    let cache = project.path("cache");
+    std::fs::write(&cache, tree.read("etc/ld.so.cache").unwrap()).unwrap();
+    let listed = run(ldconfig.arg("-p").arg("-C").arg(&cache));
+    println!("{listed}");
+    for entry in
+        ["liblocal.so.1 (libc6,x86-64) => /usr/local/lib/liblocal.so.1", "=> /opt/vendor/lib/libopt.so.2"]
+    {
+        assert!(listed.contains(entry), "{entry} is not in {listed}");
+    }
+    // A library that the cache does not have is missed.
+    std::fs::create_dir_all(project.path("node/overlay/etc/ld.so.conf.d")).unwrap();
+    project.write("node/overlay/etc/ld.so.conf.d/vendor.conf", "/usr/local/lib\n");
+    project.edit("overlays: [overlay]", "overlays: [{path: overlay, replace: true}]");
+    let told = project.build(&[]).error().to_owned();
+    assert!(told.contains("needs libopt.so.2, which is not in the image"), "{told}");
 }

@@ -77,14 +77,13 @@ impl<'a> Loader<'a> {
         found
     }
 
-    /// `library` in a directory of the loader's cache, which has what was there at build time.
+    /// `library` in a directory of the loader's cache, which was made before /usr/local and /opt moved.
     fn cached(&mut self, library: &'a str) -> Option<Index> {
         if let Some(known) = self.known.get(library) {
             return *known;
         }
         let paths = self.folders.iter().map(|folder| format!("{folder}/{library}"));
-        let nodes = paths.filter_map(|path| self.view.tree.resolve(path.as_bytes()).ok());
-        let found = nodes.filter_map(|id: NodeId| self.index.get(&id).copied()).next();
+        let found = paths.filter_map(|path| self.at(&path)).next();
         self.known.insert(library, found);
         found
     }
