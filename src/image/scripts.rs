@@ -106,7 +106,8 @@ fn undone(words: &[String]) -> String {
                 Action::Accounts => "accounts",
                 Action::Owners => "owners and modes",
                 Action::Capabilities => {
-                    "capabilities, which `files: [{path: PROGRAM, capabilities: [cap_net_raw+ep]}]` gives"
+                    "capabilities, given by `files: [{path: PROGRAM, capabilities: [cap_net_raw+ep]}]` and \
+                     `setuid: [PROGRAM]`"
                 }
                 Action::Files => "files",
                 Action::Alternatives => "alternatives",
@@ -153,6 +154,28 @@ mod tests {
             wanted_by: vec![wanted_by.into()],
             scripts: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn what_a_metapackage_brings_is_the_users() {
+        let packages: BTreeMap<String, _> = [
+            ("gnupg", MANIFEST),
+            ("gpg-wks-client", "gnupg"),
+            ("helper", "gpg-wks-client"),
+            ("passwd", MANIFEST),
+        ]
+        .map(|(name, by)| (name.to_owned(), package(by)))
+        .into();
+        assert_eq!(cared_for(&packages), ["passwd".to_owned()].into());
+    }
+
+    #[test]
+    fn capabilities_are_told_with_both_fields_that_give_them() {
+        assert_eq!(
+            undone(&["setcap".to_owned()]),
+            "capabilities, given by `files: [{path: PROGRAM, capabilities: [cap_net_raw+ep]}]` and `setuid: [PROGRAM]` \
+             (setcap)"
+        );
     }
 
     #[test]

@@ -179,8 +179,8 @@ pub struct RawFile {
     pub owner: Option<At<String>>,
     /// Group by name. Default: `root`.
     pub group: Option<At<String>>,
-    /// Capabilities that the program has whoever starts it, as setcap(8) takes them: `cap_net_raw+ep`. Its path
-    /// must also be in `setuid`.
+    /// Capabilities that the program gets whoever starts it, as setcap(8) takes them: `cap_net_raw+ep`. The program
+    /// must also be listed in `setuid`.
     #[serde(default)]
     pub capabilities: Vec<At<String>>,
     /// Whether a file of a package or overlay may be replaced. Default: `false`.
