@@ -141,6 +141,20 @@ impl Config {
         own.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(" ")
     }
 
+    /// Modules and names of the parameters that they are given, with `_`, never `-`.
+    pub fn named_parameters(&self) -> Vec<(String, String)> {
+        let names = |text: &str| {
+            let words = raw_words(text).into_iter();
+            let name =
+                |word: String| word.trim_start_matches('"').split('=').next().unwrap_or_default().to_owned();
+            words.map(name).map(|name| name.replace('-', "_")).collect::<Vec<_>>()
+        };
+        let of = |(module, text): &(String, String)| {
+            names(text).into_iter().map(|name| (module.clone(), name)).collect::<Vec<_>>()
+        };
+        self.options.iter().flat_map(of).collect()
+    }
+
     /// Why no device loads the module `name`, if so: the word that says it.
     pub fn keeps_out(&self, name: &str) -> Option<&'static str> {
         if self.refused.contains(name) {

@@ -8,6 +8,7 @@ use crate::base::progress::Progress;
 use crate::boot::modprobe::Config;
 use crate::boot::modules::ModuleList;
 use crate::manifest::{InitramfsModules, Manifest};
+use crate::rootfs::error::near;
 use crate::rootfs::modules::{Module, paths};
 use crate::rootfs::{ModuleIndex, conf_d};
 use crate::tree::Tree;
@@ -25,6 +26,9 @@ pub fn read(tree: &Tree, progress: &dyn Progress) -> Result<Config> {
     }
     Ok(config)
 }
+
+/// Parameters that the kernel takes for every module.
+const EVERYWHERE: [&str; 2] = ["dyndbg", "async_probe"];
 
 /// How many modules a message names.
 const NAMED: usize = 12;
@@ -88,6 +92,44 @@ pub fn check_needs(
         );
     }
     Ok(())
+}
+
+/// Tells what the manifest and modprobe.d say of modules without an effect: a module to load that the kernel has built
+/// in, and a parameter that a module does not have, which the kernel ignores.
+pub fn tell_idle(manifest: &Manifest, index: &ModuleIndex, config: &Config, progress: &dyn Progress) {
+    let fields = [("kernel.load", &manifest.kernel.load[..]), ("kernel.initramfs_modules", listed(manifest))];
+    for (field, names) in fields {
+        for name in names.iter().filter(|name| index.builtin.contains(&name.replace('-', "_"))) {
+            let names = manifest.said.names(field, name);
+            progress.note(&format!(
+                "{names}, which kernel {} has built in: there is nothing to load",
+                index.kernel
+            ));
+        }
+    }
+    let mut config = config.clone();
+    // As `/init` and modprobe read it.
+    config.read_cmdline(&manifest.kernel.cmdline.join(" "));
+    let mut told = BTreeSet::new();
+    for (module, parameter) in config.named_parameters() {
+        let Some(found) = index.get(&module) else { continue };
+        let known = found.facts.parameters.iter().any(|known| known.replace('-', "_") == parameter);
+        if known
+            || EVERYWHERE.contains(&parameter.as_str())
+            || !told.insert((module.clone(), parameter.clone()))
+        {
+            continue;
+        }
+        let like = near(&parameter, found.facts.parameters.iter().map(String::as_str));
+        let like = match like.is_empty() {
+            true => String::new(),
+            false => format!("; did you mean {}?", like.join(" or ")),
+        };
+        progress.note(&format!(
+            "module {module} is given the parameter {parameter}, which it does not have as far as modinfo tells: the \
+             kernel ignores it{like}"
+        ));
+    }
 }
 
 /// Names of the modules that the manifest asks for, and of all that those need.

@@ -183,6 +183,7 @@ fn make(
     };
     modprobe::check_needs(manifest, index, &modules_before, progress)?;
     let modules = Modules::of(&tree, index, progress)?;
+    modprobe::tell_idle(manifest, index, &modules.config, progress);
     let microcode = microcode(&tree, lock)?;
     Ok(Root { tree, kernel, modules, microcode, os_release })
 }

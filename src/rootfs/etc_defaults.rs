@@ -1,8 +1,11 @@
 //! Defaults in /etc that postinst scripts write. What an overlay brought stays as it is.
 
+use super::conf_d;
 use super::error::{Error, near};
 use super::modules::ModuleIndex;
 use super::users::Accounts;
+use crate::boot::modprobe::{Config, normal_alias};
+use crate::boot::modules::matches;
 use crate::tree::{Kind, Tree};
 
 /// Where Debian's libraries for amd64 are.
@@ -141,10 +144,17 @@ fn name_service(tree: &mut Tree, node: bool) -> Result<(), Error> {
 /// # Errors
 /// `UnknownModule` if no kernel of the image has it.
 pub fn load_modules(tree: &mut Tree, names: &[String], kernels: &[ModuleIndex]) -> Result<(), Error> {
+    let mut config = Config::default();
+    for file in conf_d::files(tree, "modprobe.d")? {
+        // What of it modprobe ignores is told where the initramfs is made.
+        config.read(&file.path, &file.text());
+    }
+    let aliases = config.aliases;
     for name in names {
-        let known = |index: &ModuleIndex| {
-            index.get(name).is_some() || index.builtin.contains(&name.replace('-', "_"))
-        };
+        // modprobe.d has further names.
+        let alias = normal_alias(name);
+        let renamed = alias.iter().any(|name| aliases.iter().any(|(pattern, _)| matches(pattern, name)));
+        let known = |index: &ModuleIndex| renamed || index.answers(name);
         match kernels.first() {
             _ if kernels.iter().any(known) => {}
             Some(index) => return Err(index.unknown(name)),

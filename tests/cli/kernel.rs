@@ -194,3 +194,36 @@ fn words_of_the_command_line_reach_the_kernel_as_they_are() {
     let told = project.build(&[]).error().to_owned();
     assert!(told.contains("but the kernel takes 2047 at most"), "{told}");
 }
+
+#[test]
+fn modules_and_parameters_without_an_effect_are_told() {
+    let module = super::elf::module(
+        &["parm=depth:how deep", "parmtype=io-mode:int", "alias=fs-tiny", "depends="],
+        &[],
+        &[],
+    );
+    let folder = format!("usr/lib/modules/{KERNEL}");
+    let project = with(&[Package::new("linux-extra-tiny", "6.12-1")
+        .file(&format!("{folder}/kernel/fs/tiny-fs.ko"), module)
+        .file(
+            "usr/lib/modprobe.d/a.conf",
+            "alias my-fs tiny_fs\noptions tiny_fs depth=1 deph=2 io_mode=3 dyndbg=+p\n",
+        )]);
+    let before = "kernel: {cmdline: [quiet]";
+    let words = "tiny_fs.io-mode=1, tiny-fs.bad=2, other.x=1";
+    project.edit(before, &format!("kernel: {{load: [tiny-fs, fs-tiny, my-fs, ext4], cmdline: [{words}]"));
+    let told = project.build(&[]).good().err;
+    for said in [
+        format!("kernel.load names ext4, which kernel {KERNEL} has built in: there is nothing to load"),
+        "module tiny_fs is given the parameter deph, which it does not have".to_owned(),
+        "the kernel ignores it; did you mean depth?".to_owned(),
+        "given the parameter bad,".to_owned(),
+    ] {
+        assert!(told.contains(&said), "{said} is not in {told}");
+    }
+    for good in ["depth,", "io_mode,", "dyndbg,", "module other"] {
+        assert!(!told.contains(good), "{good} is in {told}");
+    }
+    project.edit("my-fs,", "your-fs,");
+    assert!(project.build(&[]).error().contains("has no module your-fs"));
+}

@@ -13,6 +13,8 @@ use rayon::prelude::*;
 
 use self::object::Facts;
 use super::error::{Error, near};
+use crate::boot::modprobe::normal_alias;
+use crate::boot::modules::matches;
 use crate::store::Store;
 use crate::tree::{Content, Kind, NodeId, Tree, show};
 
@@ -150,6 +152,17 @@ impl ModuleIndex {
     /// The module of this name; `-` counts as `_`.
     pub fn get(&self, name: &str) -> Option<&Module> {
         self.by_name.get(&name.replace('-', "_")).map(|index| &self.modules[*index])
+    }
+
+    /// Whether the kernel loads something, or has it built in, under this name or alias.
+    pub fn answers(&self, name: &str) -> bool {
+        let normal = name.replace('-', "_");
+        let is_alias =
+            |pattern: &str| normal_alias(pattern).is_some_and(|pattern| matches(&pattern, &normal));
+        self.get(name).is_some()
+            || self.builtin.contains(&normal)
+            || self.modules.iter().flat_map(|module| &module.facts.aliases).any(|alias| is_alias(alias))
+            || self.builtin_aliases.iter().any(|(_, alias)| is_alias(alias))
     }
 
     /// The named modules and all that they need, each after what it needs, each once. What is built into

@@ -25,6 +25,8 @@ pub struct Facts {
     pub weakdeps: Vec<String>,
     /// Files that the driver may ask for, below /usr/lib/firmware.
     pub firmware: Vec<String>,
+    /// Names of its parameters; one that has neither a type nor a description is not among them.
+    pub parameters: Vec<String>,
     /// Names of the modules that it cannot be loaded without, as the kernel's build wrote them down.
     pub depends: Vec<String>,
     /// Symbols that others may use.
@@ -45,6 +47,13 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Facts, String> {
             "softdep" => &mut facts.softdeps,
             "weakdep" => &mut facts.weakdeps,
             "firmware" => &mut facts.firmware,
+            "parm" | "parmtype" => {
+                let name = value.split(':').next().unwrap_or_default().to_owned();
+                if !facts.parameters.contains(&name) {
+                    facts.parameters.push(name);
+                }
+                continue;
+            }
             "depends" => {
                 let names = value.split(',').filter(|name| !name.is_empty());
                 facts.depends.extend(names.map(|name| name.replace('-', "_")));
