@@ -155,10 +155,10 @@ impl<'a> Loader<'a> {
         !self.asked_for.contains(name) && !self.name(file).is_some_and(|name| self.asked_for.contains(name))
     }
 
-    /// All that is needed and not found. Programs are loaded first, then what they open, and last what nobody
+    /// All that is needed and not found, and what was started or opened when it was missed first. Programs are loaded first, then what they open, and last what nobody
     /// loads but what is not loaded itself.
-    fn misses(&mut self) -> BTreeSet<Miss<'a>> {
-        let mut misses = BTreeSet::new();
+    fn misses(&mut self) -> BTreeMap<Miss<'a>, Index> {
+        let mut misses = BTreeMap::new();
         let mut seen = vec![false; self.files.len()];
         let all: Vec<Index> = (0..self.files.len()).collect();
         let starts = |file: &Index| self.files[*file].object.interpreter.is_some();
@@ -167,22 +167,29 @@ impl<'a> Loader<'a> {
         for program in programs {
             let (loaded, missed) = self.load(program);
             loaded.into_iter().for_each(|file| seen[file] = true);
-            misses.extend(missed);
+            missed.into_iter().for_each(|miss| _ = misses.entry(miss).or_insert(program));
         }
         for library in opened {
             let (loaded, missed) = self.load(library);
             loaded.into_iter().for_each(|file| seen[file] = true);
             // What a package has somewhere, its program has loaded before: libjava.so finds libjvm.so so.
-            misses.extend(missed.into_iter().filter(|(_, wanted)| !self.comes_before(library, wanted)));
+            let missed = missed.into_iter().filter(|(_, wanted)| !self.comes_before(library, wanted));
+            missed.for_each(|miss| _ = misses.entry(miss).or_insert(library));
         }
         for library in rest {
             if !seen[library] {
                 let (loaded, missed) = self.load(library);
                 loaded.into_iter().for_each(|file| seen[file] = true);
-                misses.extend(missed);
+                missed.into_iter().for_each(|miss| _ = misses.entry(miss).or_insert(library));
             }
         }
         misses
+    }
+
+    /// The path of a library of this name that the image has somewhere.
+    fn elsewhere(&self, library: &str) -> Option<String> {
+        let named = self.files.iter().find(|file| base(file.program.path) == library)?;
+        Some(format!("/{}", show(named.program.path)))
     }
 
     /// Whether whoever opens `library` may be taken to have loaded `wanted`: it lies in the same directory, or its
@@ -233,6 +240,8 @@ pub fn check<'a>(view: &'a View<'a>, programs: &'a [Program<'a>], inputs: &Input
     let mut loader = Loader::new(view, programs);
     let misses = loader.misses();
     let mut missing = Missing::new();
+    // Of libraries that are where nobody looks: what misses them once it is started.
+    let mut starts: BTreeMap<&str, Index> = BTreeMap::new();
     let mut used = BTreeSet::new();
     for index in 0..loader.files.len() {
         let File { program, object } = loader.files[index];
@@ -241,14 +250,18 @@ pub fn check<'a>(view: &'a View<'a>, programs: &'a [Program<'a>], inputs: &Input
             missing.entry((problem, String::new())).or_default().push(program);
         }
         for library in &object.needed {
-            if !misses.contains(&(index, library)) {
-                continue;
-            }
+            let Some(first) = misses.get(&(index, library.as_str())) else { continue };
             if accepted.contains_key(library) {
                 used.insert(library);
                 continue;
             }
-            let problem = format!("needs {library}, which is not in the image");
+            let problem = match loader.elsewhere(library) {
+                None => format!("needs {library}, which is not in the image"),
+                Some(path) => {
+                    starts.entry(library).or_insert(*first);
+                    format!("needs {library}, which is at {path}, but in no directory that is searched")
+                }
+            };
             missing.entry((problem, library.clone())).or_default().push(program);
         }
         for opened in object.opened.iter().filter(|opened| opened.priority != Priority::Suggested) {
@@ -274,7 +287,8 @@ pub fn check<'a>(view: &'a View<'a>, programs: &'a [Program<'a>], inputs: &Input
     for ((problem, library), programs) in missing {
         let others: Vec<_> = programs[1..].iter().map(|program| program.path).collect();
         let problem = problem + &and_others(&others);
-        let advice = advice(view, &library, inputs);
+        let start = starts.get(library.as_str()).map(|first| loader.files[*first].program.path);
+        let advice = advice(view, &library, start, inputs);
         findings.push(view.finding(Severity::Error, programs[0].path, programs[0].id, problem, advice));
     }
     for name in accepted.keys().filter(|name| !used.contains(name)) {
@@ -296,12 +310,19 @@ fn broken(view: &View<'_>, program: &Program<'_>) -> Option<Finding> {
     Some(view.finding(Severity::Warning, program.path, program.id, problem, advice))
 }
 
-/// What to do about a library that is missing; without a name, about a loader.
-fn advice(view: &View<'_>, library: &str, inputs: &Inputs) -> String {
+/// What to do about a library that is missing; without a name, about a loader. `start` misses it though the image
+/// has it.
+fn advice(view: &View<'_>, library: &str, start: Option<&[u8]>, inputs: &Inputs) -> String {
     if library.is_empty() {
         return "add the package that has the loader".to_owned();
     }
     let accept = format!("or accept its absence with `missing_libraries: {{{library}: \"the reason\"}}`");
+    if let Some(start) = start {
+        let start = show(start);
+        return format!(
+            "leave /{start}, which looks elsewhere, out with `prune`, add the directory to /etc/ld.so.conf.d, {accept}"
+        );
+    }
     if let Some(path) = inputs.libraries.get(library).filter(|path| view.tree.lookup(path).is_none()) {
         return format!("`prune` takes {path} away; bring it back with `keep: [\"{path}*\"]`, {accept}");
     }

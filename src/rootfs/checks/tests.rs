@@ -129,7 +129,7 @@ fn libraries_are_searched_as_the_loader_does() {
         &tree,
         &Inputs::default(),
         &[
-            "/usr/bin/b (keller) needs libown.so, which is not in the image: add the package",
+            "/usr/bin/b (keller) needs libown.so, which is at /usr/lib/x86_64-linux-gnu/app/libown.so, but in no directory that is searched: leave /usr/bin/b, which looks elsewhere, out with `prune`, add the directory to /etc/ld.so.conf.d, or accept its absence",
             "/usr/bin/b (keller) needs libscript.so,",
             "/usr/bin/c (keller) needs libgone.so.1, which is not in the image, as does /usr/bin/d: add the package that has it, or accept its absence with `missing_libraries: {libgone.so.1: \"the reason\"}`",
             "/usr/bin/e (keller) is started by /lib64/ld-linux-x86-64.so.2, which is not in the image",
@@ -247,7 +247,7 @@ fn what_is_opened_by_name_finds_what_its_package_loaded_before() {
         &tree,
         &Inputs::default(),
         &[
-            "/usr/lib/jvm/java-21/lib/tool (keller) needs libjvm.so, which is not in the image, as does /usr/lib/other/plugin.so",
+            "/usr/lib/jvm/java-21/lib/tool (keller) needs libjvm.so, which is at /usr/lib/jvm/java-21/lib/server/libjvm.so, but in no directory that is searched, as does /usr/lib/other/plugin.so",
         ],
     );
 }
