@@ -95,7 +95,7 @@ impl Generated {
             true => name.strip_prefix(known).is_some_and(|rest| rest.ends_with(".service")),
             false => *known == name,
         };
-        let by = OF_THE_NODE.iter().find(|(_, names)| names.iter().any(|known| is_of(known)))?.0;
+        let by = OF_THE_NODE.iter().find(|(_, names)| names.iter().any(is_of))?.0;
         self.generators.get(by).map(String::as_str)
     }
 
