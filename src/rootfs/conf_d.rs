@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::error::Error;
+use super::state::SHIPPED_PLACE;
 use crate::tree::{Kind, Tree, show};
 
 /// What separates words; no other blank does.
@@ -35,8 +36,18 @@ const PARENTS: [&str; 3] = ["/etc", "/usr/local/lib", "/usr/lib"];
 /// The `.conf` files of `name`, e.g. `sysusers.d`, ordered by file name. A file in /etc hides one of the
 /// same name in /usr/local/lib and /usr/lib; an empty one or a link to /dev/null hides it for good.
 pub fn files(tree: &Tree, name: &str) -> Result<Vec<ConfFile>, Error> {
+    files_below(tree, name, &PARENTS)
+}
+
+/// As [`files`], of a root that is finished: what it ships in /usr/local lies elsewhere, and a link leads there.
+pub fn files_of_finished(tree: &Tree, name: &str) -> Result<Vec<ConfFile>, Error> {
+    let [etc, local, usr] = PARENTS;
+    files_below(tree, name, &[etc, local, &format!("{SHIPPED_PLACE}{local}"), usr])
+}
+
+fn files_below(tree: &Tree, name: &str, parents: &[&str]) -> Result<Vec<ConfFile>, Error> {
     let mut found: BTreeMap<Vec<u8>, String> = BTreeMap::new();
-    for folder in PARENTS.iter().rev().map(|parent| format!("{parent}/{name}")) {
+    for folder in parents.iter().rev().map(|parent| format!("{parent}/{name}")) {
         let Ok(id) = tree.resolve(&folder) else { continue };
         for (file, _) in tree.children(id).filter(|(file, _)| file.ends_with(b".conf")) {
             found.insert(file.to_vec(), format!("{folder}/{}", show(file)));

@@ -130,17 +130,17 @@ fn modprobe_d_is_read_and_what_has_no_effect_is_said() {
         assert!(ran.err.contains(line), "{}", ran.err);
     }
     project.write("node/overlay/etc/motd", "install overlay /bin/true\n");
-    std::fs::create_dir_all(project.path("node/overlay/etc/modprobe.d")).unwrap();
-    project.write("node/overlay/etc/modprobe.d/cis.conf", "install overlay /bin/true\n");
-    let ran = project.build(&[]);
-    assert!(
-        ran.error().contains(
-            "`install overlay /bin/true` (/etc/modprobe.d/cis.conf:1) keeps the module from being loaded, but \
-             /init needs it for /etc"
-        ),
-        "{}",
-        ran.err
-    );
+    for folder in ["/usr/local/lib/modprobe.d", "/etc/modprobe.d"] {
+        let overlay = project.path(&format!("node/overlay{folder}"));
+        std::fs::create_dir_all(&overlay).unwrap();
+        std::fs::write(overlay.join("cis.conf"), "install overlay /bin/true\n").unwrap();
+        let ran = project.build(&[]);
+        let told = format!(
+            "`install overlay /bin/true` ({folder}/cis.conf:1) keeps the module from being loaded, but /init needs it \
+             for /etc"
+        );
+        assert!(ran.error().contains(&told), "{}", ran.err);
+    }
 }
 
 #[test]
