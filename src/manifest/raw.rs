@@ -246,7 +246,8 @@ pub struct RawServices {
     /// Units that start at boot, such as `nginx.service`.
     #[serde(default)]
     pub enable: Vec<At<String>>,
-    /// Units, and generators by their bare name, that never start.
+    /// Units, and generators by their bare name, that never start. Another name of a unit (`Alias=`) stands for the
+    /// unit.
     #[serde(default)]
     pub mask: Vec<At<String>>,
 }
