@@ -114,7 +114,7 @@ pub enum Reason {
         unreachable: bool,
     },
     /// Nobody said where this archive is.
-    #[error("no address is known for the archive {archive:?} that has {path}")]
+    #[error("no address is known for the archive {archive:?} that has {path}: name a mirror by --mirror")]
     UnknownArchive {
         /// Its name in the lock.
         archive: String,

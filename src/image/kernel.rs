@@ -116,7 +116,7 @@ pub fn options(manifest: &Manifest) -> Options {
     }
 }
 
-/// Quotes are for the one who writes a manifest; the command line gets its own.
+/// Quotes are for whoever writes a manifest; the command line gets its own.
 fn unquoted(word: &str) -> Vec<String> {
     if word.contains('"') { cmdline::words(word) } else { vec![word.to_owned()] }
 }

@@ -148,11 +148,12 @@ fn make(
     let finished = rootfs::finish(&mut tree, manifest, &lock.ids, &build, Some(store))
         .map_err(|error| placed(manifest, error))?;
     let accounts = &finished.accounts;
+    for note in &finished.services.notes {
+        progress.note(note);
+    }
     for unit in &finished.services.absent {
         let names = manifest.said.names("services.enable", unit);
-        progress.note(&format!(
-            "{names}, which is not enabled, as nothing has it: the manifest takes its package as present or prunes it"
-        ));
+        progress.note(&format!("{names}, which no package and no overlay has: it is not enabled"));
     }
     owned.again(&mut tree);
     task.at("checks");

@@ -1,6 +1,7 @@
 //! From a manifest to a lock: the only room that asks archives what there is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -99,7 +100,7 @@ pub enum ResolveError {
         source: Box<UpstreamError>,
     },
     /// The same of every mirror.
-    #[error("{package} {version} of archive {archive} can be had from none of {} mirrors:{}", .failures.len(), listed(.failures))]
+    #[error("{package} {version} of archive {archive} can be had from {}", none_of(.failures))]
     NoPackage {
         /// As in the lock.
         archive: String,
@@ -163,6 +164,15 @@ pub enum ResolveError {
         /// Why.
         source: Box<IndexError>,
     },
+}
+
+/// What none of the mirrors that were asked gives; without one, the host's list has none for packages.
+fn none_of(failures: &[ResolveError]) -> String {
+    match failures.len() {
+        0 => "no mirror: the host's list has none for packages (`type:deb`); name another by --mirror"
+            .to_owned(),
+        count => format!("none of {count} mirrors:{}", listed(failures)),
+    }
 }
 
 /// One line each.
@@ -304,25 +314,32 @@ fn snapshots<'a>(
         .flat_map(|archive| archive.suites.iter().map(move |suite| (archive, suite)))
         .collect();
     let task = Task::new(progress, "reading package indexes", suites.len() as u64, Unit::Items);
+    let passed_over = Mutex::new(BTreeSet::new());
     let taken: Vec<_> = suites
         .into_par_iter()
         .map(|(archive, suite)| {
-            let snapshot = Snapshot::of_any(archive, suite, upstream, (now, allow_expired), progress)?;
+            let at = (now, allow_expired);
+            let snapshot = Snapshot::of_any(archive, suite, upstream, at, &passed_over, progress)?;
             task.advance(1);
             Ok(snapshot)
         })
         .collect();
+    // Each once, in an order that does not depend on which suite was first.
+    for told in passed_over.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        progress.warn(&told);
+    }
     // Of several failures the first in order is told, not the first in time.
     taken.into_iter().collect()
 }
 
 impl<'a> Snapshot<'a> {
-    /// From the first mirror that gives a release and its indexes. Both are signed, so it does not matter which it is.
+    /// From the first mirror that gives a release and its indexes; `passed_over` gets what is to say of others. Both are signed, so it does not matter which it is.
     fn of_any(
         archive: &'a Archive,
         suite: &'a Suite,
         upstream: &dyn Upstream,
         moment: (i64, bool),
+        passed_over: &Mutex<BTreeSet<String>>,
         progress: &dyn Progress,
     ) -> Result<Self, ResolveError> {
         let sources: Vec<_> = archive.sources(suite).collect();
@@ -334,7 +351,8 @@ impl<'a> Snapshot<'a> {
                 Err(error) => error,
             };
             if left > 0 {
-                progress.warn(&format!("the mirror {} is passed over: {}", source.root, Chain(&error)));
+                let told = format!("the mirror {} is passed over: {}", source.root, Chain(&error));
+                passed_over.lock().unwrap_or_else(PoisonError::into_inner).insert(told);
             }
             failures.push(error);
         }

@@ -148,6 +148,7 @@ fn units_that_no_file_is() {
                 &format!("{unit}/daemon.service"),
                 "[Service]\nExecStart=/usr/bin/greet\n[Install]\nWantedBy=basic.target\nAlias=other.service\n",
             )
+            .file(&format!("{generators}/podman-system-generator"), elf::program())
             .file("usr/share/containers/systemd/a.container", "[Install]\nWantedBy=multi-user.target\n")
             .file("usr/share/containers/systemd/b.volume", "[Volume]\n"),
     );
@@ -321,6 +322,7 @@ fn containers_with_the_name_of_a_unit() {
             .file("etc/systemd/system/own.service", "[Service]\nExecStart=/usr/bin/greet\n")
             .link(&format!("{unit}/short.service"), "ssh.service")
             .file(&format!("{unit}/getty@.service"), "[Service]\nExecStart=/usr/bin/greet\n")
+            .file("usr/lib/systemd/system-generators/podman-system-generator", elf::program())
             .file("usr/share/containers/systemd/web.container", "[Container]\nImage=x\n")
             .file("etc/containers/systemd/deep/data.volume", "[Volume]\n")
             .file("etc/containers/systemd/net.network", "[Network]\n")

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::elf::{Object, Opened, Priority};
-use super::links::{Destination, on_node};
+use super::links::{Destination, name_on_node, on_node};
 use super::programs::{Form, Program};
 use super::{Finding, Inputs, Severity, View, and_others};
 use crate::rootfs::ldcache;
@@ -32,7 +32,7 @@ struct Loader<'a> {
     known: HashMap<&'a str, Option<Index>>,
     /// What a file finds in directories of its own.
     known_to: HashMap<(Index, &'a str), Option<Index>>,
-    /// Who asks for a file of this name.
+    /// Names of files that some file asks for.
     asked_for: HashSet<&'a str>,
 }
 
@@ -189,7 +189,7 @@ impl<'a> Loader<'a> {
     /// The path of a library of this name that the image has somewhere.
     fn elsewhere(&self, library: &str) -> Option<String> {
         let named = self.files.iter().find(|file| base(file.program.path) == library)?;
-        Some(format!("/{}", show(named.program.path)))
+        Some(format!("/{}", show(name_on_node(named.program.path))))
     }
 
     /// Whether whoever opens `library` may be taken to have loaded `wanted`: it lies in the same directory, or its
@@ -318,7 +318,7 @@ fn advice(view: &View<'_>, library: &str, start: Option<&[u8]>, inputs: &Inputs)
     }
     let accept = format!("or accept its absence with `missing_libraries: {{{library}: \"the reason\"}}`");
     if let Some(start) = start {
-        let start = show(start);
+        let start = show(name_on_node(start));
         return format!(
             "leave /{start}, which looks elsewhere, out with `prune`, add the directory to /etc/ld.so.conf.d, {accept}"
         );

@@ -154,7 +154,7 @@ impl Check<'_> {
             let is_unit = FILE_TYPES.iter().any(|suffix| name.ends_with(suffix));
             let known = match name.contains('.') {
                 // Found through the mask itself otherwise.
-                true => !is_unit || self.units.is_shipped(name) || self.by_others(name),
+                true => !is_unit || self.by_others(name) || self.units.is_shipped(name),
                 false => GENERATORS[1..].iter().any(|folder| self.tree.exists(format!("{folder}/{name}"))),
             };
             if !known {

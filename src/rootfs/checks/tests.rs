@@ -501,6 +501,9 @@ fn enablement_templates_drop_ins_masks_and_quadlets() {
         tree.symlink(format!("etc/systemd/system/basic.target.wants/{name}"), target).unwrap();
     }
     tree.file("etc/containers/systemd/hello.container", 0o644, "").unwrap();
+    let generator = "usr/lib/systemd/system-generators/podman-system-generator";
+    tree.symlink(generator, "../../../libexec/podman/quadlet").unwrap();
+    tree.file("usr/libexec/podman/quadlet", 0o755, "").unwrap();
     assert_found(
         &tree,
         &Inputs::default(),

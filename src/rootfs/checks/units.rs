@@ -106,6 +106,13 @@ impl<'a> Units<'a> {
         }
     }
 
+    /// What drop-ins of the tree say to a unit that is made at boot.
+    pub fn drop_ins(&self, name: &str) -> Settings {
+        let mut settings = Settings::default();
+        self.walk.drop_ins(name, &mut settings);
+        settings
+    }
+
     /// Whether the unit `name` is ordered after `other`, by itself or by what it is after.
     pub fn comes_after(&self, name: &str, other: &str) -> bool {
         let (mut known, mut pending) = (BTreeSet::from([name.to_owned()]), vec![name.to_owned()]);

@@ -21,14 +21,15 @@ pub fn check(check: &Check<'_>) -> Vec<Finding> {
     let network = network_seconds(units);
     let mut findings = Vec::new();
     let mut judge = |names: String, own: Option<u64>, is_online: bool| {
-        let network = if is_online { network } else { 0 };
-        if own.unwrap_or(0) + network <= deadline {
+        let network = if is_online { network } else { Some(0) };
+        if network.is_some_and(|network| own.unwrap_or(0).saturating_add(network) <= deadline) {
             return;
         }
         let waits = match (own, network) {
-            (None, network) => format!("which waits up to {network} s for the network"),
-            (Some(own), 0) => format!("which has {own} s for its start (TimeoutStartSec=)"),
-            (Some(own), network) => format!(
+            (_, None) => "which waits for the network without an end (--timeout=0)".to_owned(),
+            (None, Some(network)) => format!("which waits up to {network} s for the network"),
+            (Some(own), Some(0)) => format!("which has {own} s for its start (TimeoutStartSec=)"),
+            (Some(own), Some(network)) => format!(
                 "which waits up to {network} s for the network, and then has {own} s for its start (TimeoutStartSec=)"
             ),
         };
@@ -52,17 +53,19 @@ pub fn check(check: &Check<'_>) -> Vec<Finding> {
         for container in manifest.containers.iter().filter(|container| container.start) {
             let text = format!("health.containers waits for container {}", container.name);
             let names = manifest.said.at("containers", &container.name, &text);
-            judge(names, Some(START_SECONDS), waits_for_network(container));
+            let drop_ins = units.drop_ins(&format!("{}.service", container.name));
+            let own = start_seconds(&drop_ins).unwrap_or(START_SECONDS);
+            judge(names, Some(own), waits_for_network(container));
         }
     }
     findings
 }
 
-/// How long what comes after [`ONLINE`] waits, in seconds.
-fn network_seconds(units: &Units<'_>) -> u64 {
+/// How long what comes after [`ONLINE`] waits, in seconds; nothing where that has no end.
+fn network_seconds(units: &Units<'_>) -> Option<u64> {
     let (unit, default) = WAIT_ONLINE;
     if !units.starts(unit) {
-        return 0;
+        return Some(0);
     }
     let settings = units.settings(unit).unwrap_or_default();
     let arguments = settings.all("Service", "ExecStart").flat_map(|line| commands(line).unwrap_or_default());
@@ -73,10 +76,10 @@ fn network_seconds(units: &Units<'_>) -> u64 {
         None => None,
     });
     match value.map(span) {
-        None => default,
-        // Without an end: the unit's own limit holds.
-        Some(Some(0) | None) => start_seconds(&settings).unwrap_or(0),
-        Some(Some(seconds)) => seconds,
+        None => Some(default),
+        // Without an end: the unit's own limit holds, if it has one.
+        Some(Some(0) | None) => start_seconds(&settings),
+        Some(Some(seconds)) => Some(seconds),
     }
 }
 

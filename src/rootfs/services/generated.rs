@@ -18,6 +18,7 @@ const SYSV: &str = "systemd-sysv-generator";
 /// Runlevels whose links start a script at boot.
 const RUNLEVELS: [char; 4] = ['2', '3', '4', '5'];
 
+const QUADLET: &str = "podman-system-generator";
 /// Where podman's generator finds the files that it turns into units, and into which.
 const QUADLETS: [&str; 2] = ["etc/containers/systemd", "usr/share/containers/systemd"];
 const QUADLET_UNITS: [(&str, &str); 7] = [
@@ -69,7 +70,7 @@ impl Generated {
     /// What generators make of the tree.
     pub fn of(tree: &Tree) -> Self {
         let generators = generators(tree);
-        let mut units = quadlets(tree);
+        let mut units = if generators.contains(QUADLET) { quadlets(tree) } else { BTreeMap::new() };
         if generators.contains(SYSV) {
             for (name, made) in scripts(tree) {
                 units.entry(name).or_insert(made);
@@ -131,6 +132,8 @@ fn quadlets(tree: &Tree) -> BTreeMap<String, Made> {
             for (name, id) in tree.children(id) {
                 let (name, path) = (show(name), format!("{folder}/{}", show(name)));
                 match &tree.node(id).kind {
+                    // The units of people: podman-systemd.unit(5), "Rootless unit search path".
+                    Kind::Directory(_) if QUADLETS.contains(&folder.as_str()) && name == "users" => {}
                     Kind::Directory(_) => pending.push((path, id)),
                     _ => {
                         let unit = QUADLET_UNITS
@@ -219,6 +222,20 @@ fn header(tree: &Tree, script: &str, field: &str) -> Vec<String> {
     values.flat_map(|(_, value)| words(value, Escapes::Kept)).collect()
 }
 
+/// What init scripts of Debian use, as their text names it, where it is, and the package that has it.
+const USED_BY_SCRIPTS: [(&str, &str, &str); 2] = [
+    ("/lib/lsb/init-functions", "usr/lib/lsb/init-functions", "sysvinit-utils"),
+    ("start-stop-daemon", "usr/sbin/start-stop-daemon", "dpkg"),
+];
+
+/// What of it the script names and the tree does not have, each with its package.
+pub fn lacking(tree: &Tree, script: &str) -> Vec<(&'static str, &'static str)> {
+    let text = tree.read(script).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lacks = |(name, path, _): &(&str, &str, &str)| text.contains(name) && tree.resolve(path).is_err();
+    USED_BY_SCRIPTS.into_iter().filter(lacks).map(|(name, _, package)| (name, package)).collect()
+}
+
 /// Starts an init script at boot, as update-rc.d(8) does it: by links of the runlevels that its header names.
 pub fn enable_script(tree: &mut Tree, script: &str) -> Result<(), TreeError> {
     let levels = header(tree, script, "Default-Start");
@@ -281,6 +298,7 @@ mod tests {
     fn quadlets_of_every_kind() {
         let mut tree = Tree::new(0);
         for (name, text) in [
+            ("users/f.container", ""),
             ("a.container", "[Install]\nWantedBy=multi-user.target\n"),
             ("in/b.volume", ""),
             ("c@.container", "[Container]\nServiceName=named\n"),
@@ -290,6 +308,9 @@ mod tests {
         ] {
             tree.file(format!("etc/containers/systemd/{name}"), 0o644, text).unwrap();
         }
+        // Nothing makes them where podman is not.
+        assert_eq!(Generated::of(&tree).names().count(), 0);
+        tree.symlink(format!("{SHIPPED_GENERATORS}/{QUADLET}"), "../quadlet").unwrap();
         let generated = Generated::of(&tree);
         let names: Vec<_> = generated.names().collect();
         assert_eq!(names, ["a.service", "b-volume.service", "d@.service", "e-pod.service", "named.service"]);

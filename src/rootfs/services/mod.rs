@@ -65,7 +65,9 @@ pub fn write(
     let mut masked: BTreeMap<String, String> =
         services.mask.iter().map(|name| (name.clone(), "services.mask".to_owned())).collect();
     for name in &services.mask {
-        for unit in other_names(tree, name)? {
+        // By such a name a bus starts a unit, and the mask is meant to keep it from that alone.
+        let units = if name.starts_with("dbus") { BTreeSet::new() } else { other_names(tree, name)? };
+        for unit in units {
             masked.entry(unit).or_insert_with(|| format!("services.mask, which has its other name {name}"));
         }
     }
@@ -84,8 +86,15 @@ pub fn write(
             return Err(Error::Masked { unit: name.to_owned(), by: by.clone() });
         }
         let Some(found) = find(tree, name)? else {
-            if let Some(made) = Generated::of(tree).get(name) {
+            let generated = Generated::of(tree);
+            if let Some(made) = generated.get(name) {
                 enable_made(tree, name, made, &mut enabled)?;
+                continue;
+            }
+            if let Some(by) = generated.by(name) {
+                let text =
+                    format!("services.enable names {name}, which {by} makes at boot and starts by itself");
+                enabled.notes.push(text);
                 continue;
             }
             if may_lack(name) {
@@ -120,8 +129,15 @@ struct Found {
     install: Install,
 }
 
+/// How many links to other names lead to a unit at most: the kernel's MAXSYMLINKS.
+const MAX_LINKS: usize = 40;
+
 /// The file of a unit; a template's for an instance. Links to other names are followed.
 fn find(tree: &Tree, name: &str) -> Result<Option<Found>, Error> {
+    find_within(tree, name, MAX_LINKS)
+}
+
+fn find_within(tree: &Tree, name: &str, links: usize) -> Result<Option<Found>, Error> {
     let Some(parsed) = UnitName::parse(name) else { return Ok(None) };
     let template = parsed.template();
     for file in [Some(name), template.as_deref()].into_iter().flatten() {
@@ -137,7 +153,10 @@ fn find(tree: &Tree, name: &str) -> Result<Option<Found>, Error> {
                     }
                     _ => other.to_owned(),
                 };
-                return if other == name || target == "/dev/null" { Ok(None) } else { find(tree, &other) };
+                return match links.checked_sub(1) {
+                    Some(links) if target != "/dev/null" => find_within(tree, &other, links),
+                    _ => Ok(None),
+                };
             }
             let mut settings = Settings::default();
             settings.read(&tree.read(&path)?);
@@ -195,7 +214,25 @@ fn files(tree: &Tree) -> BTreeSet<String> {
 
 /// Enables a unit that a generator makes at boot.
 fn enable_made(tree: &mut Tree, name: &str, made: &Made, enabled: &mut Enabled) -> Result<(), Error> {
+    let null = |path: &String| {
+        let Some(id) = tree.lookup(path) else { return false };
+        matches!(&tree.node(id).kind, Kind::Symlink(target) if target == b"/dev/null")
+    };
+    if let Some(by) = [LOCAL, SHIPPED].map(|folder| format!("{folder}/{name}")).iter().find(|path| null(path))
+    {
+        return Err(Error::Masked {
+            unit: name.to_owned(),
+            by: format!("/{}, a link to /dev/null", by.trim_start_matches('/')),
+        });
+    }
     if made.is_script {
+        for (program, package) in generated::lacking(tree, &made.of) {
+            enabled.notes.push(format!(
+                "services.enable names {name}, whose /{} uses {program}, which is not in the image: add {package} to \
+                 `packages`",
+                made.of
+            ));
+        }
         enable_script(tree, &made.of)?;
     } else if !made.starts {
         return Err(Error::NotInstallableAtBoot { unit: name.to_owned(), of: made.of.clone() });
@@ -272,6 +309,8 @@ fn enable(tree: &mut Tree, found: &Found, enabled: &mut Enabled) -> Result<bool,
 fn similar(tree: &Tree, name: &str) -> Vec<String> {
     let mut names = files(tree);
     names.extend(Generated::of(tree).names().cloned());
+    // A link that leads nowhere has the very name.
+    names.remove(name);
     near(name, names.iter().map(String::as_str))
 }
 
@@ -369,6 +408,14 @@ mod tests {
             told,
             "ssh.service is in services.enable, but masked by services.mask, which has its other name sshd.service"
         );
+        // A bus starts it by such a name, and nobody else: the unit goes on.
+        let mut tree = self::tree();
+        let unit = "[Install]\nWantedBy=multi-user.target\nAlias=dbus-org.example.net1.service\n";
+        tree.file(format!("{SHIPPED}/names.service"), 0o644, unit).unwrap();
+        let mask = vec!["dbus-org.example.net1.service".to_owned()];
+        let enable = vec!["names.service".to_owned()];
+        let masked = write(&mut tree, &Services { enable, mask }, &|_| false).unwrap().masked;
+        assert!(masked.contains("dbus-org.example.net1.service") && !masked.contains("names.service"));
         // A file of the name stands for itself.
         let mut tree = self::tree();
         tree.file(format!("{SHIPPED}/reboot.target"), 0o644, "[Install]\nAlias=ctrl-alt-del.target\n")
@@ -382,9 +429,29 @@ mod tests {
         assert!(null(&tree, "tty@a.service") && !tree.exists(format!("{LOCAL}/tty@.service")));
     }
 
+    fn services(enable: &[&str], mask: &[&str]) -> Services {
+        let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+        Services { enable: owned(enable), mask: owned(mask) }
+    }
+
+    #[test]
+    fn links_in_a_circle_are_no_unit() {
+        let mut tree = tree();
+        for (name, target) in [("a.service", "b.service"), ("b.service", "a.service")] {
+            tree.symlink(format!("{SHIPPED}/{name}"), target).unwrap();
+        }
+        write(&mut tree.clone(), &services(&[], &["name.service"]), &|_| false).unwrap();
+        let told = write(&mut tree, &services(&["a.service"], &[]), &|_| false).unwrap_err().to_string();
+        assert!(told.starts_with("services.enable names a.service, which no package"), "{told}");
+        assert!(!told.contains("mean a.service"), "{told}");
+    }
+
     #[test]
     fn units_that_are_made_at_boot() {
         let mut tree = tree();
+        let generators = "usr/lib/systemd/system-generators";
+        tree.symlink(format!("{generators}/podman-system-generator"), "../../../libexec/podman/quadlet")
+            .unwrap();
         tree.file("usr/lib/systemd/system-generators/systemd-sysv-generator", 0o755, "").unwrap();
         let header = "### BEGIN INIT INFO\n# Provides: older\n# Default-Start: 2 S\n### END INIT INFO\n";
         for script in ["old", "other"] {
@@ -392,10 +459,6 @@ mod tests {
         }
         tree.file("etc/containers/systemd/a.container", 0o644, "[Install]\nWantedBy=x.target\n").unwrap();
         tree.file("etc/containers/systemd/b.pod", 0o644, "[Pod]\n").unwrap();
-        let services = |enable: &[&str], mask: &[&str]| Services {
-            enable: enable.iter().map(|name| (*name).to_owned()).collect(),
-            mask: mask.iter().map(|name| (*name).to_owned()).collect(),
-        };
         let mut made = tree.clone();
         write(&mut made, &services(&["old.service", "a.service"], &["other.service"]), &|_| false).unwrap();
         assert_eq!(link(&made, "etc/rc2.d/S01old"), "../init.d/old");
@@ -407,6 +470,34 @@ mod tests {
         assert!(told.contains("made of /etc/containers/systemd/b.pod at boot"), "{told}");
         let told = write(&mut tree, &services(&["oldd.service"], &[]), &|_| false).unwrap_err().to_string();
         assert!(told.ends_with("did you mean old.service or older.service?"), "{told}");
+    }
+
+    #[test]
+    fn scripts_without_their_functions_and_units_that_start_by_themselves() {
+        let mut tree = tree();
+        let generators = "usr/lib/systemd/system-generators";
+        for name in ["systemd-sysv-generator", "systemd-cryptsetup-generator"] {
+            tree.file(format!("{generators}/{name}"), 0o755, "").unwrap();
+        }
+        let script = ". /lib/lsb/init-functions\nstart-stop-daemon --start\n";
+        tree.file("etc/init.d/uses", 0o755, script).unwrap();
+        let uses = services(&["uses.service"], &[]);
+        let told = write(&mut tree.clone(), &uses, &|_| false).unwrap().notes.join("\n");
+        assert!(
+            told.contains("uses /lib/lsb/init-functions, which is not in the image: add sysvinit-utils"),
+            "{told}"
+        );
+        assert!(told.contains("uses start-stop-daemon, which is not in the image: add dpkg to"), "{told}");
+        let crypt = services(&["systemd-cryptsetup@data.service"], &[]);
+        let notes = write(&mut tree.clone(), &crypt, &|_| false).unwrap().notes;
+        assert!(notes[0].ends_with("which systemd-cryptsetup-generator makes at boot and starts by itself"));
+        // A mask of the package's is not overruled.
+        tree.symlink(format!("{SHIPPED}/uses.service"), "/dev/null").unwrap();
+        let told = write(&mut tree, &uses, &|_| false).unwrap_err().to_string();
+        assert!(
+            told.contains("masked by /usr/lib/systemd/system/uses.service, a link to /dev/null"),
+            "{told}"
+        );
     }
 
     #[test]
