@@ -148,22 +148,69 @@ fn hits(pattern: &[u8], path: &[u8], recursive: bool) -> bool {
     fits && pattern.iter().zip(&path).all(|(pattern, part)| fits_part(pattern, part))
 }
 
-/// glob(7) within one part of a path. A class (`[a-z]`) counts as any one letter: a line too many does no harm.
-fn fits_part(pattern: &[u8], part: &[u8]) -> bool {
-    match (pattern, part) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) => {
-            fits_part(rest, part) || part.split_first().is_some_and(|(_, tail)| fits_part(pattern, tail))
-        }
-        ([b'?', rest @ ..], [_, tail @ ..]) => fits_part(rest, tail),
-        ([b'[', rest @ ..], [_, tail @ ..]) => match rest.iter().skip(1).position(|byte| *byte == b']') {
-            Some(end) => fits_part(&rest[end + 2..], tail),
-            None => part.first() == Some(&b'[') && fits_part(rest, tail),
-        },
-        ([b'\\', first, rest @ ..], [byte, tail @ ..]) => first == byte && fits_part(rest, tail),
-        ([first, rest @ ..], [byte, tail @ ..]) => first == byte && fits_part(rest, tail),
-        _ => false,
+/// What stands for letters in a pattern.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// Any number of any letters.
+    Star,
+    /// One letter, whichever. A class (`[a-z]`) counts as such too: a line too many does no harm.
+    Any,
+    Byte(u8),
+}
+
+/// The signs of a part of a pattern: glob(7).
+fn signs(mut pattern: &[u8]) -> Vec<Sign> {
+    let mut signs = Vec::new();
+    while let Some((first, mut rest)) = pattern.split_first() {
+        signs.push(match first {
+            b'*' => Sign::Star,
+            b'?' => Sign::Any,
+            b'[' => match rest.iter().skip(1).position(|byte| *byte == b']') {
+                Some(end) => {
+                    rest = &rest[end + 2..];
+                    Sign::Any
+                }
+                None => Sign::Byte(b'['),
+            },
+            b'\\' => match rest.split_first() {
+                Some((quoted, tail)) => {
+                    rest = tail;
+                    Sign::Byte(*quoted)
+                }
+                None => Sign::Byte(b'\\'),
+            },
+            byte => Sign::Byte(*byte),
+        });
+        pattern = rest;
     }
+    signs
+}
+
+/// Whether the pattern is about a part of a path. Only the last star is tried again: what an earlier one could take
+/// besides, that one can take too.
+fn fits_part(pattern: &[u8], part: &[u8]) -> bool {
+    let signs = signs(pattern);
+    let (mut at, mut here) = (0, 0);
+    let mut star = None;
+    while let Some(byte) = part.get(here) {
+        match signs.get(at) {
+            Some(Sign::Star) => {
+                at += 1;
+                star = Some((at, here));
+                continue;
+            }
+            Some(Sign::Any) => {}
+            Some(Sign::Byte(sign)) if sign == byte => {}
+            _ => {
+                let Some((after, from)) = star else { return false };
+                star = Some((after, from + 1));
+                (at, here) = (after, from + 1);
+                continue;
+            }
+        }
+        (at, here) = (at + 1, here + 1);
+    }
+    signs[at..].iter().all(|sign| *sign == Sign::Star)
 }
 
 /// The line with another mode and owner.
@@ -210,6 +257,36 @@ mod tests {
             [("/a", "/a/b", false), ("/a/b", "/a", true), ("/a/*", "/b/c", true)]
         {
             assert!(!hits(pattern.as_bytes(), path.as_bytes(), recursive), "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn stars_cost_no_time() {
+        let name = "a".repeat(255);
+        for (pattern, fits) in [
+            ("*a*a*a*a*a*a*a*b", false),
+            ("*a*a*a*a*a*a*a*a", true),
+            ("*?*?*?*?*?*?*?*[b]*c", false),
+            ("**************\\b", false),
+            ("*a?a*", true),
+            ("*", true),
+            ("a*a", true),
+            ("", false),
+        ] {
+            assert_eq!(fits_part(pattern.as_bytes(), name.as_bytes()), fits, "{pattern}");
+        }
+        let many = format!("{}b", "*a".repeat(120));
+        assert!(!fits_part(many.as_bytes(), name.as_bytes()));
+        for (pattern, name, fits) in [
+            ("*ab*ab", "abab", true),
+            ("*ab", "aab", true),
+            ("*ab*b", "ab", false),
+            ("[", "[", true),
+            ("a\\", "a\\", true),
+            ("", "", true),
+            ("?", "", false),
+        ] {
+            assert_eq!(fits_part(pattern.as_bytes(), name.as_bytes()), fits, "{pattern} {name}");
         }
     }
 
