@@ -193,3 +193,53 @@ fn a_node_that_took_an_update_gets_the_new_volume() {
     let shipped = new.read("usr/lib/keller/shipped/opt/app/lib/new").unwrap();
     assert_eq!(show(&shipped), "new");
 }
+
+/// One layout a tree: below a private directory that is not root's, with and without shipped directories between,
+/// a line twice below it, an empty directory.
+#[test]
+fn what_is_deep_below_a_private_directory_is_made_at_every_boot() {
+    if !is_root() {
+        println!("SKIPPED: only root gives files to others");
+        return;
+    }
+    let mut tree = Tree::new(0);
+    for name in ["app", "lines", "own"] {
+        let path = format!("opt/{name}");
+        tree.file(format!("{path}/lib/deep/x"), 0o644, "x").unwrap();
+        let id = tree.lookup(&path).unwrap();
+        (tree.node_mut(id).meta.mode, tree.node_mut(id).meta.uid, tree.node_mut(id).meta.gid) = (0o750, 1, 1);
+    }
+    let (meta, kind) = (Meta::new(0o750).owned(1, 1), Kind::Directory(BTreeMap::new()));
+    tree.put("opt/own/lib/deep/logs", meta, kind, Default::default()).unwrap();
+    let lines = "d /opt/lines/data/db 0700 1 1\nd /opt/lines/data/more/db 0700 1 1\nf /opt/lines/lib/deep/a/pid 0600 1 1\n";
+    tree.file("usr/lib/tmpfiles.d/app.conf", 0o644, lines).unwrap();
+    let hosts =
+        ["/opt/app/data/db", "/opt/app/data/other/db", "/opt/app/lib/deep/new/db", "/opt/app/lib/top"];
+    finish(&mut tree, &hosts);
+    let root = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let Some(found) = booted(root.path(), &tree) else { return };
+        let line =
+            |path: &str| found.get(format!("{INSIDE}/{path}").as_bytes()).map_or("nothing", String::as_str);
+        for (path, expected) in [
+            ("opt/app", "d0750 1:1 "),
+            ("opt/app/data", "d0755 1:1 "),
+            ("opt/app/data/db", "d0755 1000:1001 "),
+            ("opt/app/data/other", "d0755 1:1 "),
+            ("opt/app/data/other/db", "d0755 1000:1001 "),
+            ("opt/app/lib", "d0755 1:1 "),
+            ("opt/app/lib/deep/new", "d0755 1:1 "),
+            ("opt/app/lib/deep/new/db", "d0755 1000:1001 "),
+            ("opt/app/lib/top", "d0755 1000:1001 "),
+            ("opt/lines/data", "d0755 1:1 "),
+            ("opt/lines/data/db", "d0700 1:1 "),
+            ("opt/lines/data/more", "d0755 1:1 "),
+            ("opt/lines/data/more/db", "d0700 1:1 "),
+            ("opt/lines/lib/deep/a/pid", "-0600 1:1 "),
+            ("opt/own/lib/deep", "d0755 1:1 "),
+            ("opt/own/lib/deep/logs", "d0750 1:1 "),
+        ] {
+            assert_eq!(line(path), expected, "{path}");
+        }
+    }
+}

@@ -9,8 +9,8 @@ use super::spec::Account;
 use super::{ContainerError, Image};
 use crate::manifest::{Container, Volume};
 use crate::rootfs::Error;
-use crate::rootfs::tmpfiles::shipped::{self, Directories};
-use crate::rootfs::tmpfiles::{self, line};
+use crate::rootfs::tmpfiles::line::Access;
+use crate::rootfs::tmpfiles::{self, line, shipped};
 use crate::tree::{Kind, Tree, show};
 
 /// What the node makes at each boot, or an operator mounts: nothing there is known at build.
@@ -30,7 +30,8 @@ pub fn install(
     let unread = |error| unreadable(container, error);
     let made = tmpfiles::made(tree).map_err(unread)?;
     let links = shipped::links(tree).map_err(unread)?;
-    let (mut lines, mut above) = (String::new(), Directories::new());
+    let mut above = shipped::directories(tree).map_err(unread)?;
+    let mut wanted: Vec<(Vec<u8>, Access)> = Vec::new();
     for volume in &container.volumes {
         let real = shipped::real(tree, &links, volume.host.as_bytes());
         let path = shipped::absolute(&real);
@@ -44,13 +45,20 @@ pub fn install(
             },
             None => None,
         };
-        if let Some(path) = on_state.filter(|path| !made.contains(path)) {
-            lines += &line::make('d', &path, Some(fresh(volume, image, account)), None);
+        let Some(path) = on_state else { continue };
+        shipped::between(&mut above, &path);
+        if !made.contains(&path) && !wanted.iter().any(|(known, _)| *known == path) {
+            let access = fresh(volume, image, account);
+            above.insert(path.clone(), access);
+            wanted.push((path, access));
         }
     }
-    for (path, access) in above.into_iter().filter(|(path, _)| !made.contains(path)) {
-        lines += &line::make('d', &path, Some(access), None);
-    }
+    above.retain(|path, _| !made.contains(path) && !wanted.iter().any(|(known, _)| known == path));
+    let lines: String = wanted
+        .into_iter()
+        .chain(above)
+        .map(|(path, access)| line::make('d', &path, Some(access), None))
+        .collect();
     if !lines.is_empty() {
         tree.file(format!("usr/lib/tmpfiles.d/keller-volumes-{}.conf", container.name), 0o644, lines)?;
     }
@@ -71,7 +79,7 @@ fn unreadable(container: &Container, error: Error) -> ContainerError {
 }
 
 /// Mode, user and group of the volume where it is made.
-fn fresh(volume: &Volume, image: &Image, account: &Account) -> line::Access {
+fn fresh(volume: &Volume, image: &Image, account: &Account) -> Access {
     let own = (account.uid, account.gid);
     let Ok(id) = image.tree.resolve(&volume.container) else { return (0o755, own.0, own.1) };
     let node = image.tree.node(id);
@@ -211,11 +219,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_between_a_volume_and_a_directory_above_it_has_its_owner() {
+        let volumes = [
+            ("/var/lib/theirs/a/b", "/data"),
+            ("/var/lib/db", "/data"),
+            ("/var/lib/db/x/y", "/new"),
+            ("/var/lib/none/x", "/data"),
+        ];
+        let expected = "d /var/lib/theirs/a/b :0700 :999 :999 - -\n\
+            d /var/lib/db :0700 :999 :999 - -\n\
+            d /var/lib/db/x/y :0755 :1000 :1001 - -\n\
+            d /var/lib/none/x :0700 :999 :999 - -\n\
+            d /var/lib/db/x :0755 :999 :999 - -\n\
+            d /var/lib/theirs/a :0755 :3 :3 - -\n";
+        assert_eq!(lines(&volumes, &mut root(), &image()).unwrap(), expected);
+    }
+
+    #[test]
     fn a_place_that_cannot_be_made_is_refused() {
         let mut tree = root();
         tree.file("usr/lib/tmpfiles.d/x.conf", 0o644, "L /var/srv/site - - - - /usr/share/site\n").unwrap();
         let text = lines(&[("/srv/site/up", "/data")], &mut tree, &image()).unwrap_err();
         assert!(text.contains("the volume /srv/site/up (it leads to /usr/share/site/up), which"), "{text}");
+        // Below a directory of one account in that of another systemd-tmpfiles makes nothing.
+        let mut tree = root();
+        for (path, owner) in [("opt/app", 1), ("opt/app/theirs", 2)] {
+            let path = format!("usr/lib/keller/shipped/{path}");
+            let (meta, kind) = (Meta::new(0o700).owned(owner, owner), Kind::Directory(Default::default()));
+            tree.put(path, meta, kind, Default::default()).unwrap();
+        }
+        let links = "L /var/opt/app - - - - /usr/lib/keller/shipped/opt/app\n";
+        tree.file("usr/lib/tmpfiles.d/keller.conf", 0o644, links).unwrap();
+        let text = lines(&[("/opt/app/theirs/data", "/data")], &mut tree, &image()).unwrap_err();
+        assert!(text.contains("/opt/app/theirs/data"), "{text}");
+        assert!(lines(&[("/opt/app/data", "/data")], &mut tree, &image()).is_ok());
         for host in ["/data", "/usr/share/nosuch"] {
             let text = lines(&[(host, "/data")], &mut root(), &image()).unwrap_err();
             assert!(text.contains("container db") && text.contains(host) && text.contains("/var"), "{text}");

@@ -103,25 +103,70 @@ fn inside<'a>(path: &'a [u8], folder: &str) -> Option<&'a [u8]> {
 }
 
 /// Makes room for `path`, which is inside of what is shipped but is not there: the first part that is missing
-/// becomes a link to the state partition. Gives the path's place there; nothing for a path that is elsewhere, or
-/// that is there. `made` gets directories above it that keep others out.
+/// becomes a link to the state partition. Gives the path's place there; nothing for a path that is elsewhere, that
+/// is there, or where systemd-tmpfiles would make nothing (see [`private`]). `made` gets directories above it, those
+/// that keep others out among them.
 ///
 /// # Errors
 /// What the tree says where something else than a directory is above `path`.
 pub fn open(tree: &mut Tree, path: &[u8], made: &mut Directories) -> Result<Option<Vec<u8>>, TreeError> {
     let Some(below) = inside(path, SHIPPED_PLACE) else { return Ok(None) };
-    let on_state = |end: usize| [PLACE.as_bytes(), &path[SHIPPED_PLACE.len()..end]].concat();
-    let slashes = (SHIPPED_PLACE.len() + 1..path.len()).filter(|at| path[*at] == b'/');
+    let mut ends = (SHIPPED_PLACE.len() + 1..path.len()).filter(|at| path[*at] == b'/').chain([path.len()]);
+    let Some(end) = ends.find(|end| !tree.exists(&path[..*end])) else { return Ok(None) };
+    let Some(private) = private(tree, &path[..end]) else { return Ok(None) };
+    tree.symlink(&path[..end], [PLACE.as_bytes(), &path[SHIPPED_PLACE.len()..end]].concat())?;
+    made.extend(private);
+    let place = [PLACE.as_bytes(), below].concat();
+    between(made, &place);
+    Ok(Some(place))
+}
+
+/// Counterparts, on the state partition, of the directories above `path` that keep others out. Nothing where one of
+/// them belongs to somebody else than one above it that is not root's: systemd-tmpfiles makes nothing below such a
+/// one, since whoever has the one above could put a link in its place (`unsafe_transition()` of its chase.c).
+fn private(tree: &Tree, path: &[u8]) -> Option<Directories> {
     let mut private = Directories::new();
-    for end in slashes.chain([path.len()]) {
-        let Some(id) = tree.lookup(&path[..end]) else {
-            tree.symlink(&path[..end], on_state(end))?;
-            made.append(&mut private);
-            return Ok(Some([PLACE.as_bytes(), below].concat()));
-        };
-        private.extend(keeps_out(&tree.node(id).meta).map(|access| (on_state(end), access)));
+    let mut owner = 0;
+    for end in (SHIPPED_PLACE.len() + 1..path.len()).filter(|at| path[*at] == b'/') {
+        let Some(id) = tree.lookup(&path[..end]) else { break };
+        if let Some(access) = keeps_out(&tree.node(id).meta) {
+            if owner != 0 && access.1 != owner {
+                return None;
+            }
+            owner = access.1;
+            private.insert([PLACE.as_bytes(), &path[SHIPPED_PLACE.len()..end]].concat(), access);
+        }
     }
-    Ok(None)
+    Some(private)
+}
+
+/// Adds to `made` what is missing between `place` and a directory above it in `made` that is not root's, with the
+/// owner of that: systemd-tmpfiles would make it as root's, and would make nothing below it at the next boot.
+pub fn between(made: &mut Directories, place: &[u8]) {
+    let mut owner = None;
+    for end in (1..place.len()).filter(|at| place[*at] == b'/') {
+        match (made.get(&place[..end]), owner) {
+            (Some((_, uid, gid)), _) => owner = (*uid != 0).then_some((*uid, *gid)),
+            (None, Some((uid, gid))) => drop(made.insert(place[..end].to_vec(), (0o755, uid, gid))),
+            (None, None) => {}
+        }
+    }
+}
+
+/// Directories that the tree's lines make, as far as those say mode and owner by number.
+///
+/// # Errors
+/// What the tree says of a file of lines.
+pub fn directories(tree: &Tree) -> Result<Directories, Error> {
+    let mut directories = Directories::new();
+    for line in lines(tree)?.iter().filter(|line| b"dDvqQ".contains(&line.letter)) {
+        if let Some(line) = Answered::of(line, &Accounts::default()) {
+            let number = |set: &Option<super::Set<u32>>| set.as_ref().map_or(0, |set| set.value);
+            let mode = line.mode.as_ref().map_or(0o755, |set| set.value);
+            directories.entry(line.path.clone()).or_insert((mode, number(&line.uid), number(&line.gid)));
+        }
+    }
+    Ok(directories)
 }
 
 /// Mode and owner of a directory that not everybody may pass. Its counterpart on the state partition has them too:
@@ -151,6 +196,7 @@ pub fn own_empty(tree: &mut Tree, path: &[u8], made: &mut Directories) -> Result
             }
             tree.put(&path, Meta::new(0o777).at(mtime), Kind::Symlink(on_state.clone()), origin)?;
             made.append(&mut above);
+            between(made, &on_state);
             made.insert(on_state, access);
             continue;
         }
@@ -211,6 +257,9 @@ fn settled(
         _ => absolute(&real(tree, links, &path)),
     };
     if inside(&real, PLACE).is_some() {
+        if MAKERS.contains(&line.letter) {
+            between(made, &real);
+        }
         return (real != path).then(|| line.moved(stripped, &line::literal(&real)));
     }
     if inside(&real, SHIPPED_PLACE).is_none() {
