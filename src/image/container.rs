@@ -7,11 +7,11 @@ use super::{Settings, inputs, root, scripts};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::Lock;
 use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest, Said};
-use crate::rootfs;
 use crate::rootfs::checks::programs;
 use crate::rootfs::containers::mounts::Mounts;
 use crate::rootfs::containers::{Config, Image, spec};
 use crate::rootfs::dangling::LeftOut;
+use crate::rootfs::{self, Wanted};
 use crate::store::Store;
 use crate::tree::Tree;
 use crate::tree::prune::Patterns;
@@ -94,11 +94,13 @@ fn build(
     let files = inputs::files(&mut tree, &recipe.files, &scope, store, lock, progress)?;
     left_out.put_back(&mut tree)?;
     root::tell_links(&left_out, &scope, false, progress);
-    root::judge(rootfs::checks::lines::sysusers(&tree)?, progress)?;
+    inputs::own_numbers(&mut tree, &overlays);
+    let fixed = Wanted::fixed(&[], &recipe.system_users, &recipe.groups);
+    root::judge(rootfs::checks::lines::sysusers(&tree, fixed)?, progress)?;
     lock.ids = rootfs::container_ids(&tree, recipe, &lock.ids)?;
     let accounts = &rootfs::container_accounts(&tree, recipe, &lock.ids)?;
     let owned = inputs::own(&mut tree, &recipe.files, &files, &overlays, accounts)?;
-    rootfs::finish_container(&mut tree, recipe, &lock.ids)?;
+    rootfs::finish_container(&mut tree, recipe, accounts)?;
     owned.again(&mut tree);
     let inputs = rootfs::checks::Inputs {
         setuid: recipe.setuid.clone(),

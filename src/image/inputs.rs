@@ -251,6 +251,13 @@ fn give(meta: &mut Meta, clauses: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Gives overlays the owners that they name by number: lines of sysusers.d may go by them. `files` names accounts only.
+pub fn own_numbers(tree: &mut Tree, overlays: &[Laid]) {
+    for Laid { overlay, nodes } in overlays {
+        overlay.own_numbers(tree, nodes);
+    }
+}
+
 /// Gives overlays and files, in this order, the modes, owners and capabilities that they name, once names
 /// have numbers. `nodes` are those of `entries`; what has replaced one keeps its own.
 pub fn own(

@@ -16,7 +16,7 @@ use crate::rootfs::checks::Inputs;
 use crate::rootfs::checks::{Finding, Severity};
 use crate::rootfs::dangling::LeftOut;
 use crate::rootfs::packages::{self, PackageInput};
-use crate::rootfs::{self, Accounts, BuildInfo, containers};
+use crate::rootfs::{self, Accounts, BuildInfo, Wanted, containers};
 use crate::store::Store;
 use crate::tree::prune::{Patterns, Pruned};
 use crate::tree::{Content, Tree};
@@ -137,7 +137,10 @@ fn make(
     modprobe::check_names(manifest, &tree, &modules_before)?;
     agent::install(&mut tree, manifest, lock, keller)?;
     task.at("users and units");
-    judge(rootfs::checks::lines::sysusers(&tree)?, progress)?;
+    // A line of sysusers.d may name the owner of a path.
+    inputs::own_numbers(&mut tree, &overlays);
+    let fixed = Wanted::fixed(&manifest.users, &manifest.system_users, &manifest.groups);
+    judge(rootfs::checks::lines::sysusers(&tree, fixed)?, progress)?;
     lock.ids = rootfs::ids(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
     let accounts = rootfs::accounts(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
     judge(rootfs::checks::lines::tmpfiles(&tree, &accounts)?, progress)?;
@@ -145,9 +148,8 @@ fn make(
     let owned = inputs::own(&mut tree, &manifest.files, &files, &overlays, &accounts)?;
     owned.outlast(&mut tree)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
-    let finished = rootfs::finish(&mut tree, manifest, &lock.ids, &build, Some(store))
+    let finished = rootfs::finish(&mut tree, manifest, &accounts, &build, Some(store))
         .map_err(|error| placed(manifest, error))?;
-    let accounts = &finished.accounts;
     for note in &finished.services.notes {
         progress.note(note);
     }
@@ -170,7 +172,7 @@ fn make(
             .cloned()
             .collect(),
         said: manifest.said.clone(),
-        ..check_inputs(accounts)
+        ..check_inputs(&accounts)
     };
     judge(rootfs::checks::check_node(&tree, &inputs, manifest), progress)?;
     task.at("containers");

@@ -46,8 +46,6 @@ pub struct BuildInfo {
 /// What was done to a tree.
 #[derive(Debug)]
 pub struct Report {
-    /// All accounts with their numbers, e.g. for owners in `files:`.
-    pub accounts: Accounts,
     /// Each kernel's modules, by release; for the initramfs too.
     pub kernels: Vec<ModuleIndex>,
     /// What starts and what never does.
@@ -82,25 +80,24 @@ pub fn container_accounts(tree: &Tree, build: &ContainerBuild, ids: &Ids) -> Res
 }
 
 /// Finishes the root of a node. The tree has all packages and overlays, pruned, with their
-/// owners; `store` remembers what is
+/// owners, of which `accounts` are; `store` remembers what is
 /// slow to read.
 pub fn finish(
     tree: &mut Tree,
     manifest: &Manifest,
-    ids: &Ids,
+    accounts: &Accounts,
     build: &BuildInfo,
     store: Option<&Store>,
 ) -> Result<Report, Error> {
-    let accounts = accounts(tree, manifest, ids)?;
-    users::passwd::write(tree, &accounts, |class| class == users::Class::Static)?;
-    users::userdb::write(tree, &accounts)?;
+    users::passwd::write(tree, accounts, |class| class == users::Class::Static)?;
+    users::userdb::write(tree, accounts)?;
 
     base_files::folders(tree)?;
     os_release::write(tree, &manifest.id, &manifest.version, &build.keller)?;
     alternatives::write(tree)?;
     pam::write(tree)?;
     let certificates = certificates::write(tree)?;
-    ssh::write(tree, &accounts)?;
+    ssh::write(tree, accounts)?;
 
     let kernels: Vec<ModuleIndex> = modules::kernels(tree)
         .iter()
@@ -118,24 +115,23 @@ pub fn finish(
 
     // After this, nothing below may look into a folder that is a link to the state partition.
     let homes: Vec<String> = manifest.system_users.iter().map(|user| user.name.clone()).collect();
-    state::write(tree, &accounts, &homes)?;
+    state::write(tree, accounts, &homes)?;
     tmpfiles::empty_var(tree)?;
-    etc_defaults::node(tree, &accounts)?;
-    Ok(Report { accounts, kernels, services, libraries, certificates })
+    etc_defaults::node(tree, accounts)?;
+    Ok(Report { kernels, services, libraries, certificates })
 }
 
 /// Finishes the root of a container: accounts in /etc, no kernel, no units, its /var as packages ship it.
-pub fn finish_container(tree: &mut Tree, build: &ContainerBuild, ids: &Ids) -> Result<Accounts, Error> {
-    let accounts = container_accounts(tree, build, ids)?;
-    users::passwd::write(tree, &accounts, |_| true)?;
+pub fn finish_container(tree: &mut Tree, build: &ContainerBuild, accounts: &Accounts) -> Result<(), Error> {
+    users::passwd::write(tree, accounts, |_| true)?;
     base_files::container_folders(tree)?;
-    base_files::homes(tree, &accounts, &build.system_users)?;
+    base_files::homes(tree, accounts, &build.system_users)?;
     alternatives::write(tree)?;
     pam::write(tree)?;
     certificates::write(tree)?;
     ldcache::write(tree)?;
     etc_defaults::container(tree)?;
-    Ok(accounts)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -173,7 +169,8 @@ mod tests {
             missing_libraries: Default::default(),
         };
         let ids = container_ids(&tree, &build, &Ids::default()).unwrap();
-        finish_container(&mut tree, &build, &ids).unwrap();
+        let accounts = container_accounts(&tree, &build, &ids).unwrap();
+        finish_container(&mut tree, &build, &accounts).unwrap();
         let read = |path: &str| String::from_utf8(tree.read(path).unwrap()).unwrap();
         assert!(read("etc/passwd").contains("app:x:300:300::/var/lib/app:/usr/sbin/nologin\n"));
         assert!(read("etc/group").contains("www:x:949:app\n"), "{}", read("etc/group"));

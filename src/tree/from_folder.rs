@@ -187,6 +187,17 @@ impl Overlay {
         }
     }
 
+    /// Gives what this overlay has laid over `root` the owners that `.meta` names by number, before names have theirs.
+    pub fn own_numbers(&self, root: &mut Tree, laid: &BTreeMap<Vec<u8>, NodeId>) {
+        for (path, stated) in &self.stated {
+            let there = self.find(root, path).ok();
+            let Some(id) = there.filter(|id| laid.get(path) == Some(id)) else { continue };
+            let meta = &mut root.node_mut(id).meta;
+            meta.uid = stated.owner.parse().unwrap_or(meta.uid);
+            meta.gid = stated.group.parse().unwrap_or(meta.gid);
+        }
+    }
+
     /// Gives the nodes `laid` in `root` the modes, owners and capabilities of [`Overlay::stated`]; what was
     /// put in a node's place since keeps its own. `user` and `group` know the image's numbers. Says which
     /// nodes have them.

@@ -192,3 +192,31 @@ fn libraries_outside_of_usr_lib_are_in_the_loaders_cache() {
         "{told}"
     );
 }
+
+#[test]
+fn the_owner_of_a_path_is_its_owner_by_number() {
+    let project = Project::new();
+    let text = "var/lib/own/ 0700 500 500\nvar/lib/mixed/ 0700 501 greet\netc/said 0640 502 502\netc/own.conf 0600 own own\n";
+    let files =
+        ["var/lib/own/x", "var/lib/mixed/x", "etc/own.conf", "etc/said", "usr/lib/sysusers.d/own.conf"];
+    overlay(&project, "overlay", &files, text);
+    let lines = "u own /var/lib/own\nu mixed /var/lib/mixed\nu said /etc/said\ng said /etc/said\n";
+    project.write("node/overlay/usr/lib/sysusers.d/own.conf", lines);
+    let told = project.build(&[]).good().err;
+    assert!(!told.contains("sysusers.d/own.conf"), "{told}");
+    let record = |tree: &Tree, name: &str| tree.read(format!("usr/lib/userdb/{name}.user")).unwrap();
+    let tree = root(&project);
+    for (name, uid) in [("own", 500), ("mixed", 501), ("said", 502)] {
+        let record: serde_json::Value = serde_json::from_slice(&record(&tree, name)).unwrap();
+        assert_eq!(record["uid"], uid, "{record}");
+    }
+    assert_eq!((meta(&tree, "etc/own.conf").uid, meta(&tree, "etc/own.conf").gid), (500, 500));
+    let lock = project.text("node/node.lock");
+    assert!(!lock.contains("\"own\""), "{lock}");
+
+    // A number that the manifest gives somebody else is not to be had.
+    project.edit("system_users:\n", "system_users:\n  - {name: other, uid: 500, home: /var/lib/other}\n");
+    let told = project.build(&[]).good().err;
+    assert!(told.contains("the owner of /var/lib/own has id 500, which own cannot have"), "{told}");
+    assert!(meta(&root(&project), "etc/own.conf").uid > 502);
+}

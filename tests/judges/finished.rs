@@ -105,7 +105,8 @@ fn accounts_and_units_of_a_whole_root() {
     let start = std::time::Instant::now();
     let ids = rootfs::ids(&tree, &manifest, &Ids::default()).unwrap();
     let build = BuildInfo { keller: "0.1.0".into() };
-    let report = rootfs::finish(&mut tree, &manifest, &ids, &build, None).unwrap();
+    let accounts = rootfs::accounts(&tree, &manifest, &ids).unwrap();
+    let report = rootfs::finish(&mut tree, &manifest, &accounts, &build, None).unwrap();
     println!("finished in {:?}: {:#?}", start.elapsed(), report.services);
     println!("{ids:?} {} libraries {} certificates", report.libraries, report.certificates);
     dangling(&tree);

@@ -13,12 +13,12 @@ use super::super::users::{Accounts, Wanted, passwd, sysusers};
 use super::{Finding, Severity, sorted};
 use crate::tree::{Tree, show};
 
-/// Checks the sysusers.d files of a tree that has all packages, overlays and files.
+/// Checks the sysusers.d files of a tree that has all packages, overlays and files. `wanted` knows the numbers that
+/// the manifest names ([`Wanted::fixed`]).
 ///
 /// # Errors
 /// Of the tree.
-pub fn sysusers(tree: &Tree) -> Result<Vec<Finding>, Error> {
-    let mut wanted = Wanted::default();
+pub fn sysusers(tree: &Tree, mut wanted: Wanted) -> Result<Vec<Finding>, Error> {
     passwd::masters(tree, &mut wanted)?;
     sysusers::collect(tree, &mut wanted)?;
     let findings = wanted.problems.into_iter().map(|problem| {

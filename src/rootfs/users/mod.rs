@@ -84,6 +84,15 @@ pub struct Wanted {
     pub ranges: Vec<RangeInclusive<u32>>,
     /// Lines of sysusers.d that do not do what they say.
     pub problems: Vec<sysusers::Problem>,
+    /// Numbers that a manifest names, with who gets them: a line of sysusers.d that goes by a path gives way.
+    pub fixed: Fixed,
+}
+
+/// Users and groups by number.
+#[derive(Clone, Debug, Default)]
+pub struct Fixed {
+    users: BTreeMap<u32, String>,
+    groups: BTreeMap<u32, String>,
 }
 
 /// All accounts with their numbers.
@@ -97,7 +106,23 @@ pub struct Accounts {
     pub memberships: BTreeSet<(String, String)>,
 }
 
+impl Fixed {
+    /// Whether nobody of another name has the number.
+    fn is_free(&self, id: u32, name: &str) -> bool {
+        [&self.users, &self.groups].iter().all(|known| known.get(&id).is_none_or(|known| known == name))
+    }
+}
+
 impl Wanted {
+    /// Nobody yet, with the numbers that the accounts of a manifest have.
+    pub fn fixed(people: &[User], system: &[SystemUser], groups: &[Group]) -> Self {
+        let people = people.iter().map(|user| (user.uid, user.name.clone()));
+        let system = system.iter().filter_map(|user| Some((user.uid?, user.name.clone())));
+        let users: BTreeMap<u32, String> = people.chain(system).collect();
+        let groups = groups.iter().filter_map(|group| Some((group.gid?, group.name.clone())));
+        Self { fixed: Fixed { groups: groups.collect(), users }, ..Self::default() }
+    }
+
     /// Collects the accounts of base-passwd, of every sysusers.d file and of the manifest.
     pub fn collect(
         tree: &Tree,
@@ -105,7 +130,7 @@ impl Wanted {
         system: &[SystemUser],
         groups: &[Group],
     ) -> Result<Self, Error> {
-        let mut wanted = Self::default();
+        let mut wanted = Self::fixed(people, system, groups);
         passwd::masters(tree, &mut wanted)?;
         sysusers::collect(tree, &mut wanted)?;
         for group in groups {

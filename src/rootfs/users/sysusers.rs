@@ -335,7 +335,7 @@ impl Making<'_> {
         } else {
             ranges.iter().any(|range| range.contains(&id))
         };
-        let good = id != 0 && in_range && free(self, id);
+        let good = id != 0 && in_range && self.wanted.fixed.is_free(id, name) && free(self, id);
         if !good {
             let what =
                 format!("the owner of {path} has id {id}, which {name} cannot have: it gets another one");
