@@ -10,19 +10,18 @@ use crate::boot::modules::ModuleList;
 use crate::manifest::{InitramfsModules, Manifest};
 use crate::rootfs::error::near;
 use crate::rootfs::modules::{Module, paths};
-use crate::rootfs::state::SHIPPED_PLACE;
 use crate::rootfs::{ModuleIndex, conf_d};
 use crate::tree::Tree;
 
-/// Where modprobe looks, by name: kmod has /run between /etc and /usr/lib, but no root has anything there.
+/// Where modprobe looks, by name: kmod has /run and /usr/local/lib between /etc and /usr/lib, but no root has anything
+/// there when it boots for the first time.
 const FOLDER: &str = "modprobe.d";
 
 /// Reads all files, and tells which lines modprobe ignores.
 pub fn read(tree: &Tree, progress: &dyn Progress) -> Result<Config> {
     let mut config = Config::default();
-    for file in conf_d::files_of_finished(tree, FOLDER)? {
-        let path = file.path.strip_prefix(SHIPPED_PLACE).unwrap_or(&file.path);
-        for line in config.read(path, &file.text()) {
+    for file in conf_d::files(tree, FOLDER)? {
+        for line in config.read(&file.path, &file.text()) {
             progress.note(&line.to_string());
         }
     }

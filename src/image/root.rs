@@ -137,6 +137,7 @@ fn make(
     modprobe::check_names(manifest, &tree, &modules_before)?;
     agent::install(&mut tree, manifest, lock, keller)?;
     task.at("users and units");
+    judge(rootfs::checks::lines::local(&tree), progress)?;
     // A line of sysusers.d may name the owner of a path.
     inputs::own_numbers(&mut tree, &overlays);
     let fixed = Wanted::fixed(&manifest.users, &manifest.system_users, &manifest.groups);

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use super::error::Error;
-use super::state::SHIPPED_PLACE;
 use crate::tree::{Kind, Tree, show};
 
 /// What separates words; no other blank does.
@@ -31,27 +30,25 @@ pub enum Backslash {
 }
 
 /// Where the directories are, each before those whose files it hides. /run is empty in an image.
-const PARENTS: [&str; 3] = ["/etc", "/usr/local/lib", "/usr/lib"];
+const PARENTS: [&str; 2] = ["/etc", "/usr/lib"];
+/// Between them, but only for what the build itself does: it leads to the state partition, which is blank at the
+/// first boot.
+const LOCAL: &str = "/usr/local/lib";
+/// What the build does, so that nothing reads it at boot.
+const DONE_AT_BUILD: &str = "sysusers.d";
 
 /// The `.conf` files of `name`, e.g. `sysusers.d`, ordered by file name. A file in /etc hides one of the
-/// same name in /usr/local/lib and /usr/lib; an empty one or a link to /dev/null hides it for good.
+/// same name in /usr/lib; an empty one or a link to /dev/null hides it for good. Files in /usr/local/lib count for
+/// `sysusers.d` alone.
 pub fn files(tree: &Tree, name: &str) -> Result<Vec<ConfFile>, Error> {
-    files_below(tree, name, &PARENTS)
-}
-
-/// As [`files`], of a root that is finished: what it ships in /usr/local lies elsewhere, and a link leads there.
-pub fn files_of_finished(tree: &Tree, name: &str) -> Result<Vec<ConfFile>, Error> {
-    let [etc, local, usr] = PARENTS;
-    files_below(tree, name, &[etc, local, &format!("{SHIPPED_PLACE}{local}"), usr])
-}
-
-fn files_below(tree: &Tree, name: &str, parents: &[&str]) -> Result<Vec<ConfFile>, Error> {
+    let [etc, usr] = PARENTS;
+    let parents = match name {
+        DONE_AT_BUILD => &[usr, LOCAL, etc][..],
+        _ => &[usr, etc],
+    };
     let mut found: BTreeMap<Vec<u8>, String> = BTreeMap::new();
-    for folder in parents.iter().rev().map(|parent| format!("{parent}/{name}")) {
-        let Ok(id) = tree.resolve(&folder) else { continue };
-        for (file, _) in tree.children(id).filter(|(file, _)| file.ends_with(b".conf")) {
-            found.insert(file.to_vec(), format!("{folder}/{}", show(file)));
-        }
+    for parent in parents {
+        found.extend(names(tree, &format!("{parent}/{name}")));
     }
     let mut files = Vec::new();
     for path in found.into_values() {
@@ -65,6 +62,18 @@ fn files_below(tree: &Tree, name: &str, parents: &[&str]) -> Result<Vec<ConfFile
         }
     }
     Ok(files)
+}
+
+/// Paths of the files of `name` in /usr/local/lib.
+pub fn local(tree: &Tree, name: &str) -> Vec<String> {
+    names(tree, &format!("{LOCAL}/{name}")).into_values().collect()
+}
+
+/// Paths of the `.conf` files in `folder`, by file name.
+fn names(tree: &Tree, folder: &str) -> BTreeMap<Vec<u8>, String> {
+    let Ok(id) = tree.resolve(folder) else { return BTreeMap::new() };
+    let files = tree.children(id).filter(|(file, _)| file.ends_with(b".conf"));
+    files.map(|(file, _)| (file.to_vec(), format!("{folder}/{}", show(file)))).collect()
 }
 
 impl ConfFile {

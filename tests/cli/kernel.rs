@@ -130,16 +130,52 @@ fn modprobe_d_is_read_and_what_has_no_effect_is_said() {
         assert!(ran.err.contains(line), "{}", ran.err);
     }
     project.write("node/overlay/etc/motd", "install overlay /bin/true\n");
-    for folder in ["/usr/local/lib/modprobe.d", "/etc/modprobe.d"] {
-        let overlay = project.path(&format!("node/overlay{folder}"));
-        std::fs::create_dir_all(&overlay).unwrap();
-        std::fs::write(overlay.join("cis.conf"), "install overlay /bin/true\n").unwrap();
-        let ran = project.build(&[]);
-        let told = format!(
-            "`install overlay /bin/true` ({folder}/cis.conf:1) keeps the module from being loaded, but /init needs it \
+    let overlay = project.path("node/overlay/etc/modprobe.d");
+    std::fs::create_dir_all(&overlay).unwrap();
+    std::fs::write(overlay.join("cis.conf"), "install overlay /bin/true\n").unwrap();
+    let ran = project.build(&[]);
+    assert!(
+        ran.error().contains(
+            "`install overlay /bin/true` (/etc/modprobe.d/cis.conf:1) keeps the module from being loaded, but /init needs it \
              for /etc"
+        ),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn what_the_first_boot_would_not_find_in_usr_local_is_an_error() {
+    let local = "usr/local/lib/tmpfiles.d/theirs.conf";
+    let project = with(&[Package::new("tuning", "1").file(local, "d /etc/theirs\n")]);
+    let ran = project.build(&[]).good();
+    assert!(
+        ran.err.contains(&format!(
+            "/{local} (tuning) is not there when a node reads it at its first boot: /usr/local leads to the state \
+             partition, which is blank then: the build leaves it out of account; a copy in /etc/tmpfiles.d (`overlays` \
+             or `files`) counts"
+        )),
+        "{}",
+        ran.err
+    );
+    // Accounts are made by the build.
+    let folder = project.path("node/overlay/usr/local/lib/sysusers.d");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a.conf"), "u local 400\n").unwrap();
+    project.build(&[]).good();
+    for name in ["modprobe.d", "tmpfiles.d"] {
+        let folder = project.path(&format!("node/overlay/usr/local/lib/{name}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("mine.conf"), "# mine\n").unwrap();
+        let ran = project.build(&[]);
+        let told = format!("put it into /usr/lib/{name} or /etc/{name}");
+        assert!(
+            ran.error().contains(&format!("/usr/local/lib/{name}/mine.conf (overlay overlay) is not there"))
+                && ran.error().contains(&told),
+            "{}",
+            ran.err
         );
-        assert!(ran.error().contains(&told), "{}", ran.err);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }
 

@@ -97,6 +97,35 @@ pub fn tmpfiles(tree: &Tree, accounts: &Accounts) -> Result<Vec<Finding>, Error>
     Ok(sorted(findings))
 }
 
+/// What is read at boot, before or while /usr/local is filled.
+const READ_AT_BOOT: [&str; 2] = ["tmpfiles.d", "modprobe.d"];
+
+/// Checks that no file for the boot is in /usr/local/lib, which leads to the state partition: that is blank when a node
+/// starts for the first time, and systemd-tmpfiles itself fills it.
+pub fn local(tree: &Tree) -> Vec<Finding> {
+    let files = READ_AT_BOOT.iter().flat_map(|name| conf_d::local(tree, name).into_iter().map(move |path| (name, path)));
+    let findings = files.map(|(name, path)| {
+        let Place { origin, of_user } = Place::of(tree, &path);
+        let (severity, advice) = match of_user {
+            true => (Severity::Error, format!("put it into /usr/lib/{name} or /etc/{name}")),
+            false => (
+                Severity::Warning,
+                format!("the build leaves it out of account; a copy in /etc/{name} (`overlays` or `files`) counts"),
+            ),
+        };
+        Finding {
+            severity,
+            path,
+            origin,
+            problem: "is not there when a node reads it at its first boot: /usr/local leads to the state partition, \
+                      which is blank then"
+                .to_owned(),
+            advice,
+        }
+    });
+    sorted(findings.collect())
+}
+
 /// Lines that make something, by path: of two that differ, systemd-tmpfiles takes the first
 /// (`item_compatible()` of its tmpfiles.c).
 #[derive(Default)]
