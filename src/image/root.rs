@@ -154,6 +154,7 @@ fn make(
     for note in &finished.services.notes {
         progress.note(note);
     }
+    judge(rootfs::checks::lines::shipped(&tree)?, progress)?;
     for unit in &finished.services.absent {
         let names = manifest.said.names("services.enable", unit);
         progress.note(&format!("{names}, which no package and no overlay has: it is not enabled"));

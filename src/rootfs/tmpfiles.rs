@@ -49,6 +49,8 @@ struct Answered {
     /// In place of what is there.
     replaces: bool,
     mode: Option<Set<u16>>,
+    /// The mode is less what is there does not have.
+    masked: bool,
     uid: Option<Set<u32>>,
     gid: Option<Set<u32>>,
     argument: Vec<u8>,
@@ -66,9 +68,13 @@ impl Answered {
         if line.modifiers.iter().any(|sign| !ANSWERED.contains(sign)) {
             return None;
         }
-        let mode =
-            field(&line.mode, |text| u16::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777))?;
+        let prefix = line.mode.iter().take_while(|byte| b":~".contains(byte)).count();
+        let (prefix, digits) = line.mode.split_at(prefix);
+        let colon: &[u8] = if prefix.contains(&b':') { b":" } else { b"" };
+        let octal = |text: &str| u16::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
+        let mode = field(&[colon, digits].concat(), octal)?;
         Some(Self {
+            masked: prefix.contains(&b'~'),
             letter: line.letter,
             path: line.place()?,
             replaces: line.modifiers.contains(&b'+') || line.letter == b'F',
@@ -84,6 +90,17 @@ impl Answered {
             [b"/", FACTORY.as_bytes(), &self.path].concat()
         } else {
             self.argument.clone()
+        }
+    }
+
+    /// `mask_perms` of systemd's tmpfiles.c for what is there.
+    fn adjust_masked(&self, kind: char, meta: &mut Meta) {
+        let before = meta.mode;
+        self.adjust(meta, false);
+        if self.masked && self.mode.as_ref().is_some_and(|mode| !mode.only_new) {
+            let absent = [0o111, 0o222, 0o444].into_iter().filter(|bits| before & bits == 0);
+            let special = (kind != 'd').then_some(0o7000);
+            meta.mode &= absent.chain(special).fold(0o7777, |mask, bits| mask & !bits);
         }
     }
 
@@ -120,70 +137,78 @@ fn field<T>(text: &[u8], known: impl Fn(&str) -> Option<T>) -> Option<Option<Set
 /// nothing left to write into it. Lines that depend on the machine (credentials, specifiers) stay.
 pub fn bake_etc(tree: &mut Tree, accounts: &Accounts) -> Result<(), Error> {
     for line in lines(tree)? {
-        if let Some(line) = Answered::of(&line, accounts).filter(|line| line.path.starts_with(b"/etc/")) {
+        let in_etc = |line: &Answered| line.path.starts_with(b"/etc/") && !line.masked;
+        if let Some(line) = Answered::of(&line, accounts).filter(in_etc) {
             bake(tree, &line);
         }
     }
     Ok(())
 }
 
-/// Does one line, unless something is in its way: the node says so.
-fn bake(tree: &mut Tree, line: &Answered) {
+/// Does one line, and says whether nothing is left of it to do; something may be in its way, which the node says.
+fn bake(tree: &mut Tree, line: &Answered) -> bool {
     let path = &line.path;
     let there = tree.lookup(path);
     let kind = |id: NodeId| tree.node(id).kind.letter();
     match (line.letter, there.map(kind)) {
         (b'd' | b'D' | b'q' | b'Q' | b'v', None | Some('d')) => {
-            if let Ok(id) = tree.directory(path, 0o755) {
-                line.adjust(&mut tree.node_mut(id).meta, there.is_none());
-            }
+            let made = tree.directory(path, 0o755);
+            made.is_ok_and(|id| adjusted(tree, line, id, there.is_none()))
         }
         (b'f' | b'F', None | Some('-')) => {
             let id = match there {
                 Some(id) => Ok(id),
                 None => tree.file(path, 0o644, line.argument.clone()),
             };
-            if let Ok(id) = id {
+            id.is_ok_and(|id| {
                 if line.replaces {
                     tree.node_mut(id).kind = Kind::File(line.argument.clone().into());
                 }
-                line.adjust(&mut tree.node_mut(id).meta, there.is_none());
-            }
+                adjusted(tree, line, id, there.is_none())
+            })
         }
         (b'L', kind) if kind.is_none() || line.replaces => link(tree, line),
+        // What is there stays.
+        (b'L', Some(_)) => true,
         (b'C', None) => {
-            if let Ok(source) = tree.resolve(line.source()) {
-                // Owners are the line's throughout, the mode only that of the uppermost.
-                copy(tree, source, path, &|meta| {
-                    let mode = meta.mode;
-                    line.adjust(meta, true);
-                    meta.mode = mode;
-                });
-                if let Some(id) = tree.lookup(path) {
-                    line.adjust(&mut tree.node_mut(id).meta, true);
-                }
-            }
+            let Ok(source) = tree.resolve(line.source()) else { return false };
+            // Owners are the line's throughout, the mode only that of the uppermost.
+            copy(tree, source, path, &|meta| {
+                let mode = meta.mode;
+                line.adjust(meta, true);
+                meta.mode = mode;
+            });
+            tree.lookup(path).is_some_and(|id| adjusted(tree, line, id, true))
         }
         (b'z' | b'm', Some(_)) if !line::is_pattern(path) => {
-            if let Ok(id) = tree.resolve(path) {
-                line.adjust(&mut tree.node_mut(id).meta, false);
-            }
+            tree.resolve(path).is_ok_and(|id| adjusted(tree, line, id, false))
         }
-        _ => {}
+        (b'p', Some('p')) => there.is_some_and(|id| adjusted(tree, line, id, false)),
+        _ => false,
     }
+}
+
+/// Gives a node what the line says of it.
+fn adjusted(tree: &mut Tree, line: &Answered, id: NodeId, new: bool) -> bool {
+    let node = tree.node_mut(id);
+    match new {
+        true => line.adjust(&mut node.meta, true),
+        false => line.adjust_masked(node.kind.letter(), &mut node.meta),
+    }
+    true
 }
 
 /// A link is made where it leads somewhere: what is missing may have been pruned. What is made at boot is
 /// always missing.
-fn link(tree: &mut Tree, line: &Answered) {
+fn link(tree: &mut Tree, line: &Answered) -> bool {
     let target = line.source();
     let folder = &line.path[..line.path.iter().rposition(|byte| *byte == b'/').unwrap_or_default()];
     let absolute = if target.starts_with(b"/") { target.clone() } else { [folder, b"/", &target].concat() };
     let at_boot = [&b"/run/"[..], b"/proc/", b"/dev/"];
-    if at_boot.iter().any(|place| clean(&absolute).starts_with(place)) || tree.resolve(&absolute).is_ok() {
-        // A directory with content in its place stays, which the node says.
-        let _ = tree.symlink(&line.path, &target);
-    }
+    let leads =
+        at_boot.iter().any(|place| clean(&absolute).starts_with(place)) || tree.resolve(&absolute).is_ok();
+    // A directory with content in its place stays, which the node says.
+    leads && tree.symlink(&line.path, &target).is_ok()
 }
 
 /// Copies the node `source` with all below it to `path`, where nothing is; `adjust` changes what each node says

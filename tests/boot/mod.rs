@@ -234,11 +234,15 @@ impl Node {
         text
     }
 
-    /// Waits until the system is up as systemd sees it; gives its word for the state.
+    /// Waits until the system is up as systemd sees it; gives its word for the state, and shows what failed.
     fn settled(&self) -> String {
-        String::from_utf8_lossy(&self.try_run("timeout 720 systemctl is-system-running --wait").stdout)
-            .trim()
-            .to_owned()
+        let state = self.try_run("timeout 720 systemctl is-system-running --wait").stdout;
+        let state = String::from_utf8_lossy(&state).trim().to_owned();
+        if state == "degraded" {
+            let failed = "systemctl --failed --no-legend; sudo journalctl -b -p notice --no-pager | tail -60";
+            println!("{}", String::from_utf8_lossy(&self.try_run(failed).stdout));
+        }
+        state
     }
 
     /// The page that the container inside serves.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::super::conf_d;
 use super::super::error::Error;
 use super::super::tmpfiles::line::Line;
-use super::super::tmpfiles::mistakes;
+use super::super::tmpfiles::{mistakes, shipped};
 use super::super::users::{Accounts, Wanted, passwd, sysusers};
 use super::{Finding, Severity, sorted};
 use crate::tree::{Tree, show};
@@ -30,13 +30,21 @@ pub fn sysusers(tree: &Tree, mut wanted: Wanted) -> Result<Vec<Finding>, Error> 
                 "the line does nothing, as on Debian; a file of the same name in /etc/{name} (`overlays` or `files`) \
                  takes the place of this one"
             ),
-            (false, _) => "systemd-sysusers does the same; ask for a free id, or for none".to_owned(),
+            (false, _) => {
+                let way_out = match problem.of_path {
+                    true => {
+                        "let `.meta` give the path an owner of 1 to 999 whom nobody else is, or name a number"
+                    },
+                    false => "ask for a free id, or for none",
+                };
+                format!("systemd-sysusers does the same; {way_out}")
+            }
         };
         Finding {
             severity: if problem.ignored && of_user { Severity::Error } else { Severity::Warning },
             path: format!("{}:{}", problem.path, problem.line),
             origin,
-            problem: format!("says what it does not do: {}", problem.what),
+            problem: format!("has a line without effect: {}", problem.what),
             advice,
         }
     });
@@ -64,7 +72,7 @@ pub fn tmpfiles(tree: &Tree, accounts: &Accounts) -> Result<Vec<Finding>, Error>
                 severity,
                 path: place.clone(),
                 origin: origin.clone(),
-                problem: format!("says what it does not do: {problem}"),
+                problem: format!("has a line without effect: {problem}"),
                 advice: advice.to_owned(),
             };
             match mistake {
@@ -80,8 +88,11 @@ pub fn tmpfiles(tree: &Tree, accounts: &Accounts) -> Result<Vec<Finding>, Error>
                 )),
                 None if earlier.is_some() => findings.push(finding(
                     Severity::Warning,
-                    format!("{} makes the path otherwise, and the first line counts", earlier.unwrap_or_default()),
-                    "give the file a name before that one's, or the same name in /etc/tmpfiles.d to take its place",
+format!(
+                        "{} makes the path otherwise, and the first line counts",
+                        earlier.as_deref().unwrap_or_default()
+                    ),
+                    first_counts(earlier.as_deref(), &file.path),
                 )),
                 None => findings.extend(stranger.map(|name| {
                     finding(
@@ -97,13 +108,23 @@ pub fn tmpfiles(tree: &Tree, accounts: &Accounts) -> Result<Vec<Finding>, Error>
     Ok(sorted(findings))
 }
 
+/// The way out where the line at `earlier` counts instead of one in the file at `path`.
+fn first_counts(earlier: Option<&str>, path: &str) -> &'static str {
+    match earlier.and_then(|place| place.rsplit_once(':')) {
+        Some((same, _)) if same == path => "take one of the two out",
+        _ => "give the file a name before that one's, or the same name in /etc/tmpfiles.d to take its place",
+    }
+}
+
 /// What is read at boot, before or while /usr/local is filled.
 const READ_AT_BOOT: [&str; 2] = ["tmpfiles.d", "modprobe.d"];
 
 /// Checks that no file for the boot is in /usr/local/lib, which leads to the state partition: that is blank when a node
 /// starts for the first time, and systemd-tmpfiles itself fills it.
 pub fn local(tree: &Tree) -> Vec<Finding> {
-    let files = READ_AT_BOOT.iter().flat_map(|name| conf_d::local(tree, name).into_iter().map(move |path| (name, path)));
+    let files = READ_AT_BOOT
+        .iter()
+        .flat_map(|name| conf_d::local(tree, name).into_iter().map(move |path| (name, path)));
     let findings = files.map(|(name, path)| {
         let Place { origin, of_user } = Place::of(tree, &path);
         let (severity, advice) = match of_user {
@@ -124,6 +145,34 @@ pub fn local(tree: &Tree) -> Vec<Finding> {
         }
     });
     sorted(findings.collect())
+}
+
+/// Checks that each line of the user's own tmpfiles.d files in a finished root is about what a node can write to: of
+/// what the image ships in /opt and /usr/local it can change nothing.
+///
+/// # Errors
+/// Of the tree.
+pub fn shipped(tree: &Tree) -> Result<Vec<Finding>, Error> {
+    let links = shipped::links(tree)?;
+    let mut findings = Vec::new();
+    for file in conf_d::files(tree, "tmpfiles.d")? {
+        let Place { origin, of_user } = Place::of(tree, &file.path);
+        for (number, text) in file.lines().filter(|_| of_user) {
+            let Some(place) = shipped::left_over(tree, &links, text) else { continue };
+            findings.push(Finding {
+                severity: Severity::Warning,
+                path: format!("{}:{number}", file.path),
+                origin: origin.clone(),
+                problem: format!(
+                    "has a line without effect: the image ships {}, which is read-only on a node",
+                    show(&place)
+                ),
+                advice: "say it with `files` or in an overlay and its .meta, or name a path below /var"
+                    .to_owned(),
+            });
+        }
+    }
+    Ok(sorted(findings))
 }
 
 /// Lines that make something, by path: of two that differ, systemd-tmpfiles takes the first

@@ -209,8 +209,8 @@ pub fn own_empty(tree: &mut Tree, path: &[u8], made: &mut Directories) -> Result
 }
 
 /// Has the tree's lines write where they can: `links` lead to what is shipped. A line about what the image has there
-/// is done now, since the root is read-only; one that makes something new gets a place on the state partition. `made`
-/// gets directories above it.
+/// is done now, since the root is read-only; one that makes something new gets a place on the state partition. A line
+/// of type `Z` does both. What can be neither stays as it is, for [`left_over`]. `made` gets directories above a place.
 ///
 /// # Errors
 /// What the tree says of a file of lines.
@@ -225,49 +225,65 @@ pub fn settle(
     }
     for file in conf_d::files(tree, "tmpfiles.d")? {
         let mut changed = false;
-        let mut lines = Vec::new();
+        let (mut lines, mut further) = (Vec::new(), Vec::new());
         for text in file.bytes.split(|byte| *byte == b'\n') {
-            let new = settled(tree, accounts, links, text, made);
+            let new = settled(tree, accounts, links, text, made, &mut further);
             changed |= new.is_some();
             lines.push(new.unwrap_or_else(|| text.to_vec()));
         }
         if changed {
             let id = tree.resolve(&file.path)?;
-            tree.node_mut(id).kind = Kind::File(Content::from(lines.join(&b'\n')));
+            // At the end, so that all other lines keep their numbers.
+            let ends = lines.last().is_some_and(Vec::is_empty) && !further.is_empty();
+            let rest = [further, vec![Vec::new(); usize::from(ends)]].concat();
+            lines.truncate(lines.len() - usize::from(ends));
+            tree.node_mut(id).kind = Kind::File(Content::from([lines, rest].concat().join(&b'\n')));
         }
     }
     Ok(())
 }
 
+/// Where `line` about `path` does something: links of the tree and `links` are followed.
+fn led(tree: &Tree, links: &Links, letter: u8, path: &[u8]) -> Vec<u8> {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        // A link is made at its own path, wherever one leads that is there.
+        Some(slash) if letter == b'L' && !links.contains_key(path) => {
+            [&absolute(&real(tree, links, &path[..slash])), &path[slash..]].concat()
+        }
+        _ => absolute(&real(tree, links, path)),
+    }
+}
+
+/// The line instead of `text`; `further` gets lines besides.
 fn settled(
     tree: &mut Tree,
     accounts: &Accounts,
     links: &Links,
     text: &[u8],
     made: &mut Directories,
+    further: &mut Vec<Vec<u8>>,
 ) -> Option<Vec<u8>> {
     let stripped = conf_d::stripped(text);
     let line = Line::parse(stripped).ok().filter(|_| !stripped.starts_with(b"#"))?;
     let path = line.place()?;
-    let real = match path.iter().rposition(|byte| *byte == b'/') {
-        // A link is made at its own path, wherever one leads that is there.
-        Some(slash) if line.letter == b'L' && !links.contains_key(&path) => {
-            [&absolute(&real(tree, links, &path[..slash])), &path[slash..]].concat()
-        }
-        _ => absolute(&real(tree, links, &path)),
-    };
+    let real = led(tree, links, line.letter, &path);
     if inside(&real, PLACE).is_some() {
         if MAKERS.contains(&line.letter) {
             between(made, &real);
         }
         return (real != path).then(|| line.moved(stripped, &line::literal(&real)));
     }
-    if inside(&real, SHIPPED_PLACE).is_none() {
-        return None;
-    }
+    let below = inside(&real, SHIPPED_PLACE)?.to_vec();
     if tree.exists(&real) {
         let answered = Answered { path: real, ..Answered::of(&line, accounts)? };
-        return done(tree, answered).then(|| [DONE, stripped].concat());
+        if !done(tree, answered) {
+            return None;
+        }
+        if line.letter == b'Z' {
+            // Of what is in there, the node's own is on the state partition.
+            further.push(line.moved(stripped, &line::literal(&[PLACE.as_bytes(), &below].concat())));
+        }
+        return Some([DONE, stripped].concat());
     }
     if !MAKERS.contains(&line.letter) {
         return None;
@@ -291,29 +307,132 @@ fn settled(
     place.map(|place| line.moved(stripped, &line::literal(&place)))
 }
 
-/// Does a line about something that the image has; whether it is one that can be done.
+/// The place in the image, as a user knows it, that a line is about which nothing has settled: the root is read-only.
+/// Nothing for a line that only keeps others from cleaning (`x`), and for one that makes or adjusts nothing.
+pub fn left_over(tree: &Tree, links: &Links, text: &[u8]) -> Option<Vec<u8>> {
+    let line = Line::parse(text).ok().filter(|line| !b"xX".contains(&line.letter))?;
+    // What is known of a path of which only the node knows the rest.
+    let path = line.place().or_else(|| {
+        let known = line.path.split(|byte| *byte == b'/').take_while(|part| line::answered(part).is_some());
+        line::answered(&known.collect::<Vec<_>>().join(&b'/')).filter(|path| path.starts_with(b"/"))
+    })?;
+    inside(&led(tree, links, line.letter, &path), SHIPPED_PLACE).map(<[u8]>::to_vec)
+}
+
+/// Does a line about something that the image has; whether nothing of it is left to do.
 fn done(tree: &mut Tree, line: Answered) -> bool {
     match line.letter {
         b'e' => bake(tree, &Answered { letter: b'd', ..line }),
         b'Z' if !line::is_pattern(&line.path) => {
-            if let Some(top) = tree.lookup(&line.path) {
-                adjust_all(tree, top, &line);
-            }
+            let top = tree.lookup(&line.path);
+            top.is_some_and(|top| adjust_all(tree, top, &line))
         }
-        b'z' | b'm' if line::is_pattern(&line.path) => return false,
-        b'z' | b'm' => bake(tree, &line),
-        letter if MAKERS.contains(&letter) => bake(tree, &line),
-        _ => return false,
+        b'C' => copied(tree, &line),
+        _ => bake(tree, &line),
+    }
+}
+
+/// A copy leaves what is there, but for the mode and owner that its line names, if both are of one kind.
+fn copied(tree: &mut Tree, line: &Answered) -> bool {
+    if line.mode.is_none() && line.uid.is_none() && line.gid.is_none() {
+        return true;
+    }
+    let Ok(source) = tree.resolve(line.source()) else { return true };
+    let Some(id) = tree.lookup(&line.path) else { return false };
+    if tree.node(id).kind.letter() == tree.node(source).kind.letter() {
+        line.adjust(&mut tree.node_mut(id).meta, true);
     }
     true
 }
 
-fn adjust_all(tree: &mut Tree, id: NodeId, line: &Answered) {
-    if !matches!(tree.node(id).kind, Kind::Symlink(_)) {
-        line.adjust(&mut tree.node_mut(id).meta, false);
+fn adjust_all(tree: &mut Tree, id: NodeId, line: &Answered) -> bool {
+    let kind = tree.node(id).kind.letter();
+    if kind != 'l' {
+        line.adjust_masked(kind, &mut tree.node_mut(id).meta);
     }
     let children: Vec<NodeId> = tree.children(id).map(|(_, child)| child).collect();
     for child in children {
         adjust_all(tree, child, line);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::show;
+
+    /// A root in which /var/opt/app leads to what is shipped, and its lines once they are settled.
+    fn settled(text: &str) -> (Tree, Vec<String>) {
+        let mut tree = Tree::new(0);
+        let app = format!("{SHIPPED_PLACE}/opt/app");
+        tree.file(format!("{app}/bin/run"), 0o755, "run").unwrap();
+        tree.file(format!("{app}/conf"), 0o640, "conf").unwrap();
+        tree.directory(format!("{app}/etc"), 0o755).unwrap();
+        tree.symlink(format!("{app}/run"), "/run/app").unwrap();
+        tree.file("usr/lib/tmpfiles.d/0.conf", 0o644, format!("L /var/opt/app - - - - {app}\n")).unwrap();
+        tree.file("usr/lib/tmpfiles.d/app.conf", 0o644, text).unwrap();
+        let links = links(&tree).unwrap();
+        settle(&mut tree, &Accounts::default(), &links, &mut Directories::new()).unwrap();
+        let text = show(&tree.read("usr/lib/tmpfiles.d/app.conf").unwrap());
+        let told = |line: &str| {
+            let left = left_over(&tree, &links, line.as_bytes()).filter(|_| !line.starts_with('#'));
+            left.map(|place| format!("{}: ", show(&place))).unwrap_or_default() + line
+        };
+        let lines = text.lines().map(told).collect();
+        (tree, lines)
+    }
+
+    #[test]
+    fn a_line_is_done_or_stays_and_is_told() {
+        for line in [
+            "L+ /var/opt/app/bin - - - - /usr/bin",
+            "f /var/opt/app/etc",
+            "d /var/opt/app/conf",
+            "e /var/opt/app/conf 0755",
+            "p /var/opt/app/conf",
+            "c /var/opt/app/conf - - - - 1:3",
+            "w /var/opt/app/conf - - - - text",
+            "z /var/opt/app/* 0600",
+            "Z /var/opt/app nobodys",
+            "r /var/opt/app/conf",
+        ] {
+            let place = line.split(' ').nth(1).unwrap().strip_prefix("/var").unwrap();
+            assert_eq!(settled(&format!("{line}\n")).1, [format!("{place}: {line}")]);
+        }
+        let (_, lines) =
+            settled("d /var/opt/app/%m/x\nx /var/opt/app/bin\nd /var/lib/app\nd /var/opt/apple/%m\n");
+        let expected =
+            ["/opt/app: d /var/opt/app/%m/x", "x /var/opt/app/bin", "d /var/lib/app", "d /var/opt/apple/%m"];
+        assert_eq!(lines, expected);
+        for line in [
+            "L /var/opt/app/bin - - - - /usr/bin",
+            "f /var/opt/app/conf",
+            "d /var/opt/app/etc 0750",
+            "e /var/opt/app/etc",
+            "C /var/opt/app/etc - - - - /usr/nowhere",
+            "L+ /var/opt/app/run - - - - /run/other",
+        ] {
+            assert_eq!(settled(&format!("{line}\n")).1, [format!("# In the image already: {line}")]);
+        }
+    }
+
+    #[test]
+    fn a_line_for_all_below_is_about_both_parts() {
+        let (tree, lines) = settled("Z /var/opt/app ~0755 1 2\nd /var/opt/app/new 0700 1 1\n");
+        let expected = [
+            "# In the image already: Z /var/opt/app ~0755 1 2",
+            "d /var/lib/keller/shipped/opt/app/new 0700 1 1",
+            "Z /var/lib/keller/shipped/opt/app ~0755 1 2",
+        ];
+        assert_eq!(lines, expected);
+        assert!(tree.read("usr/lib/tmpfiles.d/app.conf").unwrap().ends_with(b"2\n"));
+        let access = |path: &str| {
+            let meta = &tree.node(tree.lookup(format!("{SHIPPED_PLACE}/opt/app{path}")).unwrap()).meta;
+            (meta.mode, meta.uid, meta.gid)
+        };
+        assert_eq!([access(""), access("/bin/run")], [(0o755, 1, 2); 2]);
+        // Nobody may execute it, so that nobody will.
+        assert_eq!(access("/conf"), (0o644, 1, 2));
     }
 }

@@ -29,6 +29,8 @@ pub struct Problem {
     pub what: String,
     /// Whether the line does nothing at all.
     pub ignored: bool,
+    /// Whether it is the owner of the line's path that is wrong.
+    pub of_path: bool,
 }
 
 /// Where a line stands.
@@ -91,15 +93,21 @@ pub fn collect(tree: &Tree, wanted: &mut Wanted) -> Result<(), Error> {
 }
 
 impl Place {
-    fn note(&self, wanted: &mut Wanted, what: String, ignored: bool) {
+    fn note(&self, wanted: &mut Wanted, what: String, ignored: bool, of_path: bool) {
         // A line of type `m` implies accounts, of which there is nothing to say.
         if self.line > 0 {
-            wanted.problems.push(Problem { path: self.path.clone(), line: self.line, what, ignored });
+            wanted.problems.push(Problem {
+                path: self.path.clone(),
+                line: self.line,
+                what,
+                ignored,
+                of_path,
+            });
         }
     }
 
     fn ignored(&self, wanted: &mut Wanted, what: String) {
-        self.note(wanted, what, true);
+        self.note(wanted, what, true, false);
     }
 }
 
@@ -324,6 +332,7 @@ impl Making<'_> {
                 self.wanted,
                 format!("there is no {path}: {name} gets another id than its owner's"),
                 false,
+                true,
             );
             return None;
         };
@@ -339,21 +348,21 @@ impl Making<'_> {
         if !good {
             let what =
                 format!("the owner of {path} has id {id}, which {name} cannot have: it gets another one");
-            place.note(self.wanted, what, false);
+            place.note(self.wanted, what, false, true);
         }
         good.then_some(id)
     }
 
     fn taken(&mut self, place: &Place, kind: &str, name: &str, id: u32, other: &str) {
         let what = format!("{kind} {name} gets another id than {id}, which {other} has");
-        place.note(self.wanted, what, false);
+        place.note(self.wanted, what, false, false);
     }
 
     /// Says that an account that is there already does not get the number of a line.
     fn differs(&mut self, place: &Place, name: &str, asked: u32, known: Option<u32>) {
         if let Some(known) = known.filter(|known| *known != asked) {
             let what = format!("{name} is there already, with id {known}: it does not get id {asked}");
-            place.note(self.wanted, what, false);
+            place.note(self.wanted, what, false, false);
         }
     }
 }
