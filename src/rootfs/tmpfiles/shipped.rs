@@ -247,7 +247,7 @@ pub fn settle(
 fn led(tree: &Tree, links: &Links, letter: u8, path: &[u8]) -> Vec<u8> {
     match path.iter().rposition(|byte| *byte == b'/') {
         // A link is made at its own path, wherever one leads that is there.
-        Some(slash) if letter == b'L' && !links.contains_key(path) => {
+        Some(slash) if letter == b'L' => {
             [&absolute(&real(tree, links, &path[..slash])), &path[slash..]].concat()
         }
         _ => absolute(&real(tree, links, path)),
