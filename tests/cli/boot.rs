@@ -232,9 +232,13 @@ fn machines_that_start_at_once_have_ports_of_their_own() {
         let ssh = ready["ssh"].as_str().unwrap().split(" -p ").nth(1).unwrap();
         assert!(ports.insert(ssh.split(' ').next().unwrap().parse().unwrap()), "{ssh}");
     }
+    // Not SIGHUP, which whoever starts the tests by `nohup` has ignored for all of them.
     for mut child in children {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::HUP)
-            .unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&child),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
         assert_eq!(end(&mut child), Some(130));
     }
 }
