@@ -155,8 +155,8 @@ impl<'a> Loader<'a> {
         !self.asked_for.contains(name) && !self.name(file).is_some_and(|name| self.asked_for.contains(name))
     }
 
-    /// All that is needed and not found, and what was started or opened when it was missed first. Programs are loaded first, then what they open, and last what nobody
-    /// loads but what is not loaded itself.
+    /// All that is needed and not found, each with the file that was started or opened when it was first missed.
+    /// Programs are loaded first, then what they open, and last what none of these has loaded.
     fn misses(&mut self) -> BTreeMap<Miss<'a>, Index> {
         let mut misses = BTreeMap::new();
         let mut seen = vec![false; self.files.len()];
@@ -231,7 +231,7 @@ fn expand(program: &Program<'_>, text: &str) -> String {
     )
 }
 
-/// What is not there, and the library that somebody may accept the absence of: one finding for all who miss it.
+/// Files by what they miss: the problem, and the library whose absence can be accepted. Each makes one finding.
 type Missing<'a> = BTreeMap<(String, String), Vec<&'a Program<'a>>>;
 
 /// Reports libraries and loaders that are not there.
