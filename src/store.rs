@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 
-use crate::base::{AtomicFile, Digest, Size};
+use crate::base::{AtomicFile, Digest, Size, input};
 
 pub use gc::{Entry, Freed};
 pub use incoming::Incoming;
@@ -191,7 +191,7 @@ impl Store {
         }
         let path = root.join("lock");
         let opened = File::options().read(true).append(true).create(true).open(&path);
-        let lock = match opened.or_else(|_| File::open(&path)) {
+        let lock = match opened.or_else(|_| input::open(&path)) {
             Ok(lock) => {
                 rustix::fs::flock(&lock, FlockOperation::LockShared)
                     .map_err(|errno| failed("locking", &path)(errno.into()))?;
@@ -230,7 +230,7 @@ impl Store {
     /// Whether the blob is there, for somebody whose lock names it: it counts as used, so that sweeping by
     /// age spares what builds need even if all of it was derived from it long ago.
     pub fn claim(&self, digest: &Digest) -> bool {
-        File::open(self.blob_path(digest)).is_ok_and(|file| {
+        input::open(self.blob_path(digest)).is_ok_and(|file| {
             note_use(&file);
             true
         })
@@ -239,7 +239,7 @@ impl Store {
     /// Opens a blob for reading; `None` when it is not there.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
         let path = self.blob_path(digest);
-        let file = if_exists(File::open(&path)).map_err(failed("opening", &path))?;
+        let file = if_exists(input::open(&path)).map_err(failed("opening", &path))?;
         if let Some(file) = &file {
             note_use(file);
         }
@@ -250,7 +250,7 @@ impl Store {
     /// count as used.
     pub fn open_verified(&self, digest: &Digest) -> Result<Checked> {
         let path = self.blob_path(digest);
-        let opened = if_exists(File::open(&path)).map_err(failed("opening", &path))?;
+        let opened = if_exists(input::open(&path)).map_err(failed("opening", &path))?;
         let Some(mut file) = opened else { return Ok(Checked::Missing) };
         let (actual, _) = Digest::of_reader(&mut file).map_err(failed("reading", &path))?;
         if actual == *digest {
@@ -317,7 +317,7 @@ impl Store {
     /// When `kind` or `key` is no plain file name.
     pub fn derived(&self, kind: &str, key: &str) -> Result<Option<File>> {
         let path = self.derived_path(kind, key);
-        let Some(file) = if_exists(File::open(&path)).map_err(failed("opening", &path))? else {
+        let Some(file) = if_exists(input::open(&path)).map_err(failed("opening", &path))? else {
             return Ok(None);
         };
         let metadata = file.metadata().map_err(failed("opening", &path))?;
@@ -360,7 +360,7 @@ impl Store {
             rustix::fs::fsetxattr(file.file(), LENGTH_XATTR, &length.to_le_bytes(), XattrFlags::empty());
         let committed = if noted.is_ok() { file.commit_unsynced() } else { file.commit() };
         committed.map_err(|error| self.write_error(error, "writing", &path, length))?;
-        Ok(File::open(&path).map_err(failed("opening", &path))?)
+        Ok(input::open(&path).map_err(failed("opening", &path))?)
     }
 
     /// The folder of the unpacked tool `name`, which need not be there yet. It counts as used.
@@ -389,15 +389,22 @@ impl Store {
             .map_err(|error| self.write_error(error, "creating", path, size))
     }
 
+    /// The error of a full disk, with the directory and the way out, if that is what `error` says, which came from
+    /// writing to a file of the store; `needed` is the size of what was being written, as far as it is known.
+    pub fn full(&self, error: &io::Error, needed: u64) -> Option<StoreError> {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let is_full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
+        is_full.then(|| {
+            let asked = error.get_ref().and_then(|inner| inner.downcast_ref::<room::NoRoom>());
+            let free =
+                asked.map(|no_room| no_room.free).or_else(|| room::free(&self.root)).unwrap_or_default();
+            StoreError::Full { folder: self.root.clone(), needed, free }
+        })
+    }
+
     /// Tells a full disk from other errors; `needed` is the size of the file that was being written.
     fn write_error(&self, error: io::Error, doing: &'static str, path: &Path, needed: u64) -> StoreError {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        if !matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
-            return failed(doing, path)(error);
-        }
-        let asked = error.get_ref().and_then(|inner| inner.downcast_ref::<room::NoRoom>());
-        let free = asked.map(|no_room| no_room.free).or_else(|| room::free(&self.root)).unwrap_or_default();
-        StoreError::Full { folder: self.root.clone(), needed, free }
+        self.full(&error, needed).unwrap_or_else(|| failed(doing, path)(error))
     }
 }
 

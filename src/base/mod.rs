@@ -1,14 +1,17 @@
-//! What every room may lean on: digests, sizes, alignment, devices, whole files, progress, signals, chains of
-//! errors, the order of versions.
+//! What every room may lean on: digests, sizes, alignment, devices, whole files, input that is only read if it is a
+//! file, decompression, limits, progress, signals, chains of errors, the order of versions.
 
 pub mod align;
 pub mod atomic;
 pub mod capabilities;
 pub mod chain;
+pub mod compression;
 pub mod device;
 pub mod digest;
 pub mod duration;
 pub mod failure;
+pub mod input;
+pub mod limits;
 pub mod progress;
 pub mod signal;
 pub mod size;
@@ -20,6 +23,7 @@ pub(crate) mod power_cut;
 
 pub use atomic::AtomicFile;
 pub use chain::Chain;
+pub use compression::Compression;
 pub use digest::{Digest, Hasher};
 pub use progress::{Progress, Task, Unit};
 pub use signal::Signal;

@@ -5,8 +5,9 @@
 //! one changes without the other: keller with keller, the modules with the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io::{self, BufReader};
 
+use crate::base::{Compression, Size, input, limits};
 use crate::boot::cmdline::RootFs;
 use crate::boot::cpio::{CpioError, Writer};
 use crate::boot::modprobe::{self, Config};
@@ -104,6 +105,17 @@ pub enum InitramfsError {
          module out of kernel.initramfs_modules and let the root load it (kernel.load), or `prune` the firmware"
     )]
     TooMuchFirmware {
+        /// The module that went beyond.
+        module: String,
+        /// In bytes.
+        limit: u64,
+    },
+    /// More modules than an initramfs can hold.
+    #[error(
+        "the modules of the initramfs have more than {} together, with {module}: name fewer in \
+         kernel.initramfs_modules", Size(*.limit).human()
+    )]
+    TooMuch {
         /// The module that went beyond.
         module: String,
         /// In bytes.
@@ -514,9 +526,14 @@ fn module_archive(chosen: &[(Entry, &Content)], plan: &Plan) -> Result<Vec<u8>, 
             writer.file(name, 0o644, text.len() as u64, &mut text.as_bytes())?;
         }
     }
+    let mut unpacked = 0;
     for (entry, body) in chosen {
         let plain = decompress(body)
             .map_err(|source| InitramfsError::Decompress { module: entry.name.clone(), source })?;
+        unpacked += plain.len() as u64;
+        if unpacked > limits::INITRAMFS {
+            return Err(InitramfsError::TooMuch { module: entry.name.clone(), limit: limits::INITRAMFS });
+        }
         let name = entry.path.trim_start_matches('/');
         writer.file(name, 0o644, plain.len() as u64, &mut plain.as_slice())?;
     }
@@ -561,22 +578,14 @@ pub(super) fn decompress(body: &Content) -> io::Result<Vec<u8>> {
     let mut magic = [0; 6];
     let known = (body.len() as usize).min(magic.len());
     body.read_at(&mut magic[..known], 0)?;
-    let mut plain = Vec::new();
-    match magic {
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
-            liblzma::read::XzDecoder::new(body.reader()).read_to_end(&mut plain)?
-        }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::Decoder::new(body.reader())?.read_to_end(&mut plain)?,
-        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(body.reader()).read_to_end(&mut plain)?,
-        _ => body.reader().read_to_end(&mut plain)?,
-    };
-    Ok(plain)
+    Compression::of_magic(&magic).unpack(BufReader::new(body.reader()), limits::MODULE)
 }
 
 /// Unpacks the archives of an initramfs, plain or compressed with zstd, one after the other as the kernel
 /// does: for inspection.
 pub fn unpack(bytes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let mut archives = Vec::new();
+    let mut unpacked = 0;
     let mut rest = bytes;
     loop {
         let zeros = rest.iter().take_while(|b| **b == 0).count();
@@ -591,8 +600,8 @@ pub fn unpack(bytes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
             rest = &rest[len..];
         } else {
             let mut decoder = zstd::Decoder::with_buffer(rest)?.single_frame();
-            let mut plain = Vec::new();
-            decoder.read_to_end(&mut plain)?;
+            let plain = input::read_open(&mut decoder, limits::INITRAMFS - unpacked)?;
+            unpacked += plain.len() as u64;
             rest = decoder.finish();
             archives.push(plain);
         }

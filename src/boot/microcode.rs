@@ -8,6 +8,7 @@
 
 use std::io;
 
+use crate::base::{Size, limits};
 use crate::boot::cpio::{self, CpioError, Writer};
 use crate::boot::initramfs::decompress;
 use crate::tree::{Content, Kind, Tree, show};
@@ -90,6 +91,14 @@ pub enum MicrocodeError {
         /// In the root.
         path: String,
     },
+    /// More than all updates of a vendor have.
+    #[error("the microcode of one vendor up to /{path} has more than {} together", Size(*.limit).human())]
+    TooMuch {
+        /// In the root.
+        path: String,
+        /// [`limits::MICROCODE`].
+        limit: u64,
+    },
     /// A file that cannot be read or decompressed.
     #[error("reading /{path}")]
     Read {
@@ -156,6 +165,9 @@ impl Microcode {
                     .map_err(|source| MicrocodeError::Read { path: path.clone(), source })?;
                 if !vendor.made(&bytes) {
                     return Err(MicrocodeError::NotMicrocode { path: path.clone() });
+                }
+                if (all.len() + bytes.len()) as u64 > limits::MICROCODE {
+                    return Err(MicrocodeError::TooMuch { path: path.clone(), limit: limits::MICROCODE });
                 }
                 all.extend(bytes);
             }

@@ -24,7 +24,7 @@ pub fn install(tree: &mut Tree, manifest: &Manifest, lock: &mut Lock, keller: &C
     tree.file(PATH, 0o644, text)?;
     if let Some(update) = &manifest.update {
         let path = update.keys.join(ROOT_FILE);
-        let bytes = std::fs::read(&path)
+        let bytes = crate::base::input::read(&path, crate::base::limits::TEXT)
             .with_context(|| format!("reading {}, which `keller keys init` makes", path.display()))?;
         let json: serde_json::Value =
             serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;

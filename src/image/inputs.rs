@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 
 use crate::base::capabilities::{ATTRIBUTE, Capabilities};
-use crate::base::{Digest, Progress};
+use crate::base::{Digest, Progress, input, limits};
 use crate::lock::{Lock, LockedFile};
 use crate::manifest::{self, FileContent, FileEntry, OverlaySource, embedded};
 use crate::rootfs::Accounts;
@@ -135,6 +135,14 @@ fn free(name: String, local: &BTreeMap<String, Digest>) -> String {
     std::iter::once(name.clone()).chain(numbered).find(|name| !local.contains_key(name)).unwrap_or_default()
 }
 
+/// A file beside the manifest: in memory if it is small; see [`Content::foreign`].
+fn content(path: &Path) -> std::io::Result<Content> {
+    match input::read(path, limits::SMALL_FILE) {
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Content::foreign(path),
+        read => Ok(read?.into()),
+    }
+}
+
 /// Puts the entries of `files:` into `tree`, and gives the node of each; owners are set later by [`own`].
 pub fn files(
     tree: &mut Tree,
@@ -162,12 +170,14 @@ pub fn files(
         let kind = match &entry.content {
             FileContent::Text(text) => Kind::File(text.clone().into()),
             FileContent::Source(path) => {
-                let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+                let content = content(path).with_context(|| format!("reading {}", path.display()))?;
                 if entry.mode.is_none() {
                     tell_mode(path, entry, scope, progress)?;
                 }
-                lock.local.insert(format!("{scope}file {}", entry.path), Digest::of(&bytes));
-                Kind::File(bytes.into())
+                let (digest, _) = Digest::of_reader(&mut content.reader())
+                    .with_context(|| format!("reading {}", path.display()))?;
+                lock.local.insert(format!("{scope}file {}", entry.path), digest);
+                Kind::File(content)
             }
             FileContent::Url { sha256, .. } => {
                 let file = match store.open_verified(sha256)? {

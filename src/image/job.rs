@@ -10,6 +10,10 @@ use crate::manifest::Manifest;
 use crate::store::Store;
 use crate::tree::Content;
 
+/// Stack of a thread in bytes, of which only what is used is memory: modules that wish for each other in a row, as many
+/// as are read, are followed one within the other.
+const STACK: usize = 32 << 20;
+
 /// Settings that change how a build works, never what it makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -20,7 +24,8 @@ pub struct Settings {
 impl Settings {
     /// Threads to work in, so many as are wanted.
     pub(super) fn pool(&self) -> Result<ThreadPool> {
-        ThreadPoolBuilder::new().num_threads(self.threads).build().context("starting threads")
+        let pool = ThreadPoolBuilder::new().num_threads(self.threads).stack_size(STACK);
+        pool.build().context("starting threads")
     }
 }
 

@@ -1,6 +1,5 @@
 //! An image as it is published: whole, verified, and what a repository wants to know of it.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -8,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::inspect;
 use crate::base::progress::Progress;
-use crate::base::{Digest, Size};
+use crate::base::{Digest, Size, input};
 use crate::disk::gpt::{self, types};
 use crate::disk::slot::{self, Parts};
 use crate::disk::{FileDevice, ReadAt, SectorSize, Slot, Window};
@@ -43,7 +42,7 @@ impl Published {
     /// # Errors
     /// Whatever `keller inspect --verify` finds wrong with it, and images of other makers.
     pub fn read(path: &Path, progress: &dyn Progress) -> Result<Self> {
-        let file = File::open(path)?;
+        let file = input::open(path)?;
         let inspection = inspect::inspect(file.try_clone()?, true, progress)?;
         if inspection.format != "raw" {
             bail!("it is a {} image; the raw one is published (`outputs: [raw]`)", inspection.format);

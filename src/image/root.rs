@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::kernel::{Kernel, Modules};
 use super::report::{RECORD, Record};
@@ -181,6 +181,7 @@ fn make(
     for (container, image) in manifest.containers.iter().zip(&images) {
         containers::install(&mut tree, manifest.runtime, container, image)?;
     }
+    tree.check_size().context("putting packages, overlays and containers together")?;
     tree.file(RECORD, 0o644, Record::of(manifest, lock).to_text())?;
     let os_release = tree.read("usr/lib/os-release")?;
     let [index] = &finished.kernels[..] else {

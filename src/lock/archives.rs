@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::{input, limits};
 use crate::manifest::Manifest;
 use crate::source::debian::packages::Source;
 use crate::source::debian::release::{Keyring, KeyringError};
@@ -142,7 +143,7 @@ impl Archives {
 /// The keys of the archive `name`.
 fn keyring(name: &str, path: &Path) -> Result<Keyring, ArchivesError> {
     let (name, path) = (name.to_owned(), path.to_owned());
-    match std::fs::read(&path) {
+    match input::read(&path, limits::TEXT) {
         Ok(bytes) => Keyring::read(&bytes).map_err(|source| ArchivesError::Keys { name, path, source }),
         Err(source) => Err(ArchivesError::Unreadable { name, path, source }),
     }

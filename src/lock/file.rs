@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{LOCK_FORMAT, Lock};
-use crate::base::{Digest, atomic};
+use crate::base::{Digest, atomic, input, limits};
 
 /// Why a lock file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +83,7 @@ pub fn write(path: &Path, lock: &Lock) -> Result<(), LockFileError> {
 
 /// Reads the lock of the manifest `id` from `path`; `None` when there is no such file.
 pub fn read(path: &Path, id: &str) -> Result<Option<Lock>, LockFileError> {
-    match std::fs::read_to_string(path) {
+    match input::read_text(path, limits::TEXT) {
         Ok(text) => parse(&text, path, id).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(LockFileError::Io { verb: "reading", path: path.to_owned(), source }),

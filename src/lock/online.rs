@@ -3,15 +3,12 @@
 use std::fs::File;
 use std::io::{Read, Write};
 
-use crate::base::{Digest, Progress, Task, Unit};
+use crate::base::{Digest, Progress, Task, Unit, input, limits};
 use crate::source::debian::checksum::Sha512;
 use crate::source::debian::upstream::{Received, Upstream, UpstreamError};
 use crate::source::http::Client;
 use crate::source::url::Url;
 use crate::store::{Store, StoreError};
-
-/// The most bytes that a signed release may have; Debian's largest has 200 KB.
-const RELEASE_LIMIT: u64 = 16 << 20;
 
 /// The kind under which the store keeps what was worked out of an index.
 const KIND: &str = "index";
@@ -31,7 +28,7 @@ impl Upstream for Online<'_> {
         expected: Option<(Digest, u64)>,
         progress: &dyn Progress,
     ) -> Result<Vec<u8>, UpstreamError> {
-        let Some((digest, size)) = expected else { return Ok(self.client.get_small(url, RELEASE_LIMIT)?) };
+        let Some((digest, size)) = expected else { return Ok(self.client.get_small(url, limits::RELEASE)?) };
         if !self.store.has(&digest) {
             let task = Task::new(progress, "downloading package index", size, Unit::Bytes);
             self.client.download(url, &digest, Some(size), self.store, &task)?;
@@ -56,9 +53,9 @@ impl Upstream for Online<'_> {
     }
 
     fn recall(&self, key: &Digest) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.store.derived(KIND, &key.to_hex()).ok()??.read_to_end(&mut bytes).ok()?;
-        Some(bytes)
+        // The digest of the text follows it.
+        let limit = limits::INDEX_KEPT + size_of::<Digest>() as u64;
+        input::read_open(self.store.derived(KIND, &key.to_hex()).ok()??, limit).ok()
     }
 
     fn keep(&self, key: &Digest, bytes: &[u8]) {

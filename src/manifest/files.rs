@@ -1,11 +1,12 @@
 //! Where manifests and overlays lie: on disk or inside the binary.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::embedded;
+use crate::base::input;
 
 /// What begins a path into the binary: `keller:manifests/components/base.yaml`.
 pub const EMBEDDED: &str = "keller:";
@@ -84,16 +85,10 @@ impl Location {
     pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
             Self::Disk(path) => {
-                // Asked before it is opened: opening a pipe would wait for a writer.
-                if !fs::metadata(path)?.is_file() {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-                }
-                let mut bytes = Vec::new();
-                File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-                if bytes.len() as u64 > LARGEST {
-                    return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
-                }
-                Ok(bytes)
+                let large = |_| io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB");
+                let is_large = |error: &io::Error| error.kind() == io::ErrorKind::FileTooLarge;
+                input::read(path, LARGEST)
+                    .map_err(|error| if is_large(&error) { large(error) } else { error })
             }
             Self::Embedded(path) => match embedded::file(path) {
                 Some(file) => Ok(file.bytes.to_vec()),

@@ -158,6 +158,22 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// More modules than a kernel has.
+    #[error("kernel {kernel} has more than {limit} modules, the most that are read")]
+    ManyModules {
+        /// The kernel's release.
+        kernel: String,
+        /// [`crate::base::limits::MODULES`].
+        limit: usize,
+    },
+    /// A module that needs more others than any.
+    #[error("kernel module {module} needs more than {limit} others, directly or by way of each other")]
+    ManyNeeded {
+        /// Its name.
+        module: String,
+        /// [`crate::base::limits::NEEDED`].
+        limit: usize,
+    },
     /// Modules that need each other.
     #[error("kernel modules need each other in a circle: {}", .modules.join(", "))]
     ModuleCycle {

@@ -6,12 +6,14 @@ mod order;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::base::{Digest, Progress, Task, Unit};
+use crate::base::{Digest, Progress, Task, Unit, limits};
 use crate::source::debian::deb::{self, Control, DebError, Package};
 use crate::store::{Store, StoreError};
+use crate::tree::from_tar::TarError;
 use crate::tree::merge::Conflict;
 use crate::tree::{Kind, Tree, TreeError, show};
 
@@ -135,9 +137,39 @@ pub enum PackagesError {
         /// The package.
         name: String,
     },
+    /// More files than fit into memory.
+    #[error(
+        "the packages have more than {limit} files, directories and links together, {name} being the one with which \
+         they do"
+    )]
+    TooMany {
+        /// The package.
+        name: String,
+        /// [`limits::NODES`].
+        limit: usize,
+    },
+    /// More paths that are a link in one package and a directory in another than packages have.
+    #[error(
+        "more than {limit} paths are a link in one package and a directory in another, /{path} among them: leave one \
+         of the packages out"
+    )]
+    Mixed {
+        /// One of them, without leading slash.
+        path: String,
+        /// [`limits::MIXED`].
+        limit: usize,
+    },
     /// No threads to work with.
     #[error("starting threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The disk under the store is full.
+    #[error("unpacking {name}: {source}")]
+    Full {
+        /// The package.
+        name: String,
+        /// With the directory and the way out.
+        source: StoreError,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -167,13 +199,19 @@ pub fn unpack(
     // The largest first: one that began last would keep a single thread busy alone.
     let mut order: Vec<usize> = (0..packages.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(packages[*index].size));
+    let nodes = AtomicUsize::new(0);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let mut done: Vec<_> = pool.install(|| {
         order
             .par_iter()
             .with_max_len(1)
             .map(|index| {
-                unpack_one(&packages[*index], store, epoch, &task).map(|unpacked| (*index, unpacked))
+                let unpacked = unpack_one(&packages[*index], store, epoch, &task)?;
+                let own = unpacked.tree.capacity();
+                if nodes.fetch_add(own, Ordering::Relaxed) + own > limits::NODES {
+                    return Err(PackagesError::TooMany { name: unpacked.name, limit: limits::NODES });
+                }
+                Ok((*index, unpacked))
             })
             .collect::<Result<_, _>>()
     })?;
@@ -226,13 +264,24 @@ fn package(input: &PackageInput, store: &Store, task: &Task<'_>) -> Result<(Pack
     let mut package = None;
     let file = store.derive(kind, &key, |unpacked| {
         let report = |count| task.advance(count);
-        package = Some(deb::unpack(&input.deb, &input.sha256, input.size, unpacked, &report).map_err(
-            |source| PackagesError::Deb {
-                name: input.name.clone(),
-                version: input.version.clone(),
-                source: Box::new(source),
-            },
-        )?);
+        let read = deb::unpack(&input.deb, &input.sha256, input.size, unpacked, &report);
+        let written = unpacked.metadata().map_or(0, |metadata| metadata.len());
+        package = Some(read.map_err(|source| {
+            let full = match &source {
+                DebError::Write(error) | DebError::Tar { source: TarError::Write { source: error }, .. } => {
+                    store.full(error, written)
+                }
+                _ => None,
+            };
+            full.map_or_else(
+                || PackagesError::Deb {
+                    name: input.name.clone(),
+                    version: input.version.clone(),
+                    source: Box::new(source),
+                },
+                |source| PackagesError::Full { name: input.name.clone(), source },
+            )
+        })?);
         Ok::<_, PackagesError>(())
     })?;
     match package {

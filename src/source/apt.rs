@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::base::Chain;
+use crate::base::{Chain, input, limits};
 use crate::source::http::Client;
 use crate::source::mirror::list::{self, Mirror, Refused};
 use crate::source::url::Url;
@@ -43,7 +43,7 @@ pub fn sources(folder: &Path, client: &Client) -> Vec<Source> {
     files.extend(parts(&folder.join("sources.list.d"), &["list", "sources"]));
     let mut found = Vec::new();
     for file in files {
-        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let Ok(text) = input::read_text(&file, limits::TEXT) else { continue };
         if file.extension() == Some(OsStr::new("sources")) {
             parse_stanzas(&text, &file, &mut found);
         } else {
@@ -213,7 +213,7 @@ impl Config {
         let mut files = parts(&folder.join("apt.conf.d"), &["", "conf"]);
         files.push(folder.join("apt.conf"));
         for file in files {
-            if let Ok(text) = fs::read_to_string(&file) {
+            if let Ok(text) = input::read_text(&file, limits::TEXT) {
                 config.parse(&text);
             }
         }

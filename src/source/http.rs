@@ -19,7 +19,7 @@ use reqwest::StatusCode;
 use reqwest::blocking::Response;
 use reqwest::header::{self, HeaderMap};
 
-use crate::base::{Digest, Task};
+use crate::base::{Digest, Task, input, limits};
 use crate::source::apt;
 use crate::source::url::Url;
 use crate::store::{Incoming, Store, StoreError};
@@ -426,9 +426,8 @@ impl Client {
 /// Opens the file that a file address names; none for other addresses.
 fn local(url: &Url) -> Result<Option<File>, Cause> {
     let Some(path) = url.file_path() else { return Ok(None) };
-    match File::open(path).and_then(|file| Ok((file.metadata()?.is_file(), file))) {
-        Ok((true, file)) => Ok(Some(file)),
-        Ok((false, _)) => Err(Cause::File(io::Error::other("not a regular file"))),
+    match input::open(path) {
+        Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Cause::NotFound),
         Err(error) => Err(Cause::File(error)),
     }
@@ -455,7 +454,7 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
 fn read_authorities(files: &[PathBuf]) -> Result<Vec<reqwest::Certificate>, String> {
     let mut certificates = Vec::new();
     for file in files {
-        let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let pem = input::read(file, limits::TEXT).map_err(|error| format!("{}: {error}", file.display()))?;
         let bundle = reqwest::Certificate::from_pem_bundle(&pem)
             .map_err(|error| format!("{}: {}", file.display(), error::reason(&error)))?;
         if bundle.is_empty() {

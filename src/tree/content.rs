@@ -1,9 +1,13 @@
 //! The bytes of a regular file: in memory when small and made here, else a stretch of a file on disk.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use crate::base::input::{self, TooLarge};
+use crate::base::limits;
 
 /// Bytes of a file. Cloning is cheap: bodies are shared, never copied.
 #[derive(Clone, Debug)]
@@ -19,14 +23,77 @@ pub enum Content {
         /// How many they are.
         len: u64,
     },
+    /// A file of somebody else's, who may change it at any time.
+    Foreign(Arc<Foreign>),
+}
+
+/// A whole file that others may write to. It is opened for each reading, as a process may not have many files open,
+/// and every reading finds the file of the first look, or fails.
+#[derive(Debug)]
+pub struct Foreign {
+    path: PathBuf,
+    seen: Seen,
+}
+
+/// What changes with a file's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+    /// Nobody can set this one back.
+    changed: (i64, i64),
+}
+
+impl Seen {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// Somebody wrote to a file between two readings.
+#[derive(Debug, thiserror::Error)]
+#[error("{} changed while it was read: build again once nothing writes to it", .path.display())]
+pub struct Changed {
+    path: PathBuf,
+}
+
+impl Foreign {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let file = input::open(&self.path)?;
+        let same = |file: &File| match Seen::of(&file.metadata()?) == self.seen {
+            true => Ok(()),
+            false => Err(io::Error::other(Changed { path: self.path.clone() })),
+        };
+        same(&file)?;
+        file.read_exact_at(buffer, offset)?;
+        same(&file)
+    }
 }
 
 impl Content {
+    /// The file at `path`, which is looked at now and read later.
+    ///
+    /// # Errors
+    /// Those of [`input::open`].
+    pub fn foreign(path: &Path) -> io::Result<Self> {
+        let seen = Seen::of(&input::open(path)?.metadata()?);
+        Ok(Self::Foreign(Arc::new(Foreign { path: path.to_owned(), seen })))
+    }
+
     /// The number of bytes.
     pub fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Slice { len, .. } => *len,
+            Self::Foreign(foreign) => foreign.seen.len,
         }
     }
 
@@ -51,11 +118,18 @@ impl Content {
                 Ok(())
             }
             Self::Slice { file, offset: base, .. } => file.read_exact_at(buffer, base + offset),
+            Self::Foreign(foreign) => foreign.read_at(buffer, offset),
         }
     }
 
-    /// All bytes, in memory. For files known to be small.
+    /// All bytes, in memory.
+    ///
+    /// # Errors
+    /// Those of the disk; [`TooLarge`] in an [`io::Error`] for more than [`limits::WHOLE_FILE`] bytes.
     pub fn to_vec(&self) -> io::Result<Vec<u8>> {
+        if self.len() > limits::WHOLE_FILE {
+            return Err(TooLarge { limit: limits::WHOLE_FILE }.into());
+        }
         let mut bytes = vec![0; self.len() as usize];
         self.read_at(&mut bytes, 0)?;
         Ok(bytes)
@@ -86,5 +160,43 @@ impl Read for Reader<'_> {
         self.content.read_at(&mut buffer[..count], self.position)?;
         self.position += count as u64;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_changes_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let told =
+            || format!("{} changed while it was read: build again once nothing writes to it", path.display());
+        for change in [
+            (|path| std::fs::write(path, "three").unwrap()) as fn(&Path),
+            |path| File::options().append(true).open(path).and_then(|file| file.set_len(90)).unwrap(),
+            |path| {
+                std::fs::write(path.with_extension("new"), "other").unwrap();
+                std::fs::rename(path.with_extension("new"), path).unwrap();
+            },
+        ] {
+            std::fs::write(&path, "seven").unwrap();
+            let content = Content::foreign(&path).unwrap();
+            assert_eq!(content.to_vec().unwrap(), b"seven");
+            // Clocks of files tick every few milliseconds.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            change(&path);
+            assert_eq!(content.to_vec().unwrap_err().to_string(), told());
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_read_into_memory() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 40).unwrap();
+        let content = Content::Slice { file: file.into(), offset: 0, len: 1 << 40 };
+        let said = content.to_vec().unwrap_err().to_string();
+        assert_eq!(said, "it has more than the 64.0 MiB that are read of such a file");
     }
 }

@@ -21,15 +21,14 @@ mod litter;
 mod meta;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::base::capabilities::ATTRIBUTE;
-use crate::base::{Digest, Hasher};
+use crate::base::{Digest, Hasher, input, limits};
 
 use super::{Content, Kind, Meta, NodeId, Tree, TreeError, show};
 
@@ -46,10 +45,6 @@ pub const SPECIAL: u16 = 0o7000;
 pub const READ_BY_ALL: u16 = 0o004;
 /// The owner may execute.
 pub const EXECUTE: u16 = 0o100;
-
-/// Files up to this size are held in memory, in bytes: larger ones stay on disk behind an open file, of
-/// which a process may not have many.
-const IN_MEMORY: u64 = 256 << 10;
 
 /// A file that is embedded in keller: path, bytes, whether it is executable.
 pub type Embedded<'a> = (&'a str, &'a [u8], bool);
@@ -122,7 +117,7 @@ impl Overlay {
     pub fn from_folder(folder: &Path, name: &str, epoch: i64) -> Result<Self, OverlayError> {
         let mut overlay = Self::empty(name, epoch);
         let meta = folder.join(META);
-        let text = match fs::read_to_string(&meta) {
+        let text = match input::read_text(&meta, limits::TEXT) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(failed(&meta)(error)),
@@ -131,7 +126,8 @@ impl Overlay {
             Ok(Some(Line::Stated { path, .. })) => Some(path.trim_matches('/').as_bytes().to_vec()),
             _ => None,
         });
-        overlay.folder(folder, &mut Vec::new(), &named.collect(), false)?;
+        let mut size = FolderSize::default();
+        overlay.folder(folder, &mut Vec::new(), &named.collect(), false, &mut size)?;
         overlay.state(&text, &meta)?;
         let stated = &overlay.stated;
         overlay.opened.retain(|(path, _)| !stated.contains_key(path));
@@ -273,6 +269,7 @@ impl Overlay {
         below: &mut Vec<u8>,
         named: &BTreeSet<Vec<u8>>,
         whole: bool,
+        size: &mut FolderSize,
     ) -> Result<(), OverlayError> {
         let mut entries = fs::read_dir(folder)
             .and_then(|entries| {
@@ -297,6 +294,7 @@ impl Overlay {
             }
             let metadata = fs::symlink_metadata(&path).map_err(failed(&path))?;
             let kind = metadata.file_type();
+            size.add(below)?;
             if litter::is_litter(name) && !kept {
                 self.left_out.push((below.clone(), usual_mode(&metadata)));
                 below.truncate(above);
@@ -309,14 +307,14 @@ impl Overlay {
             }
             if kind.is_dir() {
                 self.put(below, usual_mode(&metadata), Kind::Directory(BTreeMap::new()))?;
-                self.folder(&path, below, named, whole || (kept && litter::is_litter(name)))?;
+                self.folder(&path, below, named, whole || (kept && litter::is_litter(name)), size)?;
             } else if kind.is_symlink() {
                 let target = fs::read_link(&path).map_err(failed(&path))?;
                 let kind = Kind::Symlink(target.as_os_str().as_bytes().to_vec());
                 self.put(below, usual_mode(&metadata), kind)?;
             } else if kind.is_file() {
                 let mode = usual_mode(&metadata);
-                let content = content(&path, metadata.len()).map_err(failed(&path))?;
+                let content = size.content(&path, metadata.len()).map_err(failed(&path))?;
                 self.put(below, mode, Kind::File(content))?;
             } else {
                 return Err(OverlayError::Special { path });
@@ -366,11 +364,43 @@ fn usual_mode(metadata: &fs::Metadata) -> u16 {
     }
 }
 
-fn content(path: &Path, len: u64) -> io::Result<Content> {
-    if len <= IN_MEMORY {
-        return Ok(fs::read(path)?.into());
+/// What a directory on disk has so far.
+#[derive(Default)]
+struct FolderSize {
+    nodes: usize,
+    names: u64,
+    /// Bytes of files in memory.
+    held: u64,
+}
+
+impl FolderSize {
+    /// Counts one more name.
+    fn add(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        (self.nodes, self.names) = (self.nodes + 1, self.names + path.len() as u64);
+        let shown = || show(path);
+        if path.iter().filter(|byte| **byte == b'/').count() > limits::DEPTH {
+            return Err(TreeError::TooDeep { path: shown(), limit: limits::DEPTH });
+        }
+        if self.nodes > limits::NODES {
+            return Err(TreeError::TooMany { path: shown(), limit: limits::NODES });
+        }
+        match self.names > limits::NAMES {
+            true => Err(TreeError::TooLong { path: shown(), limit: limits::NAMES }),
+            false => Ok(()),
+        }
     }
-    Ok(Content::Slice { file: Arc::new(File::open(path)?), offset: 0, len })
+
+    fn content(&mut self, path: &Path, len: u64) -> io::Result<Content> {
+        if len > limits::SMALL_FILE || self.held + len > limits::HELD {
+            return Content::foreign(path);
+        }
+        self.held += len;
+        match input::read(path, limits::SMALL_FILE) {
+            // It has grown since.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Content::foreign(path),
+            read => Ok(read?.into()),
+        }
+    }
 }
 
 /// Names a tree's content: paths, types, modes, owners by number, attributes, links and bytes. Times and
@@ -419,238 +449,4 @@ fn text(hasher: &mut Hasher, bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    const META_TEXT: &str =
-        "# comment\nbin/run 4750 root shadow\nvar/lib/etcd/ 0700 etcd 900\netc/mtab -> ../proc/self/mounts\n";
-
-    fn write(folder: &Path, path: &str, bytes: &str, mode: u32) {
-        let path = folder.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, bytes).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    #[test]
-    fn folder_and_embedded_are_one() {
-        let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), "bin/run", "#!", 0o700);
-        write(folder.path(), "etc/x", "x", 0o666);
-        write(folder.path(), "srv/.gitkeep", "", 0o644);
-        write(folder.path(), META, META_TEXT, 0o644);
-        let overlay = Overlay::from_folder(folder.path(), "overlay", 7).unwrap();
-        let embedded = Overlay::from_embedded(
-            &[
-                ("bin/run", b"#!", true),
-                ("etc/x", b"x", false),
-                ("srv/.gitkeep", b"", false),
-                (META, META_TEXT.as_bytes(), false),
-            ],
-            "overlay",
-            9,
-        )
-        .unwrap();
-        assert_eq!(overlay.digest().unwrap(), embedded.digest().unwrap());
-        let tree = &overlay.tree;
-        let mode = |path: &str| tree.node(tree.lookup(path).unwrap()).meta.mode;
-        assert_eq!(
-            [mode("etc/x"), mode("bin/run"), mode("srv"), mode("var/lib/etcd")],
-            [0o644, 0o4750, 0o755, 0o700]
-        );
-        assert!(!tree.exists(META) && !tree.exists("srv/.gitkeep"));
-
-        let mut root = tree.clone();
-        let known = |name: &str| match name {
-            "root" => Some(0),
-            "shadow" => Some(42),
-            _ => None,
-        };
-        let laid = overlay.laid(&root).unwrap();
-        let error = overlay.own(&mut root, &laid, &known, &known).unwrap_err();
-        assert!(error.to_string().contains("/var/lib/etcd to user \"etcd\""), "{error}");
-        overlay.own(&mut root, &laid, &|name| known(name).or(Some(901)), &known).unwrap();
-        let owner = |path: &str| {
-            let meta = &root.node(root.lookup(path).unwrap()).meta;
-            (meta.uid, meta.gid)
-        };
-        assert_eq!([owner("bin/run"), owner("var/lib/etcd")], [(0, 42), (901, 900)]);
-    }
-
-    #[test]
-    fn what_other_programs_leave_does_not_come_along() {
-        let folder = tempfile::tempdir().unwrap();
-        for path in [
-            ".git/HEAD",
-            "etc/.DS_Store",
-            "etc/x~",
-            "etc/.x.swp",
-            "etc/#x#",
-            "srv/.svn/entries",
-            "srv/Thumbs.db",
-        ] {
-            write(folder.path(), path, "", 0o644);
-        }
-        write(folder.path(), "etc/x", "", 0o644);
-        write(folder.path(), "srv/repo/.git/HEAD", "", 0o644);
-        symlink("nobody@host.1", folder.path().join("etc/.#x")).unwrap();
-        write(folder.path(), META, "srv/repo/.git 0755 root root\n", 0o644);
-        let overlay = Overlay::from_folder(folder.path(), "o", 0).unwrap();
-        let left: Vec<_> = overlay.left_out.iter().map(|(path, _)| show(path)).collect();
-        let expected = [
-            ".git",
-            "etc/#x#",
-            "etc/.#x",
-            "etc/.DS_Store",
-            "etc/.x.swp",
-            "etc/x~",
-            "srv/.svn",
-            "srv/Thumbs.db",
-        ];
-        assert_eq!(left, expected);
-        let modes: Vec<_> = overlay.left_out.iter().map(|(_, mode)| *mode).collect();
-        assert_eq!(modes, [0o755, 0o644, 0o777, 0o644, 0o644, 0o644, 0o755, 0o644]);
-        assert!(overlay.tree.exists("srv/repo/.git/HEAD") && overlay.tree.exists("etc/x"));
-        assert!(expected.iter().all(|path| !overlay.tree.exists(path)));
-    }
-
-    #[test]
-    fn litter_that_is_named_comes_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        for path in
-            ["a/.git/hooks/x~", "a/.git/.gitkeep", "a/x~", "b/.DS_Store", "b/.gitkeep", "c/.gitkeep", "d/y~"]
-        {
-            write(folder.path(), path, "", 0o644);
-        }
-        let meta = "a/ 0700 0 0\na/.git/ 0755 0 0\nb 0755 0 0\nc/.gitkeep 0644 0 0\nd/y~ 0600 0 0\n";
-        write(folder.path(), META, meta, 0o644);
-        let overlay = Overlay::from_folder(folder.path(), "o", 0).unwrap();
-        let paths: Vec<_> = overlay.tree.walk().into_iter().map(|(path, _)| show(&path)).collect();
-        let expected = [
-            "a",
-            "a/.git",
-            "a/.git/.gitkeep",
-            "a/.git/hooks",
-            "a/.git/hooks/x~",
-            "b",
-            "c",
-            "c/.gitkeep",
-            "d",
-            "d/y~",
-        ];
-        assert_eq!(
-            paths.iter().filter(|path| !path.is_empty()).collect::<Vec<_>>(),
-            expected.iter().collect::<Vec<_>>()
-        );
-        assert_eq!(overlay.left_out, [(b"a/x~".to_vec(), 0o644), (b"b/.DS_Store".to_vec(), 0o644)]);
-    }
-
-    #[test]
-    fn words_of_meta_that_would_do_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), "bin/run", "", 0o755);
-        fs::create_dir(folder.path().join("data")).unwrap();
-        symlink("run", folder.path().join("bin/link")).unwrap();
-        for (line, part) in [
-            (
-                "data 0755 0 0 cap_net_raw+ep",
-                ".meta:1: data is a directory, and only a program has capabilities",
-            ),
-            ("new/ 0755 0 0 cap_net_raw+ep", "new is a directory"),
-            ("bin/link 0777 0 0 cap_net_raw+ep", "bin/link is a link, and only a program"),
-            ("bin/run 0644 0 0 cap_net_raw+ep", "nobody may execute bin/run with mode 0644"),
-            (
-                "bin/link 0644 0 0",
-                "mode 0644 does nothing on bin/link, which is a link: write 0777, or name what it leads to",
-            ),
-            (
-                "data 4755 0 0",
-                "mode 4755 does nothing on data, which is a directory: Linux knows setuid of programs only",
-            ),
-            ("bin/run 1755 0 0", "Linux knows the sticky bit of directories only"),
-            ("bin/run 4644 0 0", "nobody may execute bin/run with mode 4644"),
-            ("bin/run/ 0755 0 0", "bin/run is a file, and a slash at its end makes a directory"),
-            ("bin/gone 0755 0 0", "`files` gives mode and owner to what a package has"),
-        ] {
-            write(folder.path(), META, line, 0o644);
-            let error = Overlay::from_folder(folder.path(), "o", 0).unwrap_err().to_string();
-            assert!(error.contains(part), "{line}: {error}");
-        }
-        write(folder.path(), META, "bin/link 0777 0 7\ndata 3775 0 0\nbin/run 2755 0 0\n", 0o644);
-        Overlay::from_folder(folder.path(), "o", 0).unwrap();
-    }
-
-    #[test]
-    fn capabilities_of_meta() {
-        let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), "bin/ping", "", 0o755);
-        write(folder.path(), META, "bin/ping 0755 0 0 cap_net_raw+ep\n", 0o644);
-        let overlay = Overlay::from_folder(folder.path(), "o", 0).unwrap();
-        let mut root = overlay.tree.clone();
-        let laid = overlay.laid(&root).unwrap();
-        overlay.own(&mut root, &laid, &|_| None, &|_| None).unwrap();
-        let meta = &root.node(root.lookup("bin/ping").unwrap()).meta;
-        assert_eq!(meta.xattrs[ATTRIBUTE].len(), 20);
-        let digest = overlay.digest().unwrap();
-        write(folder.path(), META, "bin/ping 0755 0 0 cap_net_raw+p\n", 0o644);
-        assert_ne!(Overlay::from_folder(folder.path(), "o", 0).unwrap().digest().unwrap(), digest);
-        write(folder.path(), META, "bin/ping 0755 0 0 cap_net_row+p\n", 0o644);
-        let error = Overlay::from_folder(folder.path(), "o", 0).unwrap_err().to_string();
-        assert!(error.ends_with(".meta:1: there is no capability \"cap_net_row\""), "{error}");
-    }
-
-    #[test]
-    fn modes_that_do_not_count_are_told() {
-        let folder = tempfile::tempdir().unwrap();
-        for (path, mode) in [
-            ("a", 0o600),
-            ("b", 0o440),
-            ("c", 0o640),
-            ("d", 0o644),
-            ("e", 0o755),
-            ("f", 0o4755),
-            ("g", 0o700),
-        ] {
-            write(folder.path(), path, "", mode);
-        }
-        write(folder.path(), META, "b 0440 root root\n", 0o644);
-        let overlay = Overlay::from_folder(folder.path(), "o", 0).unwrap();
-        let opened: Vec<_> = overlay.opened.iter().map(|(path, mode)| (show(path), *mode)).collect();
-        let expected = [("a", 0o600), ("c", 0o640), ("f", 0o4755), ("g", 0o700)];
-        assert_eq!(opened, expected.map(|(path, mode)| (path.to_owned(), mode)));
-    }
-
-    #[test]
-    fn the_digest_sees_bytes_bits_and_links_but_no_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let digest = || Overlay::from_folder(folder.path(), "o", 0).unwrap().digest().unwrap();
-        write(folder.path(), "a", "1", 0o644);
-        let first = digest();
-        write(folder.path(), "a", "1", 0o600);
-        assert_eq!(digest(), first);
-        write(folder.path(), "a", "1", 0o755);
-        let executable = digest();
-        symlink("a", folder.path().join("b")).unwrap();
-        let linked = digest();
-        write(folder.path(), META, "a 0755 core root\n", 0o644);
-        let all = [first, executable, linked, digest()];
-        assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
-    }
-
-    #[test]
-    fn mistakes_in_meta_have_a_place() {
-        let folder = tempfile::tempdir().unwrap();
-        for (text, part) in [
-            ("\nx 0644 root root\n", ".meta:2: there is no x"),
-            ("x 99 root root", "mode"),
-            ("x 0644 root", "expected"),
-            ("../x -> y", "unsafe path"),
-        ] {
-            write(folder.path(), META, text, 0o644);
-            let error = Overlay::from_folder(folder.path(), "o", 0).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
-        }
-    }
-}
+mod tests;

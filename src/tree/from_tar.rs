@@ -7,6 +7,7 @@
 //! Archives are taken as hostile: what could lead out of the tree, through a link that the archive itself
 //! made, or to two readings of one archive, is refused rather than repaired.
 
+mod error;
 mod pax;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,9 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use super::{Content, Kind, Meta, Node, NodeId, Origin, Tree, show};
+use crate::base::limits;
+
+pub use error::TarError;
 
 /// Unit of tar: headers are one block, bodies are filled up to whole blocks.
 const BLOCK: usize = 512;
@@ -22,12 +26,6 @@ const BLOCK: usize = 512;
 /// Longest extension header (long name, pax records) that is read into memory, in bytes. Names end at 4096
 /// and the kernel's limit for one attribute is 65,536, so this leaves room for a dozen large attributes.
 const MAX_EXTENSION: u64 = 1 << 20;
-
-/// Longest path in bytes: the kernel's PATH_MAX less its NUL.
-const MAX_PATH: usize = 4095;
-
-/// Longest name of one file in bytes: the kernel's NAME_MAX.
-const MAX_NAME: usize = 255;
 
 /// Last second that ext4 can hold (34 bits from 1901 on: the year 2446).
 const MAX_MTIME: i64 = 0x3_7fff_ffff;
@@ -76,99 +74,20 @@ pub enum Body {
     Fifo,
 }
 
-/// Why an archive could not be read. `member` is the path as the archive writes it.
-#[derive(Debug, thiserror::Error)]
-pub enum TarError {
-    /// A path that leads out of the tree or cannot be the name of a file.
-    #[error("member {member:?} has an unsafe path: {why}")]
-    UnsafePath {
-        /// The member.
-        member: String,
-        /// What is unsafe about it.
-        why: &'static str,
-    },
-    /// A member that would be written through a symbolic link of the same archive.
-    #[error("member {member:?} lies below {link:?}, which the same archive makes a symbolic link")]
-    BelowLink {
-        /// The member.
-        member: String,
-        /// The link.
-        link: String,
-    },
-    /// A member below something that is neither a directory nor a link.
-    #[error("member {member:?} lies below {parent:?}, which is not a directory")]
-    BelowFile {
-        /// The member.
-        member: String,
-        /// What is above it.
-        parent: String,
-    },
-    /// Two members with one path that do not agree.
-    #[error("member {member:?} occurs twice")]
-    Duplicate {
-        /// The member.
-        member: String,
-    },
-    /// A hard link to what is not in the archive before it.
-    #[error("hard link {member:?} leads to {target:?}, which is no file before it in the same archive")]
-    LinkTarget {
-        /// The member.
-        member: String,
-        /// Where it leads.
-        target: String,
-    },
-    /// More members than the limit.
-    #[error("more than {limit} members")]
-    TooMany {
-        /// [`Limits::members`].
-        limit: usize,
-    },
-    /// More bytes than the limit; found before they are read.
-    #[error("member {member:?} brings the archive to {size} bytes, more than the {limit} that are allowed")]
-    TooLarge {
-        /// The member at which the limit is passed.
-        member: String,
-        /// Size of the archive up to the end of this member.
-        size: u64,
-        /// [`Limits::bytes`].
-        limit: u64,
-    },
-    /// A feature of tar that is not read here.
-    #[error("member {member:?} is {what}, which is not supported")]
-    Unsupported {
-        /// The member.
-        member: String,
-        /// The feature.
-        what: String,
-    },
-    /// Bytes that are no tar archive.
-    #[error("damaged archive at byte {offset}: {what}")]
-    Corrupt {
-        /// Where in the uncompressed archive.
-        offset: u64,
-        /// What is wrong there.
-        what: String,
-    },
-    /// The archive ends before its end marker.
-    #[error("the archive ends early, at byte {offset}")]
-    Truncated {
-        /// Its length.
-        offset: u64,
-    },
-    /// The archive could not be read or decompressed.
-    #[error("reading the archive at byte {offset}: {source}")]
-    Read {
-        /// Where in the uncompressed archive.
-        offset: u64,
-        /// What the reader said.
-        source: io::Error,
-    },
-    /// The copy could not be written.
-    #[error("writing the unpacked archive: {source}")]
-    Write {
-        /// What the disk said.
-        source: io::Error,
-    },
+impl Member {
+    /// Bytes of its path, target and attributes.
+    fn names(&self) -> u64 {
+        let target = match &self.body {
+            Body::Link(target) | Body::Symlink(target) => target.len(),
+            _ => 0,
+        };
+        (self.path.len() + target) as u64 + attributes(&self.meta.xattrs)
+    }
+}
+
+/// Bytes of attributes, names and values.
+fn attributes(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> u64 {
+    xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
 }
 
 /// Reads `archive` to its end and copies it, up to its end marker, to `copy`. The members come back in the
@@ -218,6 +137,8 @@ fn read_as(
     let limit = limits.bytes;
     let mut stream = Stream { form, archive, copy, position: 0, limit, buffer: vec![0; 128 << 10] };
     let mut members = Vec::new();
+    let mut names = 0;
+    let mut extensions = 0;
     let mut extension = Extension::default();
     loop {
         let start = stream.position;
@@ -233,10 +154,20 @@ fn read_as(
             return Ok(members);
         }
         let header = Header::parse(&block, start)?;
+        if matches!(header.kind, b'L' | b'K' | b'x') {
+            extensions += 1;
+            if extensions > limits::EXTENSIONS {
+                let what = format!("more than {} extension headers before a member", limits::EXTENSIONS);
+                return Err(TarError::Corrupt { offset: start, what });
+            }
+        }
         match header.kind {
             b'L' => extension.path = Some(stream.text(&header)?),
             b'K' => extension.target = Some(stream.text(&header)?),
-            b'x' => extension.records(&stream.body(&header)?, start)?,
+            b'x' => {
+                extension.records(&stream.body(&header)?, start)?;
+                extension.check(&header)?;
+            }
             b'g' => {
                 let mut global = Extension::default();
                 global.records(&stream.body(&header)?, start)?;
@@ -251,7 +182,14 @@ fn read_as(
                 if members.len() == limits.members {
                     return Err(TarError::TooMany { limit: limits.members });
                 }
-                members.push(stream.member(&header, std::mem::take(&mut extension))?);
+                let member = stream.member(&header, std::mem::take(&mut extension))?;
+                extensions = 0;
+                names += member.names();
+                if names > limits::NAMES {
+                    let (what, member) = ("the paths, targets and attributes", show(&member.path));
+                    return Err(TarError::Names { what, member, limit: limits::NAMES });
+                }
+                members.push(member);
             }
         }
     }
@@ -275,8 +213,9 @@ pub fn tree(
     tree.node_mut(root).origin = origin;
     // Directories that only stand above a member so far; their own entry may still come.
     let mut implied = BTreeSet::from([root]);
+    let mut size = TreeSize::default();
     for member in members {
-        let Some((parent, name)) = descend(&mut tree, member, origin, &mut implied)? else {
+        let Some((parent, name)) = descend(&mut tree, member, origin, &mut implied, &mut size)? else {
             if member.body != Body::Directory {
                 let why = "only a directory can be the root";
                 return Err(TarError::UnsafePath { member: show(&member.path), why });
@@ -285,6 +224,7 @@ pub fn tree(
             tree.node_mut(root).meta = member.meta.clone();
             continue;
         };
+        size.add(member, member.path.len())?;
         if let Some(existing) = tree.child(parent, name) {
             let node = tree.node_mut(existing);
             let both = matches!(node.kind, Kind::Directory(_)) && member.body == Body::Directory;
@@ -319,12 +259,35 @@ pub fn tree(
     Ok(tree)
 }
 
+/// What a tree has so far. A member of an archive may bring as many directories as its path has parts.
+#[derive(Default)]
+pub(super) struct TreeSize {
+    nodes: usize,
+    names: u64,
+}
+
+impl TreeSize {
+    /// Counts one more name, with a path of `path` bytes.
+    pub(super) fn add(&mut self, member: &Member, path: usize) -> Result<(), TarError> {
+        (self.nodes, self.names) = (self.nodes + 1, self.names + path as u64);
+        if self.nodes > limits::NODES {
+            return Err(TarError::TooManyNodes { member: show(&member.path), limit: limits::NODES });
+        }
+        if self.names > limits::NAMES {
+            let (what, member) = ("the paths of directories and members", show(&member.path));
+            return Err(TarError::Names { what, member, limit: limits::NAMES });
+        }
+        Ok(())
+    }
+}
+
 /// The directory that holds `member`, made where the archive left it out, and the member's own name.
 fn descend<'a>(
     tree: &mut Tree,
     member: &'a Member,
     origin: Origin,
     implied: &mut BTreeSet<NodeId>,
+    size: &mut TreeSize,
 ) -> Result<Option<(NodeId, &'a [u8])>, TarError> {
     if member.path.is_empty() {
         return Ok(None);
@@ -335,6 +298,7 @@ fn descend<'a>(
         let (part, below) = (&rest[..slash], &rest[slash + 1..]);
         rest = below;
         let Some(child) = tree.child(here, part) else {
+            size.add(member, member.path.len() - below.len())?;
             let meta = Meta::new(0o755).at(tree.epoch);
             let id = tree.add(Node { meta, kind: Kind::Directory(BTreeMap::new()), origin });
             tree.set_child(here, part.to_vec(), id);
@@ -374,6 +338,16 @@ struct Extension {
 }
 
 impl Extension {
+    /// Refuses attributes that no file can have. A member may have any number of headers before it.
+    fn check(&self, header: &Header<'_>) -> Result<(), TarError> {
+        let limit = limits::XATTRS as u64;
+        if attributes(&self.xattrs) > limit {
+            let member = self.path.as_ref().map_or_else(|| header.name(), |path| show(path));
+            return Err(TarError::Names { what: "the attributes of one file", member, limit });
+        }
+        Ok(())
+    }
+
     fn records(&mut self, body: &[u8], offset: u64) -> Result<(), TarError> {
         for record in pax::records(body) {
             let (key, value) = record.map_err(|what| TarError::Corrupt { offset, what: what.to_owned() })?;
@@ -611,7 +585,7 @@ impl Stream<'_> {
             }
             b'2' => {
                 let target = target();
-                if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
+                if target.is_empty() || target.len() > limits::PATH || target.contains(&0) {
                     let why = "a symbolic link to nothing that could be a path";
                     return Err(TarError::UnsafePath { member: name, why });
                 }
@@ -649,7 +623,7 @@ fn clean(path: &[u8], form: Form) -> Result<Vec<u8>, &'static str> {
             part if part.contains(&0) => return Err("it contains NUL"),
             // dpkg's database has one path a line.
             part if part.contains(&b'\n') && form == Form::Package => return Err("it contains a line break"),
-            part if part.len() > MAX_NAME => return Err("a part of it is longer than 255 bytes"),
+            part if part.len() > limits::NAME => return Err("a part of it is longer than 255 bytes"),
             _ => {}
         }
         if !clean.is_empty() {
@@ -660,8 +634,11 @@ fn clean(path: &[u8], form: Form) -> Result<Vec<u8>, &'static str> {
     if path.is_empty() {
         return Err("it is empty");
     }
-    if clean.len() > MAX_PATH {
+    if clean.len() > limits::PATH {
         return Err("it is longer than 4095 bytes");
+    }
+    if clean.iter().filter(|byte| **byte == b'/').count() > limits::DEPTH {
+        return Err("it lies below more than 256 directories");
     }
     Ok(clean)
 }

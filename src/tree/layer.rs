@@ -14,8 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::Arc;
 
-use super::from_tar::{Body, Member, TarError};
+use super::from_tar::{Body, Member, TarError, TreeSize};
 use super::{Content, Kind, MAX_LINKS, Meta, Node, NodeId, Origin, Tree, show};
+use crate::base::limits;
 
 /// What begins the name of a whiteout.
 const WHITEOUT: &[u8] = b".wh.";
@@ -39,7 +40,13 @@ impl Tree {
         origin: &str,
     ) -> Result<(), TarError> {
         let origin = self.origin(origin);
-        let mut layer = Layer { tree: self, origin, own: BTreeSet::new() };
+        let mut layer = Layer {
+            tree: self,
+            origin,
+            own: BTreeSet::new(),
+            size: TreeSize::default(),
+            cleared: BTreeSet::new(),
+        };
         for member in members {
             layer.member(member, file, base)?;
         }
@@ -52,6 +59,10 @@ struct Layer<'a> {
     origin: Origin,
     /// Names, each in its directory, that this layer has: no whiteout of it hides them.
     own: BTreeSet<(NodeId, Vec<u8>)>,
+    /// What this layer adds.
+    size: TreeSize,
+    /// Directories that have nothing of layers before any more: another whiteout finds nothing in them.
+    cleared: BTreeSet<NodeId>,
 }
 
 impl Layer<'_> {
@@ -92,6 +103,7 @@ impl Layer<'_> {
         file: &Arc<File>,
         base: u64,
     ) -> Result<(), TarError> {
+        self.size.add(member, member.path.len())?;
         self.own.insert((parent, name.to_vec()));
         let kind = match &member.body {
             Body::Link(target) => {
@@ -122,6 +134,9 @@ impl Layer<'_> {
             Body::BlockDevice(major, minor) => Kind::BlockDevice(*major, *minor),
             Body::Fifo => Kind::Fifo,
         };
+        if self.tree.capacity() > limits::NODES {
+            return Err(TarError::TooManyNodes { member: show(&member.path), limit: limits::NODES });
+        }
         let id = self.tree.add(Node { meta: plain(&member.meta), kind, origin: self.origin });
         self.tree.set_child(parent, name.to_vec(), id);
         Ok(())
@@ -133,8 +148,13 @@ impl Layer<'_> {
             |path: &[u8]| path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
         let mut pending = parts(path);
         let mut trail = vec![self.tree.root()];
-        let mut links = 0;
+        let (mut links, mut steps) = (0, 0);
         while let Some(part) = pending.pop() {
+            steps += 1;
+            if steps > limits::STEPS {
+                let why = "links on the way lead over more than 1024 directories and links";
+                return Err(TarError::UnsafePath { member: show(&member.path), why });
+            }
             let here = *trail.last().expect("the root stays");
             match part.as_slice() {
                 b"" | b"." => continue,
@@ -165,7 +185,14 @@ impl Layer<'_> {
                     return Err(TarError::BelowFile { member: show(&member.path), parent: show(&part) });
                 }
                 // Nothing, or a file of a layer before, which makes way.
-                _ => trail.push(self.directory(here, &part)),
+                _ => {
+                    self.size.add(member, path.len())?;
+                    if trail.len() > limits::DEPTH {
+                        let why = "it lies below more than 256 directories";
+                        return Err(TarError::UnsafePath { member: show(&member.path), why });
+                    }
+                    trail.push(self.directory(here, &part));
+                }
             }
             self.own.insert((here, part));
         }
@@ -197,6 +224,9 @@ impl Layer<'_> {
 
     /// Empties the directory `id` of all that is not of this layer.
     fn clear(&mut self, id: NodeId) {
+        if !self.cleared.insert(id) {
+            return;
+        }
         let children: Vec<_> = self.tree.children(id).map(|(name, child)| (name.to_vec(), child)).collect();
         for (name, child) in children {
             if self.own.contains(&(id, name.clone())) {
@@ -304,5 +334,27 @@ mod tests {
         assert_eq!(flattened(&[&lower, &upper]).unwrap(), ["- 644 0 a", "- 644 0 b", "d 755 0 d"]);
         let bad = [member("c", 0, 0, Body::Link("d".into()))];
         assert!(matches!(flattened(&[&lower, &upper, &bad]), Err(TarError::LinkTarget { .. })));
+    }
+
+    /// As many whiteouts as files: each that finds nothing must not look at all of them.
+    #[test]
+    fn whiteouts_in_one_directory_cost_once() {
+        let mut members: Vec<Member> = (0..20_000).map(|number| file(&format!("d/{number}"))).collect();
+        members.extend((0..20_000).map(|_| file("d/.wh..wh..opq")));
+        assert_eq!(flattened(&[&[file("d/old")], &members]).unwrap().len(), 20_001);
+    }
+
+    #[test]
+    fn depth_and_ways_round_have_limits() {
+        let link = |path: &str, target: &str| member(path, 0o777, 0, Body::Symlink(target.into()));
+        let told = |layers: &[&[Member]]| flattened(layers).unwrap_err().to_string();
+        let deep = "d/".repeat(limits::DEPTH);
+        let lower = [folder(&deep[..deep.len() - 1], 0o755, 0), link("bottom", &deep)];
+        let error = told(&[&lower, &[file("bottom/e/x")]]);
+        assert!(error.ends_with("it lies below more than 256 directories"), "{error}");
+        let round = "a/../".repeat(300);
+        let lower = [folder("a", 0o755, 0), link("l", &format!("{round}{round}a"))];
+        let error = told(&[&lower, &[file("l/x")]]);
+        assert!(error.ends_with("lead over more than 1024 directories and links"), "{error}");
     }
 }

@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 
 pub use content::Content;
 
+use crate::base::{Size, limits};
+
 /// Names a node of one [`Tree`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u32);
@@ -144,11 +146,43 @@ pub enum TreeError {
         /// The path.
         path: String,
     },
+    /// Links that lead a long way round.
+    #[error("{path} leads over more than {limit} directories and links")]
+    TooFar {
+        /// The path.
+        path: String,
+        /// [`limits::STEPS`].
+        limit: usize,
+    },
     /// Links that lead to themselves.
     #[error("too many symbolic links at {path}")]
     LinkLoop {
         /// Where it was given up.
         path: String,
+    },
+    /// A path below more directories than are walked.
+    #[error("{path} lies below more than {limit} directories")]
+    TooDeep {
+        /// The path, cut short.
+        path: String,
+        /// [`limits::DEPTH`].
+        limit: usize,
+    },
+    /// More files, directories and links than fit into memory.
+    #[error("more than {limit} files, directories and links in one tree, with {path}")]
+    TooMany {
+        /// The first that is too much.
+        path: String,
+        /// [`limits::NODES`].
+        limit: usize,
+    },
+    /// Names that are too long in sum.
+    #[error("the paths in one tree, with {path}, have more than {} together", Size(*.limit).human())]
+    TooLong {
+        /// The first that is too much.
+        path: String,
+        /// [`limits::NAMES`], in bytes.
+        limit: u64,
     },
     /// The disk under the content.
     #[error("reading {path}: {source}")]
@@ -417,35 +451,69 @@ impl Tree {
     fn parent_of(&mut self, path: &[u8], origin: Origin) -> Result<Option<(NodeId, Vec<u8>)>, TreeError> {
         let parts = split(path)?;
         let Some((name, parents)) = parts.split_last() else { return Ok(None) };
-        let mut so_far = Vec::new();
-        let mut parent = self.root();
-        for part in parents {
-            so_far.push(b'/');
-            so_far.extend_from_slice(part);
-            parent = match self.walk_to(&so_far, true) {
-                Ok(id) if matches!(self.node(id).kind, Kind::Directory(_)) => id,
-                Ok(_) => return Err(TreeError::NotDirectory { path: show(&so_far) }),
-                Err(TreeError::NotFound { .. }) if self.child(parent, part).is_none() => {
+        let shown = |count: usize| format!("/{}", show(&parents[..count].join(&b'/')));
+        // From the root to where the walk has come: each part goes on there, so that a path costs as much as it is
+        // long.
+        let mut trail = vec![self.root()];
+        let mut links = 0;
+        for (index, part) in parents.iter().enumerate() {
+            let parent = *trail.last().expect("the root stays");
+            match self.child(parent, part) {
+                None => {
+                    if index >= limits::DEPTH {
+                        return Err(TreeError::TooDeep { path: shown(limits::DEPTH), limit: limits::DEPTH });
+                    }
                     let id = self.add(Node {
                         meta: Meta::new(0o755).at(self.epoch),
                         kind: Kind::Directory(BTreeMap::new()),
                         origin,
                     });
                     self.set_child(parent, part.to_vec(), id);
-                    id
+                    trail.push(id);
                 }
-                Err(error) => return Err(error),
-            };
+                Some(_) => {
+                    let whole = || shown(index + 1);
+                    self.follow(&mut trail, part, true, &mut links, &whole)?;
+                    let id = *trail.last().expect("the root stays");
+                    if !matches!(self.node(id).kind, Kind::Directory(_)) {
+                        return Err(TreeError::NotDirectory { path: whole() });
+                    }
+                }
+            }
+        }
+        let parent = *trail.last().expect("the root stays");
+        if parents.len() > limits::DEPTH {
+            return Err(TreeError::TooDeep { path: shown(limits::DEPTH), limit: limits::DEPTH });
         }
         Ok(Some((parent, name.to_vec())))
     }
 
     fn walk_to(&self, path: &[u8], follow_last: bool) -> Result<NodeId, TreeError> {
-        let mut pending: Vec<Vec<u8>> = path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect();
         let mut trail = vec![self.root()];
-        let mut links = 0;
+        self.follow(&mut trail, path, follow_last, &mut 0, &|| show(path))?;
+        Ok(*trail.last().expect("the root stays"))
+    }
+
+    /// Goes on from the end of `trail`, the directories from the root to where a walk has come, along `path`.
+    fn follow(
+        &self,
+        trail: &mut Vec<NodeId>,
+        path: &[u8],
+        follow_last: bool,
+        links: &mut usize,
+        whole: &dyn Fn() -> String,
+    ) -> Result<(), TreeError> {
+        let mut pending: Vec<&[u8]> = path.split(|b| *b == b'/').rev().collect();
+        // Parts that are a name; where none is left, a link is the last.
+        let mut names = pending.iter().filter(|part| !part.is_empty()).count();
+        let mut steps = 0;
         while let Some(part) = pending.pop() {
-            match part.as_slice() {
+            names -= usize::from(!part.is_empty());
+            steps += 1;
+            if steps > limits::STEPS {
+                return Err(TreeError::TooFar { path: whole(), limit: limits::STEPS });
+            }
+            match part {
                 b"" | b"." => continue,
                 b".." => {
                     if trail.len() > 1 {
@@ -457,27 +525,69 @@ impl Tree {
             }
             let here = *trail.last().expect("the root stays");
             let Kind::Directory(children) = &self.node(here).kind else {
-                return Err(TreeError::NotDirectory { path: show(path) });
+                return Err(TreeError::NotDirectory { path: whole() });
             };
-            let Some(&child) = children.get(&part) else {
-                return Err(TreeError::NotFound { path: show(path) });
+            let Some(&child) = children.get(part) else {
+                return Err(TreeError::NotFound { path: whole() });
             };
-            let is_last = pending.iter().all(|part| part.is_empty());
             match &self.node(child).kind {
-                Kind::Symlink(target) if !is_last || follow_last => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(TreeError::LinkLoop { path: show(path) });
+                Kind::Symlink(target) if names > 0 || follow_last => {
+                    *links += 1;
+                    if *links > MAX_LINKS {
+                        return Err(TreeError::LinkLoop { path: whole() });
                     }
                     if target.starts_with(b"/") {
                         trail.truncate(1);
                     }
-                    pending.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
+                    let before = pending.len();
+                    pending.extend(target.split(|b| *b == b'/').rev());
+                    names += pending[before..].iter().filter(|part| !part.is_empty()).count();
                 }
                 _ => trail.push(child),
             }
         }
-        Ok(*trail.last().expect("the root stays"))
+        Ok(())
+    }
+
+    /// Refuses a tree that is larger than [`limits`] say, before something walks it.
+    ///
+    /// # Errors
+    /// `TooDeep`, `TooMany` or `TooLong`.
+    pub fn check_size(&self) -> Result<(), TreeError> {
+        let (mut nodes, mut names) = (0, 0);
+        // The walk itself is bounded by the first of the limits that is passed.
+        let mut pending = vec![(self.root(), 0_u64, 0_usize)];
+        while let Some((id, above, depth)) = pending.pop() {
+            for (name, child) in self.children(id) {
+                let length = above + name.len() as u64 + u64::from(depth > 0);
+                (nodes, names) = (nodes + 1, names + length);
+                let path = || show(name);
+                if depth > limits::DEPTH {
+                    return Err(TreeError::TooDeep { path: path(), limit: limits::DEPTH });
+                }
+                if nodes > limits::NODES {
+                    return Err(TreeError::TooMany { path: path(), limit: limits::NODES });
+                }
+                if names > limits::NAMES {
+                    return Err(TreeError::TooLong { path: path(), limit: limits::NAMES });
+                }
+                pending.push((child, length, depth + 1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a new node into the directory `parent`, which has none of this name. A walk that has come to `parent`
+    /// already need not begin at the root again.
+    pub(crate) fn put_in(&mut self, parent: NodeId, name: &[u8], node: Node) -> NodeId {
+        let id = self.add(node);
+        self.set_child(parent, name.to_vec(), id);
+        id
+    }
+
+    /// Gives `id` a name in the directory `parent`.
+    pub(crate) fn link_in(&mut self, parent: NodeId, name: &[u8], id: NodeId) {
+        self.set_child(parent, name.to_vec(), id);
     }
 }
 
@@ -523,5 +633,57 @@ mod tests {
         assert_eq!(paths, ["", "a", "b", "b/x"]);
         assert_eq!(tree.link_counts()[id.index()], 2);
         assert!(tree.remove("a") && !tree.remove("a"));
+    }
+
+    /// A path of `depth` directories and a file.
+    fn deep(depth: usize) -> String {
+        "d/".repeat(depth) + "x"
+    }
+
+    #[test]
+    fn depth_has_a_limit_that_is_named() {
+        let mut tree = Tree::new(0);
+        tree.file(deep(limits::DEPTH), 0o644, "").unwrap();
+        let error = tree.file(deep(limits::DEPTH + 1), 0o644, "").unwrap_err();
+        assert!(matches!(error, TreeError::TooDeep { limit: 256, .. }), "{error}");
+        assert!(error.to_string().ends_with("lies below more than 256 directories"), "{error}");
+        assert!(tree.directory(deep(2000), 0o755).is_err());
+        // A link leads down as well.
+        tree.symlink("bottom", "d/".repeat(limits::DEPTH)).unwrap();
+        assert!(tree.file("bottom/y", 0o644, "").is_ok());
+        tree.check_size().unwrap();
+        tree.file("bottom/e/f/z", 0o644, "").unwrap();
+        assert!(matches!(tree.check_size(), Err(TreeError::TooDeep { .. })));
+    }
+
+    #[test]
+    fn a_walk_has_an_end() {
+        let mut tree = Tree::new(0);
+        tree.directory("a", 0o755).unwrap();
+        // 30 links, each of which goes the same way round 30 times.
+        let round = "a/../".repeat(30);
+        tree.symlink("l0", format!("{round}a")).unwrap();
+        for link in 1..30 {
+            tree.symlink(format!("l{link}"), format!("{round}l{}", link - 1)).unwrap();
+        }
+        assert!(tree.resolve("l9").is_ok());
+        let error = tree.resolve("l29").unwrap_err();
+        assert_eq!(error.to_string(), "l29 leads over more than 1024 directories and links");
+        assert!(tree.lookup("l29/x").is_none() && tree.file("l29/x", 0o644, "").is_err());
+    }
+
+    #[test]
+    fn parents_are_found_from_where_the_walk_has_come() {
+        let mut tree = Tree::new(0);
+        tree.directory("usr/lib", 0o755).unwrap();
+        tree.symlink("lib", "usr/lib").unwrap();
+        tree.symlink("usr/lib/up", "../..").unwrap();
+        tree.symlink("usr/lib/root", "/usr").unwrap();
+        tree.file("lib/up/lib/root/x", 0o644, "1").unwrap();
+        assert_eq!(tree.read("usr/x").unwrap(), b"1");
+        tree.symlink("gone", "nowhere").unwrap();
+        let told = |result: Result<NodeId, TreeError>| result.unwrap_err().to_string();
+        assert_eq!(told(tree.file("lib/up/gone/x", 0o644, "")), "/lib/up/gone does not exist in the tree");
+        assert_eq!(told(tree.file("lib/root/x/y", 0o644, "")), "/lib/root/x is not a directory");
     }
 }

@@ -16,10 +16,8 @@ use super::format::{
     file_type, mode, xattr_ibody_size,
 };
 use super::layout::MAX_TARGET;
-use crate::tree::{Content, Kind, Meta, NodeId, Tree, TreeError};
-
-/// Bytes of the longest path that the kernel opens.
-const PATH_MAX: usize = 4096;
+use crate::base::limits;
+use crate::tree::{Content, Kind, Meta, Node, NodeId, Tree, TreeError};
 
 /// Why an image was not read.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +43,14 @@ pub enum ReadError {
         what: &'static str,
         /// The field that says so.
         value: u64,
+    },
+    /// More than is read of an image, which nobody may have signed.
+    #[error("the {what} exceeds {limit}, the most that is read of an image")]
+    TooMuch {
+        /// What it has too much of.
+        what: &'static str,
+        /// From [`limits`].
+        limit: u64,
     },
     /// The superblock is not what was written.
     #[error("expected superblock checksum {expected:#010x}, but have {actual:#010x}")]
@@ -93,16 +99,70 @@ struct Inode {
 /// Bounds the work on one image: a sound one has no byte of content in two places, but for files that
 /// share all of theirs.
 struct Spent {
-    /// Bytes that may still be read.
+    /// Bytes that may still be read into memory.
     left: u64,
+    /// Of the image, in bytes.
+    whole: u64,
     /// Bodies in memory by first block and size.
     bodies: BTreeMap<(u32, u64), Content>,
 }
 
+/// Where a node lies: in which directory, how deep, and how many bytes the path has before its name.
+#[derive(Clone, Copy)]
+struct Place {
+    parent: NodeId,
+    depth: usize,
+    above: usize,
+}
+
+/// What the names of an image take in memory, within [`limits`].
+#[derive(Default)]
+struct Names {
+    nodes: usize,
+    bytes: u64,
+}
+
+impl Names {
+    fn charge(&mut self, path: usize, depth: usize) -> Result<(), ReadError> {
+        (self.nodes, self.bytes) = (self.nodes + 1, self.bytes + path as u64);
+        for (what, value, limit) in [
+            ("length of a path", path as u64, limits::PATH as u64),
+            ("number of directories above a path", depth.saturating_sub(1) as u64, limits::DEPTH as u64),
+            ("number of files", self.nodes as u64, limits::NODES as u64),
+            ("length of all paths together", self.bytes, limits::NAMES),
+        ] {
+            if value > limit {
+                return Err(ReadError::TooMuch { what, limit });
+            }
+        }
+        Ok(())
+    }
+
+    fn attributes(&mut self, meta: &Meta) -> Result<(), ReadError> {
+        let sizes = meta.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64);
+        self.bytes += sizes.sum::<u64>();
+        match self.bytes > limits::NAMES {
+            true => Err(ReadError::TooMuch {
+                what: "length of all paths and attributes together",
+                limit: limits::NAMES,
+            }),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Spent {
     fn charge(&mut self, amount: u64, nid: u64) -> Result<(), ReadError> {
-        let left = self.left.checked_sub(amount);
-        self.left = left.ok_or(ReadError::Corrupt { what: "content (it overlaps with others)", nid })?;
+        let Some(left) = self.left.checked_sub(amount) else {
+            return Err(match self.whole > limits::HELD_OF_IMAGE {
+                true => ReadError::TooMuch {
+                    what: "content that is held in memory",
+                    limit: limits::HELD_OF_IMAGE,
+                },
+                false => ReadError::Corrupt { what: "content (it overlaps with others)", nid },
+            });
+        };
+        self.left = left;
         Ok(())
     }
 }
@@ -172,13 +232,15 @@ impl Image {
         let mut tree = Tree::new(self.superblock.build_time as i64);
         let origin = tree.origin("image");
         let mut known: BTreeMap<u64, NodeId> = BTreeMap::new();
-        let mut spent = Spent { left: self.size(), bodies: BTreeMap::new() };
+        let whole = self.size();
+        let mut spent = Spent { left: whole.min(limits::HELD_OF_IMAGE), whole, bodies: BTreeMap::new() };
         let root = u64::from(self.superblock.root_nid);
-        let mut pending = vec![(Vec::new(), root, file_type(mode::IFDIR), root)];
-        while let Some((path, nid, entry_type, parent)) = pending.pop() {
-            if path.len() > PATH_MAX {
-                return Err(ReadError::Unsupported { what: "length of a path", value: path.len() as u64 });
-            }
+        let mut names = Names::default();
+        let top = Place { parent: tree.root(), depth: 0, above: 0 };
+        let mut pending = vec![(top, Vec::new(), root, file_type(mode::IFDIR), root)];
+        while let Some((place, name, nid, entry_type, parent)) = pending.pop() {
+            let length = place.above + name.len();
+            names.charge(length, place.depth)?;
             let inode = self.inode(nid, &mut spent)?;
             if file_type(inode.mode) != entry_type {
                 return Err(ReadError::Corrupt { what: "type (its directory entry has another)", nid });
@@ -187,15 +249,13 @@ impl Image {
                 if inode.mode & mode::IFMT == mode::IFDIR {
                     return Err(ReadError::Corrupt { what: "second name (it is a directory)", nid });
                 }
-                tree.link(&path, id)?;
+                tree.link_in(place.parent, &name, id);
                 continue;
             }
+            let mut below = Vec::new();
             let kind = match inode.mode & mode::IFMT {
                 mode::IFDIR => {
-                    for (name, child, file_type) in self.entries(&inode, parent, &mut spent)? {
-                        let below = if path.is_empty() { name } else { [path.clone(), name].join(&b'/') };
-                        pending.push((below, child, file_type, nid));
-                    }
+                    below = self.entries(&inode, parent, &mut spent)?;
                     Kind::Directory(BTreeMap::new())
                 }
                 mode::IFREG => Kind::File(self.body(&inode, &mut spent)?),
@@ -215,7 +275,16 @@ impl Image {
                 mode::IFSOCK => Kind::Socket,
                 _ => return Err(ReadError::Corrupt { what: "type", nid }),
             };
-            known.insert(nid, tree.put(&path, inode.meta, kind, origin)?);
+            names.attributes(&inode.meta)?;
+            let id = if name.is_empty() {
+                tree.put("", inode.meta, kind, origin)?
+            } else {
+                tree.put_in(place.parent, &name, Node { meta: inode.meta, kind, origin })
+            };
+            known.insert(nid, id);
+            let above = if name.is_empty() { 0 } else { length + 1 };
+            let place = Place { parent: id, depth: place.depth + 1, above };
+            pending.extend(below.into_iter().map(|(name, child, kind)| (place, name, child, kind, nid)));
         }
         Ok(tree)
     }
@@ -378,6 +447,9 @@ impl Image {
                 if entries.last().is_some_and(|(last, ..)| last.as_slice() >= name) {
                     return Err(corrupt("order of names"));
                 }
+                if entries.len() > limits::NODES {
+                    return Err(ReadError::TooMuch { what: "number of files", limit: limits::NODES as u64 });
+                }
                 entries.push((name.to_vec(), entry.nid, entry.file_type));
             }
         }
@@ -406,4 +478,59 @@ fn xattr(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
     let value = rest.get(..usize::from(entry.e_value_size))?;
     let after = bytes.get(entry_size(&entry)..)?;
     Some(([prefix, name].concat(), value.to_vec(), after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::writer::{Options, write};
+    use super::*;
+
+    /// A directory below `depth` others, with `files` files in it.
+    fn chain(depth: usize, name: &str, files: usize) -> Tree {
+        let mut tree = Tree::new(0);
+        let origin = tree.origin("test");
+        let mut node = |parent, name: &str, kind| {
+            let node = Node { meta: Meta::new(0o755), kind, origin };
+            tree.put_in(parent, name.as_bytes(), node)
+        };
+        let mut here = Tree::new(0).root();
+        for _ in 0..depth {
+            here = node(here, name, Kind::Directory(BTreeMap::new()));
+        }
+        for file in 0..files {
+            node(here, &format!("{file}"), Kind::File(Vec::new().into()));
+        }
+        tree
+    }
+
+    fn back(tree: &Tree) -> Result<Tree, ReadError> {
+        let options = Options { uuid: Uuid::nil(), build_time: 0, volume_name: [0; 16], dedupe: true };
+        let mut image = Vec::new();
+        write(tree, &options, &mut image).unwrap();
+        Image::open(image.into())?.tree()
+    }
+
+    #[test]
+    fn depth_and_names_have_limits() {
+        let told = |tree: &Tree| back(tree).unwrap_err().to_string();
+        let most = "the most that is read of an image";
+        assert_eq!(
+            told(&chain(2000, "d", 0)),
+            format!("the number of directories above a path exceeds 256, {most}")
+        );
+        let long = "n".repeat(200);
+        assert_eq!(told(&chain(22, &long, 0)), format!("the length of a path exceeds 4095, {most}"));
+        // 4,000 bytes above each name.
+        let told = told(&chain(20, &long, 17_000));
+        assert_eq!(told, format!("the length of all paths together exceeds 33554432, {most}"));
+    }
+
+    /// Each of them by its name alone, however deep the directory lies.
+    #[test]
+    fn many_files_far_down() {
+        let tree = back(&chain(limits::DEPTH, "d", 20_000)).unwrap();
+        assert_eq!(tree.capacity(), 1 + limits::DEPTH + 20_000);
+        assert_eq!(tree.walk().len(), tree.capacity());
+        tree.check_size().unwrap();
+    }
 }

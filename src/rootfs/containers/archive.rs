@@ -14,14 +14,10 @@ use serde::Deserialize;
 
 use super::image::{Config, Image};
 use crate::base::signal::NoSignal;
-use crate::base::{Digest, Hasher};
-use crate::source::debian::compression::Compression;
+use crate::base::{Compression, Digest, Hasher, Size, input, limits};
 use crate::tree::from_folder::{Overlay, OverlayError};
-use crate::tree::from_tar::{self, Limits, TarError};
+use crate::tree::from_tar::{self, Limits, Member, TarError};
 use crate::tree::{Content, Kind, Tree, TreeError};
-
-/// More than any sane image has: a bomb is stopped here.
-const LIMITS: Limits = Limits { members: 1 << 20, bytes: 16 << 30 };
 
 /// The largest JSON document that is read, in bytes; registries allow 4 MiB.
 const DOCUMENT: u64 = 4 << 20;
@@ -47,6 +43,27 @@ pub enum ArchiveError {
         what: String,
         /// What is wrong.
         source: TarError,
+    },
+    /// The directory for temporary files has no room for the image.
+    #[error(
+        "no space left in {} for {what}, unpacked ({} of it were): free some, or name a directory elsewhere by TMPDIR",
+        .folder.display(), Size(*.written).human()
+    )]
+    Full {
+        /// Where temporary files lie.
+        folder: PathBuf,
+        /// The archive, or one of its layers.
+        what: String,
+        /// Bytes that found room.
+        written: u64,
+    },
+    /// More layers than anything makes or mounts.
+    #[error("the image has {layers} layers, and at most {limit} are read: build it with fewer")]
+    Layers {
+        /// How many.
+        layers: usize,
+        /// [`limits::LAYERS`].
+        limit: usize,
     },
     /// A file that an OCI layout must have.
     #[error("{path} is missing: expected an OCI layout, as `skopeo copy IMAGE oci:DIRECTORY` writes it")]
@@ -128,9 +145,13 @@ struct Process {
 /// # Errors
 /// See [`ArchiveError`].
 pub fn read(path: &Path, wanted: Option<&str>, epoch: i64) -> Result<(Image, Digest), ArchiveError> {
-    let layout = open(path, epoch)?;
+    let mut room = Room(limits::IMAGE);
+    let layout = open(path, epoch, &mut room)?;
     let choice::Found { digest, config, layers, .. } = choice::choose(&layout, wanted)?;
     let Document { config: process, rootfs } = document(&layout, &config)?;
+    if layers.len() > limits::LAYERS {
+        return Err(ArchiveError::Layers { layers: layers.len(), limit: limits::LAYERS });
+    }
     let ids = rootfs.diff_ids.iter().map(|id| parse(id, &config).map(Some)).collect::<Result<Vec<_>, _>>()?;
     // Tools of old leave them out where every layer is a blob with a digest of its own.
     let ids = if ids.is_empty() { vec![None; layers.len()] } else { ids };
@@ -140,8 +161,9 @@ pub fn read(path: &Path, wanted: Option<&str>, epoch: i64) -> Result<(Image, Dig
     }
     let mut tree = Tree::new(epoch);
     for (layer, id) in layers.iter().zip(ids) {
-        lay(&mut tree, &layout, layer, id)?;
+        lay(&mut tree, &layout, layer, id, &mut room)?;
     }
+    tree.check_size()?;
     let config = process.unwrap_or_default().config(&config)?;
     if let Some(folder) = &config.workdir {
         // As engines do where the image has none.
@@ -185,27 +207,56 @@ impl Process {
 }
 
 /// The layout as a tree: files of a directory, or stretches of the archive.
-fn open(path: &Path, epoch: i64) -> Result<Tree, ArchiveError> {
+fn open(path: &Path, epoch: i64, room: &mut Room) -> Result<Tree, ArchiveError> {
     let failed = |source| ArchiveError::Io { path: path.to_owned(), source };
     if path.is_dir() {
         return Ok(Overlay::from_folder(path, "image", epoch)?.tree);
     }
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = input::open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
     let mut reader = BufReader::with_capacity(1 << 20, file.try_clone().map_err(failed)?);
     let compression = compression(&mut reader).map_err(failed)?;
     let tar = |source| ArchiveError::Tar { what: path.display().to_string(), source };
     let members = if compression == Compression::None {
-        from_tar::read_layer(&mut reader, &mut io::sink(), LIMITS).map_err(tar)?
+        let limits = Limits { members: limits::NODES, bytes: limits::IMAGE };
+        from_tar::read_layer(&mut reader, &mut io::sink(), limits).map_err(tar)?
     } else {
-        file = tempfile::tempfile().map_err(failed)?;
         let mut reader = compression.reader(reader).map_err(failed)?;
-        from_tar::read_layer(&mut *reader, &mut file, LIMITS).map_err(tar)?
+        let (members, unpacked) = room.unpack(&path.display().to_string(), &mut *reader, size)?;
+        file = unpacked;
+        members
     };
     from_tar::tree(&members, &Arc::new(file), 0, "image", epoch).map_err(tar)
 }
 
-/// Skippable frames, with which parallel compressors begin (RFC 8878, 3.1.2): 0x184D2A5? in little-endian order.
-const ZSTD_SKIPPABLE: [u8; 3] = *b"\x2a\x4d\x18";
+/// Bytes that may still be written to unnamed files in the directory for temporary files.
+struct Room(u64);
+
+impl Room {
+    /// Reads the archive `what`, which has `size` bytes before it is decompressed, and keeps its bytes.
+    fn unpack(
+        &mut self,
+        what: &str,
+        reader: &mut dyn Read,
+        size: u64,
+    ) -> Result<(Vec<Member>, File), ArchiveError> {
+        let folder = std::env::temp_dir();
+        let failed = |source| ArchiveError::Io { path: folder.clone(), source };
+        let mut file = tempfile::tempfile_in(&folder).map_err(failed)?;
+        let most = size.saturating_mul(limits::RATIO).saturating_add(limits::UNPACKED_SLACK);
+        let limits = Limits { members: limits::NODES, bytes: self.0.min(most) };
+        let read = from_tar::read_layer(reader, &mut file, limits);
+        let written = file.metadata().map_err(failed)?.len();
+        self.0 -= written.min(self.0);
+        match read {
+            Ok(members) => Ok((members, file)),
+            Err(TarError::Write { source }) if source.kind() == io::ErrorKind::StorageFull => {
+                Err(ArchiveError::Full { folder, what: what.to_owned(), written })
+            }
+            Err(source) => Err(ArchiveError::Tar { what: what.to_owned(), source }),
+        }
+    }
+}
 
 /// How a stream with an archive is compressed, by its first bytes: file names and media types are often wrong. The
 /// first name in an archive may look like any of them, so that the header's checksum counts first.
@@ -214,17 +265,7 @@ fn compression(reader: &mut impl BufRead) -> io::Result<Compression> {
     if from_tar::begins(head) {
         return Ok(Compression::None);
     }
-    let forms: [(&[u8], Compression); 4] = [
-        (b"\x1f\x8b", Compression::Gzip),
-        (b"\x28\xb5\x2f\xfd", Compression::Zstd),
-        (b"\xfd7zXZ\0", Compression::Xz),
-        (b"BZh", Compression::Bzip2),
-    ];
-    if matches!(head, [0x50..=0x5f, rest @ ..] if rest.starts_with(&ZSTD_SKIPPABLE)) {
-        return Ok(Compression::Zstd);
-    }
-    let form = forms.into_iter().find(|(magic, _)| head.starts_with(magic));
-    Ok(form.map_or(Compression::None, |(_, compression)| compression))
+    Ok(Compression::of_magic(head))
 }
 
 fn blob_path(digest: &Digest) -> String {
@@ -269,7 +310,13 @@ fn document<T: for<'a> Deserialize<'a>>(layout: &Tree, path: &str) -> Result<T, 
 
 /// Lays one layer over `tree`, decompressed into an unnamed file that its bodies point into. `id` is the digest of
 /// the layer before it was compressed.
-fn lay(tree: &mut Tree, layout: &Tree, path: &str, id: Option<Digest>) -> Result<(), ArchiveError> {
+fn lay(
+    tree: &mut Tree,
+    layout: &Tree,
+    path: &str,
+    id: Option<Digest>,
+    room: &mut Room,
+) -> Result<(), ArchiveError> {
     let content = body(layout, path)?;
     let io = |source| ArchiveError::Io { path: PathBuf::from(path), source };
     if let Some(expected) = blob_name(path) {
@@ -281,9 +328,9 @@ fn lay(tree: &mut Tree, layout: &Tree, path: &str, id: Option<Digest>) -> Result
     let mut reader = BufReader::with_capacity(1 << 20, content.reader());
     let compression = compression(&mut reader).map_err(io)?;
     let mut reader = Hashing { inner: compression.reader(reader).map_err(io)?, hasher: Hasher::new() };
-    let mut file = tempfile::tempfile().map_err(io)?;
-    let tar = |source| ArchiveError::Tar { what: format!("layer {path}"), source };
-    let members = from_tar::read_layer(&mut reader, &mut file, LIMITS).map_err(tar)?;
+    let what = format!("layer {path}");
+    let (members, file) = room.unpack(&what, &mut reader, content.len())?;
+    let tar = |source| ArchiveError::Tar { what, source };
     let actual = reader.hasher.finish();
     if let Some(expected) = id.filter(|id| *id != actual) {
         return Err(ArchiveError::Digest { expected, actual });

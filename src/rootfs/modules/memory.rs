@@ -1,13 +1,13 @@
 //! What was read of a kernel's modules, kept in the store: unpacking a thousand of them takes longer than all
 //! the rest of a rebuild.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use rayon::prelude::*;
 
 use super::object::Facts;
 use super::read_facts;
-use crate::base::{Digest, Hasher};
+use crate::base::{Digest, Hasher, input, limits};
 use crate::rootfs::Error;
 use crate::store::{Store, StoreError};
 use crate::tree::Content;
@@ -30,9 +30,8 @@ pub fn facts(store: &Store, folder: &str, modules: &[(&str, &Content)]) -> Resul
         key.update(digest.as_bytes());
     }
     let key = key.finish().to_hex();
-    let mut bytes = Vec::new();
-    if let Ok(Some(mut file)) = store.derived(KIND, &key)
-        && file.read_to_end(&mut bytes).is_ok()
+    if let Ok(Some(file)) = store.derived(KIND, &key)
+        && let Ok(bytes) = input::read_open(&file, limits::WHOLE_FILE)
         && let Ok(facts) = serde_json::from_slice(&bytes)
     {
         return Ok(facts);

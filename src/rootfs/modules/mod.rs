@@ -8,11 +8,13 @@ pub mod object;
 pub mod trie;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
 use self::object::Facts;
 use super::error::{Error, near};
+use crate::base::{Size, limits};
 use crate::boot::modprobe::normal_alias;
 use crate::boot::modules::matches;
 use crate::store::Store;
@@ -118,6 +120,9 @@ impl ModuleIndex {
             (rank.get(plain).copied().unwrap_or(usize::MAX), path.clone())
         });
 
+        if found.len() > limits::MODULES {
+            return Err(Error::ManyModules { kernel: kernel.to_owned(), limit: limits::MODULES });
+        }
         let modules: Vec<(&str, &Content)> = found
             .iter()
             .map(|(path, id)| match &tree.node(*id).kind {
@@ -274,6 +279,10 @@ impl ModuleIndex {
                     pending.extend(&direct[needed]);
                 }
             }
+            if all.len() > limits::NEEDED {
+                let module = self.modules[index].name.clone();
+                return Err(Error::ManyNeeded { module, limit: limits::NEEDED });
+            }
             let mut depends: Vec<usize> = all.into_iter().collect();
             depends.sort_by_key(|needed| place[*needed]);
             self.modules[index].depends = depends;
@@ -292,12 +301,20 @@ pub fn write(tree: &mut Tree, index: &ModuleIndex) -> Result<(), Error> {
 
 /// Unpacks and reads every module, in parallel.
 fn read_facts(folder: &str, modules: &[(&str, &Content)]) -> Result<Vec<Facts>, Error> {
+    let bytes_so_far = AtomicUsize::new(0);
     modules
         .par_iter()
         .map(|(path, content)| {
             let malformed = |what| Error::Malformed { path: format!("/{folder}/{path}"), line: 0, what };
             let bytes = content.to_vec().map_err(|error| malformed(error.to_string()))?;
-            object::read(path, &bytes).map_err(malformed)
+            let facts = object::read(path, &bytes).map_err(malformed)?;
+            if bytes_so_far.fetch_add(facts.bytes(), Ordering::Relaxed) > limits::FACT_BYTES {
+                let most = Size(limits::FACT_BYTES as u64).human();
+                return Err(malformed(format!(
+                    "aliases and symbols of all modules have more than {most} together"
+                )));
+            }
+            Ok(facts)
         })
         .collect()
 }

@@ -1,12 +1,14 @@
 //! What one kernel module file says of itself: `.modinfo`, exported and needed symbols.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::collections::BTreeSet;
 
 use object::LittleEndian;
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol};
 use serde::{Deserialize, Serialize};
+
+use crate::base::{Compression, limits};
 
 /// File name endings of modules, as kmod knows them.
 pub const SUFFIXES: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
@@ -35,12 +37,24 @@ pub struct Facts {
     pub needs: Vec<String>,
 }
 
+impl Facts {
+    /// Bytes of all texts.
+    pub fn bytes(&self) -> usize {
+        let Self { aliases, softdeps, weakdeps, firmware, parameters, depends, exports, needs } = self;
+        let lists = [aliases, softdeps, weakdeps, firmware, parameters, depends, exports, needs];
+        lists.into_iter().flatten().map(String::len).sum()
+    }
+}
+
 /// Reads a module file; `name` decides about decompression.
 pub fn read(name: &str, bytes: &[u8]) -> Result<Facts, String> {
     let image = unpack(name, bytes).map_err(|error| format!("unpacking the module: {error}"))?;
     let elf = ElfFile64::<LittleEndian>::parse(&*image).map_err(|error| error.to_string())?;
     let mut facts = Facts::default();
+    let mut left = Left(limits::FACTS);
+    let mut parameters = BTreeSet::new();
     for line in strings(&elf, ".modinfo")? {
+        let line = String::from_utf8_lossy(line);
         let Some((key, value)) = line.split_once('=') else { continue };
         let list = match key {
             "alias" => &mut facts.aliases,
@@ -49,56 +63,90 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Facts, String> {
             "firmware" => &mut facts.firmware,
             "parm" | "parmtype" => {
                 let name = value.split(':').next().unwrap_or_default().to_owned();
-                if !facts.parameters.contains(&name) {
+                if parameters.insert(name.clone()) {
+                    left.take(&name)?;
                     facts.parameters.push(name);
                 }
                 continue;
             }
             "depends" => {
-                let names = value.split(',').filter(|name| !name.is_empty());
-                facts.depends.extend(names.map(|name| name.replace('-', "_")));
+                for name in value.split(',').filter(|name| !name.is_empty()) {
+                    left.take(name)?;
+                    facts.depends.push(name.replace('-', "_"));
+                }
                 continue;
             }
             _ => continue,
         };
+        left.take(value)?;
         list.push(value.to_owned());
     }
     for symbol in elf.symbols() {
         let name = symbol.name().map_err(|error| error.to_string())?;
         if let Some(exported) = name.strip_prefix(VERSION_OF) {
+            left.take(exported)?;
             facts.exports.push(exported.to_owned());
         } else if symbol.is_undefined() && !name.is_empty() {
+            left.take(name)?;
             facts.needs.push(name.to_owned());
         }
     }
     if facts.exports.is_empty() {
         // A kernel without symbol versions. The section also has the names of symbol namespaces.
-        facts.exports = strings(&elf, "__ksymtab_strings")?;
+        for name in strings(&elf, "__ksymtab_strings")? {
+            let name = String::from_utf8_lossy(name);
+            left.take(&name)?;
+            facts.exports.push(name.into_owned());
+        }
     }
     Ok(facts)
 }
 
 fn unpack<'a>(name: &str, bytes: &'a [u8]) -> std::io::Result<Cow<'a, [u8]>> {
-    let mut unpacked = Vec::new();
-    if name.ends_with(".xz") {
-        liblzma::read::XzDecoder::new(bytes).read_to_end(&mut unpacked)?;
-    } else if name.ends_with(".zst") {
-        unpacked = zstd::decode_all(bytes)?;
-    } else if name.ends_with(".gz") {
-        flate2::read::GzDecoder::new(bytes).read_to_end(&mut unpacked)?;
-    } else {
-        return Ok(bytes.into());
+    let ending = name.rfind('.').map_or("", |at| &name[at..]);
+    match Compression::of_ending(ending) {
+        None | Some(Compression::None) => Ok(bytes.into()),
+        Some(compression) => compression.unpack(bytes, limits::MODULE).map(Cow::from),
     }
-    Ok(unpacked.into())
+}
+
+/// How many facts may still come.
+struct Left(usize);
+
+impl Left {
+    /// Takes one in.
+    fn take(&mut self, text: &str) -> Result<(), String> {
+        if text.len() > limits::FACT {
+            return Err(format!("it has an alias or a symbol of more than {} bytes", limits::FACT));
+        }
+        let too_many = || format!("it names more than {} aliases and symbols", limits::FACTS);
+        self.0 = self.0.checked_sub(1).ok_or_else(too_many)?;
+        Ok(())
+    }
 }
 
 /// The NUL-separated texts of a section; nothing if there is no such section.
-fn strings(elf: &ElfFile64<'_, LittleEndian>, section: &str) -> Result<Vec<String>, String> {
-    let Some(section) = elf.section_by_name(section) else { return Ok(Vec::new()) };
-    let data = section.data().map_err(|error| error.to_string())?;
-    Ok(data
-        .split(|byte| *byte == 0)
-        .filter(|text| !text.is_empty())
-        .map(|text| String::from_utf8_lossy(text).into_owned())
-        .collect())
+fn strings<'a>(
+    elf: &ElfFile64<'a, LittleEndian>,
+    section: &str,
+) -> Result<impl Iterator<Item = &'a [u8]> + use<'a>, String> {
+    let data = match elf.section_by_name(section) {
+        Some(section) => section.data().map_err(|error| error.to_string())?,
+        None => &[],
+    };
+    Ok(data.split(|byte| *byte == 0).filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_have_a_number_and_a_length() {
+        let mut left = Left(2);
+        assert!(left.take("a").is_ok() && left.take(&"b".repeat(limits::FACT)).is_ok());
+        assert_eq!(left.take("c").unwrap_err(), "it names more than 100000 aliases and symbols");
+        let told = Left(2).take(&"d".repeat(limits::FACT + 1)).unwrap_err();
+        assert_eq!(told, "it has an alias or a symbol of more than 2048 bytes");
+    }
 }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::order::Order;
 use super::{DIVERT, PackagesError, Unpacked};
-use crate::base::Progress;
+use crate::base::{Progress, limits};
 use crate::rootfs::tmpfiles::clean;
 use crate::tree::merge::Conflict;
 use crate::tree::{Kind, Meta, Node, NodeId, Tree, show};
@@ -39,7 +39,7 @@ pub fn assemble(
         return Err(PackagesError::Twice { name: pair[0].name.clone() });
     }
     let mut union = Union::of(&packages);
-    union.follow_links();
+    union.follow_links()?;
     let mut built = Built { tree: Tree::new(epoch), copies: HashMap::new(), error: None };
     union.build(ROOT, &mut Vec::new(), &mut built);
     let Union { notes, mut conflicts, .. } = union;
@@ -174,10 +174,19 @@ impl<'a> Union<'a> {
     }
 
     /// Settles every place that is a link in one package and a directory in another, until none is left.
-    fn follow_links(&mut self) {
+    ///
+    /// # Errors
+    /// `Mixed` with more of them than any packages have: each is settled by a walk over all names.
+    fn follow_links(&mut self) -> Result<(), PackagesError> {
         loop {
             let mut open = Vec::new();
             self.mixed(ROOT, 0, &mut open);
+            if let [.., (_, place)] = &open[..]
+                && open.len() > limits::MIXED
+            {
+                let path = show(&self.path(*place));
+                return Err(PackagesError::Mixed { path, limit: limits::MIXED });
+            }
             // The uppermost first: what lies below may move with it.
             open.sort_by_key(|(depth, _)| *depth);
             let mut settled = false;
@@ -191,7 +200,7 @@ impl<'a> Union<'a> {
                 // Links that lead across each other.
                 self.refused.extend(open.iter().map(|(_, place)| *place));
                 if open.is_empty() {
-                    return;
+                    return Ok(());
                 }
             }
         }
@@ -288,10 +297,14 @@ impl<'a> Union<'a> {
         let Kind::Symlink(target) = &self.node(&claim).kind else { return Leads::Nowhere };
         let parts = |target: &'a [u8]| target.split(|byte| *byte == b'/').rev();
         let mut pending: Vec<&[u8]> = parts(target).collect();
-        let mut links = 1;
+        let (mut links, mut steps) = (1, 0);
         let parent = PlaceId(self.places[place.0].parent);
         let mut here = if target.starts_with(b"/") { ROOT } else { parent };
         while let Some(part) = pending.pop() {
+            steps += 1;
+            if steps > limits::STEPS {
+                return Leads::Nowhere;
+            }
             match part {
                 b"" | b"." => continue,
                 b".." => {

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::sync::Arc;
 
-use crate::base::Digest;
+use crate::base::{Digest, limits};
 use crate::tree::Tree;
 use crate::tree::from_tar::{self, Body, Limits, Member, TarError};
 
@@ -23,17 +23,7 @@ pub use index::IndexError;
 use stream::{Ar, Measured};
 
 /// Control members are a few kilobytes of text and one line for each file (md5sums).
-const CONTROL_LIMITS: Limits = Limits { members: 1000, bytes: 64 << 20 };
-
-/// More files than any package of Debian has, by a factor of about five.
-const MAX_MEMBERS: usize = 500_000;
-
-/// No package unpacks to more, whatever it says of itself, in bytes.
-const MAX_UNPACKED: u64 = 16 << 30;
-
-/// What a package may always unpack to, in bytes: Installed-Size is an estimate, and headers, padding and
-/// directories are not all in it.
-const UNPACKED_SLACK: u64 = 256 << 20;
+const CONTROL_LIMITS: Limits = Limits { members: limits::CONTROL_MEMBERS, bytes: limits::CONTROL };
 
 /// Maintainer scripts, and the control files that make others' scripts run.
 const SCRIPTS: [&str; 6] = ["preinst", "postinst", "prerm", "postrm", "config", "triggers"];
@@ -193,7 +183,7 @@ fn read_package(measured: &mut Measured<'_>, size: u64, unpacked: &mut File) -> 
     let mut package = control_members(&parts, &bytes, &member)?;
 
     let member = ar.expect("data.tar")?;
-    let limits = Limits { members: MAX_MEMBERS, bytes: unpacked_limit(&package.control, size) };
+    let limits = Limits { members: limits::NODES, bytes: unpacked_limit(&package.control, size) };
     let mut writer = BufWriter::with_capacity(1 << 20, unpacked);
     package.members = read_tar(&mut ar, &member, &mut writer, limits).map_err(|error| match error {
         DebError::Tar { member, source: source @ TarError::TooLarge { limit, .. } }
@@ -214,7 +204,11 @@ fn read_package(measured: &mut Measured<'_>, size: u64, unpacked: &mut File) -> 
 /// reaches on real files, and some times what the package says of itself.
 fn unpacked_limit(control: &Control, size: u64) -> u64 {
     let installed = control.installed_size().unwrap_or_default().saturating_mul(4);
-    size.saturating_mul(100).max(installed).saturating_add(UNPACKED_SLACK).min(MAX_UNPACKED)
+    // Installed-Size is an estimate, and headers, padding and directories are not all in it: hence the slack.
+    size.saturating_mul(limits::RATIO)
+        .max(installed)
+        .saturating_add(limits::UNPACKED_SLACK)
+        .min(limits::PACKAGE)
 }
 
 fn read_tar(
@@ -236,6 +230,11 @@ fn control_members(parts: &[Member], bytes: &[u8], archive: &stream::ArMember) -
         })
     };
     let corrupt = |what| DebError::Corrupt { offset: archive.offset, what };
+    for name in SCRIPTS.into_iter().chain(["control", "conffiles"]) {
+        if find(name).is_some_and(|text| text.len() > limits::CONTROL_FILE) {
+            return Err(corrupt("a control file, script or list of conffiles has more than 1 MiB"));
+        }
+    }
     let text = |bytes| str::from_utf8(bytes).map_err(|_| corrupt("control file is not UTF-8"));
     let control = text(find("control").ok_or_else(|| corrupt("no control file"))?)?;
     let mut digests = BTreeMap::new();

@@ -1,7 +1,6 @@
 //! Debian archives: signed releases, package indexes, versions, packages.
 
 pub mod checksum;
-pub mod compression;
 pub mod deb;
 pub mod packages;
 pub mod release;

@@ -8,11 +8,10 @@ use std::io::{BufReader, Read};
 mod trim;
 
 use super::checksum::Checksum;
-use super::compression::Compression;
 use super::release::Release;
 use super::upstream::{Upstream, UpstreamError};
 use super::version::ARCHITECTURE;
-use crate::base::{Digest, Progress};
+use crate::base::{Compression, Digest, Progress, Size, limits};
 use crate::source::url::{Url, UrlError};
 use trim::{FAULT, LEFT_OUT, trim};
 
@@ -125,9 +124,32 @@ pub enum IndexError {
         /// In bytes, as received.
         actual_size: u64,
     },
-    /// It cannot be decompressed.
-    #[error("decoding the index")]
-    Decode(#[from] std::io::Error),
+    /// It cannot be decompressed, or is more than any index.
+    #[error("decoding {path}")]
+    Decode {
+        /// Relative to the release.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The signed release announces more bytes than any index has.
+    #[error(
+        "the release lists {path} with {} bytes, and at most {} of an index are read", .size, Size(*.limit).human()
+    )]
+    TooLarge {
+        /// Relative to the release.
+        path: String,
+        /// In bytes, as signed.
+        size: u64,
+        /// In bytes.
+        limit: u64,
+    },
+    /// All indexes of a suite together are more than fits into memory.
+    #[error(
+        "the names, versions and relations of all packages have more than {} together: name fewer components",
+        Size(limits::INDEX_KEPT).human()
+    )]
+    TooMany,
     /// The manifest's suite or component is no part of an address.
     #[error(transparent)]
     Address(#[from] UrlError),
@@ -186,13 +208,17 @@ impl Index {
         let mut text = String::new();
         for path in source.indexes(release)? {
             text.push_str(&fetch_trimmed(upstream, source, release, &path, progress)?);
+            if text.len() as u64 > limits::INDEX_KEPT {
+                return Err(IndexError::TooMany);
+            }
         }
         Ok(Self { text })
     }
 
     /// Reads a plain index, as tests and local archives have it.
     pub fn read(input: impl Read) -> Result<Self, IndexError> {
-        Ok(Self { text: trim(BufReader::new(input))? })
+        let decode = |source| IndexError::Decode { path: "Packages".to_owned(), source };
+        Ok(Self { text: trim(BufReader::new(input)).map_err(decode)? })
     }
 
     /// Paragraphs that are left out, as `package: reason`.
@@ -222,6 +248,13 @@ fn fetch_trimmed(
         if let Some(text) = upstream.recall(&key).and_then(unseal) {
             return Ok(text);
         }
+        let limit = match compression {
+            Compression::None => limits::INDEX_PLAIN,
+            _ => limits::INDEX_FETCHED,
+        };
+        if expected.1 > limit {
+            return Err(IndexError::TooLarge { path: listed, size: expected.1, limit });
+        }
         let bytes = match fetch_listed(upstream, source, release, &listed, expected, progress) {
             Err(IndexError::Upstream(error @ UpstreamError::NotFound { .. })) => {
                 missing = Some(error);
@@ -229,7 +262,8 @@ fn fetch_trimmed(
             }
             other => other?,
         };
-        let text = trim(BufReader::new(compression.reader(&bytes[..])?))?;
+        let decoded = compression.reader(&bytes[..]).and_then(|reader| trim(BufReader::new(reader)));
+        let text = decoded.map_err(|source| IndexError::Decode { path: listed, source })?;
         upstream.keep(&key, &seal(&text));
         return Ok(text);
     }
@@ -323,6 +357,8 @@ impl<'a> Record<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::progress::Silent;
+    use crate::source::debian::upstream::Received;
 
     fn paragraph(change: (&str, &str)) -> String {
         let text = "Package: app\nVersion: 1.0-1\nArchitecture: amd64\nPre-Depends: a\nDepends: b (>= 1),\n c | d\n\
@@ -435,6 +471,58 @@ mod tests {
         }
         let climbing = Source { root: &root, suite: "../x", components: &[] };
         assert!(climbing.release_url("InRelease").is_err());
+    }
+
+    struct Nothing;
+
+    impl Upstream for Nothing {
+        fn get(&self, _: &Url, _: Option<(Digest, u64)>, _: &dyn Progress) -> Result<Vec<u8>, UpstreamError> {
+            panic!("it was fetched")
+        }
+
+        fn receive(&self, _: &Url, _: u64, _: &dyn Progress) -> Result<Received, UpstreamError> {
+            panic!("it was fetched")
+        }
+    }
+
+    #[test]
+    fn an_index_that_is_announced_with_gigabytes() {
+        let root = Url::root("https://mirror.example/debian/").unwrap();
+        let source = Source { root: &root, suite: "./", components: &[] };
+        let checksum: Checksum = "0".repeat(64).parse().unwrap();
+        let files = [("Packages.xz".to_owned(), (checksum, 3 << 30))].into();
+        let release = Release {
+            sha256: Digest::of(""),
+            date: 0,
+            valid_until: None,
+            by_hash: false,
+            separate_all: false,
+            components: Vec::new(),
+            signed_by: Vec::new(),
+            files,
+        };
+        let told = Index::fetch(&Nothing, &source, &release, &Silent).unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "the release lists Packages.xz with 3221225472 bytes, and at most 32.0 MiB of an index are read"
+        );
+    }
+
+    #[test]
+    fn lines_have_a_limit() {
+        let told = |text: &str| match Index::read(text.as_bytes()).unwrap_err() {
+            IndexError::Decode { source, .. } => source.to_string(),
+            other => panic!("{other}"),
+        };
+        let line = |length: usize| format!("Tag: {}", "x".repeat(length - 5));
+        let most = limits::INDEX_LINE;
+        // With its line break, and without one at the end.
+        for good in [line(most - 1) + "\n", line(most)] {
+            assert_eq!(Index::read((paragraph(("", "")) + &good).as_bytes()).unwrap().records().count(), 1);
+        }
+        let said = |line: u32| format!("line {line} has more than the 1.0 MiB that are read of one");
+        assert_eq!(told(&line(most + 1)), said(1));
+        assert_eq!(told(&format!("Package: app\n {}\n", "x".repeat(most))), said(2));
     }
 
     #[test]

@@ -8,7 +8,6 @@ pub mod ask;
 mod text;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -27,7 +26,7 @@ use openpgp::policy::StandardPolicy;
 use openpgp::types::{HashAlgorithm, RevocationStatus};
 
 use super::checksum::Checksum;
-use crate::base::Digest;
+use crate::base::{Digest, input, limits};
 
 /// Seconds by which a release's Date may lie ahead of our clock: clocks of build hosts drift.
 const FUTURE_TOLERANCE: i64 = 600;
@@ -465,8 +464,9 @@ fn signed_text(bytes: &[u8], keyring: &Keyring, now: i64) -> Result<(String, Vec
     let mut verifier = VerifierBuilder::from_bytes(bytes)
         .and_then(|builder| builder.with_policy(&policy, now, judge))
         .map_err(|error| form(&error))?;
-    let mut text = String::new();
-    verifier.read_to_string(&mut text).map_err(|error| form(&error))?;
+    // A signed text may be compressed within its message.
+    let text = input::read_open(&mut verifier, limits::RELEASE).map_err(|error| form(&error))?;
+    let text = String::from_utf8(text).map_err(|error| form(&error))?;
     Ok((text, good(verifier.into_helper())?))
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::base::{input, limits};
 use crate::source::url::Url;
 
 /// What the files say, in order; the first entry that fits is used.
@@ -32,7 +33,7 @@ impl Credentials {
         parts.sort();
         let mut credentials = Self::default();
         for file in netrc.into_iter().chain([apt.join("auth.conf")]).chain(parts) {
-            if let Ok(text) = fs::read_to_string(file) {
+            if let Ok(text) = input::read_text(file, limits::TEXT) {
                 credentials.parse(&text);
             }
         }

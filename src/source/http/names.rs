@@ -10,6 +10,8 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use crate::base::{input, limits};
+
 /// Looks names up; see the module.
 #[derive(Clone, Default)]
 pub(super) struct Names {
@@ -43,7 +45,7 @@ impl Resolve for Names {
         let names = self.clone();
         Box::pin(async move {
             let name = name.as_str().to_owned();
-            let mut addresses = local(&name, || std::fs::read_to_string("/etc/hosts"));
+            let mut addresses = local(&name, || input::read_text("/etc/hosts", limits::TEXT));
             if addresses.is_empty() {
                 let resolver =
                     names.resolver().map_err(|source| NameError::NoServer { name: name.clone(), source })?;

@@ -3,9 +3,9 @@
 //! Source: apt-transport-mirror(1). Where apt picks one of several mirrors at random, the first is taken, so that two
 //! builds ask the same.
 
-use std::io::{self, Read};
+use std::io;
 
-use crate::source::debian::compression::Compression;
+use crate::base::Compression;
 use crate::source::debian::version::ARCHITECTURE;
 use crate::source::url::{Url, redacted};
 
@@ -119,11 +119,7 @@ pub fn parse(text: &str, is_remote: bool) -> (Vec<Mirror>, Vec<Refused>) {
 pub fn decode(name: &str, bytes: &[u8]) -> io::Result<String> {
     let ending = name.rsplit('/').next().and_then(|last| last.rfind('.').map(|at| &last[at..]));
     let compression = ending.and_then(Compression::of_ending).unwrap_or(Compression::None);
-    let mut text = Vec::new();
-    compression.reader(bytes)?.take(LIMIT + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > LIMIT {
-        return Err(io::Error::other(format!("the list of mirrors has more than {LIMIT} bytes")));
-    }
+    let text = compression.unpack(bytes, LIMIT)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

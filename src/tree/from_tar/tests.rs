@@ -260,3 +260,106 @@ fn no_byte_makes_the_reader_panic() {
         }
     }
 }
+
+/// A member with a path of any length.
+fn long(path: &str) -> Vec<u8> {
+    [entry(b"././@LongLink", b'L', path.as_bytes(), b""), block(b"x", b'0', 0, b"")].concat()
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, TarError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn depth() {
+    assert!(tree_of(&[long(&("d/".repeat(limits::DEPTH) + "x"))]).is_ok());
+    let told = refusal(tree_of(&[long(&("d/".repeat(2000) + "x"))]));
+    assert!(told.ends_with("has an unsafe path: it lies below more than 256 directories"), "{told}");
+}
+
+/// Reads `count` times what `part` gives for each number, as much of it as an archive may have.
+fn many(count: usize, part: impl Fn(usize) -> Vec<u8>) -> Result<Vec<Member>, TarError> {
+    let mut next = (0..count).map(part);
+    let mut rest = Vec::new();
+    let mut archive = std::iter::from_fn(move || next.next()).fuse();
+    let mut end = Some(vec![0; 2 * BLOCK]);
+    let mut reader = Feed(Box::new(move |buffer: &mut [u8]| {
+        if rest.is_empty() {
+            rest = archive.next().or_else(|| end.take()).unwrap_or_default();
+        }
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        rest.drain(..count);
+        count
+    }));
+    read(&mut reader, &mut io::sink(), Limits { members: limits::NODES, bytes: 16 << 30 })
+}
+
+/// A reader that is a function.
+struct Feed<'a>(Box<dyn FnMut(&mut [u8]) -> usize + 'a>);
+
+impl Read for Feed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok((self.0)(buffer))
+    }
+}
+
+#[test]
+fn names_have_a_sum() {
+    // 4,000 bytes each, in 20 parts.
+    let path = |number: usize| format!("{number:08}/{}", format!("{}/", "n".repeat(199)).repeat(20));
+    let told = refusal(many(20_000, |number| long(&path(number))));
+    assert!(
+        told.starts_with("the paths, targets and attributes up to member \"0000")
+            && told.ends_with("have more than 32.0 MiB together"),
+        "{told}"
+    );
+    let target = "t".repeat(4000);
+    let link = |number: usize| {
+        let name = entry(b"././@LongLink", b'K', target.as_bytes(), b"");
+        [name, block(format!("{number}").as_bytes(), b'2', 0, b"")].concat()
+    };
+    assert!(refusal(many(20_000, link)).ends_with("have more than 32.0 MiB together"));
+    let value = vec![b'v'; 60_000];
+    let with_xattr = |number: usize| {
+        [pax("SCHILY.xattr.user.a", &value), block(format!("{number}").as_bytes(), b'0', 0, b"")].concat()
+    };
+    assert!(refusal(many(2000, with_xattr)).ends_with("have more than 32.0 MiB together"));
+}
+
+#[test]
+fn attributes_of_one_file_have_a_sum() {
+    let value = vec![b'v'; 30_000];
+    let headers = |count: usize| {
+        let mut parts: Vec<_> =
+            (0..count).map(|number| pax(&format!("SCHILY.xattr.user.{number}"), &value)).collect();
+        parts.push(file("x"));
+        read_all(&parts)
+    };
+    assert_eq!(headers(2).unwrap()[0].meta.xattrs.len(), 2);
+    let told = refusal(headers(3));
+    assert!(told.starts_with("the attributes of one file up to member "), "{told}");
+    assert!(told.ends_with("have more than 64.0 KiB together"), "{told}");
+}
+
+#[test]
+fn headers_before_a_member_have_a_number() {
+    let headers = |count: usize| {
+        let mut parts = vec![entry(b"././@LongLink", b'L', b"name", b""); count];
+        parts.push(file("x"));
+        read_all(&parts)
+    };
+    assert_eq!(headers(16).unwrap()[0].path, b"name");
+    let told = refusal(headers(17));
+    assert!(told.ends_with("more than 16 extension headers before a member"), "{told}");
+}
+
+/// Five thousand members of a hundred directories each are half a million directories.
+#[test]
+fn directories_that_are_left_out_count() {
+    let path = |number: usize| format!("{number}/{}", "d/".repeat(100));
+    let members = many(5000, |number| long(&path(number))).unwrap();
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    let told = refusal(tree(&members, &file, 0, "sample", 0));
+    assert!(told.starts_with("more than 200000 files and directories, with member \"19"), "{told}");
+}

@@ -325,7 +325,8 @@ fn a_layer_without_padding_and_end() {
     layer::write(&tree, &mut whole).unwrap();
     let read_up_to = |end: usize| {
         let mut copy = Vec::new();
-        from_tar::read_layer(&mut &whole[..end], &mut copy, LIMITS).map(|members| members.len())
+        let limits = Limits { members: 10, bytes: 1 << 20 };
+        from_tar::read_layer(&mut &whole[..end], &mut copy, limits).map(|members| members.len())
     };
     // A header, four bytes of a body, its padding, the marker of two blocks.
     for end in [whole.len(), 512 + 512 + 512, 512 + 512, 512 + 100, 512 + 4] {
@@ -334,4 +335,19 @@ fn a_layer_without_padding_and_end() {
     for end in [512 + 3, 511, 512 + 512 + 100] {
         assert!(matches!(read_up_to(end), Err(TarError::Truncated { .. })), "{end}");
     }
+}
+
+#[test]
+fn all_layers_share_the_room() {
+    let mut tree = Tree::new(0);
+    tree.file("a", 0o644, vec![1; 60_000]).unwrap();
+    let mut layer = Vec::new();
+    layer::write(&tree, &mut layer).unwrap();
+    let mut room = Room(100_000);
+    let mut unpack =
+        || room.unpack("layer x", &mut &layer[..], layer.len() as u64).map(|(members, _)| members.len());
+    assert_eq!(unpack().unwrap(), 1);
+    let told = unpack().unwrap_err().to_string();
+    assert!(told.starts_with("layer x: member \"a\" brings the archive to 6"), "{told}");
+    assert!(told.contains("bytes, more than the 3") && told.ends_with(" that are allowed"), "{told}");
 }

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::base::Digest;
+use crate::base::{Digest, limits};
 use crate::tree::Meta;
 use crate::tree::from_tar::{Body, Member};
 
@@ -83,6 +83,9 @@ pub fn load(file: &File) -> Result<Package, IndexError> {
     };
     if start.checked_add(u64::from(len) + FOOTER) != Some(size) {
         return Err(corrupt("wrong length"));
+    }
+    if u64::from(len) > limits::PACKAGE_INDEX {
+        return Err(corrupt("an index that is larger than any"));
     }
     let index = match tail.len().checked_sub(len as usize) {
         Some(at) => tail.split_off(at),

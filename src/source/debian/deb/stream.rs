@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Take};
 use std::os::unix::fs::FileExt;
 
-use crate::base::{Digest, Hasher};
-use crate::source::debian::compression::Compression;
+use crate::base::{Compression, Digest, Hasher};
+use crate::tree::from_tar::TarError;
 
 use super::DebError;
 
@@ -167,7 +167,10 @@ impl BufRead for Body<'_, '_> {
 pub fn decompress<'a>(name: &str, body: Body<'a, '_>) -> Result<Box<dyn Read + 'a>, DebError> {
     let ending = name.rsplit_once(".tar").map(|(_, ending)| ending);
     match ending.and_then(Compression::of_ending) {
-        Some(compression) => compression.reader(body).map_err(DebError::Read),
+        Some(compression) => compression.reader(body).map_err(|source| DebError::Tar {
+            member: name.to_owned(),
+            source: TarError::Read { offset: 0, source },
+        }),
         None => {
             let what = "compressed in an unknown way";
             Err(DebError::Unsupported { member: name.to_owned(), what })

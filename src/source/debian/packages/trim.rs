@@ -3,9 +3,10 @@
 //! A paragraph that cannot be used is kept with the reason: who asks for its package is told, and nobody else
 //! is. One without a proper name or version can be asked for by nobody; it is left out and noted.
 
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 
 use super::below;
+use crate::base::{Size, limits};
 use crate::source::debian::checksum::Checksum;
 use crate::source::debian::version::{ARCHITECTURE, is_name};
 
@@ -33,6 +34,8 @@ struct Paragraph {
     sha512: String,
     /// What cannot be read of it, if anything.
     fault: Option<String>,
+    /// Bytes of all fields so far.
+    kept: u64,
 }
 
 impl Paragraph {
@@ -60,11 +63,14 @@ impl Paragraph {
     /// Appends to a field, in one line and without tabs, which separate fields.
     fn append(&mut self, name: &[u8], value: &[u8]) -> bool {
         let Some(field) = self.field(name) else { return false };
+        let before = field.len();
         let value = String::from_utf8_lossy(value.trim_ascii());
         if !field.is_empty() {
             field.push(' ');
         }
         field.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c }));
+        let grown = (field.len() - before) as u64;
+        self.kept += grown;
         if value.contains(char::REPLACEMENT_CHARACTER) {
             let name = String::from_utf8_lossy(name);
             self.fault.get_or_insert_with(|| format!("its {name} is not UTF-8"));
@@ -133,8 +139,39 @@ impl Paragraph {
     }
 }
 
+/// More than any index of an archive has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooMuch {
+    /// A line that would fill the memory.
+    #[error("line {line} has more than the {} that are read of one", Size(limits::INDEX_LINE as u64).human())]
+    Line {
+        /// From 1.
+        line: u64,
+    },
+    /// A bomb.
+    #[error("it unpacks to more than {}", Size(limits::INDEX).human())]
+    Text,
+    /// Names, versions and relations of too many packages.
+    #[error(
+        "the names, versions and relations up to its line {line} have more than {} together",
+        Size(limits::INDEX_KEPT).human()
+    )]
+    Kept {
+        /// From 1.
+        line: u64,
+    },
+}
+
+impl From<TooMuch> for io::Error {
+    fn from(error: TooMuch) -> Self {
+        Self::new(io::ErrorKind::FileTooLarge, error)
+    }
+}
+
 /// Reads the paragraphs of a plain index one by one, so that its whole text is never in memory.
-pub(super) fn trim(mut input: impl BufRead) -> std::io::Result<String> {
+pub(super) fn trim(input: impl BufRead) -> io::Result<String> {
+    let mut input = input.take(limits::INDEX + 1);
+    let mut number = 0;
     let mut out = String::new();
     let mut paragraph = Paragraph::default();
     let mut line = Vec::new();
@@ -142,7 +179,17 @@ pub(super) fn trim(mut input: impl BufRead) -> std::io::Result<String> {
     let mut current: Option<Vec<u8>> = None;
     loop {
         line.clear();
-        let end = input.read_until(b'\n', &mut line)? == 0;
+        number += 1;
+        let end = (&mut input).take(limits::INDEX_LINE as u64 + 1).read_until(b'\n', &mut line)? == 0;
+        if line.len() > limits::INDEX_LINE {
+            return Err(TooMuch::Line { line: number }.into());
+        }
+        if input.limit() == 0 {
+            return Err(TooMuch::Text.into());
+        }
+        if out.len() as u64 + paragraph.kept > limits::INDEX_KEPT {
+            return Err(TooMuch::Kept { line: number }.into());
+        }
         while line.last().is_some_and(u8::is_ascii_whitespace) {
             line.pop();
         }

@@ -1,0 +1,191 @@
+//! Files that people name: opened without waiting, and only if they are files.
+//!
+//! A pipe without a writer would wait for ever, a device such as /dev/zero never ends, and a directory gives an errno
+//! that does not say so. What is read whole has a limit, which the error names.
+
+use std::fmt;
+use std::fs::{FileType, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::Size;
+
+/// What a path leads to instead of a regular file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is {0}, not a regular file")]
+pub struct NotAFile(pub Other);
+
+/// A kind of file that has no content of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// A directory.
+    Directory,
+    /// A named pipe.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// Something else.
+    Unknown,
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "a directory",
+            Self::Pipe => "a pipe",
+            Self::Socket => "a socket",
+            Self::CharDevice => "a character device",
+            Self::BlockDevice => "a block device",
+            Self::Unknown => "neither a file nor a directory",
+        })
+    }
+}
+
+impl Other {
+    /// What `kind` is; nothing for a regular file.
+    fn of(kind: FileType) -> Option<Self> {
+        Some(match () {
+            () if kind.is_file() => return None,
+            () if kind.is_dir() => Self::Directory,
+            () if kind.is_fifo() => Self::Pipe,
+            () if kind.is_socket() => Self::Socket,
+            () if kind.is_char_device() => Self::CharDevice,
+            () if kind.is_block_device() => Self::BlockDevice,
+            () => Self::Unknown,
+        })
+    }
+}
+
+/// More bytes than are read of such a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it has more than the {} that are read of such a file", Size(*.limit).human())]
+pub struct TooLarge {
+    /// In bytes.
+    pub limit: u64,
+}
+
+impl From<TooLarge> for io::Error {
+    fn from(error: TooLarge) -> Self {
+        Self::new(io::ErrorKind::FileTooLarge, error)
+    }
+}
+
+fn judge(metadata: &Metadata, devices: bool) -> io::Result<()> {
+    match Other::of(metadata.file_type()) {
+        None => Ok(()),
+        Some(Other::BlockDevice) if devices => Ok(()),
+        Some(Other::Directory) => {
+            Err(io::Error::new(io::ErrorKind::IsADirectory, NotAFile(Other::Directory)))
+        }
+        Some(other) => Err(io::Error::new(io::ErrorKind::InvalidInput, NotAFile(other))),
+    }
+}
+
+fn opened(path: &Path, devices: bool) -> io::Result<std::fs::File> {
+    // Asked before it is opened, as opening alone starts some devices, and again after it, as it may be another file
+    // by then.
+    judge(&std::fs::metadata(path)?, devices)?;
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path)?;
+    judge(&file.metadata()?, devices)?;
+    Ok(file)
+}
+
+/// Opens the regular file at `path`, links followed.
+///
+/// # Errors
+/// [`NotAFile`] in an [`io::Error`], or what the disk says.
+pub fn open(path: impl AsRef<Path>) -> io::Result<std::fs::File> {
+    opened(path.as_ref(), false)
+}
+
+/// Opens a regular file or a block device: what may hold a disk image.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_disk(path: impl AsRef<Path>) -> io::Result<std::fs::File> {
+    opened(path.as_ref(), true)
+}
+
+/// The bytes of the regular file at `path`, at most `limit` of them.
+///
+/// # Errors
+/// As [`open`], and [`TooLarge`].
+pub fn read(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
+    read_open(&open(path)?, limit)
+}
+
+/// The text of the regular file at `path`, at most `limit` bytes of it.
+///
+/// # Errors
+/// As [`read`]; `InvalidData` when it is not UTF-8.
+pub fn read_text(path: impl AsRef<Path>, limit: u64) -> io::Result<String> {
+    let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text");
+    String::from_utf8(read(path, limit)?).map_err(not_text)
+}
+
+/// What is left of `reader`, at most `limit` bytes of it.
+///
+/// # Errors
+/// [`TooLarge`], or what the reader says.
+pub fn read_open(reader: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > limit {
+        true => Err(TooLarge { limit }.into()),
+        false => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe without a writer, at a path of its own.
+    fn pipe(folder: &Path) -> std::path::PathBuf {
+        let path = folder.join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        path
+    }
+
+    #[test]
+    fn only_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("pipe", &link).unwrap();
+        for (path, what) in [
+            (pipe(folder.path()), "a pipe"),
+            (link, "a pipe"),
+            (folder.path().to_owned(), "a directory"),
+            (socket, "a socket"),
+            ("/dev/zero".into(), "a character device"),
+        ] {
+            let said = open(&path).unwrap_err().to_string();
+            assert_eq!(said, format!("it is {what}, not a regular file"), "{path:?}");
+            assert_eq!(read(&path, 1).unwrap_err().to_string(), said);
+            assert_eq!(open_disk(&path).unwrap_err().to_string(), said);
+        }
+    }
+
+    #[test]
+    fn the_limit_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, b"four").unwrap();
+        assert_eq!(read(&path, 4).unwrap(), b"four");
+        let said = read(&path, 3).unwrap_err().to_string();
+        assert_eq!(said, "it has more than the 3 B that are read of such a file");
+        // A hole costs nothing on the disk, and would cost as much memory as it is long.
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(read_text(&path, 3).unwrap_err().to_string(), said);
+        std::fs::write(&path, b"\xff").unwrap();
+        assert_eq!(read_text(&path, 3).unwrap_err().to_string(), "it is not UTF-8 text");
+    }
+}

@@ -1,0 +1,147 @@
+//! How much of what strangers made is read: one place for every limit, each with its reason.
+//!
+//! The largest of each kind was measured over Debian trixie's index of main (68,830 packages) and over the 489
+//! packages and their modules that the three largest manifests of this project and their variants need. A limit lies
+//! far above what was found there, and low enough that a build stays within its memory. Every error that a limit
+//! leads to names the limit.
+
+/// Longest path in bytes: the kernel's PATH_MAX less its NUL. Found: 182.
+pub const PATH: usize = 4095;
+
+/// Longest name of one file in bytes: the kernel's NAME_MAX. Found: 84.
+pub const NAME: usize = 255;
+
+/// Most directories below each other. A path of PATH_MAX bytes could have 2,048, which no program of a node walks, and
+/// which walks that call themselves cannot take on the stack of a thread. Found: 14.
+pub const DEPTH: usize = 256;
+
+/// Most steps of one walk along a path and the links that it crosses. The kernel lets 40 links of 2,048 parts each go,
+/// and a tree may have a link for every name. Found: 20.
+pub const STEPS: usize = 1024;
+
+/// Most extension headers before one member of a tar archive: long name, long target and pax records. Found: 1.
+pub const EXTENSIONS: usize = 16;
+
+/// Most names of one tree, directories that stand above a member only included. Each takes 1.1 KB of memory in a build
+/// (measured with 380,000 empty files), so that a build with as many stays below 300 MB. Found: 5,210 in a package, and
+/// some 30,000 in a root.
+pub const NODES: usize = 200_000;
+
+/// Most bytes of all paths, targets and attributes of one tree together. Found: 409 KB in a package.
+pub const NAMES: u64 = 32 << 20;
+
+/// Most bytes of the attributes of one file, names included: the kernel's XATTR_LIST_MAX and XATTR_SIZE_MAX. Found:
+/// 20, the capabilities of ping.
+pub const XATTRS: usize = 64 << 10;
+
+/// Most bytes that a file has which is read into memory whole, such as a list of users or a kernel. Found: 12 MB, a
+/// kernel.
+pub const WHOLE_FILE: u64 = 64 << 20;
+
+/// Most bytes that one kernel module or firmware file unpacks to. Found: 30 MB, amdgpu.
+pub const MODULE: u64 = 64 << 20;
+
+/// Most kernel modules. Found: 3,240, and 4,400 in Debian's largest kernel.
+pub const MODULES: usize = 10_000;
+
+/// Most aliases, symbols and the like that one module names. Found: 1,998.
+pub const FACTS: usize = 100_000;
+
+/// Most bytes of all aliases, symbols and the like of all modules. Found: 3.8 MB.
+pub const FACT_BYTES: usize = 32 << 20;
+
+/// Longest alias or symbol in bytes: the kernel gives a device's alias 2 KiB. Found: 98.
+pub const FACT: usize = 2048;
+
+/// Most modules that one module needs, directly or by way of others. Found: 28.
+pub const NEEDED: usize = 500;
+
+/// Most bytes that the archives of an initramfs unpack to when an image is inspected. Found: 12 MB, and up to 32 MiB of
+/// firmware can be added.
+pub const INITRAMFS: u64 = 128 << 20;
+
+/// Most memory that all decompressors of the process hold together, in bytes; one that asks for more waits for others.
+/// Found: `xz -6`, dpkg-deb's default, takes 9 MiB, and `xz -9` takes 65 MiB.
+pub const WINDOWS: u64 = 128 << 20;
+
+/// Largest window of one decompressor, in bytes: that of `zstd --long` and `zstd --ultra -22`; a dictionary of
+/// `xz -9` has half of it.
+pub const WINDOW: u64 = 128 << 20;
+
+/// Longest line of a package index in bytes. Found: 75,649, the Provides of a Rust crate.
+pub const INDEX_LINE: usize = 1 << 20;
+
+/// Most bytes of a package index, as it is fetched and compressed. Found: 9.6 MB.
+pub const INDEX_FETCHED: u64 = 32 << 20;
+
+/// Most bytes of a package index that is not compressed, as small archives have it. Found: 57 MB, of a large one.
+pub const INDEX_PLAIN: u64 = 128 << 20;
+
+/// Most bytes that a package index unpacks to. Found: 57 MB.
+pub const INDEX: u64 = 1 << 30;
+
+/// Most bytes of an index that are kept: names, versions and relations. Found: 20 MB.
+pub const INDEX_KEPT: u64 = 64 << 20;
+
+/// Most bytes of a signed release. Found: 200 KB.
+pub const RELEASE: u64 = 16 << 20;
+
+/// Most bytes of a file that a person writes by hand or a program writes for keller: `.meta`, a lock, keys,
+/// configuration. Found: 300 KB, a lock.
+pub const TEXT: u64 = 16 << 20;
+
+/// Most bytes of a program that is named by `--keller`. Found: 30 MB, and some 300 MB of a debug build.
+pub const PROGRAM: u64 = 1 << 30;
+
+/// Most bytes of a file of an overlay or of `files` that is held in memory. Found: nearly all are smaller.
+pub const SMALL_FILE: u64 = 256 << 10;
+
+/// Most bytes of an overlay's small files that are held in memory together; what comes after stays on the disk.
+pub const HELD: u64 = 32 << 20;
+
+/// Most bytes of a file system's image that are held in memory while it is read: directories, links, attributes, and
+/// files whose end lies between inodes, which keller's own images have none of. Found: 3 MB.
+pub const HELD_OF_IMAGE: u64 = 128 << 20;
+
+/// Most layers of a container's image: overlayfs mounts 500, and Docker builds 127.
+pub const LAYERS: usize = 500;
+
+/// Most bytes that all layers of one image unpack to, with the archive around them, however they are compressed. Found:
+/// 8 GB in images of machine learning, which no root holds.
+pub const IMAGE: u64 = 16 << 30;
+
+/// What an archive may always unpack to, in bytes, however small it is.
+pub const UNPACKED_SLACK: u64 = 256 << 20;
+
+/// How many times its own size an archive may unpack to, besides [`UNPACKED_SLACK`]. Found: 34, a package of
+/// documentation.
+pub const RATIO: u64 = 100;
+
+/// Most paths that are a link in one package and a directory in another, and settled as dpkg does. Found: 6, of merging
+/// /bin and /lib with those in /usr.
+pub const MIXED: usize = 256;
+
+/// Most bytes of the microcode that an image carries. Found: 16 MB, all of Intel's and AMD's.
+pub const MICROCODE: u64 = 64 << 20;
+
+/// Most bytes that one package unpacks to, whatever it says of itself. Found: 6.5 GiB in main, 204 MB in a manifest.
+pub const PACKAGE: u64 = 16 << 30;
+
+/// Most bytes that are kept of a package besides its data: all names, and 64 bytes for each.
+pub const PACKAGE_INDEX: u64 = NAMES + 64 * NODES as u64 + CONTROL;
+
+/// Most members of a package's control archive. Found: 11.
+pub const CONTROL_MEMBERS: usize = 1000;
+
+/// Most bytes of a package's control archive, which is read into memory. Found: 502 KB; md5sums grow with the package.
+pub const CONTROL: u64 = 32 << 20;
+
+/// Most threads that can be asked for: more than any machine has processors that help here.
+pub const THREADS: usize = 1024;
+
+/// Most bytes of one file in it that is read: `control`, a script, `conffiles`. Found: 15 KB.
+pub const CONTROL_FILE: usize = 1 << 20;
+
+/// Most keys of root: a root document with as many, each signing twice in a rotation, stays below the 256 KiB that
+/// nodes read of it.
+pub const ROOT_KEYS: u64 = 64;
