@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::base::{AtomicFile, Digest, Hasher};
+use crate::base::{AtomicFile, Digest, Hasher, input, limits};
 use crate::update::document::Blob;
 use crate::update::remote::{Part, Remote, RemoteError};
 
@@ -44,7 +44,7 @@ impl Folder {
         drop(out);
         let path = self.0.join(blob.path());
         // What has rotted under its name is replaced by what should be there.
-        let there = File::open(&path).and_then(|mut file| Digest::of_reader(&mut file));
+        let there = input::open(&path).and_then(|mut file| Digest::of_reader(&mut file));
         if !there.is_ok_and(|there| there == (blob.sha256, blob.size)) {
             file.retarget(&path);
             commit(file)?;
@@ -55,7 +55,7 @@ impl Folder {
     /// Adds a file of a name of its own, on the disk afterwards. One of the same bytes stays.
     pub(super) fn add(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.0.join(path);
-        if fs::read(&path).is_ok_and(|there| there == bytes) {
+        if input::read(&path, limits::TEXT.max(bytes.len() as u64)).is_ok_and(|there| there == bytes) {
             return Ok(());
         }
         if let Some(parent) = path.parent() {
@@ -83,7 +83,7 @@ impl Remote for Folder {
     fn open(&self, path: &str, range: Option<Range<u64>>) -> Result<Part<'_>, RemoteError> {
         let range = range.unwrap_or(0..u64::MAX);
         let open = || {
-            let mut file = File::open(self.0.join(path))?;
+            let mut file = input::open(self.0.join(path))?;
             file.seek(SeekFrom::Start(range.start))?;
             Ok::<_, io::Error>(Box::new(file.take(range.end - range.start)))
         };

@@ -23,7 +23,7 @@ pub use error::KeysError;
 pub use private::PrivateKey;
 
 use super::metadata::{self, ROLES, SPEC_VERSION, after, key_ids, numbered};
-use crate::base::{AtomicFile, atomic};
+use crate::base::{AtomicFile, atomic, input, limits};
 
 /// The newest root, under a name without a number.
 const ROOT: &str = "root.json";
@@ -76,11 +76,14 @@ impl Keys {
     /// Makes keys and the first root in `folder`, which has none yet.
     ///
     /// # Errors
-    /// `Exists`, `Threshold`, `Write`.
+    /// `Exists`, `Threshold`, `TooMany`, `Write`.
     pub fn init(folder: &Path, wanted: Wanted) -> Result<Self, KeysError> {
         let Wanted { root_keys, root_threshold, expires } = wanted;
         if root_threshold == 0 || root_threshold > root_keys {
             return Err(KeysError::Threshold { threshold: root_threshold, keys: root_keys });
+        }
+        if root_keys > limits::ROOT_KEYS {
+            return Err(KeysError::TooMany { keys: root_keys, limit: limits::ROOT_KEYS });
         }
         let mut keys = Self { folder: folder.to_owned(), roots: BTreeMap::new(), private: Vec::new() };
         for path in [ROOT.to_owned(), numbered(1, RoleType::Root)] {
@@ -116,7 +119,7 @@ impl Keys {
     /// Reads the keys in `folder`, and those private ones in the files `besides`.
     ///
     /// # Errors
-    /// `Missing`, `Read`, `NoRoot`, `Unsigned`, `Gap`, `NoKey`.
+    /// `Missing`, `Read`, `NoRoot`, `Unsigned`, `Gap`, `NoKey`, `Open`.
     pub fn open(folder: &Path, besides: &[PathBuf]) -> Result<Self, KeysError> {
         let mut keys = Self { folder: folder.to_owned(), roots: BTreeMap::new(), private: Vec::new() };
         for path in files(folder)? {
@@ -354,7 +357,8 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, KeysError> {
 
 /// A root that is signed by enough of its own keys.
 fn read_root(path: &Path) -> Result<Signed<Root>, KeysError> {
-    let bytes = fs::read(path).map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
+    let bytes = input::read(path, limits::TEXT)
+        .map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
     let no_root = |problem: String| KeysError::NoRoot { path: path.to_owned(), problem };
     let root: Signed<Root> = serde_json::from_slice(&bytes).map_err(|error| no_root(error.to_string()))?;
     root.signed.verify_role(&root).map_err(|error| no_root(error.to_string()))?;

@@ -27,10 +27,10 @@ use super::folder::Folder;
 use super::keys::Keys;
 use super::metadata::{self, numbered};
 use super::release::{self, Listing};
-use crate::base::Digest;
 use crate::base::device::ReadAt;
 use crate::base::progress::Progress;
 use crate::base::version::compare;
+use crate::base::{Digest, input, limits};
 use crate::update::Document;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -150,7 +150,7 @@ impl<'k> Repository<'k> {
         let path = folder.path();
         let io = |source| PublishError::Folder { path: path.to_owned(), source };
         fs::create_dir_all(path.join(metadata::FOLDER)).map_err(io)?;
-        let lock = File::open(path).map_err(io)?;
+        let lock = File::open(folder.path()).map_err(io)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -177,7 +177,7 @@ impl<'k> Repository<'k> {
         let path = listing.path();
         let file = self.folder.path().join(&path);
         let damaged = |problem: String| PublishError::Damaged { path: path.clone(), problem };
-        let bytes = fs::read(file).map_err(|error| damaged(error.to_string()))?;
+        let bytes = input::read(file, limits::TEXT).map_err(|error| damaged(error.to_string()))?;
         if Digest::of(&bytes) != listing.document.sha256 {
             return Err(damaged("it is not what the list of releases says".to_owned()));
         }

@@ -21,6 +21,7 @@ use tough::schema::{RoleType, Root, Signed};
 
 use super::RepositoryError;
 use crate::base::atomic;
+use crate::base::{input, limits};
 use crate::repository::metadata::{self, key_ids, numbered};
 
 /// The latest time at which metadata was good.
@@ -55,7 +56,7 @@ fn failed(doing: impl Into<String>) -> impl FnOnce(io::Error) -> RepositoryError
 }
 
 fn optional(path: &Path) -> Result<Option<Vec<u8>>, RepositoryError> {
-    match fs::read(path) {
+    match input::read(path, limits::TEXT) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(format!("reading {}", path.display()))(error)),

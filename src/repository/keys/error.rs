@@ -25,6 +25,25 @@ pub enum KeysError {
         /// Keys that can sign.
         keys: u64,
     },
+    /// More keys than a root document can carry.
+    #[error("{keys} root keys are more than the {limit} of which nodes could read root.json")]
+    TooMany {
+        /// As asked for.
+        keys: u64,
+        /// [`crate::base::limits::ROOT_KEYS`].
+        limit: u64,
+    },
+    /// A private key that others on this machine can read.
+    #[error(
+        "{} has mode {mode:04o}, so that others can read or write it: `chmod 600 {}` keeps it for its owner, and \
+         `keller keys rotate` replaces it if somebody may have read it", path.display(), path.display()
+    )]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// No root of trust.
     #[error("{} has no root.json: `keller keys init {}` makes keys", folder.display(), folder.display())]
     Missing {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -10,9 +10,13 @@ use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::key::{Ed25519Key, Ed25519Scheme, Key};
 
 use super::KeysError;
+use crate::base::{input, limits};
 
 /// RFC 7468 section 10.
 const TAG: &str = "PRIVATE KEY";
+
+/// Permission bits of group and others.
+const OTHERS: u32 = 0o077;
 
 /// A key that signs, and the file that it is in.
 pub struct PrivateKey {
@@ -50,7 +54,15 @@ impl PrivateKey {
 
     /// Reads a file.
     pub(super) fn read(path: &Path) -> Result<Self, KeysError> {
-        let bytes = fs::read(path).map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
+        let failed = |source| KeysError::Read { path: path.to_owned(), source };
+        let file = input::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let mode = metadata.mode() & 0o7777;
+        // As ssh judges it: a file of somebody else's is theirs to guard, such as one that a service manager lends.
+        if metadata.uid() == rustix::process::geteuid().as_raw() && mode & OTHERS != 0 {
+            return Err(KeysError::Open { path: path.to_owned(), mode });
+        }
+        let bytes = input::read_open(&file, limits::TEXT).map_err(failed)?;
         let no_key = || KeysError::NoKey { path: path.to_owned() };
         let pem = pem::parse(&bytes).map_err(|_| no_key())?;
         if pem.tag() != TAG {

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use tough::schema::{Hashes, Metafile, Timestamp};
 
 use super::*;
+use crate::base::{input, limits};
 use crate::repository::metadata::{FOLDER, TIMESTAMP, after, number_of};
 
 /// A file that names another by its digest.
@@ -41,7 +42,7 @@ impl Repository<'_> {
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, PublishError> {
         let damaged = |problem| PublishError::Damaged { path: format!("{FOLDER}/{name}"), problem };
-        match fs::read(self.metadata_path(name)) {
+        match input::read(self.metadata_path(name), limits::TEXT) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(damaged(error.to_string())),
@@ -52,7 +53,8 @@ impl Repository<'_> {
     pub(super) fn is_published(&self, bytes: &[u8]) -> bool {
         let numbers = self.numbers(RoleType::Root).unwrap_or_default();
         numbers.into_iter().any(|number| {
-            fs::read(self.metadata_path(&numbered(number, RoleType::Root))).is_ok_and(|it| it == bytes)
+            let path = self.metadata_path(&numbered(number, RoleType::Root));
+            input::read(path, limits::TEXT).is_ok_and(|it| it == bytes)
         })
     }
 
@@ -150,7 +152,7 @@ impl Repository<'_> {
         let targets_name = numbered(targets.signed.version.get(), RoleType::Targets);
         let targets_bytes = match fresh {
             true => metadata::bytes(&targets),
-            false => fs::read(self.metadata_path(&targets_name))
+            false => input::read(self.metadata_path(&targets_name), limits::TEXT)
                 .map_err(|source| PublishError::Folder { path: self.metadata_path(&targets_name), source })?,
         };
         let version = self.next(RoleType::Snapshot, self.state.as_ref().map_or(0, |state| state.snapshot))?;
