@@ -4,7 +4,6 @@ mod args;
 mod key;
 mod ready;
 
-use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +22,7 @@ use super::failure::{INTERRUPTED, UNSEEN};
 use super::streams::{self, OutputError};
 use super::terminal::{self, Terminal};
 use super::{Global, context, signals};
+use crate::base::{input, limits};
 use crate::disk::gpt;
 use crate::disk::{FileDevice, SectorSize};
 use crate::qemu::machine::DiskFormat;
@@ -235,9 +235,9 @@ impl Run<'_> {
     fn tell_found(&self, text: &str) -> Result<(), OutputError> {
         let seconds = self.begun.elapsed().as_secs_f64();
         if self.global.json {
-            streams::line(json!({ "found": text, "seconds": seconds }))?;
+            streams::json(json!({ "found": text, "seconds": seconds }))?;
         } else if !self.global.quiet {
-            streams::tell(format_args!("\r\n{text:?} stood on the console after {seconds:.0} s\r"));
+            streams::tell(format_args!("\n{text:?} stood on the console after {seconds:.0} s"));
         }
         Ok(())
     }
@@ -245,7 +245,7 @@ impl Run<'_> {
 
 fn disk_format(image: &Path) -> Result<DiskFormat> {
     let mut magic = [0; 4];
-    let mut file = File::open(image).with_context(|| format!("opening {}", image.display()))?;
+    let mut file = input::open_disk(image).with_context(|| format!("opening {}", image.display()))?;
     file.read_exact(&mut magic).with_context(|| format!("{} is no disk image", image.display()))?;
     Ok(if &magic == b"QFI\xfb" { DiskFormat::Qcow2 } else { DiskFormat::Raw })
 }
@@ -253,7 +253,7 @@ fn disk_format(image: &Path) -> Result<DiskFormat> {
 /// The sectors that the partition table is made for; 512 bytes where that cannot be read.
 fn sector_size(image: &Path, format: DiskFormat) -> u32 {
     let table = || {
-        let device = FileDevice::image(File::open(image).ok()?, SectorSize::B512).ok()?;
+        let device = FileDevice::image(input::open_disk(image).ok()?, SectorSize::B512).ok()?;
         gpt::read_any(&device).ok()
     };
     let found = (format == DiskFormat::Raw).then(table).flatten();
@@ -267,7 +267,8 @@ fn sector_size(image: &Path, format: DiskFormat) -> u32 {
 fn firmware_variables(persist: bool, image: &Path, scratch: &Path, blank: &Path) -> Result<PathBuf> {
     let target = if persist { image.with_extension("uefi-vars") } else { scratch.join("uefi-vars") };
     if !target.exists() {
-        let bytes = fs::read(blank).with_context(|| format!("reading {}", blank.display()))?;
+        let bytes =
+            input::read(blank, limits::TEXT).with_context(|| format!("reading {}", blank.display()))?;
         crate::base::atomic::write(&target, bytes)
             .with_context(|| format!("writing {}", target.display()))?;
     }

@@ -1,6 +1,7 @@
 //! `keller build`: from a manifest to the files that were asked for.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -13,10 +14,10 @@ use super::context::{self, InputArgs, Outside, Policy, Project};
 use super::progress::{Display, summary};
 use super::streams;
 use crate::base::progress::{Progress, Task, Unit};
-use crate::base::{AtomicFile, Digest, Size, atomic};
+use crate::base::{AtomicFile, Digest, Size, atomic, input, limits};
 use crate::image::{self, Job, Report, Settings};
 use crate::lock::{Lock, diff, file};
-use crate::manifest::Output;
+use crate::manifest::{Manifest, Output};
 use crate::output::{self, Format};
 use crate::store::Store;
 use crate::tree::Content;
@@ -91,7 +92,7 @@ pub fn run(args: BuildVerb, global: &Global) -> Result<ExitCode> {
     let built = build(&args.build, !args.no_sums, &display)?;
     if global.json {
         let files: Vec<_> = built.files.iter().map(|(_, path)| path).collect();
-        streams::line(serde_json::json!({ "files": files, "build": built.report }))?;
+        streams::json(serde_json::json!({ "files": files, "build": built.report }))?;
     } else if !global.quiet {
         streams::tell(summary(&display.stages()).trim_end());
         let sizes = &built.report.sizes;
@@ -126,6 +127,8 @@ pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Bu
     let name = project.name.clone();
     let store = context::store(&args.inputs)?;
     let policy = if args.locked { Policy::Locked } else { Policy::Follow };
+    let targets = Targets::of(&project.manifest, &output);
+    targets.check()?;
     let (lock, root) = prepare(&project, &policy, &bytes, &args.inputs, &store, progress)
         .with_context(|| format!("building {name}"))?;
     fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
@@ -138,7 +141,7 @@ pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Bu
         settings,
         progress,
     };
-    write(&job, root, &output, args.check, sums)
+    write(&job, root, &targets, args.check, sums)
         .map(|(files, report)| Built { files, report, project })
         .with_context(|| format!("building {name}"))
 }
@@ -153,7 +156,7 @@ pub fn prepare(
     store: &Store,
     progress: &dyn Progress,
 ) -> Result<(Lock, image::Root)> {
-    let outside = Outside::new(inputs)?;
+    let outside = Outside::new(inputs);
     let manifest = &project.manifest;
     let before = file::read(&project.lock, &manifest.id)?;
     let mut lock = outside.lock(manifest, &project.lock, policy, store, progress)?;
@@ -203,7 +206,7 @@ fn keller(args: &BuildArgs) -> Result<(Content, Digest)> {
             std::env::current_exe().context("looking for this program")?
         }
     };
-    let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let bytes = input::read(&path, limits::PROGRAM).with_context(|| format!("reading {}", path.display()))?;
     if !is_static(&bytes) {
         bail!(
             "{} is not a static x86_64 program, so it cannot be /init: build it with the project's own \
@@ -225,30 +228,90 @@ fn is_static(bytes: &[u8]) -> bool {
         && !segments.iter().any(|segment| segment.p_type(endian) == PT_INTERP)
 }
 
+/// Where the files of an image go.
+struct Targets<'a> {
+    manifest: &'a Manifest,
+    folder: &'a Path,
+}
+
+impl<'a> Targets<'a> {
+    fn of(manifest: &'a Manifest, folder: &'a Path) -> Self {
+        Self { manifest, folder }
+    }
+
+    fn image(&self, format: Format) -> PathBuf {
+        let Manifest { id, version, .. } = self.manifest;
+        self.folder.join(format!("{id}_{version}{}", format.suffix()))
+    }
+
+    fn sums(&self) -> PathBuf {
+        self.folder.join("SHA256SUMS")
+    }
+
+    fn report(&self) -> PathBuf {
+        self.folder.join("build.json")
+    }
+
+    /// Refuses a directory in a file's place before anything is built.
+    fn check(&self) -> Result<()> {
+        let images = self.manifest.outputs.iter().map(|output| self.image(format(*output)));
+        for path in images.chain([self.image(Format::Raw), self.sums(), self.report()]) {
+            if path.is_dir() {
+                bail!(
+                    "{} is a directory, and a file of this name is to be written: move it away, or name another \
+                     directory with --output",
+                    path.display()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&self, format: Format) -> Result<AtomicFile> {
+        AtomicFile::create(&self.image(format))
+            .with_context(|| format!("writing into {}", self.folder.display()))
+    }
+
+    /// Names the file of which `error` speaks, and the way out where the disk is full.
+    fn failed(&self, path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
+        let error = error.into();
+        // Some errors have the cause in their text alone: ENOSPC and EDQUOT.
+        let is_full = error.chain().any(|cause| {
+            let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            let text = cause.to_string();
+            matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+                || ["(os error 28)", "(os error 122)"].iter().any(|number| text.ends_with(number))
+        });
+        let help = match is_full {
+            true => format!(
+                " (no space is left in {}: free some, or name another directory with --output)",
+                self.folder.display()
+            ),
+            false => String::new(),
+        };
+        error.context(format!("writing {}{help}", path.display()))
+    }
+}
+
 /// Writes the image in every format that the manifest asks for, the sums and the report.
 fn write(
     job: &Job<'_>,
     root: image::Root,
-    folder: &Path,
+    targets: &Targets<'_>,
     check: bool,
     sums: bool,
 ) -> Result<(Vec<(Format, PathBuf)>, Report)> {
     let manifest = job.manifest;
-    let stem = format!("{}_{}", manifest.id, manifest.version);
-    let path = |format: Format| folder.join(format!("{stem}{}", format.suffix()));
-    let create = |format| {
-        AtomicFile::create(&path(format)).with_context(|| format!("writing into {}", folder.display()))
-    };
-    let raw = create(Format::Raw)?;
-    let report = image::write(job, root, raw.file())
-        .with_context(|| format!("writing {}", path(Format::Raw).display()))?;
+    let raw_path = targets.image(Format::Raw);
+    let raw = targets.create(Format::Raw)?;
+    let report = image::write(job, root, raw.file()).map_err(|error| targets.failed(&raw_path, error))?;
     if check {
         image::check::again(job, raw.file()).context("building a second time")?;
         job.progress.note("built a second time in another way: the same bytes");
     }
     let mut wanted: Vec<Format> = manifest.outputs.iter().map(|output| format(*output)).collect();
     wanted.sort();
-    let list = folder.join("SHA256SUMS");
+    let list = targets.sums();
     if let Err(error) = fs::remove_file(&list)
         && error.kind() != std::io::ErrorKind::NotFound
     {
@@ -262,29 +325,32 @@ fn write(
         let written = if format == Format::Raw {
             raw.file().try_clone()?
         } else {
-            let target = create(format)?;
-            format
-                .write(raw.file(), target.file())
-                .with_context(|| format!("writing {}", path(format).display()))?;
-            target.commit_unsynced()?
+            let (target, path) = (targets.create(format)?, targets.image(format));
+            let failed = |error| targets.failed(&path, error);
+            format.write(raw.file(), target.file()).map_err(|error| targets.failed(&path, error))?;
+            target.commit_unsynced().map_err(failed)?
         };
+        let path = targets.image(format);
         if sums {
-            digests.push((path(format), output::raw::digest(&written)?));
+            let digest = output::raw::digest(&written);
+            digests.push((path.clone(), digest.with_context(|| format!("reading {}", path.display()))?));
         }
-        files.push((format, path(format)));
+        files.push((format, path));
     }
     if files.iter().any(|(format, _)| *format == Format::Raw) {
-        raw.commit_unsynced()?;
+        raw.commit_unsynced().map_err(|error| targets.failed(&raw_path, error))?;
     }
     let json = serde_json::to_string_pretty(&report)? + "\n";
-    digests.push((folder.join("build.json"), Digest::of(&json)));
-    atomic::write(&folder.join("build.json"), json)?;
+    let path = targets.report();
+    digests.push((path.clone(), Digest::of(&json)));
+    atomic::write(&path, json).map_err(|error| targets.failed(&path, error))?;
     digests.sort();
     let line = |(path, digest): &(PathBuf, Digest)| {
         format!("{digest}  {}\n", path.file_name().unwrap_or_default().to_string_lossy())
     };
     if sums {
-        atomic::write(&list, digests.iter().map(line).collect::<String>())?;
+        let text: String = digests.iter().map(line).collect();
+        atomic::write(&list, text).map_err(|error| targets.failed(&list, error))?;
     }
     Ok((files, report))
 }

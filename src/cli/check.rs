@@ -43,7 +43,7 @@ pub fn run(args: Check, global: &Global) -> Result<ExitCode> {
                 let findings = serde_json::json!(diagnostics.list);
                 let mut described = failure::described(&diagnostics.into());
                 described["errors"] = findings;
-                streams::line(described)?;
+                streams::json(described)?;
             }
             return Ok(ExitCode::FAILURE);
         }
@@ -51,7 +51,7 @@ pub fn run(args: Check, global: &Global) -> Result<ExitCode> {
     match global.json {
         true => {
             let Manifest { id, version, .. } = &manifest;
-            streams::line(serde_json::json!({ "id": id, "version": version, "errors": [] }))?;
+            streams::json(serde_json::json!({ "id": id, "version": version, "errors": [] }))?;
         }
         false if global.quiet => {}
         false => streams::line(summary(&manifest))?,

@@ -10,8 +10,8 @@ use clap::Args;
 
 use super::Global;
 use super::progress::Display;
-use crate::base::Digest;
 use crate::base::progress::{Progress, Task, Unit};
+use crate::base::{Digest, limits};
 use crate::fetch::{self, Upstream};
 use crate::image::job::Settings;
 use crate::lock::archives::Archives;
@@ -40,8 +40,17 @@ pub struct InputArgs {
     #[arg(long)]
     pub offline: bool,
     /// Threads for unpacking and hashing; 0 is one for each processor.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     pub threads: usize,
+}
+
+/// The number of threads that `text` asks for.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().map_err(|_| "expected a number".to_owned())?;
+    match number > limits::THREADS {
+        true => Err(format!("at most {} are started", limits::THREADS)),
+        false => Ok(number),
+    }
 }
 
 /// The manifest that is meant, and where its lock lies.
@@ -95,26 +104,35 @@ pub enum Policy {
 /// The network side of a verb: mirrors and a client, made when first needed.
 pub struct Outside<'a> {
     inputs: &'a InputArgs,
-    client: Client,
+    client: OnceLock<Client>,
     /// Those of the host, with their lists of mirrors.
     sources: OnceLock<Vec<apt::Source>>,
 }
 
 impl<'a> Outside<'a> {
-    /// Settings of the host for proxies, certificates and credentials.
-    pub fn new(inputs: &'a InputArgs) -> Result<Self> {
+    /// Reads nothing yet: a build out of the store needs neither certificates nor passwords.
+    pub fn new(inputs: &'a InputArgs) -> Self {
+        Self { inputs, client: OnceLock::new(), sources: OnceLock::new() }
+    }
+
+    /// With the settings of the host for proxies, certificates and credentials.
+    fn client(&self) -> Result<&Client> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
         let client = Client::new(HttpSettings::of_host()).context("setting up HTTP")?;
-        Ok(Self { inputs, client, sources: OnceLock::new() })
+        Ok(self.client.get_or_init(|| client))
     }
 
     fn mirrors(&self, manifest: &Manifest, progress: &dyn Progress) -> Result<Mirrors> {
-        let sources = || self.sources.get_or_init(|| self.read_sources(progress)).clone();
+        let client = self.client()?;
+        let sources = || self.sources.get_or_init(|| Self::read_sources(client, progress)).clone();
         Ok(Mirrors::find(self.inputs.mirror.as_deref(), &manifest.debian, sources)?)
     }
 
     /// The host's apt sources. A list of mirrors that cannot be had is told: others stand in for it, or none.
-    fn read_sources(&self, progress: &dyn Progress) -> Vec<apt::Source> {
-        let sources = apt::sources(Path::new(apt::FOLDER), &self.client);
+    fn read_sources(client: &Client, progress: &dyn Progress) -> Vec<apt::Source> {
+        let sources = apt::sources(Path::new(apt::FOLDER), client);
         let refused = sources.iter().flat_map(|source| &source.refused).filter(|refused| refused.failed);
         let told: BTreeSet<String> = refused.map(|one| format!("{}: {}", one.uri, one.reason)).collect();
         for list in told {
@@ -155,7 +173,7 @@ impl<'a> Outside<'a> {
         }
         let mirrors = self.mirrors(manifest, progress)?;
         let archives = Archives::of(manifest, &mirrors)?;
-        let online = Online { client: &self.client, store };
+        let online = Online { client: self.client()?, store };
         let lock = resolve::resolve(manifest, &archives, &online, found.as_ref(), &update, now(), progress)?;
         // A lock that pins the same as before stays as it is, its time included: the image stays the same.
         Ok(found.filter(|found| pins_the_same(found, &lock)).unwrap_or(lock))
@@ -180,7 +198,7 @@ impl<'a> Outside<'a> {
             return Ok(offline?);
         }
         let archives = self.mirrors(manifest, progress)?.archives(&manifest.debian)?;
-        let upstream = Upstream { client: &self.client, archives: &archives, parallel: 8 };
+        let upstream = Upstream { client: self.client()?, archives: &archives, parallel: 8 };
         Ok(fetch::fetch(lock, &urls, store, Some(upstream), progress)?)
     }
 
@@ -192,7 +210,7 @@ impl<'a> Outside<'a> {
             }
             let task = Task::new(progress, "downloading", 0, Unit::Bytes);
             task.at(&name);
-            let fetched = self.client.download(&url, &sha256, None, store, &task);
+            let fetched = self.client()?.download(&url, &sha256, None, store, &task);
             fetched.with_context(|| name)?;
         }
         Ok(())
@@ -250,7 +268,7 @@ pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Program> {
     display.note("no QEMU with UEFI firmware here: unpacking Debian's into the store (about 200 MB, once)");
     let manifest = manifest::load_embedded("qemu/program.yaml")?;
     debug_assert!(program::PACKAGES.iter().all(|name| manifest.packages.contains_key(*name)));
-    let outside = Outside::new(inputs)?;
+    let outside = Outside::new(inputs);
     let fetched = (|| -> Result<_> {
         let lock =
             outside.lock(&manifest, &folder.with_extension("lock"), &Policy::Follow, &store, &display)?;

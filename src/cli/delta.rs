@@ -1,6 +1,6 @@
 //! `keller delta`: the ways of an update without a repository or a node, for measuring and looking at them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::Global;
 use super::progress::Display;
 use super::streams;
-use crate::base::Digest;
 use crate::base::device::{FileDevice, ReadAt, SectorSize};
+use crate::base::{Digest, input, limits};
 use crate::repository::Folder;
 use crate::update::delta::{self, Fetched, Old, PublishError, Published, Way};
 use crate::update::document::{Blob, Patch, RootImage, Uki, Ways};
@@ -123,7 +123,7 @@ pub fn run(args: &DeltaArgs, global: &Global) -> Result<ExitCode> {
             for (what, fetched) in apply(args, &display)? {
                 let Fetched { way, bytes, requests, reused, kept, written } = fetched;
                 let way = way.name();
-                streams::line(
+                streams::json(
                     serde_json::json!({ "what": what, "way": way, "bytes": bytes, "requests": requests,
                         "reused": reused, "kept": kept, "written": written }),
                 )?;
@@ -131,7 +131,8 @@ pub fn run(args: &DeltaArgs, global: &Global) -> Result<ExitCode> {
         }
         DeltaVerb::Stat { file } => {
             let context = || format!("reading {}", file.display());
-            let text = delta::describe(&mut File::open(file).with_context(context)?).with_context(context)?;
+            let text =
+                delta::describe(&mut input::open(file).with_context(context)?).with_context(context)?;
             streams::print(text)?;
         }
     }
@@ -139,19 +140,19 @@ pub fn run(args: &DeltaArgs, global: &Global) -> Result<ExitCode> {
 }
 
 fn device(path: &Path) -> Result<FileDevice> {
-    let open = || FileDevice::image(File::open(path)?, SectorSize::B512);
+    let open = || FileDevice::image(input::open_disk(path)?, SectorSize::B512);
     open().with_context(|| format!("opening {}", path.display()))
 }
 
 fn digest(path: &Path) -> Result<Digest> {
     let context = || format!("reading {}", path.display());
-    let mut file = File::open(path).with_context(context)?;
+    let mut file = input::open_disk(path).with_context(context)?;
     Ok(Digest::of_reader(&mut file).with_context(context)?.0)
 }
 
 fn make(args: &Make, display: &Display) -> Result<()> {
     let list = args.to.join("delta.json");
-    let before: Option<Files> = match fs::read(&list) {
+    let before: Option<Files> = match input::read(&list, limits::TEXT) {
         Ok(text) => serde_json::from_slice(&text).with_context(|| format!("reading {}", list.display()))?,
         Err(_) => None,
     };
@@ -165,7 +166,8 @@ fn make(args: &Make, display: &Display) -> Result<()> {
     let root = RootImage { root_hash, size, salt: String::new(), verity_uuid: Uuid::nil(), ways };
     let mut uki = None;
     if let Some(path) = &args.uki {
-        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let bytes =
+            input::read(path, limits::PROGRAM).with_context(|| format!("reading {}", path.display()))?;
         let sha256 = Digest::of(&bytes);
         let before = before.as_ref().and_then(|before| before.uki.as_ref());
         let before = before.filter(|before| before.sha256 == sha256).map(|before| &before.ways);
@@ -231,7 +233,7 @@ impl Maker<'_> {
 
 fn apply(args: &Apply, display: &Display) -> Result<Vec<(&'static str, Fetched)>> {
     let list = args.from.join("delta.json");
-    let text = fs::read(&list).with_context(|| format!("reading {}", list.display()))?;
+    let text = input::read(&list, limits::TEXT).with_context(|| format!("reading {}", list.display()))?;
     let files: Files =
         serde_json::from_slice(&text).with_context(|| format!("reading {}", list.display()))?;
     let folder = Folder::new(&args.from);

@@ -43,7 +43,7 @@ pub fn run(args: &EtcArgs, global: &Global) -> Result<ExitCode> {
     let Action::Diff = args.action;
     let found = etc::diff()?;
     if global.json {
-        streams::line(serde_json::to_string(&found)?)?;
+        streams::json(serde_json::to_string(&found)?)?;
     } else if found.changes.is_empty() {
         streams::line(format_args!(
             "nothing of {} differs from {} where this node has its own",

@@ -34,7 +34,7 @@ pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         return ExitCode::from(UNSEEN);
     }
     streams::tell(format_args!("error: {}", Chain(error.as_ref())));
-    if json && streams::line(described(error)).is_err() {
+    if json && streams::json(described(error)).is_err() {
         // Said on standard error already.
         return ExitCode::FAILURE;
     }
@@ -43,15 +43,17 @@ pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
 
 /// Says what is wrong with the command line, or shows the help that was asked for.
 pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
-    let _ = error.print();
     if !error.use_stderr() {
+        let _ = error.print();
         return ExitCode::SUCCESS;
     }
+    // Without colours, which are escapes like those that may stand in an argument.
+    streams::tell(error.to_string().trim_end());
     if json {
         let text = error.render().to_string();
         let text = text.lines().next().unwrap_or_default();
         let text = text.strip_prefix("error: ").unwrap_or(text);
-        let _ = streams::line(json!({ "error": text, "chain": [text], "places": [] }));
+        let _ = streams::json(json!({ "error": text, "chain": [text], "places": [] }));
     }
     ExitCode::from(USAGE)
 }

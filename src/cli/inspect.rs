@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,8 +9,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::progress::Display;
+use super::streams::one_line;
 use super::{Global, streams};
-use crate::base::Size;
+use crate::base::{Size, input};
 use crate::image::inspect::{self, Inspection, SlotReport};
 
 /// Arguments of `keller inspect`.
@@ -40,11 +40,11 @@ pub struct InspectArgs {
 pub fn run(args: &InspectArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(global.verbosity());
     let context = || format!("inspecting {}", args.image.display());
-    let file = File::open(&args.image).with_context(context)?;
+    let file = input::open_disk(&args.image).with_context(context)?;
     let inspection = inspect::inspect(file, args.verify, &display).with_context(context)?;
     drop(display);
     if global.json {
-        streams::line(serde_json::to_string_pretty(&inspection)?)?;
+        streams::json(serde_json::to_string_pretty(&inspection)?)?;
     } else {
         streams::print(table(&inspection, args.packages))?;
         for remark in inspection.remarks.iter().filter(|_| !global.quiet) {
@@ -72,8 +72,8 @@ fn table(inspection: &Inspection, packages: bool) -> String {
     for part in &inspection.partitions {
         rows.push(vec![
             part.number.to_string(),
-            part.label.clone(),
-            part.kind.clone(),
+            one_line(&part.label).into_owned(),
+            one_line(&part.kind).into_owned(),
             Size(part.start).to_string(),
             Size(part.size).to_string(),
             part.guid.clone(),
@@ -86,7 +86,7 @@ fn table(inspection: &Inspection, packages: bool) -> String {
         text.push_str(&slot_text(slot, packages));
     }
     for entry in &inspection.entries {
-        let _ = writeln!(text, "\nEntry      {} ({})", entry.path, Size(entry.size).human());
+        let _ = writeln!(text, "\nEntry      {} ({})", one_line(&entry.path), Size(entry.size).human());
         let boots = match (entry.slot, entry.root_hash) {
             (Some(slot), _) => format!("slot {slot}"),
             (None, Some(_)) => "a root that no slot has".to_owned(),
@@ -98,11 +98,15 @@ fn table(inspection: &Inspection, packages: bool) -> String {
         }
         if entry.root_hash.is_some() {
             let (kernel, initrd) = (Size(entry.kernel_size).human(), Size(entry.initrd_size).human());
-            let _ = writeln!(text, "  kernel   {}, {kernel}, initramfs {initrd}", entry.kernel_version);
+            let _ = writeln!(
+                text,
+                "  kernel   {}, {kernel}, initramfs {initrd}",
+                one_line(&entry.kernel_version)
+            );
             for (file, size) in &entry.microcode {
-                let _ = writeln!(text, "  ucode    {file}, {}", Size(*size).human());
+                let _ = writeln!(text, "  ucode    {}, {}", one_line(file), Size(*size).human());
             }
-            let _ = writeln!(text, "  cmdline  {}", entry.cmdline);
+            let _ = writeln!(text, "  cmdline  {}", one_line(&entry.cmdline));
         }
     }
     text
@@ -113,7 +117,7 @@ fn slot_text(slot: &SlotReport, packages: bool) -> String {
     let (Some(release), Some(root)) = (&slot.release, &slot.root) else {
         return format!("Slot {}     empty\n", slot.slot);
     };
-    let _ = writeln!(text, "Slot {}     {} {}", slot.slot, release.id, release.version);
+    let _ = writeln!(text, "Slot {}     {} {}", slot.slot, one_line(&release.id), one_line(&release.version));
     let _ = writeln!(text, "  roothash {}", release.root_hash);
     let size = root.size.map_or_else(String::new, |size| format!(", {}", Size(size).human()));
     let verdict = match root.verified {
@@ -127,19 +131,19 @@ fn slot_text(slot: &SlotReport, packages: bool) -> String {
         let _ = writeln!(text, "  verity   {} of data, salt {salt}", Size(verity.data).human());
     }
     if let Some(name) = root.os_release.get("PRETTY_NAME") {
-        let _ = writeln!(text, "  system   {name}");
+        let _ = writeln!(text, "  system   {}", one_line(name));
     }
     if !root.packages.is_empty() {
         let _ = writeln!(text, "  packages {}", root.packages.len());
     }
     let list = |text: &mut String, list: &BTreeMap<String, String>| {
         for (name, version) in list.iter().filter(|_| packages) {
-            let _ = writeln!(text, "    {name} {version}");
+            let _ = writeln!(text, "    {} {}", one_line(name), one_line(version));
         }
     };
     list(&mut text, &root.packages);
     for (name, container) in &root.containers {
-        let _ = writeln!(text, "  container {name}: packages {}", container.len());
+        let _ = writeln!(text, "  container {}: packages {}", one_line(name), container.len());
         list(&mut text, container);
     }
     text

@@ -174,7 +174,7 @@ pub fn run(args: &KeysArgs, global: &Global) -> Result<ExitCode> {
         }
     };
     match global.json {
-        true => streams::line(json)?,
+        true => streams::json(json)?,
         false if global.quiet => {}
         false => streams::print(text)?,
     }

@@ -56,7 +56,7 @@ pub fn run(args: LockArgs, global: &Global) -> Result<ExitCode> {
     let (lock, _) =
         build::prepare(&project, &Policy::Update(update), &keller, &args.inputs, &store, &display)?;
     if global.json {
-        streams::line(file::to_text(&lock).trim_end())?;
+        streams::json(file::to_text(&lock).trim_end())?;
     } else if !global.quiet {
         let changed = before.as_ref().is_none_or(|before| !diff::diff(before, &lock).is_empty());
         let state = if changed { "is up to date now" } else { "was up to date" };

@@ -67,7 +67,7 @@ pub fn run(args: Init, global: &Global) -> anyhow::Result<ExitCode> {
     }
     let shown = folder.display();
     match global.json {
-        true => streams::line(serde_json::json!({ "id": id, "manifest": folder.join("node.yaml") }))?,
+        true => streams::json(serde_json::json!({ "id": id, "manifest": folder.join("node.yaml") }))?,
         false if global.quiet => {}
         false => streams::line(format_args!(
             "wrote {shown}/node.yaml, an overlay and a README\n\nnext:\n  \

@@ -109,7 +109,7 @@ impl Progress for Display {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) });
             bar.set_style(style(total, unit));
-            bar.set_prefix(stage.to_owned());
+            bar.set_prefix(streams::one_line(stage).into_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
@@ -134,7 +134,7 @@ impl Progress for Display {
         if let Some(bar) =
             self.running.lock().expect("no panic while held").get(&task).and_then(|r| r.bar.as_ref())
         {
-            bar.set_message(what.to_owned());
+            bar.set_message(streams::one_line(what).into_owned());
         }
     }
 

@@ -87,7 +87,7 @@ pub fn run(args: &PublishArgs, global: &Global) -> Result<ExitCode> {
     let (text, json) = done(args, &display)?;
     drop(display);
     match global.json {
-        true => streams::line(json)?,
+        true => streams::json(json)?,
         false if global.quiet => {}
         false => streams::print(text)?,
     }

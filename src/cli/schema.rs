@@ -29,8 +29,8 @@ pub struct Schema {
 pub fn run(args: Schema) -> anyhow::Result<ExitCode> {
     match args {
         Schema { markdown: true, .. } => streams::print(schema::markdown())?,
-        Schema { container: true, .. } => streams::line(format_args!("{:#}", schema::container_image()))?,
-        _ => streams::line(format_args!("{:#}", schema::manifest()))?,
+        Schema { container: true, .. } => streams::json(format_args!("{:#}", schema::container_image()))?,
+        _ => streams::json(format_args!("{:#}", schema::manifest()))?,
     }
     Ok(ExitCode::SUCCESS)
 }

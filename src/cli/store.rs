@@ -76,7 +76,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         report.json["error"] = json!(error);
     }
     match global.json {
-        true => streams::line(report.json)?,
+        true => streams::json(report.json)?,
         // What was asked for is told; that nothing was amiss is not.
         false if global.quiet && matches!(args.verb, Verb::Gc { .. } | Verb::Verify) => {}
         false => streams::print(report.text)?,
@@ -122,7 +122,8 @@ fn swept(freed: &Freed) -> Report {
 fn kept(locks: &[PathBuf]) -> anyhow::Result<BTreeSet<Digest>> {
     let mut digests = BTreeSet::new();
     for path in locks {
-        let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let text = crate::base::input::read(path, crate::base::limits::TEXT)
+            .with_context(|| format!("reading {}", path.display()))?;
         let lock: Lock =
             serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
         digests.extend(lock.packages.values().map(|package| package.sha256));

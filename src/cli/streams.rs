@@ -1,8 +1,11 @@
 //! Standard output and standard error, of which either may lose its reader: `keller boot IMAGE | head`.
 //!
-//! Nothing else in the program writes to them. What goes to standard output is the result, so failing to write it
+//! Nothing else in the program writes to them. Text may come from strangers, such as the label of a partition: control
+//! characters, which move the cursor, change colours or answer in the user's name, and marks that reverse the order in
+//! which text is shown are written as escapes. What a guest writes to its console goes through as it is. What goes to standard output is the result, so failing to write it
 //! is an error; what goes to standard error is for whoever looks, and nobody has to.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
@@ -28,7 +31,35 @@ impl From<io::Error> for OutputError {
     }
 }
 
-/// Writes `bytes` to standard output at once.
+/// Whether a terminal may do something at `letter` but show it: the control characters of C0 and C1, of which 0x9b
+/// begins a sequence as ESC does; marks of direction (Unicode TR 9, "Explicit Directional Formatting Characters"); and
+/// what separates lines without being a line break.
+fn acts(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` with an escape, such as `\u{1b}`, in place of each letter that `is_refused`.
+fn replaced(text: &str, is_refused: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_refused) {
+        return text.into();
+    }
+    let escape =
+        |letter| if is_refused(letter) { letter.escape_unicode().to_string() } else { letter.into() };
+    text.chars().map(escape).collect::<String>().into()
+}
+
+/// `text` as a terminal may have it, in lines.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    replaced(text, |letter| acts(letter) && !matches!(letter, '\n' | '\t'))
+}
+
+/// `text` as a terminal may have it, in one line: a name that could otherwise pass for a line of the program's own.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    replaced(text, acts)
+}
+
+/// Writes `bytes`, which come from the user's own guest or are made here, to standard output at once.
 ///
 /// # Errors
 /// Those of standard output.
@@ -37,12 +68,28 @@ pub fn write(bytes: &[u8]) -> Result<(), OutputError> {
     Ok(output.write_all(bytes).and_then(|()| output.flush())?)
 }
 
-/// Writes `text` to standard output as it is.
+/// Writes `value` to standard output as a line of JSON. What a terminal would act upon is written in JSON's own escapes,
+/// so that the value stays what it is.
+///
+/// # Errors
+/// Those of standard output.
+pub fn json(value: impl Display) -> Result<(), OutputError> {
+    let mut line = String::new();
+    for letter in value.to_string().chars() {
+        match acts(letter) && !matches!(letter, '\n' | '\t') {
+            true => line.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            false => line.push(letter),
+        }
+    }
+    write(format!("{line}\n").as_bytes())
+}
+
+/// Writes `text` to standard output.
 ///
 /// # Errors
 /// Those of standard output.
 pub fn print(text: impl Display) -> Result<(), OutputError> {
-    write(text.to_string().as_bytes())
+    write(escaped(&text.to_string()).as_bytes())
 }
 
 /// Writes `text` to standard output as a line, or as several.
@@ -50,13 +97,13 @@ pub fn print(text: impl Display) -> Result<(), OutputError> {
 /// # Errors
 /// Those of standard output.
 pub fn line(text: impl Display) -> Result<(), OutputError> {
-    write(format!("{text}\n").as_bytes())
+    write(escaped(&format!("{text}\n")).as_bytes())
 }
 
 /// Writes `text` to standard error as a line, or as several.
 pub fn tell(text: impl Display) {
     // Nowhere is left to say that this failed, and the work goes on without a reader.
-    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+    let _ = io::stderr().lock().write_all(escaped(&format!("{text}\n")).as_bytes());
 }
 
 /// Whether a person looks at standard output.
@@ -79,4 +126,24 @@ pub fn reader_has_gone() -> bool {
     let none = Timespec { tv_sec: 0, tv_nsec: 0 };
     let lost = PollFlags::ERR | PollFlags::HUP;
     poll(&mut streams, Some(&none)).is_ok() && streams.iter().any(|stream| stream.revents().intersects(lost))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_act_upon() {
+        for (text, shown) in [
+            ("plain \u{e4} \u{65e5}", "plain \u{e4} \u{65e5}"),
+            ("\u{1b}]0;title\u{7}", r"\u{1b}]0;title\u{7}"),
+            ("\u{9b}2J", r"\u{9b}2J"),
+            ("good\rbad\u{8}\u{7f}", r"good\u{d}bad\u{8}\u{7f}"),
+            ("a\u{202e}b\u{2066}c\u{200f}\u{61c}\u{2028}", r"a\u{202e}b\u{2066}c\u{200f}\u{61c}\u{2028}"),
+        ] {
+            assert_eq!((escaped(text), one_line(text)), (shown.into(), shown.into()));
+        }
+        assert_eq!(escaped("a\tb\nc"), "a\tb\nc");
+        assert_eq!(one_line("a\nerror: b"), r"a\u{a}error: b");
+    }
 }

@@ -117,7 +117,7 @@ pub fn run(args: UpdateArgs, global: &Global) -> Result<ExitCode> {
 
 fn tell(global: &Global, json: serde_json::Value, text: impl Fn() -> String) -> Result<ExitCode> {
     match (global.json, global.quiet) {
-        (true, _) => streams::line(json)?,
+        (true, _) => streams::json(json)?,
         (_, true) => {}
         _ => streams::line(text())?,
     }

@@ -9,13 +9,15 @@ use anyhow::{Context, Result, bail};
 use ssh_key::authorized_keys::AuthorizedKeys;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
+use crate::base::{input, limits};
+
 /// By this comment a key is known to be of no further use.
 const KEY_COMMENT: &str = "keller, for one run";
 
 /// Makes a key pair for this run, writes the private half to `identity`, gives the public line.
 pub fn make(identity: &Path) -> Result<String> {
     let is_ours = |text: &str| PrivateKey::from_openssh(text).is_ok_and(|key| key.comment() == KEY_COMMENT);
-    if fs::read(identity).is_ok_and(|old| !old.is_empty() && !is_ours(&String::from_utf8_lossy(&old))) {
+    if is_of_somebody_else(identity, &is_ours) {
         bail!("{} is there already and no key of an earlier run: name another file", identity.display());
     }
     let mut key = PrivateKey::random(&mut ssh_key::rand_core::OsRng, Algorithm::Ed25519)
@@ -31,9 +33,17 @@ pub fn make(identity: &Path) -> Result<String> {
     Ok(format!("{}\n", key.public_key().to_openssh()?))
 }
 
+/// Whether `identity` is there and anything but an empty file or a key of an earlier run.
+fn is_of_somebody_else(identity: &Path, is_ours: &dyn Fn(&str) -> bool) -> bool {
+    match input::read(identity, limits::TEXT) {
+        Ok(old) => !old.is_empty() && !is_ours(&String::from_utf8_lossy(&old)),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
 /// The lines of a file of public keys, which go into the guest: a private key never does.
 pub fn public(file: &Path) -> Result<String> {
-    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let text = input::read_text(file, limits::TEXT).with_context(|| format!("reading {}", file.display()))?;
     if text.contains("PRIVATE KEY-----") {
         bail!("{} is a private key: name the public one, mostly {0}.pub", file.display());
     }

@@ -77,20 +77,20 @@ impl Ways {
             pages.iter().map(|forward| format!("http://127.0.0.1:{}/", forward.host)).collect();
         if global.json {
             let others: Vec<_> = self.others.iter().map(|forward| [forward.host, forward.guest]).collect();
-            return streams::line(
+            return streams::json(
                 json!({ "ready": true, "seconds": seconds, "urls": urls, "ssh": ssh, "forwards": others }),
             );
         }
         // The guest may have left the cursor anywhere.
-        let mut text = format!("\r\n{what} is ready after {seconds:.0} s");
+        let mut text = format!("\n{what} is ready after {seconds:.0} s");
         for url in urls {
-            text.push_str(&format!("\n\r  {url}"));
+            text.push_str(&format!("\n  {url}"));
         }
         for forward in &self.others {
-            text.push_str(&format!("\n\r  127.0.0.1:{} leads to port {}", forward.host, forward.guest));
+            text.push_str(&format!("\n  127.0.0.1:{} leads to port {}", forward.host, forward.guest));
         }
         if let Some(ssh) = ssh {
-            text.push_str(&format!("\n\r  {ssh}\r"));
+            text.push_str(&format!("\n  {ssh}"));
         }
         streams::tell(text);
         Ok(())
