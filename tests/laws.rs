@@ -36,6 +36,12 @@ const OF_THE_BUILDER: [&str; 4] = ["manifest", "source", "lock", "rootfs"];
 const PRINTING: [&str; 7] =
     ["println!", "print!", "eprintln!", "eprint!", "dbg!", "io::stdout()", "io::stderr()"];
 
+/// Rooms that read what people name and what lies on disks that others can write to.
+const READING: [&str; 9] =
+    ["cli", "image", "lock", "rootfs", "source", "store", "repository", "manifest", "tree"];
+/// Ways to open a file that wait for the writer of a pipe, or never end with a device.
+const WAITING: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
+
 /// How a listener comes about; in two parts, so that this file does not find itself.
 const BIND: &str = concat!("TcpListener", "::bind(");
 
@@ -204,6 +210,17 @@ fn one_file_of_cli_prints() {
     let others = sources.iter().filter(|source| source.path != Path::new("cli/streams.rs"));
     let wrong: Vec<_> = others.flat_map(|source| source.with(&PRINTING)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn input_is_read_only_if_it_is_a_file() {
+    let sources = sources();
+    let reading = sources.iter().filter(|source| READING.contains(&source.room().as_str()));
+    let lines = reading.flat_map(|source| source.with(&WAITING));
+    // Directories are opened to be locked or flushed, and a program can open itself.
+    let wrong: Vec<_> =
+        lines.filter(|line| !line.contains("folder") && !line.contains("THIS_PROGRAM")).collect();
+    assert!(wrong.is_empty(), "base::input opens files without waiting, and names what is none: {wrong:#?}");
 }
 
 #[test]

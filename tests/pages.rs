@@ -22,6 +22,40 @@ fn boots_that_a_page_names_are_tested() {
     }
 }
 
+/// All sources below `folder`, as one text.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text.push_str(&sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+    text
+}
+
+#[test]
+fn tests_of_the_builders_half_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/bad-input.md")).unwrap();
+    let (_, half) = page.split_once("\n## The builder\n").unwrap();
+    let code = sources(&root.join("src")) + &sources(&root.join("tests"));
+    let rows = half.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| What"));
+    let mut tested = 0;
+    for row in rows {
+        let column = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names = column.split('`').skip(1).step_by(2).filter_map(|name| name.rsplit("::").next());
+        for name in names {
+            assert!(code.contains(&format!("fn {name}()")), "there is no test {name}: {row}");
+            tested += 1;
+        }
+        assert!(column.contains('`') || column == "the same", "{row} names no test");
+    }
+    assert!(tested > 20, "{tested}");
+}
+
 #[test]
 fn pages_say_directory() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -127,7 +127,12 @@ impl Archive {
             format!("{control}Filename: {path}\nSize: {}\nSHA256: {}\n\n", deb.len(), Digest::of(deb))
         };
         let index: String = self.pool.iter().map(paragraph).collect();
-        let indexes = BTreeMap::from([("main/binary-amd64/Packages.xz".to_owned(), xz(index.as_bytes()))]);
+        self.files_with(xz(index.as_bytes()))
+    }
+
+    /// All files, with the index `index`, compressed by xz.
+    pub fn files_with(&self, index: Vec<u8>) -> BTreeMap<String, Vec<u8>> {
+        let indexes = BTreeMap::from([("main/binary-amd64/Packages.xz".to_owned(), index)]);
         let text = self.release.text(&indexes);
         let signed = sign(&[&self.release.key], &text, self.release.date, HashAlgorithm::SHA256);
         let debs = self.pool.iter().map(|(path, (_, deb))| (path.clone(), deb.clone()));
@@ -139,7 +144,12 @@ impl Archive {
 
     /// Writes all files below `root`.
     pub fn write(&self, root: &Path) {
-        for (path, bytes) in self.files() {
+        Self::write_files(self.files(), root);
+    }
+
+    /// Writes `files` below `root`.
+    pub fn write_files(files: BTreeMap<String, Vec<u8>>, root: &Path) {
+        for (path, bytes) in files {
             let path = root.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();

@@ -2,8 +2,6 @@
 //! leaves nothing under a final name: neither an image nor a lock, and in the store only what is whole.
 
 use std::io::Write;
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::archive::{Archive, KEY, Package, RELEASED, packages};
@@ -11,7 +9,7 @@ use super::elf;
 use super::project::{Project, Ran, names};
 use crate::deb::{Entry, deb_with, tar, xz};
 use crate::http_server::{Act, Server};
-use crate::judges::fixture::is_root;
+use crate::judges::fixture::Small;
 use crate::repository::{DAY, key, public, revoked};
 
 const BUILDING: &str = "error: building node/node.yaml: ";
@@ -392,28 +390,6 @@ fn a_root_that_is_too_small() {
     let told = refusal(&project, &[]);
     let place = "writing node/out/tiny_1.2.3.raw: writing the root file system: the root file system has ";
     assert!(told.starts_with(place) && told.contains("set disk.root to at least 71MiB"), "{told}");
-}
-
-/// A file system of `size` at `path`, until dropped.
-struct Small<'a>(&'a Path);
-
-impl<'a> Small<'a> {
-    fn mount(path: &'a Path, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(path).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "small"]).arg(path);
-        let mounted = is_root() && mount.output().is_ok_and(|output| output.status.success());
-        if !mounted {
-            println!("SKIPPED: only root may mount a small file system");
-        }
-        mounted.then_some(Self(path))
-    }
-}
-
-impl Drop for Small<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
-    }
 }
 
 #[test]

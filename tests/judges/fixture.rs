@@ -193,3 +193,26 @@ pub fn assert_same(actual: &str, expected: &str) {
     assert!(differ.is_none(), "{differ:#?}");
     assert_eq!(actual.lines().count(), expected.lines().count());
 }
+
+/// A file system of `size` at `path`, until dropped.
+pub struct Small<'a>(&'a Path);
+
+impl<'a> Small<'a> {
+    /// Mounts it, unless this process may not; says so then.
+    pub fn mount(path: &'a Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "small"]).arg(path);
+        let mounted = is_root() && mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            println!("SKIPPED: only root may mount a small file system");
+        }
+        mounted.then_some(Self(path))
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}

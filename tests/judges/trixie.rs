@@ -75,7 +75,7 @@ fn unpack(packages: &[&str], scratch: &Path, target: &Path) -> Result<()> {
     let manifest = manifest::load(&path).map_err(|errors| anyhow::anyhow!("{errors}"))?;
     let inputs = InputArgs { mirror: None, store: None, offline: false, threads: 0 };
     let store = Store::open(Store::locate()?)?;
-    let outside = Outside::new(&inputs)?;
+    let outside = Outside::new(&inputs);
     let lock = outside.lock(&manifest, &scratch.join("judge.lock"), &Policy::Follow, &store, &Silent)?;
     outside.fetch(&manifest, &lock, &store, &Silent)?;
     let unpacked = root::packages(&lock.packages, lock.epoch, &store, &Settings::default(), &Silent)?;

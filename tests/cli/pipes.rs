@@ -1,0 +1,179 @@
+//! Pipes, devices and directories where files are expected: named, and never waited for.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use keller::base::Digest;
+use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
+
+use super::project::{Project, Ran};
+
+/// A pipe without a writer in place of what is at `path`.
+fn pipe(path: &Path) {
+    let _ = std::fs::remove_file(path);
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+}
+
+/// A run that ends by itself, or is ended and fails.
+fn ends(mut command: Command) -> Ran {
+    let mut child = command.spawn().unwrap();
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > Duration::from_secs(120) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{command:?} hangs");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ran::of(&child.wait_with_output().unwrap())
+}
+
+/// What a run says that finds `what` at `path`.
+fn told(project: &Project, arguments: &[&str], path: &str, what: &str) {
+    let ran = ends(project.keller(arguments));
+    let error = ran.error();
+    println!("{error}");
+    let absolute = project.path(path).display().to_string();
+    let names = error.contains(path) || error.contains(&absolute);
+    assert!(names && error.ends_with(&format!("it is {what}, not a regular file")), "{path}: {error}");
+}
+
+const BUILD: [&str; 4] = ["build", "--keller", "fake-keller", "node/node.yaml"];
+
+#[test]
+fn a_pipe_in_place_of_every_file_of_a_project() {
+    for path in ["node/overlay/.meta", "node/node.lock", "fake-keller", "logo"] {
+        let project = Project::new();
+        pipe(&project.path(path));
+        told(&project, &BUILD, path, "a pipe");
+    }
+    // What the manifest names is told with the line that names it.
+    for path in ["node/archive.asc", "node/greeting", "node/image.tar"] {
+        let project = Project::new();
+        let entry = "- {path: /etc/greet.d,";
+        project.edit(entry, &format!("- {{path: /etc/greeting, source: greeting}}\n  {entry}"));
+        project.edit("{build: hello.yaml}", "{archive: image.tar}");
+        for file in ["node/greeting", "node/image.tar"] {
+            project.write(file, "hello\n");
+        }
+        pipe(&project.path(path));
+        let ran = ends(project.keller(&BUILD));
+        println!("{}", ran.err);
+        assert!(
+            ran.error().contains("node/node.yaml:") && ran.err.contains(&format!("{path} is n")),
+            "{}",
+            ran.err
+        );
+    }
+    for path in ["node/node.yaml", "node/hello.yaml"] {
+        let project = Project::new();
+        pipe(&project.path(path));
+        let ran = ends(project.keller(&BUILD));
+        println!("{}", ran.err);
+        let is_named = ran.err.contains("is not a file") || ran.err.contains("not a regular file");
+        assert!(ran.error().contains(path) && is_named, "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_pipe_in_the_store() {
+    let project = Project::new();
+    project.build(&[]).good();
+    let deb = Digest::of(&project.read("mirror/debian/pool/main/greeter_2.0-1_amd64.deb"));
+    let blob = format!("store/blobs/{}/{deb}", &deb.to_hex()[..2]);
+    pipe(&project.path(&blob));
+    for arguments in [&BUILD[..], &["store", "verify"]] {
+        let ran = ends(project.keller(arguments));
+        println!("{:?} {}", ran.code, ran.err);
+    }
+    // Every derived file.
+    let project = Project::new();
+    project.build(&[]).good();
+    for name in project.names("store/derived").into_keys() {
+        pipe(&project.path("store/derived").join(name));
+    }
+    let ran = ends(project.keller(&BUILD));
+    println!("{:?} {}", ran.code, ran.err);
+}
+
+#[test]
+fn devices_and_directories() {
+    let project = Project::new();
+    project.run(&["keys", "init", "keys"]).good();
+    told(&project, &["keys", "show", "--key", "/dev/zero", "keys"], "/dev/zero", "a character device");
+    told(&project, &["inspect", "/dev/zero"], "/dev/zero", "a character device");
+    pipe(&project.path("p"));
+    told(&project, &["inspect", "p"], "p", "a pipe");
+    told(&project, &["keys", "show", "--key", "p", "keys"], "p", "a pipe");
+    told(&project, &["store", "gc", "--keep", "p"], "p", "a pipe");
+    told(&project, &["boot", "p"], "p", "a pipe");
+    let zero = ["build", "--keller", "/dev/zero", "node/node.yaml"];
+    told(&project, &zero, "/dev/zero", "a character device");
+    told(&project, &["build", "--keller", "node", "node/node.yaml"], "node", "a directory");
+    pipe(&project.path("keys/root.json"));
+    told(&project, &["keys", "show", "keys"], "keys/root.json", "a pipe");
+}
+
+#[test]
+fn private_keys_are_for_their_owner_alone() {
+    let project = Project::new();
+    project.run(&["keys", "init", "keys"]).good();
+    let names = project.names("keys/private");
+    let name = names.keys().find(|name| name.starts_with("timestamp-")).unwrap();
+    let path = project.path("keys/private").join(name);
+    for (mode, good) in [(0o644, false), (0o640, false), (0o602, false), (0o600, true), (0o400, true)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let ran = project.run(&["keys", "show", "keys"]);
+        if good {
+            ran.good();
+            continue;
+        }
+        let error = ran.error();
+        let said = format!(
+            "keys/private/{name} has mode {mode:04o}, so that others can read or write it: `chmod 600 "
+        );
+        assert!(error.contains(&said) && error.contains("keller keys rotate"), "{error}");
+    }
+    // One that is named on the command line as well.
+    std::fs::copy(&path, project.path("stick.pem")).unwrap();
+    std::fs::set_permissions(project.path("stick.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let ran = project.run(&["keys", "show", "--key", "stick.pem", "keys"]);
+    assert!(ran.error().contains("stick.pem has mode 0644"), "{}", ran.err);
+}
+
+#[test]
+fn what_is_built_out_of_the_store_asks_for_no_secrets() {
+    let project = Project::new();
+    project.build(&[]).good();
+    let secrets = ["secrets/netrc", "secrets/ca.pem"];
+    std::fs::create_dir(project.path("secrets")).unwrap();
+    secrets.iter().for_each(|path| project.write(path, "# nothing\n"));
+    let watch = init(CreateFlags::NONBLOCK).unwrap();
+    add_watch(&watch, project.path("secrets"), WatchFlags::OPEN).unwrap();
+    let opened = || {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = Reader::new(&watch, &mut buffer);
+        let mut count = 0;
+        while let Ok(event) = reader.next() {
+            count += usize::from(event.events().contains(ReadFlags::OPEN));
+        }
+        count
+    };
+    let run = |arguments: &[&str]| {
+        let mut command = project.build_command(arguments);
+        command.env("NETRC", project.path(secrets[0])).env("SSL_CERT_FILE", project.path(secrets[1]));
+        command.env("CURL_CA_BUNDLE", project.path(secrets[1]));
+        Ran::of(&command.output().unwrap())
+    };
+    run(&["--offline", "--locked"]).good();
+    assert_eq!(opened(), 0, "--offline read certificates or passwords");
+    run(&["--locked"]).good();
+    assert_eq!(opened(), 0, "a full store needs neither");
+    // The watch sees what is read.
+    std::fs::remove_dir_all(project.path("store")).unwrap();
+    run(&["--locked"]).good();
+    assert!(opened() >= 2);
+}
