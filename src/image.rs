@@ -4,6 +4,7 @@ pub mod agent;
 pub mod check;
 pub mod container;
 pub mod difference;
+pub mod etcd;
 mod firmware;
 pub mod inputs;
 pub mod inspect;

@@ -22,6 +22,7 @@ pub mod init;
 pub mod lock;
 pub mod manifest;
 pub mod output;
+pub mod pki;
 pub mod qemu;
 pub mod repository;
 pub mod rootfs;

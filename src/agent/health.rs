@@ -5,8 +5,6 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -15,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::node;
+use super::{etcd, node};
 use super::units::{Fallen, Look, Units};
 use crate::base::atomic;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
+use crate::pki;
 use crate::update::settings::Health;
 
 /// What the last judgement was, for `keller update status` and for the version that comes after a fall-back.
@@ -33,10 +32,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks where all are active and only time is missing: short enough to count the runs of a unit that
 /// ends again and again.
 const LONG_PAUSE: Duration = Duration::from_secs(5);
-/// Where etcd answers clients on the node itself.
-const ETCD: ([u8; 4], u16) = ([127, 0, 0, 1], 2379);
-/// For each read and write of etcd's answer, which has some 30 bytes.
-const ETCD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a boot was judged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +117,7 @@ pub fn wait(
         let Look { mut missing, fallen } =
             units.look(&health.units, Duration::from_secs(health.stable_seconds))?;
         if health.etcd
-            && let Err(answer) = etcd(ETCD.into())
+            && let Err(answer) = ask_etcd()
         {
             missing.push(Missing::Etcd { answer });
         }
@@ -163,26 +158,10 @@ fn whole_verdict(verdict: &mut Option<Missing>, now: Missing) -> Missing {
     }
 }
 
-/// Asks etcd as its own `etcdctl endpoint health` does for members without client certificates.
-fn etcd(address: SocketAddr) -> Result<(), String> {
-    let ask = || -> io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, ETCD_PATIENCE)?;
-        stream.set_read_timeout(Some(ETCD_PATIENCE))?;
-        stream.set_write_timeout(Some(ETCD_PATIENCE))?;
-        stream.write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut answer = Vec::new();
-        // More than this is not what is asked for.
-        stream.take(16 << 10).read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    };
-    let answer = ask().map_err(|error| error.to_string())?;
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
-    let says = serde_json::from_str::<serde_json::Value>(body).unwrap_or_default();
-    match says.get("health").and_then(|health| health.as_str()) {
-        Some("true") => Ok(()),
-        _ if body.is_empty() => Err("an answer without content".to_owned()),
-        _ => Err(body.to_owned()),
-    }
+/// Asks the node's own member.
+fn ask_etcd() -> Result<(), String> {
+    let address = pki::etcd::CLIENT_ADDRESS.parse().expect("an address and a port");
+    etcd::health(Path::new(pki::etcd::DIRECTORY), address)
 }
 
 /// Runs the own command until `deadline` at the latest, with all that it started.
@@ -217,7 +196,7 @@ pub fn deadline(health: &Health) -> Instant {
     let systemd_began = node::handover().map_or(0.0, |facts| facts.uptime);
     let since = Duration::from_secs_f64((node::uptime() - systemd_began).max(0.0));
     // By hand, long after the start, there is still time for one judgement.
-    let judgement = Duration::from_secs(health.stable_seconds) + ETCD_PATIENCE;
+    let judgement = Duration::from_secs(health.stable_seconds) + etcd::PATIENCE;
     Instant::now() + Duration::from_secs(health.deadline_seconds).saturating_sub(since).max(judgement)
 }
 
@@ -246,7 +225,6 @@ pub fn last_bad() -> Option<Verdict> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
 
     #[test]
     fn where_only_time_is_missing_it_is_looked_less_often() {
@@ -268,27 +246,6 @@ mod tests {
         assert_eq!(whole_verdict(&mut verdict, Missing::Cut), Missing::Cut);
         assert_eq!(whole_verdict(&mut verdict, failed.clone()), failed);
         assert_eq!(whole_verdict(&mut verdict, Missing::Cut), failed);
-    }
-
-    #[test]
-    fn etcd_says_true_or_why_not() {
-        let answer = |text: &'static str| {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
-            let server = thread::spawn(move || {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut request = [0; 64];
-                let _ = stream.read(&mut request);
-                stream.write_all(text.as_bytes()).unwrap();
-            });
-            let result = etcd(address);
-            server.join().unwrap();
-            result
-        };
-        assert_eq!(answer("HTTP/1.0 200 OK\r\n\r\n{\"health\":\"true\",\"reason\":\"\"}"), Ok(()));
-        let reason = answer("HTTP/1.0 503 X\r\n\r\n{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}");
-        assert!(reason.unwrap_err().contains("NO LEADER"));
-        assert!(answer("HTTP/1.0 200 OK\r\n\r\n").is_err());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What runs on the node once it is up: takes updates, judges boots, goes back.
 
+mod accounts;
 mod bless;
 pub mod choice;
 pub mod clock;
 pub mod disk;
 pub mod esp;
 pub mod etc;
+pub mod etcd;
 mod evidence;
 pub mod health;
 mod install;

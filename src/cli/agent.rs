@@ -14,7 +14,8 @@ use crate::agent::{self, service, trial};
 #[command(after_help = "Examples:\n  \
                   keller agent            what keller-agent.service runs\n  \
                   keller agent health     what keller-health.service runs\n\n\
-                  All are units: keller-agent.service, keller-health.service, systemd-bless-boot.service. What they say is in \
+                  All are units: keller-agent.service, keller-health.service, systemd-bless-boot.service and, where the \
+                  manifest has `kv`, keller-etcd-certificates.service. What they say is in \
                   the journal.")]
 pub struct AgentArgs {
     /// A part of it; without one, the agent itself.
@@ -30,6 +31,8 @@ pub enum Part {
     Health,
     /// Take the try counter off the entry of this boot, which is good.
     Bless,
+    /// Make the certificates of this node's etcd, and renew those that end within four months.
+    Certificates,
 }
 
 /// Runs it.
@@ -43,6 +46,10 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
         },
         Some(Part::Bless) => {
             agent::bless(&display)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Part::Certificates) => {
+            agent::etcd::certificates(&display)?;
             Ok(ExitCode::SUCCESS)
         }
         None => {

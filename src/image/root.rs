@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::kernel::{Kernel, Modules};
 use super::report::{RECORD, Record};
 use super::scripts::{self, Scripts};
-use super::{Settings, agent, container, inputs, modprobe};
+use super::{Settings, agent, container, etcd, inputs, modprobe};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::boot::microcode::{Microcode, Vendor};
 use crate::lock::{Lock, LockedPackage};
@@ -136,6 +136,7 @@ fn make(
     tell_links(&left_out, "", carried, progress);
     modprobe::check_names(manifest, &tree, &modules_before)?;
     agent::install(&mut tree, manifest, lock, keller)?;
+    etcd::install(&mut tree, manifest)?;
     task.at("users and units");
     judge(rootfs::checks::lines::local(&tree), progress)?;
     // A line of sysusers.d may name the owner of a path.

@@ -7,6 +7,7 @@ mod depmod;
 mod dpkg;
 mod dpkg_root;
 mod erofs;
+mod etcd;
 mod ext4;
 mod fat;
 mod fat_editor;

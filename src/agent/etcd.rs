@@ -1,0 +1,80 @@
+//! The etcd of this node: its certificates, and whether it is healthy.
+
+use std::fs;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::blocking::Client;
+use reqwest::{Certificate, Identity, redirect};
+
+use super::accounts;
+use super::settings::Settings;
+use super::{clock, systemd};
+use crate::base::Chain;
+use crate::base::failure::{Doing, Failure};
+use crate::base::progress::Progress;
+use crate::pki::etcd::{self, Member};
+
+/// For an answer, which has some 30 bytes.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// More than this is not what is asked for.
+const MOST_BYTES: u64 = 16 << 10;
+const UNIT: &str = "etcd.service";
+
+/// Makes the certificates that are missing, and renews those that end: before each start of etcd, once a day, and when
+/// the clock has jumped. etcd goes on where only pairs are new, since it reads those for each connection.
+pub fn certificates(progress: &dyn Progress) -> Result<(), Failure> {
+    let owner = accounts::find(Path::new("/"), etcd::USER)?;
+    // A clock that shows less than the image's own age is not set yet. What it says then must not make a certificate
+    // that has ended when it is.
+    let now = clock::shown().max(Settings::image()?.epoch);
+    let kept = etcd::keep(Path::new(etcd::DIRECTORY), &Member::single(), owner, now, progress)?;
+    for file in &kept.made {
+        progress.detail(&format!("made {}/{file}", etcd::DIRECTORY));
+    }
+    if kept.wants_restart {
+        progress.warn(&format!("the authority of {UNIT} is another one now: {UNIT} is restarted if it runs"));
+        // Without waiting: this may run as part of its start.
+        systemd::systemctl(&["--no-block", "try-restart", UNIT])?;
+    }
+    Ok(())
+}
+
+/// Asks the etcd at `address` as `etcdctl endpoint health` does, with the client certificate in `directory`.
+pub fn health(directory: &Path, address: SocketAddr) -> Result<(), String> {
+    let body = ask(directory, address).map_err(|failure| Chain(&failure).to_string())?;
+    let says = serde_json::from_str::<serde_json::Value>(body.trim()).unwrap_or_default();
+    match says.get("health").and_then(|health| health.as_str()) {
+        Some("true") => Ok(()),
+        _ if body.trim().is_empty() => Err("an answer without content".to_owned()),
+        _ => Err(body.trim().to_owned()),
+    }
+}
+
+fn ask(directory: &Path, address: SocketAddr) -> Result<String, Failure> {
+    let read = |name: &str| {
+        let path = directory.join(name);
+        fs::read(&path).doing(format!("reading {}", path.display()))
+    };
+    let doing = || format!("asking https://{address}/health");
+    let authorities = Certificate::from_pem_bundle(&read(etcd::CA)?).doing("reading the authority of etcd")?;
+    let identity = Identity::from_pem(&read(etcd::CLIENT)?).doing("reading the client certificate of etcd")?;
+    let client = Client::builder()
+        .tls_certs_only(authorities)
+        .identity(identity)
+        .https_only(true)
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .timeout(PATIENCE)
+        .build()
+        .doing(doing())?;
+    let answer = client.get(format!("https://{address}/health")).send().doing(doing())?;
+    let mut body = Vec::new();
+    answer.take(MOST_BYTES).read_to_end(&mut body).doing(doing())?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! An authority: the key that signs, and its own certificate.
+
+use rcgen::{BasicConstraints, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use x509_parser::certificate::X509Certificate;
+
+use super::pair::{self, Pair};
+use super::wanted::{ALGORITHM, LIFETIME_SECONDS, NO_END_SECONDS, Wanted, subject};
+use super::{Error, Flaw};
+use crate::base::Digest;
+
+/// Signs certificates. [`Authority::to_pem`] has the key: whoever reads that is every server and every client.
+#[derive(Debug)]
+pub struct Authority {
+    certificate: Vec<u8>,
+    ends: i64,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Makes one without an end. `purpose` is the beginning of its name, whose rest tells authorities apart.
+    pub fn make(purpose: &str) -> Result<Self, Error> {
+        Self::make_until(purpose, NO_END_SECONDS)
+    }
+
+    /// Makes one that ends at `ends`, in seconds since 1970.
+    pub fn make_until(purpose: &str, ends: i64) -> Result<Self, Error> {
+        let key = KeyPair::generate_for(ALGORITHM).map_err(Error::Making)?;
+        let digest = Digest::of(key.public_key_raw()).to_string();
+        let mut params = subject(&format!("{purpose} {}", &digest[digest.len() - 8..]), ends);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).map_err(Error::Making)?.der().to_vec();
+        Ok(Self { certificate, ends, issuer: Issuer::new(params, key) })
+    }
+
+    /// Reads what [`Authority::to_pem`] gave.
+    pub fn read(text: &[u8]) -> Result<Self, Error> {
+        let Pair { key, certificate } = Pair::read(text)?;
+        let parsed = pair::parse(&certificate)?;
+        if !parsed.is_ca() || parsed.verify_signature(None).is_err() {
+            return Err(Error::NotAnAuthority);
+        }
+        let ends = parsed.validity().not_after.timestamp();
+        let issuer =
+            Issuer::from_ca_cert_der(&certificate.as_slice().into(), key).map_err(Error::Key)?;
+        Ok(Self { certificate, ends, issuer })
+    }
+
+    /// Key and certificate.
+    pub fn to_pem(&self) -> String {
+        pair::to_pem(self.issuer.key(), &self.certificate)
+    }
+
+    /// The certificate alone, which those need who are to believe what it signs.
+    pub fn certificate_pem(&self) -> String {
+        pair::certificate_pem(&self.certificate)
+    }
+
+    /// Makes a key and signs a certificate for it, good from before every clock until a year from `now` (seconds since
+    /// 1970), and no longer than the authority itself.
+    pub fn issue(&self, wanted: &Wanted, now: i64) -> Result<Pair, Error> {
+        let key = KeyPair::generate_for(ALGORITHM).map_err(Error::Making)?;
+        let params = wanted.params(self.latest_end(now))?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(Error::Making)?;
+        Ok(Pair { key, certificate: certificate.der().to_vec() })
+    }
+
+    /// When a certificate ends that is made now.
+    pub(super) fn latest_end(&self, now: i64) -> i64 {
+        now.saturating_add(LIFETIME_SECONDS).min(self.ends)
+    }
+
+    /// Whether it signed `certificate`.
+    pub(super) fn has_signed(&self, certificate: &X509Certificate<'_>) -> bool {
+        pair::parse(&self.certificate).is_ok_and(|own| {
+            certificate.issuer().as_raw() == own.subject().as_raw()
+                && certificate.verify_signature(Some(own.public_key())).is_ok()
+        })
+    }
+
+    /// Why it is to be replaced, if it is.
+    pub fn flaw(&self, now: i64) -> Option<Flaw> {
+        let is_short = self.ends < now.saturating_add(LIFETIME_SECONDS / 3);
+        is_short.then_some(Flaw::EndsSoon { ends: self.ends })
+    }
+}

@@ -1,0 +1,184 @@
+//! Files of keys and certificates on the state partition, each written whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Authority, Pair, Wanted};
+use crate::base::atomic::AtomicFile;
+use crate::base::failure::{Doing, Failure};
+use crate::base::progress::Progress;
+
+/// More than any of our files has, which are of some 1 KiB.
+const MOST_BYTES: u64 = 64 << 10;
+/// A lock that only its owner can open: whoever could open it could hold it for ever.
+const LOCK: &str = "lock";
+/// For those who may go in to their own file: nobody else learns even the names.
+const DIRECTORY_MODE: u32 = 0o750;
+const SECRET: u32 = 0o600;
+const PUBLIC: u32 = 0o644;
+
+/// Whose a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A directory with keys, locked against another process that works on it.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// Who made it: root, on a node.
+    keeper: Owner,
+    _lock: File,
+}
+
+impl Directory {
+    /// Opens `path`, which is made where it is missing, for its group `gid` to go in. What a power cut left half done
+    /// is removed.
+    pub fn open(path: &Path, gid: u32) -> Result<Self, Failure> {
+        let keeper = Owner {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        };
+        let open = || -> io::Result<File> {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(path.parent().unwrap_or(path))?;
+            match fs::DirBuilder::new().mode(0o700).create(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            std::os::unix::fs::chown(path, Some(keeper.uid), Some(gid))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))?;
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).mode(SECRET).custom_flags(libc::O_NOFOLLOW);
+            let lock = options.open(path.join(LOCK))?;
+            flock(&lock, FlockOperation::LockExclusive)?;
+            sweep(path)?;
+            Ok(lock)
+        };
+        let lock = open().doing(format!("opening {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), keeper, _lock: lock })
+    }
+
+    /// The authority in the file `name`; made where there is none, or none that can be used.
+    pub fn authority(
+        &self,
+        name: &str,
+        purpose: &str,
+        now: i64,
+        progress: &dyn Progress,
+    ) -> Result<Authority, Failure> {
+        let told = |cause: String| {
+            progress.warn(&format!("{}: {cause}; it is made anew", self.path.join(name).display()));
+        };
+        if let Some(text) = self.read(name)? {
+            match Authority::read(&text).map(|authority| (authority.flaw(now), authority)) {
+                Ok((None, authority)) => {
+                    self.write(name, authority.to_pem().as_bytes(), SECRET, self.keeper)?;
+                    return Ok(authority);
+                }
+                Ok((Some(flaw), _)) => told(flaw.to_string()),
+                Err(error) => told(error.to_string()),
+            }
+        }
+        let authority =
+            Authority::make(purpose).doing(format!("making {}", self.path.join(name).display()))?;
+        self.write(name, authority.to_pem().as_bytes(), SECRET, self.keeper)?;
+        Ok(authority)
+    }
+
+    /// Has the certificate of `authority` in the file `name`, for everybody who may go in. Says whether another one was
+    /// there.
+    pub fn trust(&self, name: &str, authority: &Authority) -> Result<bool, Failure> {
+        let before = self.read(name)?;
+        let text = authority.certificate_pem();
+        self.write(name, text.as_bytes(), PUBLIC, self.keeper)?;
+        Ok(before.is_some_and(|before| before != text.as_bytes()))
+    }
+
+    /// Has what is `wanted` in the file `name`, signed by `authority`, readable for `owner` alone. Says whether it was
+    /// made anew.
+    pub fn pair(
+        &self,
+        name: &str,
+        wanted: &Wanted,
+        owner: Owner,
+        (authority, now): (&Authority, i64),
+        progress: &dyn Progress,
+    ) -> Result<bool, Failure> {
+        let path = self.path.join(name);
+        if let Some(text) = self.read(name)? {
+            let cause = match Pair::read(&text) {
+                Ok(pair) => match pair.flaw(wanted, authority, now) {
+                    None => return self.write(name, &text, SECRET, owner).map(|()| false),
+                    Some(flaw) => flaw.to_string(),
+                },
+                Err(error) => error.to_string(),
+            };
+            progress.detail(&format!("{}: {cause}; it is made anew", path.display()));
+        }
+        let pair = authority.issue(wanted, now).doing(format!("making {}", path.display()))?;
+        self.write(name, pair.to_pem().as_bytes(), SECRET, owner)?;
+        Ok(true)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let path = self.path.join(name);
+        let read = || -> io::Result<Vec<u8>> {
+            let mut options = OpenOptions::new();
+            // A fifo would wait for a writer, and a link would lead elsewhere.
+            let file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path)?;
+            let mut bytes = Vec::new();
+            file.take(MOST_BYTES).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        match read() {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::new(format!("reading {}", path.display()), error)),
+        }
+    }
+
+    /// Writes the file unless it has these bytes, this mode and this owner. It has mode and owner before it has a byte.
+    fn write(&self, name: &str, bytes: &[u8], mode: u32, owner: Owner) -> Result<(), Failure> {
+        let path = self.path.join(name);
+        let is_there = || -> io::Result<bool> {
+            let meta = fs::symlink_metadata(&path)?;
+            let is_same = meta.is_file()
+                && meta.mode() & 0o7777 == mode
+                && (meta.uid(), meta.gid(), meta.nlink()) == (owner.uid, owner.gid, 1);
+            Ok(is_same && fs::read(&path)? == bytes)
+        };
+        if is_there().unwrap_or(false) {
+            return Ok(());
+        }
+        let write = || -> io::Result<()> {
+            let mut file = AtomicFile::create(&path)?;
+            file.set_mode(mode)?;
+            std::os::unix::fs::fchown(file.file(), Some(owner.uid), Some(owner.gid))?;
+            file.file_mut().write_all(bytes)?;
+            file.commit()?;
+            // The name too.
+            File::open(&self.path)?.sync_all()
+        };
+        write().doing(format!("writing {}", path.display()))
+    }
+}
+
+/// Removes the stand-ins of files that were being replaced: see [`AtomicFile`].
+fn sweep(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let text = name.to_string_lossy();
+        if text.starts_with('.') && text.ends_with(".tmp") {
+            fs::remove_file(path.join(&name))?;
+        }
+    }
+    Ok(())
+}

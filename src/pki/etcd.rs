@@ -1,0 +1,121 @@
+//! The certificates of one etcd member, and where they lie.
+//!
+//! Clients and peers have an authority each: a client's certificate must not open the port of the peers, where nobody
+//! asks for rights.
+
+use std::path::Path;
+
+use super::{Directory, Owner, Role, Wanted};
+use crate::base::failure::Failure;
+use crate::base::progress::Progress;
+
+/// Where they lie on a node.
+pub const DIRECTORY: &str = "/var/lib/keller/pki/etcd";
+/// The authority that servers and clients believe: certificate.
+pub const CA: &str = "ca.pem";
+/// The authority that peers believe: certificate.
+pub const PEER_CA: &str = "peer-ca.pem";
+/// What the server shows to clients: key and certificate.
+pub const SERVER: &str = "server.pem";
+/// What a member shows to others: key and certificate.
+pub const PEER: &str = "peer.pem";
+/// With this, root is a client: key and certificate.
+pub const CLIENT: &str = "client.pem";
+/// The system user that etcd runs as.
+pub const USER: &str = "etcd";
+/// Where a single member answers its clients, without a scheme.
+pub const CLIENT_ADDRESS: &str = "127.0.0.1:2379";
+/// Where a single member would answer its peers, without a scheme.
+pub const PEER_ADDRESS: &str = "127.0.0.1:2380";
+/// The name of a single member.
+pub const MEMBER: &str = "default";
+
+/// Key and certificate of the authority of servers and clients.
+const AUTHORITY: &str = "authority.pem";
+/// Key and certificate of the authority of peers.
+const PEER_AUTHORITY: &str = "peer-authority.pem";
+
+/// A member, as its certificates name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Common name of the server and of the peer.
+    pub name: String,
+    /// Names and addresses that others reach it by.
+    pub hosts: Vec<String>,
+    /// Common name of the node's own client: the user that etcd takes it for.
+    pub client: String,
+}
+
+impl Member {
+    /// The only member, on loopback, which root of the node uses.
+    pub fn single() -> Self {
+        let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        Self { name: MEMBER.to_owned(), hosts, client: "root".to_owned() }
+    }
+}
+
+/// What [`keep`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Files that were made anew.
+    pub made: Vec<&'static str>,
+    /// Whether an authority that etcd may have read is another one now. etcd reads pairs for each connection, and
+    /// authorities when it starts.
+    pub wants_restart: bool,
+}
+
+/// Makes what is missing in `directory` and renews what ends, for an etcd that runs as `etcd`. `now` is in seconds since
+/// 1970.
+pub fn keep(
+    directory: &Path,
+    member: &Member,
+    etcd: Owner,
+    now: i64,
+    progress: &dyn Progress,
+) -> Result<Kept, Failure> {
+    let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let directory = Directory::open(directory, etcd.gid)?;
+    let authority = directory.authority(AUTHORITY, "etcd authority", now, progress)?;
+    let peers = directory.authority(PEER_AUTHORITY, "etcd peer authority", now, progress)?;
+    let other = directory.trust(CA, &authority)?;
+    let wants_restart = directory.trust(PEER_CA, &peers)? || other;
+    let wanted = |role: Role, name: &str, hosts: &[String]| Wanted {
+        role,
+        name: name.to_owned(),
+        hosts: hosts.to_vec(),
+    };
+    let mut made = Vec::new();
+    for (file, wanted, owner, authority) in [
+        (SERVER, wanted(Role::Server, &member.name, &member.hosts), etcd, &authority),
+        (PEER, wanted(Role::Peer, &member.name, &member.hosts), etcd, &peers),
+        (CLIENT, wanted(Role::Client, &member.client, &[]), root, &authority),
+    ] {
+        if directory.pair(file, &wanted, owner, (authority, now), progress)? {
+            made.push(file);
+        }
+    }
+    Ok(Kept { made, wants_restart })
+}
+
+/// What etcd reads from its environment, so that it answers nobody without a certificate. The files lie in `directory`.
+pub fn environment(directory: &str) -> Vec<(&'static str, String)> {
+    let file = |name: &str| format!("{directory}/{name}");
+    let client = format!("https://{CLIENT_ADDRESS}");
+    let peer = format!("https://{PEER_ADDRESS}");
+    vec![
+        ("ETCD_NAME", MEMBER.to_owned()),
+        ("ETCD_LISTEN_CLIENT_URLS", client.clone()),
+        ("ETCD_ADVERTISE_CLIENT_URLS", client),
+        ("ETCD_CERT_FILE", file(SERVER)),
+        ("ETCD_KEY_FILE", file(SERVER)),
+        ("ETCD_TRUSTED_CA_FILE", file(CA)),
+        ("ETCD_CLIENT_CERT_AUTH", "true".to_owned()),
+        ("ETCD_LISTEN_PEER_URLS", peer.clone()),
+        ("ETCD_INITIAL_ADVERTISE_PEER_URLS", peer.clone()),
+        ("ETCD_INITIAL_CLUSTER", format!("{MEMBER}={peer}")),
+        ("ETCD_PEER_CERT_FILE", file(PEER)),
+        ("ETCD_PEER_KEY_FILE", file(PEER)),
+        ("ETCD_PEER_TRUSTED_CA_FILE", file(PEER_CA)),
+        ("ETCD_PEER_CLIENT_CERT_AUTH", "true".to_owned()),
+    ]
+}

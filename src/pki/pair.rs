@@ -1,0 +1,117 @@
+//! A key and the certificate for it, in one file: they are replaced in one step, so that neither a power cut nor a
+//! server that reads them meanwhile sees a key of one and a certificate of another.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use pem::Pem;
+use rcgen::KeyPair;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::wanted::{LIFETIME_SECONDS, Wanted};
+use super::{Authority, Error, Flaw};
+
+const KEY: &str = "PRIVATE KEY";
+const CERTIFICATE: &str = "CERTIFICATE";
+/// Two clocks of one moment differ by less.
+const SLACK_SECONDS: i64 = 86_400;
+
+/// A private key and the certificate for it.
+#[derive(Debug)]
+pub struct Pair {
+    pub(super) key: KeyPair,
+    /// DER.
+    pub(super) certificate: Vec<u8>,
+}
+
+impl Pair {
+    /// Reads what [`Pair::to_pem`] gave, and holds key and certificate against each other.
+    pub fn read(text: &[u8]) -> Result<Self, Error> {
+        let blocks = pem::parse_many(text)?;
+        let block = |tag: &str| blocks.iter().find(|block| block.tag() == tag).map(Pem::contents);
+        let key = KeyPair::try_from(block(KEY).ok_or(Error::Missing("private key"))?).map_err(Error::Key)?;
+        let certificate = block(CERTIFICATE).ok_or(Error::Missing("certificate"))?.to_vec();
+        let of_certificate = parse(&certificate)?.public_key().subject_public_key.data.to_vec();
+        if of_certificate != key.public_key_raw() {
+            return Err(Error::OtherKey);
+        }
+        Ok(Self { key, certificate })
+    }
+
+    /// The key (PKCS #8), then the certificate. Whoever reads this can act as its owner.
+    pub fn to_pem(&self) -> String {
+        to_pem(&self.key, &self.certificate)
+    }
+
+    /// Why it is to be replaced by one that `authority` makes `now`, if it is: a third of its life is left, or it is
+    /// not what is `wanted`.
+    pub fn flaw(&self, wanted: &Wanted, authority: &Authority, now: i64) -> Option<Flaw> {
+        let Ok(certificate) = parse(&self.certificate) else { return Some(Flaw::OtherUse) };
+        let ends = certificate.validity().not_after.timestamp();
+        let best = authority.latest_end(now);
+        if !authority.has_signed(&certificate) {
+            Some(Flaw::OtherAuthority)
+        } else if !is_for(&certificate, wanted) {
+            Some(Flaw::OtherUse)
+        } else if ends < best - LIFETIME_SECONDS * 2 / 3 {
+            Some(Flaw::EndsSoon { ends })
+        } else if ends > best + SLACK_SECONDS {
+            Some(Flaw::EndsLate { ends })
+        } else {
+            None
+        }
+    }
+}
+
+pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
+    let (rest, certificate) =
+        X509Certificate::from_der(der).map_err(|error| Error::Certificate(error.to_string()))?;
+    match rest {
+        [] => Ok(certificate),
+        _ => Err(Error::Certificate("something follows it".to_owned())),
+    }
+}
+
+pub(super) fn to_pem(key: &KeyPair, certificate: &[u8]) -> String {
+    let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&Pem::new(KEY, key.serialized_der()), lines) + &certificate_pem(certificate)
+}
+
+pub(super) fn certificate_pem(certificate: &[u8]) -> String {
+    let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&Pem::new(CERTIFICATE, certificate), lines)
+}
+
+/// Whether name, hosts and usages are those that are wanted, no more and no less.
+fn is_for(certificate: &X509Certificate<'_>, wanted: &Wanted) -> bool {
+    let mut names = certificate.subject().iter_common_name();
+    let name = names.next().and_then(|name| name.as_str().ok());
+    let usages = certificate.extended_key_usage().ok().flatten();
+    let usages = usages.map(|usages| (usages.value.server_auth, usages.value.client_auth));
+    let wanted_hosts: BTreeSet<String> = wanted.hosts.iter().map(|host| canonical(host)).collect();
+    name == Some(wanted.name.as_str())
+        && names.next().is_none()
+        && usages == Some(wanted.role.answers_and_calls())
+        && hosts(certificate) == Some(wanted_hosts)
+}
+
+/// An address in its shortest form, and a name as it is.
+fn canonical(host: &str) -> String {
+    host.parse::<IpAddr>().map_or_else(|_| host.to_owned(), |address| address.to_string())
+}
+
+/// The hosts that the certificate names; nothing where one is neither a name nor an address.
+fn hosts(certificate: &X509Certificate<'_>) -> Option<BTreeSet<String>> {
+    let Some(names) = certificate.subject_alternative_name().ok()? else { return Some(BTreeSet::new()) };
+    let host = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => Some(IpAddr::from(<[u8; 4]>::try_from(*bytes).ok()?).to_string()),
+            _ => Some(IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),
+        },
+        _ => None,
+    };
+    names.value.general_names.iter().map(host).collect()
+}
