@@ -372,7 +372,8 @@ pub struct RawBuild {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kv")]
 pub struct RawKv {
-    /// etcd as this node's member: its unit is enabled, so its package must be there (component `etcd.yaml`).
+    /// etcd as this node's member: its unit is enabled, so its package must be there (component `etcd.yaml`). It answers
+    /// nobody without a certificate, which the node makes for itself at the first boot; root's etcdctl has one.
     pub etcd: At<RawEtcd>,
 }
 
