@@ -8,7 +8,8 @@
 //! ext4, `verity` computes the hash tree and with it the root hash. `boot` binds this hash into a unified
 //! kernel image and puts that into an ESP. `disk` lays out a GPT with two slots, and `output` writes the
 //! result in the format that was asked for. `init` and `agent` are what runs on the node; `qemu` boots
-//! images on a workstation. `cli` is the only room that prints.
+//! images on a workstation. `pki` makes the certificates that a node needs for itself. `cli` is the only room that
+//! prints.
 
 pub mod agent;
 pub mod base;

@@ -34,7 +34,8 @@ pub fn find(root: &Path, name: &str) -> Result<Owner, Failure> {
     });
     found.ok_or_else(|| {
         let cause = format!("neither /{RECORDS} nor /etc/passwd has it");
-        Failure::new(doing(), cause).help("the manifest names it in `system_users`, as components/etcd.yaml does")
+        Failure::new(doing(), cause)
+            .help("the manifest names it in `system_users`, as components/etcd.yaml does")
     })
 }
 

@@ -59,8 +59,10 @@ fn ask(directory: &Path, address: SocketAddr) -> Result<String, Failure> {
         fs::read(&path).doing(format!("reading {}", path.display()))
     };
     let doing = || format!("asking https://{address}/health");
-    let authorities = Certificate::from_pem_bundle(&read(etcd::CA)?).doing("reading the authority of etcd")?;
-    let identity = Identity::from_pem(&read(etcd::CLIENT)?).doing("reading the client certificate of etcd")?;
+    let authorities =
+        Certificate::from_pem_bundle(&read(etcd::CA)?).doing("reading the authority of etcd")?;
+    let identity =
+        Identity::from_pem(&read(etcd::CLIENT)?).doing("reading the client certificate of etcd")?;
     let client = Client::builder()
         .tls_certs_only(authorities)
         .identity(identity)

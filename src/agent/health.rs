@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{etcd, node};
 use super::units::{Fallen, Look, Units};
+use super::{etcd, node};
 use crate::base::atomic;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;

@@ -13,7 +13,8 @@ use crate::agent::{self, service, trial};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                   keller agent            what keller-agent.service runs\n  \
-                  keller agent health     what keller-health.service runs\n\n\
+                  keller agent health     what keller-health.service runs\n  \
+                  keller agent certificates\n\n\
                   All are units: keller-agent.service, keller-health.service, systemd-bless-boot.service and, where the \
                   manifest has `kv`, keller-etcd-certificates.service. What they say is in \
                   the journal.")]

@@ -41,8 +41,7 @@ impl Authority {
             return Err(Error::NotAnAuthority);
         }
         let ends = parsed.validity().not_after.timestamp();
-        let issuer =
-            Issuer::from_ca_cert_der(&certificate.as_slice().into(), key).map_err(Error::Key)?;
+        let issuer = Issuer::from_ca_cert_der(&certificate.as_slice().into(), key).map_err(Error::Key)?;
         Ok(Self { certificate, ends, issuer })
     }
 

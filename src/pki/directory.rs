@@ -43,10 +43,8 @@ impl Directory {
     /// Opens `path`, which is made where it is missing, for its group `gid` to go in. What a power cut left half done
     /// is removed.
     pub fn open(path: &Path, gid: u32) -> Result<Self, Failure> {
-        let keeper = Owner {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-        };
+        let keeper =
+            Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
         let open = || -> io::Result<File> {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(path.parent().unwrap_or(path))?;
             match fs::DirBuilder::new().mode(0o700).create(path) {

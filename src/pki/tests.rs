@@ -134,8 +134,16 @@ fn what_is_good_stays_and_what_ends_is_renewed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let all = || {
-        ["authority.pem", "peer-authority.pem", etcd::CA, etcd::PEER_CA, etcd::SERVER, etcd::PEER, etcd::CLIENT]
-            .map(|name| fs::read(path.join(name)).unwrap())
+        [
+            "authority.pem",
+            "peer-authority.pem",
+            etcd::CA,
+            etcd::PEER_CA,
+            etcd::SERVER,
+            etcd::PEER,
+            etcd::CLIENT,
+        ]
+        .map(|name| fs::read(path.join(name)).unwrap())
     };
     keep(path, NOW);
     let first = all();
@@ -206,8 +214,15 @@ fn a_power_cut_between_any_two_files_is_mended() {
     let (whole, old) = (folder.path().join("whole"), folder.path().join("old"));
     keep(&whole, NOW);
     keep(&old, NOW);
-    let order =
-        ["authority.pem", "peer-authority.pem", etcd::CA, etcd::PEER_CA, etcd::SERVER, etcd::PEER, etcd::CLIENT];
+    let order = [
+        "authority.pem",
+        "peer-authority.pem",
+        etcd::CA,
+        etcd::PEER_CA,
+        etcd::SERVER,
+        etcd::PEER,
+        etcd::CLIENT,
+    ];
     for done in 0..=order.len() {
         for has_old in [false, true] {
             let cut = folder.path().join(format!("cut-{done}-{has_old}"));
@@ -224,9 +239,11 @@ fn a_power_cut_between_any_two_files_is_mended() {
             assert_eq!(keep(&cut, NOW), Kept::default(), "{done} {has_old}");
             assert!(!cut.join(".server.pem.17.0.tmp").exists());
             let read = |name: &str| fs::read(cut.join(name)).unwrap();
-            for (name, authority) in
-                [(etcd::SERVER, "authority.pem"), (etcd::CLIENT, "authority.pem"), (etcd::PEER, "peer-authority.pem")]
-            {
+            for (name, authority) in [
+                (etcd::SERVER, "authority.pem"),
+                (etcd::CLIENT, "authority.pem"),
+                (etcd::PEER, "peer-authority.pem"),
+            ] {
                 let authority = Authority::read(&read(authority)).unwrap();
                 let wanted = Wanted { role: Role::Client, name: String::new(), hosts: Vec::new() };
                 let flaw = Pair::read(&read(name)).unwrap().flaw(&wanted, &authority, NOW);
@@ -296,8 +313,7 @@ fn a_pair_is_for_its_name_its_hosts_and_its_role() {
 fn no_text_of_ours_shows_a_key() {
     let authority = Authority::make("x").unwrap();
     let pair = authority.issue(&server(), NOW).unwrap();
-    for (pem, shown) in
-        [(pair.to_pem(), format!("{pair:?}")), (authority.to_pem(), format!("{authority:?}"))]
+    for (pem, shown) in [(pair.to_pem(), format!("{pair:?}")), (authority.to_pem(), format!("{authority:?}"))]
     {
         let key = pem::parse(pem).unwrap().into_contents();
         // As hexadecimal, as a list of numbers.

@@ -59,7 +59,8 @@ impl Wanted {
             calls.then_some(ExtendedKeyUsagePurpose::ClientAuth),
         ];
         params.extended_key_usages = usages.into_iter().flatten().collect();
-        params.subject_alt_names = self.hosts.iter().map(|host| alternative(host)).collect::<Result<_, _>>()?;
+        params.subject_alt_names =
+            self.hosts.iter().map(|host| alternative(host)).collect::<Result<_, _>>()?;
         params.use_authority_key_identifier_extension = true;
         Ok(params)
     }

@@ -60,16 +60,22 @@ fn etcd_obeys_root_alone(node: &Node) {
         "--endpoints=http://127.0.0.1:2379".to_owned(),
         "--endpoints=http://127.0.0.1:2380".to_owned(),
         "--endpoints=https://127.0.0.1:2379 --insecure-transport=false --insecure-skip-tls-verify".to_owned(),
-        format!("--endpoints=https://127.0.0.1:2379 --cacert={pki}/ca.pem --cert={pki}/client.pem --key={pki}/client.pem"),
+        format!(
+            "--endpoints=https://127.0.0.1:2379 --cacert={pki}/ca.pem --cert={pki}/client.pem --key={pki}/client.pem"
+        ),
     ];
     for who in ["", "sudo -u nobody "] {
         for flags in &tries {
-            let command =
-                format!("{who}/usr/bin/etcdctl --dial-timeout=2s --command-timeout=2s {flags} del --prefix ''");
+            let command = format!(
+                "{who}/usr/bin/etcdctl --dial-timeout=2s --command-timeout=2s {flags} del --prefix ''"
+            );
             let output = node.try_run(&command);
             assert!(!output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stdout));
         }
-        assert!(!node.try_run(&format!("{who}etcdctl --command-timeout=2s get kept")).status.success(), "{who}");
+        assert!(
+            !node.try_run(&format!("{who}etcdctl --command-timeout=2s get kept")).status.success(),
+            "{who}"
+        );
         for file in ["", "/client.pem", "/server.pem", "/authority.pem", "/ca.pem"] {
             assert!(!node.try_run(&format!("{who}cat {pki}{file}")).status.success(), "{who}{file}");
         }
@@ -77,7 +83,8 @@ fn etcd_obeys_root_alone(node: &Node) {
     }
     assert_eq!(node.run("sudo etcdctl get kept"), "kept\nvalue");
     assert_eq!(node.run("systemctl is-active keller-etcd-certificates.timer"), "active");
-    let owners = node.run(&format!("sudo stat -c '%n %a %U' {pki}/server.pem {pki}/peer.pem {pki}/client.pem"));
+    let owners =
+        node.run(&format!("sudo stat -c '%n %a %U' {pki}/server.pem {pki}/peer.pem {pki}/client.pem"));
     let expected = format!("{pki}/server.pem 600 etcd\n{pki}/peer.pem 600 etcd\n{pki}/client.pem 600 root");
     assert_eq!(owners, expected);
 }

@@ -1,10 +1,11 @@
 //! etcd and etcdctl of trixie with the certificates, the environment, the units and the wrapper that keller makes.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -46,12 +47,20 @@ fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap()
 }
 
-fn keep(directory: &Path, now: i64) -> etcd::Kept {
+fn keep(directory: &Path, host: IpAddr, now: i64) -> etcd::Kept {
     let me = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-    etcd::keep(directory, &Member::single(), me, now, &Silent).unwrap()
+    let mut member = Member::single();
+    member.hosts.push(host.to_string());
+    etcd::keep(directory, &member, me, now, &Silent).unwrap()
 }
 
-/// A directory with certificates, data and two ports that nobody else had a moment ago.
+/// An address of loopback that is this process' alone: its number, in 127.64.0.0/10.
+fn own_host() -> IpAddr {
+    let [_, b, c, d] = std::process::id().to_be_bytes();
+    IpAddr::from([127, 64 | (b & 63), c, d])
+}
+
+/// A directory with certificates and data, and two ports that are nobody else's.
 struct Etcd {
     folder: tempfile::TempDir,
     client: SocketAddr,
@@ -70,15 +79,11 @@ impl Drop for Running {
 
 impl Etcd {
     fn new() -> Self {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let (client, peer) = (free(), free());
-        let address = |listener: &TcpListener| listener.local_addr().unwrap();
-        let member = Self {
-            folder: tempfile::tempdir().unwrap(),
-            client: address(&client),
-            peer: address(&peer),
-        };
-        keep(&member.pki(), now());
+        static SERIAL: AtomicU16 = AtomicU16::new(0);
+        let port = 2379 + 2 * SERIAL.fetch_add(1, Ordering::Relaxed);
+        let [client, peer] = [port, port + 1].map(|port| SocketAddr::new(own_host(), port));
+        let member = Self { folder: tempfile::tempdir().unwrap(), client, peer };
+        keep(&member.pki(), own_host(), now());
         member
     }
 
@@ -186,7 +191,7 @@ fn etcd_answers_whoever_has_the_nodes_certificate_and_nobody_else() {
 
     let stranger = tempfile::tempdir().unwrap();
     let strange = stranger.path().join("pki");
-    keep(&strange, now());
+    keep(&strange, own_host(), now());
     let strange_client = strange.join(etcd::CLIENT).display().to_string();
     let (secure, plain) = (format!("https://{}", member.client), format!("http://{}", member.client));
     let (peer, plain_peer) = (format!("https://{}", member.peer), format!("http://{}", member.peer));
@@ -196,11 +201,23 @@ fn etcd_answers_whoever_has_the_nodes_certificate_and_nobody_else() {
     for (who, endpoint, flags) in [
         ("nobody, plainly", &plain, vec![]),
         ("nobody, over TLS", &secure, vec!["--cacert", &ca]),
-        ("nobody who believes everybody", &secure, vec!["--insecure-skip-tls-verify", "--insecure-transport=false"]),
-        ("another cluster", &secure, vec!["--cacert", &ca, "--cert", &strange_client, "--key", &strange_client]),
+        (
+            "nobody who believes everybody",
+            &secure,
+            vec!["--insecure-skip-tls-verify", "--insecure-transport=false"],
+        ),
+        (
+            "another cluster",
+            &secure,
+            vec!["--cacert", &ca, "--cert", &strange_client, "--key", &strange_client],
+        ),
         ("a peer as a client", &secure, vec!["--cacert", &ca, "--cert", &own_peer, "--key", &own_peer]),
         ("nobody, at the peers' port", &plain_peer, vec![]),
-        ("a client, at the peers' port", &peer, vec!["--cacert", &peer_ca, "--cert", &client, "--key", &client]),
+        (
+            "a client, at the peers' port",
+            &peer,
+            vec!["--cacert", &peer_ca, "--cert", &client, "--key", &client],
+        ),
     ] {
         let arguments = [&["--endpoints", endpoint.as_str()], flags.as_slice(), &delete].concat();
         let output = member.etcdctl(&arguments);
@@ -224,10 +241,12 @@ fn etcd_answers_whoever_has_the_nodes_certificate_and_nobody_else() {
 fn the_peers_port_wants_a_peer() {
     let member = Etcd::new();
     let Some(_running) = member.start_with_tls() else { return };
-    let Some(mut openssl) = tool("openssl") else { return };
-    let mut ask = |pair: &str| {
+    if tool("openssl").is_none() {
+        return;
+    }
+    let ask = |pair: &str| {
         let (peer, ca, pair) = (member.peer.to_string(), member.file(etcd::PEER_CA), member.file(pair));
-        openssl = tool("openssl").unwrap();
+        let mut openssl = tool("openssl").expect("it was there");
         openssl.args(["s_client", "-connect", &peer, "-CAfile", &ca, "-cert", &pair, "-key", &pair]);
         openssl.args(["-quiet", "-verify_return_error"]).stdin(Stdio::piped());
         openssl.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -236,9 +255,11 @@ fn the_peers_port_wants_a_peer() {
         let _ = std::io::Write::write_all(child.stdin.as_mut().unwrap(), request);
         said(&child.wait_with_output().unwrap())
     };
-    assert!(ask(etcd::PEER).contains("\"name\":\"default\""), "{}", ask(etcd::PEER));
+    let members = "\"name\":\"default\"";
+    let told = ask(etcd::PEER);
+    assert!(told.contains(members), "{told}");
     let refused = ask(etcd::CLIENT);
-    assert!(!refused.contains("default") && refused.contains("alert"), "{refused}");
+    assert!(!refused.contains(members) && refused.contains("alert"), "{refused}");
 }
 
 #[test]
@@ -248,7 +269,8 @@ fn renewal_needs_no_restart() {
     run(member.wrapper().args(["put", "key", "value"]));
     let served = || {
         let mut openssl = tool("openssl")?;
-        let (address, ca, client) = (member.client.to_string(), member.file(etcd::CA), member.file(etcd::CLIENT));
+        let (address, ca, client) =
+            (member.client.to_string(), member.file(etcd::CA), member.file(etcd::CLIENT));
         openssl.args(["s_client", "-connect", &address, "-CAfile", &ca, "-cert", &client, "-key", &client]);
         Some(run(openssl.stdin(Stdio::null())))
     };
@@ -257,7 +279,7 @@ fn renewal_needs_no_restart() {
         text[text.find("-----BEGIN CERTIFICATE").unwrap()..].to_owned()
     };
     let first = certificate();
-    let kept = keep(&member.pki(), now() + LIFETIME_SECONDS * 3 / 4);
+    let kept = keep(&member.pki(), own_host(), now() + LIFETIME_SECONDS * 3 / 4);
     assert_eq!((kept.made.len(), kept.wants_restart), (3, false));
     assert_eq!(health(&member.pki(), member.client), Ok(()));
     assert_eq!(run(member.wrapper().args(["get", "key"])), "key\nvalue\n");
@@ -307,11 +329,13 @@ fn the_wrapper_leaves_what_is_said_alone() {
     // A value that looks like a flag is a value.
     run(member.wrapper().args(["put", "--", "a b", "--key='x'"]));
     assert_eq!(run(member.wrapper().args(["get", "a b"])), "a b\n--key='x'\n");
-    let elsewhere = ["--dial-timeout=1s", "--command-timeout=1s", "--endpoints=https://127.0.0.1:1", "get", "a"];
+    let elsewhere =
+        ["--dial-timeout=1s", "--command-timeout=1s", "--endpoints=https://127.0.0.1:1", "get", "a"];
     assert!(!member.wrapper().args(elsewhere).output().unwrap().status.success());
     // A user who may not read the certificate gets etcd's refusal, and not an error of the wrapper.
     fs::remove_file(member.pki().join(etcd::CLIENT)).unwrap();
-    let output = member.wrapper().args(["--dial-timeout=1s", "--command-timeout=1s", "get", "a"]).output().unwrap();
+    let output =
+        member.wrapper().args(["--dial-timeout=1s", "--command-timeout=1s", "get", "a"]).output().unwrap();
     assert!(!output.status.success(), "{}", said(&output));
 }
 

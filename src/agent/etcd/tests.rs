@@ -16,8 +16,7 @@ use crate::pki::Owner;
 
 fn made() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let owner =
-        Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+    let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
     etcd::keep(&folder.path().join("etcd"), &Member::single(), owner, 1_800_000_000, &Silent).unwrap();
     folder
 }
