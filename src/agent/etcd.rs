@@ -35,8 +35,9 @@ pub fn certificates(progress: &dyn Progress) -> Result<(), Failure> {
         progress.detail(&format!("made {}/{file}", etcd::DIRECTORY));
     }
     if kept.wants_restart {
-        progress.warn(&format!("the authority of {UNIT} is another one now: {UNIT} is restarted if it runs"));
-        // Without waiting: this may run as part of its start.
+        progress
+            .detail(&format!("the authority of {UNIT} is another one now: {UNIT} is restarted if it runs"));
+        // Without waiting: this may run as part of its start, which it does not disturb.
         systemd::systemctl(&["--no-block", "try-restart", UNIT])?;
     }
     Ok(())

@@ -50,7 +50,7 @@ impl Authority {
         pair::to_pem(self.issuer.key(), &self.certificate)
     }
 
-    /// The certificate alone, which those need who are to believe what it signs.
+    /// The certificate alone, for whoever is to believe what it signs.
     pub fn certificate_pem(&self) -> String {
         pair::certificate_pem(&self.certificate)
     }

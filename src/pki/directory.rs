@@ -91,13 +91,13 @@ impl Directory {
         Ok(authority)
     }
 
-    /// Has the certificate of `authority` in the file `name`, for everybody who may go in. Says whether another one was
-    /// there.
+    /// Has the certificate of `authority` in the file `name`, for everybody who may go in. Says whether it was
+    /// not there before.
     pub fn trust(&self, name: &str, authority: &Authority) -> Result<bool, Failure> {
         let before = self.read(name)?;
         let text = authority.certificate_pem();
         self.write(name, text.as_bytes(), PUBLIC, self.keeper)?;
-        Ok(before.is_some_and(|before| before != text.as_bytes()))
+        Ok(before.is_none_or(|before| before != text.as_bytes()))
     }
 
     /// Has what is `wanted` in the file `name`, signed by `authority`, readable for `owner` alone. Says whether it was

@@ -59,8 +59,8 @@ impl Member {
 pub struct Kept {
     /// Files that were made anew.
     pub made: Vec<&'static str>,
-    /// Whether an authority that etcd may have read is another one now. etcd reads pairs for each connection, and
-    /// authorities when it starts.
+    /// Whether an authority is another one now, so that an etcd that runs does not know it. etcd reads pairs for each
+    /// connection, and authorities when it starts.
     pub wants_restart: bool,
 }
 

@@ -97,7 +97,7 @@ fn files_are_for_their_owners_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pki/etcd");
     let kept = keep(&path, NOW);
-    assert_eq!(kept, Kept { made: vec![etcd::SERVER, etcd::PEER, etcd::CLIENT], wants_restart: false });
+    assert_eq!(kept, Kept { made: vec![etcd::SERVER, etcd::PEER, etcd::CLIENT], wants_restart: true });
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
     assert_eq!(mode(&path), 0o750);
     let mut modes: Vec<(String, u32)> = fs::read_dir(&path)
@@ -205,6 +205,11 @@ fn what_is_damaged_is_made_anew() {
     }
     fs::write(path.join(etcd::PEER_CA), "x").unwrap();
     assert_eq!(keep(&path, NOW), Kept { made: vec![], wants_restart: true });
+    // An etcd that runs knows nothing of what came after the whole directory was removed.
+    fs::remove_dir_all(&path).unwrap();
+    let all = vec![etcd::SERVER, etcd::PEER, etcd::CLIENT];
+    assert_eq!(keep(&path, NOW), Kept { made: all, wants_restart: true });
+    assert_eq!(keep(&path, NOW), Kept::default());
 }
 
 /// The steps of [`etcd::keep`], each a file of its own: whichever were done, the next start brings the rest.

@@ -87,6 +87,13 @@ fn etcd_obeys_root_alone(node: &Node) {
         node.run(&format!("sudo stat -c '%n %a %U' {pki}/server.pem {pki}/peer.pem {pki}/client.pem"));
     let expected = format!("{pki}/server.pem 600 etcd\n{pki}/peer.pem 600 etcd\n{pki}/client.pem 600 root");
     assert_eq!(owners, expected);
+    let secrets = node.run(&format!("sudo stat -c '%a %U' {pki}/authority.pem {pki}/peer-authority.pem"));
+    assert_eq!(secrets, "600 root\n600 root");
+    // Made anew below an etcd that runs: it takes the new authority.
+    node.run(&format!("sudo rm -r {pki} && sudo systemctl start keller-etcd-certificates"));
+    node.run("timeout 60 sh -c 'until sudo etcdctl --command-timeout=2s get kept; do sleep 1; done'");
+    assert_eq!(node.run("sudo etcdctl get kept"), "kept\nvalue");
+    assert_eq!(node.run("systemctl is-active etcd.service"), "active");
 }
 
 /// Whether a line of the list, which is a reason after `#` and a piece of text, covers the warning.
