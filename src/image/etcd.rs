@@ -10,10 +10,12 @@ use crate::manifest::Manifest;
 use crate::pki::etcd;
 use crate::tree::Tree;
 
-/// Says nothing that an operator's /etc/default/etcd, which counts more, could not say otherwise.
+/// Its environment counts less than that of /etc/default/etcd, so that an operator can set otherwise what it sets.
 const DROP_IN: &str = "usr/lib/systemd/system/etcd.service.d/20-keller-tls.conf";
 const SERVICE: &str = "usr/lib/systemd/system/keller-etcd-certificates.service";
 const TIMER: &str = "usr/lib/systemd/system/keller-etcd-certificates.timer";
+/// Debian's unit reads it after every `Environment=`.
+const OWN: &str = "etc/default/etcd";
 /// Before /usr/bin in the PATH of root, of sudo and of services, and not in that of other users.
 const WRAPPER: &str = "usr/sbin/etcdctl";
 /// What the wrapper calls.
@@ -23,10 +25,11 @@ const SERVICE_TEXT: &str = include_str!("etcd/certificates.service");
 const TIMER_TEXT: &str = include_str!("etcd/certificates.timer");
 const WRAPPER_TEXT: &str = include_str!("etcd/etcdctl");
 
-/// Puts it into the root.
-pub fn install(tree: &mut Tree, manifest: &Manifest) -> Result<()> {
+/// Puts it into the root. Gives the variables of the image's own /etc/default/etcd that take the place of these
+/// settings, each with what follows, for whoever builds to read.
+pub fn install(tree: &mut Tree, manifest: &Manifest) -> Result<Vec<String>> {
     if manifest.kv.is_none() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     tree.file(DROP_IN, 0o644, drop_in())?;
     tree.file(SERVICE, 0o644, placed(SERVICE_TEXT))?;
@@ -35,7 +38,25 @@ pub fn install(tree: &mut Tree, manifest: &Manifest) -> Result<()> {
     if tree.exists(PROGRAM) && !tree.exists(WRAPPER) {
         tree.file(WRAPPER, 0o755, placed(WRAPPER_TEXT))?;
     }
-    Ok(())
+    let own = if tree.exists(OWN) { tree.read(OWN)? } else { Vec::new() };
+    Ok(replaced(&String::from_utf8_lossy(&own)))
+}
+
+fn replaced(own: &str) -> Vec<String> {
+    let settings = etcd::environment(etcd::DIRECTORY);
+    let set = own.lines().filter_map(|line| line.trim_start().split_once('='));
+    set.filter(|(name, value)| {
+        let value = value.trim().trim_matches(['"', '\'']);
+        settings.iter().any(|(ours, setting)| ours == name && setting != value)
+    })
+    .map(|(name, _)| {
+        format!(
+            "/{OWN} sets {name}, which counts more than what `kv` sets: etcd may answer without a certificate, \
+             and `health: {{etcd: true}}` and etcdctl ask https://{}",
+            etcd::CLIENT_ADDRESS
+        )
+    })
+    .collect()
 }
 
 fn drop_in() -> String {
@@ -59,4 +80,35 @@ fn placed(text: &str) -> String {
         .replace("@ENDPOINT@", &format!("https://{}", etcd::CLIENT_ADDRESS))
         .replace("@CA@", etcd::CA)
         .replace("@CLIENT@", etcd::CLIENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_images_own_file_sets_otherwise_is_told() {
+        let same =
+            "ETCD_CLIENT_CERT_AUTH=\"true\"\n# ETCD_CERT_FILE=x\n;ETCD_NAME=x\nETCD_SNAPSHOT_COUNT=5\n\n=\n";
+        assert_eq!(replaced(same), [""; 0]);
+        let told =
+            replaced("ETCD_CLIENT_CERT_AUTH=false\n ETCD_LISTEN_CLIENT_URLS='http://127.0.0.1:2379'\n");
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("/etc/default/etcd sets ETCD_CLIENT_CERT_AUTH, "), "{told:?}");
+        assert!(told[1].starts_with("/etc/default/etcd sets ETCD_LISTEN_CLIENT_URLS, "), "{told:?}");
+    }
+
+    /// Who may call is asked at both ports, and neither speaks plainly.
+    #[test]
+    fn both_ports_ask_for_a_certificate() {
+        let text = drop_in();
+        for name in ["ETCD_CLIENT_CERT_AUTH", "ETCD_PEER_CLIENT_CERT_AUTH"] {
+            assert!(text.lines().any(|line| line == format!("Environment={name}=true")), "{text}");
+        }
+        assert!(!text.contains("http://"), "{text}");
+        for unit in ["Requires", "After"] {
+            let line = format!("{unit}=keller-etcd-certificates.service");
+            assert!(text.lines().any(|other| other == line), "{text}");
+        }
+    }
 }

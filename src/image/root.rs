@@ -136,7 +136,9 @@ fn make(
     tell_links(&left_out, "", carried, progress);
     modprobe::check_names(manifest, &tree, &modules_before)?;
     agent::install(&mut tree, manifest, lock, keller)?;
-    etcd::install(&mut tree, manifest)?;
+    for text in etcd::install(&mut tree, manifest)? {
+        progress.note(&text);
+    }
     task.at("users and units");
     judge(rootfs::checks::lines::local(&tree), progress)?;
     // A line of sysusers.d may name the owner of a path.
