@@ -1,6 +1,6 @@
 //! `ci/test` itself, as far as it can be tried without running all tests.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -49,6 +49,33 @@ fn too_little_room_is_said_before_anything_is_done() {
     }
     // What an earlier run left is room, too.
     assert!(tests.join("trixie/systemd").exists() && !tests.join("sick.disk").exists());
+}
+
+#[test]
+fn a_second_run_in_a_checkout_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("target/x86_64-unknown-linux-gnu/tmp/of-the-first");
+    fs::create_dir_all(&made).unwrap();
+    let lock = folder.path().join("target/ci-test.lock");
+    // A process that runs, and one that cannot.
+    let alive =
+        format!("process {} runs it in this checkout since 12:34:56: wait for its end", std::process::id());
+    for (holder, said) in [
+        (std::process::id().to_string(), &alive[..]),
+        ("4194305".into(), "still runs, though its process 4194305"),
+    ] {
+        fs::write(&lock, format!("{holder} 12:34:56\n")).unwrap();
+        let first = File::open(&lock).unwrap();
+        first.lock().unwrap();
+        let output = run(folder.path(), 300_000, &["--quick"]);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.starts_with("ci/test: ") && errors.contains(said), "{errors}");
+        assert!(made.exists() && !folder.path().join("cargo-ran").exists(), "{errors}");
+    }
+    // Once the first has ended, the next one goes on.
+    let output = run(folder.path(), 300_000, &["--quick"]);
+    assert!(!made.exists(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
