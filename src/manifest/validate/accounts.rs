@@ -32,7 +32,7 @@ impl Validator<'_> {
                 self.error(gid.mark, format!("{} is not an id for a system group", gid.value))
                     .help("from 100 to 999, or leave it out: then keller chooses and the lock records it");
             }
-            if let Some(name) = self.checked(name, text::account) {
+            if let Some(name) = self.checked(name, text::system_account) {
                 checked.push(Group { name, gid: gid.map(|at| at.value) });
             }
         }
@@ -77,7 +77,7 @@ impl Validator<'_> {
         Some(User {
             name: self.checked(raw.name, text::account)?,
             uid: raw.uid.value,
-            groups: self.list(raw.groups, text::account),
+            groups: self.list(raw.groups, text::system_account),
             ssh_keys: self.list(raw.ssh_keys, text::ssh_key),
             shell: raw
                 .shell
@@ -104,10 +104,10 @@ impl Validator<'_> {
                 .help("from 100 to 999, or leave it out: then keller chooses and the lock records it");
         }
         Some(SystemUser {
-            name: self.checked(raw.name, text::account)?,
+            name: self.checked(raw.name, text::system_account)?,
             uid: raw.uid.map(|at| at.value),
             home: raw.home.and_then(|at| self.checked(at, text::account_path)).unwrap_or("/".into()),
-            groups: self.list(raw.groups, text::account),
+            groups: self.list(raw.groups, text::system_account),
             description: raw
                 .description
                 .and_then(|at| self.checked(at, text::account_text))

@@ -146,6 +146,18 @@ pub fn account(text: &str) -> Result<(), Wrong> {
     }
 }
 
+/// Names of accounts of services and of groups, as systemd-sysusers takes them: Debian has some with capitals, such as
+/// `Debian-exim`.
+pub fn system_account(text: &str) -> Result<(), Wrong> {
+    match account(&text.to_ascii_lowercase()) {
+        Ok(()) => Ok(()),
+        Err(_) => wrong(
+            "is not the name of an account",
+            "letters of ASCII, 0-9, `_` and `-`, beginning with a letter or `_`, at most 31",
+        ),
+    }
+}
+
 /// An absolute path in its shortest form.
 pub fn absolute(text: &str) -> Result<(), Wrong> {
     if !text.starts_with('/') {

@@ -22,13 +22,18 @@ pub struct ScriptAccount {
 pub fn check(units: &Units<'_>, inputs: &Inputs) -> Vec<Finding> {
     let mut said = BTreeSet::new();
     let mut findings = Vec::new();
-    for ScriptAccount { package, script, account } in &inputs.script_accounts {
+    // Of several that make one account, one whose unit starts speaks for all; a user brings its group.
+    let mut wanted: Vec<_> =
+        inputs.script_accounts.iter().map(|wanted| (units.started_of(&wanted.package), wanted)).collect();
+    wanted.sort_by_key(|(unit, wanted)| (unit.is_none(), wanted.account.group));
+    for (unit, ScriptAccount { package, script, account }) in wanted {
         let Account { name, group, home } = account;
+        // A name that only the script knows is another one in each.
+        let told_by = if account.is_known() { "" } else { package.as_str() };
         let known = inputs.groups.contains_key(name) && (*group || inputs.users.contains_key(name));
-        if known || inputs.users.contains_key(name) || !said.insert((package, name)) {
+        if known || inputs.users.contains_key(name) || !said.insert((told_by, name)) {
             continue;
         }
-        let unit = units.started_of(package);
         let (severity, advice) = if !account.is_known() {
             let advice = "look its name up in the script, and name it in `system_users` where it is needed";
             (Severity::Warning, advice.to_owned())

@@ -50,6 +50,8 @@ const COMMAND: usize = 4096;
 pub const COMMANDS: usize = 256;
 /// Most bytes of a word, and of what a variable holds: names have at most 32, paths of homes some more.
 const WORD: usize = 256;
+/// Options that say nothing of what is made.
+const QUIET: [&str; 3] = ["--quiet", "-q", "--"];
 /// Options that name the home directory.
 const HOME: [&str; 3] = ["--home", "--home-dir", "-d"];
 
@@ -108,13 +110,16 @@ pub fn variables(text: &str) -> BTreeMap<String, String> {
     found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-/// `adduser NAME`, or `adduser NAME --home=DIR`, of the command `name` with the words `rest`.
+/// `adduser NAME`, or `adduser NAME --home=DIR`, of the command `name` with the words `rest`; no name where it only
+/// makes one account a member of another.
 pub fn command(name: &str, rest: &str, variables: &BTreeMap<String, String>) -> String {
     let mut home = None;
-    let mut account = None;
+    let mut operands = Vec::new();
+    let mut creates = false;
     let words = tokens(up_to(rest, COMMAND));
     let mut words = words.iter().map(|word| filled(up_to(word, WORD), variables));
     while let Some(word) = words.next() {
+        creates |= word.starts_with('-') && !QUIET.contains(&word.as_str());
         if let Some((option, value)) = word.split_once('=').filter(|_| word.starts_with("--")) {
             if HOME.contains(&option) {
                 home = Some(value.to_owned());
@@ -125,17 +130,27 @@ pub fn command(name: &str, rest: &str, variables: &BTreeMap<String, String>) -> 
                 home = value;
             }
         } else if !word.starts_with('-') && !word.is_empty() {
-            account = account.or(Some(word));
+            operands.push(word);
         }
     }
     let mut text = name.to_owned();
-    if let Some(account) = account {
+    if let Some(account) = made(name, &operands, creates) {
         text += &format!(" {}", account.replace(' ', "_"));
         if let Some(home) = home.filter(|home| home.starts_with('/') && !home.contains([' ', '$', '`'])) {
             text += &format!(" --home={home}");
         }
     }
     text
+}
+
+/// Which of the words that are no options is the account. `adduser USER GROUP` makes none: adduser(8), "Add an
+/// existing user to an existing group". A variable before others holds options: `adduser $quiet --system x`.
+fn made<'a>(command: &str, operands: &'a [String], creates: bool) -> Option<&'a String> {
+    let options = operands.len() == 3 && operands[0].starts_with('$');
+    if command == "adduser" && !creates && (operands.len() == 2 || options) {
+        return None;
+    }
+    operands.iter().find(|word| !word.starts_with('$')).or(operands.last())
 }
 
 /// The words of one simple command: up to what ends it, quotes taken off.
@@ -224,6 +239,16 @@ mod tests {
             ("adduser --system $USER\n", "adduser $USER"),
             ("A=one\nA=two\nadduser --system $A\n", "adduser $A"),
             ("usermod -a -G shadow x\n", "usermod x"),
+            // postgresql-common
+            (
+                "[ \"$DPKG\" ] && quiet=\"--quiet\"\nadduser --system $quiet --home /var/lib/postgresql --shell /bin/bash --gecos \"an admin\" postgres\n",
+                "adduser postgres --home=/var/lib/postgresql",
+            ),
+            ("addgroup $quiet --system postgres\n", "addgroup postgres"),
+            ("adduser $quiet postgres ssl-cert\n", "adduser"),
+            ("adduser --quiet sddm video\n", "adduser"),
+            ("adduser $USER video\n", "adduser"),
+            ("adduser $OPTIONS --system \"$USER\"\n", "adduser $USER"),
             ("adduser\n", "adduser"),
         ] {
             let said = words(script.as_bytes(), false);
