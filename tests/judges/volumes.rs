@@ -74,6 +74,29 @@ fn a_volume_keeps_mode_and_owner_over_boots() {
     }
 }
 
+/// What `keller` refuses a volume for: tmpfiles makes nothing below a directory of one account in that of another.
+#[test]
+fn tmpfiles_makes_nothing_below_directories_of_two_accounts() {
+    let Some(_) = trixie(&["systemd"], "usr/bin/systemd-tmpfiles") else { return };
+    if !is_root() {
+        println!("SKIPPED: only root can give files away");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let place = root.path().join("usr/lib/tmpfiles.d");
+    fs::create_dir_all(&place).unwrap();
+    let lines = "d /var/app 0750 5 5\nd /var/app/data 0700 999 999\nd /var/app/data/db 0700 999 999\n\
+        d /var/own 0750 999 999\nd /var/own/data 0700 999 999\nd /var/own/data/db 0700 5 5\n";
+    fs::write(place.join("x.conf"), lines).unwrap();
+    let mut tmpfiles = trixie(&["systemd"], "usr/bin/systemd-tmpfiles").unwrap();
+    let output = tmpfiles.arg("--create").arg(format!("--root={}", root.path().display())).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("Detected unsafe path transition") && said.contains("/var/app/data"), "{said}");
+    let made = ["app/data", "app/data/db", "own/data", "own/data/db"]
+        .map(|path| root.path().join("var").join(path).exists());
+    assert_eq!(made, [true, false, true, true], "{said}");
+}
+
 fn own() -> (u32, u32) {
     let id = |flag: &str| run(Command::new("id").arg(flag)).trim().parse().unwrap();
     (id("-u"), id("-g"))

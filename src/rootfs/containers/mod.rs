@@ -92,6 +92,26 @@ pub enum ContainerError {
         /// Where links lead it, in words that follow on it.
         leads: String,
     },
+    /// A volume that systemd-tmpfiles refuses to make.
+    #[error(
+        "container {container} has the volume {path}, which no node would make: {above} belongs to user {above_uid}, and \
+         {below} in it to user {below_uid}, and systemd-tmpfiles makes nothing below such a pair; leave this volume out \
+         where another one holds it, or name a directory elsewhere, such as /var/lib/{container}"
+    )]
+    Crossed {
+        /// The container.
+        container: String,
+        /// On the host.
+        path: String,
+        /// A directory above it that is not root's.
+        above: String,
+        /// Whose that is.
+        above_uid: u32,
+        /// One in that, and above the volume.
+        below: String,
+        /// Whose that is.
+        below_uid: u32,
+    },
     /// A program that starts the container.
     #[error("container {container} needs {program}, which is not in the root: add {package} to `packages`")]
     NoProgram {

@@ -9,7 +9,9 @@ use super::spec::Account;
 use super::{ContainerError, Image};
 use crate::manifest::{Container, Volume};
 use crate::rootfs::Error;
+use crate::rootfs::state::SHIPPED_PLACE;
 use crate::rootfs::tmpfiles::line::Access;
+use crate::rootfs::tmpfiles::shipped::Crossing;
 use crate::rootfs::tmpfiles::{self, line, shipped};
 use crate::tree::{Kind, Tree, show};
 
@@ -20,7 +22,8 @@ const NODES_OWN: [&[u8]; 11] =
 /// Adds lines that make the directories of `container` on the state partition.
 ///
 /// # Errors
-/// `NoFolder` for one that is neither in the root nor can be made, since the root is read-only.
+/// `NoFolder` for one that is neither in the root nor can be made, since the root is read-only; `Crossed` for one that
+/// systemd-tmpfiles refuses to make.
 pub fn install(
     tree: &mut Tree,
     container: &Container,
@@ -32,6 +35,7 @@ pub fn install(
     let links = shipped::links(tree).map_err(unread)?;
     let mut above = shipped::directories(tree).map_err(unread)?;
     let mut wanted: Vec<(Vec<u8>, Access)> = Vec::new();
+    let mut volumes = Vec::new();
     for volume in &container.volumes {
         let real = shipped::real(tree, &links, volume.host.as_bytes());
         let path = shipped::absolute(&real);
@@ -41,17 +45,24 @@ pub fn install(
             // Nothing is there, and only in what is shipped can room be made.
             Some(_) => match shipped::open(tree, &path, &mut above)? {
                 Some(place) => Some(place),
-                None => return Err(no_folder(container, volume, &path)),
+                None => return Err(not_made(tree, container, volume, &path)),
             },
             None => None,
         };
         let Some(path) = on_state else { continue };
+        volumes.push((volume, path.clone()));
         shipped::between(&mut above, &path);
         if !made.contains(&path) && !wanted.iter().any(|(known, _)| *known == path) {
             let access = fresh(volume, image, account);
             above.insert(path.clone(), access);
             wanted.push((path, access));
         }
+    }
+    // Once all of them are known: one may be in another.
+    if let Some((volume, crossing)) =
+        volumes.iter().find_map(|(volume, path)| Some((volume, shipped::crossing(&above, path)?)))
+    {
+        return Err(crossed(container, volume, &crossing));
     }
     above.retain(|path, _| !made.contains(path) && !wanted.iter().any(|(known, _)| known == path));
     let lines: String = wanted
@@ -63,6 +74,30 @@ pub fn install(
         tree.file(format!("usr/lib/tmpfiles.d/keller-volumes-{}.conf", container.name), 0o644, lines)?;
     }
     Ok(())
+}
+
+/// Why no room can be made for the volume at `real`.
+fn not_made(tree: &Tree, container: &Container, volume: &Volume, real: &[u8]) -> ContainerError {
+    let crossing = real
+        .starts_with(SHIPPED_PLACE.as_bytes())
+        .then(|| shipped::crossing(&shipped::keeping_out(tree, real), &shipped::on_state(real)));
+    match crossing.flatten() {
+        Some(crossing) => crossed(container, volume, &crossing),
+        None => no_folder(container, volume, real),
+    }
+}
+
+fn crossed(container: &Container, volume: &Volume, crossing: &Crossing) -> ContainerError {
+    // As the user knows it, without the place on the state partition.
+    let known = |path: &[u8]| show(path.strip_prefix(shipped::PLACE.as_bytes()).unwrap_or(path));
+    ContainerError::Crossed {
+        container: container.name.clone(),
+        path: volume.host.clone(),
+        above: known(&crossing.above.0),
+        above_uid: crossing.above.1,
+        below: known(&crossing.below.0),
+        below_uid: crossing.below.1,
+    }
 }
 
 fn no_folder(container: &Container, volume: &Volume, real: &[u8]) -> ContainerError {
@@ -236,6 +271,47 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_in_another_one_that_is_in_a_third_account_s_directory() {
+        let shipped = |owner: u32| {
+            let mut tree = root();
+            let (meta, kind) = (Meta::new(0o750).owned(owner, owner), Kind::Directory(Default::default()));
+            tree.put("usr/lib/keller/shipped/opt/app", meta, kind, Default::default()).unwrap();
+            let link =
+                "L /var/opt/app - - - - /usr/lib/keller/shipped/opt/app\nd /var/home/core 0700 1000 1000\n";
+            tree.file("usr/lib/tmpfiles.d/keller.conf", 0o644, link).unwrap();
+            tree
+        };
+        let (outer, inner) = (("/opt/app/data", "/data"), ("/opt/app/data/db", "/new"));
+        for volumes in [[outer, inner], [inner, outer]] {
+            let told = lines(&volumes, &mut shipped(5), &image()).unwrap_err();
+            assert_eq!(
+                told,
+                "container db has the volume /opt/app/data/db, which no node would make: /opt/app belongs to user 5, and \
+                 /opt/app/data in it to user 999, and systemd-tmpfiles makes nothing below such a pair; leave this volume \
+                 out where another one holds it, or name a directory elsewhere, such as /var/lib/db"
+            );
+            // Root's and the volume's own are no others.
+            for owner in [0, 999] {
+                assert!(lines(&volumes, &mut shipped(owner), &image()).is_ok());
+            }
+        }
+        for (volumes, below) in [
+            (
+                [("/var/lib/theirs/a", "/data"), ("/var/lib/theirs/a/b", "/new")],
+                "/var/lib/theirs/a in it to user 999",
+            ),
+            (
+                [("/home/core/db", "/data"), ("/home/core/db/x/y", "/new")],
+                "/var/home/core/db in it to user 999",
+            ),
+        ] {
+            let told = lines(&volumes, &mut shipped(5), &image()).unwrap_err();
+            assert!(told.contains(below), "{told}");
+            assert!(lines(&volumes[..1], &mut shipped(5), &image()).is_ok());
+        }
+    }
+
+    #[test]
     fn a_place_that_cannot_be_made_is_refused() {
         let mut tree = root();
         tree.file("usr/lib/tmpfiles.d/x.conf", 0o644, "L /var/srv/site - - - - /usr/share/site\n").unwrap();
@@ -252,6 +328,7 @@ mod tests {
         tree.file("usr/lib/tmpfiles.d/keller.conf", 0o644, links).unwrap();
         let text = lines(&[("/opt/app/theirs/data", "/data")], &mut tree, &image()).unwrap_err();
         assert!(text.contains("/opt/app/theirs/data"), "{text}");
+        assert!(text.contains("/opt/app belongs to user 1, and /opt/app/theirs in it to user 2"), "{text}");
         assert!(lines(&[("/opt/app/data", "/data")], &mut tree, &image()).is_ok());
         for host in ["/data", "/usr/share/nosuch"] {
             let text = lines(&[(host, "/data")], &mut root(), &image()).unwrap_err();

@@ -104,7 +104,7 @@ fn inside<'a>(path: &'a [u8], folder: &str) -> Option<&'a [u8]> {
 
 /// Makes room for `path`, which is inside of what is shipped but is not there: the first part that is missing
 /// becomes a link to the state partition. Gives the path's place there; nothing for a path that is elsewhere, that
-/// is there, or where systemd-tmpfiles would make nothing (see [`private`]). `made` gets directories above it, those
+/// is there, or where systemd-tmpfiles would make nothing (see [`crossing`]). `made` gets directories above it, those
 /// that keep others out among them.
 ///
 /// # Errors
@@ -113,31 +113,54 @@ pub fn open(tree: &mut Tree, path: &[u8], made: &mut Directories) -> Result<Opti
     let Some(below) = inside(path, SHIPPED_PLACE) else { return Ok(None) };
     let mut ends = (SHIPPED_PLACE.len() + 1..path.len()).filter(|at| path[*at] == b'/').chain([path.len()]);
     let Some(end) = ends.find(|end| !tree.exists(&path[..*end])) else { return Ok(None) };
-    let Some(private) = private(tree, &path[..end]) else { return Ok(None) };
-    tree.symlink(&path[..end], [PLACE.as_bytes(), &path[SHIPPED_PLACE.len()..end]].concat())?;
+    let private = keeping_out(tree, &path[..end]);
+    if crossing(&private, &on_state(&path[..end])).is_some() {
+        return Ok(None);
+    }
+    tree.symlink(&path[..end], on_state(&path[..end]))?;
     made.extend(private);
     let place = [PLACE.as_bytes(), below].concat();
     between(made, &place);
     Ok(Some(place))
 }
 
-/// Counterparts, on the state partition, of the directories above `path` that keep others out. Nothing where one of
-/// them belongs to somebody else than one above it that is not root's: systemd-tmpfiles makes nothing below such a
-/// one, since whoever has the one above could put a link in its place (`unsafe_transition()` of its chase.c).
-fn private(tree: &Tree, path: &[u8]) -> Option<Directories> {
+/// What `path`, which is [`SHIPPED_PLACE`] or in it, is on the state partition.
+pub fn on_state(path: &[u8]) -> Vec<u8> {
+    [PLACE.as_bytes(), &path[SHIPPED_PLACE.len()..]].concat()
+}
+
+/// Counterparts, on the state partition, of the directories above `path`, in what is shipped, that keep others out.
+pub fn keeping_out(tree: &Tree, path: &[u8]) -> Directories {
     let mut private = Directories::new();
-    let mut owner = 0;
     for end in (SHIPPED_PLACE.len() + 1..path.len()).filter(|at| path[*at] == b'/') {
         let Some(id) = tree.lookup(&path[..end]) else { break };
-        if let Some(access) = keeps_out(&tree.node(id).meta) {
-            if owner != 0 && access.1 != owner {
-                return None;
-            }
-            owner = access.1;
-            private.insert([PLACE.as_bytes(), &path[SHIPPED_PLACE.len()..end]].concat(), access);
+        private.extend(keeps_out(&tree.node(id).meta).map(|access| (on_state(&path[..end]), access)));
+    }
+    private
+}
+
+/// Two directories, by path and uid, one in the other: the first is not root's, and the second somebody else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// The one above.
+    pub above: (Vec<u8>, u32),
+    /// The one in it.
+    pub below: (Vec<u8>, u32),
+}
+
+/// Those of `directories` above `path` below which systemd-tmpfiles makes nothing, since whoever has the one above could
+/// put a link in place of the one in it: `unsafe_transition()` of systemd's chase.c.
+pub fn crossing(directories: &Directories, path: &[u8]) -> Option<Crossing> {
+    let mut above: Option<(Vec<u8>, u32)> = None;
+    for end in (1..path.len()).filter(|at| path[*at] == b'/') {
+        let Some((_, uid, _)) = directories.get(&path[..end]) else { continue };
+        let here = (path[..end].to_vec(), *uid);
+        match above {
+            Some(above) if above.1 != *uid => return Some(Crossing { above, below: here }),
+            _ => above = Some(here).filter(|(_, uid)| *uid != 0),
         }
     }
-    Some(private)
+    None
 }
 
 /// Adds to `made` what is missing between `place` and a directory above it in `made` that is not root's, with the
@@ -186,7 +209,7 @@ pub fn own_empty(tree: &mut Tree, path: &[u8], made: &mut Directories) -> Result
     while let Some((id, path, mut above)) = pending.pop() {
         let node = tree.node(id);
         let Kind::Directory(children) = &node.kind else { continue };
-        let on_state = [PLACE.as_bytes(), &path[SHIPPED_PLACE.len()..]].concat();
+        let on_state = on_state(&path);
         let (access, mtime, origin) =
             ((node.meta.mode, node.meta.uid, node.meta.gid), node.meta.mtime, node.origin);
         if children.is_empty() {
