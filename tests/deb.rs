@@ -7,7 +7,11 @@ pub type Entry<'a> = (&'a str, u8, &'a str, u64, &'a [u8]);
 
 /// Folders and programs are executable, as dpkg-deb is given them.
 fn mode(path: &str, kind: u8) -> u32 {
-    if kind == b'5' || kind == b'2' || path.contains("bin/") { 0o755 } else { 0o644 }
+    if kind == b'5' || kind == b'2' || path.contains("bin/") || path.contains("init.d/") {
+        0o755
+    } else {
+        0o644
+    }
 }
 
 /// A tar archive, names and sizes as they are given.

@@ -120,6 +120,7 @@ fn make(
     let modules_before = rootfs::modules::paths(&tree);
     let libraries = rootfs::checks::libraries(&tree);
     let leading = rootfs::dangling::leading(&tree);
+    let unit_files = rootfs::services::sources(&tree);
     let patterns = Patterns::new(&manifest.prune, &manifest.keep)?;
     let carried = |field: &str, pattern: &str| match field {
         "prune" => manifest.carried_prune.contains(pattern),
@@ -150,10 +151,13 @@ fn make(
     judge(rootfs::checks::lines::tmpfiles(&tree, &accounts)?, progress)?;
     // Before what is below /var, /opt and the like becomes lines that make it on the node.
     let owned = inputs::own(&mut tree, &manifest.files, &files, &overlays, &accounts)?;
+    judge(rootfs::checks::homes::check(&tree, &manifest.system_users)?, progress)?;
     owned.outlast(&mut tree)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
-    let finished = rootfs::finish(&mut tree, manifest, &accounts, &build, Some(store))
-        .map_err(|error| placed(manifest, error))?;
+    let finished = rootfs::finish(&mut tree, manifest, &accounts, &build, Some(store)).map_err(|error| {
+        let pruned = pruned_file(&tree, &unit_files, &error);
+        anyhow::anyhow!("{}{pruned}", placed(manifest, error))
+    })?;
     for note in &finished.services.notes {
         progress.note(note);
     }
@@ -291,6 +295,15 @@ fn placed(manifest: &Manifest, error: rootfs::Error) -> anyhow::Error {
         _ => "",
     };
     anyhow::anyhow!("{place}{error}{way_out}")
+}
+
+/// The file that `prune` has left out and that the unit of `error` is, or would be made of; with the way out.
+fn pruned_file(tree: &Tree, unit_files: &BTreeMap<String, String>, error: &rootfs::Error) -> String {
+    let rootfs::Error::UnknownUnit { unit, .. } = error else { return String::new() };
+    match rootfs::services::file_of(unit_files, unit).filter(|file| !tree.exists(file)) {
+        Some(file) => format!("; `prune` leaves out /{file}, and `keep: [/{file}]` brings it back"),
+        None => String::new(),
+    }
 }
 
 /// What checks need to know of accounts.

@@ -2,6 +2,7 @@
 //! everything that it finds is reported at once.
 
 mod elf;
+pub mod homes;
 mod interpreters;
 mod libraries;
 pub mod lines;
@@ -12,6 +13,7 @@ pub mod programs;
 mod script_accounts;
 mod setuid;
 mod units;
+mod unread;
 mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,6 +132,7 @@ pub fn check_node(tree: &Tree, inputs: &Inputs, manifest: &Manifest) -> Vec<Find
     let view = View { tree, paths: tree.walk() };
     let (units, mut findings) = all(&view, inputs);
     findings.extend(names::check(tree, &units, manifest));
+    findings.extend(unread::check(&view));
     sorted(findings)
 }
 

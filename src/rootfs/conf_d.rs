@@ -64,9 +64,40 @@ pub fn files(tree: &Tree, name: &str) -> Result<Vec<ConfFile>, Error> {
     Ok(files)
 }
 
-/// Paths of the files of `name` in /usr/local/lib.
+/// Paths of the files of `name` in /usr/local/lib, those of drop-ins (`X.d/`) among them. A `*` in the last part of
+/// `name` stands for any text.
 pub fn local(tree: &Tree, name: &str) -> Vec<String> {
-    names(tree, &format!("{LOCAL}/{name}")).into_values().collect()
+    let (above, last) = name
+        .rsplit_once('/')
+        .map_or((LOCAL.to_owned(), name), |(above, last)| (format!("{LOCAL}/{above}"), last));
+    let folders = match last.split_once('*') {
+        None => vec![format!("{above}/{last}")],
+        Some((begin, end)) => {
+            let fits = |name: &[u8]| name.starts_with(begin.as_bytes()) && name.ends_with(end.as_bytes());
+            children(tree, &above).filter(|(name, ..)| fits(name)).map(|(_, path, _)| path).collect()
+        }
+    };
+    let mut files = Vec::new();
+    for (name, path, is_directory) in folders.iter().flat_map(|folder| children(tree, folder)) {
+        match is_directory {
+            false => files.push(path),
+            true if name.ends_with(b".d") => {
+                files.extend(children(tree, &path).filter(|child| !child.2).map(|(_, path, _)| path));
+            }
+            true => {}
+        }
+    }
+    files
+}
+
+/// Name and path of what is in `folder`, and whether it is a directory.
+fn children<'t>(tree: &'t Tree, folder: &str) -> impl Iterator<Item = (&'t [u8], String, bool)> {
+    let entries = tree.resolve(folder).into_iter().flat_map(move |id| tree.children(id));
+    let folder = folder.to_owned();
+    entries.map(move |(name, id)| {
+        let is_directory = matches!(tree.node(id).kind, Kind::Directory(_));
+        (name, format!("{folder}/{}", show(name)), is_directory)
+    })
 }
 
 /// Paths of the `.conf` files in `folder`, by file name.

@@ -163,20 +163,41 @@ fn what_the_first_boot_would_not_find_in_usr_local_is_an_error() {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("a.conf"), "u local 400\n").unwrap();
     project.build(&[]).good();
-    for name in ["modprobe.d", "tmpfiles.d"] {
-        let folder = project.path(&format!("node/overlay/usr/local/lib/{name}"));
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("mine.conf"), "# mine\n").unwrap();
+    let files = [
+        ("modprobe.d", "mine.conf"),
+        ("tmpfiles.d", "mine.conf"),
+        ("sysctl.d", "mine.conf"),
+        ("modules-load.d", "mine.conf"),
+        ("binfmt.d", "mine.conf"),
+        ("udev/rules.d", "mine.rules"),
+        ("systemd/network", "lan.network"),
+        ("systemd/network", "lan.network.d/mine.conf"),
+        ("systemd/system", "mine.service"),
+        ("systemd/system", "greet.service.d/mine.conf"),
+        ("systemd/journald.conf.d", "mine.conf"),
+    ];
+    for (name, file) in files {
+        let path = format!("/usr/local/lib/{name}/{file}");
+        let place = project.path(&format!("node/overlay{path}"));
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::write(&place, "# mine\n").unwrap();
         let ran = project.build(&[]);
         let told = format!("put it into /usr/lib/{name} or /etc/{name}");
         assert!(
-            ran.error().contains(&format!("/usr/local/lib/{name}/mine.conf (overlay overlay) is not there"))
+            ran.error().contains(&format!("{path} (overlay overlay) is not there"))
                 && ran.error().contains(&told),
             "{}",
             ran.err
         );
-        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::remove_file(&place).unwrap();
     }
+    // What sessions read is in time, and what nothing reads is nobody's.
+    for path in ["environment.d/mine.conf", "systemd/user/mine.service", "sysctl.d/README"] {
+        let place = project.path(&format!("node/overlay/usr/local/lib/{path}"));
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::write(&place, "# mine\n").unwrap();
+    }
+    project.build(&[]).good();
 }
 
 #[test]

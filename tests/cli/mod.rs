@@ -7,6 +7,7 @@ mod boot;
 mod build;
 mod conf_lines;
 mod elf;
+mod enabling;
 mod help;
 mod hostile;
 mod inspect;

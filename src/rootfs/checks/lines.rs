@@ -116,16 +116,32 @@ fn first_counts(earlier: Option<&str>, path: &str) -> &'static str {
     }
 }
 
-/// What is read at boot, before or while /usr/local is filled.
-const READ_AT_BOOT: [&str; 2] = ["tmpfiles.d", "modprobe.d"];
+/// What is read at boot, before or while /usr/local is filled, and how the names of its files end. systemd reads what
+/// sessions and late services use (environment.d, systemd/user) in time.
+const READ_AT_BOOT: [(&str, &[&str]); 12] = [
+    ("tmpfiles.d", &[".conf"]),
+    ("modprobe.d", &[".conf"]),
+    ("sysctl.d", &[".conf"]),
+    ("modules-load.d", &[".conf"]),
+    ("binfmt.d", &[".conf"]),
+    ("udev/rules.d", &[".rules"]),
+    ("systemd/network", &[".network", ".netdev", ".link", ".conf"]),
+    ("systemd/system", &[""]),
+    ("systemd/system-preset", &[".preset"]),
+    ("systemd/system-generators", &[""]),
+    ("systemd/system-environment-generators", &[""]),
+    ("systemd/*.conf.d", &[".conf"]),
+];
 
 /// Checks that no file for the boot is in /usr/local/lib, which leads to the state partition: that is blank when a node
 /// starts for the first time, and systemd-tmpfiles itself fills it.
 pub fn local(tree: &Tree) -> Vec<Finding> {
-    let files = READ_AT_BOOT
-        .iter()
-        .flat_map(|name| conf_d::local(tree, name).into_iter().map(move |path| (name, path)));
+    let files = READ_AT_BOOT.iter().flat_map(|(name, endings)| {
+        let paths = conf_d::local(tree, name).into_iter();
+        paths.filter(|path| endings.iter().any(|ending| path.ends_with(ending))).map(move |path| (name, path))
+    });
     let findings = files.map(|(name, path)| {
+        let name = directory(name, &path);
         let Place { origin, of_user } = Place::of(tree, &path);
         let (severity, advice) = match of_user {
             true => (Severity::Error, format!("put it into /usr/lib/{name} or /etc/{name}")),
@@ -145,6 +161,12 @@ pub fn local(tree: &Tree) -> Vec<Finding> {
         }
     });
     sorted(findings.collect())
+}
+
+/// `name`, or the directory of `path` itself, where a `*` in `name` stands for it.
+fn directory<'a>(name: &'a str, path: &'a str) -> &'a str {
+    let itself = || Some(path.strip_prefix("/usr/local/lib/")?.rsplit_once('/')?.0);
+    itself().filter(|_| name.contains('*')).unwrap_or(name)
 }
 
 /// Checks that each line of the user's own tmpfiles.d files in a finished root is about what a node can write to: of

@@ -107,6 +107,12 @@ impl Generated {
     }
 }
 
+/// The files of which units would be made were all generators there, by unit.
+pub fn sources(tree: &Tree) -> BTreeMap<String, String> {
+    let made = scripts(tree).into_iter().chain(quadlets(tree));
+    made.map(|(unit, made)| (unit, made.of)).collect()
+}
+
 /// Names of generators that run at boot.
 fn generators(tree: &Tree) -> BTreeSet<String> {
     let mut names = BTreeSet::new();

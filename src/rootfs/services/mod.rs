@@ -201,15 +201,29 @@ fn other_names(tree: &Tree, name: &str) -> Result<BTreeSet<String>, Error> {
     Ok(units)
 }
 
+/// The file of each unit, by name: its own, or the one of which a generator would make it.
+pub fn sources(tree: &Tree) -> BTreeMap<String, String> {
+    let mut sources = generated::sources(tree);
+    for folder in [SHIPPED, LOCAL] {
+        sources.extend(files_in(tree, folder).map(|name| (name.clone(), format!("{folder}/{name}"))));
+    }
+    sources
+}
+
+/// The file of `unit` among `sources`, or of the template that it is an instance of.
+pub fn file_of<'a>(sources: &'a BTreeMap<String, String>, unit: &str) -> Option<&'a String> {
+    sources.get(unit).or_else(|| sources.get(&UnitName::parse(unit)?.template()?))
+}
+
 /// Names of all files of units.
 fn files(tree: &Tree) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for folder in [LOCAL, SHIPPED] {
-        let Ok(id) = tree.resolve(folder) else { continue };
-        let units = tree.children(id).filter(|(_, id)| !matches!(tree.node(*id).kind, Kind::Directory(_)));
-        names.extend(units.map(|(name, _)| show(name)).filter(|name| UnitName::parse(name).is_some()));
-    }
-    names
+    [LOCAL, SHIPPED].into_iter().flat_map(|folder| files_in(tree, folder)).collect()
+}
+
+fn files_in(tree: &Tree, folder: &str) -> impl Iterator<Item = String> {
+    let files = tree.resolve(folder).into_iter().flat_map(move |id| tree.children(id));
+    let units = files.filter(move |(_, id)| !matches!(tree.node(*id).kind, Kind::Directory(_)));
+    units.map(|(name, _)| show(name)).filter(|name| UnitName::parse(name).is_some())
 }
 
 /// Enables a unit that a generator makes at boot.
