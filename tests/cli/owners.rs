@@ -94,6 +94,67 @@ fn what_a_node_writes_to_has_its_owners() {
 }
 
 #[test]
+fn files_in_opt_and_usr_local_are_read_in_the_verified_root() {
+    let mut project = Project::new();
+    project.archive.add(&Package::new("vendor", "1").file("opt/vendor/run", elf::program()));
+    project.publish();
+    project.edit("greeter]", "greeter, vendor]");
+    project.edit(
+        "files:\n",
+        "files:\n  - {path: /opt/vendor/run, mode: \"0750\", group: greet}\n  \
+         - {path: /opt/site/conf, content: mine, owner: greet}\n  \
+         - {path: /opt/site/cache, directory: true, owner: greet, mode: \"0700\"}\n  \
+         - {path: /usr/local/bin/tool, content: \"#!/usr/bin/greet\\n\", mode: \"0755\"}\n",
+    );
+    project.build(&[]).good();
+    let tree = root(&project);
+    let shipped = "usr/lib/keller/shipped";
+    let run = meta(&tree, &format!("{shipped}/opt/vendor/run"));
+    let uid = run.gid;
+    assert!(run.mode == 0o750 && uid != 0, "{:o} {uid}", run.mode);
+    assert_eq!(tree.read(format!("{shipped}/opt/site/conf")).unwrap(), b"mine");
+    assert_eq!(meta(&tree, &format!("{shipped}/opt/site/conf")).uid, uid);
+    assert_eq!(meta(&tree, &format!("{shipped}/usr/local/bin/tool")).mode, 0o755);
+    let said = lines(&tree);
+    for line in [
+        format!("L /var/opt/site - - - - /{shipped}/opt/site"),
+        format!("L /var/usrlocal/bin/tool - - - - /{shipped}/usr/local/bin/tool"),
+        format!("d /var/lib/keller/shipped/opt/site/cache :0700 :{uid} :"),
+    ] {
+        assert!(said.contains(&line), "{line} is not in\n{said}");
+    }
+}
+
+#[test]
+fn directories_that_a_script_would_give_to_a_service() {
+    let mut project = Project::new();
+    let data = "var/lib/greet/data";
+    project.archive.add(&Package::new("vendor", "1").member(&format!("./{data}"), b'5', ""));
+    project.publish();
+    project.edit("greeter]", "greeter, vendor]");
+    let told = project.build(&[]).good().err;
+    let entry = format!("{{path: /{data}, owner: greet, group: greet}}");
+    let said = format!(
+        "/{data} (vendor) is root's, in the home of greet, who cannot write to it: where vendor's script gives it to greet, \
+         write `files: [{entry}]`"
+    );
+    assert!(told.contains(&said), "{told}");
+    // The way out is one, and so is a directory of the manifest's own.
+    project.edit(
+        "files:\n",
+        &format!("files:\n  - {entry}\n  - {{path: /srv/new, directory: true, owner: greet}}\n"),
+    );
+    let told = project.build(&[]).good().err;
+    assert!(!told.contains("who cannot write to it"), "{told}");
+    let said = lines(&root(&project));
+    let line =
+        said.lines().find(|line| line.contains(&format!(" /{data} "))).unwrap_or_else(|| panic!("{said}"));
+    let owner = line.split(' ').nth(3).unwrap();
+    assert!(line.starts_with(&format!("d /{data} :0755 :")) && owner != ":0", "{line}");
+    assert!(said.contains(&format!("d /var/srv/new :0755 {owner} :0 ")), "{said}");
+}
+
+#[test]
 fn what_replaces_a_file_does_not_take_its_rights() {
     let project = Project::new();
     overlay(

@@ -7,19 +7,45 @@ use crate::manifest::decode::Short;
 use crate::manifest::raw::{RawFile, RawOverlay};
 use crate::manifest::{FileContent, FileEntry, Overlay, OverlaySource};
 
+/// On the state partition: what an image has there is made at the first boot, and belongs to the node from then on.
+const STATE: [&str; 4] = ["/var", "/home", "/root", "/srv"];
+/// Links to the state partition themselves; what an image has in them is read in the verified root.
+const SHIPPED: [&str; 2] = ["/opt", "/usr/local"];
 /// Where nothing of the image is seen at run time, and what is there instead.
-const COVERED: [(&str, &str); 10] = [
-    ("/var", "the state partition"),
-    ("/home", "the state partition"),
-    ("/root", "the state partition"),
-    ("/opt", "the state partition"),
-    ("/srv", "the state partition"),
-    ("/usr/local", "the state partition"),
+const COVERED: [(&str, &str); 4] = [
     ("/proc", "the kernel's"),
     ("/sys", "the kernel's"),
     ("/dev", "the kernel's"),
     ("/run", "empty at each boot"),
 ];
+
+/// Why a node would not have the file at `path` as the image has it, and the way out. Of what is on the state partition a
+/// manifest can make directories, and say whose things are: that a node has for ever.
+fn covered(path: &str, content: Option<&FileContent>) -> Option<(String, &'static str)> {
+    let inside = |folder: &&str| {
+        path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let lasts = matches!(content, Some(FileContent::Directory | FileContent::Existing));
+    if let Some(folder) = STATE.iter().find(|folder| inside(folder)) {
+        if lasts && *folder != path {
+            return None;
+        }
+        return Some((
+            format!("on the node, {folder} is on the state partition: no update would change this file"),
+            "an overlay can ship it for the first boot, and so can a file in /usr/lib/tmpfiles.d (tmpfiles.d(5))",
+        ));
+    }
+    if let Some(folder) = SHIPPED.iter().find(|folder| **folder == path) {
+        let problem =
+            format!("on the node, {folder} is a link to the state partition: this would not be seen");
+        return Some((problem, "name what is in it"));
+    }
+    let (folder, what) = COVERED.iter().find(|(folder, _)| inside(folder))?;
+    Some((
+        format!("on the node, {folder} is {what}: this file would not be seen"),
+        "let a file in /usr/lib/tmpfiles.d make it at boot (tmpfiles.d(5))",
+    ))
+}
 
 impl Validator<'_> {
     pub(super) fn overlays(&mut self, items: Vec<At<Short<RawOverlay>>>) -> Vec<Overlay> {
@@ -54,27 +80,17 @@ impl Validator<'_> {
                 self.error(path_mark, format!("`{}` stands here a second time", raw.path.value))
                     .related(first, "the first is here");
             }
-            let inside = |(folder, _): &&(&str, &str)| {
-                raw.path
-                    .value
-                    .strip_prefix(folder)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            };
-            if let Some((folder, what)) = COVERED.iter().find(inside).filter(|_| node) {
-                self.error(
-                    path_mark,
-                    format!("on the node, {folder} is {what}: this file would not be seen"),
-                )
-                .help("let a file in /usr/lib/tmpfiles.d make it at boot (tmpfiles.d(5))");
-            }
             let content = self.content(&raw, At { value: (), mark });
+            if let Some((problem, help)) = covered(&raw.path.value, content.as_ref()).filter(|_| node) {
+                self.error(path_mark, problem).help(help);
+            }
             let mode = raw.mode.and_then(|at| self.form(&at, text::mode));
             let usual = match content {
                 Some(FileContent::Existing) => None,
                 _ => Some("root".to_owned()),
             };
-            let owner = raw.owner.map_or(usual.clone(), |at| self.checked(at, text::account));
-            let group = raw.group.map_or(usual, |at| self.checked(at, text::account));
+            let owner = raw.owner.map_or(usual.clone(), |at| self.checked(at, text::system_account));
+            let group = raw.group.map_or(usual, |at| self.checked(at, text::system_account));
             let capabilities = self.capabilities(raw.capabilities, content.as_ref());
             let path = self.checked(raw.path, text::absolute);
             if let (Some(path), Some(content)) = (path, content) {

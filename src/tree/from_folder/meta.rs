@@ -82,7 +82,8 @@ pub enum MetaError {
     },
     /// Capabilities, setuid or setgid of what cannot be started.
     #[error(
-        "nobody may execute {path} with mode {mode:04o}: it needs execute bits to be setuid or to have capabilities"
+        "nobody may execute {path} with mode {mode:04o}: it needs execute bits to be setuid or setgid or to have \
+         capabilities"
     )]
     NotExecutable {
         /// The path.

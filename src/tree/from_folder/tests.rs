@@ -135,6 +135,10 @@ fn words_of_meta_that_would_do_nothing() {
         ),
         ("bin/run 1755 0 0", "Linux knows the sticky bit of directories only"),
         ("bin/run 4644 0 0", "nobody may execute bin/run with mode 4644"),
+        (
+            "bin/run 2644 0 0",
+            "nobody may execute bin/run with mode 2644: it needs execute bits to be setuid or setgid or to have capabilities",
+        ),
         ("bin/run/ 0755 0 0", "bin/run is a file, and a slash at its end makes a directory"),
         ("bin/gone 0755 0 0", "`files` gives mode and owner to what a package has"),
     ] {
