@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 
 use super::solver::{Query, Request, Universe};
 use crate::manifest::Place;
+use crate::manifest::files::EMBEDDED;
 use crate::source::debian::version::{self, Relation, compare};
 
 /// How many reasons are shown: further ones say the same about older versions.
@@ -198,6 +199,12 @@ impl Trail {
         (&self.place, format!("{} is asked for", self.asked))
     }
 
+    /// The name, where a file inside keller asks for the package itself.
+    fn carried(&self) -> Option<&str> {
+        let is_carried = self.steps.is_empty() && self.place.file.to_string_lossy().starts_with(EMBEDDED);
+        self.asked.split(' ').next().filter(|_| is_carried)
+    }
+
     fn last(&self) -> &str {
         self.last.as_deref().unwrap_or(&self.asked)
     }
@@ -280,7 +287,16 @@ impl Display for Reason {
                 trail.begin(f)?;
                 write!(f, "\n    → {} conflicts with {with}", trail.last())?;
                 other.begin(f)?;
-                write!(f, "\n    → {} is what it conflicts with", other.last())
+                write!(f, "\n    → {} is what it conflicts with", other.last())?;
+                match other.carried().or(trail.carried()) {
+                    Some(name) => {
+                        write!(
+                            f,
+                            "\n    → `assume: {{{name}: \"the reason\"}}` leaves {name} out for the other one"
+                        )
+                    }
+                    None => Ok(()),
+                }
             }
             Self::Twice { trail, other } => {
                 trail.begin(f)?;
@@ -442,6 +458,34 @@ fn instead(universe: &Universe<'_>, text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_component_asks_for_can_be_left_out() {
+        let trail = |asked: &str, file: &str, steps: &[(&str, &str)]| Trail {
+            asked: asked.to_owned(),
+            place: Place { file: file.into(), line: 1, column: 2 },
+            steps: steps
+                .iter()
+                .map(|(package, needs)| ((*package).to_owned(), (*needs).to_owned()))
+                .collect(),
+            last: Some(format!("{asked} 1")),
+        };
+        let clash = |other: Trail| {
+            let with = "time-daemon".to_owned();
+            Reason::Clash { trail: trail("chrony", "node.yaml", &[]), with, other }.to_string()
+        };
+        let base = "keller:manifests/components/base.yaml";
+        assert_eq!(
+            clash(trail("systemd-timesyncd", base, &[])),
+            "\n  node.yaml:1:2: chrony is asked for\n    → chrony 1 conflicts with time-daemon\n  \
+             keller:manifests/components/base.yaml:1:2: systemd-timesyncd is asked for\n    \
+             → systemd-timesyncd 1 is what it conflicts with\n    \
+             → `assume: {systemd-timesyncd: \"the reason\"}` leaves systemd-timesyncd out for the other one"
+        );
+        // Their own manifest is not to be overruled, nor a package that another one needs.
+        assert!(!clash(trail("ntpsec", "node.yaml", &[])).contains("assume"));
+        assert!(!clash(trail("systemd", base, &[("systemd 1", "time-daemon")])).contains("assume"));
+    }
 
     #[test]
     fn finds_near_names() {
