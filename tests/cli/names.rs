@@ -242,6 +242,57 @@ fn waits_that_are_longer_than_the_deadline() {
 }
 
 #[test]
+fn a_wait_for_the_network_without_an_end() {
+    let mut project = Project::new();
+    let folder = "usr/lib/systemd/system";
+    let wait = "[Unit]\nBefore=network-online.target\n[Service]\nExecStart=/usr/bin/greet --timeout=0\n\
+        [Install]\nWantedBy=multi-user.target\n";
+    project.archive.add(
+        &Package::new("units", "1")
+            .file(
+                &format!("{folder}/late.service"),
+                "[Unit]\nAfter=network-online.target\n[Service]\nTimeoutStartSec=infinity\nExecStart=/usr/bin/greet\n\
+                 [Install]\nWantedBy=multi-user.target\n",
+            )
+            .file(&format!("{folder}/network-online.target"), "[Unit]\n")
+            .file(&format!("{folder}/systemd-networkd-wait-online.service"), wait),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, units]");
+    project.edit(
+        "enable: [greet.service]",
+        "enable: [greet.service, late.service, systemd-networkd-wait-online.service]",
+    );
+    let health = "health: {units: [late.service, greet.service], deadline: 24h}";
+    let endless = "which waits for the network without an end (--timeout=0): more than the 86400 s of `health.deadline`";
+    let said = noted(&project, health);
+    assert_says(
+        &said,
+        &[
+            &format!("health.units names late.service, {endless}"),
+            &format!("health.containers waits for container hello, {endless}"),
+        ],
+    );
+    assert!(!said.contains("names greet.service"), "{said}");
+    // The unit's own limit is an end, and drop-ins count: of the wait, and of the container's unit.
+    for (unit, seconds) in [("systemd-networkd-wait-online", "20"), ("hello", "10min")] {
+        let folder = format!("node/overlay/{folder}/{unit}.service.d");
+        std::fs::create_dir_all(project.path(&folder)).unwrap();
+        project.write(&format!("{folder}/slow.conf"), format!("[Service]\nTimeoutStartSec={seconds}\n"));
+    }
+    let said = noted(&project, "health: {units: [late.service]}");
+    assert_says(
+        &said,
+        &[
+            "containers waits for container hello, which waits up to 20 s for the network, and then has 600 s for its start",
+        ],
+    );
+    assert!(!said.contains("names late.service"), "{said}");
+    assert!(!noted(&project, "health: {deadline: 620s}").contains("container hello"));
+    assert!(!noted(&project, "health: {containers: false}").contains("container hello"));
+}
+
+#[test]
 fn people_who_could_not_log_in() {
     let mut project = Project::new();
     project.archive.add(
@@ -446,6 +497,43 @@ fn accounts_that_only_a_script_would_make() {
         "  - {name: greet, home: /var/lib/greet}",
         "  - {name: greet, home: /var/lib/greet}\n  - {name: _lldpd, home: /run/lldpd}",
     );
+    assert!(!project.build(&[]).good().err.contains("would make"));
+}
+
+#[test]
+fn an_account_that_several_scripts_make_is_told_once() {
+    let mut project = Project::new();
+    let unit = "[Service]\nExecStart=/usr/bin/greet\n[Install]\nWantedBy=multi-user.target\n";
+    project.archive.add(&Package::new("a-tools", "1").file("usr/share/a", "").script(
+        "postinst",
+        "#!/bin/sh\naddgroup --system Debian-x\nadduser --system --home /srv/x Debian-x\n",
+    ));
+    project.archive.add(
+        &Package::new("x-daemon", "1").file("usr/lib/systemd/system/x.service", unit).script(
+            "postinst",
+            "#!/bin/sh\n[ \"$2\" ] && quiet=--quiet\nadduser --system $quiet --home /srv/x Debian-x\n\
+                     adduser $quiet Debian-x adm\n",
+        ),
+    );
+    project.publish();
+    project.edit("greeter]", "greeter, a-tools, x-daemon]");
+    let told = noted(&project, "");
+    assert_eq!(told.matches("which nothing here makes").count(), 1, "{told}");
+    // The user, which brings its group.
+    assert_says(
+        &told,
+        &["would make the account Debian-x", "write `system_users: [{name: Debian-x, home: /srv/x}]`"],
+    );
+    project.edit("enable: [greet.service]", "enable: [greet.service, x.service]");
+    let told = refused(&project, "");
+    assert_eq!(told.matches("which nothing here makes").count(), 1, "{told}");
+    assert_says(&told, &["x-daemon: its postinst would make the account Debian-x", "x.service starts"]);
+    // What is to be written can be.
+    project.edit(
+        "  - {name: greet, home: /var/lib/greet}",
+        "  - {name: greet, home: /var/lib/greet}\n  - {name: Debian-x, home: /srv/x}",
+    );
+    project.edit("group: greet}", "group: Debian-x}");
     assert!(!project.build(&[]).good().err.contains("would make"));
 }
 

@@ -15,15 +15,18 @@ use keller::lock::resolve::{Update, resolve};
 use keller::lock::{Lock, LockedPackage};
 use keller::manifest::Manifest;
 use keller::source::apt;
+use keller::source::debian::checksum::Sha512;
 use keller::source::http::{Client, Settings};
 use keller::source::mirror::Mirrors;
 use keller::store::Store;
+use sequoia_openpgp::types::HashAlgorithm;
 use tempfile::TempDir;
 
 use super::manifest;
 use crate::cli::archive::{Archive, KEY, greeter, packages};
+use crate::deb::xz;
 use crate::http_server::{Act, Server};
-use crate::repository::{DATE, DAY, public};
+use crate::repository::{DATE, DAY, public, sign};
 
 /// What is warned of.
 #[derive(Default)]
@@ -265,6 +268,70 @@ fn indexes_and_packages_come_from_mirrors_for_them() {
         ),
         "{told}"
     );
+}
+
+#[test]
+fn mirrors_that_are_passed_over_are_told_once_and_in_order() {
+    let (one, other, good) = (mirror(|_| false), mirror(|_| false), mirror(|_| true));
+    for server in [&one, &other] {
+        for suite in ["trixie", "trixie-updates"] {
+            server.put(&format!("/debian/dists/{suite}/InRelease"), "", &[Act::Status(503)]);
+        }
+    }
+    // The second suite is in no archive: so it is asked of each.
+    let list = [&other, &one, &good].map(|server| server.url("/debian")).join("\n");
+    for _ in 0..5 {
+        let mut host = Host::new(&list);
+        host.manifest.debian.updates = true;
+        let told = host.lock().unwrap_err();
+        assert!(
+            told.starts_with("asking archive debian for suite trixie-updates: none of its 3 mirrors"),
+            "{told}"
+        );
+        let warnings = host.warnings.0.lock().unwrap().clone();
+        let mut sorted = warnings.clone();
+        sorted.sort();
+        sorted.dedup();
+        assert_eq!(warnings, sorted);
+        for (server, count) in [(&one, 2), (&other, 2), (&good, 0)] {
+            let said = format!("the mirror {}/ is passed over: ", server.url("/debian"));
+            assert_eq!(
+                warnings.iter().filter(|line| line.starts_with(&said)).count(),
+                count,
+                "{warnings:#?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_mirror_for_packages_is_said_as_such() {
+    // A package without SHA256 is asked for when it is locked; all else when it is fetched.
+    let archive = Archive::new(&KEY, &packages());
+    let paragraph = |(path, (control, deb)): (&String, &(String, Vec<u8>))| {
+        format!("{control}Filename: {path}\nSize: {}\nSHA512: {}\n\n", deb.len(), Sha512::of(deb))
+    };
+    let index: String = archive.pool.iter().map(paragraph).collect();
+    let indexes = BTreeMap::from([("main/binary-amd64/Packages.xz".to_owned(), xz(index.as_bytes()))]);
+    let text = archive.release.text(&indexes);
+    let signed = sign(&[&archive.release.key], &text, archive.release.date, HashAlgorithm::SHA256);
+    let other = Server::start();
+    other.put("/debian/dists/trixie/InRelease", signed, &[Act::Serve]);
+    for (path, bytes) in indexes {
+        other.put(&format!("/debian/dists/trixie/{path}"), bytes, &[Act::Serve]);
+    }
+    let told = Host::new(&format!("{} type:index\n", other.url("/debian"))).lock().unwrap_err();
+    let said = " of archive debian can be had from no mirror: the host's list has none for packages (`type:deb`); name another \
+                by --mirror";
+    assert!(told.ends_with(said), "{told}");
+
+    let usual = mirror(|_| true);
+    let host = Host::new(&format!("{} type:index\n", usual.url("/debian")));
+    let told = host.fetch(&host.lock().unwrap(), 1).unwrap_err().to_string();
+    let said = "no address is known for the archive \"debian\" that has pool/main/greeter_2.0-1_amd64.deb: name a mirror by \
+                --mirror";
+    assert!(told.contains(said), "{told}");
+    assert!(!asked(&usual, "/debian/pool"));
 }
 
 #[test]
