@@ -1,5 +1,5 @@
-//! What every room may lean on: digests, sizes, alignment, devices, whole files, input that is only read if it is a
-//! file, decompression, limits, progress, signals, chains of errors, the order of versions.
+//! What every room may lean on: digests, sizes, alignment, devices, whole files, sealed files, input that is only read
+//! if it is a file, decompression, limits, progress, signals, chains of errors, the order of versions.
 
 pub mod align;
 pub mod atomic;
@@ -13,6 +13,7 @@ pub mod failure;
 pub mod input;
 pub mod limits;
 pub mod progress;
+pub mod seal;
 pub mod signal;
 pub mod size;
 pub mod version;

@@ -1,0 +1,261 @@
+//! Reading a sealed file: no byte is given that was not verified.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{CHUNK, FOOTER, HASH, Key, Keys, LONGEST, MAGIC, SealError};
+
+/// Chunks that each thread keeps, 256 KiB: small files share one, and those of a directory are of several packages.
+const KEPT: usize = 16;
+
+/// Told of a file whose body turns out to be broken, with what is wrong.
+pub type Listener = Box<dyn Fn(&SealError) + Send + Sync>;
+
+/// A sealed file whose table is verified, and whose body is verified as it is read.
+pub struct Sealed {
+    file: File,
+    path: PathBuf,
+    key: [u8; 32],
+    length: u64,
+    /// A hash a chunk.
+    table: Vec<u8>,
+    /// Tells the files of this process apart.
+    serial: u64,
+    broken: Listener,
+}
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sealed({})", self.path.display())
+    }
+}
+
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// A verified chunk.
+#[derive(Default)]
+struct Kept {
+    /// Serial of the file, and index of the chunk.
+    of: Option<(u64, u64)>,
+    bytes: Vec<u8>,
+}
+
+/// The last chunks of this thread, the oldest of which is replaced next.
+#[derive(Default)]
+struct Cache {
+    chunks: [Kept; KEPT],
+    oldest: usize,
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
+}
+
+impl Sealed {
+    /// Verifies footer and table of `file`, which is to be of this kind and name; `path` is for messages. `broken`
+    /// hears when a part of its body is not what was sealed.
+    ///
+    /// # Errors
+    /// See [`SealError`].
+    pub fn open(
+        file: File,
+        path: &Path,
+        key: &Key,
+        (kind, name): (&str, &str),
+        broken: Listener,
+    ) -> Result<Self, SealError> {
+        let keys = Keys::new(key, (kind, name));
+        let (length, table) = table(&file, path, &keys)?;
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { file, path: path.to_owned(), key: keys.chunks, length, table, serial, broken })
+    }
+
+    /// Takes `file` as it is now, all of it, which `bytes` is shown: what is read later are these bytes or nothing.
+    /// For a file that something else vouches for.
+    ///
+    /// # Errors
+    /// What the disk says, and `bytes`.
+    pub fn as_shown(file: File, path: &Path, bytes: &mut impl Write, broken: Listener) -> io::Result<Self> {
+        // Nobody writes the table, so that there is nothing to keep a key from.
+        let key = [0; HASH];
+        let (mut chunk, mut table, mut length) = (vec![0; CHUNK], Vec::new(), 0);
+        loop {
+            let mut filled = 0;
+            while filled < CHUNK {
+                match file.read_at(&mut chunk[filled..], length + filled as u64) {
+                    Ok(0) => break,
+                    Ok(count) => filled += count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if filled > 0 {
+                bytes.write_all(&chunk[..filled])?;
+                table.extend_from_slice(blake3::keyed_hash(&key, &chunk[..filled]).as_bytes());
+                length += filled as u64;
+            }
+            if filled < CHUNK {
+                break;
+            }
+        }
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { file, path: path.to_owned(), key, length, table, serial, broken })
+    }
+
+    /// Bytes of the body.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether the body has no byte.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Where it is, or was when it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Fills `buffer` from byte `offset` of the body on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the body ends before the buffer is full; `InvalidData` with [`SealError::Broken`]; else
+    /// what the disk says.
+    pub fn read_at(&self, mut buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut at = offset;
+        while !buffer.is_empty() {
+            let (index, within) = (at / CHUNK as u64, (at % CHUNK as u64) as usize);
+            let chunk = self.chunk_length(index);
+            let count = buffer.len().min(chunk - within);
+            let (piece, rest) = buffer.split_at_mut(count);
+            match count == chunk {
+                true => self.read_chunk(piece, index)?,
+                false => self.read_part(piece, index, within)?,
+            }
+            (buffer, at) = (rest, at + count as u64);
+        }
+        Ok(())
+    }
+
+    /// The whole body in memory. For files known to be small.
+    pub fn to_vec(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.reader().read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads the body from its start.
+    pub fn reader(&self) -> impl Read {
+        Reader { sealed: self, position: 0 }
+    }
+
+    /// Verifies all of the body.
+    pub fn verify(&self) -> io::Result<()> {
+        let mut buffer = vec![0; CHUNK];
+        for index in 0..self.length.div_ceil(CHUNK as u64) {
+            self.read_chunk(&mut buffer[..self.chunk_length(index)], index)?;
+        }
+        Ok(())
+    }
+
+    fn chunk_length(&self, index: u64) -> usize {
+        (self.length - index * CHUNK as u64).min(CHUNK as u64) as usize
+    }
+
+    /// Fills `buffer` with the whole chunk.
+    fn read_chunk(&self, buffer: &mut [u8], index: u64) -> io::Result<()> {
+        let at = index as usize * HASH;
+        let read = self.file.read_exact_at(buffer, index * CHUNK as u64);
+        let hash = blake3::keyed_hash(&self.key, buffer);
+        let right = match read {
+            Ok(()) => hash == blake3::Hash::from_slice(&self.table[at..at + HASH]).expect("32 bytes"),
+            // It was cut short since.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+            Err(error) => return Err(error),
+        };
+        if right {
+            return Ok(());
+        }
+        buffer.fill(0);
+        let error = SealError::Broken { path: self.path.clone() };
+        (self.broken)(&error);
+        Err(io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// Fills `buffer` with a part of a chunk, of which the thread keeps the rest for the next call.
+    fn read_part(&self, buffer: &mut [u8], index: u64, within: usize) -> io::Result<()> {
+        CACHE.with_borrow_mut(|cache| {
+            let of = Some((self.serial, index));
+            let found = cache.chunks.iter().position(|kept| kept.of == of);
+            let kept = match found {
+                Some(at) => &cache.chunks[at],
+                None => {
+                    let at = cache.oldest;
+                    cache.oldest = (at + 1) % KEPT;
+                    let kept = &mut cache.chunks[at];
+                    kept.of = None;
+                    kept.bytes.resize(self.chunk_length(index), 0);
+                    self.read_chunk(&mut kept.bytes, index)?;
+                    kept.of = of;
+                    kept
+                }
+            };
+            buffer.copy_from_slice(&kept.bytes[within..within + buffer.len()]);
+            Ok(())
+        })
+    }
+}
+
+/// The length of the body and the table, verified.
+fn table(file: &File, path: &Path, keys: &Keys) -> Result<(u64, Vec<u8>), SealError> {
+    let io = |source| SealError::Io { path: path.to_owned(), source };
+    let unsealed = |what| SealError::Unsealed { path: path.to_owned(), what };
+    let size = file.metadata().map_err(io)?.len();
+    let start = size.checked_sub(FOOTER as u64).ok_or_else(|| unsealed("it is too short"))?;
+    let mut footer = [0; FOOTER];
+    file.read_exact_at(&mut footer, start).map_err(io)?;
+    let (magic, rest) = footer.split_at(MAGIC.len());
+    let (name, rest) = rest.split_at(keys.name.len());
+    let (length, hash) = rest.split_at(size_of::<u64>());
+    let length = u64::from_le_bytes(length.try_into().expect("eight bytes"));
+    if magic != MAGIC {
+        return Err(unsealed("it does not end in one"));
+    }
+    if name != keys.name {
+        return Err(SealError::Foreign { path: path.to_owned() });
+    }
+    let table = length.div_ceil(CHUNK as u64) * HASH as u64;
+    if length > LONGEST || length + table != start {
+        return Err(unsealed("its length is another"));
+    }
+    let mut bytes = vec![0; table as usize];
+    file.read_exact_at(&mut bytes, length).map_err(io)?;
+    match keys.of_table(length, &bytes) == blake3::Hash::from_slice(hash).expect("32 bytes") {
+        true => Ok((length, bytes)),
+        false => Err(SealError::Broken { path: path.to_owned() }),
+    }
+}
+
+/// Reads a body in order.
+struct Reader<'a> {
+    sealed: &'a Sealed,
+    position: u64,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = (self.sealed.length - self.position).min(buffer.len() as u64) as usize;
+        self.sealed.read_at(&mut buffer[..count], self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
