@@ -1,31 +1,47 @@
-//! The store: what was downloaded or made once, by SHA-256, in a folder that any number of builds share.
+//! The store: what was downloaded or made once, by SHA-256, in a directory that any number of builds share.
 //!
 //! ```text
 //! lock                     held shared while a store is open, exclusively while it is being swept
 //! blobs/<2 hex>/<64 hex>   bytes that were verified before they got this name
-//! derived/<kind>/<key>     what can be made again out of blobs, such as unpacked packages
-//! rotten/<64 hex>          blobs that no longer were what their name says
+//! derived/<kind>/<key>     what can be made again out of blobs, such as unpacked packages; sealed
+//! rotten/                  what no longer was what its name says
 //! tools/<name>/            programs for this host, unpacked
+//! tools/<name>.seal        what is in them; sealed
 //! ```
+//!
+//! A blob is verified by its name. What was derived has no digest that a lock could know, so each such file is
+//! sealed (see [`crate::base::seal`]) with a key that lies outside of the store, see [`key`]. Without the key, or
+//! with another one, everything derived is made anew.
 //!
 //! A file gets its name in one step and only when it is whole, so a process that is killed at any moment
 //! leaves nothing to repair. Two processes that write the same thing at once each give it the same name.
 
+mod derived;
+mod doubt;
 mod gc;
 mod incoming;
+pub mod key;
 mod room;
+mod tools;
+mod trust;
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_OMIT};
 
-use crate::base::{AtomicFile, Digest, Size, input};
+use crate::base::seal::{Key, SealError, Sealed};
+use crate::base::{AtomicFile, Digest, Hasher, Size, input};
 
+pub use derived::CheckedDerived;
 pub use gc::{Entry, Freed};
 pub use incoming::Incoming;
+
+use doubt::Doubts;
 
 /// Tells backup programs to skip the folder; <https://bford.info/cachedir/>.
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The store of keller: everything here can be fetched again.\n";
@@ -33,28 +49,39 @@ const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The s
 /// The time of last use is written at most this often: a store that is only read should cause no writes.
 const USE_GRANULARITY: Duration = Duration::from_secs(3600);
 
-/// Carries the length of a derived file, see [`Store::derive`].
-const LENGTH_XATTR: &str = "user.keller.length";
-
 /// A folder of verified blobs; see the module. Threads share one by reference.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
     /// Holds the shared lock; none in a store that cannot be written, which nobody sweeps either.
     lock: Option<File>,
+    /// Seals derived files.
+    key: Key,
+    /// Whether the key outlives this value: else derived files go to temporary files.
+    keeps: bool,
+    doubts: Arc<Doubts>,
+}
+
+/// With what rights a store is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// What derived files are sealed with. Without one, none that is there is believed, and none is left there.
+    pub key: Option<Key>,
+    /// Take a store that others can write.
+    pub shared: bool,
 }
 
 /// What [`Store::open_verified`] found.
 #[derive(Debug)]
 pub enum Checked {
-    /// The bytes are what the name says.
-    Good(File),
+    /// The bytes are what the name says, and are verified once more when they are read.
+    Good(Sealed),
     /// There is no such blob.
     Missing,
     /// The blob was something else and now lies at `moved_to`.
     Rotten {
-        /// What its bytes hash to.
-        actual: Digest,
+        /// What its bytes hash to; none of what is not a file.
+        actual: Option<Digest>,
         /// Where it can be looked at.
         moved_to: PathBuf,
     },
@@ -104,6 +131,31 @@ pub enum StoreError {
         /// What the file system still has for this user, in bytes.
         free: u64,
     },
+    /// Others can write it.
+    #[error(
+        "others can write the store {}, and whoever does so owns the images that are built out of it: {} {why}; {}, or \
+         pass --allow-shared-store if you trust them as yourself",
+        .folder.display(), .path.display(), way_out(.path, *.foreign)
+    )]
+    Shared {
+        /// The store.
+        folder: PathBuf,
+        /// The directory that lets them.
+        path: PathBuf,
+        /// In what way.
+        why: String,
+        /// Whether it belongs to somebody else.
+        foreign: bool,
+    },
+    /// A file in it changed, or was found to have changed, while it was read.
+    #[error("the store {} had a file that is not what it should be", .folder.display())]
+    Unsound {
+        /// The store.
+        folder: PathBuf,
+    },
+    /// There are no random bytes for a key.
+    #[error("making a key for the store: {0}")]
+    Random(#[source] io::Error),
     /// It cannot be swept while others use it.
     #[error("the store {} is in use by another keller: let it finish first", .folder.display())]
     InUse {
@@ -129,14 +181,25 @@ impl From<StoreError> for io::Error {
     fn from(error: StoreError) -> Self {
         let kind = match &error {
             StoreError::Full { .. } => io::ErrorKind::StorageFull,
-            StoreError::WrongSize { .. } | StoreError::WrongDigest { .. } => io::ErrorKind::InvalidData,
+            StoreError::WrongSize { .. } | StoreError::WrongDigest { .. } | StoreError::Unsound { .. } => {
+                io::ErrorKind::InvalidData
+            }
             StoreError::InUse { .. } => io::ErrorKind::ResourceBusy,
             StoreError::NoFolder => io::ErrorKind::NotFound,
-            StoreError::Read(source) | StoreError::Folder { source, .. } | StoreError::Io { source, .. } => {
-                source.kind()
-            }
+            StoreError::Shared { .. } => io::ErrorKind::PermissionDenied,
+            StoreError::Random(source)
+            | StoreError::Read(source)
+            | StoreError::Folder { source, .. }
+            | StoreError::Io { source, .. } => source.kind(),
         };
         Self::new(kind, error)
+    }
+}
+
+fn way_out(path: &Path, foreign: bool) -> String {
+    match foreign {
+        true => "name a directory of your own by --store or KELLER_STORE".to_owned(),
+        false => format!("close it by `chmod go-w {}`", path.display()),
     }
 }
 
@@ -156,6 +219,19 @@ fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Opens a file for reading; `None` when nothing is there, or something that is no file and might block.
+fn open_file(path: &Path) -> io::Result<Option<File>> {
+    match input::open(path) {
+        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<input::NotAFile>()) => Ok(None),
+        opened => if_exists(opened),
+    }
+}
+
+/// Makes a directory and those above it, writable by nobody else whatever the umask.
+fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
 impl Store {
@@ -178,19 +254,32 @@ impl Store {
             .ok_or(StoreError::NoFolder)
     }
 
+    /// Opens the store in the folder `root` for one use, with a key that nobody keeps: what is derived goes to
+    /// temporary files. See [`Store::open_with`].
+    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(root, Access::default())
+    }
+
     /// Opens the store in the folder `root`, which is made when missing, and keeps others from sweeping it
     /// for as long as the value lives. Waits while it is being swept.
-    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// `Shared` when others than this user and root can write it, unless `access` says otherwise; `Folder` or `Io`
+    /// of the disk.
+    pub fn open_with(root: impl AsRef<Path>, access: Access) -> Result<Self> {
         let root = root.as_ref();
         let tag = root.join("CACHEDIR.TAG");
-        fs::create_dir_all(root.join("blobs"))
+        make_folder(&root.join("blobs"))
             .map_err(|source| StoreError::Folder { folder: root.to_owned(), source })?;
+        if !access.shared {
+            trust::judge(root)?;
+        }
         // Not fatal: a store that is only read from can lie on a read-only disk.
         if !tag.exists() {
             let _ = crate::base::atomic::write(&tag, CACHEDIR_TAG);
         }
         let path = root.join("lock");
-        let opened = File::options().read(true).append(true).create(true).open(&path);
+        let opened = File::options().read(true).append(true).create(true).mode(0o644).open(&path);
         let lock = match opened.or_else(|_| input::open(&path)) {
             Ok(lock) => {
                 rustix::fs::flock(&lock, FlockOperation::LockShared)
@@ -199,7 +288,9 @@ impl Store {
             }
             Err(_) => None,
         };
-        Ok(Self { root: root.to_owned(), lock })
+        let keeps = access.key.is_some();
+        let key = access.key.map_or_else(key::random, Ok)?;
+        Ok(Self { root: root.to_owned(), lock, key, keeps, doubts: Arc::default() })
     }
 
     /// The folder.
@@ -212,16 +303,6 @@ impl Store {
         self.root.join("blobs").join(&hex[..2]).join(hex)
     }
 
-    fn derived_path(&self, kind: &str, key: &str) -> PathBuf {
-        for part in [kind, key] {
-            assert!(
-                !part.is_empty() && !part.starts_with('.') && !part.contains('/'),
-                "{part:?} is no plain file name"
-            );
-        }
-        self.root.join("derived").join(kind).join(key)
-    }
-
     /// Whether the blob is there. Its bytes were verified when they came in; see [`Store::open_verified`].
     pub fn has(&self, digest: &Digest) -> bool {
         self.blob_path(digest).is_file()
@@ -230,38 +311,56 @@ impl Store {
     /// Whether the blob is there, for somebody whose lock names it: it counts as used, so that sweeping by
     /// age spares what builds need even if all of it was derived from it long ago.
     pub fn claim(&self, digest: &Digest) -> bool {
-        input::open(self.blob_path(digest)).is_ok_and(|file| {
-            note_use(&file);
-            true
-        })
+        let file = open_file(&self.blob_path(digest)).ok().flatten();
+        file.inspect(note_use).is_some()
     }
 
     /// Opens a blob for reading; `None` when it is not there.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
         let path = self.blob_path(digest);
-        let file = if_exists(input::open(&path)).map_err(failed("opening", &path))?;
-        if let Some(file) = &file {
-            note_use(file);
-        }
-        Ok(file)
+        let file = open_file(&path).map_err(failed("opening", &path))?;
+        Ok(file.inspect(note_use))
     }
 
     /// Opens a blob after reading all of it, and moves it away if it has rotted on the disk. It does not
     /// count as used.
     pub fn open_verified(&self, digest: &Digest) -> Result<Checked> {
         let path = self.blob_path(digest);
-        let opened = if_exists(input::open(&path)).map_err(failed("opening", &path))?;
-        let Some(mut file) = opened else { return Ok(Checked::Missing) };
-        let (actual, _) = Digest::of_reader(&mut file).map_err(failed("reading", &path))?;
-        if actual == *digest {
-            io::Seek::rewind(&mut file).map_err(failed("reading", &path))?;
-            return Ok(Checked::Good(file));
-        }
-        let folder = self.root.join("rotten");
-        let moved_to = folder.join(digest.to_hex());
-        fs::create_dir_all(&folder).map_err(failed("creating", &folder))?;
-        if_exists(fs::rename(&path, &moved_to)).map_err(failed("moving away", &path))?;
+        let opened = open_file(&path).map_err(failed("opening", &path))?;
+        let actual = match opened {
+            None if fs::symlink_metadata(&path).is_err() => return Ok(Checked::Missing),
+            None => None,
+            Some(file) => {
+                let doubts = self.doubts.clone();
+                let changed = move |error: &SealError| doubts.changed(error.to_string());
+                let mut hasher = Hasher::new();
+                let file = Sealed::as_shown(file, &path, &mut hasher, Box::new(changed));
+                let file = file.map_err(failed("reading", &path))?;
+                let actual = hasher.finish();
+                if actual == *digest {
+                    return Ok(Checked::Good(file));
+                }
+                Some(actual)
+            }
+        };
+        let moved_to = self.put_aside(&path, &digest.to_hex())?;
+        self.doubts.blob(digest, &moved_to);
         Ok(Checked::Rotten { actual, moved_to })
+    }
+
+    /// Looks at blobs that were found wanting by whoever read them: those that are not what their names say are
+    /// moved away, so that they are fetched again.
+    pub fn examine<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
+        digests.into_iter().try_for_each(|digest| self.open_verified(digest).map(drop))
+    }
+
+    /// Moves what is at `path` to where it can be looked at, under `name`.
+    fn put_aside(&self, path: &Path, name: &str) -> Result<PathBuf> {
+        let folder = self.root.join("rotten");
+        let moved_to = folder.join(name);
+        make_folder(&folder).map_err(failed("creating", &folder))?;
+        if_exists(fs::rename(path, &moved_to)).map_err(failed("moving away", path))?;
+        Ok(moved_to)
     }
 
     /// Takes in all bytes of `reader`, if they are what they should be and are not here yet.
@@ -311,80 +410,10 @@ impl Store {
         }
     }
 
-    /// Opens what was derived before; `None` when it has to be made.
-    ///
-    /// # Panics
-    /// When `kind` or `key` is no plain file name.
-    pub fn derived(&self, kind: &str, key: &str) -> Result<Option<File>> {
-        let path = self.derived_path(kind, key);
-        let Some(file) = if_exists(input::open(&path)).map_err(failed("opening", &path))? else {
-            return Ok(None);
-        };
-        let metadata = file.metadata().map_err(failed("opening", &path))?;
-        let mut noted = [0; 8];
-        if let Ok(8) = rustix::fs::fgetxattr(&file, LENGTH_XATTR, &mut noted)
-            && u64::from_le_bytes(noted) != metadata.len()
-        {
-            return Ok(None);
-        }
-        note_use(&file);
-        Ok(Some(file))
-    }
-
-    /// Opens what was derived before, or else has `make` write it. `key` must name all that the bytes
-    /// depend on, the version of their format included. The file is given for reading, from its start.
-    ///
-    /// Derived files are not flushed to the disk, as that would take longer than making them. A power cut
-    /// may therefore leave one short under its name: the length is noted beside it, and one that does
-    /// not match counts as absent.
-    ///
-    /// # Errors
-    /// What `make` returns, and `Full` or `Io` of the store.
-    ///
-    /// # Panics
-    /// When `kind` or `key` is no plain file name.
-    pub fn derive<E: From<StoreError>>(
-        &self,
-        kind: &str,
-        key: &str,
-        make: impl FnOnce(&mut File) -> Result<(), E>,
-    ) -> Result<File, E> {
-        if let Some(file) = self.derived(kind, key)? {
-            return Ok(file);
-        }
-        let path = self.derived_path(kind, key);
-        let mut file = self.create(&path, 0)?;
-        make(file.file_mut())?;
-        let length = file.file().metadata().map_err(failed("writing", &path))?.len();
-        let noted =
-            rustix::fs::fsetxattr(file.file(), LENGTH_XATTR, &length.to_le_bytes(), XattrFlags::empty());
-        let committed = if noted.is_ok() { file.commit_unsynced() } else { file.commit() };
-        committed.map_err(|error| self.write_error(error, "writing", &path, length))?;
-        Ok(input::open(&path).map_err(failed("opening", &path))?)
-    }
-
-    /// The folder of the unpacked tool `name`, which need not be there yet. It counts as used.
-    pub fn tool(&self, name: &str) -> PathBuf {
-        let folder = self.root.join("tools").join(name);
-        if let Ok(folder) = File::open(&folder) {
-            note_use(&folder);
-        }
-        folder
-    }
-
-    /// Forgets what was derived before and turned out to be unusable. It may be gone already.
-    ///
-    /// # Panics
-    /// When `kind` or `key` is no plain file name.
-    pub fn discard(&self, kind: &str, key: &str) -> Result<()> {
-        let path = self.derived_path(kind, key);
-        if_exists(fs::remove_file(&path)).map_err(failed("removing", &path)).map(drop)
-    }
-
     /// An unnamed file that is to become `path`, of `size` bytes as far as is known.
     fn create(&self, path: &Path, size: u64) -> Result<AtomicFile> {
         let folder = path.parent().expect("files of the store lie in folders");
-        fs::create_dir_all(folder)
+        make_folder(folder)
             .and_then(|()| AtomicFile::create(path))
             .map_err(|error| self.write_error(error, "creating", path, size))
     }

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use keller::base::Digest;
 use keller::base::progress::Silent;
+use keller::base::seal::Key;
 use keller::rootfs::packages::{PackageInput, Unpacked, unpack};
-use keller::store::Store;
+use keller::store::{Access, Store};
 
 use super::deb::{Entry, ar, bzip2, deb_with, file, lzma, tar, xz};
 
@@ -32,11 +33,12 @@ fn input(bytes: &[u8]) -> PackageInput {
 }
 
 fn unpack_in(folder: &Path, input: PackageInput) -> Result<Unpacked, String> {
-    let store = Store::open(folder).unwrap();
+    let access = Access { key: Some(Key::from_bytes([7; 32])), shared: false };
+    let store = Store::open_with(folder, access).unwrap();
     match unpack(&[input], &store, 0, 1, &Silent) {
         Ok(mut unpacked) => Ok(unpacked.remove(0)),
         Err(error) => {
-            let left = std::fs::read_dir(folder.join("derived/unpacked-4")).into_iter().flatten().count();
+            let left = std::fs::read_dir(folder.join("derived/unpacked-5")).into_iter().flatten().count();
             assert_eq!(left, 0, "a refused package left a file");
             Err(error.to_string())
         }
@@ -217,7 +219,7 @@ fn a_damaged_unpacked_file_is_made_anew() {
     let bytes = deb(&[file("./a", b"text")]);
     let folder = tempfile::tempdir().unwrap();
     unpack_in(folder.path(), input(&bytes)).unwrap();
-    let path = folder.path().join("derived/unpacked-4").join(Digest::of(&bytes).to_hex());
+    let path = folder.path().join("derived/unpacked-5").join(Digest::of(&bytes).to_hex());
     let len = path.metadata().unwrap().len();
     for at in [len - 1, len - 32, len - 40] {
         let file = File::options().read(true).write(true).open(&path).unwrap();

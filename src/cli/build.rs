@@ -125,25 +125,27 @@ pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Bu
         project.manifest = manifest.map_err(|problem| anyhow::anyhow!("--version: {problem}"))?;
     }
     let name = project.name.clone();
-    let store = context::store(&args.inputs)?;
+    let store = context::store(&args.inputs, progress)?;
     let policy = if args.locked { Policy::Locked } else { Policy::Follow };
     let targets = Targets::of(&project.manifest, &output);
     targets.check()?;
-    let (lock, root) = prepare(&project, &policy, &bytes, &args.inputs, &store, progress)
-        .with_context(|| format!("building {name}"))?;
-    fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
-    let settings = Settings { threads: args.inputs.threads };
-    let job = Job {
-        manifest: &project.manifest,
-        lock: &lock,
-        store: &store,
-        keller: (&bytes, digest),
-        settings,
-        progress,
+    let work = || {
+        let (lock, root) = prepare(&project, &policy, &bytes, &args.inputs, &store, progress)?;
+        fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
+        let settings = Settings { threads: args.inputs.threads };
+        let job = Job {
+            manifest: &project.manifest,
+            lock: &lock,
+            store: &store,
+            keller: (&bytes, digest),
+            settings,
+            progress,
+        };
+        write(&job, root, &targets, args.check, sums)
     };
-    write(&job, root, &targets, args.check, sums)
-        .map(|(files, report)| Built { files, report, project })
-        .with_context(|| format!("building {name}"))
+    let (files, report) =
+        context::with_store(&store, progress, work).with_context(|| format!("building {name}"))?;
+    Ok(Built { files, report, project })
 }
 
 /// A lock that fits, everything it names in the store, and the root made of it. Writes the lock where it is
@@ -163,6 +165,7 @@ pub fn prepare(
     outside.fetch(manifest, &lock, store, progress)?;
     let settings = Settings { threads: inputs.threads };
     let root = image::root::root(manifest, &mut lock, keller, store, &settings, progress)?;
+    store.sound()?;
     if before.as_ref() != Some(&lock) {
         let changes = before.as_ref().map(|before| diff::diff(before, &lock).to_string());
         if *policy == Policy::Locked {
@@ -305,6 +308,7 @@ fn write(
     let raw_path = targets.image(Format::Raw);
     let raw = targets.create(Format::Raw)?;
     let report = image::write(job, root, raw.file()).map_err(|error| targets.failed(&raw_path, error))?;
+    job.store.sound()?;
     if check {
         image::check::again(job, raw.file()).context("building a second time")?;
         job.progress.note("built a second time in another way: the same bytes");

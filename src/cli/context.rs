@@ -11,7 +11,7 @@ use clap::Args;
 use super::Global;
 use super::progress::Display;
 use crate::base::progress::{Progress, Task, Unit};
-use crate::base::{Digest, limits};
+use crate::base::{Chain, Digest, limits};
 use crate::fetch::{self, Upstream};
 use crate::image::job::Settings;
 use crate::lock::archives::Archives;
@@ -24,7 +24,8 @@ use crate::source::apt;
 use crate::source::http::{Client, Settings as HttpSettings};
 use crate::source::mirror::Mirrors;
 use crate::source::url::Url;
-use crate::store::Store;
+use crate::store::key::{self, Found};
+use crate::store::{Access, Store};
 
 /// Where inputs come from.
 #[derive(Clone, Debug, Args)]
@@ -36,6 +37,9 @@ pub struct InputArgs {
     /// The store for downloads; else KELLER_STORE or the user's cache directory.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
+    /// Use the store even if others can write it; whoever does owns the images that are built out of it.
+    #[arg(long)]
+    pub allow_shared_store: bool,
     /// Use nothing but what is in the store.
     #[arg(long)]
     pub offline: bool,
@@ -82,12 +86,49 @@ impl Project {
 }
 
 /// The store that the flag names, or the user's.
-pub fn store(inputs: &InputArgs) -> Result<Store> {
+pub fn store(inputs: &InputArgs, progress: &dyn Progress) -> Result<Store> {
     let root = match &inputs.store {
         Some(root) => root.clone(),
         None => Store::locate()?,
     };
-    Ok(Store::open(root)?)
+    open_store(&root, inputs.allow_shared_store, progress)
+}
+
+/// Opens the store in `root` with the user's key; `shared`: even if others can write it.
+pub fn open_store(root: &Path, shared: bool, progress: &dyn Progress) -> Result<Store> {
+    let key = match key::of_user() {
+        Ok(Found { key, replaced }) => {
+            replaced.iter().for_each(|words| progress.warn(words));
+            Some(key)
+        }
+        Err(error) => {
+            progress.warn(&format!(
+                "there is no place for the key of the store, so that nothing derived is kept and all of it is made \
+                 anew each time: {}; XDG_STATE_HOME may name another directory",
+                Chain(&error)
+            ));
+            None
+        }
+    };
+    Ok(Store::open_with(root, Access { key, shared })?)
+}
+
+/// How often a build begins again after it has found something wrong with the store. Each time finds all blobs of
+/// one kind; it is not once only since containers are read apart from the root.
+const TRIES: usize = 8;
+
+/// Does `work` with `store`, and once more where it fails for something that was wrong with the store and is out of
+/// the way: bad blobs are fetched again, derived files made anew. Tells what was wrong.
+pub fn with_store<T>(store: &Store, progress: &dyn Progress, work: impl Fn() -> Result<T>) -> Result<T> {
+    let mut tries = 1..TRIES;
+    loop {
+        let result = work();
+        store.words().iter().for_each(|words| progress.warn(words));
+        let is_mended = store.is_mended();
+        if result.is_ok() || !is_mended || tries.next().is_none() {
+            return result;
+        }
+    }
 }
 
 /// How much of a lock may change.
@@ -168,15 +209,27 @@ impl<'a> Outside<'a> {
         if let Some(stale) = stale {
             progress.note(&format!("{} is stale:\n{stale}", path.display()));
         }
+        let lock = self.resolve(manifest, found.as_ref(), &update, store, progress)?;
+        // A lock that pins the same as before stays as it is, its time included: the image stays the same.
+        Ok(found.filter(|found| pins_the_same(found, &lock)).unwrap_or(lock))
+    }
+
+    /// A new lock, which keeps what `update` leaves of `found`.
+    fn resolve(
+        &self,
+        manifest: &Manifest,
+        found: Option<&Lock>,
+        update: &Update,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Lock> {
         if self.inputs.offline {
             bail!("packages must be resolved, which --offline rules out: run `keller lock` without it");
         }
         let mirrors = self.mirrors(manifest, progress)?;
         let archives = Archives::of(manifest, &mirrors)?;
         let online = Online { client: self.client()?, store };
-        let lock = resolve::resolve(manifest, &archives, &online, found.as_ref(), &update, now(), progress)?;
-        // A lock that pins the same as before stays as it is, its time included: the image stays the same.
-        Ok(found.filter(|found| pins_the_same(found, &lock)).unwrap_or(lock))
+        Ok(resolve::resolve(manifest, &archives, &online, found, update, now(), progress)?)
     }
 
     /// Brings everything that `lock` names into the store.
@@ -259,32 +312,37 @@ pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Program> {
     if let Some(program) = Program::find(&std::env::var_os("PATH").unwrap_or_default()) {
         return Ok(program);
     }
-    let store = store(inputs)?;
-    let folder = store.tool("qemu");
-    if let Ok(program) = Program::in_tree(&folder) {
-        return Ok(program);
-    }
     let display = Display::new(global.verbosity());
+    let store = store(inputs, &display)?;
+    with_store(&store, &display, || {
+        if let Some(folder) = store.tool(TOOL)?
+            && let Ok(program) = Program::in_tree(&folder)
+        {
+            return Ok(program);
+        }
+        unpack_qemu(inputs, &store, &display)
+    })
+}
+
+/// The name of QEMU among the store's tools.
+const TOOL: &str = "qemu";
+
+fn unpack_qemu(inputs: &InputArgs, store: &Store, display: &Display) -> Result<Program> {
     display.note("no QEMU with UEFI firmware here: unpacking Debian's into the store (about 200 MB, once)");
     let manifest = manifest::load_embedded("qemu/program.yaml")?;
     debug_assert!(program::PACKAGES.iter().all(|name| manifest.packages.contains_key(*name)));
     let outside = Outside::new(inputs);
     let fetched = (|| -> Result<_> {
-        let lock =
-            outside.lock(&manifest, &folder.with_extension("lock"), &Policy::Follow, &store, &display)?;
-        outside.fetch(&manifest, &lock, &store, &display)?;
+        let lock = outside.resolve(&manifest, None, &Update::Nothing, store, display)?;
+        outside.fetch(&manifest, &lock, store, display)?;
         let settings = Settings { threads: inputs.threads };
-        crate::image::root::packages(&lock.packages, lock.epoch, &store, &settings, &display)
+        crate::image::root::packages(&lock.packages, lock.epoch, store, &settings, display)
     })();
     let packages = fetched.context("unpacking QEMU; installing qemu-system-x86 and ovmf would do as well")?;
-    let parent = folder.parent().expect("joined above");
-    std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
-    let scratch = tempfile::Builder::new().prefix(".qemu-").tempdir_in(parent)?;
-    packages.tree.write_to_folder(scratch.path()).context("writing QEMU into the store")?;
-    let scratch = scratch.keep();
-    if std::fs::rename(&scratch, &folder).is_err() {
-        // Another keller was first.
-        let _ = std::fs::remove_dir_all(&scratch);
-    }
+    let write = |folder: &Path| -> Result<()> {
+        packages.tree.write_to_folder(folder).context("writing QEMU into the store")?;
+        Ok(store.sound()?)
+    };
+    let folder = store.keep_tool(TOOL, write)?;
     Ok(Program::in_tree(&folder)?)
 }

@@ -48,13 +48,15 @@ pub fn run(args: LockArgs, global: &Global) -> Result<ExitCode> {
         _ => Update::Nothing,
     };
     let before = file::read(&project.lock, &project.manifest.id)?;
-    let store = context::store(&args.inputs)?;
+    let store = context::store(&args.inputs, &display)?;
     // Which keller goes into an image makes no difference to what is locked: this one is a program as good as any.
     let file = File::open(THIS_PROGRAM).with_context(|| format!("opening {THIS_PROGRAM}"))?;
     let len = file.metadata().with_context(|| format!("reading {THIS_PROGRAM}"))?.len();
     let keller = Content::Slice { file: Arc::new(file), offset: 0, len };
-    let (lock, _) =
-        build::prepare(&project, &Policy::Update(update), &keller, &args.inputs, &store, &display)?;
+    let policy = Policy::Update(update);
+    let (lock, _) = context::with_store(&store, &display, || {
+        build::prepare(&project, &policy, &keller, &args.inputs, &store, &display)
+    })?;
     if global.json {
         streams::json(file::to_text(&lock).trim_end())?;
     } else if !global.quiet {

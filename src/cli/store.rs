@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 
-use super::{Global, streams, time};
+use super::progress::Display;
+use super::{Global, context, streams, time};
 
 use crate::base::{Digest, Size};
 use crate::lock::Lock;
-use crate::store::{Checked, Freed, Store};
+use crate::store::{Checked, CheckedDerived, Freed, Store};
 
 /// Look at the store of downloads, and make room in it.
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,9 @@ pub struct Args {
     /// The store; else KELLER_STORE or the user's cache directory.
     #[arg(long, value_name = "DIR", global = true)]
     store: Option<PathBuf>,
+    /// Use the store even if others can write it.
+    #[arg(long, global = true)]
+    allow_shared_store: bool,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -47,7 +51,7 @@ enum Verb {
         #[arg(long, value_name = "TIME", default_value = "30", value_parser = time::days)]
         older_than: Duration,
     },
-    /// Read every blob, and move away those that have rotted on the disk.
+    /// Read all of it, and move away what has rotted on the disk or was changed.
     Verify,
 }
 
@@ -57,21 +61,20 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         Some(root) => root.clone(),
         None => Store::locate()?,
     };
+    let display = Display::new(global.verbosity());
+    let open = || context::open_store(&root, args.allow_shared_store, &display);
     let mut report = match &args.verb {
-        Verb::Path => Report { text: format!("{}\n", root.display()), json: json!(root), rotten: 0 },
-        Verb::List => list(&Store::open(root)?)?,
+        Verb::Path => Report { text: format!("{}\n", root.display()), json: json!(root), amiss: None },
+        Verb::List => list(&open()?)?,
         Verb::Gc { keep, older_than } => {
             let keep = kept(keep)?;
-            let mut store = Store::open(root)?;
+            let mut store = open()?;
             swept(&store.gc(&keep, *older_than).context("sweeping the store")?)
         }
-        Verb::Verify => verify(&Store::open(root)?)?,
+        Verb::Verify => verify(&open()?)?,
     };
-    let rotten = (report.rotten > 0).then(|| {
-        let Report { rotten, .. } = report;
-        format!("{rotten} blobs were rotten and are moved away: the next build fetches them again")
-    });
-    if let Some(error) = &rotten {
+    let amiss = report.amiss.take();
+    if let Some(error) = &amiss {
         // The result and the error in one object.
         report.json["error"] = json!(error);
     }
@@ -81,7 +84,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         false if global.quiet && matches!(args.verb, Verb::Gc { .. } | Verb::Verify) => {}
         false => streams::print(report.text)?,
     }
-    if let Some(error) = rotten {
+    if let Some(error) = amiss {
         streams::tell(format_args!("error: {error}"));
         return Ok(ExitCode::FAILURE);
     }
@@ -92,7 +95,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
 struct Report {
     text: String,
     json: serde_json::Value,
-    rotten: usize,
+    /// What is wrong, after which the verb has failed.
+    amiss: Option<String>,
 }
 
 fn list(store: &Store) -> anyhow::Result<Report> {
@@ -103,7 +107,7 @@ fn list(store: &Store) -> anyhow::Result<Report> {
         text.push_str(&format!("{digest} {:>12} {}\n", entry.size, used.strftime("%Y-%m-%d %H:%M")));
         blobs.push(json!({ "sha256": digest, "size": entry.size, "used": used.to_string() }));
     }
-    Ok(Report { text, json: json!(blobs), rotten: 0 })
+    Ok(Report { text, json: json!(blobs), amiss: None })
 }
 
 fn swept(freed: &Freed) -> Report {
@@ -115,7 +119,7 @@ fn swept(freed: &Freed) -> Report {
     let json = json!({
         "bytes": bytes, "blobs": blobs, "derived": derived, "tools": tools, "litter": litter
     });
-    Report { text, json, rotten: 0 }
+    Report { text, json, amiss: None }
 }
 
 /// All digests that the lock files name.
@@ -146,12 +150,74 @@ fn verify(store: &Store) -> anyhow::Result<Report> {
             }
             Checked::Missing => {}
             Checked::Rotten { actual, moved_to } => {
-                text.push_str(&format!("{digest}: rotten, is {actual} and now {}\n", moved_to.display()));
+                let is = actual.map_or("not a file".to_owned(), |actual| actual.to_hex());
+                text.push_str(&format!("{digest}: rotten, is {is} and now {}\n", moved_to.display()));
                 rotten.push(json!({ "sha256": digest, "actual": actual, "moved_to": moved_to }));
             }
         }
     }
+    let mut derived = Derived::default();
+    for entry in store.derivatives()? {
+        derived.note(store.verify_derived(&entry)?, &entry.path.display(), entry.size, &mut text);
+    }
+    let mut tools = Derived::default();
+    for name in store.tools()? {
+        tools.note(store.verify_tool(&name)?, &name, 0, &mut text);
+    }
     text.push_str(&format!("{good} blobs verified, {}\n", Size(bytes).human()));
-    let json = json!({ "good": good, "bytes": bytes, "rotten": rotten });
-    Ok(Report { text, json, rotten: rotten.len() })
+    text.push_str(&format!("{} derived files verified, {}\n", derived.good, Size(derived.bytes).human()));
+    text.push_str(&format!("{} tools verified\n", tools.good));
+    for (what, foreign) in [("derived files", derived.foreign), ("tools", tools.foreign)] {
+        if foreign > 0 {
+            text.push_str(&format!(
+                "{foreign} {what} are sealed with a key that is not yours: they are not used, but made anew\n"
+            ));
+        }
+    }
+    let amiss = [
+        (rotten.len(), "blobs were rotten and are moved away: the next build fetches them again"),
+        (
+            derived.broken.len(),
+            "derived files were changed and are moved away: the next build makes them anew",
+        ),
+        (
+            tools.broken.len(),
+            "tools were changed and are moved away: they are unpacked anew when they are needed",
+        ),
+    ];
+    let amiss: Vec<_> =
+        amiss.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let json = json!({
+        "good": good, "bytes": bytes, "rotten": rotten, "derived": derived.to_json(), "tools": tools.to_json()
+    });
+    Ok(Report { text, json, amiss: (!amiss.is_empty()).then(|| amiss.join("; ")) })
+}
+
+/// What was found of derived files, or of tools.
+#[derive(Default)]
+struct Derived {
+    good: usize,
+    bytes: u64,
+    foreign: usize,
+    broken: Vec<serde_json::Value>,
+}
+
+impl Derived {
+    fn note(&mut self, checked: CheckedDerived, name: &dyn std::fmt::Display, size: u64, text: &mut String) {
+        match checked {
+            CheckedDerived::Good => {
+                self.good += 1;
+                self.bytes += size;
+            }
+            CheckedDerived::Foreign => self.foreign += 1,
+            CheckedDerived::Broken { why, moved_to } => {
+                text.push_str(&format!("{why}; it is now {}\n", moved_to.display()));
+                self.broken.push(json!({ "name": name.to_string(), "why": why, "moved_to": moved_to }));
+            }
+        }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!({ "good": self.good, "foreign": self.foreign, "broken": self.broken })
+    }
 }

@@ -8,7 +8,7 @@ use super::difference::{self, Difference};
 use super::{Job, Settings, root};
 use crate::base::progress::Silent;
 use crate::disk::SectorSize;
-use crate::store::Store;
+use crate::store::{Checked, Store};
 
 /// Builds `job` again with another number of threads, in another folder, out of a store that has nothing but
 /// the downloads, and compares with `first`.
@@ -24,8 +24,10 @@ pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
     let digests =
         packages.map(|package| package.sha256).chain(job.lock.files.values().map(|file| file.sha256));
     for digest in digests {
-        let blob = job.store.open_blob(&digest)?.with_context(|| format!("{digest} is not in the store"))?;
-        store.insert(blob, &digest, None)?;
+        match job.store.open_verified(&digest)? {
+            Checked::Good(blob) => store.insert(blob.reader(), &digest, None)?,
+            Checked::Missing | Checked::Rotten { .. } => bail!("{digest} is not in the store"),
+        }
     }
     let settings = Settings { threads: if job.settings.threads == 1 { 2 } else { 1 } };
     let mut lock = job.lock.clone();

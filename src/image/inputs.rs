@@ -184,16 +184,16 @@ pub fn files(
                     Checked::Good(file) => file,
                     Checked::Missing => bail!("{} is not in the store", entry.path),
                     Checked::Rotten { moved_to, .. } => bail!(
-                        "{} has changed on the disk since it was fetched; it was moved to {}, build again \
-                         to fetch it anew",
+                        "{} has changed on the disk since it was fetched; it was moved to {}, and has to be \
+                         fetched anew",
                         entry.path,
                         moved_to.display()
                     ),
                 };
-                let len = file.metadata()?.len();
+                let len = file.len();
                 lock.files
                     .insert(format!("{scope}{}", entry.path), LockedFile { size: len, sha256: *sha256 });
-                Kind::File(Content::Slice { file: Arc::new(file), offset: 0, len })
+                Kind::File(Content::Sealed { file: Arc::new(file), offset: 0, len })
             }
             FileContent::Link(target) => Kind::Symlink(target.clone().into_bytes()),
             FileContent::Directory => Kind::Directory(BTreeMap::new()),

@@ -1,7 +1,7 @@
 //! The kernel's side of an image: what the root's packages bring for it, and the initramfs.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 
@@ -44,6 +44,9 @@ pub struct Modules {
 
 const STUB: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 const LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+
+/// The kind under which it lies in the store.
+const KIND: &str = "initramfs-2";
 
 /// Counts changes of what an initramfs holds besides its inputs, so that no cached one is taken for a new.
 const RECIPE: &str = "initramfs 4";
@@ -146,11 +149,9 @@ pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
         "{RECIPE} {} {}\n{list}\n{config}\n{key_of_firmware}",
         job.keller.1, modules.digest
     ));
-    let mut made = job.store.derive::<anyhow::Error>("initramfs", &key.to_hex(), |file| {
+    let made = job.store.derive::<anyhow::Error>(KIND, &key.to_hex(), |file| {
         let _task = Task::new(job.progress, "initramfs", 0, Unit::Items);
         Ok(file.write_all(&parts.build()?.bytes)?)
     })?;
-    let mut bytes = Vec::new();
-    made.read_to_end(&mut bytes).context("reading it back")?;
-    Ok(bytes)
+    made.to_vec().context("reading it back")
 }

@@ -1,17 +1,17 @@
 //! The outside as resolving needs it: files over the network, remembered in the store.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 
+use crate::base::seal::{Sealed, Sealer};
 use crate::base::{Digest, Progress, Task, Unit, input, limits};
 use crate::source::debian::checksum::Sha512;
 use crate::source::debian::upstream::{Received, Upstream, UpstreamError};
 use crate::source::http::Client;
 use crate::source::url::Url;
-use crate::store::{Store, StoreError};
+use crate::store::{Checked, Store, StoreError};
 
 /// The kind under which the store keeps what was worked out of an index.
-const KIND: &str = "index";
+const KIND: &str = "index-2";
 
 /// Archives behind an HTTP client.
 pub struct Online<'a> {
@@ -19,6 +19,18 @@ pub struct Online<'a> {
     pub client: &'a Client,
     /// Where they are kept.
     pub store: &'a Store,
+}
+
+impl Online<'_> {
+    /// A blob that has just come from `url`, as it is read: its bytes are those of `digest` or none.
+    fn just_fetched(&self, url: &Url, digest: &Digest) -> Result<Sealed, UpstreamError> {
+        match self.store.open_verified(digest)? {
+            Checked::Good(blob) => Ok(blob),
+            Checked::Missing | Checked::Rotten { .. } => {
+                Err(UpstreamError::NotFound { url: url.clone(), forbidden: false })
+            }
+        }
+    }
 }
 
 impl Upstream for Online<'_> {
@@ -29,38 +41,36 @@ impl Upstream for Online<'_> {
         progress: &dyn Progress,
     ) -> Result<Vec<u8>, UpstreamError> {
         let Some((digest, size)) = expected else { return Ok(self.client.get_small(url, limits::RELEASE)?) };
-        if !self.store.has(&digest) {
-            let task = Task::new(progress, "downloading package index", size, Unit::Bytes);
-            self.client.download(url, &digest, Some(size), self.store, &task)?;
-        }
-        let blob = self
-            .store
-            .open_blob(&digest)?
-            .ok_or_else(|| UpstreamError::NotFound { url: url.clone(), forbidden: false })?;
-        let mut bytes = Vec::new();
-        // One byte more, so that a blob that has grown does not pass for what it was.
-        blob.take(size + 1).read_to_end(&mut bytes).map_err(UpstreamError::Read)?;
-        Ok(bytes)
+        // A blob that is not what its name says is moved away, and fetched again.
+        let blob = match self.store.open_verified(&digest)? {
+            Checked::Good(blob) => blob,
+            Checked::Missing | Checked::Rotten { .. } => {
+                let task = Task::new(progress, "downloading package index", size, Unit::Bytes);
+                self.client.download(url, &digest, Some(size), self.store, &task)?;
+                self.just_fetched(url, &digest)?
+            }
+        };
+        // What its digest vouches for has as many bytes as were promised, if the release is right.
+        input::read_open(blob.reader(), size).map_err(UpstreamError::Read)
     }
 
     fn receive(&self, url: &Url, size: u64, progress: &dyn Progress) -> Result<Received, UpstreamError> {
         let task = Task::new(progress, "downloading", size, Unit::Bytes);
         let (sha256, size) = self.client.receive(url, size, self.store, &task)?;
-        let blob = self.store.open_blob(&sha256)?;
-        let blob = blob.ok_or_else(|| UpstreamError::NotFound { url: url.clone(), forbidden: false })?;
-        let sha512 = Sha512::of_reader(blob).map_err(UpstreamError::Read)?;
+        let blob = self.just_fetched(url, &sha256)?;
+        let sha512 = Sha512::of_reader(blob.reader()).map_err(UpstreamError::Read)?;
         Ok(Received { sha256, sha512, size })
     }
 
     fn recall(&self, key: &Digest) -> Option<Vec<u8>> {
         // The digest of the text follows it.
         let limit = limits::INDEX_KEPT + size_of::<Digest>() as u64;
-        input::read_open(self.store.derived(KIND, &key.to_hex()).ok()??, limit).ok()
+        input::read_open(self.store.derived(KIND, &key.to_hex()).ok()??.reader(), limit).ok()
     }
 
     fn keep(&self, key: &Digest, bytes: &[u8]) {
         // What cannot be kept is worked out again.
-        let write = |file: &mut File| file.write_all(bytes).map_err(StoreError::Read);
+        let write = |file: &mut Sealer<'_>| file.write_all(bytes).map_err(StoreError::Read);
         let _ = self.store.derive(KIND, &key.to_hex(), write);
     }
 }

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use crate::base::seal::Sealed;
 use crate::base::{Digest, Progress, Task, Unit, limits};
-use crate::source::debian::deb::{self, Control, DebError, Package};
+use crate::source::debian::deb::{self, Control, DebError, IndexError, Package};
 use crate::store::{Store, StoreError};
 use crate::tree::from_tar::TarError;
 use crate::tree::merge::Conflict;
@@ -201,7 +202,7 @@ pub fn unpack(
     order.sort_by_key(|index| std::cmp::Reverse(packages[*index].size));
     let nodes = AtomicUsize::new(0);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let mut done: Vec<_> = pool.install(|| {
+    let done: Result<Vec<_>, _> = pool.install(|| {
         order
             .par_iter()
             .with_max_len(1)
@@ -214,7 +215,14 @@ pub fn unpack(
                 Ok((*index, unpacked))
             })
             .collect::<Result<_, _>>()
-    })?;
+    });
+    if let Err(PackagesError::Deb { source, .. }) = &done
+        && matches!(**source, DebError::Size { .. } | DebError::Digest { .. })
+    {
+        // Where one has rotted, others may have: all are told, and fetched again, at once.
+        store.examine(packages.iter().map(|input| &input.sha256))?;
+    }
+    let mut done = done?;
     done.sort_by_key(|(index, _)| *index);
     Ok(done.into_iter().map(|(_, unpacked)| unpacked).collect())
 }
@@ -252,20 +260,18 @@ fn unpack_one(
 }
 
 /// The unpacked package, out of the store or into it.
-fn package(input: &PackageInput, store: &Store, task: &Task<'_>) -> Result<(Package, File), PackagesError> {
+fn package(input: &PackageInput, store: &Store, task: &Task<'_>) -> Result<(Package, Sealed), PackagesError> {
     let (kind, key) = (deb::index::FORMAT, input.sha256.to_hex());
     if let Some(file) = store.derived(kind, &key)? {
-        if let Ok(package) = deb::load(&file) {
-            task.advance(input.size);
-            return Ok((package, file));
-        }
-        store.discard(kind, &key)?;
+        let package = deb::load(&file).map_err(unreadable)?;
+        task.advance(input.size);
+        return Ok((package, file));
     }
     let mut package = None;
     let file = store.derive(kind, &key, |unpacked| {
         let report = |count| task.advance(count);
         let read = deb::unpack(&input.deb, &input.sha256, input.size, unpacked, &report);
-        let written = unpacked.metadata().map_or(0, |metadata| metadata.len());
+        let written = unpacked.position();
         package = Some(read.map_err(|source| {
             let full = match &source {
                 DebError::Write(error) | DebError::Tar { source: TarError::Write { source: error }, .. } => {
@@ -287,10 +293,12 @@ fn package(input: &PackageInput, store: &Store, task: &Task<'_>) -> Result<(Pack
     match package {
         Some(package) => Ok((package, file)),
         // Another process made it in between.
-        None => deb::load(&file)
-            .map(|package| (package, file))
-            .map_err(|error| StoreError::Read(std::io::Error::other(error)).into()),
+        None => Ok((deb::load(&file).map_err(unreadable)?, file)),
     }
+}
+
+fn unreadable(error: IndexError) -> PackagesError {
+    StoreError::Read(std::io::Error::other(error)).into()
 }
 
 #[cfg(test)]

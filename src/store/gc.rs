@@ -86,6 +86,8 @@ impl Store {
             freed.litter += 1;
             remove(&entry, &mut freed)?;
         }
+        let rotten = self.root.join("rotten");
+        if_exists(fs::remove_dir_all(&rotten)).map_err(failed("removing", &rotten))?;
         self.sweep_tools(&old, &mut freed)?;
         Ok(freed)
     }
@@ -99,7 +101,7 @@ impl Store {
             let path = item.map_err(failed("listing", &folder))?.path();
             let metadata = fs::symlink_metadata(&path).map_err(failed("reading", &path))?;
             if !metadata.is_dir() {
-                // The tool's lock, which is small and makes it the same the next time.
+                // The seal of a tool, which is small; a new one takes its place.
                 continue;
             }
             let used = metadata.modified().map_err(failed("reading", &path))?;

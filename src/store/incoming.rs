@@ -116,7 +116,7 @@ impl<'a> Incoming<'a> {
         if self.expected.is_none() {
             self.path = self.store.blob_path(&actual);
             let folder = self.path.parent().expect("blobs lie in folders");
-            std::fs::create_dir_all(folder).map_err(super::failed("naming", &self.path))?;
+            super::make_folder(folder).map_err(super::failed("naming", &self.path))?;
             self.file.retarget(&self.path);
         }
         self.file.commit().map_err(|error| self.store.write_error(error, "writing", &self.path, self.len))?;

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use crate::base::input::{self, TooLarge};
 use crate::base::limits;
+use crate::base::seal::Sealed;
 
 /// Bytes of a file. Cloning is cheap: bodies are shared, never copied.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// Held in memory: what the builder itself wrote.
     Bytes(Arc<[u8]>),
-    /// A stretch of an open file, e.g. of an unpacked package in the store.
+    /// A stretch of an open file, e.g. of an image.
     Slice {
         /// The file that has the bytes.
         file: Arc<File>,
@@ -23,8 +24,45 @@ pub enum Content {
         /// How many they are.
         len: u64,
     },
+    /// A stretch of a sealed file, e.g. of an unpacked package in the store, verified as it is read.
+    Sealed {
+        /// The file that has the bytes.
+        file: Arc<Sealed>,
+        /// Where they begin, in bytes.
+        offset: u64,
+        /// How many they are.
+        len: u64,
+    },
     /// A file of somebody else's, who may change it at any time.
     Foreign(Arc<Foreign>),
+}
+
+/// An open file of which [`Content`] is a stretch.
+pub trait Bodies {
+    /// The `len` bytes from byte `offset` on.
+    fn stretch(&self, offset: u64, len: u64) -> Content;
+}
+
+impl Bodies for Arc<File> {
+    fn stretch(&self, offset: u64, len: u64) -> Content {
+        Content::Slice { file: self.clone(), offset, len }
+    }
+}
+
+impl Bodies for Arc<Sealed> {
+    fn stretch(&self, offset: u64, len: u64) -> Content {
+        Content::Sealed { file: self.clone(), offset, len }
+    }
+}
+
+/// For a tree that is made only to see whether it can be: every file in it is empty.
+#[derive(Clone, Copy, Debug)]
+pub struct NoBodies;
+
+impl Bodies for NoBodies {
+    fn stretch(&self, _offset: u64, _len: u64) -> Content {
+        Content::from(Vec::new())
+    }
 }
 
 /// A whole file that others may write to. It is opened for each reading, as a process may not have many files open,
@@ -92,7 +130,7 @@ impl Content {
     pub fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Slice { len, .. } => *len,
+            Self::Slice { len, .. } | Self::Sealed { len, .. } => *len,
             Self::Foreign(foreign) => foreign.seen.len,
         }
     }
@@ -118,6 +156,7 @@ impl Content {
                 Ok(())
             }
             Self::Slice { file, offset: base, .. } => file.read_exact_at(buffer, base + offset),
+            Self::Sealed { file, offset: base, .. } => file.read_at(buffer, base + offset),
             Self::Foreign(foreign) => foreign.read_at(buffer, offset),
         }
     }

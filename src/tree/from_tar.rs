@@ -11,11 +11,9 @@ mod error;
 mod pax;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 
-use super::{Content, Kind, Meta, Node, NodeId, Origin, Tree, show};
+use super::{Bodies, Kind, Meta, Node, NodeId, Origin, Tree, show};
 use crate::base::limits;
 
 pub use error::TarError;
@@ -202,7 +200,7 @@ fn read_as(
 /// `BelowLink`, `BelowFile`, `Duplicate` or `LinkTarget`.
 pub fn tree(
     members: &[Member],
-    file: &Arc<File>,
+    file: &impl Bodies,
     base: u64,
     origin: &str,
     epoch: i64,
@@ -245,9 +243,7 @@ pub fn tree(
                 continue;
             }
             Body::Directory => Kind::Directory(BTreeMap::new()),
-            Body::File { offset, len } => {
-                Kind::File(Content::Slice { file: file.clone(), offset: base + offset, len: *len })
-            }
+            Body::File { offset, len } => Kind::File(file.stretch(base + offset, *len)),
             Body::Symlink(target) => Kind::Symlink(target.clone()),
             Body::CharDevice(major, minor) => Kind::CharDevice(*major, *minor),
             Body::BlockDevice(major, minor) => Kind::BlockDevice(*major, *minor),

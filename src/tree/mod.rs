@@ -14,7 +14,7 @@ pub mod to_folder;
 
 use std::collections::BTreeMap;
 
-pub use content::Content;
+pub use content::{Bodies, Content, NoBodies};
 
 use crate::base::{Size, limits};
 

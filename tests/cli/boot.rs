@@ -1,13 +1,16 @@
-//! `keller boot` without a machine: a program that plays QEMU stands where keller unpacks it. It takes ports, answers
+//! `keller boot` without a machine: a program that plays QEMU stands where keller unpacks it, sealed as keller seals it,
+//! since it would not be started otherwise. It takes ports, answers
 //! on its monitor and writes a console, so that all that keller does around a machine can be tried in a moment.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use keller::store::StoreError;
 use serde_json::{Value, json};
 
 use super::project::{Project, Ran};
@@ -18,27 +21,32 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A project with an image of nothing and with the player.
 fn project() -> Project {
     let project = Project::new();
-    let tree = "store/tools/qemu";
+    project.sealing_store().keep_tool("qemu", unpack_player).unwrap();
+    std::fs::create_dir(project.path("machines")).unwrap();
+    project.write("disk.raw", [0; 4096]);
+    project
+}
+
+/// The files of a QEMU that is the player.
+fn unpack_player(tree: &Path) -> Result<(), StoreError> {
     for folder in ["usr/bin", "usr/lib64", "usr/share/OVMF"] {
-        std::fs::create_dir_all(project.path(tree).join(folder)).unwrap();
+        std::fs::create_dir_all(tree.join(folder)).unwrap();
     }
     for file in
         ["usr/bin/qemu-system-x86_64", "usr/share/OVMF/OVMF_CODE_4M.fd", "usr/share/OVMF/OVMF_VARS_4M.fd"]
     {
-        project.write(&format!("{tree}/{file}"), "");
+        std::fs::write(tree.join(file), "").unwrap();
     }
     // keller starts an unpacked QEMU by its own loader.
-    let loader = format!("{tree}/usr/lib64/ld-linux-x86-64.so.2");
+    let loader = tree.join("usr/lib64/ld-linux-x86-64.so.2");
     let player = std::env::current_exe().unwrap();
     let script = format!(
         "#!/bin/sh\nPLAYS_QEMU=\"$*\" exec '{}' --exact cli::boot::plays_qemu --nocapture\n",
         player.display()
     );
-    project.write(&loader, script);
-    std::fs::set_permissions(project.path(&loader), PermissionsExt::from_mode(0o755)).unwrap();
-    std::fs::create_dir(project.path("machines")).unwrap();
-    project.write("disk.raw", [0; 4096]);
-    project
+    std::fs::write(&loader, script).unwrap();
+    std::fs::set_permissions(&loader, PermissionsExt::from_mode(0o755)).unwrap();
+    Ok(())
 }
 
 /// `keller boot` with `arguments`.

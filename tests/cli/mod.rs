@@ -6,6 +6,7 @@ mod bad_input;
 mod boot;
 mod build;
 mod conf_lines;
+mod derived;
 mod elf;
 mod enabling;
 mod help;

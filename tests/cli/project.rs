@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use keller::base::Digest;
+use keller::base::seal::Key;
+use keller::store::{Access, Store};
 use tempfile::TempDir;
 
 use super::archive::{Archive, KEY, packages};
@@ -150,6 +152,18 @@ impl Project {
         command.env("KELLER_STORE", self.path("store")).env("KELLER_MIRROR", self.path("mirror/debian"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// The store, with the key by which keller seals what it derives here.
+    pub fn sealing_store(&self) -> Store {
+        let key = ".local/state/keller/store.key";
+        if !self.path(key).exists() {
+            self.run(&["store", "list"]).good();
+        }
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(self.text(key).trim(), &mut bytes).unwrap();
+        let access = Access { key: Some(Key::from_bytes(bytes)), shared: false };
+        Store::open_with(self.path("store"), access).unwrap()
     }
 
     pub fn run(&self, arguments: &[&str]) -> Ran {

@@ -11,11 +11,10 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use keller::base::progress::Silent;
-use keller::cli::context::{InputArgs, Outside, Policy};
+use keller::cli::context::{self, InputArgs, Outside, Policy};
 use keller::image::job::Settings;
 use keller::image::root;
 use keller::manifest;
-use keller::store::Store;
 
 /// Directories with libraries, beside which the loader of a tree searches none of the host's.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/systemd"];
@@ -73,8 +72,9 @@ fn unpack(packages: &[&str], scratch: &Path, target: &Path) -> Result<()> {
     );
     fs::write(&path, text)?;
     let manifest = manifest::load(&path).map_err(|errors| anyhow::anyhow!("{errors}"))?;
-    let inputs = InputArgs { mirror: None, store: None, offline: false, threads: 0 };
-    let store = Store::open(Store::locate()?)?;
+    let inputs =
+        InputArgs { mirror: None, store: None, allow_shared_store: false, offline: false, threads: 0 };
+    let store = context::store(&inputs, &Silent)?;
     let outside = Outside::new(&inputs);
     let lock = outside.lock(&manifest, &scratch.join("judge.lock"), &Policy::Follow, &store, &Silent)?;
     outside.fetch(&manifest, &lock, &store, &Silent)?;

@@ -13,7 +13,7 @@ use crate::store::{Store, StoreError};
 use crate::tree::Content;
 
 /// The kind under which the facts lie in the store. The number counts changes of [`Facts`].
-const KIND: &str = "modules-3";
+const KIND: &str = "modules-4";
 
 /// The facts of `modules` (path and content) in their order, remembered by their paths and bytes.
 pub fn facts(store: &Store, folder: &str, modules: &[(&str, &Content)]) -> Result<Vec<Facts>, Error> {
@@ -31,7 +31,7 @@ pub fn facts(store: &Store, folder: &str, modules: &[(&str, &Content)]) -> Resul
     }
     let key = key.finish().to_hex();
     if let Ok(Some(file)) = store.derived(KIND, &key)
-        && let Ok(bytes) = input::read_open(&file, limits::WHOLE_FILE)
+        && let Ok(bytes) = input::read_open(file.reader(), limits::WHOLE_FILE)
         && let Ok(facts) = serde_json::from_slice(&bytes)
     {
         return Ok(facts);

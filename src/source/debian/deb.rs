@@ -11,12 +11,12 @@ mod stream;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, Write};
-use std::sync::Arc;
+use std::io::{self, BufWriter, Read, Write};
 
+use crate::base::seal::Sealed;
 use crate::base::{Digest, limits};
-use crate::tree::Tree;
 use crate::tree::from_tar::{self, Body, Limits, Member, TarError};
+use crate::tree::{Bodies, NoBodies, Tree};
 
 pub use control::{Control, ControlError};
 pub use index::IndexError;
@@ -112,7 +112,7 @@ pub enum DebError {
     Write(#[source] io::Error),
 }
 
-/// Unpacks `deb` into the empty file `unpacked`: its decompressed data, then the index. `read` hears of
+/// Unpacks `deb` into `unpacked`, which is empty: its decompressed data, then the index. `read` hears of
 /// every stretch of the .deb that was read, in bytes.
 ///
 /// # Errors
@@ -122,7 +122,7 @@ pub fn unpack(
     deb: &File,
     sha256: &Digest,
     size: u64,
-    unpacked: &mut File,
+    unpacked: &mut dyn Write,
     read: &dyn Fn(u64),
 ) -> Result<Package, DebError> {
     let actual = deb.metadata().map_err(DebError::Read)?.len();
@@ -130,7 +130,8 @@ pub fn unpack(
         return Err(DebError::Size { expected: size, actual });
     }
     let mut measured = Measured::new(deb, read);
-    let package = read_package(&mut measured, size, unpacked);
+    let mut counted = Counted { writer: unpacked, count: 0 };
+    let package = read_package(&mut measured, size, &mut counted);
     if matches!(&package, Err(DebError::Write(_) | DebError::Tar { source: TarError::Write { .. }, .. })) {
         return package;
     }
@@ -140,18 +141,35 @@ pub fn unpack(
     }
     let package = package?;
     // Members that make no tree are refused before the file gets its name.
-    let file = unpacked.try_clone().map_err(DebError::Write)?;
-    package.tree(&Arc::new(file), "", 0)?;
-    let start = unpacked.stream_position().map_err(DebError::Write)?;
-    unpacked.write_all(&index::encode(&package, start)).map_err(DebError::Write)?;
+    package.tree(&NoBodies, "", 0)?;
+    let start = counted.count;
+    counted.write_all(&index::encode(&package, start)).map_err(DebError::Write)?;
     Ok(package)
+}
+
+/// Knows how far it is.
+struct Counted<'a> {
+    writer: &'a mut dyn Write,
+    count: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.writer.write(bytes)?;
+        self.count += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
 }
 
 /// Reads back what [`unpack`] left in `unpacked`.
 ///
 /// # Errors
 /// See [`IndexError`]; the file must then be made again.
-pub fn load(unpacked: &File) -> Result<Package, IndexError> {
+pub fn load(unpacked: &Sealed) -> Result<Package, IndexError> {
     index::load(unpacked)
 }
 
@@ -160,13 +178,17 @@ impl Package {
     ///
     /// # Errors
     /// Those of [`from_tar::tree`]; they were found by [`unpack`] already.
-    pub fn tree(&self, unpacked: &Arc<File>, name: &str, epoch: i64) -> Result<Tree, DebError> {
+    pub fn tree(&self, unpacked: &impl Bodies, name: &str, epoch: i64) -> Result<Tree, DebError> {
         from_tar::tree(&self.members, unpacked, 0, name, epoch)
             .map_err(|source| DebError::Tar { member: "data.tar".to_owned(), source })
     }
 }
 
-fn read_package(measured: &mut Measured<'_>, size: u64, unpacked: &mut File) -> Result<Package, DebError> {
+fn read_package(
+    measured: &mut Measured<'_>,
+    size: u64,
+    unpacked: &mut dyn Write,
+) -> Result<Package, DebError> {
     let mut ar = Ar::new(measured)?;
     let version = ar.expect("debian-binary")?;
     let mut text = Vec::new();

@@ -6,13 +6,12 @@
 //! footer, 32 bytes         magic 16, start of the index 8, its length 4, its CRC-32 4
 //! ```
 //!
-//! The end of the file is written last, so a file without a sound footer is not whole.
+//! All of it is the body of a sealed file, which tells whether it is whole.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
+use crate::base::seal::Sealed;
 use crate::base::{Digest, limits};
 use crate::tree::Meta;
 use crate::tree::from_tar::{Body, Member};
@@ -20,7 +19,7 @@ use crate::tree::from_tar::{Body, Member};
 use super::{Control, Package};
 
 /// Names this form, for the key under which unpacked packages are kept. A change here makes them anew.
-pub const FORMAT: &str = "unpacked-4";
+pub const FORMAT: &str = "unpacked-5";
 
 const MAGIC: &[u8; 16] = b"keller-unpack-2\n";
 
@@ -71,11 +70,11 @@ pub fn encode(package: &Package, start: u64) -> Vec<u8> {
 }
 
 /// Reads the index of an unpacked package.
-pub fn load(file: &File) -> Result<Package, IndexError> {
-    let size = file.metadata()?.len();
+pub fn load(file: &Sealed) -> Result<Package, IndexError> {
+    let size = file.len();
     let corrupt = |what| IndexError::Corrupt { what };
     let mut tail = vec![0; size.min(TAIL) as usize];
-    file.read_exact_at(&mut tail, size.saturating_sub(TAIL))?;
+    file.read_at(&mut tail, size.saturating_sub(TAIL))?;
     let footer = tail.split_off(tail.len().checked_sub(FOOTER as usize).ok_or(corrupt("no footer"))?);
     let mut footer = Decoder(footer.strip_prefix(MAGIC).ok_or(corrupt("no footer"))?);
     let (Some(start), Some(len), Some(crc)) = (footer.long(), footer.number(), footer.number()) else {
@@ -91,7 +90,7 @@ pub fn load(file: &File) -> Result<Package, IndexError> {
         Some(at) => tail.split_off(at),
         None => {
             let mut index = vec![0; len as usize];
-            file.read_exact_at(&mut index, start)?;
+            file.read_at(&mut index, start)?;
             index
         }
     };
@@ -234,9 +233,12 @@ impl<'a> Decoder<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
+    use std::path::Path;
 
     use super::*;
+    use crate::base::seal::{Key, SealError, Sealer};
 
     fn sample(members: usize) -> Package {
         let bodies = [
@@ -264,11 +266,19 @@ mod tests {
         }
     }
 
-    fn written(package: &Package) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(b"data").unwrap();
-        file.write_all(&encode(package, 4)).unwrap();
+    const KEY: Key = Key::from_bytes([7; 32]);
+
+    fn sealed(bytes: &[u8]) -> File {
+        let file = tempfile::tempfile().unwrap();
+        let mut sealer = Sealer::new(&file, &KEY, FORMAT, "key");
+        sealer.write_all(bytes).unwrap();
+        sealer.finish().unwrap();
         file
+    }
+
+    fn opened(file: &File) -> Result<Sealed, SealError> {
+        let file = file.try_clone().unwrap();
+        Sealed::open(file, Path::new("sample"), &KEY, (FORMAT, "key"), Box::new(|_| ()))
     }
 
     #[test]
@@ -276,14 +286,24 @@ mod tests {
         // The larger one does not fit the first read.
         for members in [0, 7, 2000] {
             let package = sample(members);
-            let file = written(&package);
-            assert_eq!(load(&file).unwrap(), package);
+            let bytes = [&b"data"[..], &encode(&package, 4)].concat();
+            let file = sealed(&bytes);
+            assert_eq!(load(&opened(&file).unwrap()).unwrap(), package);
+            // Sealed as it is.
+            for shorter in [0, 3, 31, 32, bytes.len() - 1] {
+                let mut short = bytes[..shorter].to_vec();
+                let refused = |bytes: &[u8]| load(&opened(&sealed(bytes)).unwrap());
+                assert!(matches!(refused(&short), Err(IndexError::Corrupt { .. })), "{shorter} bytes");
+                short.resize(bytes.len(), 0);
+                assert!(refused(&short).is_err(), "{shorter} bytes and zeros");
+            }
+            // Cut short since it was sealed.
             let len = file.metadata().unwrap().len();
             for shorter in [0, 3, 31, 32, len - 1] {
                 file.set_len(shorter).unwrap();
-                assert!(matches!(load(&file), Err(IndexError::Corrupt { .. })), "{shorter} bytes");
+                assert!(opened(&file).is_err(), "{shorter} bytes");
                 file.set_len(len).unwrap();
-                assert!(load(&file).is_err(), "{shorter} bytes and zeros");
+                assert!(opened(&file).is_err(), "{shorter} bytes and zeros");
             }
         }
     }

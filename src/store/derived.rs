@@ -1,0 +1,195 @@
+//! What was made out of blobs: sealed, and made anew where the seal is not right.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::gc::Entry;
+use super::{Result, Store, StoreError, failed, make_folder, note_use, open_file};
+use crate::base::AtomicFile;
+use crate::base::seal::{SealError, Sealed, Sealer};
+
+/// What [`Store::verify_derived`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckedDerived {
+    /// Every byte is as it was sealed.
+    Good,
+    /// Sealed with another key: it is never believed here, and made anew when needed.
+    Foreign,
+    /// Not as it was sealed, or not sealed at all.
+    Broken {
+        /// Why.
+        why: String,
+        /// Where it can be looked at.
+        moved_to: PathBuf,
+    },
+}
+
+/// Where a derived file is written.
+enum Place {
+    /// Becomes a file of the store.
+    Named(AtomicFile),
+    /// Goes away with the process.
+    Scratch(File),
+}
+
+impl Place {
+    fn file(&self) -> &File {
+        match self {
+            Self::Named(file) => file.file(),
+            Self::Scratch(file) => file,
+        }
+    }
+}
+
+impl Store {
+    /// Opens what was derived before; `None` when it has to be made: it is not there, was sealed with another key,
+    /// or is not what was sealed under this name.
+    ///
+    /// # Panics
+    /// When `kind` or `key` is no plain file name.
+    pub fn derived(&self, kind: &str, key: &str) -> Result<Option<Sealed>> {
+        self.sealed(&self.derived_path(kind, key), kind, key)
+    }
+
+    /// Opens what was derived before, or else has `make` write it. `key` must name all that the bytes
+    /// depend on, the version of their format included.
+    ///
+    /// Derived files are not flushed to the disk, as that would take longer than making them. A power cut
+    /// may therefore leave one short or full of holes under its name, which its seal tells. In a store that cannot
+    /// be written they go to temporary files.
+    ///
+    /// # Errors
+    /// What `make` returns, and `Full` or `Io` of the store.
+    ///
+    /// # Panics
+    /// When `kind` or `key` is no plain file name.
+    pub fn derive<E: From<StoreError>>(
+        &self,
+        kind: &str,
+        key: &str,
+        make: impl FnOnce(&mut Sealer<'_>) -> Result<(), E>,
+    ) -> Result<Sealed, E> {
+        if let Some(file) = self.derived(kind, key)? {
+            return Ok(file);
+        }
+        self.seal_at(&self.derived_path(kind, key), kind, key, make)
+    }
+
+    /// Reads all of a derived file.
+    ///
+    /// # Errors
+    /// `Io` of the disk.
+    pub fn verify_derived(&self, entry: &Entry) -> Result<CheckedDerived> {
+        let path = &entry.path;
+        let folder = self.root.join("derived");
+        let relative = path.strip_prefix(&folder).ok().and_then(|path| path.to_str());
+        let name = relative.and_then(|path| path.split_once('/'));
+        match name {
+            Some((kind, key)) if !key.contains('/') => self.verify_at(path, kind, key),
+            _ => self.break_off(path, "it is not where derived files are".to_owned()),
+        }
+    }
+
+    /// Reads all of a sealed file.
+    pub(super) fn verify_at(&self, path: &Path, kind: &str, key: &str) -> Result<CheckedDerived> {
+        let Some(file) = open_file(path).map_err(failed("opening", path))? else {
+            return self.break_off(path, "it is not a file".to_owned());
+        };
+        let opened = Sealed::open(file, path, &self.key, (kind, key), Box::new(drop_word));
+        let why = match opened {
+            Err(SealError::Foreign { .. }) => return Ok(CheckedDerived::Foreign),
+            Err(SealError::Io { path, source }) => return Err(failed("reading", &path)(source)),
+            Err(error) => error.to_string(),
+            Ok(sealed) => match sealed.verify() {
+                Ok(()) => return Ok(CheckedDerived::Good),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
+                Err(error) => return Err(failed("reading", path)(error)),
+            },
+        };
+        self.break_off(path, why)
+    }
+
+    fn break_off(&self, path: &Path, why: String) -> Result<CheckedDerived> {
+        let relative = path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy().replace('/', "-");
+        Ok(CheckedDerived::Broken { why, moved_to: self.put_aside(path, &relative)? })
+    }
+
+    /// Opens the sealed file at `path`, if it is what was sealed.
+    pub(super) fn sealed(&self, path: &Path, kind: &str, key: &str) -> Result<Option<Sealed>> {
+        if self.doubts.nothing_derived() || !self.keeps {
+            return Ok(None);
+        }
+        let Some(file) = open_file(path).map_err(failed("opening", path))? else { return Ok(None) };
+        note_use(&file);
+        match self.open_sealed(file, path, kind, key) {
+            Ok(sealed) => Ok(Some(sealed)),
+            Err(SealError::Foreign { .. }) => Ok(None),
+            Err(SealError::Io { path, source }) => Err(failed("reading", &path)(source)),
+            Err(error @ (SealError::Unsealed { .. } | SealError::Broken { .. })) => {
+                self.doubts.tell(format!("{error}; it is made anew"));
+                Ok(None)
+            }
+        }
+    }
+
+    fn open_sealed(&self, file: File, path: &Path, kind: &str, key: &str) -> Result<Sealed, SealError> {
+        let doubts = self.doubts.clone();
+        let broken = move |error: &SealError| doubts.broken(error.to_string());
+        Sealed::open(file, path, &self.key, (kind, key), Box::new(broken))
+    }
+
+    /// Has `make` write the sealed file at `path`, which replaces what is there.
+    pub(super) fn seal_at<E: From<StoreError>>(
+        &self,
+        path: &Path,
+        kind: &str,
+        key: &str,
+        make: impl FnOnce(&mut Sealer<'_>) -> Result<(), E>,
+    ) -> Result<Sealed, E> {
+        let place = self.place(path)?;
+        let mut sealer = Sealer::new(place.file(), &self.key, kind, key);
+        make(&mut sealer)?;
+        let length = sealer.position();
+        let failure = |error| self.write_error(error, "writing", path, length);
+        sealer.finish().map_err(failure)?;
+        let file = match place {
+            Place::Named(file) => file.commit_unsynced().map_err(failure)?,
+            Place::Scratch(file) => file,
+        };
+        let opened = self.open_sealed(file, path, kind, key);
+        Ok(opened.map_err(|error| failed("reading back", path)(io::Error::other(error)))?)
+    }
+
+    fn place(&self, path: &Path) -> Result<Place> {
+        if self.keeps {
+            let folder = path.parent().expect("files of the store lie in folders");
+            match make_folder(folder).and_then(|()| AtomicFile::create(path)) {
+                Ok(file) => return Ok(Place::Named(file)),
+                Err(error) if is_read_only(&error) => {}
+                Err(error) => return Err(self.write_error(error, "creating", path, 0)),
+            }
+        }
+        let folder = std::env::temp_dir();
+        let file = tempfile::tempfile_in(&folder).map_err(failed("making a temporary file in", &folder))?;
+        Ok(Place::Scratch(file))
+    }
+
+    pub(super) fn derived_path(&self, kind: &str, key: &str) -> PathBuf {
+        for part in [kind, key] {
+            assert!(
+                !part.is_empty() && !part.starts_with('.') && !part.contains('/'),
+                "{part:?} is no plain file name"
+            );
+        }
+        self.root.join("derived").join(kind).join(key)
+    }
+}
+
+/// A store on a read-only disk, or of somebody else.
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}
+
+/// What is wrong is in the result as well.
+fn drop_word(_: &SealError) {}
