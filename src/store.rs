@@ -27,7 +27,7 @@ mod trust;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -135,7 +135,7 @@ pub enum StoreError {
     #[error(
         "others can write the store {}, and whoever does so owns the images that are built out of it: {} {why}; {}, or \
          pass --allow-shared-store if you trust them as yourself",
-        .folder.display(), .path.display(), way_out(.path, *.foreign)
+        .folder.display(), .path.display(), way_out(.folder, .path, *.foreign)
     )]
     Shared {
         /// The store.
@@ -152,6 +152,18 @@ pub enum StoreError {
     Unsound {
         /// The store.
         folder: PathBuf,
+    },
+    /// What is not what its name says is in the way and stays there, as in a store that cannot be written.
+    #[error(
+        "{} is not what its name says, and cannot be moved away ({source}): remove it, or name another directory by \
+         --store or KELLER_STORE",
+        .path.display()
+    )]
+    Stuck {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// There are no random bytes for a key.
     #[error("making a key for the store: {0}")]
@@ -190,15 +202,18 @@ impl From<StoreError> for io::Error {
             StoreError::Random(source)
             | StoreError::Read(source)
             | StoreError::Folder { source, .. }
+            | StoreError::Stuck { source, .. }
             | StoreError::Io { source, .. } => source.kind(),
         };
         Self::new(kind, error)
     }
 }
 
-fn way_out(path: &Path, foreign: bool) -> String {
+fn way_out(folder: &Path, path: &Path, foreign: bool) -> String {
     match foreign {
         true => "name a directory of your own by --store or KELLER_STORE".to_owned(),
+        // All of it at once: where one directory of a store is open, others are.
+        false if path.starts_with(folder) => format!("close it by `chmod -R go-w {}`", folder.display()),
         false => format!("close it by `chmod go-w {}`", path.display()),
     }
 }
@@ -269,6 +284,10 @@ impl Store {
     pub fn open_with(root: impl AsRef<Path>, access: Access) -> Result<Self> {
         let root = root.as_ref();
         let tag = root.join("CACHEDIR.TAG");
+        if !access.shared {
+            // Before anything is made: root leaves nothing of its own in the home of another user.
+            trust::judge_place(root)?;
+        }
         make_folder(&root.join("blobs"))
             .map_err(|source| StoreError::Folder { folder: root.to_owned(), source })?;
         if !access.shared {
@@ -326,24 +345,33 @@ impl Store {
     /// count as used.
     pub fn open_verified(&self, digest: &Digest) -> Result<Checked> {
         let path = self.blob_path(digest);
-        let opened = open_file(&path).map_err(failed("opening", &path))?;
-        let actual = match opened {
-            None if fs::symlink_metadata(&path).is_err() => return Ok(Checked::Missing),
-            None => None,
-            Some(file) => {
-                let doubts = self.doubts.clone();
-                let changed = move |error: &SealError| doubts.changed(error.to_string());
-                let mut hasher = Hasher::new();
-                let file = Sealed::as_shown(file, &path, &mut hasher, Box::new(changed));
-                let file = file.map_err(failed("reading", &path))?;
-                let actual = hasher.finish();
-                if actual == *digest {
-                    return Ok(Checked::Good(file));
-                }
-                Some(actual)
+        loop {
+            let Some(file) = open_file(&path).map_err(failed("opening", &path))? else {
+                return match fs::symlink_metadata(&path) {
+                    Ok(_) => self.rotten(digest, None),
+                    Err(_) => Ok(Checked::Missing),
+                };
+            };
+            let opened = file.metadata().map_err(failed("reading", &path))?;
+            let doubts = self.doubts.clone();
+            let changed = move |error: &SealError| doubts.changed(error.to_string());
+            let mut hasher = Hasher::new();
+            let file = Sealed::as_shown(file, &path, &mut hasher, Box::new(changed));
+            let file = file.map_err(failed("reading", &path))?;
+            let actual = hasher.finish();
+            if actual == *digest {
+                return Ok(Checked::Good(file));
             }
-        };
-        let moved_to = self.put_aside(&path, &digest.to_hex())?;
+            // Another process may have moved it away already, and fetched it again: that one is not to be lost.
+            let same = |there: fs::Metadata| (there.dev(), there.ino()) == (opened.dev(), opened.ino());
+            if fs::metadata(&path).is_ok_and(same) {
+                return self.rotten(digest, Some(actual));
+            }
+        }
+    }
+
+    fn rotten(&self, digest: &Digest, actual: Option<Digest>) -> Result<Checked> {
+        let moved_to = self.put_aside(&self.blob_path(digest), &digest.to_hex())?;
         self.doubts.blob(digest, &moved_to);
         Ok(Checked::Rotten { actual, moved_to })
     }
@@ -356,11 +384,33 @@ impl Store {
 
     /// Moves what is at `path` to where it can be looked at, under `name`.
     fn put_aside(&self, path: &Path, name: &str) -> Result<PathBuf> {
-        let folder = self.root.join("rotten");
-        let moved_to = folder.join(name);
-        make_folder(&folder).map_err(failed("creating", &folder))?;
-        if_exists(fs::rename(path, &moved_to)).map_err(failed("moving away", path))?;
+        let moved_to = self.root.join("rotten").join(name);
+        let moved = make_folder(&self.root.join("rotten")).and_then(|()| {
+            // The last one of this name makes way.
+            let _ = fs::remove_file(&moved_to).or_else(|_| fs::remove_dir_all(&moved_to));
+            if_exists(fs::rename(path, &moved_to))
+        });
+        moved.map_err(|source| StoreError::Stuck { path: path.to_owned(), source })?;
         Ok(moved_to)
+    }
+
+    /// Moves away a directory that is where the file `path` is to be, which no file could replace.
+    fn make_way(&self, path: &Path) -> Result<()> {
+        if !fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) {
+            return Ok(());
+        }
+        let moved_to = self.put_aside(path, &self.flat_name(path))?;
+        self.doubts.tell(format!(
+            "{} is a directory, where keller has a file: it is now {}",
+            path.display(),
+            moved_to.display()
+        ));
+        Ok(())
+    }
+
+    /// A name for what is at `path` among all that was put aside.
+    fn flat_name(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy().replace('/', "-")
     }
 
     /// Takes in all bytes of `reader`, if they are what they should be and are not here yet.
@@ -412,6 +462,7 @@ impl Store {
 
     /// An unnamed file that is to become `path`, of `size` bytes as far as is known.
     fn create(&self, path: &Path, size: u64) -> Result<AtomicFile> {
+        self.make_way(path)?;
         let folder = path.parent().expect("files of the store lie in folders");
         make_folder(folder)
             .and_then(|()| AtomicFile::create(path))

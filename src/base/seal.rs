@@ -20,6 +20,8 @@ use std::path::PathBuf;
 pub use read::Sealed;
 pub use write::Sealer;
 
+use super::limits;
+
 /// Bytes that are verified at once: enough for all lanes of BLAKE3, little enough for small files.
 const CHUNK: usize = 16 << 10;
 
@@ -30,8 +32,9 @@ const HASH: usize = 32;
 
 const FOOTER: usize = 64;
 
-/// The longest body that is believed, in bytes: as much as a package may unpack to. Its table takes 32 MiB.
-const LONGEST: u64 = 16 << 30;
+/// The longest body that is believed, in bytes: as much as a package may unpack to, and what is kept beside its data.
+/// Its table takes 32 MiB.
+const LONGEST: u64 = limits::PACKAGE + limits::PACKAGE_INDEX;
 
 /// What seals files; whoever knows it can make them. Never shown.
 #[derive(Clone)]

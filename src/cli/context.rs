@@ -315,7 +315,7 @@ pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Program> {
     let display = Display::new(global.verbosity());
     let store = store(inputs, &display)?;
     with_store(&store, &display, || {
-        if let Some(folder) = store.tool(TOOL)?
+        if let Some(folder) = store.tool(TOOL, &request())?
             && let Ok(program) = Program::in_tree(&folder)
         {
             return Ok(program);
@@ -327,9 +327,17 @@ pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Program> {
 /// The name of QEMU among the store's tools.
 const TOOL: &str = "qemu";
 
+/// The manifest of what is unpacked.
+const REQUEST: &str = "qemu/program.yaml";
+
+/// What the QEMU of the store is unpacked for: one that another keller asked for otherwise is not used.
+fn request() -> Digest {
+    Digest::of(manifest::embedded::file(REQUEST).expect("the binary carries it").bytes)
+}
+
 fn unpack_qemu(inputs: &InputArgs, store: &Store, display: &Display) -> Result<Program> {
     display.note("no QEMU with UEFI firmware here: unpacking Debian's into the store (about 200 MB, once)");
-    let manifest = manifest::load_embedded("qemu/program.yaml")?;
+    let manifest = manifest::load_embedded(REQUEST)?;
     debug_assert!(program::PACKAGES.iter().all(|name| manifest.packages.contains_key(*name)));
     let outside = Outside::new(inputs);
     let fetched = (|| -> Result<_> {
@@ -343,6 +351,6 @@ fn unpack_qemu(inputs: &InputArgs, store: &Store, display: &Display) -> Result<P
         packages.tree.write_to_folder(folder).context("writing QEMU into the store")?;
         Ok(store.sound()?)
     };
-    let folder = store.keep_tool(TOOL, write)?;
+    let folder = store.keep_tool(TOOL, &request(), write)?;
     Ok(Program::in_tree(&folder)?)
 }

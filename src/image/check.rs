@@ -8,7 +8,7 @@ use super::difference::{self, Difference};
 use super::{Job, Settings, root};
 use crate::base::progress::Silent;
 use crate::disk::SectorSize;
-use crate::store::{Checked, Store};
+use crate::store::{Access, Checked, Store};
 
 /// Builds `job` again with another number of threads, in another folder, out of a store that has nothing but
 /// the downloads, and compares with `first`.
@@ -18,7 +18,9 @@ use crate::store::{Checked, Store};
 pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
     let folder =
         tempfile::Builder::new().prefix("keller-check-").tempdir().context("making a scratch directory")?;
-    let store = Store::open(folder.path().join("store"))?;
+    // Whoever could write above it could write above the image as well; and all that it has is verified as it is read.
+    let access = Access { key: None, shared: true };
+    let store = Store::open_with(folder.path().join("store"), access)?;
     let packages =
         job.lock.packages.values().chain(job.lock.containers.values().flat_map(|all| all.values()));
     let digests =

@@ -111,8 +111,7 @@ impl Store {
     }
 
     fn break_off(&self, path: &Path, why: String) -> Result<CheckedDerived> {
-        let relative = path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy().replace('/', "-");
-        Ok(CheckedDerived::Broken { why, moved_to: self.put_aside(path, &relative)? })
+        Ok(CheckedDerived::Broken { why, moved_to: self.put_aside(path, &self.flat_name(path))? })
     }
 
     /// Opens the sealed file at `path`, if it is what was sealed.
@@ -164,11 +163,17 @@ impl Store {
     fn place(&self, path: &Path) -> Result<Place> {
         if self.keeps {
             let folder = path.parent().expect("files of the store lie in folders");
-            match make_folder(folder).and_then(|()| AtomicFile::create(path)) {
+            let created = self.make_way(path).map_err(io::Error::from);
+            match created.and_then(|()| make_folder(folder)).and_then(|()| AtomicFile::create(path)) {
                 Ok(file) => return Ok(Place::Named(file)),
                 Err(error) if is_read_only(&error) => {}
                 Err(error) => return Err(self.write_error(error, "creating", path, 0)),
             }
+        }
+        // On the disk of the store if it can be written: what is derived may be more than fits into memory, where
+        // temporary files often are.
+        if let Ok(file) = tempfile::tempfile_in(&self.root) {
+            return Ok(Place::Scratch(file));
         }
         let folder = std::env::temp_dir();
         let file = tempfile::tempfile_in(&folder).map_err(failed("making a temporary file in", &folder))?;

@@ -5,9 +5,8 @@ use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Result, StoreError, trust};
+use super::{Result, StoreError, if_exists, trust};
 use crate::base::seal::Key;
 
 /// Below the user's state directory.
@@ -79,20 +78,23 @@ fn at(path: &Path) -> Result<Found, KeyError> {
         let path = path.to_owned();
         move |source| KeyError::Io { doing, path, source }
     };
+    let shared = |found: trust::Shared| KeyError::Shared { path: found.path, why: found.why };
+    trust::of_parents(folder).map_err(shared)?;
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("creating", folder))?;
-    trust::of_folder(folder).map_err(|found| KeyError::Shared { path: found.path, why: found.why })?;
+    trust::of_folder(folder).map_err(shared)?;
     let replaced = match read(path).map_err(failed("reading", path))? {
         Ok(key) => return Ok(Found { key, replaced: None }),
         Err(Unusable::Missing) => None,
         Err(Unusable::Other(why)) => {
-            fs::remove_file(path).map_err(failed("removing", path))?;
+            // Another process may have been first.
+            if_exists(fs::remove_file(path)).map_err(failed("removing", path))?;
             Some(format!(
                 "the key {} {why}: another one takes its place, and all that was derived is made anew",
                 path.display()
             ))
         }
     };
-    make(path).map_err(failed("making", path))?;
+    make(folder, path).map_err(failed("making", path))?;
     match read(path).map_err(failed("reading", path))? {
         Ok(key) => Ok(Found { key, replaced }),
         Err(_) => Err(failed("reading", path)(io::ErrorKind::InvalidData.into())),
@@ -139,29 +141,20 @@ fn unfit(metadata: &Metadata, me: u32) -> Option<String> {
     (mode & OTHERS != 0).then(|| format!("is open to others (mode {mode:04o}, not 0600)"))
 }
 
-/// Tells apart the hidden names that one process has in use.
-static SERIAL: AtomicU64 = AtomicU64::new(0);
-
-/// Writes a new key to `path`, unless another process was first.
-fn make(path: &Path) -> io::Result<()> {
+/// Writes a new key to `path` in `folder`, unless another process was first.
+fn make(folder: &Path, path: &Path) -> io::Result<()> {
     let mut bytes = [0; 32];
     fill(&mut bytes)?;
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let hidden = path.with_file_name(format!(".store.key.{}.{serial}.tmp", std::process::id()));
-    // Of a process of the same number that was killed.
-    let _ = fs::remove_file(&hidden);
-    let written = (|| {
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&hidden)?;
-        file.write_all(format!("{}\n", hex::encode(bytes)).as_bytes())?;
-        file.sync_all()?;
-        // Unlike a rename, it never takes the name from a key that is in use already.
-        match fs::hard_link(&hidden, path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
-        }
-    })();
-    let _ = fs::remove_file(&hidden);
-    written
+    // A name of its own, of mode 0600: processes of two containers may have one number.
+    let mut hidden = tempfile::Builder::new().prefix(".store.key.").tempfile_in(folder)?;
+    hidden.write_all(format!("{}\n", hex::encode(bytes)).as_bytes())?;
+    hidden.as_file().sync_all()?;
+    // It never takes the name from a key that is in use already.
+    match hidden.persist_noclobber(path) {
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.error),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// A key for one use.

@@ -422,8 +422,9 @@ fn verifying_covers_what_was_derived() {
 fn tools_are_looked_at_before_each_use() {
     use std::os::unix::fs::symlink;
     let (folder, store) = store();
+    let request = Digest::of("request");
     let unpack = |store: &Store| {
-        let unpacked = store.keep_tool::<StoreError>("qemu", |tree| {
+        let unpacked = store.keep_tool::<StoreError>("qemu", &request, |tree| {
             fs::create_dir_all(tree.join("usr/bin")).unwrap();
             fs::write(tree.join("usr/bin/qemu"), "program").unwrap();
             symlink("usr/bin", tree.join("bin")).unwrap();
@@ -431,14 +432,15 @@ fn tools_are_looked_at_before_each_use() {
         });
         unpacked.unwrap()
     };
-    assert_eq!(store.tool("qemu").unwrap(), None);
+    assert_eq!(store.tool("qemu", &request).unwrap(), None);
     let tool = unpack(&store);
-    assert_eq!(store.tool("qemu").unwrap(), Some(tool.clone()));
+    assert_eq!(store.tool("qemu", &request).unwrap(), Some(tool.clone()));
     assert_eq!(store.tools().unwrap(), ["qemu"]);
     assert_eq!(store.verify_tool("qemu").unwrap(), CheckedDerived::Good);
-    // Of another user, it is made anew.
+    // For another request it is made anew, and so it is for another user.
+    assert_eq!(store.tool("qemu", &Digest::of("newer")).unwrap(), None);
     let other = opened_with(folder.path(), 8);
-    assert_eq!(other.tool("qemu").unwrap(), None);
+    assert_eq!(other.tool("qemu", &request).unwrap(), None);
     assert_eq!(other.verify_tool("qemu").unwrap(), CheckedDerived::Foreign);
     let program = tool.join("usr/bin/qemu");
     let changes: [&dyn Fn(); 6] = [
@@ -458,7 +460,7 @@ fn tools_are_looked_at_before_each_use() {
     for (at, change) in changes.iter().enumerate() {
         unpack(&store);
         change();
-        assert_eq!(store.tool("qemu").unwrap(), None, "change {at}");
+        assert_eq!(store.tool("qemu", &request).unwrap(), None, "change {at}");
         let words = store.words();
         assert!(words[0].contains("is not as keller unpacked it: the tool is unpacked anew"), "{words:?}");
         match store.verify_tool("qemu").unwrap() {
@@ -469,11 +471,11 @@ fn tools_are_looked_at_before_each_use() {
     // Planted, with no seal or with that of something else.
     unpack(&store);
     fs::rename(&tool, folder.path().join("tools/other")).unwrap();
-    assert_eq!(store.tool("other").unwrap(), None);
+    assert_eq!(store.tool("other", &request).unwrap(), None);
     fs::copy(folder.path().join("tools/qemu.seal"), folder.path().join("tools/other.seal")).unwrap();
-    assert_eq!(store.tool("other").unwrap(), None);
+    assert_eq!(store.tool("other", &request).unwrap(), None);
     unpack(&store);
-    assert!(store.tool("qemu").unwrap().is_some());
+    assert!(store.tool("qemu", &request).unwrap().is_some());
     let mut store = store;
     drop(other);
     store.gc(&BTreeSet::new(), Duration::ZERO).unwrap();
@@ -493,7 +495,7 @@ fn store_that_others_can_write_is_refused() {
             let error = Store::open(folder.path()).unwrap_err();
             let text = error.to_string();
             assert!(matches!(error, StoreError::Shared { .. }), "{text}");
-            assert!(text.contains("chmod go-w") && text.contains("--allow-shared-store"), "{text}");
+            assert!(text.contains("chmod -R go-w") && text.contains("--allow-shared-store"), "{text}");
             Store::open_with(folder.path(), Access { key: None, shared: true }).unwrap();
         }
         set(&path, 0o755);
@@ -538,4 +540,99 @@ fn blob_that_changes_after_it_was_verified_is_noticed() {
     assert_eq!(blob.to_vec().unwrap_err().kind(), io::ErrorKind::InvalidData);
     assert!(store.is_mended() && store.words().len() == 1);
     assert!(matches!(store.open_verified(&digest).unwrap(), Checked::Rotten { .. }));
+}
+
+#[test]
+fn directories_where_files_belong_make_way() {
+    let (folder, store) = store();
+    let digest = store.import("x").unwrap();
+    derived(&store, "kind", "key", "body");
+    for path in [store.blob_path(&digest), store.derived_path("kind", "key")] {
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("planted"), "x").unwrap();
+    }
+    assert!(!store.has(&digest) && store.open_blob(&digest).unwrap().is_none());
+    store.import("x").unwrap();
+    assert_eq!(read(store.open_blob(&digest).unwrap().unwrap()), "x");
+    assert_eq!(derived(&store, "kind", "key", "anew"), "anew");
+    let words = store.words();
+    assert!(
+        words.len() == 2 && words[1].contains("kind/key is a directory, where keller has a file"),
+        "{words:?}"
+    );
+    assert!(folder.path().join("rotten/derived-kind-key/planted").exists());
+    // Once more, with what was put aside before in the way.
+    for _ in 0..2 {
+        fs::remove_file(store.blob_path(&digest)).unwrap();
+        fs::create_dir(store.blob_path(&digest)).unwrap();
+        assert!(matches!(store.open_verified(&digest).unwrap(), Checked::Rotten { actual: None, .. }));
+        store.import("x").unwrap();
+    }
+}
+
+#[test]
+fn bad_blob_that_cannot_be_moved_is_named() {
+    let (folder, store) = store();
+    let digest = store.import("x").unwrap();
+    fs::write(store.blob_path(&digest), "y").unwrap();
+    // As in a store that cannot be written, which root could all the same.
+    fs::write(folder.path().join("rotten"), "").unwrap();
+    let error = store.open_verified(&digest).unwrap_err().to_string();
+    let path = store.blob_path(&digest);
+    let told = format!("{} is not what its name says, and cannot be moved away (", path.display());
+    assert!(error.starts_with(&told), "{error}");
+    assert!(error.ends_with("remove it, or name another directory by --store or KELLER_STORE"), "{error}");
+}
+
+#[test]
+fn links_to_where_others_write_are_followed() {
+    let (folder, store) = store();
+    store.import("x").unwrap();
+    drop(store);
+    let open = folder.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::rename(folder.path().join("blobs"), open.join("blobs")).unwrap();
+    std::os::unix::fs::symlink(open.join("blobs"), folder.path().join("blobs")).unwrap();
+    opened(folder.path());
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let error = Store::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("open is writable by everybody (mode 0777)"), "{error}");
+}
+
+#[test]
+fn nothing_is_left_in_the_home_of_somebody_else() {
+    let (folder, _) = store();
+    let home = folder.path().join("home");
+    fs::create_dir(&home).unwrap();
+    if std::os::unix::fs::chown(&home, Some(12345), None).is_err() {
+        println!("SKIPPED: only root can make a home for somebody else");
+        return;
+    }
+    let error = Store::open(home.join(".cache/keller")).unwrap_err().to_string();
+    assert!(error.contains("home belongs to user 12345, neither to you nor to root"), "{error}");
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
+}
+
+#[test]
+fn two_that_unpack_one_tool_at_once_both_have_it() {
+    let (folder, store) = store();
+    let request = Digest::of("request");
+    let unpacked = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let store = opened(folder.path());
+                let made = store.keep_tool::<StoreError>("qemu", &request, |tree| {
+                    unpacked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    fs::write(tree.join("program"), "program").unwrap();
+                    Ok(())
+                });
+                assert!(made.unwrap().join("program").exists());
+            });
+        }
+    });
+    assert_eq!(unpacked.into_inner(), 1);
+    assert_eq!(store.verify_tool("qemu").unwrap(), CheckedDerived::Good);
+    assert_eq!(store.tools().unwrap(), ["qemu"]);
 }

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
 
 use super::derived::CheckedDerived;
 use super::{Result, Store, StoreError, failed, if_exists, make_folder, note_use, open_file};
@@ -15,17 +17,18 @@ use crate::base::Digest;
 const KIND: &str = "tools";
 
 impl Store {
-    /// The directory of the unpacked tool `name`; `None` when it has to be made: it is not there, or is not what
-    /// was sealed. It counts as used.
+    /// The directory of the tool `name` that was unpacked for `request`; `None` when it has to be made: it is not
+    /// there, was unpacked for something else, or is not what was sealed. It counts as used.
     ///
     /// # Errors
     /// `Io` of the disk.
-    pub fn tool(&self, name: &str) -> Result<Option<PathBuf>> {
+    pub fn tool(&self, name: &str, request: &Digest) -> Result<Option<PathBuf>> {
         let folder = self.tool_path(name);
         let Some(sealed) = self.sealed(&self.list_path(name), KIND, name)? else { return Ok(None) };
         let Ok(opened) = File::open(&folder) else { return Ok(None) };
         let expected = sealed.to_vec().map_err(failed("reading", sealed.path()))?;
-        if let Some(path) = difference(&expected, &list(&folder)?) {
+        let Some(expected) = expected.strip_prefix(&heading(request)[..]) else { return Ok(None) };
+        if let Some(path) = difference(expected, &list(&folder)?) {
             self.doubts.tell(format!(
                 "{} is not as keller unpacked it: the tool is unpacked anew",
                 folder.join(path).display()
@@ -36,18 +39,24 @@ impl Store {
         Ok(Some(folder))
     }
 
-    /// Has `unpack` fill the directory of the tool `name`, which replaces the one that is there.
+    /// Has `unpack` fill the directory of the tool `name` with what `request` asks for. It replaces the one that is
+    /// there, unless another process has unpacked the same meanwhile.
     ///
     /// # Errors
     /// What `unpack` returns, and `Full` or `Io` of the store.
     pub fn keep_tool<E: From<StoreError>>(
         &self,
         name: &str,
+        request: &Digest,
         unpack: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<PathBuf, E> {
         let folder = self.tool_path(name);
         let parent = folder.parent().expect("joined of a folder and a name");
         make_folder(parent).map_err(failed("creating", parent))?;
+        let _alone = alone(&parent.join(format!(".{name}.lock")));
+        if let Some(folder) = self.tool(name, request)? {
+            return Ok(folder);
+        }
         let scratch = |what| {
             let made = tempfile::Builder::new().prefix(&format!(".{name}-{what}-")).tempdir_in(parent);
             made.map_err(|error| self.write_error(error, "creating", &folder, 0))
@@ -56,7 +65,7 @@ impl Store {
         let tree = new.path().join("tree");
         make_folder(&tree).map_err(failed("creating", &tree))?;
         unpack(&tree)?;
-        let listed = list(&tree)?;
+        let listed = [heading(request), list(&tree)?].concat();
         // Whoever still runs the one that is there keeps its open files.
         let old = scratch("old")?;
         if_exists(fs::rename(&folder, old.path().join("tree"))).map_err(failed("moving away", &folder))?;
@@ -106,7 +115,9 @@ impl Store {
         }
         let Some(sealed) = self.sealed(&path, KIND, name)? else { return Ok(CheckedDerived::Foreign) };
         let expected = sealed.to_vec().map_err(failed("reading", &path))?;
-        match difference(&expected, &list(&folder)?) {
+        // What it was unpacked for does not matter here.
+        let end = expected.iter().position(|byte| *byte == b'\n').map_or(expected.len(), |at| at + 1);
+        match difference(&expected[end..], &list(&folder)?) {
             None => Ok(CheckedDerived::Good),
             Some(path) => aside(format!("{} is not as keller unpacked it", folder.join(path).display())),
         }
@@ -119,6 +130,21 @@ impl Store {
     fn list_path(&self, name: &str) -> PathBuf {
         self.root.join("tools").join(format!("{name}.seal"))
     }
+}
+
+/// Keeps out other processes that unpack the same, until it is dropped. Without it, as where the file is another
+/// user's, each of them unpacks its own.
+fn alone(path: &Path) -> Option<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).ok()?;
+    Some(file)
+}
+
+/// The first line of a sealed list.
+fn heading(request: &Digest) -> Vec<u8> {
+    format!("request {request}\n").into_bytes()
 }
 
 /// A line for each name below `folder`, in order: its mode with its type, what it holds, its path. No line is that

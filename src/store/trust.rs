@@ -1,15 +1,22 @@
 //! Who can write a directory, judged as OpenSSH judges a user's keys (`safe_path` in its misc.c): it and all
 //! directories above it belong to this user or to root, and only their owners write them. Unlike there, a directory
-//! such as /tmp may be above it, in which nobody touches what is another's.
+//! such as /tmp may be above it, in which nobody touches what is another's. As in Debian's OpenSSH (`secure_permissions`
+//! of its user-group-modes.patch), a directory above it may be writable by a group that has its owner alone: the umask
+//! 002, which goes with such groups, leaves them everywhere.
 
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Result, StoreError};
+use crate::base::{input, limits};
 
 /// Write for group and others.
 const OTHERS: u32 = 0o022;
+
+/// Write for all but owner and group.
+const EVERYBODY: u32 = 0o002;
 
 /// In a directory with it, only the owner of a file renames or removes it.
 const STICKY: u32 = 0o1000;
@@ -34,25 +41,37 @@ struct Trusted {
     unmapped: Option<u32>,
 }
 
+/// What counts of a directory.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    owner: u32,
+    mode: u32,
+    /// Whether it is above the directory that matters.
+    above: bool,
+}
+
 impl Trusted {
     fn now() -> Self {
-        let number = |path| fs::read_to_string(path).ok()?.trim().parse().ok();
-        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let text = |path| input::read_text(path, limits::TEXT).unwrap_or_default();
+        let map = text("/proc/self/uid_map");
         // All of 32 bits to themselves: not in a user namespace.
         let is_whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
         Self {
             me: rustix::process::geteuid().as_raw(),
-            unmapped: if is_whole { None } else { number("/proc/sys/kernel/overflowuid") },
+            unmapped: if is_whole { None } else { text("/proc/sys/kernel/overflowuid").trim().parse().ok() },
         }
     }
 
-    /// What lets others write a directory with this metadata; `above` the one that matters.
+    /// What lets others write the directory at `path`; `above` the one that matters.
     fn objects(self, path: &Path, metadata: &Metadata, above: bool) -> Option<Shared> {
-        let (why, foreign) = self.why(metadata.uid(), metadata.mode() & 0o7777, above)?;
+        let seen = Seen { owner: metadata.uid(), mode: metadata.mode() & 0o7777, above };
+        let (why, foreign) = self.why(seen, || is_private_group(path, metadata))?;
         Some(Shared { path: path.to_owned(), why, foreign })
     }
 
-    fn why(self, owner: u32, mode: u32, above: bool) -> Option<(String, bool)> {
+    /// `is_private`: whether the directory's group has its owner alone.
+    fn why(self, seen: Seen, is_private: impl FnOnce() -> bool) -> Option<(String, bool)> {
+        let Seen { owner, mode, above } = seen;
         let is_outside = above && self.unmapped == Some(owner);
         if owner != 0 && owner != self.me && !is_outside {
             return Some((format!("belongs to user {owner}, neither to you nor to root"), true));
@@ -60,52 +79,128 @@ impl Trusted {
         if mode & OTHERS == 0 || above && mode & STICKY != 0 {
             return None;
         }
-        let whom = if mode & 0o002 != 0 { "everybody" } else { "its group" };
+        let whom = match mode & EVERYBODY != 0 {
+            true => "everybody",
+            false if above && is_private() => return None,
+            false => "its group",
+        };
         Some((format!("is writable by {whom} (mode {mode:04o})"), owner != self.me && self.me != 0))
     }
+}
+
+/// Whether the group of the directory at `path` has nobody but the directory's owner.
+fn is_private_group(path: &Path, metadata: &Metadata) -> bool {
+    // With a list of access, the group's bits are for whoever stands in that.
+    let has_list = match rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0_u8; 0]) {
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => false,
+        Ok(_) | Err(_) => true,
+    };
+    let text = |path| input::read_text(path, limits::TEXT).unwrap_or_default();
+    !has_list && has_owner_alone(metadata.gid(), metadata.uid(), &text("/etc/passwd"), &text("/etc/group"))
+}
+
+/// Whether `owner` is the one member of the group, as passwd(5) and group(5) tell.
+fn has_owner_alone(group: u32, owner: u32, users: &str, groups: &str) -> bool {
+    let number = |field: Option<&&str>| field.and_then(|text| text.parse::<u32>().ok());
+    let (mut name, mut members) = (None, 0);
+    for line in users.lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        let is_owner = number(fields.get(2)) == Some(owner);
+        if is_owner && name.is_none() {
+            name = fields.first().copied();
+        }
+        if number(fields.get(3)) == Some(group) {
+            if !is_owner {
+                return false;
+            }
+            members += 1;
+        }
+    }
+    let mut is_known = false;
+    for line in groups.lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        if number(fields.get(2)) != Some(group) {
+            continue;
+        }
+        is_known = true;
+        for member in fields.get(3).unwrap_or(&"").split(',').filter(|member| !member.is_empty()) {
+            if Some(member) != name {
+                return false;
+            }
+            members += 1;
+        }
+    }
+    is_known && members > 0
 }
 
 /// Whether nobody but this user and root can write `folder` and what is above it.
 pub(super) fn of_folder(folder: &Path) -> Result<(), Shared> {
     let trusted = Trusted::now();
-    let unknown = |path: &Path, error| Shared {
-        path: path.to_owned(),
-        why: format!("is unknown: {error}"),
-        foreign: true,
-    };
-    let metadata = fs::metadata(folder).map_err(|error| unknown(folder, error))?;
-    // A path may lead over links: what counts is where it ends.
-    let real = fs::canonicalize(folder).map_err(|error| unknown(folder, error))?;
+    let metadata = fs::metadata(folder).map_err(|error| unknown(folder, &error))?;
     trusted.objects(folder, &metadata, false).map_or(Ok(()), Err)?;
-    for path in real.ancestors().skip(1) {
-        let metadata = fs::metadata(path).map_err(|error| unknown(path, error))?;
-        trusted.objects(path, &metadata, true).map_or(Ok(()), Err)?;
-    }
-    Ok(())
+    // A path may lead over links: what counts is where it ends.
+    let real = fs::canonicalize(folder).map_err(|error| unknown(folder, &error))?;
+    real.ancestors().skip(1).try_for_each(|path| above(trusted, path))
+}
+
+/// Whether nobody but this user and root can write what `folder`, which need not be there, is to be made in: what is
+/// made in the directory of another user is in that user's way.
+pub(super) fn of_parents(folder: &Path) -> Result<(), Shared> {
+    let trusted = Trusted::now();
+    let absolute = std::path::absolute(folder).map_err(|error| unknown(folder, &error))?;
+    let Some(nearest) = absolute.ancestors().skip(1).find(|path| path.exists()) else { return Ok(()) };
+    let real = fs::canonicalize(nearest).map_err(|error| unknown(nearest, &error))?;
+    real.ancestors().try_for_each(|path| above(trusted, path))
+}
+
+fn above(trusted: Trusted, path: &Path) -> Result<(), Shared> {
+    let metadata = fs::metadata(path).map_err(|error| unknown(path, &error))?;
+    trusted.objects(path, &metadata, true).map_or(Ok(()), Err)
+}
+
+fn unknown(path: &Path, error: &io::Error) -> Shared {
+    Shared { path: path.to_owned(), why: format!("is unknown: {error}"), foreign: true }
 }
 
 /// Refuses a store in `root` that others can write, or a directory of it.
 pub(super) fn judge(root: &Path) -> Result<()> {
-    let refused =
-        |Shared { path, why, foreign }| StoreError::Shared { folder: root.to_owned(), path, why, foreign };
-    of_folder(root).map_err(refused)?;
+    of_folder(root).map_err(|shared| refused(root, shared))?;
     let trusted = Trusted::now();
     for part in ["blobs", "derived", "tools"] {
         let part = root.join(part);
         let below = fs::read_dir(&part).into_iter().flatten().flatten().map(|entry| entry.path());
         for path in std::iter::once(part).chain(below) {
-            let Ok(metadata) = fs::metadata(&path) else { continue };
-            if metadata.is_dir() {
-                trusted.objects(&path, &metadata, false).map_or(Ok(()), Err).map_err(refused)?;
-            }
+            let judged = match fs::symlink_metadata(&path) {
+                // What is above the place that it leads to counts as well.
+                Ok(metadata) if metadata.is_symlink() && path.is_dir() => of_folder(&path),
+                Ok(metadata) if metadata.is_dir() => {
+                    trusted.objects(&path, &metadata, false).map_or(Ok(()), Err)
+                }
+                _ => continue,
+            };
+            judged.map_err(|shared| refused(root, shared))?;
         }
     }
     Ok(())
 }
 
+/// Refuses to make a store in `root` where others could put another in its place.
+pub(super) fn judge_place(root: &Path) -> Result<()> {
+    of_parents(root).map_err(|shared| refused(root, shared))
+}
+
+fn refused(root: &Path, shared: Shared) -> StoreError {
+    let Shared { path, why, foreign } = shared;
+    StoreError::Shared { folder: root.to_owned(), path, why, foreign }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn why(trusted: Trusted, owner: u32, mode: u32, above: bool, private: bool) -> Option<String> {
+        trusted.why(Seen { owner, mode, above }, || private).map(|found| found.0)
+    }
 
     #[test]
     fn judges_as_ssh_does() {
@@ -119,19 +214,59 @@ mod tests {
             (0, 0o1777, false, Some("is writable by everybody (mode 1777)")),
             (1000, 0o775, false, Some("is writable by its group (mode 0775)")),
             (1000, 0o775, true, Some("is writable by its group (mode 0775)")),
+            (0, 0o2775, true, Some("is writable by its group (mode 2775)")),
             (1000, 0o777, false, Some("is writable by everybody (mode 0777)")),
             (1001, 0o755, false, Some("belongs to user 1001, neither to you nor to root")),
             (1001, 0o755, true, Some("belongs to user 1001, neither to you nor to root")),
             (1001, 0o1777, true, Some("belongs to user 1001, neither to you nor to root")),
             (65534, 0o755, true, Some("belongs to user 65534, neither to you nor to root")),
         ] {
-            let why = trusted.why(owner, mode, above).map(|found| found.0);
-            assert_eq!(why.as_deref(), expected, "{owner} {mode:o} {above}");
+            assert_eq!(
+                why(trusted, owner, mode, above, false).as_deref(),
+                expected,
+                "{owner} {mode:o} {above}"
+            );
         }
+        // A group of one lets a directory above it be, as the umask 002 makes them; no other.
+        assert!(why(trusted, 1000, 0o775, true, true).is_none());
+        assert!(why(trusted, 1000, 0o2770, true, true).is_none());
+        for (mode, above) in [(0o775, false), (0o777, true), (0o757, true)] {
+            assert!(why(trusted, 1000, mode, above, true).is_some(), "{mode:o}");
+        }
+        assert!(why(trusted, 1001, 0o775, true, true).is_some());
         // In a user namespace, what is above a store may be of the root outside; the store itself may not.
         let inside = Trusted { me: 0, unmapped: Some(65534) };
-        assert!(inside.why(65534, 0o755, true).is_none());
-        assert!(inside.why(65534, 0o755, false).is_some());
-        assert!(inside.why(65534, 0o775, true).is_some());
+        assert!(why(inside, 65534, 0o755, true, false).is_none());
+        assert!(why(inside, 65534, 0o755, false, false).is_some());
+        assert!(why(inside, 65534, 0o775, true, false).is_some());
+        // Root in a container, with a store of the user outside.
+        let root = Trusted { me: 0, unmapped: None };
+        assert!(why(root, 1000, 0o755, false, false).is_some());
+    }
+
+    #[test]
+    fn groups_of_one() {
+        let users = "root:x:0:0:root:/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\nyou:x:1001:1001::/:/bin/sh\n\
+                     guest:x:1002:50::/:/bin/sh\n";
+        let groups =
+            "root:x:0:\nme:x:1000:\nyou:x:1001:me\nstaff:x:50:\nmine:x:60:me\nours:x:61:me,you\nnone:x:62:\n";
+        let alone = |group, owner| has_owner_alone(group, owner, users, groups);
+        assert!(alone(1000, 1000) && alone(60, 1000) && alone(0, 0));
+        // Of another user, of two, of nobody, of an unknown group or user.
+        for (group, owner) in [
+            (1001, 1000),
+            (1001, 1001),
+            (50, 1000),
+            (61, 1000),
+            (62, 1000),
+            (70, 1000),
+            (1000, 1001),
+            (1000, 2000),
+        ] {
+            assert!(!alone(group, owner), "{group} {owner}");
+        }
+        assert!(!has_owner_alone(1000, 1000, users, "") && !has_owner_alone(1000, 1000, "", groups));
+        let two = format!("{users}too:x:1003:1000::/:/bin/sh\n");
+        assert!(!has_owner_alone(1000, 1000, &two, groups));
     }
 }

@@ -10,6 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use keller::base::Digest;
+use keller::manifest::embedded;
 use keller::store::StoreError;
 use serde_json::{Value, json};
 
@@ -21,7 +23,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A project with an image of nothing and with the player.
 fn project() -> Project {
     let project = Project::new();
-    project.sealing_store().keep_tool("qemu", unpack_player).unwrap();
+    let request = Digest::of(embedded::file("qemu/program.yaml").unwrap().bytes);
+    project.sealing_store().keep_tool("qemu", &request, unpack_player).unwrap();
     std::fs::create_dir(project.path("machines")).unwrap();
     project.write("disk.raw", [0; 4096]);
     project

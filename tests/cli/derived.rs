@@ -291,6 +291,56 @@ fn without_its_key_all_that_was_derived_is_made_anew() {
 }
 
 #[test]
+fn builds_at_once_make_one_key() {
+    let project = Project::new();
+    project.run(&["lock", "node/node.yaml"]).good();
+    fs::remove_dir_all(project.path("store/derived")).unwrap();
+    fs::remove_dir_all(project.path(".local")).unwrap();
+    let outputs = ["one", "two", "three"];
+    let children = outputs.map(|output| project.build_command(&["--locked", "-o", output]).spawn().unwrap());
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let sums = outputs.map(|output| project.read(&format!("{output}/SHA256SUMS")));
+    assert!(sums[0] == sums[1] && sums[1] == sums[2]);
+    let ran = project.run(&["store", "verify"]).good();
+    let count = files(&project, "derived").len();
+    assert!(ran.out.contains(&format!("\n{count} derived files verified, ")), "{}", ran.out);
+    assert!(!ran.out.contains("not yours"), "{}", ran.out);
+}
+
+/// What is neither a blob nor derived decides nothing.
+#[test]
+fn other_files_of_a_store_may_be_anything() {
+    let project = Project::new();
+    project.build(&[]).good();
+    let sums = project.read(SUMS);
+    for name in
+        files(&project, "").into_iter().filter(|name| !name.contains("blobs") && !name.contains("derived"))
+    {
+        for planted in ["", "planted"] {
+            fs::write(project.path(name.as_str()), planted).unwrap();
+            let ran = project.build(&["--locked", "--offline"]).good();
+            assert_eq!(project.read(SUMS), sums, "{name}");
+            assert!(!ran.err.contains("warning"), "{}", ran.err);
+        }
+    }
+    for name in ["store/blobs/litter", "store/derived/litter", "store/tools", "store/rotten"] {
+        project.write(name, "planted");
+        project.build(&["--locked", "--offline"]).good();
+        assert_eq!(project.read(SUMS), sums, "{name}");
+        fs::remove_file(project.path(name)).unwrap();
+    }
+    // A directory in the place of a file.
+    let derived = files(&project, "derived/unpacked-5").remove(0);
+    fs::remove_file(project.path(&derived)).unwrap();
+    fs::create_dir(project.path(&derived)).unwrap();
+    let ran = project.build(&["--locked", "--offline"]).good();
+    assert!(ran.err.contains("is a directory, where keller has a file: it is now "), "{}", ran.err);
+    assert_eq!(project.read(SUMS), sums);
+}
+
+#[test]
 fn two_users_share_a_store_and_believe_only_themselves() {
     let project = Project::new();
     project.build(&[]).good();
@@ -397,7 +447,7 @@ fn a_store_that_others_can_write_is_refused() {
         assert_eq!(project.read(SUMS), sums);
     };
     for (path, mode, words) in [
-        ("store", 0o777, "is writable by everybody (mode 0777); close it by `chmod go-w "),
+        ("store", 0o777, "is writable by everybody (mode 0777); close it by `chmod -R go-w "),
         ("store", 0o775, "is writable by its group (mode 0775)"),
         ("store/blobs", 0o757, "store/blobs is writable by everybody (mode 0757)"),
         ("store/derived/unpacked-5", 0o775, "store/derived/unpacked-5 is writable by its group"),
@@ -410,6 +460,11 @@ fn a_store_that_others_can_write_is_refused() {
     }
     project.build(&["--locked"]).good();
     if is_root() {
+        // A group of which nobody knows who is in it.
+        chown(project.path(""), None, Some(54321)).unwrap();
+        set("", 0o775);
+        refused("is writable by its group (mode 0775); close it by `chmod go-w ");
+        set("", 0o755);
         chown(project.path("store"), Some(NOBODY), None).unwrap();
         refused(
             "store belongs to user 65534, neither to you nor to root; name a directory of your own by --store",

@@ -202,7 +202,7 @@ impl<'a> Small<'a> {
     pub fn mount(path: &'a Path, size: &str) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "small"]).arg(path);
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size},mode=0755"), "small"]).arg(path);
         let mounted = is_root() && mount.output().is_ok_and(|output| output.status.success());
         if !mounted {
             println!("SKIPPED: only root may mount a small file system");

@@ -53,6 +53,31 @@ fn made_once_by_many() {
 }
 
 #[test]
+fn replaced_by_many_at_once() {
+    let (_folder, path) = state();
+    at(&path).unwrap();
+    set(&path, 0o644);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| at(&path).map(drop))).collect();
+        all.into_iter().for_each(|one| one.join().unwrap().unwrap());
+    });
+    assert!(at(&path).unwrap().replaced.is_none() && mode(&path) == 0o600);
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+}
+
+#[test]
+fn nothing_is_left_in_the_home_of_somebody_else() {
+    let (folder, path) = state();
+    if std::os::unix::fs::chown(folder.path(), Some(12345), None).is_err() {
+        println!("SKIPPED: only root can make a home for somebody else");
+        return;
+    }
+    let error = at(&path).unwrap_err();
+    assert!(matches!(error, KeyError::Shared { .. }), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn one_that_others_could_read_is_replaced() {
     for open in [0o644, 0o640, 0o604, 0o620, 0o666, 0o4601] {
         let (_folder, path) = state();
