@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Job, firmware, modprobe};
 use crate::base::progress::{Progress, Task, Unit};
-use crate::base::{Digest, Hasher};
+use crate::base::{Digest, Fingerprint, Hasher};
 use crate::boot::cmdline::{self, Options, RootFs};
 use crate::boot::initramfs::{Module, Parts, Plan};
 use crate::boot::modprobe::Config;
@@ -79,7 +79,7 @@ impl Modules {
         for module in &index.modules {
             let body = file(tree, &format!("{FOLDER}/{}/{}", index.kernel, module.path), "its kernel")?;
             hasher.update(module.path.as_bytes());
-            hasher.update(Digest::of_reader(&mut body.reader())?.0.as_bytes());
+            hasher.update(Fingerprint::of_reader(&mut body.reader())?.0.as_bytes());
             list.push(Module {
                 name: module.name.clone(),
                 depends: module.depends.iter().map(|other| index.modules[*other].name.clone()).collect(),

@@ -18,7 +18,7 @@ use super::format::{
     BLOCK, Dirent, InodeExtended, NAME_LEN, XATTR_PREFIXES, XATTR_UNIT, XattrEntry, XattrIbodyHeader,
     encode_dev, mode,
 };
-use crate::base::Digest;
+use crate::base::Fingerprint;
 use crate::tree::{Content, Kind, Meta, NodeId, Tree, show};
 
 /// Bytes of the longest link target: the kernel's PATH_MAX without the NUL.
@@ -192,7 +192,7 @@ impl<'t> Layout<'t> {
         Ok(layout)
     }
 
-    /// Lets files with equal bytes share them. Only files of one length are compared, by digest.
+    /// Lets files with equal bytes share them. Only files of one length are compared, by fingerprint.
     fn share_bodies(&mut self) -> Result<(), Error> {
         use rayon::prelude::*;
         let mut by_length: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
@@ -205,19 +205,19 @@ impl<'t> Layout<'t> {
         }
         let candidates: Vec<usize> =
             by_length.into_values().filter(|alike| alike.len() > 1).flatten().collect();
-        let digests: Vec<(u64, Digest, usize)> = candidates
+        let prints: Vec<(u64, Fingerprint, usize)> = candidates
             .into_par_iter()
             .map(|at| {
                 let record = &self.table[at];
                 let Body::File(content, _) = record.body else { unreachable!("only files are candidates") };
-                let (digest, size) = Digest::of_reader(&mut content.reader())
+                let (print, size) = Fingerprint::of_reader(&mut content.reader())
                     .map_err(|source| Error::Content { path: show(&record.path), source })?;
-                Ok((size, digest, at))
+                Ok((size, print, at))
             })
             .collect::<Result<_, Error>>()?;
-        let mut first: BTreeMap<(u64, Digest), usize> = BTreeMap::new();
-        for (size, digest, at) in digests {
-            let earliest = *first.entry((size, digest)).or_insert(at);
+        let mut first: BTreeMap<(u64, Fingerprint), usize> = BTreeMap::new();
+        for (size, print, at) in prints {
+            let earliest = *first.entry((size, print)).or_insert(at);
             if let Body::File(_, same) = &mut self.table[at].body
                 && earliest != at
             {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::object::Facts;
 use super::read_facts;
-use crate::base::{Digest, Hasher, input, limits};
+use crate::base::{Fingerprint, Hasher, input, limits};
 use crate::rootfs::Error;
 use crate::store::{Store, StoreError};
 use crate::tree::Content;
@@ -18,16 +18,16 @@ const KIND: &str = "modules-4";
 /// The facts of `modules` (path and content) in their order, remembered by their paths and bytes.
 pub fn facts(store: &Store, folder: &str, modules: &[(&str, &Content)]) -> Result<Vec<Facts>, Error> {
     let unreadable = |what: String| Error::Malformed { path: format!("/{folder}"), line: 0, what };
-    let digests: Vec<Digest> = modules
+    let prints: Vec<Fingerprint> = modules
         .par_iter()
-        .map(|(_, content)| Ok(Digest::of_reader(&mut content.reader())?.0))
+        .map(|(_, content)| Ok(Fingerprint::of_reader(&mut content.reader())?.0))
         .collect::<std::io::Result<_>>()
         .map_err(|error| unreadable(error.to_string()))?;
     let mut key = Hasher::new();
-    for ((path, _), digest) in modules.iter().zip(&digests) {
+    for ((path, _), print) in modules.iter().zip(&prints) {
         key.update(path);
         key.update([0]);
-        key.update(digest.as_bytes());
+        key.update(print.as_bytes());
     }
     let key = key.finish().to_hex();
     if let Ok(Some(file)) = store.derived(KIND, &key)
