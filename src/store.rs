@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::base::seal::{Key, SealError, Sealed};
-use crate::base::{AtomicFile, Digest, Hasher, Size, input};
+use crate::base::{AtomicFile, Digest, Hasher, Size, flock, input};
 
 pub use derived::CheckedDerived;
 pub use gc::{Entry, Freed};
@@ -298,8 +298,7 @@ impl Store {
             let _ = crate::base::atomic::write(&tag, CACHEDIR_TAG);
         }
         let path = root.join("lock");
-        let opened = File::options().read(true).append(true).create(true).mode(0o644).open(&path);
-        let lock = match opened.or_else(|_| input::open(&path)) {
+        let lock = match flock::open(&path).or_else(|_| input::open(&path)) {
             Ok(lock) => {
                 rustix::fs::flock(&lock, FlockOperation::LockShared)
                     .map_err(|errno| failed("locking", &path)(errno.into()))?;

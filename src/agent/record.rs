@@ -1,7 +1,7 @@
 //! What the agent remembers over reboots, on the state partition; and that only one at a time works on it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 use std::thread;
@@ -11,9 +11,9 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::machine::State;
-use crate::base::atomic;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
+use crate::base::{atomic, flock};
 
 /// Where all of it lies.
 pub const FOLDER: &str = "/var/lib/keller/update";
@@ -185,13 +185,15 @@ impl Turn {
 
     fn take_at(path: &Path, patience: Duration, progress: &dyn Progress) -> Result<Self, Failure> {
         let doing = || format!("opening {}", path.display());
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .doing(doing())?;
+        let mut file = flock::open(path).map_err(|error| {
+            let denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let failure = Failure::new(doing(), error);
+            if denied {
+                failure.help("root alone changes the node: run it as root, such as by sudo")
+            } else {
+                failure
+            }
+        })?;
         let begun = Instant::now();
         let mut waits = false;
         loop {
@@ -200,8 +202,10 @@ impl Turn {
                 Err(rustix::io::Errno::WOULDBLOCK) => {}
                 Err(error) => return Err(Failure::new(doing(), error)),
             }
-            let holder = fs::read_to_string(path).unwrap_or_default();
-            let holder = format!("process {} is at it", holder.trim());
+            let holder = match flock::holder(&file) {
+                Some(holder) => format!("{holder} is at it"),
+                None => "another process is at it".to_owned(),
+            };
             if begun.elapsed() >= patience {
                 let cause = format!("{holder}; one at a time");
                 return Err(Failure::new("working on the update of this node", cause));
@@ -212,7 +216,7 @@ impl Turn {
             }
             thread::sleep(PAUSE);
         }
-        // For people only: the lock is what counts.
+        // For people only: the lock is what counts, and the kernel says who has it.
         let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
         Ok(Self { _file: file })
     }
@@ -220,6 +224,8 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::base::Chain;
     use crate::base::progress::Silent;
@@ -262,8 +268,12 @@ mod tests {
         let path = folder.path().join("lock");
         let take = |patience| Turn::take_at(&path, patience, &Silent);
         let turn = take(Duration::ZERO).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        // What the file says is nobody's word: who wrote it last need not be who has the lock.
+        fs::write(&path, "1").unwrap();
         let refused = take(Duration::ZERO).unwrap_err();
-        assert!(Chain(&refused).to_string().contains(&std::process::id().to_string()));
+        let text = Chain(&refused).to_string();
+        assert!(text.contains(&format!("process {} (", std::process::id())), "{text}");
         // Who waits gets it as soon as it is there.
         thread::scope(|scope| {
             let waiting = scope.spawn(|| take(Duration::from_secs(600)).map(drop));

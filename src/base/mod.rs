@@ -11,12 +11,14 @@ pub mod digest;
 pub mod duration;
 pub mod failure;
 pub mod fingerprint;
+pub mod flock;
 pub mod input;
 pub mod limits;
 pub mod progress;
 pub mod seal;
 pub mod signal;
 pub mod size;
+pub mod user;
 pub mod version;
 pub mod window;
 

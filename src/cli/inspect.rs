@@ -146,6 +146,9 @@ fn slot_text(slot: &SlotReport, packages: bool) -> String {
         let _ = writeln!(text, "  container {}: packages {}", one_line(name), container.len());
         list(&mut text, container);
     }
+    for name in &root.new_privileges {
+        let _ = writeln!(text, "  container {name}: new privileges (its setuid programs have an effect)");
+    }
     text
 }
 

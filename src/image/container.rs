@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use super::{Settings, inputs, root, scripts};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::Lock;
-use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest, Said};
-use crate::rootfs::checks::programs;
+use crate::manifest::{Allowed, Container, ContainerBuild, ContainerImage, Manifest, Said};
+use crate::rootfs;
+use crate::rootfs::checks::{Severity, programs};
 use crate::rootfs::containers::mounts::Mounts;
 use crate::rootfs::containers::{Config, Image, spec};
 use crate::rootfs::dangling::LeftOut;
@@ -32,6 +33,8 @@ pub fn images(
             }
             ContainerImage::Archive { path, reference: wanted } => {
                 let archive = rootfs::containers::archive::read(path, wanted.as_deref(), lock.epoch)
+                    .map_err(anyhow::Error::from)
+                    .and_then(|(image, digest)| judge(container, &image, progress).map(|()| (image, digest)))
                     .with_context(|| format!("reading the image in {}", path.display()));
                 archive.map(|(image, digest)| {
                     lock.local.insert(format!("container {}", container.name), digest);
@@ -42,6 +45,48 @@ pub fn images(
         images.push(image.with_context(|| format!("making container {}", container.name))?);
     }
     Ok(images)
+}
+
+/// What may give others rights in the image of `container`.
+pub fn allowed(container: &Container) -> Allowed {
+    match &container.image {
+        ContainerImage::Archive { .. } => container.allowed.clone(),
+        ContainerImage::Build(recipe) => Allowed {
+            setuid: recipe.setuid.clone(),
+            device_nodes: recipe.device_nodes.clone(),
+            world_writable: recipe.world_writable.clone(),
+        },
+    }
+}
+
+/// Tells what an archive brings that would give others rights; fails with what is not allowed.
+fn judge(container: &Container, image: &Image, progress: &dyn Progress) -> Result<()> {
+    let (users, groups) = spec::numbers(&image.tree);
+    let Allowed { setuid, device_nodes, world_writable } = container.allowed.clone();
+    let inputs = rootfs::checks::Inputs {
+        setuid,
+        device_nodes,
+        world_writable,
+        users,
+        groups,
+        is_archive: true,
+        ..Default::default()
+    };
+    let (errors, warnings): (Vec<_>, Vec<_>) = rootfs::checks::image(&image.tree, &inputs)
+        .into_iter()
+        .partition(|finding| finding.severity == Severity::Error);
+    for warning in &warnings {
+        progress.note(&format!("container {}: {warning}", container.name));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = errors.iter().map(|finding| format!("\n  {finding}")).collect();
+    let all = match errors.len() {
+        1 => String::new(),
+        _ => rootfs::checks::wanted(&image.tree),
+    };
+    bail!("the image would give others rights on the node:{}{all}", lines.concat())
 }
 
 fn reference(container: &Container) -> String {
@@ -100,16 +145,26 @@ fn build(
     lock.ids = rootfs::container_ids(&tree, recipe, &lock.ids)?;
     let accounts = &rootfs::container_accounts(&tree, recipe, &lock.ids)?;
     let owned = inputs::own(&mut tree, &recipe.files, &files, &overlays, accounts)?;
+    let rights = rootfs::checks::Inputs {
+        setuid: recipe.setuid.clone(),
+        device_nodes: recipe.device_nodes.clone(),
+        world_writable: recipe.world_writable.clone(),
+        ..Default::default()
+    };
+    let known = root::check_inputs(accounts);
+    root::judge(rootfs::checks::brought(&tree, &rights), progress)?;
     rootfs::finish_container(&mut tree, recipe, accounts)?;
     owned.again(&mut tree);
     let inputs = rootfs::checks::Inputs {
-        setuid: recipe.setuid.clone(),
         missing_libraries: recipe.missing_libraries.clone(),
         mounts: Mounts::of(&tree, container),
         libraries,
-        ..root::check_inputs(accounts)
+        users: known.users,
+        groups: known.groups,
+        ..rights
     };
     root::judge(rootfs::checks::check(&tree, &inputs), progress)?;
+    root::judge(rootfs::checks::layer(&tree, &inputs), progress)?;
     let config = Config {
         entrypoint: recipe.entrypoint.clone(),
         command: recipe.command.clone(),

@@ -106,6 +106,8 @@ pub struct Root {
     pub packages: BTreeMap<String, String>,
     /// Versions by container and package.
     pub containers: BTreeMap<String, BTreeMap<String, String>>,
+    /// Containers whose setuid programs, and those with capabilities, have an effect.
+    pub new_privileges: Vec<String>,
 }
 
 /// A hash tree's superblock.
@@ -319,6 +321,9 @@ impl Source<'_> {
         report.packages = packages(&tree, report.build.as_ref())?;
         let containers = report.build.iter().filter_map(|record| record.get("containers")?.as_object());
         report.containers = containers.flatten().map(|(name, list)| (name.clone(), versions(list))).collect();
+        let opened = report.build.iter().filter_map(|record| record.get("new_privileges")?.as_array());
+        let names = opened.flatten().filter_map(|name| name.as_str());
+        report.new_privileges = names.map(str::to_owned).collect();
         Ok(())
     }
 

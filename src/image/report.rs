@@ -25,6 +25,8 @@ pub struct Record {
     pub packages: BTreeMap<String, String>,
     /// Version by container and package, for those that are built.
     pub containers: BTreeMap<String, BTreeMap<String, String>>,
+    /// Containers whose programs may gain privileges.
+    pub new_privileges: Vec<String>,
 }
 
 impl Record {
@@ -41,6 +43,12 @@ impl Record {
                 .containers
                 .iter()
                 .map(|(name, packages)| (name.clone(), versions(packages)))
+                .collect(),
+            new_privileges: manifest
+                .containers
+                .iter()
+                .filter(|container| container.new_privileges)
+                .map(|container| container.name.clone())
                 .collect(),
         }
     }

@@ -152,6 +152,14 @@ fn make(
     // Before what is below /var, /opt and the like becomes lines that make it on the node.
     let owned = inputs::own(&mut tree, &manifest.files, &files, &overlays, &accounts)?;
     judge(rootfs::checks::homes::check(&tree, &manifest.system_users)?, progress)?;
+    let rights = Inputs {
+        setuid: manifest.setuid.clone(),
+        device_nodes: manifest.device_nodes.clone(),
+        world_writable: manifest.world_writable.clone(),
+        said: manifest.said.clone(),
+        ..Inputs::default()
+    };
+    judge(rootfs::checks::brought(&tree, &rights), progress)?;
     owned.outlast(&mut tree)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
     let finished = rootfs::finish(&mut tree, manifest, &accounts, &build, Some(store)).map_err(|error| {
@@ -168,8 +176,8 @@ fn make(
     }
     owned.again(&mut tree);
     task.at("checks");
+    let Inputs { users, groups, .. } = check_inputs(&accounts);
     let inputs = Inputs {
-        setuid: manifest.setuid.clone(),
         missing_libraries: manifest.missing_libraries.clone(),
         script_accounts,
         foreign,
@@ -180,16 +188,20 @@ fn make(
             .filter(|name| manifest.said.is_carried("assume", name))
             .cloned()
             .collect(),
-        said: manifest.said.clone(),
-        ..check_inputs(&accounts)
+        users,
+        groups,
+        ..rights.clone()
     };
     judge(rootfs::checks::check_node(&tree, &inputs, manifest), progress)?;
     task.at("containers");
+    let mut places = Vec::new();
     for (container, image) in manifest.containers.iter().zip(&images) {
-        containers::install(&mut tree, manifest.runtime, container, image)?;
+        let place = containers::install(&mut tree, manifest.runtime, container, image)?;
+        places.push((place, container::allowed(container)));
     }
     tree.check_size().context("putting packages, overlays and containers together")?;
     tree.file(RECORD, 0o644, Record::of(manifest, lock).to_text())?;
+    judge(rootfs::checks::finished(&tree, &rights, &places), progress)?;
     let os_release = tree.read("usr/lib/os-release")?;
     let [index] = &finished.kernels[..] else {
         bail!("expected one kernel, but have {}", finished.kernels.len())

@@ -179,6 +179,10 @@ pub struct Manifest {
     pub update: Option<Update>,
     /// Paths that may be setuid or setgid; any other fails the build.
     pub setuid: Vec<String>,
+    /// Device nodes that may be there; any other fails the build.
+    pub device_nodes: Vec<String>,
+    /// Files that everybody may write to, and directories without the sticky bit; any other fails the build.
+    pub world_writable: Vec<String>,
     /// Libraries (`libfoo.so.1`) whose absence is accepted, each with its reason.
     pub missing_libraries: BTreeMap<String, String>,
     /// File formats to write.
@@ -421,6 +425,28 @@ pub struct Container {
     pub host_network: bool,
     /// Started at boot.
     pub start: bool,
+    /// Its setuid programs and those with capabilities have an effect.
+    pub new_privileges: bool,
+    /// Memory for what it writes outside of its volumes, where the runtime keeps that in memory.
+    pub scratch: Size,
+    /// What its archive may have; a recipe says that itself.
+    pub allowed: Allowed,
+}
+
+impl Container {
+    /// What [`Container::scratch`] is by default.
+    pub const SCRATCH: Size = Size(128 << 20);
+}
+
+/// What may give others rights, by absolute path in an image: any other fails the build.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Allowed {
+    /// As in [`Manifest::setuid`].
+    pub setuid: Vec<String>,
+    /// As in [`Manifest::device_nodes`].
+    pub device_nodes: Vec<String>,
+    /// As in [`Manifest::world_writable`].
+    pub world_writable: Vec<String>,
 }
 
 /// Where a container's image comes from.
@@ -470,6 +496,10 @@ pub struct ContainerBuild {
     pub stop_signal: Option<Signal>,
     /// As in [`Manifest::setuid`].
     pub setuid: Vec<String>,
+    /// As in [`Manifest::device_nodes`].
+    pub device_nodes: Vec<String>,
+    /// As in [`Manifest::world_writable`].
+    pub world_writable: Vec<String>,
     /// As in [`Manifest::missing_libraries`].
     pub missing_libraries: BTreeMap<String, String>,
 }

@@ -83,9 +83,16 @@ pub struct Raw {
     pub disk: RawDisk,
     /// Where updates come from.
     pub update: Option<At<RawUpdate>>,
-    /// Files that may be setuid or setgid; any other fails the build.
+    /// Files that may be setuid or setgid or have capabilities; any other fails the build.
     #[serde(default)]
     pub setuid: Vec<At<String>>,
+    /// Device nodes that packages or overlays may bring; any other fails the build.
+    #[serde(default)]
+    pub device_nodes: Vec<At<String>>,
+    /// Files that everybody may write to, and such directories without the sticky bit; any other fails the build. The
+    /// name of a directory stands for all that is in it.
+    #[serde(default)]
+    pub world_writable: Vec<At<String>>,
     /// Libraries (`libfoo.so.1`) whose absence is accepted, each with the reason.
     #[serde(default)]
     pub missing_libraries: BTreeMap<String, At<String>>,
@@ -294,6 +301,12 @@ pub struct RawContainer {
     pub host_network: Option<At<bool>>,
     /// Whether it starts at boot. Default: `true`.
     pub start: Option<At<bool>>,
+    /// Whether its setuid programs, and those with capabilities, give whoever starts them more rights inside the
+    /// container, as `sudo` needs it. Default: `false`.
+    pub new_privileges: Option<At<bool>>,
+    /// With `containerd` and `crun`: how much memory may be taken by what it writes outside of its volumes. Default:
+    /// `128MiB`.
+    pub scratch: Option<At<String>>,
 }
 
 /// Where a container's image comes from: exactly one of the two.
@@ -308,6 +321,18 @@ pub struct RawImage {
     pub archive: Option<At<String>>,
     /// Which image of an archive with several: by name, such as `app:1.2`, or by digest, `sha256:…`.
     pub reference: Option<At<String>>,
+    /// Of an archive: files that may be setuid or setgid or have capabilities; any other fails the build. They give
+    /// nobody more rights unless the container has `new_privileges`.
+    #[serde(default)]
+    pub setuid: Vec<At<String>>,
+    /// Of an archive: device nodes that may be there; any other fails the build. No container can open them: its
+    /// `/dev` is its own.
+    #[serde(default)]
+    pub device_nodes: Vec<At<String>>,
+    /// Of an archive: files that everybody may write to, and such directories without the sticky bit; any other fails
+    /// the build. The name of a directory stands for all that is in it.
+    #[serde(default)]
+    pub world_writable: Vec<At<String>>,
 }
 
 /// How a container's image is made from packages. Stands in a file of its own, named by a container's
@@ -362,6 +387,12 @@ pub struct RawBuild {
     /// As in a manifest.
     #[serde(default)]
     pub setuid: Vec<At<String>>,
+    /// As in a manifest.
+    #[serde(default)]
+    pub device_nodes: Vec<At<String>>,
+    /// As in a manifest.
+    #[serde(default)]
+    pub world_writable: Vec<At<String>>,
     /// As in a manifest.
     #[serde(default)]
     pub missing_libraries: BTreeMap<String, At<String>>,

@@ -1,6 +1,9 @@
 //! What would only show on the node, found while building: every check goes over the finished tree, and
 //! everything that it finds is reported at once.
 
+mod attributes;
+mod closed;
+mod devices;
 mod elf;
 pub mod homes;
 mod interpreters;
@@ -15,12 +18,15 @@ mod setuid;
 mod units;
 mod unread;
 mod waits;
+mod whiteouts;
+mod writable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::manifest::{Manifest, Said};
+use crate::manifest::{Allowed, Manifest, Said};
 use crate::rootfs::containers::mounts::Mounts;
+use crate::rootfs::tmpfiles::FACTORY;
 use crate::tree::{NodeId, Tree, show};
 
 pub use script_accounts::ScriptAccount;
@@ -30,6 +36,12 @@ pub use script_accounts::ScriptAccount;
 pub struct Inputs {
     /// Absolute paths that may be setuid or setgid or carry capabilities.
     pub setuid: Vec<String>,
+    /// Absolute paths that may be device nodes.
+    pub device_nodes: Vec<String>,
+    /// Absolute paths that everybody may write to; a directory stands for what is in it.
+    pub world_writable: Vec<String>,
+    /// The tree is that of an image, of which nothing can be left out.
+    pub is_archive: bool,
     /// Libraries whose absence is accepted, each with its reason.
     pub missing_libraries: BTreeMap<String, String>,
     /// The image's users by name.
@@ -48,6 +60,47 @@ pub struct Inputs {
     pub said: Said,
     /// Volumes, where the tree is a container's.
     pub mounts: Mounts,
+}
+
+/// Most names in a list that a message offers.
+const LISTED: usize = 40;
+
+impl Inputs {
+    /// What lets `name` stay as it is.
+    fn allow(&self, field: &str, name: &str) -> String {
+        match self.is_archive {
+            true => format!("allow it with `image: {{archive: …, {field}: [{name}]}}`"),
+            false => format!("allow it with `{field}: [{name}]`, or leave it out with `prune`"),
+        }
+    }
+
+    /// The entry `path` of `field` allows nothing.
+    fn unused(&self, field: &str, path: &str, why: &str) -> Finding {
+        Finding {
+            severity: Severity::Warning,
+            path: String::new(),
+            origin: "manifest".to_owned(),
+            problem: self.said.at(field, path, &format!("{field} allows {path}, {why}")),
+            advice: "remove the entry".to_owned(),
+        }
+    }
+
+    /// What to do about something that nothing allows.
+    fn leave_out(&self) -> String {
+        match self.is_archive {
+            true => "make the image without it".to_owned(),
+            false => "leave it out with `prune`, or make its package or overlay without it".to_owned(),
+        }
+    }
+}
+
+/// The name by which a manifest allows what is at `path`: as packages and overlays have it, wherever the fix-ups have
+/// put it.
+fn named(path: &[u8]) -> String {
+    let path = links::name_on_node(path);
+    let waiting = path.strip_prefix(FACTORY.as_bytes()).and_then(|path| path.strip_prefix(b"/"));
+    let path = waiting.filter(|path| path.starts_with(b"var/")).unwrap_or(path);
+    format!("/{}", show(path))
 }
 
 /// Paths of what is named like a shared library, by name; of several, the first.
@@ -136,6 +189,93 @@ pub fn check_node(tree: &Tree, inputs: &Inputs, manifest: &Manifest) -> Vec<Find
     sorted(findings)
 }
 
+/// Checks what packages, overlays and `files` bring, before fix-ups make lines for systemd-tmpfiles of some of it: what
+/// lies below /var in a package is made by such lines, devices too.
+pub fn brought(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
+    let view = View { tree, paths: tree.walk() };
+    let mut findings = devices::check(&view, inputs);
+    findings.extend(writable::check(&view, inputs));
+    findings.extend(attributes::check(&view, inputs));
+    findings.extend(idle(&view, inputs));
+    sorted(findings)
+}
+
+/// Checks the root of an image that comes as an archive: what it would let others do. Its numbers of owners are its
+/// own affair, but those that its accounts do not have are told.
+pub fn image(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
+    let view = View { tree, paths: tree.walk() };
+    let mut findings = rights(&view, inputs);
+    findings.extend(setuid::idle(&view, inputs));
+    findings.extend(idle(&view, inputs));
+    let mut owners = owners::check(&view, inputs);
+    owners.iter_mut().for_each(|finding| finding.severity = Severity::Warning);
+    findings.extend(owners);
+    findings.extend(whiteouts::check(&view, inputs));
+    sorted(findings)
+}
+
+/// All that an image's root has of what [`image`] reports, as the lists that would allow it.
+pub fn wanted(tree: &Tree) -> String {
+    let view = View { tree, paths: tree.walk() };
+    let mut lists = String::new();
+    for (field, names) in [
+        ("setuid", setuid::names(&view)),
+        ("device_nodes", devices::names(&view)),
+        ("world_writable", writable::names(&view)),
+    ] {
+        if (1..=LISTED).contains(&names.len()) {
+            lists += &format!("\n    {field}: [{}]", names.into_iter().collect::<Vec<_>>().join(", "));
+        }
+    }
+    match lists.is_empty() {
+        true => lists,
+        false => format!("\n  what the image has, to choose from:{lists}"),
+    }
+}
+
+/// Checks the root of an image that is made out of packages, besides what [`check`] does: it is a layer.
+pub fn layer(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
+    whiteouts::check(&View { tree, paths: tree.walk() }, inputs)
+}
+
+/// Checks the root that will be written, containers included. `images`: where in it the root directory of each is, and
+/// what is allowed there.
+pub fn finished(tree: &Tree, inputs: &Inputs, images: &[(String, Allowed)]) -> Vec<Finding> {
+    let mut inputs = inputs.clone();
+    for (place, allowed) in images {
+        let below = |path: &String| format!("/{place}{path}");
+        inputs.setuid.extend(allowed.setuid.iter().map(below));
+        inputs.device_nodes.extend(allowed.device_nodes.iter().map(below));
+        inputs.world_writable.extend(allowed.world_writable.iter().map(below));
+    }
+    let view = View { tree, paths: tree.walk() };
+    let mut findings = rights(&view, &inputs);
+    findings.extend(closed::check(&view));
+    sorted(findings)
+}
+
+/// What gives others rights that the manifest does not allow.
+fn rights(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+    let mut findings = setuid::check(view, inputs);
+    findings.extend(devices::check(view, inputs));
+    findings.extend(writable::check(view, inputs));
+    findings.extend(attributes::check(view, inputs));
+    findings
+}
+
+/// Entries that allow what is not there.
+fn idle(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+    let there = devices::names(view);
+    let devices = inputs.device_nodes.iter().filter(|path| !there.contains(*path));
+    let devices = devices.map(|path| ("device_nodes", path, "which is not there or is no device"));
+    let there = writable::names(view);
+    let has_any = |path: &&String| there.iter().any(|name| writable::covers(path, name));
+    let open = inputs.world_writable.iter().filter(|path| !has_any(path));
+    let open = open.map(|path| ("world_writable", path, "which is not there or is not open to everybody"));
+    let told = devices.chain(open).filter(|(field, path, _)| !inputs.said.is_carried(field, path));
+    told.map(|(field, path, why)| inputs.unused(field, path, why)).collect()
+}
+
 fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort();
     findings.dedup();
@@ -148,7 +288,8 @@ fn all<'a>(view: &'a View<'a>, inputs: &'a Inputs) -> (units::Units<'a>, Vec<Fin
     findings.extend(interpreters::check(view, &programs, inputs));
     findings.extend(links::check(view, inputs));
     findings.extend(owners::check(view, inputs));
-    findings.extend(setuid::check(view, inputs));
+    findings.extend(rights(view, inputs));
+    findings.extend(setuid::idle(view, inputs));
     let (units, found) = units::Units::of(view, inputs);
     findings.extend(found);
     findings.extend(script_accounts::check(&units, inputs));

@@ -166,6 +166,8 @@ mod tests {
             workdir: None,
             stop_signal: None,
             setuid: Vec::new(),
+            device_nodes: Vec::new(),
+            world_writable: Vec::new(),
             missing_libraries: Default::default(),
         };
         let ids = container_ids(&tree, &build, &Ids::default()).unwrap();

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::from_tar::{Body, Member, TarError, TreeSize};
-use super::{Content, Kind, MAX_LINKS, Meta, Node, NodeId, Origin, Tree, show};
+use super::{Content, Kind, MAX_LINKS, Meta, Node, NodeId, Origin, Tree, is_plain_attribute, show};
 use crate::base::limits;
 
 /// What begins the name of a whiteout.
@@ -24,14 +24,12 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..opq";
 /// What follows on [`WHITEOUT`] in names that AUFS kept for itself; old layers have them.
 const AUFS: &[u8] = b".wh.";
-/// Attributes by which overlayfs knows what it has hidden: in an image they would hide its own files.
-const OVERLAY: &[u8] = b"trusted.overlay.";
 
 impl Tree {
     /// Lays the members of a layer over the tree; bodies are in `file` from byte `base` on.
     ///
     /// # Errors
-    /// `UnsafePath`, `BelowFile` or `LinkTarget`. The tree is of no use then.
+    /// `UnsafePath`, `Attribute`, `BelowFile` or `LinkTarget`. The tree is of no use then.
     pub fn apply_layer(
         &mut self,
         members: &[Member],
@@ -68,12 +66,15 @@ struct Layer<'a> {
 impl Layer<'_> {
     fn member(&mut self, member: &Member, file: &Arc<File>, base: u64) -> Result<(), TarError> {
         let refused = |why| TarError::UnsafePath { member: show(&member.path), why };
+        if let Some(name) = member.meta.xattrs.keys().find(|name| !is_plain_attribute(name)) {
+            return Err(TarError::Attribute { member: show(&member.path), name: show(name) });
+        }
         if member.path.is_empty() {
             if member.body != Body::Directory {
                 return Err(refused("only a directory can be the root"));
             }
             let root = self.tree.root();
-            self.tree.node_mut(root).meta = plain(&member.meta);
+            self.tree.node_mut(root).meta = member.meta.clone();
             return Ok(());
         }
         let at = member.path.iter().rposition(|byte| *byte == b'/');
@@ -85,7 +86,10 @@ impl Layer<'_> {
             return Ok(());
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            if matches!(hidden, b"" | b"." | b"..") {
+            if hidden.is_empty() {
+                return Err(refused("it is a whiteout without a name"));
+            }
+            if matches!(hidden, b"." | b"..") {
                 return Err(refused("it is the whiteout of a directory that it lies in"));
             }
             self.whiteout(folder, hidden);
@@ -121,7 +125,7 @@ impl Layer<'_> {
                 if let Some(id) = existing.filter(|id| matches!(self.tree.node(*id).kind, Kind::Directory(_)))
                 {
                     let node = self.tree.node_mut(id);
-                    (node.meta, node.origin) = (plain(&member.meta), self.origin);
+                    (node.meta, node.origin) = (member.meta.clone(), self.origin);
                     return Ok(());
                 }
                 Kind::Directory(BTreeMap::new())
@@ -137,7 +141,7 @@ impl Layer<'_> {
         if self.tree.capacity() > limits::NODES {
             return Err(TarError::TooManyNodes { member: show(&member.path), limit: limits::NODES });
         }
-        let id = self.tree.add(Node { meta: plain(&member.meta), kind, origin: self.origin });
+        let id = self.tree.add(Node { meta: member.meta.clone(), kind, origin: self.origin });
         self.tree.set_child(parent, name.to_vec(), id);
         Ok(())
     }
@@ -238,12 +242,6 @@ impl Layer<'_> {
     }
 }
 
-fn plain(meta: &Meta) -> Meta {
-    let mut meta = meta.clone();
-    meta.xattrs.retain(|name, _| !name.starts_with(OVERLAY));
-    meta
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,6 +300,45 @@ mod tests {
         for unsafe_name in [".wh.", ".wh..", ".wh...", "d/.wh..."] {
             assert!(matches!(flattened(&[&[file(unsafe_name)]]), Err(TarError::UnsafePath { .. })));
         }
+    }
+
+    #[test]
+    fn attributes_that_the_kernel_obeys_are_refused_by_name() {
+        let with = |name: &str| {
+            let mut member = folder("d", 0o755, 0);
+            member.meta.xattrs.insert(name.into(), b"y".to_vec());
+            flattened(&[&[member]])
+        };
+        for bad in [
+            "trusted.overlay.opaque",
+            "trusted.overlay.redirect",
+            "trusted.overlay.metacopy",
+            "trusted.x",
+            "security.selinux",
+            "security.ima",
+            "security.evm",
+            "security.capabilityx",
+            "system.posix_acl_access",
+            "user",
+            "",
+        ] {
+            let said = with(bad).unwrap_err().to_string();
+            assert!(said.contains(&format!("member \"d\" has the attribute {bad}:")), "{said}");
+        }
+        for good in ["user.a", "security.capability"] {
+            assert_eq!(with(good).unwrap(), ["d 755 0 d"]);
+        }
+        // The root has attributes, too.
+        let mut root = folder("", 0o755, 0);
+        root.meta.xattrs.insert(b"trusted.overlay.opaque".to_vec(), b"y".to_vec());
+        assert!(matches!(flattened(&[&[root]]), Err(TarError::Attribute { .. })));
+    }
+
+    #[test]
+    fn whiteouts_without_a_name_are_told_so() {
+        let said = |path: &str| flattened(&[&[file(path)]]).unwrap_err().to_string();
+        assert!(said("d/.wh.").contains("it is a whiteout without a name"));
+        assert!(said(".wh..").contains("the whiteout of a directory that it lies in"));
     }
 
     #[test]

@@ -197,6 +197,13 @@ pub enum TreeError {
 /// How many symbolic links one path may cross: the kernel's MAXSYMLINKS.
 const MAX_LINKS: usize = 40;
 
+/// Whether the extended attribute `name` may be part of an image: a user's own, or a file's capabilities, which are
+/// judged like setuid bits. Of the others, `system.posix_acl_access` grants rights beside the mode, `trusted.overlay.*`
+/// hides files, and `security.*` speaks to modules that judge by it.
+pub fn is_plain_attribute(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || name == b"security.capability"
+}
+
 /// Paths for messages.
 pub fn show(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()

@@ -89,6 +89,8 @@ fn manifest() -> Manifest {
         },
         update: None,
         setuid: Vec::new(),
+        device_nodes: Vec::new(),
+        world_writable: Vec::new(),
         missing_libraries: BTreeMap::new(),
         outputs: Vec::new(),
     }

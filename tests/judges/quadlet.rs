@@ -41,7 +41,7 @@ const TEXTS: [&str; 26] = [
     "=",
 ];
 
-fn container(name: &str) -> Container {
+pub fn container(name: &str) -> Container {
     Container {
         name: name.into(),
         image: ContainerImage::Archive { path: "x.tar".into(), reference: None },
@@ -51,10 +51,13 @@ fn container(name: &str) -> Container {
         volumes: Vec::new(),
         host_network: false,
         start: true,
+        new_privileges: false,
+        scratch: Container::SCRATCH,
+        allowed: Default::default(),
     }
 }
 
-fn image(name: &str) -> Image {
+pub fn image(name: &str) -> Image {
     let mut tree = Tree::new(0);
     tree.file("app", 0o755, "#!/app\n").unwrap();
     let config = Config { entrypoint: vec!["/app".into()], ..Config::default() };
@@ -66,9 +69,9 @@ fn volume(host: &str, container: &str, read_only: bool) -> Volume {
 }
 
 /// A root with the programs that containers are started with.
-fn root() -> Tree {
+pub fn root() -> Tree {
     let mut tree = Tree::new(0);
-    for program in ["podman", "crun", "ctr", "mount"] {
+    for program in ["podman", "crun", "ctr", "mount", "mkdir"] {
         tree.file(format!("usr/bin/{program}"), 0o755, "").unwrap();
     }
     tree
@@ -263,6 +266,43 @@ fn only_who_serves_waits_for_the_network() {
         assert_eq!(unit.contains("network-online.target"), waits, "{unit}");
         let published: &[&str] = if container.ports.is_empty() { &[] } else { &["80:8080", "53:53/udp"] };
         assert_eq!(given(&arguments(&unit), "--publish"), published);
+    }
+}
+
+#[test]
+fn new_privileges_are_opened_by_name_only() {
+    for new_privileges in [false, true] {
+        let container = Container { new_privileges, ..container("web") };
+        let Some(unit) = generated(&container, &image("web")) else { return };
+        let closed = arguments(&unit).iter().any(|word| word.contains("no-new-privileges"));
+        assert_eq!(closed, !new_privileges, "{unit}");
+        for runtime in [Runtime::Crun, Runtime::Containerd] {
+            let unit = unit_of(runtime, &container, &image("web"));
+            let mount = settings(&unit, "ExecStartPre").into_iter().find(|line| line.contains("lowerdir="));
+            let mount = mount.expect("an overlay");
+            assert_eq!(mount.contains("nosuid,nodev,"), !new_privileges, "{mount}");
+            assert!(mount.contains("suid,nodev,"), "{mount}");
+        }
+    }
+}
+
+#[test]
+fn what_a_container_writes_is_in_memory_of_its_own() {
+    let container = Container { scratch: keller::base::Size(64 << 20), ..container("web") };
+    for runtime in [Runtime::Crun, Runtime::Containerd] {
+        let unit = unit_of(runtime, &container, &image("web"));
+        let steps = settings(&unit, "ExecStartPre");
+        let place = "/run/keller/containers/web";
+        let scratch = "mount -t tmpfs web -o size=67108864,nr_inodes=16384,mode=0700,nosuid,nodev";
+        let at = |text: &str| steps.iter().position(|line| line.contains(text)).expect(text);
+        assert!(at(&format!("{scratch} {place}/scratch")) < at(&format!("mkdir {place}/scratch/upper")));
+        assert!(at("mkdir ") < at(&format!("upperdir={place}/scratch/upper,workdir={place}/scratch/work")));
+        let stop = settings(&unit, "ExecStopPost");
+        let at = |text: &str| stop.iter().position(|line| line.ends_with(text)).expect(text);
+        assert!(at("umount --lazy /run/keller/containers/web/root") < at("web/scratch"));
+        assert_eq!(settings(&unit, "RuntimeDirectoryMode"), ["0700"]);
+        let [directories] = settings(&unit, "RuntimeDirectory")[..] else { panic!("{unit}") };
+        assert_eq!(directories.split(' ').next(), Some("keller/containers/web"));
     }
 }
 

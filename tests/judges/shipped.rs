@@ -71,6 +71,9 @@ fn finish(tree: &mut Tree, hosts: &[&str]) {
             volumes: hosts.iter().map(volume).collect(),
             host_network: false,
             start: true,
+            new_privileges: false,
+            scratch: Container::SCRATCH,
+            allowed: Default::default(),
         };
         let image = Image { reference: String::new(), tree: Tree::new(0), config: Config::default() };
         let account = Account { uid: 1000, gid: 1001, groups: Vec::new() };

@@ -36,6 +36,9 @@ fn a_volume_keeps_mode_and_owner_over_boots() {
         volumes: names.iter().map(volume).collect(),
         host_network: false,
         start: true,
+        new_privileges: false,
+        scratch: Container::SCRATCH,
+        allowed: Default::default(),
     };
     let image = Image { reference: String::new(), tree: image, config: Config::default() };
     let mut tree = Tree::new(0);

@@ -89,6 +89,8 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
         },
         update: None,
         setuid: Vec::new(),
+        device_nodes: Vec::new(),
+        world_writable: Vec::new(),
         missing_libraries: BTreeMap::new(),
         outputs: Vec::new(),
     }

@@ -285,6 +285,8 @@ fn containers_are_resolved_by_themselves() {
         workdir: None,
         stop_signal: None,
         setuid: Vec::new(),
+        device_nodes: Vec::new(),
+        world_writable: Vec::new(),
         missing_libraries: BTreeMap::new(),
     };
     wanted.containers.push(Container {
@@ -296,6 +298,9 @@ fn containers_are_resolved_by_themselves() {
         volumes: Vec::new(),
         host_network: false,
         start: true,
+        new_privileges: false,
+        scratch: Container::SCRATCH,
+        allowed: Default::default(),
     });
     let mut lock = world.resolve(&wanted).unwrap();
     assert_eq!(versions(&lock), ["libc 2.41-1"]);

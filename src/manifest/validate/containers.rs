@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::{At, Firsts, Kind, Validator, or, text};
+use crate::base::Size;
 use crate::manifest::place::Mark;
 use crate::manifest::raw::{RawBuild, RawContainer, RawImage};
-use crate::manifest::{Container, ContainerBuild, ContainerImage, Runtime, decode, merge, schema};
+use crate::manifest::{Allowed, Container, ContainerBuild, ContainerImage, Runtime, decode, merge, schema};
+
+/// Less than any container gets by with.
+const LEAST_SCRATCH: Size = Size(1 << 20);
 
 impl Validator<'_> {
     pub(super) fn containers(
@@ -23,8 +27,10 @@ impl Validator<'_> {
             }
         }
         let (mut names, mut ports) = (Firsts::new(), Firsts::new());
-        if matches!(runtime, Runtime::Containerd | Runtime::Crun) {
-            self.no_ports(&items, said);
+        match runtime {
+            Runtime::Containerd | Runtime::Crun => self.no_ports(&items, said),
+            Runtime::Podman => self.no_scratch(&items, said),
+            Runtime::None => {}
         }
         let containers = items.into_iter().filter_map(|at| self.container(at.value, &mut names, &mut ports));
         containers.collect()
@@ -40,6 +46,17 @@ impl Validator<'_> {
                 if let Some(mark) = said {
                     problem.related(mark, "the runtime is set here");
                 }
+            }
+        }
+    }
+
+    /// podman keeps on the state partition what a container writes.
+    fn no_scratch(&mut self, items: &[At<RawContainer>], said: Option<Mark>) {
+        for at in items.iter().filter_map(|at| at.value.scratch.as_ref()) {
+            let problem = self.error(at.mark, "with podman, what a container writes is not in memory");
+            problem.help("remove `scratch`, or set `runtime: crun` or `runtime: containerd`");
+            if let Some(mark) = said {
+                problem.related(mark, "the runtime is set here");
             }
         }
     }
@@ -86,10 +103,16 @@ impl Validator<'_> {
         if let Some(program) = raw.command.first() {
             self.note("containers.command", &program.value, program.mark);
         }
+        let scratch = raw.scratch.and_then(|at| self.form(&at, |text| text::size(text, LEAST_SCRATCH)));
         let image = self.image(raw.image);
+        let name = self.checked(raw.name, text::id);
+        let (image, allowed) = image?;
         Some(Container {
-            name: self.checked(raw.name, text::id)?,
-            image: image?,
+            name: name?,
+            image,
+            allowed,
+            new_privileges: or(raw.new_privileges, false),
+            scratch: scratch.unwrap_or(Container::SCRATCH),
             command: self.arguments(raw.command),
             environment: self.environment(raw.environment),
             ports: published,
@@ -124,17 +147,35 @@ impl Validator<'_> {
         environment
     }
 
-    fn image(&mut self, At { value: raw, mark }: At<RawImage>) -> Option<ContainerImage> {
+    fn image(&mut self, At { value: raw, mark }: At<RawImage>) -> Option<(ContainerImage, Allowed)> {
         if let (Some(at), None) = (&raw.reference, &raw.archive) {
             self.error(at.mark, "only an archive has several images to choose from")
                 .help("remove `reference`; a recipe makes one image");
         }
+        let lists = [
+            ("setuid", &raw.setuid),
+            ("device_nodes", &raw.device_nodes),
+            ("world_writable", &raw.world_writable),
+        ];
+        for (field, list) in lists.into_iter().filter(|_| raw.archive.is_none()) {
+            if let Some(first) = list.first() {
+                self.error(first.mark, format!("here `{field}` is for an archive"))
+                    .help(format!("move `{field}` into the recipe"));
+            }
+        }
+        let allowed = Allowed {
+            setuid: self.list(raw.setuid, text::absolute),
+            device_nodes: self.list(raw.device_nodes, text::absolute),
+            world_writable: self.list(raw.world_writable, text::absolute),
+        };
         let reference = raw.reference.and_then(|at| self.checked(at, text::reference));
         match (raw.build, raw.archive) {
-            (Some(build), None) => self.build(&build).map(Box::new).map(ContainerImage::Build),
+            (Some(build), None) => {
+                self.build(&build).map(|build| (ContainerImage::Build(Box::new(build)), allowed))
+            }
             (None, Some(archive)) => {
                 let path = self.beside_on_disk(&archive, &[Kind::File, Kind::Folder])?;
-                Some(ContainerImage::Archive { path, reference })
+                Some((ContainerImage::Archive { path, reference }, allowed))
             }
             (Some(_), Some(archive)) => {
                 self.error(archive.mark, "an image comes from `build` or from `archive`, not from both");
@@ -190,6 +231,8 @@ impl Validator<'_> {
             workdir: raw.workdir.and_then(|at| self.checked(at, text::absolute)),
             stop_signal: raw.stop_signal.and_then(|at| self.form(&at, text::signal)),
             setuid: self.list(raw.setuid, text::absolute),
+            device_nodes: self.list(raw.device_nodes, text::absolute),
+            world_writable: self.list(raw.world_writable, text::absolute),
             missing_libraries: self.reasons(raw.missing_libraries, text::library),
         })
     }

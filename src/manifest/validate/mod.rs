@@ -240,6 +240,8 @@ impl Validator<'_> {
             disk: self.disk(raw.disk),
             update: raw.update.and_then(|at| self.update(at.value)),
             setuid: self.names("setuid", raw.setuid, text::absolute),
+            device_nodes: self.names("device_nodes", raw.device_nodes, text::absolute),
+            world_writable: self.names("world_writable", raw.world_writable, text::absolute),
             missing_libraries: self.reasons(raw.missing_libraries, text::library),
             outputs: if outputs.is_empty() { vec![Output::Raw] } else { outputs },
             said: std::mem::take(&mut self.said),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use globset::GlobBuilder;
 use url::Url;
 
+use crate::base::user::{self, NotAUser};
 use crate::base::window::Window;
 use crate::base::{Signal, Size, duration};
 use crate::manifest::{Port, Volume};
@@ -196,9 +197,12 @@ pub fn container_user(text: &str) -> Result<(), Wrong> {
         Some((user, group)) => is_one(user) && is_one(group),
         None => is_one(text),
     };
-    match good {
-        true => Ok(()),
-        false => wrong("is not a user", "`user` or `user:group`, each by name or number"),
+    match (good, user::check(text)) {
+        (true, Ok(())) => Ok(()),
+        (true, Err(NotAUser::Number)) => {
+            wrong("is not a user", format!("numbers go from 0 to {}", user::MAX_NUMBER))
+        }
+        _ => wrong("is not a user", "`user` or `user:group`, each by name or number"),
     }
 }
 

@@ -5,6 +5,7 @@
 //! N.root.json                                    each verified by the one before, from the shipped one on
 //! timestamp.json snapshot.json targets.json      for no way back
 //! latest_known_time.json
+//! lock                                           of whoever works on it
 //! ```
 //! `tough` works on a copy in a folder of its own; what it leaves is taken over file by file, whole or not at all,
 //! once everything about it is known to be good.
@@ -15,19 +16,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 use tough::schema::{RoleType, Root, Signed};
 
 use super::RepositoryError;
-use crate::base::atomic;
-use crate::base::{input, limits};
+use crate::base::{atomic, flock, input, limits};
 use crate::repository::metadata::{self, key_ids, numbered};
 
 /// The latest time at which metadata was good.
 const TIME: &str = "latest_known_time.json";
 /// Metadata that is kept, in the order in which it is taken over.
 const KEPT: [&str; 3] = ["targets.json", "snapshot.json", "timestamp.json"];
+/// Held by the one process that works on it.
+const LOCK: &str = "lock";
 /// Begin of the names of folders for `tough`.
 const SCRATCH: &str = "scratch-";
 
@@ -71,8 +73,9 @@ impl Datastore {
     pub fn open(folder: &Path) -> Result<Self, RepositoryError> {
         let context = || format!("opening {}", folder.display());
         fs::create_dir_all(folder).map_err(failed(context()))?;
-        let lock = File::open(folder).map_err(failed(context()))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        // Not the directory itself: whoever may read that could hold its lock.
+        let lock = flock::open(&folder.join(LOCK)).map_err(failed(context()))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(RepositoryError::Busy),
             Err(error) => return Err(failed(context())(error.into())),

@@ -28,7 +28,10 @@ pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
             let others: Vec<_> = paths[1..].iter().map(|(path, _)| *path).collect();
             let problem =
                 format!("belongs to {what} {number}, which is no {what} of the image{}", and_others(&others));
-            let advice = "name the account with this number in `system_users`".to_owned();
+            let advice = match inputs.is_archive {
+                true => format!("on the node it is the number of {what} {number} there, if there is one"),
+                false => "name the account with this number in `system_users`".to_owned(),
+            };
             view.finding(Severity::Error, paths[0].0, paths[0].1, problem, advice)
         })
         .collect()

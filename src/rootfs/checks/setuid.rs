@@ -1,8 +1,9 @@
 //! Files that give whoever starts them more rights: setuid, setgid, capabilities.
 
-use super::links::name_on_node;
-use super::{Finding, Inputs, Severity, View};
-use crate::tree::Kind;
+use std::collections::BTreeSet;
+
+use super::{Finding, Inputs, Severity, View, named};
+use crate::tree::{Kind, Meta, Node};
 
 const SETUID: u16 = 0o4000;
 const SETGID: u16 = 0o2000;
@@ -10,57 +11,48 @@ const SETGID: u16 = 0o2000;
 /// Where the kernel keeps a file's capabilities.
 const CAPABILITY: &[u8] = b"security.capability";
 
-/// Reports such files that the manifest does not allow, and entries of it that allow nothing.
+/// What gives whoever starts `node` more rights, in words.
+fn powers(node: &Node) -> Vec<&'static str> {
+    // On a directory setgid only passes its group on.
+    if !matches!(node.kind, Kind::File(_)) {
+        return Vec::new();
+    }
+    let all = [
+        (node.meta.mode & SETUID != 0, "setuid"),
+        (node.meta.mode & SETGID != 0, "setgid"),
+        (node.meta.xattrs.contains_key(CAPABILITY), "given capabilities"),
+    ];
+    all.into_iter().filter_map(|(is_so, what)| is_so.then_some(what)).collect()
+}
+
+/// Reports such files that the manifest does not allow.
 pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
-    let allowed = &inputs.setuid;
     let mut findings = Vec::new();
-    let mut used = vec![false; allowed.len()];
     for (path, id) in &view.paths {
         let node = view.tree.node(*id);
-        // On a directory setgid only passes its group on.
-        if !matches!(node.kind, Kind::File(_)) {
+        let what = powers(node);
+        let name = named(path);
+        if what.is_empty() || inputs.setuid.contains(&name) {
             continue;
         }
-        let what: Vec<_> = [
-            (node.meta.mode & SETUID != 0, "setuid"),
-            (node.meta.mode & SETGID != 0, "setgid"),
-            (node.meta.xattrs.contains_key(CAPABILITY), "given capabilities"),
-        ]
-        .into_iter()
-        .filter_map(|(is_so, what)| is_so.then_some(what))
-        .collect();
-        if what.is_empty() {
-            continue;
-        }
-        let path = name_on_node(path);
-        let text = format!("/{}", crate::tree::show(path));
-        if let Some(index) = allowed.iter().position(|allowed| *allowed == text) {
-            used[index] = true;
-            continue;
-        }
-        let problem = format!(
-            "is {} (mode {:04o}, owner {}:{})",
-            what.join(" and "),
-            node.meta.mode,
-            node.meta.uid,
-            node.meta.gid
-        );
-        let advice = format!("allow it with `setuid: [{text}]`, or leave it out with `prune`");
-        findings.push(view.finding(Severity::Error, path, *id, problem, advice));
-    }
-    for (path, _) in allowed.iter().zip(used).filter(|(_, used)| !used) {
-        // What a component allows need not be there.
-        if inputs.said.is_carried("setuid", path) {
-            continue;
-        }
-        let problem = format!("setuid allows {path}, which is not there or has no such bits");
-        findings.push(Finding {
-            severity: Severity::Warning,
-            path: String::new(),
-            origin: "manifest".to_owned(),
-            problem: inputs.said.at("setuid", path, &problem),
-            advice: "remove the entry".to_owned(),
-        });
+        let Meta { mode, uid, gid, .. } = node.meta;
+        let problem = format!("is {} (mode {mode:04o}, owner {uid}:{gid})", what.join(" and "));
+        findings.push(view.finding(Severity::Error, path, *id, problem, inputs.allow("setuid", &name)));
     }
     findings
+}
+
+/// Names of all such files.
+pub fn names(view: &View<'_>) -> BTreeSet<String> {
+    let with_power = view.paths.iter().filter(|(_, id)| !powers(view.tree.node(*id)).is_empty());
+    with_power.map(|(path, _)| named(path)).collect()
+}
+
+/// Reports entries of the manifest that allow nothing.
+pub fn idle(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+    let there = names(view);
+    // What a component allows need not be there.
+    let idle = inputs.setuid.iter().filter(|path| !there.contains(*path));
+    let told = idle.filter(|path| !inputs.said.is_carried("setuid", path));
+    told.map(|path| inputs.unused("setuid", path, "which is not there or has no such bits")).collect()
 }

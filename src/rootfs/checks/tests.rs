@@ -463,6 +463,9 @@ fn a_containers_interpreter_is_searched_in_its_own_path() {
         volumes: Vec::new(),
         host_network: false,
         start: true,
+        new_privileges: false,
+        scratch: Container::SCRATCH,
+        allowed: Default::default(),
     };
     let unfit = |container: &Container, program: &str, path: Option<&str>| {
         let path = path.map(|path| ("PATH".to_owned(), path.to_owned()));
@@ -507,6 +510,9 @@ fn what_leads_into_a_containers_volume_is_known_on_the_node() {
         volumes: Vec::new(),
         host_network: false,
         start: true,
+        new_privileges: false,
+        scratch: Container::SCRATCH,
+        allowed: Default::default(),
     };
     let told = |container: &Container| {
         let inputs = Inputs { mounts: Mounts::of(&tree, container), ..Inputs::default() };
@@ -533,4 +539,145 @@ fn what_leads_into_a_containers_volume_is_known_on_the_node() {
     );
     container.volumes.push(Volume { host: "/srv/x".into(), container: "/data".into(), read_only: true });
     assert_eq!(told(&container), ["/usr/lib/lost"]);
+}
+
+/// A tree of an image with all that gives others rights.
+fn dangerous() -> Tree {
+    let mut tree = Tree::new(0);
+    let origin = tree.origin("sample");
+    let mut put = |path: &str, mode: u16, kind: Kind| {
+        let id = tree.put(path, Meta::new(mode), kind, origin).unwrap();
+        tree.node_mut(id);
+    };
+    put("bin/su", 0o4755, Kind::File("".into()));
+    put("dev/vda", 0o666, Kind::BlockDevice(254, 0));
+    put("dev/null", 0o600, Kind::CharDevice(1, 3));
+    put("app/log", 0o666, Kind::File("".into()));
+    put("app/pipe", 0o622, Kind::Fifo);
+    put("app/drop", 0o777, Kind::Directory(Default::default()));
+    put("tmp", 0o1777, Kind::Directory(Default::default()));
+    put("link", 0o777, Kind::Symlink(b"app".to_vec()));
+    tree
+}
+
+#[test]
+fn what_gives_others_rights_is_refused_unless_it_is_named() {
+    let tree = dangerous();
+    let found = |inputs: &Inputs| image(&tree, inputs).iter().map(Finding::to_string).collect::<Vec<_>>();
+    let inputs = Inputs { is_archive: true, ..Inputs::default() };
+    let expected = [
+        "/app/drop (sample) may be written to by everybody, and has no sticky bit (mode 0777): allow it with \
+         `image: {archive: …, world_writable: [/app/drop]}`",
+        "/app/log (sample) may be written to by everybody (mode 0666): ",
+        "/app/pipe (sample) may be written to by everybody (mode 0622): ",
+        "/bin/su (sample) is setuid (mode 4755, owner 0:0): allow it with `image: {archive: …, setuid: [/bin/su]}`",
+        "/dev/null (sample) is the character device 1:3 (mode 0600): ",
+        "/dev/vda (sample) is the block device 254:0 (mode 0666): allow it with \
+         `image: {archive: …, device_nodes: [/dev/vda]}`",
+        "/dev/vda (sample) may be written to by everybody (mode 0666): ",
+    ];
+    let said = found(&inputs);
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert!(said.starts_with(expected), "{said} does not begin with {expected}");
+    }
+    assert_eq!(
+        wanted(&tree),
+        "\n  what the image has, to choose from:\n    setuid: [/bin/su]\n    device_nodes: [/dev/null, /dev/vda]\
+         \n    world_writable: [/app/drop, /app/log, /app/pipe, /dev/vda]"
+    );
+    let allowed = Inputs {
+        setuid: vec!["/bin/su".into()],
+        device_nodes: vec!["/dev/vda".into(), "/dev/null".into(), "/dev/zero".into()],
+        world_writable: vec!["/app".into(), "/dev/vda".into(), "/srv".into()],
+        ..inputs
+    };
+    assert_eq!(
+        found(&allowed),
+        [
+            "device_nodes allows /dev/zero, which is not there or is no device: remove the entry",
+            "world_writable allows /srv, which is not there or is not open to everybody: remove the entry",
+        ]
+    );
+}
+
+#[test]
+fn the_finished_root_is_judged_with_its_containers() {
+    let mut tree = Tree::new(0);
+    let origin = tree.origin("container web");
+    let place = format!("{}/web/rootfs", crate::rootfs::containers::FOLDER);
+    tree.graft(&place, &dangerous(), origin).unwrap();
+    let allowed = |device: &str| Allowed {
+        setuid: vec!["/bin/su".into()],
+        device_nodes: vec!["/dev/vda".into(), device.into()],
+        world_writable: vec!["/app".into(), "/dev/vda".into()],
+    };
+    let found = |tree: &Tree, allowed: Allowed| {
+        let images = [(place.clone(), allowed)];
+        finished(tree, &Inputs::default(), &images).iter().map(Finding::to_string).collect::<Vec<_>>()
+    };
+    let said = found(&tree, allowed("/dev/zero"));
+    assert_eq!(said.len(), 2, "{said:#?}");
+    assert!(
+        said[0].contains("/usr/share/keller/containers (container web) has mode 0755 and owner 0:0"),
+        "{said:#?}"
+    );
+    assert!(
+        said[1].contains("/web/rootfs/dev/null (container web) is the character device 1:3"),
+        "{said:#?}"
+    );
+    let id = tree.lookup(crate::rootfs::containers::FOLDER).unwrap();
+    tree.node_mut(id).meta.mode = 0o700;
+    assert_eq!(found(&tree, allowed("/dev/null")), [""; 0]);
+    // What one image may have, the node's own root may not.
+    tree.put("bin/su", Meta::new(0o4755), Kind::File("".into()), origin).unwrap();
+    assert_eq!(found(&tree, allowed("/dev/null")).len(), 1);
+}
+
+#[test]
+fn devices_of_packages_are_refused_before_they_become_lines() {
+    let mut tree = Tree::new(0);
+    let origin = tree.origin("package");
+    tree.put("var/lib/x/sda", Meta::new(0o660), Kind::BlockDevice(8, 0), origin).unwrap();
+    let hides = tree.put("etc/gone", Meta::new(0o600), Kind::CharDevice(0, 0), origin).unwrap();
+    let id = tree.put("etc/open", Meta::new(0o646), Kind::File("".into()), origin).unwrap();
+    tree.node_mut(id).meta.xattrs.insert(b"system.posix_acl_access".to_vec(), vec![2]);
+    let said = |tree: &Tree, inputs: &Inputs| {
+        brought(tree, inputs).iter().map(Finding::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let text = said(&tree, &Inputs::default());
+    for part in [
+        "/var/lib/x/sda (package) is the block device 8:0 (mode 0660): allow it with `device_nodes: [/var/lib/x/sda]`",
+        "/etc/gone (package) is the character device 0:0 (mode 0600), by which overlayfs marks what is removed",
+        "/etc/open (package) has the attribute system.posix_acl_access, which the kernel would obey",
+        "/etc/open (package) may be written to by everybody (mode 0646)",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    // The mark of overlayfs is none that a name could allow.
+    let inputs = Inputs {
+        device_nodes: vec!["/var/lib/x/sda".into(), "/etc/gone".into()],
+        world_writable: vec!["/etc/open".into()],
+        ..Inputs::default()
+    };
+    assert_eq!(said(&tree, &inputs).lines().count(), 2);
+    tree.node_mut(hides).kind = Kind::CharDevice(1, 5);
+    tree.node_mut(id).meta.xattrs.clear();
+    assert_eq!(said(&tree, &inputs), "");
+    // A file that packages ship in /var waits elsewhere, under its own name.
+    tree.put("var/lib/x/open", Meta::new(0o666), Kind::File("".into()), origin).unwrap();
+    tmpfiles::empty_var(&mut tree).unwrap();
+    let allowed = Inputs { world_writable: vec!["/var/lib/x/open".into()], ..inputs };
+    let said: Vec<_> = finished(&tree, &allowed, &[]).iter().map(Finding::to_string).collect();
+    assert!(said.iter().all(|line| !line.contains("/var/lib/x/open")), "{said:#?}");
+}
+
+#[test]
+fn marks_of_layers_are_no_names() {
+    let mut tree = Tree::new(0);
+    tree.file("etc/.wh.passwd", 0o644, "").unwrap();
+    tree.file("etc/.white", 0o644, "").unwrap();
+    let said = layer(&tree, &Inputs::default());
+    assert_eq!(said.len(), 1);
+    assert!(said[0].to_string().contains("/etc/.wh.passwd"), "{}", said[0]);
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::image::{Config, Image};
 use crate::base::signal::NoSignal;
-use crate::base::{Compression, Digest, Hasher, Size, input, limits};
+use crate::base::{Compression, Digest, Hasher, Size, input, limits, user};
 use crate::tree::from_folder::{Overlay, OverlayError};
 use crate::tree::from_tar::{self, Limits, Member, TarError};
 use crate::tree::{Content, Kind, Tree, TreeError};
@@ -173,7 +173,23 @@ pub fn read(path: &Path, wanted: Option<&str>, epoch: i64) -> Result<(Image, Dig
 }
 
 impl Process {
+    /// Refuses texts that no program can be given.
+    fn without_nul(&self, path: &str) -> Result<(), ArchiveError> {
+        let lists = [("Entrypoint", &self.entrypoint), ("Cmd", &self.cmd), ("Env", &self.env)];
+        let texts =
+            lists.into_iter().flat_map(|(key, list)| list.iter().flatten().map(move |text| (key, text)));
+        let mut texts = texts.chain(self.working_dir.iter().map(|text| ("WorkingDir", text)));
+        match texts.find(|(_, text)| text.contains('\0')) {
+            Some((key, text)) => {
+                let what = format!("its {key} has {text:?}, and a NUL ends a text that a program is given");
+                Err(ArchiveError::Document { path: path.to_owned(), what })
+            }
+            None => Ok(()),
+        }
+    }
+
     fn config(self, path: &str) -> Result<Config, ArchiveError> {
+        self.without_nul(path)?;
         let set = |text: Option<String>| text.filter(|text| !text.is_empty());
         let stop_signal = set(self.stop_signal).map(|text| text.parse()).transpose();
         let stop_signal = stop_signal.map_err(|error: NoSignal| ArchiveError::Document {
@@ -181,11 +197,8 @@ impl Process {
             what: format!("its StopSignal {error}"),
         })?;
         let user = set(self.user);
-        let is_broken = |user: &String| user.chars().any(char::is_control) || user.matches(':').count() > 1;
-        if let Some(user) = user.as_ref().filter(|user| is_broken(user)) {
-            let what = format!(
-                "its User {user:?} is not a user: expected `user` or `user:group`, each by name or number, in one line"
-            );
+        if let Some((user, Err(wrong))) = user.as_ref().map(|text| (text, user::check(text))) {
+            let what = format!("its User {user:?} {wrong}");
             return Err(ArchiveError::Document { path: path.to_owned(), what });
         }
         let environment: BTreeMap<_, _> = self

@@ -9,12 +9,13 @@ pub mod layer;
 pub mod mounts;
 pub mod podman;
 pub mod program;
+pub mod seccomp;
 pub mod spec;
 pub mod unit;
 pub mod volumes;
 
 use crate::manifest::{Container, Runtime};
-use crate::tree::{Tree, TreeError};
+use crate::tree::{Kind, Meta, Origin, Tree, TreeError};
 
 pub use image::{Config, Image};
 pub use unit::waits_for_network;
@@ -135,13 +136,24 @@ fn need(
     tree.resolve(program).map(drop).map_err(|_| missing())
 }
 
-/// Puts `container`, whose root is `image`, into the root `tree` for `runtime`.
+/// What images bring lies below this directory of the verified root, whose every file the node's users could read
+/// and start.
+pub const FOLDER: &str = "usr/share/keller/containers";
+
+/// Makes the directory at `path`, which is open to root alone.
+fn closed(tree: &mut Tree, path: &str) -> Result<(), TreeError> {
+    let meta = Meta::new(0o700).at(tree.epoch);
+    tree.put(path, meta, Kind::Directory(Default::default()), Origin::default()).map(drop)
+}
+
+/// Puts `container`, whose root is `image`, into the root `tree` for `runtime`. Says where in it the image's root
+/// directory is.
 pub fn install(
     tree: &mut Tree,
     runtime: Runtime,
     container: &Container,
     image: &Image,
-) -> Result<(), ContainerError> {
+) -> Result<String, ContainerError> {
     match runtime {
         Runtime::Podman => podman::install(tree, container, image),
         Runtime::Containerd | Runtime::Crun => unit::install(tree, runtime, container, image),

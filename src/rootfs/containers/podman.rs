@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
 use super::image::{Documents, Image, time};
-use super::{ContainerError, START_SECONDS, program, unit, volumes};
+use super::{ContainerError, FOLDER, START_SECONDS, closed, program, unit, volumes};
 use crate::base::Digest;
 use crate::manifest::Container;
 use crate::rootfs::text::quadlet;
@@ -21,16 +21,20 @@ pub const STORE: &str = "usr/share/keller/containers/storage";
 /// Where quadlet looks for units of the system.
 const QUADLETS: &str = "usr/share/containers/systemd";
 
-/// Adds the image to the store and a quadlet unit `<name>.container`.
-pub fn install(tree: &mut Tree, container: &Container, image: &Image) -> Result<(), ContainerError> {
+/// Adds the image to the store and a quadlet unit `<name>.container`. Says where the image's root directory is.
+pub fn install(tree: &mut Tree, container: &Container, image: &Image) -> Result<String, ContainerError> {
     super::need(tree, container, "/usr/bin/podman", "podman")?;
     let account = program::check(container, image)?;
     let documents = image.documents()?;
-    add_layer(tree, container, image, &documents)?;
+    // As containers/storage makes its own: what an image has setuid is for its containers alone.
+    closed(tree, FOLDER)?;
+    closed(tree, STORE)?;
+    let rootfs = add_layer(tree, container, image, &documents)?;
     add_image(tree, image, &documents)?;
     let quadlet = quadlet_file(container, image);
     tree.file(format!("{QUADLETS}/{}.container", container.name), 0o644, quadlet)?;
-    volumes::install(tree, container, image, &account)
+    volumes::install(tree, container, image, &account)?;
+    Ok(rootfs)
 }
 
 fn add_layer(
@@ -38,16 +42,17 @@ fn add_layer(
     container: &Container,
     image: &Image,
     documents: &Documents,
-) -> Result<(), ContainerError> {
+) -> Result<String, ContainerError> {
     let id = documents.layer.to_hex();
     let layer = format!("{STORE}/overlay/{id}");
+    let rootfs = format!("{layer}/diff");
     if tree.exists(&layer) {
-        return Ok(());
+        return Ok(rootfs);
     }
     let origin = tree.origin(&format!("container {}", container.name));
-    tree.graft(&format!("{layer}/diff"), &image.tree, origin)?;
+    tree.graft(&rootfs, &image.tree, origin)?;
     let link = short_id(&documents.layer);
-    tree.file(format!("{layer}/link"), 0o644, link.clone())?;
+    tree.file(format!("{layer}/link"), 0o600, link.clone())?;
     tree.symlink(format!("{STORE}/overlay/l/{link}"), format!("../{id}/diff"))?;
     let digest = format!("sha256:{id}");
     append(
@@ -62,8 +67,8 @@ fn add_layer(
             "diff-size": documents.layer_size,
         }),
     )?;
-    tree.file(format!("{STORE}/overlay-layers/layers.lock"), 0o644, "")?;
-    Ok(())
+    tree.file(format!("{STORE}/overlay-layers/layers.lock"), 0o600, "")?;
+    Ok(rootfs)
 }
 
 fn add_image(tree: &mut Tree, image: &Image, documents: &Documents) -> Result<(), ContainerError> {
@@ -80,7 +85,7 @@ fn add_image(tree: &mut Tree, image: &Image, documents: &Documents) -> Result<()
     ];
     let (mut sizes, mut digests, mut names) = (json!({}), json!({}), Vec::new());
     for (key, body) in bodies {
-        tree.file(format!("{folder}/{}", file_name(&key)), 0o644, body.clone())?;
+        tree.file(format!("{folder}/{}", file_name(&key)), 0o600, body.clone())?;
         sizes[&key] = json!(body.len());
         digests[&key] = json!(format!("sha256:{}", Digest::of(body)));
         names.push(key);
@@ -99,7 +104,7 @@ fn add_image(tree: &mut Tree, image: &Image, documents: &Documents) -> Result<()
             "big-data-digests": digests,
         }),
     )?;
-    tree.file(format!("{STORE}/overlay-images/images.lock"), 0o644, "")?;
+    tree.file(format!("{STORE}/overlay-images/images.lock"), 0o600, "")?;
     Ok(())
 }
 
@@ -110,7 +115,7 @@ fn append(tree: &mut Tree, path: &str, entry: Value) -> Result<(), TreeError> {
         false => Vec::new(),
     };
     list.push(entry);
-    tree.file(path, 0o644, Value::Array(list).to_string())?;
+    tree.file(path, 0o600, Value::Array(list).to_string())?;
     Ok(())
 }
 
@@ -157,6 +162,9 @@ pub fn quadlet_file(container: &Container, image: &Image) -> String {
     }
     unit.section("Container").set("ContainerName", &container.name).set("Image", &image.reference);
     unit.set("Pull", "never");
+    if !container.new_privileges {
+        unit.set("NoNewPrivileges", "true");
+    }
     if !container.command.is_empty() {
         unit.set("Exec", &quadlet::command(&container.command));
     }

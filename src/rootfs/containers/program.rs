@@ -172,6 +172,9 @@ mod tests {
             volumes: Vec::new(),
             host_network: false,
             start: true,
+            new_privileges: false,
+            scratch: Container::SCRATCH,
+            allowed: Default::default(),
         }
     }
 

@@ -1,25 +1,26 @@
-//! containerd and crun: a root folder in the verified root, a writable overlay in memory, a systemd unit.
+//! containerd and crun: a root directory in the verified root, a writable overlay in memory, a systemd unit.
 
-use super::{ContainerError, Image, program, spec, volumes};
+use super::{ContainerError, FOLDER, Image, closed, program, spec, volumes};
 use crate::manifest::{Container, Runtime};
 use crate::rootfs::text::unit::{Unit, word};
 use crate::tree::Tree;
-
-/// Where the roots of containers lie in the verified root.
-const ROOTS: &str = "usr/share/keller/containers";
 
 /// Where their writable overlays are mounted.
 const RUN: &str = "/run/keller/containers";
 
 const UNITS: &str = "usr/lib/systemd/system";
 
-/// Adds the root folder, the runtime specification and `<name>.service`.
+/// Bytes of a container's scratch memory for each file in it that it may make: a page. Without a limit of its own a
+/// tmpfs takes as many files as half of the node's memory has pages.
+const BYTES_PER_INODE: u64 = 4096;
+
+/// Adds the root directory, the runtime specification and `<name>.service`. Says where the root directory is.
 pub fn install(
     tree: &mut Tree,
     runtime: Runtime,
     container: &Container,
     image: &Image,
-) -> Result<(), ContainerError> {
+) -> Result<String, ContainerError> {
     let unsupported = |what, mend| ContainerError::Unsupported {
         container: container.name.clone(),
         what,
@@ -35,20 +36,25 @@ pub fn install(
     };
     super::need(tree, container, engine, package)?;
     super::need(tree, container, "/usr/bin/mount", "mount")?;
+    super::need(tree, container, "/usr/bin/mkdir", "coreutils")?;
     let account = program::check(container, image)?;
     let name = &container.name;
-    let folder = format!("{ROOTS}/{name}");
+    let folder = format!("{FOLDER}/{name}");
+    closed(tree, FOLDER)?;
+    closed(tree, &folder)?;
     let origin = tree.origin(&format!("container {name}"));
-    tree.graft(&format!("{folder}/rootfs"), &image.tree, origin)?;
+    let rootfs = format!("{folder}/rootfs");
+    tree.graft(&rootfs, &image.tree, origin)?;
     let root = format!("{RUN}/{name}/root");
     let unit = format!("{name}.service");
     let config = spec::config(container, image, &account, &root, &format!("/system.slice/{unit}/container"));
-    tree.file(format!("{folder}/config.json"), 0o644, config.to_string())?;
+    tree.file(format!("{folder}/config.json"), 0o600, config.to_string())?;
     tree.file(format!("{UNITS}/{unit}"), 0o644, service(runtime, container, image, &folder))?;
     if container.start {
         tree.symlink(format!("{UNITS}/multi-user.target.wants/{unit}"), format!("../{unit}"))?;
     }
-    volumes::install(tree, container, image, &account)
+    volumes::install(tree, container, image, &account)?;
+    Ok(rootfs)
 }
 
 /// Whether the unit waits until the node has a network: where the container serves or uses that of the host.
@@ -57,7 +63,9 @@ pub fn waits_for_network(container: &Container) -> bool {
 }
 
 /// The unit. Each start finds the image's own files and nothing of the run before, as it is with podman: what
-/// is to be kept belongs into volumes. The container is a group below the unit's own, so limits and signals
+/// is to be kept belongs into volumes. What it writes elsewhere is in a tmpfs of its own: it can fill that, but not the
+/// node's /run. Nobody but root comes near its files: neither in the verified root, nor where they are mounted, where
+/// its setuid programs would be the node's. The container is a group below the unit's own, so limits and signals
 /// of the unit reach it and `systemctl status` shows its processes, also where containerd has started them.
 fn service(runtime: Runtime, container: &Container, image: &Image, folder: &str) -> String {
     let name = container.name.as_str();
@@ -90,7 +98,9 @@ fn service(runtime: Runtime, container: &Container, image: &Image, folder: &str)
     let run = format!("{RUN}/{name}");
     let place = run.trim_start_matches("/run/");
     unit.section("Service").set("Type", "exec").set("Delegate", "yes").set("DelegateSubgroup", "supervisor");
-    unit.set("RuntimeDirectory", &["root", "upper", "work"].map(|part| format!("{place}/{part}")).join(" "));
+    // What is mounted on `root` has the mode of the image: the directory above it is closed.
+    unit.set("RuntimeDirectory", &["", "/root", "/scratch"].map(|part| format!("{place}{part}")).join(" "));
+    unit.set("RuntimeDirectoryMode", "0700");
     // Usually there is nothing, and the engine complains of it.
     let clean = |unit: &mut Unit, key: &str, commands: &[&str]| {
         for command in commands {
@@ -98,12 +108,19 @@ fn service(runtime: Runtime, container: &Container, image: &Image, folder: &str)
         }
     };
     clean(&mut unit, "ExecStartPre", before);
-    let options = format!("lowerdir=/{folder}/rootfs,upperdir={run}/upper,workdir={run}/work");
-    let root = format!("{run}/root");
+    let (root, scratch) = (format!("{run}/root"), format!("{run}/scratch"));
+    let (upper, work) = (format!("{scratch}/upper"), format!("{scratch}/work"));
+    let size = container.scratch.bytes();
+    let options = format!("size={size},nr_inodes={},mode=0700,nosuid,nodev", size / BYTES_PER_INODE);
+    unit.command("ExecStartPre", "", &["mount", "-t", "tmpfs", name, "-o", &options, &scratch]);
+    unit.command("ExecStartPre", "", &["mkdir", &upper, &work]);
+    let suid = if container.new_privileges { "suid" } else { "nosuid" };
+    let options = format!("{suid},nodev,lowerdir=/{folder}/rootfs,upperdir={upper},workdir={work}");
     unit.command("ExecStartPre", "", &["mount", "-t", "overlay", name, "-o", &options, &root]);
     unit.command("ExecStart", "", start);
     clean(&mut unit, "ExecStopPost", after);
     unit.command("ExecStopPost", "-", &["umount", "--lazy", &root]);
+    unit.command("ExecStopPost", "-", &["umount", "--lazy", &scratch]);
     // The engine hands every signal that it gets on to the container.
     if let Some(signal) = image.config.stop_signal {
         unit.set("KillSignal", &signal.to_string());
@@ -128,6 +145,9 @@ mod tests {
             volumes: Vec::new(),
             host_network: false,
             start: true,
+            new_privileges: false,
+            scratch: Container::SCRATCH,
+            allowed: Default::default(),
         }
     }
 
@@ -137,7 +157,7 @@ mod tests {
         let image = Image { reference: String::new(), tree: Tree::new(0), config };
         let text = service(Runtime::Containerd, &container(), &image, "usr/share/keller/containers/web");
         assert!(text.contains("Requires=containerd.service\n"), "{text}");
-        assert!(text.contains("RuntimeDirectory=keller/containers/web/root keller/containers/web/upper "));
+        assert!(text.contains("RuntimeDirectory=keller/containers/web keller/containers/web/root "));
         let start =
             "ctr --namespace keller run --rm --config /usr/share/keller/containers/web/config.json web";
         assert!(text.contains(&format!("ExecStart={start}\n")), "{text}");

@@ -150,6 +150,9 @@ mod tests {
             volumes: volumes.iter().map(volume).collect(),
             host_network: false,
             start: true,
+            new_privileges: false,
+            scratch: Container::SCRATCH,
+            allowed: Default::default(),
         };
         let account = Account { uid: 1000, gid: 1001, groups: Vec::new() };
         install(tree, &container, image, &account).map_err(|error| error.to_string())?;

@@ -15,6 +15,16 @@ pub enum TarError {
         /// What is unsafe about it.
         why: &'static str,
     },
+    /// An extended attribute that the kernel would obey.
+    #[error(
+        "member {member:?} has the attribute {name}: an image may have users' own and security.capability"
+    )]
+    Attribute {
+        /// The member.
+        member: String,
+        /// Of the attribute.
+        name: String,
+    },
     /// A member that would be written through a symbolic link of the same archive.
     #[error("member {member:?} lies below {link:?}, which the same archive makes a symbolic link")]
     BelowLink {

@@ -287,6 +287,23 @@ fn a_user_that_is_none() {
         assert!(said.starts_with("blobs/sha256/c: its User ") && said.contains("`user:group`"), "{said}");
         assert_eq!(said.lines().count(), 1);
     }
+    for bad in ["0\n[Service]", "4294967296", "4294967295", "2147483648:0", "0:-1"] {
+        let said = config(bad).unwrap_err();
+        assert!(said.contains(&format!("its User {bad:?} is not a user: ")), "{said}");
+    }
+}
+
+#[test]
+fn texts_that_no_program_can_be_given_are_refused() {
+    for process in [
+        Process { entrypoint: Some(vec!["/x".into(), "a\0b".into()]), ..Process::default() },
+        Process { cmd: Some(vec!["\0".into()]), ..Process::default() },
+        Process { env: Some(vec!["A=\0".into()]), ..Process::default() },
+        Process { working_dir: Some("/a\0".into()), ..Process::default() },
+    ] {
+        let said = process.config("c").unwrap_err().to_string();
+        assert!(said.contains("a NUL ends a text"), "{said}");
+    }
 }
 
 #[test]

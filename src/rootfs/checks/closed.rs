@@ -1,0 +1,22 @@
+//! What containers bring is theirs alone: nobody on the node but root comes to it.
+
+use super::{Finding, Severity, View};
+use crate::rootfs::containers::FOLDER;
+
+/// Whom a directory is open to that only its owner may enter.
+const CLOSED: u16 = 0o700;
+
+/// Reports a directory of images that others may enter.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    let Some(id) = view.tree.lookup(FOLDER) else { return Vec::new() };
+    let meta = &view.tree.node(id).meta;
+    if (meta.mode & 0o7777, meta.uid, meta.gid) == (CLOSED, 0, 0) {
+        return Vec::new();
+    }
+    let problem = format!(
+        "has mode {:04o} and owner {}:{}, and holds what containers bring",
+        meta.mode, meta.uid, meta.gid
+    );
+    let advice = "only root may enter it: leave it out of packages and overlays".to_owned();
+    vec![view.finding(Severity::Error, FOLDER.as_bytes(), id, problem, advice)]
+}
