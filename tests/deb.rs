@@ -27,6 +27,10 @@ pub fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
         header.set_mtime(1_700_000_000);
         header.set_size(*size);
         header.set_entry_type(tar::EntryType::new(*kind));
+        if matches!(*kind, b'3' | b'4') {
+            header.set_device_major(0).unwrap();
+            header.set_device_minor(0).unwrap();
+        }
         header.set_cksum();
         bytes.extend_from_slice(header.as_bytes());
         bytes.extend_from_slice(body);

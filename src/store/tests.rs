@@ -274,6 +274,18 @@ fn read_only_store_can_be_read() {
 }
 
 #[test]
+fn nobody_else_may_hold_its_lock() {
+    let (folder, store) = store();
+    let mode = || fs::metadata(folder.path().join("lock")).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(), 0o600);
+    drop(store);
+    // As an older keller left it.
+    fs::set_permissions(folder.path().join("lock"), fs::Permissions::from_mode(0o644)).unwrap();
+    Store::open(folder.path()).unwrap();
+    assert_eq!(mode(), 0o600);
+}
+
+#[test]
 fn unusable_folder_says_what_to_do() {
     let (folder, _) = store();
     let file = folder.path().join("file");

@@ -536,8 +536,12 @@ impl Stream<'_> {
         let fails = |error: io::Error| corrupt(offset, &error);
         let id = |given: Option<u64>, field: io::Result<u64>| {
             let id = given.map_or(field, Ok).map_err(fails)?;
-            u32::try_from(id)
-                .map_err(|_| TarError::Corrupt { offset, what: format!("owner {id} exceeds 32 bits") })
+            // The last one is -1, which the kernel takes for nobody at all.
+            let known = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+            known.ok_or_else(|| TarError::Corrupt {
+                offset,
+                what: format!("owner {id} can be nobody's number"),
+            })
         };
         let mtime = match extension.mtime {
             Some(mtime) => mtime,

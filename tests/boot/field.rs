@@ -1,5 +1,6 @@
 //! What people reported from the field, on one small node: each part asks the running node once.
 
+mod closed;
 mod containers;
 
 use super::scratch::{Disk, Scratch};
@@ -41,8 +42,9 @@ fn image() -> Option<Disk> {
     // What an earlier run locked may be gone from the mirror.
     let folder = Scratch::new("field");
     let manifest = folder.join("node.yaml");
-    std::fs::write(&manifest, format!("{MANIFEST}{}", containers::MANIFEST)).unwrap();
+    std::fs::write(&manifest, format!("{MANIFEST}{}{}", containers::MANIFEST, closed::CONTAINERS)).unwrap();
     containers::layout(&folder.join("image"))?;
+    closed::layout(&folder.join("hostile"))?;
     let status = keller().args(["build", "--quiet", "--output"]).arg(&*folder).arg(&manifest).status();
     assert!(status.expect("keller starts").success(), "the node does not build");
     let image = folder.join("field_1.0.0.raw");
@@ -63,6 +65,9 @@ fn reported_from_the_field() {
     containers::write_where_their_image_lets_them(&node);
     containers::are_started_with_the_very_words(&node);
     containers::live_in_pods(&node);
+    closed::nobody_gets_what_an_image_brings(&node);
+    closed::privileges_are_new_where_they_are_opened(&node);
+    closed::nobody_holds_up_an_update(&node);
     containers::keep_their_volumes(&mut node);
 }
 

@@ -24,6 +24,13 @@ fn nginx_and_postgresql_on_containerd() {
         assert!(node.page_at("container/").contains("nginx in a container"));
         let tasks = node.run("sudo ctr --namespace keller tasks ls");
         assert!(tasks.contains("page") && tasks.contains("RUNNING"), "{tasks}");
+        let page = "ps -eo unit,pid,args | grep '^page.service .*nginx: master' | awk '{print $2}'";
+        let status = node.run(&format!("grep NoNewPrivs /proc/$({page})/status"));
+        assert!(status.ends_with('1'), "{status}");
+        assert!(!node.try_run("sudo -u nobody ls /run/keller/containers/page").status.success());
+        assert!(!node.try_run("sudo -u nobody ls /usr/share/keller/containers").status.success());
+        let mounts = node.run("grep /run/keller/containers/page/ /proc/mounts");
+        assert_eq!(mounts.lines().filter(|line| line.contains("nosuid,nodev")).count(), 2, "{mounts}");
         // Its database outlives the boot, and its pid and socket do not.
         psql(&node, "create table if not exists boots (number int)");
         psql(&node, &format!("insert into boots values ({boot})"));

@@ -21,6 +21,7 @@ mod owners;
 mod pipes;
 pub mod project;
 mod publish;
+mod rights;
 mod store;
 mod strangers;
 mod streams;

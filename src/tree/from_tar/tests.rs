@@ -213,7 +213,12 @@ fn damage_and_early_ends() {
     let error = read(&mut &damaged[..], &mut io::sink(), LIMITS).unwrap_err();
     assert_eq!(error.to_string(), "damaged archive at byte 0: wrong header checksum");
     assert!(matches!(read_all(&[pax("uid", b"-1"), file("x")]), Err(TarError::Corrupt { .. })));
-    assert!(matches!(read_all(&[pax("uid", b"4294967296"), file("x")]), Err(TarError::Corrupt { .. })));
+    for number in [&b"4294967296"[..], b"4294967295", b"18446744073709551615"] {
+        for key in ["uid", "gid"] {
+            let refused = read_all(&[pax(key, number), file("x")]);
+            assert!(matches!(refused, Err(TarError::Corrupt { .. })), "{key} {number:?}");
+        }
+    }
     assert!(matches!(read_all(&[pax("path", b"x")]), Err(TarError::Corrupt { .. })));
 }
 

@@ -204,6 +204,7 @@ fn project() -> Project {
             .file("usr/bin/ctr", elf::program())
             .file("usr/bin/mount", elf::program())
             .file("usr/bin/umount", elf::program())
+            .file("usr/bin/mkdir", elf::program())
             .file("usr/bin/sh", elf::program())
             .file(&format!("{unit}/containerd.service"), "[Service]\nExecStart=/usr/bin/ctr\n"),
         Package::new("sshd", "1").file("usr/sbin/sshd", elf::program()).file("usr/bin/rm", elf::program()),
@@ -211,6 +212,7 @@ fn project() -> Project {
             &format!("{unit}/etcd.service"),
             "[Service]\nExecStart=/usr/bin/etcd\n[Install]\nWantedBy=multi-user.target\n",
         ),
+        Package::new("noded", "1").member("./usr/lib/noded/disk", b'4', ""),
         Package::new("needy", "1").field("Depends: debhelp").file("usr/bin/needy", elf::program()),
         Package::new("needy-tool", "1").file("usr/bin/needy-tool", elf::needing("libgone.so.1")),
         Package::new("debhelp", "1").file("usr/bin/debhelp", elf::program()),
@@ -243,6 +245,7 @@ fn project() -> Project {
     fs::create_dir_all(project.path("node/overlay2/usr/lib/systemd/system")).unwrap();
     project.write("node/overlay2/usr/lib/systemd/system/multi-user.target", "[Unit]\nDescription=another\n");
     layout(&project);
+    super::rights::layout(&project, "node/open.oci", &json!({ "Entrypoint": ["/usr/bin/greet"] }));
     project
 }
 

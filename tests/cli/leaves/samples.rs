@@ -260,6 +260,34 @@ pub const MANIFESTS: &[Sample] = &[
         "runtime: podman\ncontainers: [{name: hello, image: {build: image-base.yaml}}]",
         "runtime: podman\ncontainers: [{name: hello, image: {build: image-base.yaml}, start: false}]",
     ),
+    told(
+        "containers.image.setuid",
+        "runtime: podman\ncontainers: [{name: hello, image: {archive: open.oci, world_writable: [/data], device_nodes: [/dev/disk]}}]",
+        "runtime: podman\ncontainers: [{name: hello, image: {archive: open.oci, world_writable: [/data], device_nodes: [/dev/disk], setuid: [/usr/bin/su]}}]",
+        "/usr/bin/su (image) is setuid",
+    ),
+    told(
+        "containers.image.device_nodes",
+        "runtime: podman\ncontainers: [{name: hello, image: {archive: open.oci, world_writable: [/data], setuid: [/usr/bin/su]}}]",
+        "runtime: podman\ncontainers: [{name: hello, image: {archive: open.oci, world_writable: [/data], device_nodes: [/dev/disk], setuid: [/usr/bin/su]}}]",
+        "/dev/disk (image) is the block device 8:0",
+    ),
+    told(
+        "containers.image.world_writable",
+        "runtime: podman\ncontainers: [{name: hello, image: {archive: open.oci, setuid: [/usr/bin/su], device_nodes: [/dev/disk]}}]",
+        "runtime: podman\ncontainers: [{name: hello, image: {archive: open.oci, world_writable: [/data], device_nodes: [/dev/disk], setuid: [/usr/bin/su]}}]",
+        "/data/x (image) may be written to by everybody",
+    ),
+    differ(
+        "containers.new_privileges",
+        "runtime: podman\ncontainers: [{name: hello, image: {build: image-base.yaml}}]",
+        "runtime: podman\ncontainers: [{name: hello, image: {build: image-base.yaml}, new_privileges: true}]",
+    ),
+    differ(
+        "containers.scratch",
+        "packages: [engines]\nruntime: crun\ncontainers: [{name: hello, image: {build: image-base.yaml}}]",
+        "packages: [engines]\nruntime: crun\ncontainers: [{name: hello, image: {build: image-base.yaml}, scratch: 64MiB}]",
+    ),
     // The key-value store, health.
     differ(
         "kv.etcd.cluster=single",
@@ -350,6 +378,18 @@ pub const MANIFESTS: &[Sample] = &[
         "files: [{path: /usr/bin/a, content: '', mode: '4755'}]",
         "files: [{path: /usr/bin/a, content: '', mode: '4755'}]\nsetuid: [/usr/bin/a]",
         "allow it with `setuid: [/usr/bin/a]`",
+    ),
+    told(
+        "device_nodes",
+        "packages: [noded]",
+        "packages: [noded]\ndevice_nodes: [/usr/lib/noded/disk]",
+        "is the block device 0:0",
+    ),
+    told(
+        "world_writable",
+        "files: [{path: /usr/share/a, content: '', mode: '0666'}]",
+        "files: [{path: /usr/share/a, content: '', mode: '0666'}]\nworld_writable: [/usr/share/a]",
+        "allow it with `world_writable: [/usr/share/a]`",
     ),
     told(
         "missing_libraries.*",
@@ -532,6 +572,18 @@ pub const IMAGES: &[Sample] = &[
         "files: [{path: /usr/bin/a, content: '', capabilities: [cap_net_raw+ep]}]",
         "files: [{path: /usr/bin/a, content: '', capabilities: [cap_net_raw+ep]}]\nsetuid: [/usr/bin/a]",
         "allow it with `setuid: [/usr/bin/a]`",
+    ),
+    told(
+        "device_nodes",
+        "packages: [noded]",
+        "packages: [noded]\ndevice_nodes: [/usr/lib/noded/disk]",
+        "is the block device 0:0",
+    ),
+    told(
+        "world_writable",
+        "files: [{path: /usr/share/a, content: '', mode: '0666'}]",
+        "files: [{path: /usr/share/a, content: '', mode: '0666'}]\nworld_writable: [/usr/share/a]",
+        "allow it with `world_writable: [/usr/share/a]`",
     ),
     told(
         "missing_libraries.*",

@@ -1,0 +1,158 @@
+//! What an image brings that would give others rights, on a node with neighbours: nobody gets any of it, whichever
+//! runtime starts it.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+use tar::{Builder, EntryType, Header};
+
+use super::super::scratch::{Disk, Scratch};
+use super::{Node, keller};
+use crate::judges::trixie::trixie;
+use crate::judges::umoci;
+
+/// Two of the containers of a node, of one image: one as it comes, and one whose setuid programs are wanted.
+pub const CONTAINERS: &str = r#"
+  - name: hostile
+    image: &hostile
+      archive: hostile
+      setuid: [/bin/steal, /bin/capable]
+      device_nodes: [/dev/vda]
+      world_writable: [/dev/vda]
+  - name: wanted
+    image: *hostile
+    new_privileges: true
+"#;
+
+/// Effective cap_dac_read_search of revision 2 (linux/capability.h): reads every file.
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The image: a shell that is setuid root, one that reads every file, and the node's disk for everybody. Nothing, said
+/// aloud, without its shell.
+pub fn layout(folder: &Path) -> Option<()> {
+    let shell = trixie(&["busybox-static"], "usr/bin/busybox")?;
+    let shell = fs::read(shell.get_args().last().unwrap()).unwrap();
+    let mut layer = Builder::new(Vec::new());
+    let mut add = |path: &str, kind: EntryType, mode: u32, body: &[u8], capability: &[u8]| {
+        if !capability.is_empty() {
+            layer.append_pax_extensions([("SCHILY.xattr.security.capability", capability)]).unwrap();
+        }
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header.set_size(body.len() as u64);
+        if kind == EntryType::Block {
+            // virtblk of Linux' list of devices has a major number of its own at run time, mostly this.
+            header.set_device_major(254).unwrap();
+            header.set_device_minor(0).unwrap();
+        }
+        layer.append_data(&mut header, path, body).unwrap();
+    };
+    add("bin/busybox", EntryType::Regular, 0o755, &shell, &[]);
+    add("bin/steal", EntryType::Regular, 0o4755, &shell, &[]);
+    add("bin/capable", EntryType::Regular, 0o755, &shell, &CAPABILITY);
+    add("dev/vda", EntryType::Block, 0o666, &[], &[]);
+    let layer = layer.into_inner().unwrap();
+    umoci::layout(folder, &[layer], &json!({ "Entrypoint": ["/bin/busybox", "sleep", "1000000"] }));
+    Some(())
+}
+
+/// Asserts that the user nobody cannot use any of the image's files, wherever they are on the node.
+pub fn nobody_gets_what_an_image_brings(node: &Node) {
+    let find = "sudo find / -xdev -name steal -o -name capable -o -path '*/dev/vda' -type b; \
+                sudo find /run/keller /var/lib/containers -name steal -o -name capable -o -path '*/dev/vda' -type b";
+    let found = node.run(find);
+    let brought: Vec<&str> = found.lines().filter(|path| path.contains("/containers/")).collect();
+    assert!(brought.iter().any(|path| path.ends_with("bin/steal")), "{found}");
+    assert!(brought.iter().any(|path| path.ends_with("dev/vda")), "{found}");
+    for path in brought {
+        let attempt = match path.ends_with("vda") {
+            true => format!("head -c 1 {path}"),
+            false => format!("{path} cat /etc/shadow"),
+        };
+        let output = node.try_run(&format!("sudo -u nobody {attempt}"));
+        assert!(!output.status.success() && output.stdout.is_empty(), "nobody used {path}");
+    }
+    assert!(!node.try_run("sudo -u nobody ls /usr/share/keller/containers").status.success());
+    let mounts = node.run("grep -E 'containers/(hostile|wanted)/|/merged ' /proc/mounts || true");
+    for line in mounts.lines() {
+        assert!(line.contains("nodev"), "{line}");
+    }
+}
+
+/// The process of a container, by its command line and control group.
+fn no_new_privileges(node: &Node, name: &str) -> String {
+    let processes = format!("systemd-cgls --no-pager --full --unit {name}.service");
+    let first = format!("{processes} | grep -F 'busybox sleep' | grep -oE '[0-9]+' | head -n 1");
+    node.run(&format!("grep NoNewPrivs /proc/$({first})/status | grep -oE '[0-9]+'"))
+}
+
+pub fn privileges_are_new_where_they_are_opened(node: &Node) {
+    assert_eq!(no_new_privileges(node, "hostile"), "1");
+    assert_eq!(no_new_privileges(node, "wanted"), "0");
+}
+
+/// Whatever nobody can open, nobody may lock; what changes the node is none of it.
+pub fn nobody_holds_up_an_update(node: &Node) {
+    assert_eq!(node.run("stat -c '%a %U' /run/keller/update.lock"), "600 root");
+    assert!(!node.try_run("sudo -u nobody flock --nonblock /run/keller/update.lock true").status.success());
+}
+
+/// A node with crun alone.
+const CRUN: &str = r#"keller: 1
+id: closed
+version: 1.0.0
+include:
+  - keller:manifests/components/base.yaml
+  - keller:manifests/components/kernel-cloud.yaml
+  - keller:manifests/components/ssh.yaml
+  - keller:manifests/components/crun.yaml
+users: [{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}]
+health: {deadline: 10min}
+kernel: {cmdline: ["console=ttyS0,115200"]}
+disk: {esp: 128MiB, root: 512MiB, state: {min: 256MiB}}
+outputs: [raw]
+containers:
+"#;
+
+/// Builds the node anew; nothing, said aloud, without what its containers are made of.
+fn crun() -> Option<Disk> {
+    let folder = Scratch::new("closed");
+    let manifest = folder.join("node.yaml");
+    fs::write(&manifest, format!("{CRUN}{CONTAINERS}    scratch: 16MiB\n")).unwrap();
+    layout(&folder.join("hostile"))?;
+    let status = keller().args(["build", "--quiet", "--output"]).arg(&*folder).arg(&manifest).status();
+    assert!(status.expect("keller starts").success(), "the node does not build");
+    let image = folder.join("closed_1.0.0.raw");
+    Some(folder.into_disk(image))
+}
+
+#[test]
+fn containers_of_crun_are_closed_and_have_scratch_of_their_own() {
+    let Some(image) = crun() else { return };
+    let node = Node::boot(&image, &[]);
+    assert_eq!(
+        node.settled(),
+        "running",
+        "{}",
+        node.run("systemctl --failed; journalctl -b -p 4 --no-pager")
+    );
+    nobody_gets_what_an_image_brings(&node);
+    privileges_are_new_where_they_are_opened(&node);
+    nobody_holds_up_an_update(&node);
+    let free = || node.run("df --output=avail /run | tail -n 1").trim().parse::<u64>().unwrap();
+    let before = free();
+    let fill = "sudo crun exec wanted /bin/busybox dd if=/dev/zero of=/fill bs=1M count=4096";
+    assert!(!node.try_run(fill).status.success(), "16 MiB have an end");
+    // Other services write a little there meanwhile, in KiB.
+    assert!(before - free().min(before) < 4096, "a container took the node's /run");
+    let size = node.run("sudo crun exec wanted /bin/busybox stat -c %s /fill").parse::<u64>().unwrap();
+    assert!((8 << 20..=16 << 20).contains(&size), "{size}");
+    // It starts afresh, with nothing of it.
+    node.run("sudo systemctl restart wanted.service");
+    assert!(!node.try_run("sudo crun exec wanted /bin/busybox stat /fill").status.success());
+}
