@@ -179,10 +179,10 @@ fn devices_of_packages_and_files_that_everybody_may_write_to() {
     project.edit("packages: [", "packages: [noded, ");
     let text = project.build(&[]).error().to_owned();
     for part in [
-        "/var/lib/noded/sda (noded 1) is the block device 0:0",
+        "/var/lib/noded/sda (noded) is the block device 0:0",
         "allow it with `device_nodes: [/var/lib/noded/sda]`",
-        "/usr/lib/noded/mark (noded 1) is the character device 0:0 (mode 0644), by which overlayfs marks what is removed",
-        "/etc/open (files in the manifest) may be written to by everybody (mode 0666)",
+        "/usr/lib/noded/mark (noded) is the character device 0:0 (mode 0644), by which overlayfs marks what is removed",
+        "/etc/open (files) may be written to by everybody (mode 0666)",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }

@@ -16,7 +16,7 @@ use crate::boot::parts::is_root;
 /// What podman hands the runtime is kept, and no container is made.
 const RUNTIME: &str = "#!/bin/sh
 while [ $# -gt 0 ]; do
-  [ \"$1\" = --bundle ] && cp \"$2/config.json\" \"${0%/*}/config.json\"
+  [ \"$1\" = --bundle ] && cp \"$2/config.json\" \"${0%/*}/config.json\" && cat /proc/self/mounts >\"${0%/*}/mounts\"
   shift
 done
 exit 1
@@ -39,26 +39,31 @@ fn script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// The specification that podman writes for a container with these options.
-fn specification(options: &[&str]) -> Option<Value> {
+/// What podman does for a container: the specification that it writes, and what is mounted then.
+struct Made {
+    specification: Value,
+    mounts: String,
+}
+
+/// Has podman make a container with these options and words, `storage` being its storage.conf, up to where the
+/// runtime would start it. `prepare` fills the directory it works in, whose path stands for `@` in all of them.
+fn made(storage: &str, options: &[&str], words: &[&str], prepare: impl Fn(&Path)) -> Option<Made> {
     let (tree, podman) = podman()?;
-    let conmon = words(&trixie(&["podman"], "usr/bin/conmon")?).join(" ");
+    let conmon = self::words(&trixie(&["podman"], "usr/bin/conmon")?).join(" ");
     let scratch = tempfile::tempdir().unwrap();
+    prepare(scratch.path());
     let at = |name: &str| scratch.path().join(name).display().to_string();
+    let placed = |text: &str| text.replace('@', &scratch.path().display().to_string());
     script(&scratch.path().join("conmon"), &format!("#!/bin/sh\nexec {conmon} \"$@\"\n"));
     script(&scratch.path().join("runtime"), RUNTIME);
     for network in ["netavark", "aardvark-dns"] {
         script(&scratch.path().join(network), "#!/bin/sh\n");
     }
-    fs::create_dir_all(scratch.path().join("rootfs/bin")).unwrap();
-    script(&scratch.path().join("rootfs/bin/app"), "#!/bin/app\n");
     let settings = format!("[engine]\nevents_logger=\"none\"\nhelper_binaries_dir=[\"{}\"]\n", at(""));
     fs::write(scratch.path().join("containers.conf"), settings).unwrap();
-    fs::write(scratch.path().join("storage.conf"), "[storage]\ndriver = \"vfs\"\n").unwrap();
-    let mut global = words(&podman);
+    fs::write(scratch.path().join("storage.conf"), placed(storage)).unwrap();
+    let mut global = self::words(&podman);
     for (option, value) in [
-        ("root", at("store")),
-        ("runroot", at("run")),
         ("tmpdir", at("tmp")),
         ("conmon", at("conmon")),
         ("runtime", at("runtime")),
@@ -69,10 +74,9 @@ fn specification(options: &[&str]) -> Option<Value> {
     }
     let profile = tree.join("usr/share/containers/seccomp.json");
     let seccomp = format!("--security-opt=seccomp={}", profile.display());
-    let create =
-        ["create", "--name=one", "--network=none", &seccomp].into_iter().chain(options.iter().copied());
-    let rootfs = at("rootfs");
-    for words in [create.chain(["--rootfs", &rootfs, "/bin/app"]).collect(), vec!["init", "one"]] {
+    let create = ["create", "--name=one", "--network=none", "--pull=never", &seccomp].into_iter();
+    let create = create.chain(options.iter().copied()).chain(words.iter().copied()).map(&placed);
+    for words in [create.collect(), vec!["init".to_owned(), "one".to_owned()]] {
         // What podman mounts goes with the namespace.
         let mut command = Command::new("unshare");
         command.arg("--mount").args(&global).args(words);
@@ -84,7 +88,18 @@ fn specification(options: &[&str]) -> Option<Value> {
         // The second cannot succeed: this runtime makes nothing.
         assert!(output.status.success() || scratch.path().join("config.json").exists(), "{text}");
     }
-    Some(serde_json::from_slice(&fs::read(scratch.path().join("config.json")).unwrap()).unwrap())
+    let read = |name: &str| fs::read_to_string(scratch.path().join(name)).unwrap();
+    Some(Made { specification: serde_json::from_str(&read("config.json")).unwrap(), mounts: read("mounts") })
+}
+
+/// The specification that podman writes for a container with these options.
+fn specification(options: &[&str]) -> Option<Value> {
+    let storage = "[storage]\ndriver = \"vfs\"\ngraphroot = \"@/store\"\nrunroot = \"@/run\"\n";
+    let rootfs = |scratch: &Path| {
+        fs::create_dir_all(scratch.join("rootfs/bin")).unwrap();
+        script(&scratch.join("rootfs/bin/app"), "#!/bin/app\n");
+    };
+    Some(made(storage, options, &["--rootfs", "@/rootfs", "/bin/app"], rootfs)?.specification)
 }
 
 /// The specification in the bundle that keller makes.
@@ -141,4 +156,33 @@ fn new_privileges_are_those_of_podman() {
     let Some(theirs) = specification(&[]) else { return };
     // What is false is left out.
     assert_eq!(theirs["process"].get("noNewPrivileges"), None);
+}
+
+#[test]
+fn podman_takes_its_image_from_the_closed_store() {
+    if !is_root() {
+        println!("SKIPPED: only root can have podman mount an image");
+        return;
+    }
+    let conf = include_str!("../../overlays/podman/usr/share/containers/storage.conf");
+    let conf = conf
+        .replace("/run/containers/storage", "@/run")
+        .replace("/var/lib/containers/storage", "@/state")
+        .replace("/usr/share/keller", "@/root/usr/share/keller");
+    let prepare = |scratch: &Path| {
+        let mut tree = root();
+        containers::install(&mut tree, Runtime::Podman, &container("one"), &image("one")).unwrap();
+        fs::create_dir(scratch.join("root")).unwrap();
+        tree.write_to_folder(&scratch.join("root")).unwrap();
+        let store = scratch.join("root/usr/share/keller/containers");
+        let mode = fs::metadata(&store).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o700);
+    };
+    let Some(made) = made(&conf, &[], &["localhost/one:latest"], prepare) else { return };
+    assert_eq!(made.specification["process"]["args"], json!(["/app"]));
+    let root = made.specification["root"]["path"].as_str().unwrap();
+    let mount = made.mounts.lines().find(|line| line.split(' ').nth(1) == Some(root));
+    let mount = mount.unwrap_or_else(|| panic!("{root} is not mounted:\n{}", made.mounts));
+    assert!(mount.starts_with("overlay ") && mount.contains(",nodev,"), "{mount}");
+    assert!(mount.contains("/root/usr/share/keller/containers/storage/overlay/"), "{mount}");
 }
