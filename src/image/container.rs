@@ -7,15 +7,14 @@ use super::{Settings, inputs, root, scripts};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::Lock;
 use crate::manifest::{Allowed, Container, ContainerBuild, ContainerImage, Manifest, Said};
-use crate::rootfs;
 use crate::rootfs::checks::{Severity, programs};
 use crate::rootfs::containers::mounts::Mounts;
 use crate::rootfs::containers::{Config, Image, spec};
 use crate::rootfs::dangling::LeftOut;
 use crate::rootfs::{self, Wanted};
 use crate::store::Store;
-use crate::tree::Tree;
 use crate::tree::prune::Patterns;
+use crate::tree::{Kind, Tree};
 
 /// One image for each container of the manifest, in its order.
 pub fn images(
@@ -34,7 +33,11 @@ pub fn images(
             ContainerImage::Archive { path, reference: wanted } => {
                 let archive = rootfs::containers::archive::read(path, wanted.as_deref(), lock.epoch)
                     .map_err(anyhow::Error::from)
-                    .and_then(|(image, digest)| judge(container, &image, progress).map(|()| (image, digest)))
+                    .and_then(|(mut image, digest)| {
+                        judge(container, &image, progress)?;
+                        leave_devices(&mut image.tree);
+                        Ok((image, digest))
+                    })
                     .with_context(|| format!("reading the image in {}", path.display()));
                 archive.map(|(image, digest)| {
                     lock.local.insert(format!("container {}", container.name), digest);
@@ -87,6 +90,17 @@ fn judge(container: &Container, image: &Image, progress: &dyn Progress) -> Resul
         _ => rootfs::checks::wanted(&image.tree),
     };
     bail!("the image would give others rights on the node:{}{all}", lines.concat())
+}
+
+/// Leaves device nodes out. No container opens those of its image: its control group has no devices but those of its
+/// own /dev. But crun mounts an image anew without `nodev`, and a user of the node with the number of the container's
+/// user comes there by /proc/PID/root.
+fn leave_devices(tree: &mut Tree) {
+    for (path, id) in tree.walk() {
+        if matches!(tree.node(id).kind, Kind::CharDevice(..) | Kind::BlockDevice(..)) {
+            tree.remove(&path);
+        }
+    }
 }
 
 fn reference(container: &Container) -> String {
@@ -152,7 +166,7 @@ fn build(
         ..Default::default()
     };
     let known = root::check_inputs(accounts);
-    root::judge(rootfs::checks::brought(&tree, &rights), progress)?;
+    let mut findings = rootfs::checks::brought(&tree, &rights);
     rootfs::finish_container(&mut tree, recipe, accounts)?;
     owned.again(&mut tree);
     let inputs = rootfs::checks::Inputs {
@@ -163,8 +177,9 @@ fn build(
         groups: known.groups,
         ..rights
     };
-    root::judge(rootfs::checks::check(&tree, &inputs), progress)?;
-    root::judge(rootfs::checks::layer(&tree, &inputs), progress)?;
+    findings.extend(rootfs::checks::check(&tree, &inputs));
+    findings.extend(rootfs::checks::layer(&tree, &inputs));
+    root::judge(findings, progress)?;
     let config = Config {
         entrypoint: recipe.entrypoint.clone(),
         command: recipe.command.clone(),
@@ -174,5 +189,6 @@ fn build(
         stop_signal: recipe.stop_signal,
     };
     starts(container, &config, &tree, said)?;
+    leave_devices(&mut tree);
     Ok(Image { reference: reference(container), tree, config })
 }

@@ -159,7 +159,7 @@ fn make(
         said: manifest.said.clone(),
         ..Inputs::default()
     };
-    judge(rootfs::checks::brought(&tree, &rights), progress)?;
+    let mut findings = rootfs::checks::brought(&tree, &rights);
     owned.outlast(&mut tree)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
     let finished = rootfs::finish(&mut tree, manifest, &accounts, &build, Some(store)).map_err(|error| {
@@ -192,7 +192,8 @@ fn make(
         groups,
         ..rights.clone()
     };
-    judge(rootfs::checks::check_node(&tree, &inputs, manifest), progress)?;
+    findings.extend(rootfs::checks::check_node(&tree, &inputs, manifest));
+    judge(findings, progress)?;
     task.at("containers");
     let mut places = Vec::new();
     for (container, image) in manifest.containers.iter().zip(&images) {

@@ -325,8 +325,8 @@ pub struct RawImage {
     /// nobody more rights unless the container has `new_privileges`.
     #[serde(default)]
     pub setuid: Vec<At<String>>,
-    /// Of an archive: device nodes that may be there; any other fails the build. No container can open them: its
-    /// `/dev` is its own.
+    /// Of an archive: device nodes that it may bring; any other fails the build. They are left out: a container has
+    /// the devices of its own `/dev`.
     #[serde(default)]
     pub device_nodes: Vec<At<String>>,
     /// Of an archive: files that everybody may write to, and such directories without the sticky bit; any other fails
@@ -387,7 +387,8 @@ pub struct RawBuild {
     /// As in a manifest.
     #[serde(default)]
     pub setuid: Vec<At<String>>,
-    /// As in a manifest.
+    /// Device nodes that packages or overlays may bring; any other fails the build. They are left out: a container has
+    /// the devices of its own `/dev`.
     #[serde(default)]
     pub device_nodes: Vec<At<String>>,
     /// As in a manifest.

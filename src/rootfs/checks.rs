@@ -288,7 +288,7 @@ fn all<'a>(view: &'a View<'a>, inputs: &'a Inputs) -> (units::Units<'a>, Vec<Fin
     findings.extend(interpreters::check(view, &programs, inputs));
     findings.extend(links::check(view, inputs));
     findings.extend(owners::check(view, inputs));
-    findings.extend(rights(view, inputs));
+    findings.extend(setuid::check(view, inputs));
     findings.extend(setuid::idle(view, inputs));
     let (units, found) = units::Units::of(view, inputs);
     findings.extend(found);

@@ -3,6 +3,7 @@
 mod boot_versions;
 mod capabilities;
 mod cpio;
+mod crun;
 mod depmod;
 mod dpkg;
 mod dpkg_root;

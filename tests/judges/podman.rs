@@ -13,6 +13,9 @@ use super::quadlet::{container, image, root};
 use super::trixie::trixie;
 use crate::boot::parts::is_root;
 
+/// Where images lie in a root.
+const STORE: &str = "usr/share/keller/containers";
+
 /// What podman hands the runtime is kept, and no container is made.
 const RUNTIME: &str = "#!/bin/sh
 while [ $# -gt 0 ]; do
@@ -174,15 +177,22 @@ fn podman_takes_its_image_from_the_closed_store() {
         containers::install(&mut tree, Runtime::Podman, &container("one"), &image("one")).unwrap();
         fs::create_dir(scratch.join("root")).unwrap();
         tree.write_to_folder(&scratch.join("root")).unwrap();
-        let store = scratch.join("root/usr/share/keller/containers");
-        let mode = fs::metadata(&store).unwrap().permissions().mode() & 0o7777;
-        assert_eq!(mode, 0o700);
+        // What is written as any user leaves modes out.
+        for (path, id) in tree.walk().into_iter().filter(|(path, _)| path.starts_with(STORE.as_bytes())) {
+            let place = scratch.join("root").join(str::from_utf8(&path).unwrap());
+            let mode = u32::from(tree.node(id).meta.mode);
+            if !place.is_symlink() {
+                fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+            }
+        }
+        let mode = fs::metadata(scratch.join("root").join(STORE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
     };
     let Some(made) = made(&conf, &[], &["localhost/one:latest"], prepare) else { return };
     assert_eq!(made.specification["process"]["args"], json!(["/app"]));
     let root = made.specification["root"]["path"].as_str().unwrap();
     let mount = made.mounts.lines().find(|line| line.split(' ').nth(1) == Some(root));
     let mount = mount.unwrap_or_else(|| panic!("{root} is not mounted:\n{}", made.mounts));
-    assert!(mount.starts_with("overlay ") && mount.contains(",nodev,"), "{mount}");
+    assert!(mount.starts_with("overlay ") && mount.contains(",nosuid,nodev,"), "{mount}");
     assert!(mount.contains("/root/usr/share/keller/containers/storage/overlay/"), "{mount}");
 }

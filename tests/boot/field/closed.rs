@@ -68,13 +68,9 @@ pub fn nobody_gets_what_an_image_brings(node: &Node) {
     let found = node.run(find);
     let brought: Vec<&str> = found.lines().filter(|path| path.contains("/containers/")).collect();
     assert!(brought.iter().any(|path| path.ends_with("bin/steal")), "{found}");
-    assert!(brought.iter().any(|path| path.ends_with("dev/vda")), "{found}");
+    assert!(!brought.iter().any(|path| path.ends_with("dev/vda")), "{found}");
     for path in brought {
-        let attempt = match path.ends_with("vda") {
-            true => format!("head -c 1 {path}"),
-            false => format!("{path} cat /etc/shadow"),
-        };
-        let output = node.try_run(&format!("sudo -u nobody {attempt}"));
+        let output = node.try_run(&format!("sudo -u nobody {path} cat /etc/shadow"));
         assert!(!output.status.success() && output.stdout.is_empty(), "nobody used {path}");
     }
     assert!(!node.try_run("sudo -u nobody ls /usr/share/keller/containers").status.success());
