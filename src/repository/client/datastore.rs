@@ -5,7 +5,7 @@
 //! N.root.json                                    each verified by the one before, from the shipped one on
 //! timestamp.json snapshot.json targets.json      for no way back
 //! latest_known_time.json
-//! lock                                           of whoever works on it
+//! lock                                           held by the one process that works on it
 //! ```
 //! `tough` works on a copy in a folder of its own; what it leaves is taken over file by file, whole or not at all,
 //! once everything about it is known to be good.

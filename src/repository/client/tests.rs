@@ -70,7 +70,7 @@ fn what_is_published_is_found() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["latest_known_time.json", "snapshot.json", "targets.json", "timestamp.json"]);
+    assert_eq!(names, ["latest_known_time.json", "lock", "snapshot.json", "targets.json", "timestamp.json"]);
 }
 
 #[test]
