@@ -1,5 +1,5 @@
-//! Locks between processes of one user, by flock(2): whoever may open the file may also hold the lock, so that nobody
-//! else may open it.
+//! Locks between processes of one user, by flock(2): whoever may open the file may also hold the lock, so nobody else may
+//! open it.
 //!
 //! Source: flock(2); proc_locks(5).
 
@@ -8,21 +8,47 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 /// Mode of a lock: for its owner alone.
 const MODE: u32 = 0o600;
 
-/// Opens the lock at `path`, made when missing, and closes it to others where an older version left it open to them.
+/// What a directory's group may do besides, where it may replace the lock anyway.
+const GROUP: u32 = 0o060;
+
+/// Opens the lock at `path`, made when missing, and closes it to others where an older version left it open to them. The
+/// group of its directory may hold it too, if it may write to the directory: it shares the work that the lock guards.
 ///
 /// # Errors
-/// That of the system. Another user's lock cannot be opened.
+/// That of the system. Another user's lock cannot be opened, and what is not a regular file is none.
 pub fn open(path: &Path) -> io::Result<File> {
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(MODE).open(path)?;
+    // Where others may write, a link would have this process change a file elsewhere.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(MODE)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
     let metadata = file.metadata()?;
-    if metadata.mode() & 0o077 != 0 && metadata.uid() == rustix::process::geteuid().as_raw() {
-        file.set_permissions(fs::Permissions::from_mode(MODE))?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let mode = MODE | shared(path, &metadata);
+    if metadata.mode() & 0o7777 != mode && metadata.uid() == rustix::process::geteuid().as_raw() {
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
     }
     Ok(file)
+}
+
+/// What the lock's group may do with it.
+fn shared(path: &Path, lock: &fs::Metadata) -> u32 {
+    let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
+    // In a sticky directory a member of the group cannot replace what is another's.
+    let writes = |folder: &fs::Metadata| folder.mode() & 0o1020 == 0o020 && folder.gid() == lock.gid();
+    if folder.is_some_and(|folder| writes(&folder)) { GROUP } else { 0 }
 }
 
 /// Who holds a lock.
@@ -84,6 +110,39 @@ mod tests {
             open(&path).unwrap();
             assert_eq!(mode(), 0o600, "{old:o}");
         }
+    }
+
+    #[test]
+    fn a_group_that_may_write_beside_it_may_hold_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let of_directory = |mode| {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+            drop(open(&path).unwrap());
+            fs::metadata(&path).unwrap().mode() & 0o7777
+        };
+        for (directory, lock) in
+            [(0o700, 0o600), (0o755, 0o600), (0o775, 0o660), (0o2770, 0o660), (0o777, 0o660), (0o1777, 0o600)]
+        {
+            assert_eq!(of_directory(directory), lock, "{directory:o}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        fs::set_permissions(at("file"), fs::Permissions::from_mode(0o644)).unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        std::os::unix::fs::symlink("none", at("dangling")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo"), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+            .unwrap();
+        for name in ["link", "dangling", "fifo", "."] {
+            open(&at(name)).unwrap_err();
+        }
+        assert_eq!(fs::metadata(at("file")).unwrap().mode() & 0o7777, 0o644);
+        assert!(!at("none").exists());
     }
 
     #[test]

@@ -101,6 +101,9 @@ fn done(args: &PublishArgs, progress: &dyn Progress) -> Result<(String, serde_js
     if args.list && !args.to.is_dir() {
         anyhow::bail!("{} is not there", args.to.display());
     }
+    if args.list {
+        return listed(&Repository::open_to_read(&args.to, &keys).with_context(opening)?, args.id.as_deref());
+    }
     let mut repository = Repository::open(&args.to, &keys).with_context(opening)?;
     if let Some(path) = &args.image {
         let doing = || format!("publishing {}", path.display());
@@ -138,12 +141,13 @@ fn done(args: &PublishArgs, progress: &dyn Progress) -> Result<(String, serde_js
                 .with_context(|| format!("taking {version} out of {channel}"))
         });
     }
-    if args.refresh {
-        let expires =
-            repository.refresh(times, progress).with_context(|| format!("renewing {}", args.to.display()))?;
-        let text = format!("good until {}\n", expires.strftime("%Y-%m-%d %H:%M UTC"));
-        return Ok((text, json!({ "expires": expires.to_string() })));
-    }
+    let expires =
+        repository.refresh(times, progress).with_context(|| format!("renewing {}", args.to.display()))?;
+    let text = format!("good until {}\n", expires.strftime("%Y-%m-%d %H:%M UTC"));
+    Ok((text, json!({ "expires": expires.to_string() })))
+}
+
+fn listed(repository: &Repository<'_>, id: Option<&str>) -> Result<(String, serde_json::Value)> {
     let releases = repository.releases();
     let releases: Vec<&Listing> =
         releases.iter().filter(|listing| id.is_none_or(|id| listing.id == id)).collect();

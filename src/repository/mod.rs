@@ -5,6 +5,7 @@
 //! metadata/N.root.json N.targets.json N.snapshot.json timestamp.json     TUF, consistent snapshots
 //! targets/SHA256.ID_VERSION.json                                         release documents
 //! blobs/SHA256                                                           what they name
+//! .lock                                                                  held by the one publisher at work
 //! ```
 //!
 //! Files are added, never rewritten, but for `timestamp.json`, which comes last: until it has its name, nodes

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::FlockOperation;
 use serde::Serialize;
 use tough::schema::{Role, RoleType, Root, Signed, Snapshot, Targets};
 use uuid::Uuid;
@@ -30,9 +30,11 @@ use super::release::{self, Listing};
 use crate::base::device::ReadAt;
 use crate::base::progress::Progress;
 use crate::base::version::compare;
-use crate::base::{Digest, input, limits};
+use crate::base::{Digest, flock, input, limits};
 use crate::update::Document;
 
+/// Held by the one publisher that works on the repository. Nodes have no use for it.
+const LOCK: &str = ".lock";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long nodes believe that nothing newer was published, unless told otherwise.
 pub const TIMESTAMP_LIFE: Duration = Duration::from_secs(14 * DAY.as_secs());
@@ -137,7 +139,8 @@ pub struct Repository<'k> {
     published_root: Option<Signed<Root>>,
     /// Nothing before the first publication.
     state: Option<State>,
-    _lock: File,
+    /// None for whoever only reads.
+    _lock: Option<File>,
 }
 
 impl<'k> Repository<'k> {
@@ -150,15 +153,31 @@ impl<'k> Repository<'k> {
         let path = folder.path();
         let io = |source| PublishError::Folder { path: path.to_owned(), source };
         fs::create_dir_all(path.join(metadata::FOLDER)).map_err(io)?;
-        let lock = File::open(folder.path()).map_err(io)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        // Not the directory itself: whoever may read that could hold its lock.
+        let lock_path = path.join(LOCK);
+        let lock = flock::open(&lock_path)
+            .map_err(|source| PublishError::Lock { path: lock_path.clone(), source })?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(PublishError::Busy { path: path.to_owned() });
+                return Err(PublishError::Busy { path: path.to_owned(), holder: flock::holder(&lock) });
             }
             Err(error) => return Err(io(error.into())),
         }
-        let mut repository = Self { folder, keys, published_root: None, state: None, _lock: lock };
+        Self { folder, keys, published_root: None, state: None, _lock: Some(lock) }.with_state()
+    }
+
+    /// Opens the repository in `folder` for reading alone, as anybody may who has the keys: it is held by nobody then.
+    ///
+    /// # Errors
+    /// `OtherKeys`, `OldKeys`, `Damaged` of what is there.
+    pub fn open_to_read(folder: impl Into<PathBuf>, keys: &'k Keys) -> Result<Self, PublishError> {
+        Self { folder: Folder::new(folder), keys, published_root: None, state: None, _lock: None }
+            .with_state()
+    }
+
+    fn with_state(self) -> Result<Self, PublishError> {
+        let mut repository = self;
         repository.published_root = repository.read_roots()?;
         repository.state = repository.read_state()?;
         Ok(repository)

@@ -10,8 +10,8 @@ use keller::rootfs::containers;
 use serde_json::Value;
 
 use super::quadlet::{container, image, root};
+use super::tool::as_root;
 use super::trixie::trixie;
-use crate::boot::parts::is_root;
 
 /// Looks around as a program of the container may, and then fills what it can write to.
 const LOOK: &str = "b=/bin/busybox; $b grep NoNewPrivs /proc/self/status; $b grep Seccomp: /proc/self/status
@@ -82,8 +82,7 @@ fn started(container: &Container) -> Option<String> {
 
 #[test]
 fn a_container_has_no_more_than_it_should() {
-    if !is_root() {
-        println!("SKIPPED: only root can start a container");
+    if !as_root("start a container") {
         return;
     }
     for new_privileges in [false, true] {

@@ -10,8 +10,8 @@ use keller::rootfs::containers;
 use serde_json::{Value, json};
 
 use super::quadlet::{container, image, root};
+use super::tool::as_root;
 use super::trixie::trixie;
-use crate::boot::parts::is_root;
 
 /// Where images lie in a root.
 const STORE: &str = "usr/share/keller/containers";
@@ -131,8 +131,7 @@ fn the_profile_of_system_calls_is_that_of_debian() {
 
 #[test]
 fn a_bundle_takes_away_what_podman_does() {
-    if !is_root() {
-        println!("SKIPPED: only root can have podman write a specification");
+    if !as_root("have podman write a specification") {
         return;
     }
     let Some(theirs) = specification(&["--security-opt=no-new-privileges"]) else { return };
@@ -152,8 +151,7 @@ fn a_bundle_takes_away_what_podman_does() {
 #[test]
 fn new_privileges_are_those_of_podman() {
     assert_eq!(bundle(Runtime::Crun, true)["process"]["noNewPrivileges"], json!(false));
-    if !is_root() {
-        println!("SKIPPED: only root can have podman write a specification");
+    if !as_root("have podman write a specification") {
         return;
     }
     let Some(theirs) = specification(&[]) else { return };
@@ -163,8 +161,7 @@ fn new_privileges_are_those_of_podman() {
 
 #[test]
 fn podman_takes_its_image_from_the_closed_store() {
-    if !is_root() {
-        println!("SKIPPED: only root can have podman mount an image");
+    if !as_root("have podman mount an image") {
         return;
     }
     let conf = include_str!("../../overlays/podman/usr/share/containers/storage.conf");

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::boot::parts::is_root;
+
 /// Folders of tools, for users whose PATH has no sbin.
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -17,6 +19,17 @@ pub fn tool(name: &str) -> Option<Command> {
         println!("SKIPPED: {name} is not installed");
     }
     found.map(Command::new)
+}
+
+/// Whether the tests run as root. Where they do not, says what only root can do, so that the test can end; in continuous
+/// integration (`CI` is set) that is a failure.
+pub fn as_root(what: &str) -> bool {
+    let is_root = is_root();
+    if !is_root {
+        assert!(std::env::var_os("CI").is_none(), "only root can {what}, and CI is set");
+        println!("SKIPPED: only root can {what}");
+    }
+    is_root
 }
 
 /// Runs `command` to its end; its output if it succeeded, else a panic with all it said.

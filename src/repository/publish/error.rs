@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::base::Digest;
+use crate::base::flock::Holder;
 use crate::repository::fit::Misfit;
 use crate::repository::keys::KeysError;
 use crate::update::delta;
@@ -183,10 +184,23 @@ pub enum PublishError {
     #[error(transparent)]
     Verity(#[from] verity::Error),
     /// Another process publishes.
-    #[error("another keller is publishing to {} just now", path.display())]
+    #[error("another keller is publishing to {} just now{}", path.display(), named(holder.as_ref()))]
     Busy {
         /// The repository.
         path: PathBuf,
+        /// The process, where the kernel tells.
+        holder: Option<Holder>,
+    },
+    /// The lock cannot be opened.
+    #[error(
+        "opening {}, the repository's lock: its owner may, and the directory's group where that may write there",
+        path.display()
+    )]
+    Lock {
+        /// The lock.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The repository's folder.
     #[error("reading {}", path.display())]
@@ -207,4 +221,8 @@ pub enum PublishError {
     /// The disk.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+fn named(holder: Option<&Holder>) -> String {
+    holder.map_or_else(String::new, |holder| format!(": {holder}"))
 }

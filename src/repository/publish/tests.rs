@@ -1,6 +1,7 @@
 //! Versions are published, refused, moved between channels; and every interruption leaves the old state.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
@@ -93,6 +94,40 @@ fn the_same_again_is_nothing() {
     let text = refused(publisher.add_with(&made("1.0.1"), &notes, 0));
     assert_eq!(text, "1.0.1 is published already, and its notes cannot be changed");
     assert_eq!(files(&publisher.repository()), before);
+}
+
+#[test]
+fn whoever_reads_a_repository_holds_up_nobody() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let keys = publisher.keys();
+    let mode =
+        |name: &str| fs::metadata(publisher.repository().join(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(".lock"), 0o600);
+    // The directory and what nodes read are open to everybody, and none of them is the lock.
+    for name in ["", "metadata", "metadata/timestamp.json"] {
+        let held = fs::File::open(publisher.repository().join(name)).unwrap();
+        rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+        Repository::open(publisher.repository(), &keys).unwrap();
+    }
+    let held = Repository::open(publisher.repository(), &keys).unwrap();
+    let text = refused(Repository::open(publisher.repository(), &keys));
+    assert!(
+        text.ends_with(" just now") || text.contains(&format!("process {} (", std::process::id())),
+        "{text}"
+    );
+    drop(held);
+    // A publisher's link is no way to another's file.
+    let other = publisher.folder.path().join("other");
+    fs::write(&other, "").unwrap();
+    fs::remove_file(publisher.repository().join(".lock")).unwrap();
+    std::os::unix::fs::symlink(&other, publisher.repository().join(".lock")).unwrap();
+    let text = refused(Repository::open(publisher.repository(), &keys));
+    assert!(
+        text.starts_with("opening ") && text.contains("/repository/.lock, the repository's lock: "),
+        "{text}"
+    );
+    assert!(Repository::open_to_read(publisher.repository(), &keys).is_ok());
 }
 
 #[test]
@@ -202,6 +237,8 @@ fn keys_and_repositories_that_do_not_go_together() {
     assert!(
         refused(Repository::open(publisher.repository(), &keys)).starts_with("another keller is publishing")
     );
+    // Whoever lists holds nobody up, nor is it held up.
+    assert!(!Repository::open_to_read(publisher.repository(), &keys).unwrap().releases().is_empty());
     drop(held);
     let text = refused(publisher.refresh(701));
     assert!(text.starts_with("root.json, version 2, has expired on"), "{text}");
