@@ -202,6 +202,7 @@ fn make(
     }
     tree.check_size().context("putting packages, overlays and containers together")?;
     tree.file(RECORD, 0o644, Record::of(manifest, lock).to_text())?;
+    let rights = Inputs { users: inputs.users, groups: inputs.groups, ..rights };
     judge(rootfs::checks::finished(&tree, &rights, &places), progress)?;
     let os_release = tree.read("usr/lib/os-release")?;
     let [index] = &finished.kernels[..] else {

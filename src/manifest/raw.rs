@@ -86,7 +86,7 @@ pub struct Raw {
     /// Files that may be setuid or setgid or have capabilities; any other fails the build.
     #[serde(default)]
     pub setuid: Vec<At<String>>,
-    /// Device nodes that packages or overlays may bring; any other fails the build.
+    /// Device nodes that packages may bring; any other fails the build.
     #[serde(default)]
     pub device_nodes: Vec<At<String>>,
     /// Files that everybody may write to, and such directories without the sticky bit; any other fails the build. The
@@ -387,7 +387,7 @@ pub struct RawBuild {
     /// As in a manifest.
     #[serde(default)]
     pub setuid: Vec<At<String>>,
-    /// Device nodes that packages or overlays may bring; any other fails the build. They are left out: a container has
+    /// Device nodes that packages may bring; any other fails the build. They are left out: a container has
     /// the devices of its own `/dev`.
     #[serde(default)]
     pub device_nodes: Vec<At<String>>,

@@ -248,9 +248,16 @@ pub fn finished(tree: &Tree, inputs: &Inputs, images: &[(String, Allowed)]) -> V
         inputs.device_nodes.extend(allowed.device_nodes.iter().map(below));
         inputs.world_writable.extend(allowed.world_writable.iter().map(below));
     }
-    let view = View { tree, paths: tree.walk() };
+    let mut view = View { tree, paths: tree.walk() };
     let mut findings = rights(&view, &inputs);
     findings.extend(closed::check(&view));
+    // What is in an image has the owners that its own accounts name.
+    let is_inside = |path: &[u8]| {
+        let below = |place: &str| path.strip_prefix(place.as_bytes());
+        images.iter().any(|(place, _)| below(place).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
+    };
+    view.paths.retain(|(path, _)| !is_inside(path));
+    findings.extend(owners::check(&view, &inputs));
     sorted(findings)
 }
 

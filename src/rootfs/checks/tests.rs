@@ -629,6 +629,18 @@ fn the_finished_root_is_judged_with_its_containers() {
     let id = tree.lookup(crate::rootfs::containers::FOLDER).unwrap();
     tree.node_mut(id).meta.mode = 0o700;
     assert_eq!(found(&tree, allowed("/dev/null")), [""; 0]);
+    // An image's owners are its own affair, those of its store are not.
+    let meta = |tree: &mut Tree, path: &str| {
+        let id = tree.lookup(path).unwrap();
+        tree.node_mut(id).meta.uid = 4242;
+    };
+    meta(&mut tree, &format!("{place}/app/log"));
+    assert_eq!(found(&tree, allowed("/dev/null")), [""; 0]);
+    tree.file(format!("{place}x"), 0o600, "").unwrap();
+    meta(&mut tree, &format!("{place}x"));
+    let said = found(&tree, allowed("/dev/null"));
+    assert!(said.len() == 1 && said[0].contains("/web/rootfsx belongs to user 4242"), "{said:#?}");
+    tree.remove(format!("{place}x").as_bytes());
     // What one image may have, the node's own root may not.
     tree.put("bin/su", Meta::new(0o4755), Kind::File("".into()), origin).unwrap();
     assert_eq!(found(&tree, allowed("/dev/null")).len(), 1);
