@@ -639,7 +639,7 @@ fn the_finished_root_is_judged_with_its_containers() {
     tree.file(format!("{place}x"), 0o600, "").unwrap();
     meta(&mut tree, &format!("{place}x"));
     let said = found(&tree, allowed("/dev/null"));
-    assert!(said.len() == 1 && said[0].contains("/web/rootfsx belongs to user 4242"), "{said:#?}");
+    assert!(said.len() == 1 && said[0].contains("/web/rootfsx (keller) belongs to user 4242"), "{said:#?}");
     tree.remove(format!("{place}x").as_bytes());
     // What one image may have, the node's own root may not.
     tree.put("bin/su", Meta::new(0o4755), Kind::File("".into()), origin).unwrap();
