@@ -152,7 +152,8 @@ fn containers_of_crun_are_closed_and_have_scratch_of_their_own() {
     assert!((8 << 20..=16 << 20).contains(&size), "{size}");
     // It starts afresh, with nothing of it.
     node.run("sudo systemctl restart wanted.service");
-    let runs = "for i in $(seq 60); do sudo crun exec wanted /bin/busybox true 2>/dev/null && break; sleep 1; done";
+    let runs =
+        "for i in $(seq 60); do sudo crun exec wanted /bin/busybox true 2>/dev/null && break; sleep 1; done";
     let files = node.run(&format!("{runs}; sudo crun exec wanted /bin/busybox ls /"));
     assert!(files.contains("bin") && !files.contains("fill"), "{files}");
 }
