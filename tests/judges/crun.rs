@@ -16,7 +16,7 @@ use super::trixie::trixie;
 /// Looks around as a program of the container may, and then fills what it can write to.
 const LOOK: &str = "b=/bin/busybox; $b grep NoNewPrivs /proc/self/status; $b grep Seccomp: /proc/self/status
     $b grep CapEff /proc/self/status; $b cat /proc/mounts | $b grep ' / '
-    $b test -s /proc/kcore && echo kcore; $b unshare -m true || echo closed
+    $b stat -c 'root %a' /; $b test -s /proc/kcore && echo kcore; $b unshare -m true || echo closed
     $b dd if=/dev/zero of=/fill bs=64k 2>/dev/null || $b stat -c 'filled %s' /fill
     i=0; while $b touch /$i 2>/dev/null; do i=$((i+1)); [ $i -gt 9999 ] && break; done; echo files $i";
 
@@ -56,14 +56,21 @@ fn started(container: &Container) -> Option<String> {
     config["process"]["rlimits"] = Value::Array(Vec::new());
     let bundle = node.join("usr/share/keller/containers/one/config.json");
     fs::write(bundle, placed(&config.to_string())).unwrap();
-    let mut script = String::from("set -e\n");
+    let (mut script, mut directories) = (String::from("set -e\n"), String::new());
     for line in unit.lines() {
         let Some((key, value)) = line.split_once('=') else { continue };
         match key {
             "RuntimeDirectory" => {
                 let made = value.split(' ').map(|path| placed(&format!("/run/{path}")));
-                script += &format!("mkdir -p -m 0700 {}\n", made.collect::<Vec<_>>().join(" "));
+                directories = made.collect::<Vec<_>>().join(" ");
             }
+            // As systemd does before each command.
+            "ExecStartPre" | "ExecStart" => {
+                script += &format!("mkdir -p {directories}; chmod 0700 {directories}\n");
+            }
+            _ => {}
+        }
+        match key {
             "ExecStartPre" if !value.starts_with('-') => script += &format!("{}\n", placed(value)),
             "ExecStart" => {
                 let words = value.strip_prefix("crun ").unwrap();
@@ -105,6 +112,7 @@ fn a_container_has_no_more_than_it_should() {
         assert!(root.contains("nodev,") && root.contains("nosuid,") != new_privileges, "{root}");
         // Under podman, whose mounts are nosuid, `new_privileges` goes by this.
         assert!(!line("one / overlay ").contains("nosuid"), "{said}");
+        assert_eq!(line("root "), "root 755", "{said}");
         assert!(!said.contains("kcore\n") && said.contains("\nclosed\n"), "{said}");
         let filled: u64 = line("filled ")["filled ".len()..].parse().unwrap();
         assert!((1 << 20..=2 << 20).contains(&filled), "{filled}");

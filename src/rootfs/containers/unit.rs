@@ -98,9 +98,8 @@ fn service(runtime: Runtime, container: &Container, image: &Image, folder: &str)
     let run = format!("{RUN}/{name}");
     let place = run.trim_start_matches("/run/");
     unit.section("Service").set("Type", "exec").set("Delegate", "yes").set("DelegateSubgroup", "supervisor");
-    // What is mounted on `root` has the mode of the image: the directory above it is closed.
-    unit.set("RuntimeDirectory", &["", "/root", "/scratch"].map(|part| format!("{place}{part}")).join(" "));
-    unit.set("RuntimeDirectoryMode", "0700");
+    // Not what is below it: systemd sets the mode anew before each command, and then it would be that of what is mounted.
+    unit.set("RuntimeDirectory", place).set("RuntimeDirectoryMode", "0700");
     // Usually there is nothing, and the engine complains of it.
     let clean = |unit: &mut Unit, key: &str, commands: &[&str]| {
         for command in commands {
@@ -112,6 +111,7 @@ fn service(runtime: Runtime, container: &Container, image: &Image, folder: &str)
     let (upper, work) = (format!("{scratch}/upper"), format!("{scratch}/work"));
     let size = container.scratch.bytes();
     let options = format!("size={size},nr_inodes={},mode=0700,nosuid,nodev", size / BYTES_PER_INODE);
+    unit.command("ExecStartPre", "", &["mkdir", "--parents", &root, &scratch]);
     unit.command("ExecStartPre", "", &["mount", "-t", "tmpfs", name, "-o", &options, &scratch]);
     unit.command("ExecStartPre", "", &["mkdir", &upper, &work]);
     let suid = if container.new_privileges { "suid" } else { "nosuid" };
@@ -157,7 +157,10 @@ mod tests {
         let image = Image { reference: String::new(), tree: Tree::new(0), config };
         let text = service(Runtime::Containerd, &container(), &image, "usr/share/keller/containers/web");
         assert!(text.contains("Requires=containerd.service\n"), "{text}");
-        assert!(text.contains("RuntimeDirectory=keller/containers/web keller/containers/web/root "));
+        assert!(
+            text.contains("RuntimeDirectory=keller/containers/web\nRuntimeDirectoryMode=0700\n"),
+            "{text}"
+        );
         let start =
             "ctr --namespace keller run --rm --config /usr/share/keller/containers/web/config.json web";
         assert!(text.contains(&format!("ExecStart={start}\n")), "{text}");

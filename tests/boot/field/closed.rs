@@ -142,6 +142,8 @@ fn containers_of_crun_are_closed_and_have_scratch_of_their_own() {
     nobody_gets_what_an_image_brings(&node);
     privileges_are_new_where_they_are_opened(&node);
     nobody_holds_up_an_update(&node);
+    // The users of a container come to its root.
+    assert_eq!(node.run("sudo crun exec wanted /bin/busybox stat -c %a /"), "755");
     let free = || node.run("df --output=avail /run | tail -n 1").trim().parse::<u64>().unwrap();
     let before = free();
     let fill = "sudo crun exec wanted /bin/busybox dd if=/dev/zero of=/fill bs=1M count=4096";
