@@ -82,6 +82,13 @@ pub const NODE: &[Row] = &[
     ("usr/lib/systemd/journald.conf.d/50-keller.conf", Added, "the journal is kept"),
     ("etc/ssh/sshd_config.d/50-keller.conf", Added, "host keys on the state partition"),
     ("usr/lib/systemd/system/{ssh,sshd@,systemd-tmpfiles-setup}.service.d{,/50-keller.conf}", Added, "keys"),
+    // etcd answers whoever has a certificate of the node.
+    (
+        "usr/lib/systemd/system/{etcd.service.d/20-keller-tls.conf,keller-etcd-certificates.{service,timer}}",
+        Added,
+        "etcd's certificates, and when they are made",
+    ),
+    ("usr/sbin/etcdctl", Added, "etcdctl with root's certificate"),
     // Containers.
     ("usr/share/containers/systemd{,/hello.container}", Added, "the unit of `containers:`"),
     ("usr/share/keller{,/**}", Added, "the container store, but for what the container itself sees"),
