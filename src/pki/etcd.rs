@@ -29,6 +29,13 @@ pub const CLIENT_ADDRESS: &str = "127.0.0.1:2379";
 pub const PEER_ADDRESS: &str = "127.0.0.1:2380";
 /// The name of a single member.
 pub const MEMBER: &str = "default";
+/// The variable of the member's name.
+pub const NAME: &str = "ETCD_NAME";
+/// The variable of the addresses that a new member gives to others, with commas between them.
+pub const PEER_URLS: &str = "ETCD_INITIAL_ADVERTISE_PEER_URLS";
+/// The variable of the members of a new cluster, each `NAME=ADDRESS`. etcd does not start unless it has what the two
+/// others say.
+pub const CLUSTER: &str = "ETCD_INITIAL_CLUSTER";
 
 /// Key and certificate of the authority of servers and clients.
 const AUTHORITY: &str = "authority.pem";
@@ -77,8 +84,6 @@ pub fn keep(
     let directory = Directory::open(directory, etcd.gid)?;
     let authority = directory.authority(AUTHORITY, "etcd authority", now, progress)?;
     let peers = directory.authority(PEER_AUTHORITY, "etcd peer authority", now, progress)?;
-    let other = directory.trust(CA, &authority)?;
-    let wants_restart = directory.trust(PEER_CA, &peers)? || other;
     let wanted = |role: Role, name: &str, hosts: &[String]| Wanted {
         role,
         name: name.to_owned(),
@@ -94,6 +99,9 @@ pub fn keep(
             made.push(file);
         }
     }
+    // Last, and the clients' at the very end: as long as it is the old one, the next run still knows of the restart.
+    let other = directory.trust(PEER_CA, &peers)?;
+    let wants_restart = directory.trust(CA, &authority)? || other;
     Ok(Kept { made, wants_restart })
 }
 
@@ -103,7 +111,7 @@ pub fn environment(directory: &str) -> Vec<(&'static str, String)> {
     let client = format!("https://{CLIENT_ADDRESS}");
     let peer = format!("https://{PEER_ADDRESS}");
     vec![
-        ("ETCD_NAME", MEMBER.to_owned()),
+        (NAME, MEMBER.to_owned()),
         ("ETCD_LISTEN_CLIENT_URLS", client.clone()),
         ("ETCD_ADVERTISE_CLIENT_URLS", client),
         ("ETCD_CERT_FILE", file(SERVER)),
@@ -111,8 +119,8 @@ pub fn environment(directory: &str) -> Vec<(&'static str, String)> {
         ("ETCD_TRUSTED_CA_FILE", file(CA)),
         ("ETCD_CLIENT_CERT_AUTH", "true".to_owned()),
         ("ETCD_LISTEN_PEER_URLS", peer.clone()),
-        ("ETCD_INITIAL_ADVERTISE_PEER_URLS", peer.clone()),
-        ("ETCD_INITIAL_CLUSTER", format!("{MEMBER}={peer}")),
+        (PEER_URLS, peer.clone()),
+        (CLUSTER, format!("{MEMBER}={peer}")),
         ("ETCD_PEER_CERT_FILE", file(PEER)),
         ("ETCD_PEER_KEY_FILE", file(PEER)),
         ("ETCD_PEER_TRUSTED_CA_FILE", file(PEER_CA)),

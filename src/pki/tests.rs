@@ -222,11 +222,11 @@ fn a_power_cut_between_any_two_files_is_mended() {
     let order = [
         "authority.pem",
         "peer-authority.pem",
-        etcd::CA,
-        etcd::PEER_CA,
         etcd::SERVER,
         etcd::PEER,
         etcd::CLIENT,
+        etcd::PEER_CA,
+        etcd::CA,
     ];
     for done in 0..=order.len() {
         for has_old in [false, true] {
@@ -240,7 +240,10 @@ fn a_power_cut_between_any_two_files_is_mended() {
             }
             // The stand-in of a file that was being replaced.
             fs::write(cut.join(".server.pem.17.0.tmp"), "half").unwrap();
-            keep(&cut, NOW);
+            let kept = keep(&cut, NOW);
+            // An etcd that runs knows the old authority, and the run that was cut has not said so.
+            let is_owed = has_old && (1..order.len()).contains(&done);
+            assert!(kept.wants_restart || !is_owed, "{done}");
             assert_eq!(keep(&cut, NOW), Kept::default(), "{done} {has_old}");
             assert!(!cut.join(".server.pem.17.0.tmp").exists());
             let read = |name: &str| fs::read(cut.join(name)).unwrap();

@@ -29,6 +29,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What an image with `kv` and etcdctl gets.
 fn laid() -> Tree {
+    laid_beside("")
+}
+
+/// The same for an image that has `own` as /etc/default/etcd.
+fn laid_beside(own: &str) -> Tree {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.yaml");
     let text = "keller: 1\nid: node\nversion: 1.0.0\ndebian: {suite: trixie}\nruntime: none\n\
@@ -37,6 +42,7 @@ fn laid() -> Tree {
     let manifest = manifest::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
     let mut tree = Tree::new(0);
     tree.file("usr/bin/etcdctl", 0o755, "").unwrap();
+    tree.file("etc/default/etcd", 0o644, own).unwrap();
     image::install(&mut tree, &manifest).unwrap();
     tree
 }
@@ -104,9 +110,15 @@ impl Etcd {
 
     /// What the drop-in of an image says.
     fn environment(&self) -> Vec<(String, String)> {
-        let text = laid().read(format!("{UNITS}/etcd.service.d/20-keller-tls.conf")).unwrap();
+        self.environment_beside("")
+    }
+
+    /// The same in an image that has `own` as /etc/default/etcd, which is read after it.
+    fn environment_beside(&self, own: &str) -> Vec<(String, String)> {
+        let text = laid_beside(own).read(format!("{UNITS}/etcd.service.d/20-keller-tls.conf")).unwrap();
         let text = self.placed(&String::from_utf8(text).unwrap());
-        let lines = text.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
+        let lines = text.lines().filter_map(|line| line.strip_prefix("Environment="));
+        let lines = lines.chain(own.lines()).filter_map(|line| line.split_once('='));
         lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
@@ -237,6 +249,15 @@ fn etcd_answers_whoever_has_the_nodes_certificate_and_nobody_else() {
 }
 
 /// What strangers may ask of the peers' port is asked over HTTP.
+#[test]
+fn a_member_may_have_a_name_of_its_own() {
+    let member = Etcd::new();
+    let environment = member.environment_beside("ETCD_NAME=node1\n");
+    let is_up = || health(&member.pki(), member.client).is_ok();
+    let Some(_running) = member.start(environment, is_up) else { return };
+    assert!(run(member.wrapper().args(["member", "list"])).contains(", node1, "));
+}
+
 #[test]
 fn the_peers_port_wants_a_peer() {
     let member = Etcd::new();
