@@ -99,21 +99,18 @@ fn is_private_group(path: &Path, metadata: &Metadata) -> bool {
     !has_list && has_owner_alone(metadata.gid(), metadata.uid(), &text("/etc/passwd"), &text("/etc/group"))
 }
 
-/// Whether `owner` is the one member of the group, as passwd(5) and group(5) tell.
+/// Whether the group has no member but `owner`, as passwd(5) and group(5) tell, which must know both.
 fn has_owner_alone(group: u32, owner: u32, users: &str, groups: &str) -> bool {
     let number = |field: Option<&&str>| field.and_then(|text| text.parse::<u32>().ok());
-    let (mut name, mut members) = (None, 0);
+    let mut name = None;
     for line in users.lines() {
         let fields: Vec<&str> = line.split(':').collect();
         let is_owner = number(fields.get(2)) == Some(owner);
         if is_owner && name.is_none() {
             name = fields.first().copied();
         }
-        if number(fields.get(3)) == Some(group) {
-            if !is_owner {
-                return false;
-            }
-            members += 1;
+        if number(fields.get(3)) == Some(group) && !is_owner {
+            return false;
         }
     }
     let mut is_known = false;
@@ -127,10 +124,9 @@ fn has_owner_alone(group: u32, owner: u32, users: &str, groups: &str) -> bool {
             if Some(member) != name {
                 return false;
             }
-            members += 1;
         }
     }
-    is_known && members > 0
+    is_known && name.is_some()
 }
 
 /// Whether nobody but this user and root can write `folder` and what is above it.
@@ -251,18 +247,12 @@ mod tests {
         let groups =
             "root:x:0:\nme:x:1000:\nyou:x:1001:me\nstaff:x:50:\nmine:x:60:me\nours:x:61:me,you\nnone:x:62:\n";
         let alone = |group, owner| has_owner_alone(group, owner, users, groups);
-        assert!(alone(1000, 1000) && alone(60, 1000) && alone(0, 0));
-        // Of another user, of two, of nobody, of an unknown group or user.
-        for (group, owner) in [
-            (1001, 1000),
-            (1001, 1001),
-            (50, 1000),
-            (61, 1000),
-            (62, 1000),
-            (70, 1000),
-            (1000, 1001),
-            (1000, 2000),
-        ] {
+        // Debian's /var/local belongs to a group that has nobody.
+        assert!(alone(1000, 1000) && alone(60, 1000) && alone(0, 0) && alone(62, 1000));
+        // Of another user, of two, of an unknown group or user.
+        for (group, owner) in
+            [(1001, 1000), (1001, 1001), (50, 1000), (61, 1000), (70, 1000), (1000, 1001), (1000, 2000)]
+        {
             assert!(!alone(group, owner), "{group} {owner}");
         }
         assert!(!has_owner_alone(1000, 1000, users, "") && !has_owner_alone(1000, 1000, "", groups));

@@ -73,11 +73,10 @@ pub struct Foreign {
     seen: Seen,
 }
 
-/// What changes with a file's bytes.
+/// What changes with a file's bytes. Not the inode, which some file systems in user space give anew: a file that is put in
+/// the place of another one has a time of change of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
-    device: u64,
-    inode: u64,
     len: u64,
     modified: (i64, i64),
     /// Nobody can set this one back.
@@ -87,8 +86,6 @@ struct Seen {
 impl Seen {
     fn of(metadata: &Metadata) -> Self {
         Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
             len: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),

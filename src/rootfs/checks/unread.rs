@@ -46,6 +46,24 @@ const ENDINGS: [(&str, &[&str]); 9] = [
 ];
 const CONF: &[&str] = &[".conf"];
 
+/// What drop-ins extend, by the end of its name.
+const EXTENDED: [&str; 14] = [
+    "automount",
+    "conf",
+    "device",
+    "link",
+    "mount",
+    "netdev",
+    "network",
+    "path",
+    "scope",
+    "service",
+    "slice",
+    "socket",
+    "target",
+    "timer",
+];
+
 /// Reports them.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let tree = view.tree;
@@ -86,7 +104,7 @@ fn sysctl(tree: &Tree, path: &str, id: NodeId) -> Option<(String, String)> {
 fn ending(path: &str) -> Option<(String, String)> {
     let (folder, name) = path.rsplit_once('/')?;
     let below = PARENTS.iter().find_map(|parent| folder.strip_prefix(parent)?.strip_prefix('/'))?;
-    let drop_in = below.strip_prefix("systemd/").is_some_and(|below| below.ends_with(".d"));
+    let drop_in = below.starts_with("systemd/") && has_drop_ins(below);
     let endings = match ENDINGS.iter().find(|(known, _)| *known == below) {
         Some((_, endings)) => *endings,
         None if drop_in => CONF,
@@ -97,6 +115,13 @@ fn ending(path: &str) -> Option<(String, String)> {
         let endings = endings.join(" or ");
         (format!("is read by nothing: in /{folder}, names end in {endings}"), "rename it".to_owned())
     })
+}
+
+/// Whether a directory is one of drop-ins: of a daemon's configuration, of a unit, or of all units of a type. Others end
+/// in `.d` as well, and their readers want other names.
+fn has_drop_ins(folder: &str) -> bool {
+    let name = folder.rsplit('/').next().and_then(|name| name.strip_suffix(".d"));
+    name.is_some_and(|name| EXTENDED.contains(&name.rsplit('.').next().unwrap_or(name)))
 }
 
 #[cfg(test)]
@@ -137,7 +162,10 @@ mod tests {
         ] {
             assert_eq!((told(&[bad]).len(), told(&[good]).len()), (1, 0), "{bad}");
         }
-        assert_eq!(told(&["etc/systemd/system/mine.service", "etc/app.d/x", "etc/profile.d/x"]), [""; 0]);
+        let others = ["etc/systemd/system/mine.service", "etc/app.d/x", "etc/profile.d/x"];
+        let systemds =
+            ["etc/systemd/ntp-units.d/50-mine.list", "etc/sysupdate.d/x.transfer", "etc/systemd/x.d/y"];
+        assert_eq!(told(&[others, systemds].concat()), [""; 0]);
     }
 
     #[test]
