@@ -1,9 +1,10 @@
 //! `ci/test` itself, as far as it can be tried without running all tests.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Output};
+
+use crate::judges::tool::script;
 
 /// A checkout with nothing but ci/test, beside programs that say `free` MiB are free and that nothing more is run.
 fn run(folder: &Path, free: u32, arguments: &[&str]) -> Output {
@@ -14,8 +15,7 @@ fn run(folder: &Path, free: u32, arguments: &[&str]) -> Output {
     ] {
         let program = folder.join("bin").join(name);
         fs::create_dir_all(program.parent().unwrap()).unwrap();
-        fs::write(&program, format!("#!/bin/sh\n{text}")).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        script(&program, &format!("#!/bin/sh\n{text}"));
     }
     fs::create_dir_all(folder.join("ci")).unwrap();
     fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("ci/test"), folder.join("ci/test")).unwrap();

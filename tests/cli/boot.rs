@@ -4,7 +4,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,6 +15,7 @@ use keller::store::StoreError;
 use serde_json::{Value, json};
 
 use super::project::{Project, Ran};
+use crate::judges::tool::script;
 
 /// Far more than any of it takes, for a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -43,12 +43,11 @@ fn unpack_player(tree: &Path) -> Result<(), StoreError> {
     // keller starts an unpacked QEMU by its own loader.
     let loader = tree.join("usr/lib64/ld-linux-x86-64.so.2");
     let player = std::env::current_exe().unwrap();
-    let script = format!(
+    let text = format!(
         "#!/bin/sh\nPLAYS_QEMU=\"$*\" exec '{}' --exact cli::boot::plays_qemu --nocapture\n",
         player.display()
     );
-    std::fs::write(&loader, script).unwrap();
-    std::fs::set_permissions(&loader, PermissionsExt::from_mode(0o755)).unwrap();
+    script(&loader, &text);
     Ok(())
 }
 

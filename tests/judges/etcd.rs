@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -17,7 +16,7 @@ use keller::pki::etcd::{self, Member};
 use keller::pki::{LIFETIME_SECONDS, Owner};
 use keller::tree::Tree;
 
-use super::tool::{run, tool};
+use super::tool::{run, script, tool};
 use super::trixie::trixie;
 
 const PACKAGES: [&str; 2] = ["etcd-client", "etcd-server"];
@@ -182,8 +181,7 @@ impl Etcd {
 
     fn script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        script(&path, text);
         path
     }
 }

@@ -10,7 +10,7 @@ use keller::rootfs::containers;
 use serde_json::{Value, json};
 
 use super::quadlet::{container, image, root};
-use super::tool::as_root;
+use super::tool::{as_root, script};
 use super::trixie::trixie;
 
 /// Where images lie in a root.
@@ -35,11 +35,6 @@ fn podman() -> Option<(PathBuf, Command)> {
 fn words(command: &Command) -> Vec<String> {
     let all = std::iter::once(command.get_program()).chain(command.get_args());
     all.map(|word| word.to_str().unwrap().to_owned()).collect()
-}
-
-fn script(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// What podman does for a container: the specification that it writes, and what is mounted then.

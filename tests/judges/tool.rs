@@ -1,7 +1,8 @@
 //! Finds the tools that judge our bytes.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::boot::parts::is_root;
 
@@ -30,6 +31,16 @@ pub fn as_root(what: &str) -> bool {
         println!("SKIPPED: only root can {what}");
     }
     is_root
+}
+
+/// Makes a program of the script `text` at `path`. Another process writes it: what this one has open to write, a child that
+/// another test starts has open for a moment too, and then nobody can execute it ("Text file busy").
+pub fn script(path: &Path, text: &str) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut child = shell.spawn().expect("sh starts");
+    child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("sh reads");
+    assert!(child.wait().expect("sh ends").success(), "{} is not written", path.display());
 }
 
 /// Runs `command` to its end; its output if it succeeded, else a panic with all it said.
