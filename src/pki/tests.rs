@@ -16,8 +16,8 @@ fn me() -> Owner {
     Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
 }
 
-fn keep(folder: &Path, now: i64) -> Kept {
-    etcd::keep(folder, &Member::single(), me(), now, &Silent).unwrap()
+fn keep(directory: &Path, now: i64) -> Kept {
+    etcd::keep(directory, &Member::single(), me(), now, &Silent).unwrap()
 }
 
 fn server() -> Wanted {
@@ -37,9 +37,9 @@ fn openssl(arguments: &[&str]) -> Option<(bool, String)> {
 
 #[test]
 fn openssl_takes_each_for_its_use_and_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    keep(folder.path(), NOW);
-    let path = |name: &str| folder.path().join(name).display().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    keep(directory.path(), NOW);
+    let path = |name: &str| directory.path().join(name).display().to_string();
     let (ca, peer_ca) = (path(etcd::CA), path(etcd::PEER_CA));
     let at = NOW.to_string();
     let verify = |ca: &str, purpose: &str, at: &str, name: &str| {
@@ -94,8 +94,8 @@ fn openssl_takes_each_for_its_use_and_no_other() {
 
 #[test]
 fn files_are_for_their_owners_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pki/etcd");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pki/etcd");
     let kept = keep(&path, NOW);
     assert_eq!(kept, Kept { made: vec![etcd::SERVER, etcd::PEER, etcd::CLIENT], wants_restart: true });
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
@@ -131,8 +131,8 @@ fn files_are_for_their_owners_alone() {
 
 #[test]
 fn what_is_good_stays_and_what_ends_is_renewed() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
     let all = || {
         [
             "authority.pem",
@@ -167,8 +167,8 @@ fn what_is_good_stays_and_what_ends_is_renewed() {
 
 #[test]
 fn what_is_damaged_is_made_anew() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, other) = (folder.path().join("a"), folder.path().join("b"));
+    let directory = tempfile::tempdir().unwrap();
+    let (path, other) = (directory.path().join("a"), directory.path().join("b"));
     keep(&path, NOW);
     keep(&other, NOW);
     let foreign = |name: &str| fs::read(other.join(name)).unwrap();
@@ -215,8 +215,8 @@ fn what_is_damaged_is_made_anew() {
 /// The steps of [`etcd::keep`], each a file of its own: whichever were done, the next start brings the rest.
 #[test]
 fn a_power_cut_between_any_two_files_is_mended() {
-    let folder = tempfile::tempdir().unwrap();
-    let (whole, old) = (folder.path().join("whole"), folder.path().join("old"));
+    let directory = tempfile::tempdir().unwrap();
+    let (whole, old) = (directory.path().join("whole"), directory.path().join("old"));
     keep(&whole, NOW);
     keep(&old, NOW);
     let order = [
@@ -230,7 +230,7 @@ fn a_power_cut_between_any_two_files_is_mended() {
     ];
     for done in 0..=order.len() {
         for has_old in [false, true] {
-            let cut = folder.path().join(format!("cut-{done}-{has_old}"));
+            let cut = directory.path().join(format!("cut-{done}-{has_old}"));
             fs::create_dir(&cut).unwrap();
             for (number, name) in order.iter().enumerate() {
                 let from = if number < done { &whole } else { &old };
@@ -264,10 +264,10 @@ fn a_power_cut_between_any_two_files_is_mended() {
 /// What stands where a file should be is neither followed nor waited for.
 #[test]
 fn links_and_fifos_are_refused_or_replaced() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("etcd");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("etcd");
     keep(&path, NOW);
-    let victim = folder.path().join("victim");
+    let victim = directory.path().join("victim");
     fs::write(&victim, "kept").unwrap();
     fs::remove_file(path.join(etcd::SERVER)).unwrap();
     symlink(&victim, path.join(etcd::SERVER)).unwrap();
@@ -278,7 +278,7 @@ fn links_and_fifos_are_refused_or_replaced() {
     rustix::fs::mkfifoat(rustix::fs::CWD, path.join(etcd::SERVER), rustix::fs::Mode::RUSR).unwrap();
     assert_eq!(keep(&path, NOW).made, [etcd::SERVER]);
     // Another name of the file would keep what is in it.
-    fs::hard_link(path.join(etcd::CLIENT), folder.path().join("link")).unwrap();
+    fs::hard_link(path.join(etcd::CLIENT), directory.path().join("link")).unwrap();
     keep(&path, NOW);
     assert_eq!(fs::metadata(path.join(etcd::CLIENT)).unwrap().nlink(), 1);
 }

@@ -15,19 +15,20 @@ use crate::base::progress::Silent;
 use crate::pki::Owner;
 
 fn made() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
-    etcd::keep(&folder.path().join("etcd"), &Member::single(), owner, 1_800_000_000, &Silent).unwrap();
-    folder
+    etcd::keep(&directory.path().join("etcd"), &Member::single(), owner, 1_800_000_000, &Silent).unwrap();
+    directory
 }
 
-/// A server that shows the certificate of `folder` and wants one of its authority; what it heard, and what `asking` got.
-fn answer(folder: &Path, text: &'static str, asking: &Path) -> Result<(), String> {
-    let (folder, asking) = (folder.join("etcd"), asking.join("etcd"));
+/// A server that shows the certificate of `directory` and wants one of its authority; what it heard, and what `asking`
+/// got.
+fn answer(directory: &Path, text: &'static str, asking: &Path) -> Result<(), String> {
+    let (directory, asking) = (directory.join("etcd"), asking.join("etcd"));
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(folder.join(etcd::CA)).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(directory.join(etcd::CA)).unwrap()).unwrap();
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
-    let server = folder.join(etcd::SERVER);
+    let server = directory.join(etcd::SERVER);
     let config = ServerConfig::builder()
         .with_client_cert_verifier(verifier)
         .with_single_cert(
@@ -54,8 +55,8 @@ fn answer(folder: &Path, text: &'static str, asking: &Path) -> Result<(), String
 
 #[test]
 fn etcd_says_true_or_why_not() {
-    let folder = made();
-    let answer = |text| answer(folder.path(), text, folder.path());
+    let directory = made();
+    let answer = |text| answer(directory.path(), text, directory.path());
     assert_eq!(answer("HTTP/1.0 200 OK\r\n\r\n{\"health\":\"true\",\"reason\":\"\"}"), Ok(()));
     let reason = answer("HTTP/1.0 503 X\r\n\r\n{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}");
     assert!(reason.unwrap_err().contains("NO LEADER"));
@@ -67,9 +68,9 @@ fn etcd_says_true_or_why_not() {
 /// Whoever listens first on a port that anybody may listen on is not etcd.
 #[test]
 fn a_stranger_who_answers_is_not_believed() {
-    let (folder, other) = (made(), made());
+    let (directory, other) = (made(), made());
     let text = "HTTP/1.0 200 OK\r\n\r\n{\"health\":\"true\"}";
-    let error = answer(other.path(), text, folder.path()).unwrap_err();
+    let error = answer(other.path(), text, directory.path()).unwrap_err();
     assert!(error.contains("certificate"), "{error}");
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -79,13 +80,13 @@ fn a_stranger_who_answers_is_not_believed() {
         let _ = stream.read(&mut [0; 64]);
         let _ = stream.write_all(text.as_bytes());
     });
-    assert!(health(&folder.path().join("etcd"), address).is_err());
+    assert!(health(&directory.path().join("etcd"), address).is_err());
     server.join().unwrap();
 }
 
 #[test]
 fn without_certificates_the_file_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let error = health(folder.path(), ([127, 0, 0, 1], 1).into()).unwrap_err();
+    let directory = tempfile::tempdir().unwrap();
+    let error = health(directory.path(), ([127, 0, 0, 1], 1).into()).unwrap_err();
     assert!(error.contains("ca.pem") && error.contains("No such file"), "{error}");
 }
