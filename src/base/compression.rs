@@ -6,7 +6,7 @@
 //! Sources: The .xz File Format 1.2.1, section 3.1; RFC 8878, section 3.1.1.1; LZMA SDK, lzma.txt.
 
 use std::io::{self, BufRead, Read};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Size, input, limits};
 
@@ -148,6 +148,24 @@ impl Compression {
         })
     }
 
+    /// As [`Compression::unpack`]. Where it is more than [`limits::ALONE`] bytes, the lock comes with them, to be held as
+    /// long as they are in memory: large ones of all threads come one after the other.
+    ///
+    /// # Errors
+    /// Those of [`Compression::unpack`].
+    pub fn unpack_alone(self, compressed: impl BufRead, limit: u64) -> io::Result<(Vec<u8>, Option<Alone>)> {
+        let mut reader = self.reader(compressed)?;
+        let mut bytes = Vec::new();
+        (&mut reader).take(limits::ALONE.min(limit + 1)).read_to_end(&mut bytes)?;
+        // Taken after the decoder's memory, never before: whoever holds the lock waits for nothing.
+        let alone = (bytes.len() as u64 == limits::ALONE).then(Alone::new);
+        reader.take(limit.saturating_add(1).saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes)?;
+        match bytes.len() as u64 > limit {
+            true => Err(Refused::Unpacked { limit }.into()),
+            false => Ok((bytes, alone)),
+        }
+    }
+
     /// Bytes of memory that a stream with this `head` needs to look back; nothing where it does not say so at once.
     fn window(self, head: &[u8]) -> Option<u64> {
         match self {
@@ -228,6 +246,20 @@ impl Read for Windowed<'_> {
                 || error.to_string() == "Frame requires too much memory for decoding";
             if is_memory { Refused::Grown { first: self.reserved.0 }.into() } else { error }
         })
+    }
+}
+
+/// Held by the thread that has a large file in memory.
+#[derive(Debug)]
+pub struct Alone {
+    _lock: MutexGuard<'static, ()>,
+}
+
+impl Alone {
+    /// Waits until no other thread has one. Whoever holds it must not wait for the memory of a decoder.
+    pub fn new() -> Self {
+        static LARGE: Mutex<()> = Mutex::new(());
+        Self { _lock: LARGE.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 }
 
@@ -346,6 +378,27 @@ mod tests {
         assert_eq!(refusal(Compression::Xz, &xz(&bytes, 1 << 20)), said);
         assert_eq!(refusal(Compression::Zstd, &zstd(&bytes, 20)), said);
         assert_eq!(refusal(Compression::None, &bytes), said);
+    }
+
+    #[test]
+    fn large_files_come_one_after_the_other() {
+        let size = limits::ALONE as usize;
+        let packed = |size: usize| zstd::bulk::compress(&vec![7; size], 1).unwrap();
+        let small = Compression::Zstd.unpack_alone(&packed(size - 1)[..], limits::MODULE).unwrap();
+        assert_eq!((small.0.len(), small.1.is_some()), (size - 1, false));
+        let large = packed(size + 1);
+        let first = Compression::Zstd.unpack_alone(&large[..], limits::MODULE).unwrap();
+        assert_eq!((first.0.len(), first.1.is_some()), (size + 1, true));
+        std::thread::scope(|scope| {
+            let second =
+                scope.spawn(|| Compression::Zstd.unpack_alone(&large[..], limits::MODULE).unwrap().0.len());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!second.is_finished(), "it did not wait");
+            drop(first);
+            assert_eq!(second.join().unwrap(), size + 1);
+        });
+        let told = Compression::Zstd.unpack_alone(&large[..], limits::ALONE).unwrap_err().to_string();
+        assert_eq!(told, "it unpacks to more than 8.0 MiB");
     }
 
     #[test]

@@ -306,8 +306,7 @@ fn read_facts(folder: &str, modules: &[(&str, &Content)]) -> Result<Vec<Facts>, 
         .par_iter()
         .map(|(path, content)| {
             let malformed = |what| Error::Malformed { path: format!("/{folder}/{path}"), line: 0, what };
-            let bytes = content.to_vec().map_err(|error| malformed(error.to_string()))?;
-            let facts = object::read(path, &bytes).map_err(malformed)?;
+            let facts = object::read(path, content).map_err(malformed)?;
             if bytes_so_far.fetch_add(facts.bytes(), Ordering::Relaxed) > limits::FACT_BYTES {
                 let most = Size(limits::FACT_BYTES as u64).human();
                 return Err(malformed(format!(

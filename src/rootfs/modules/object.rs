@@ -1,14 +1,16 @@
 //! What one kernel module file says of itself: `.modinfo`, exported and needed symbols.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::io::BufReader;
 
 use object::LittleEndian;
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol};
 use serde::{Deserialize, Serialize};
 
+use crate::base::compression::Alone;
 use crate::base::{Compression, limits};
+use crate::tree::Content;
 
 /// File name endings of modules, as kmod knows them.
 pub const SUFFIXES: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
@@ -37,18 +39,21 @@ pub struct Facts {
     pub needs: Vec<String>,
 }
 
+/// Bytes of memory that a text takes besides its own, at the least.
+const OVERHEAD: usize = 64;
+
 impl Facts {
-    /// Bytes of all texts.
+    /// Bytes that all texts take.
     pub fn bytes(&self) -> usize {
         let Self { aliases, softdeps, weakdeps, firmware, parameters, depends, exports, needs } = self;
         let lists = [aliases, softdeps, weakdeps, firmware, parameters, depends, exports, needs];
-        lists.into_iter().flatten().map(String::len).sum()
+        lists.into_iter().flatten().map(|text| text.len() + OVERHEAD).sum()
     }
 }
 
 /// Reads a module file; `name` decides about decompression.
-pub fn read(name: &str, bytes: &[u8]) -> Result<Facts, String> {
-    let image = unpack(name, bytes).map_err(|error| format!("unpacking the module: {error}"))?;
+pub fn read(name: &str, content: &Content) -> Result<Facts, String> {
+    let (image, _alone) = unpack(name, content).map_err(|error| format!("unpacking the module: {error}"))?;
     let elf = ElfFile64::<LittleEndian>::parse(&*image).map_err(|error| error.to_string())?;
     let mut facts = Facts::default();
     let mut left = Left(limits::FACTS);
@@ -102,12 +107,10 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Facts, String> {
     Ok(facts)
 }
 
-fn unpack<'a>(name: &str, bytes: &'a [u8]) -> std::io::Result<Cow<'a, [u8]>> {
+fn unpack(name: &str, content: &Content) -> std::io::Result<(Vec<u8>, Option<Alone>)> {
     let ending = name.rfind('.').map_or("", |at| &name[at..]);
-    match Compression::of_ending(ending) {
-        None | Some(Compression::None) => Ok(bytes.into()),
-        Some(compression) => compression.unpack(bytes, limits::MODULE).map(Cow::from),
-    }
+    let compression = Compression::of_ending(ending).unwrap_or(Compression::None);
+    compression.unpack_alone(BufReader::with_capacity(64 << 10, content.reader()), limits::MODULE)
 }
 
 /// How many facts may still come.
