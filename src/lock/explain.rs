@@ -1,5 +1,6 @@
 //! Why packages cannot be had, as a chain from the manifest's line to the last reason.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Display};
 
@@ -10,6 +11,9 @@ use crate::source::debian::version::{self, Relation, compare};
 
 /// How many reasons are shown: further ones say the same about older versions.
 const SHOWN_REASONS: usize = 6;
+
+/// Most reasons that are looked for: each costs a way through the packages.
+const MOST_REASONS: usize = 1000;
 
 /// How many near names are offered.
 const SHOWN_NEAR: usize = 3;
@@ -374,6 +378,9 @@ pub(super) fn unsolvable(universe: &Universe<'_>, query: &Query<'_>, links: &[Li
         };
         // Higher versions come first; what lower ones fail by is mostly the same again.
         reasons.extend(reason.filter(|reason| shapes.insert(reason.shape())));
+        if reasons.len() == MOST_REASONS {
+            break;
+        }
     }
     // The shortest chains first: they are the easiest to follow.
     reasons.sort_by_key(|reason| match reason {
@@ -395,16 +402,19 @@ struct Map<'m, 'a> {
 
 impl<'m, 'a> Map<'m, 'a> {
     fn new(universe: &'m Universe<'a>, query: &'m Query<'a>, links: &'m [Link]) -> Self {
+        let mut below: BTreeMap<Option<u32>, Vec<(u32, &str)>> = BTreeMap::new();
+        for link in links {
+            if let Link::Needs { from, to, text } = link {
+                below.entry(*from).or_default().push((*to, text));
+            }
+        }
         let mut reached = BTreeMap::new();
         let mut queue = VecDeque::from([None]);
         while let Some(at) = queue.pop_front() {
-            for link in links {
-                if let Link::Needs { from, to, text } = link
-                    && *from == at
-                    && !reached.contains_key(to)
-                {
-                    reached.insert(*to, (at, text.as_str()));
-                    queue.push_back(Some(*to));
+            for (to, text) in below.remove(&at).unwrap_or_default() {
+                if let Entry::Vacant(place) = reached.entry(to) {
+                    place.insert((at, text));
+                    queue.push_back(Some(to));
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! From a manifest to a lock: the only room that asks archives what there is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -10,7 +11,7 @@ use super::asked::Asked;
 use super::explain::{RequestError, near, near_text};
 use super::solver::{Chosen, Package, Query, Request, SolveError, Universe, solve};
 use super::{Ids, LOCK_FORMAT, Lock, LockedPackage, LockedRelease, Provenance};
-use crate::base::{Chain, Digest, Progress, Task, Unit};
+use crate::base::{Chain, Digest, Progress, Task, Unit, limits};
 use crate::manifest::{ContainerImage, Manifest, Place};
 use crate::source::debian::checksum::{Checksum, Sha512};
 use crate::source::debian::packages::{Deb, Index, IndexError, Record, Source};
@@ -208,6 +209,7 @@ impl ResolveError {
             Self::Packages(source) | Self::Container { source, .. } => match source {
                 SolveError::Requests(requests) => requests.iter().map(RequestError::place).collect(),
                 SolveError::Unsolvable(unsolvable) => unsolvable.places(),
+                SolveError::TooMany { .. } | SolveError::TooLarge | SolveError::Entangled => Vec::new(),
             },
             _ => Vec::new(),
         }
@@ -247,7 +249,8 @@ pub fn resolve(
     let snapshots = snapshots(archives, upstream, now, manifest.debian.allow_expired, progress)?;
     let task = Task::new(progress, "resolving", 0, Unit::Items);
     let universe =
-        Universe::new(snapshots.iter().map(|snapshot| (snapshot.archive.name.as_str(), &snapshot.index)));
+        Universe::new(snapshots.iter().map(|snapshot| (snapshot.archive.name.as_str(), &snapshot.index)))
+            .map_err(ResolveError::Packages)?;
     let solver = Tree { universe: &universe, archives, upstream, update, progress };
     let packages = solver.resolve(
         &manifest.packages,
@@ -315,11 +318,23 @@ fn snapshots<'a>(
         .collect();
     let task = Task::new(progress, "reading package indexes", suites.len() as u64, Unit::Items);
     let passed_over = Mutex::new(BTreeSet::new());
+    let kept = AtomicU64::new(0);
     let taken: Vec<_> = suites
         .into_par_iter()
         .map(|(archive, suite)| {
             let at = (now, allow_expired);
+            let too_many = || {
+                let (archive, suite) = (archive.name.clone(), suite.name.clone());
+                ResolveError::Index { archive, suite, source: IndexError::TooMany.into() }
+            };
+            if kept.load(Ordering::Relaxed) > limits::INDEX_KEPT {
+                return Err(too_many());
+            }
             let snapshot = Snapshot::of_any(archive, suite, upstream, at, &passed_over, progress)?;
+            let size = snapshot.index.size();
+            if kept.fetch_add(size, Ordering::Relaxed) + size > limits::INDEX_KEPT {
+                return Err(too_many());
+            }
             task.advance(1);
             Ok(snapshot)
         })

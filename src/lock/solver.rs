@@ -8,9 +8,10 @@
 //! What the solver gives may hold packages that it tried for an alternative which another package met later;
 //! [`solve`] walks from the requests once more and keeps what is needed.
 
-use std::cell::RefCell;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Display;
 use std::ops::Range;
 
@@ -22,6 +23,7 @@ use resolvo::{
 };
 
 use super::explain::{self, Link, RequestError, Unsolvable};
+use crate::base::limits;
 use crate::manifest::Place;
 use crate::source::debian::packages::{Index, Record};
 use crate::source::debian::version::{self, ParseRelationError, Relation, compare};
@@ -48,6 +50,10 @@ pub struct Universe<'a> {
     /// Packages that provide a name, in the order in which they are tried.
     providers: HashMap<&'a str, Vec<(u32, Option<&'a str>)>>,
 }
+
+/// Steps that count for a round of the solver, which looks at what a decision leads to. There is about one for each package
+/// that is chosen.
+const ROUND: usize = 2_500;
 
 /// One name that was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +105,29 @@ pub enum SolveError {
     /// Packages that do not go together.
     #[error(transparent)]
     Unsolvable(#[from] Unsolvable),
+    /// More than any archives have.
+    #[error(
+        "all indexes together have more than {limit} {what}, the most that are read: name fewer archives or components"
+    )]
+    TooMany {
+        /// `packages`, say.
+        what: &'static str,
+        /// From [`limits`].
+        limit: usize,
+    },
+    /// More packages than a root has.
+    #[error(
+        "what is asked for needs more than {} packages, the most of one root or container",
+        limits::PACKAGES
+    )]
+    TooLarge,
+    /// Relations so entangled that no choice was found in time.
+    #[error(
+        "the relations of these packages are too entangled: no choice was found in {} steps; ask for fewer packages, or \
+         pin versions as `NAME=VERSION`",
+        limits::SOLVER
+    )]
+    Entangled,
 }
 
 /// A place in the order of preference among providers.
@@ -115,11 +144,18 @@ fn priority(package: &Package<'_>) -> u8 {
 impl<'a> Universe<'a> {
     /// Puts indexes together. Of a package that stands in several in the same version, the first counts whose
     /// file can be used.
-    pub fn new(indexes: impl IntoIterator<Item = (&'a str, &'a Index)>) -> Self {
+    ///
+    /// # Errors
+    /// `TooMany`.
+    pub fn new(indexes: impl IntoIterator<Item = (&'a str, &'a Index)>) -> Result<Self, SolveError> {
         let mut packages: Vec<Package<'a>> = indexes
             .into_iter()
             .flat_map(|(archive, index)| index.records().map(move |record| Package { archive, record }))
+            .take(limits::INDEX_PACKAGES + 1)
             .collect();
+        if packages.len() > limits::INDEX_PACKAGES {
+            return Err(SolveError::TooMany { what: "packages", limit: limits::INDEX_PACKAGES });
+        }
         // The sort is stable, so the order of archives decides among equals.
         packages.sort_by(|a, b| {
             a.record
@@ -143,9 +179,17 @@ impl<'a> Universe<'a> {
         }
         let by_name = (0..).zip(&names).map(|(id, (name, _))| (*name, id)).collect();
         let mut providers: HashMap<&str, Vec<(u32, Option<&str>)>> = HashMap::new();
+        let mut provided = 0;
         for (id, package) in (0..).zip(&packages).filter(|(_, package)| !package.record.provides.is_empty()) {
             // A provision that cannot be read provides nothing.
             for relation in version::relations(package.record.provides).flatten() {
+                provided += 1;
+                if provided > limits::INDEX_PROVIDED {
+                    return Err(SolveError::TooMany {
+                        what: "provided names",
+                        limit: limits::INDEX_PROVIDED,
+                    });
+                }
                 providers
                     .entry(relation.name)
                     .or_default()
@@ -155,7 +199,14 @@ impl<'a> Universe<'a> {
         for list in providers.values_mut() {
             list.sort_by_key(|(id, _)| (priority(&packages[*id as usize]), *id));
         }
-        Self { packages, names, by_name, providers }
+        let too_many = |what| Err(SolveError::TooMany { what, limit: limits::INDEX_ALIKE });
+        if names.iter().any(|(_, range)| range.len() > limits::INDEX_ALIKE) {
+            return too_many("versions of one package");
+        }
+        if providers.values().any(|list| list.len() > limits::INDEX_ALIKE) {
+            return too_many("packages that provide one name");
+        }
+        Ok(Self { packages, names, by_name, providers })
     }
 
     /// How many packages there are, counting versions.
@@ -187,14 +238,9 @@ impl<'a> Universe<'a> {
 
     /// Names of packages that provide `name`, in order of preference.
     pub(super) fn providers(&self, name: &str) -> Vec<&'a str> {
-        let mut names: Vec<&str> = Vec::new();
-        for (id, _) in self.providers.get(name).into_iter().flatten() {
-            let provider = self.package(*id).record.name;
-            if !names.contains(&provider) {
-                names.push(provider);
-            }
-        }
-        names
+        let all = self.providers.get(name).into_iter().flatten().map(|(id, _)| self.package(*id).record.name);
+        let mut seen = HashSet::new();
+        all.filter(|provider| seen.insert(*provider)).collect()
     }
 
     fn ids(&self, name: &str) -> Range<u32> {
@@ -206,31 +252,45 @@ impl<'a> Universe<'a> {
     }
 
     /// Packages that meet `relation`, grouped by name: the one of that name first, then providers.
-    fn meeting(&self, relation: &Relation<'_>) -> Vec<(u32, Vec<u32>)> {
-        let mut found: Vec<(u32, Vec<u32>)> = Vec::new();
+    fn meeting(&self, relation: &Relation<'_>) -> Members {
+        let mut found = Members::default();
         let real = self.ids(relation.name).filter(|id| relation.admits(self.package(*id).record.version));
         let provided = self.providers.get(relation.name).into_iter().flatten();
         let provided = provided.filter(|(_, version)| relation.admits_provided(*version)).map(|(id, _)| *id);
         for id in real.chain(provided) {
-            add_member(&mut found, self.name_of(id), id);
+            found.add(self.name_of(id), id);
         }
         found
     }
 }
 
-/// Adds a package to the group of its name, keeping the order of names as they first came.
-fn add_member(groups: &mut Vec<(u32, Vec<u32>)>, name: u32, id: u32) {
-    match groups.iter_mut().find(|(other, _)| *other == name) {
-        Some((_, ids)) if ids.contains(&id) => {}
-        Some((_, ids)) => ids.push(id),
-        None => groups.push((name, vec![id])),
+/// Packages grouped by name, names in the order in which they first came.
+#[derive(Default)]
+struct Members {
+    groups: Vec<(u32, Vec<u32>)>,
+    /// Where a name stands in `groups`.
+    places: HashMap<u32, usize>,
+    known: HashSet<u32>,
+}
+
+impl Members {
+    /// Adds a package to the group of its name, once.
+    fn add(&mut self, name: u32, id: u32) {
+        if !self.known.insert(id) {
+            return;
+        }
+        let place = *self.places.entry(name).or_insert(self.groups.len());
+        match self.groups.get_mut(place) {
+            Some((_, ids)) => ids.push(id),
+            None => self.groups.push((name, vec![id])),
+        }
     }
 }
 
 /// Some packages of one name, as a resolvo version set.
 struct Set {
     name: u32,
-    ids: Vec<u32>,
+    ids: HashSet<u32>,
     /// The whole relation, for explanations: `libc6 (>= 2.38)`.
     text: String,
 }
@@ -255,6 +315,8 @@ struct Provider<'u, 'a> {
     strings: RefCell<Vec<String>>,
     /// Dependencies seen before, by their text.
     known: RefCell<HashMap<String, Option<Requirement>>>,
+    /// Steps so far: see [`limits::SOLVER`].
+    steps: Cell<u64>,
 }
 
 impl<'u, 'a> Provider<'u, 'a> {
@@ -275,27 +337,45 @@ impl<'u, 'a> Provider<'u, 'a> {
             unions: RefCell::default(),
             strings: RefCell::default(),
             known: RefCell::default(),
+            steps: Cell::default(),
         }
+    }
+
+    fn step(&self, count: usize) {
+        self.steps.set(self.steps.get().saturating_add(count as u64));
+    }
+
+    /// Whether so much was done that no answer is waited for.
+    fn is_exhausted(&self) -> bool {
+        self.steps.get() > limits::SOLVER
     }
 
     fn demand(&self, alternatives: &[Relation<'_>]) -> Demand {
         if alternatives.iter().any(|relation| self.assumed.contains(relation.name)) {
             return Demand::Met;
         }
-        let mut members: Vec<(u32, Vec<u32>)> = Vec::new();
-        for (name, ids) in alternatives.iter().flat_map(|relation| self.universe.meeting(relation)) {
-            for id in ids {
-                add_member(&mut members, name, id);
+        let mut members = Members::default();
+        for relation in alternatives.iter().take_while(|_| !self.is_exhausted()) {
+            for (name, ids) in self.meeting(relation) {
+                ids.into_iter().for_each(|id| members.add(name, id));
             }
         }
+        let mut members = members.groups;
         let name = |id: u32| self.universe.names[id as usize].0;
         members.sort_by_key(|(id, _)| !self.query.previous.contains_key(name(*id)));
         Demand::AnyOf(members)
     }
 
+    /// As [`Universe::meeting`]; what is found counts as work.
+    fn meeting(&self, relation: &Relation<'_>) -> Vec<(u32, Vec<u32>)> {
+        let found = self.universe.meeting(relation);
+        self.step(1 + found.known.len());
+        found.groups
+    }
+
     fn set(&self, name: u32, ids: Vec<u32>, text: &str) -> VersionSetId {
         let mut sets = self.sets.borrow_mut();
-        sets.push(Set { name, ids, text: text.to_owned() });
+        sets.push(Set { name, ids: ids.into_iter().collect(), text: text.to_owned() });
         VersionSetId(sets.len() as u32 - 1)
     }
 
@@ -342,20 +422,19 @@ impl<'u, 'a> Provider<'u, 'a> {
     fn dependencies(&self, id: u32) -> Result<KnownDependencies, ParseRelationError> {
         let record = &self.universe.package(id).record;
         let mut known = KnownDependencies::default();
-        for group in version::groups(record.depends) {
+        for group in version::groups(record.depends).take_while(|_| !self.is_exhausted()) {
             known.requirements.extend(self.requirement(&group?).map(ConditionalRequirement::from));
         }
-        for relation in version::relations(record.conflicts) {
+        for relation in version::relations(record.conflicts).take_while(|_| !self.is_exhausted()) {
             let relation = relation?;
             // A package is never in conflict with its own name: that is how it replaces what it provides.
-            let hits = self
-                .universe
-                .meeting(&relation)
-                .into_iter()
-                .filter(|(name, _)| *name != self.universe.name_of(id));
+            let hits =
+                self.meeting(&relation).into_iter().filter(|(name, _)| *name != self.universe.name_of(id));
             for (name, hit) in hits {
-                let spared =
-                    self.universe.names[name as usize].1.clone().filter(|id| !hit.contains(id)).collect();
+                let (all, hit) =
+                    (self.universe.names[name as usize].1.clone(), HashSet::<u32>::from_iter(hit));
+                self.step(all.len());
+                let spared = all.filter(|id| !hit.contains(id)).collect();
                 known.constrains.push(self.set(name, spared, &relation.to_string()));
             }
         }
@@ -401,6 +480,7 @@ impl DependencyProvider for Provider<'_, '_> {
         set: VersionSetId,
         inverse: bool,
     ) -> Vec<SolvableId> {
+        self.step(candidates.len());
         let ids = &self.sets.borrow()[set.0 as usize].ids;
         candidates.iter().copied().filter(|id| ids.contains(&id.into_raw()) != inverse).collect()
     }
@@ -431,6 +511,11 @@ impl DependencyProvider for Provider<'_, '_> {
             }
         }
     }
+
+    fn should_cancel_with_value(&self) -> Option<Box<dyn Any>> {
+        self.step(ROUND);
+        self.is_exhausted().then(|| Box::new(()) as Box<dyn Any>)
+    }
 }
 
 /// Packages that meet `query`, by name. The same universe and query give the same answer.
@@ -451,17 +536,16 @@ pub fn solve<'a>(
         .filter_map(|(name, _)| universe.ids(name).next())
         .collect();
     match attempt(universe, query, &newest) {
-        Err(_) if !newest.is_empty() => attempt(universe, query, &[]),
+        Err(SolveError::Unsolvable(_)) if !newest.is_empty() => attempt(universe, query, &[]),
         result => result,
     }
-    .map_err(SolveError::from)
 }
 
 fn attempt<'a>(
     universe: &Universe<'a>,
     query: &Query<'a>,
     newest: &[u32],
-) -> Result<BTreeMap<&'a str, Chosen<'a>>, Unsolvable> {
+) -> Result<BTreeMap<&'a str, Chosen<'a>>, SolveError> {
     let provider = Provider::new(universe, query);
     let requirements = query
         .requests
@@ -493,19 +577,22 @@ fn attempt<'a>(
     match solver.solve(Problem::new().requirements(requirements).constraints(constraints)) {
         Ok(solution) => {
             let solution = solution.into_iter().map(|id| id.into_raw()).collect();
-            Ok(needed(solver.provider(), &solution))
+            needed(solver.provider(), &solution)
         }
         Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
             let links = links(solver.provider(), &conflict.graph(&solver));
-            Err(explain::unsolvable(universe, query, &links))
+            Err(explain::unsolvable(universe, query, &links).into())
         }
-        Err(UnsolvableOrCancelled::Cancelled(_)) => unreachable!("nothing cancels the solver"),
+        Err(UnsolvableOrCancelled::Cancelled(_)) => Err(SolveError::Entangled),
     }
 }
 
 /// The packages of `solution` that the requests need, and why. A group that several packages of the solution
 /// meet keeps none of them by itself: it takes one that is needed anyhow, else the first.
-fn needed<'a>(provider: &Provider<'_, 'a>, solution: &BTreeSet<u32>) -> BTreeMap<&'a str, Chosen<'a>> {
+fn needed<'a>(
+    provider: &Provider<'_, 'a>,
+    solution: &BTreeSet<u32>,
+) -> Result<BTreeMap<&'a str, Chosen<'a>>, SolveError> {
     let universe = provider.universe;
     let mut wanted_by: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
     let mut queue = VecDeque::new();
@@ -535,6 +622,10 @@ fn needed<'a>(provider: &Provider<'_, 'a>, solution: &BTreeSet<u32>) -> BTreeMap
                 }
             }
         }
+        provider.step(open.iter().map(|(_, members)| 1 + members.len()).sum());
+        if provider.is_exhausted() {
+            return Err(SolveError::Entangled);
+        }
         open.retain(|(by, members)| match members.iter().find(|id| wanted_by.contains_key(id)) {
             Some(met) => {
                 wanted_by.entry(*met).or_default().insert(by);
@@ -549,7 +640,7 @@ fn needed<'a>(provider: &Provider<'_, 'a>, solution: &BTreeSet<u32>) -> BTreeMap
         wanted_by.entry(members[0]).or_default().insert(by);
         queue.push_back(members[0]);
     }
-    wanted_by
+    let chosen = wanted_by
         .into_iter()
         .map(|(id, by)| {
             let package = *universe.package(id);
@@ -558,7 +649,11 @@ fn needed<'a>(provider: &Provider<'_, 'a>, solution: &BTreeSet<u32>) -> BTreeMap
             let wanted_by = manifest.into_iter().chain(packages).map(str::to_owned).collect();
             (package.record.name, Chosen { package, wanted_by })
         })
-        .collect()
+        .collect::<BTreeMap<_, _>>();
+    match chosen.len() > limits::PACKAGES {
+        true => Err(SolveError::TooLarge),
+        false => Ok(chosen),
+    }
 }
 
 /// The conflict as resolvo sees it, in words of packages; sorted, since its own order is not fixed.

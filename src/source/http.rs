@@ -183,7 +183,7 @@ impl Client {
         if store.has(expected) {
             return Ok(());
         }
-        self.transfer(url, Some(*expected), size, u64::MAX, store, task).map(drop)
+        self.transfer(url, Some(*expected), size, limits::DOWNLOAD, store, task).map(drop)
     }
 
     /// Brings a file of at most `limit` bytes into the store, whatever it is; gives digest and size.

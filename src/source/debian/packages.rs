@@ -4,6 +4,7 @@
 //! compressed file: reading that again takes a fiftieth of the time of decoding and parsing.
 
 use std::io::{BufReader, Read};
+use std::sync::{Mutex, PoisonError};
 
 mod trim;
 
@@ -144,7 +145,7 @@ pub enum IndexError {
         /// In bytes.
         limit: u64,
     },
-    /// All indexes of a suite together are more than fits into memory.
+    /// All indexes together are more than fits into memory.
     #[error(
         "the names, versions and relations of all packages have more than {} together: name fewer components",
         Size(limits::INDEX_KEPT).human()
@@ -207,7 +208,11 @@ impl Index {
     ) -> Result<Self, IndexError> {
         let mut text = String::new();
         for path in source.indexes(release)? {
-            text.push_str(&fetch_trimmed(upstream, source, release, &path, progress)?);
+            let part = fetch_trimmed(upstream, source, release, &path, progress)?;
+            match text.is_empty() {
+                true => text = part,
+                false => text.push_str(&part),
+            }
             if text.len() as u64 > limits::INDEX_KEPT {
                 return Err(IndexError::TooMany);
             }
@@ -221,6 +226,11 @@ impl Index {
         Ok(Self { text: trim(BufReader::new(input)).map_err(decode)? })
     }
 
+    /// Bytes that it takes.
+    pub fn size(&self) -> u64 {
+        self.text.len() as u64
+    }
+
     /// Paragraphs that are left out, as `package: reason`.
     pub fn left_out(&self) -> impl Iterator<Item = String> {
         let lines = self.text.lines().filter_map(|line| line.strip_prefix(LEFT_OUT));
@@ -232,6 +242,13 @@ impl Index {
         self.text.lines().filter_map(Record::from_line)
     }
 }
+
+/// Held by whoever has a large index in memory, or decodes one: suites are read at once, and their indexes one after the
+/// other.
+static LARGE: Mutex<()> = Mutex::new(());
+
+/// Indexes of up to as many bytes are fetched at once.
+const SMALL: u64 = 1 << 20;
 
 fn fetch_trimmed(
     upstream: &dyn Upstream,
@@ -255,6 +272,8 @@ fn fetch_trimmed(
         if expected.1 > limit {
             return Err(IndexError::TooLarge { path: listed, size: expected.1, limit });
         }
+        let wait = || LARGE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = (expected.1 > SMALL).then(wait);
         let bytes = match fetch_listed(upstream, source, release, &listed, expected, progress) {
             Err(IndexError::Upstream(error @ UpstreamError::NotFound { .. })) => {
                 missing = Some(error);
@@ -262,8 +281,10 @@ fn fetch_trimmed(
             }
             other => other?,
         };
+        let _alone = alone.unwrap_or_else(wait);
         let decoded = compression.reader(&bytes[..]).and_then(|reader| trim(BufReader::new(reader)));
         let text = decoded.map_err(|source| IndexError::Decode { path: listed, source })?;
+        drop(bytes);
         upstream.keep(&key, &seal(&text));
         return Ok(text);
     }
