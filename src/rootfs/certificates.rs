@@ -2,6 +2,7 @@
 //! programs of Debian read the bundle, OpenSSL's own default included.
 
 use super::error::Error;
+use crate::base::{Size, limits};
 use crate::tree::{Kind, Tree, show};
 
 /// Folder of single certificates; an overlay adds its own in a folder of its own here.
@@ -21,6 +22,10 @@ pub fn write(tree: &mut Tree) -> Result<usize, Error> {
         }
         let Kind::File(content) = &tree.node(id).kind else { continue };
         let malformed = |what: String| Error::Malformed { path: format!("/{}", show(&path)), line: 0, what };
+        if bundle.len() as u64 + content.len() > limits::CERTIFICATES {
+            let most = Size(limits::CERTIFICATES).human();
+            return Err(malformed(format!("all certificates up to this one have more than {most}")));
+        }
         let text = content.to_vec().map_err(|error| malformed(error.to_string()))?;
         if !text.windows(BEGIN.len()).any(|part| part == BEGIN) {
             return Err(malformed("expected a certificate in PEM form".to_owned()));

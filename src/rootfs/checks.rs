@@ -290,8 +290,10 @@ fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
 }
 
 fn all<'a>(view: &'a View<'a>, inputs: &'a Inputs) -> (units::Units<'a>, Vec<Finding>) {
-    let programs = programs::scan(view);
-    let mut findings = libraries::check(view, &programs, inputs);
+    let scanned = programs::scan(view);
+    let mut findings: Vec<_> = scanned.is_cut.then(programs::too_much).into_iter().collect();
+    let programs = scanned.programs;
+    findings.extend(libraries::check(view, &programs, inputs));
     findings.extend(interpreters::check(view, &programs, inputs));
     findings.extend(links::check(view, inputs));
     findings.extend(owners::check(view, inputs));

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use globset::Glob;
 
 use super::error::Error;
+use crate::base::limits;
 use crate::tree::{Content, Kind, NodeId, Tree, show};
 
 const MAGIC: &[u8; 20] = b"glibc-ld.so.cache1.1";
@@ -318,7 +319,8 @@ impl Soname {
         const LONGEST: u64 = 256;
 
         let read = |offset: u64, len: u64| {
-            let mut bytes = vec![0; len.min(content.len().saturating_sub(offset)) as usize];
+            let len = len.min(limits::ELF).min(content.len().saturating_sub(offset));
+            let mut bytes = vec![0; len as usize];
             content.read_at(&mut bytes, offset).map(|()| bytes)
         };
         let header = read(0, 64)?;

@@ -6,12 +6,12 @@ mod order;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
 use crate::base::seal::Sealed;
-use crate::base::{Digest, Progress, Task, Unit, limits};
+use crate::base::{Digest, Progress, Size, Task, Unit, limits};
 use crate::source::debian::deb::{self, Control, DebError, IndexError, Package};
 use crate::store::{Store, StoreError};
 use crate::tree::from_tar::TarError;
@@ -149,6 +149,33 @@ pub enum PackagesError {
         /// [`limits::NODES`].
         limit: usize,
     },
+    /// Names and control data that would fill the memory.
+    #[error(
+        "paths, attributes and control files of the packages have more than {} together, {name} being the one with \
+         which they do", Size(limits::NAMES).human()
+    )]
+    TooLong {
+        /// The package.
+        name: String,
+    },
+    /// Packages of zeros, each within what one may have.
+    #[error(
+        "the packages unpack to more than {} besides {} times the size of each, {name} being the one with which they do",
+        Size(limits::PACKAGES_SLACK).human(), limits::RATIO
+    )]
+    Unpacked {
+        /// The package.
+        name: String,
+    },
+    /// Relations without end.
+    #[error(
+        "the packages depend on each other in more than {} ways, with those of {name}: leave it out",
+        limits::RELATIONS
+    )]
+    Entangled {
+        /// The package.
+        name: String,
+    },
     /// More paths that are a link in one package and a directory in another than packages have.
     #[error(
         "more than {limit} paths are a link in one package and a directory in another, /{path} among them: leave one \
@@ -200,19 +227,15 @@ pub fn unpack(
     // The largest first: one that began last would keep a single thread busy alone.
     let mut order: Vec<usize> = (0..packages.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(packages[*index].size));
-    let nodes = AtomicUsize::new(0);
+    let sums = Sums::default();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let done: Result<Vec<_>, _> = pool.install(|| {
         order
             .par_iter()
             .with_max_len(1)
             .map(|index| {
-                let unpacked = unpack_one(&packages[*index], store, epoch, &task)?;
-                let own = unpacked.tree.capacity();
-                if nodes.fetch_add(own, Ordering::Relaxed) + own > limits::NODES {
-                    return Err(PackagesError::TooMany { name: unpacked.name, limit: limits::NODES });
-                }
-                Ok((*index, unpacked))
+                let unpacked = unpack_one(&packages[*index], store, epoch, &sums, &task);
+                unpacked.map(|unpacked| (*index, unpacked))
             })
             .collect::<Result<_, _>>()
     });
@@ -227,10 +250,40 @@ pub fn unpack(
     Ok(done.into_iter().map(|(_, unpacked)| unpacked).collect())
 }
 
+/// What all packages have together so far. Whether a sum is passed does not depend on their order.
+#[derive(Default)]
+struct Sums {
+    nodes: AtomicUsize,
+    /// Bytes that are kept in memory of each: names, attributes, control data.
+    kept: AtomicU64,
+    /// Bytes on the disk besides so many times the size of each.
+    slack: AtomicU64,
+}
+
+impl Sums {
+    fn add(&self, input: &PackageInput, package: &Package, unpacked: u64) -> Result<(), PackagesError> {
+        let name = || input.name.clone();
+        let nodes = package.members.len();
+        if self.nodes.fetch_add(nodes, Ordering::Relaxed) + nodes > limits::NODES {
+            return Err(PackagesError::TooMany { name: name(), limit: limits::NODES });
+        }
+        let kept = package.size_in_memory();
+        if self.kept.fetch_add(kept, Ordering::Relaxed) + kept > limits::NAMES {
+            return Err(PackagesError::TooLong { name: name() });
+        }
+        let besides = unpacked.saturating_sub(input.size.saturating_mul(limits::RATIO));
+        if self.slack.fetch_add(besides, Ordering::Relaxed) + besides > limits::PACKAGES_SLACK {
+            return Err(PackagesError::Unpacked { name: name() });
+        }
+        Ok(())
+    }
+}
+
 fn unpack_one(
     input: &PackageInput,
     store: &Store,
     epoch: i64,
+    sums: &Sums,
     task: &Task<'_>,
 ) -> Result<Unpacked, PackagesError> {
     let PackageInput { name, version, .. } = input;
@@ -243,6 +296,7 @@ fn unpack_one(
             actual: format!("{} {}", package.control.name(), package.control.version()),
         });
     }
+    sums.add(input, &package, file.len())?;
     let tree = package.tree(&Arc::new(file), name, epoch).map_err(|source| PackagesError::Deb {
         name: name.clone(),
         version: version.clone(),

@@ -74,7 +74,7 @@ pub enum Body {
 
 impl Member {
     /// Bytes of its path, target and attributes.
-    fn names(&self) -> u64 {
+    pub fn names(&self) -> u64 {
         let target = match &self.body {
             Body::Link(target) | Body::Symlink(target) => target.len(),
             _ => 0,

@@ -13,9 +13,12 @@ pub mod prune;
 pub mod to_folder;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use content::{Bodies, Content, NoBodies};
 
+use crate::base::input::TooLarge;
 use crate::base::{Size, limits};
 
 /// Names a node of one [`Tree`].
@@ -184,6 +187,14 @@ pub enum TreeError {
         /// [`limits::NAMES`], in bytes.
         limit: u64,
     },
+    /// Files to work with, each of which may be as large as one may be.
+    #[error("reading {path}: all files that are read have more than {} together", Size(*.limit).human())]
+    TooMuch {
+        /// The file.
+        path: String,
+        /// [`limits::READ`], in bytes.
+        limit: u64,
+    },
     /// The disk under the content.
     #[error("reading {path}: {source}")]
     Io {
@@ -209,11 +220,18 @@ pub fn show(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
+/// Paths for messages, in one line: a name could otherwise pass for a line of the program's own.
+pub fn show_line(path: &[u8]) -> String {
+    show(path).replace('\n', r"\u{a}")
+}
+
 /// A file tree; see the module.
 #[derive(Clone, Debug)]
 pub struct Tree {
     nodes: Vec<Node>,
     origins: Vec<String>,
+    /// Bytes read by [`Tree::read`] so far, with clones.
+    read: Arc<AtomicU64>,
     /// The time of nodes that the builder makes, in seconds since 1970.
     pub epoch: i64,
 }
@@ -232,7 +250,7 @@ impl Tree {
             kind: Kind::Directory(BTreeMap::new()),
             origin: Origin(0),
         };
-        Self { nodes: vec![root], origins: vec!["keller".to_owned()], epoch }
+        Self { nodes: vec![root], origins: vec!["keller".to_owned()], read: Arc::default(), epoch }
     }
 
     /// The root directory.
@@ -298,14 +316,33 @@ impl Tree {
     }
 
     /// The whole content of the regular file at `path`, links followed.
+    ///
+    /// Such files are read whole to work with them, and may come from anybody: one has at most
+    /// [`limits::CONFIGURATION`] bytes, and all together, each time anew, [`limits::READ`].
+    ///
+    /// # Errors
+    /// Those of [`Tree::resolve`], `Io`, `TooMuch`.
     pub fn read(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, TreeError> {
         let path = path.as_ref();
         match &self.node(self.resolve(path)?).kind {
-            Kind::File(content) => {
-                content.to_vec().map_err(|source| TreeError::Io { path: show(path), source })
-            }
+            Kind::File(content) => self.content(content, &show(path)),
             _ => Err(TreeError::NotFound { path: show(path) }),
         }
+    }
+
+    /// As [`Tree::read`], of a file's `content` that is at hand; `path` is for messages.
+    ///
+    /// # Errors
+    /// `Io`, `TooMuch`.
+    pub fn content(&self, content: &Content, path: &str) -> Result<Vec<u8>, TreeError> {
+        let failed = |source| TreeError::Io { path: path.to_owned(), source };
+        if content.len() > limits::CONFIGURATION {
+            return Err(failed(TooLarge { limit: limits::CONFIGURATION }.into()));
+        }
+        if self.read.fetch_add(content.len(), Ordering::Relaxed) + content.len() > limits::READ {
+            return Err(TreeError::TooMuch { path: path.to_owned(), limit: limits::READ });
+        }
+        content.to_vec().map_err(failed)
     }
 
     /// Whether something, links at the end not followed, is at `path`.

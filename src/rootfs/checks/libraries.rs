@@ -2,12 +2,14 @@
 //! loads: what is loaded already answers to its name; then RPATH of the file and of those that loaded it (only
 //! without RUNPATH), or RUNPATH; then the directories of ld.so.conf and its own.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::elf::{Object, Opened, Priority};
 use super::links::{Destination, name_on_node, on_node};
 use super::programs::{Form, Program};
 use super::{Finding, Inputs, Severity, View, and_others};
+use crate::base::limits;
 use crate::rootfs::ldcache;
 use crate::tree::{NodeId, show};
 
@@ -34,6 +36,8 @@ struct Loader<'a> {
     known_to: HashMap<(Index, &'a str), Option<Index>>,
     /// Names of files that some file asks for.
     asked_for: HashSet<&'a str>,
+    /// Steps that may still be made: see [`limits::LOADS`].
+    left: Cell<usize>,
 }
 
 /// A file that needs a library which is not found.
@@ -54,7 +58,14 @@ impl<'a> Loader<'a> {
         // A malformed ld.so.conf is an error where ld.so.cache is written.
         let folders = ldcache::folders(view.tree).unwrap_or_default();
         let (known, known_to) = (HashMap::new(), HashMap::new());
-        Self { view, files, index, folders, known, known_to, asked_for }
+        let left = Cell::new(limits::LOADS);
+        Self { view, files, index, folders, known, known_to, asked_for, left }
+    }
+
+    /// Whether `count` more steps may be made.
+    fn step(&self, count: usize) -> bool {
+        self.left.set(self.left.get().saturating_sub(count));
+        self.left.get() > 0
     }
 
     /// The library or loader at a path that somebody names.
@@ -71,6 +82,7 @@ impl<'a> Loader<'a> {
             return *known;
         }
         let File { program, object } = &self.files[file];
+        self.step(object.folders.len());
         let paths = object.folders.iter().map(|folder| format!("{}/{library}", expand(program, folder)));
         let found = paths.filter_map(|path| self.at(&path)).next();
         self.known_to.insert((file, library), found);
@@ -82,6 +94,7 @@ impl<'a> Loader<'a> {
         if let Some(known) = self.known.get(library) {
             return *known;
         }
+        self.step(self.folders.len());
         let paths = self.folders.iter().map(|folder| format!("{folder}/{library}"));
         let found = paths.filter_map(|path| self.at(&path)).next();
         self.known.insert(library, found);
@@ -102,9 +115,9 @@ impl<'a> Loader<'a> {
             return Some(found);
         }
         if self.files[file].object.passes_on {
-            let passed_on = above.find_map(|user| match self.files[user].object.passes_on {
-                true => self.in_own_folders(user, library),
-                false => None,
+            let passed_on = above.find_map(|user| {
+                let asks = self.step(1) && self.files[user].object.passes_on;
+                asks.then(|| self.in_own_folders(user, library)).flatten()
             });
             if passed_on.is_some() {
                 return passed_on;
@@ -116,6 +129,7 @@ impl<'a> Loader<'a> {
     /// Loads `first` and all that it needs, breadth first as ld.so does: what was loaded, and what was not found.
     fn load(&mut self, first: Index) -> (Vec<Index>, Vec<Miss<'a>>) {
         let mut loaded = vec![first];
+        let mut known = HashSet::from([first]);
         // By place in `loaded`: who loaded it.
         let mut by = vec![None];
         let mut names: HashSet<&'a str> = self.name(first).into_iter().collect();
@@ -124,6 +138,9 @@ impl<'a> Loader<'a> {
         while let Some(&file) = loaded.get(next) {
             let object: &'a Object = self.files[file].object;
             for library in &object.needed {
+                if !self.step(1) {
+                    break;
+                }
                 if names.contains(library.as_str()) {
                     continue;
                 }
@@ -133,7 +150,7 @@ impl<'a> Loader<'a> {
                     Some(found) => {
                         names.insert(library);
                         names.extend(self.name(found));
-                        if !loaded.contains(&found) {
+                        if known.insert(found) {
                             loaded.push(found);
                             by.push(Some(next));
                         }
@@ -188,6 +205,7 @@ impl<'a> Loader<'a> {
 
     /// The path of a library of this name that the image has somewhere.
     fn elsewhere(&self, library: &str) -> Option<String> {
+        self.step(self.files.len()).then_some(())?;
         let named = self.files.iter().find(|file| base(file.program.path) == library)?;
         Some(format!("/{}", show(name_on_node(named.program.path))))
     }
@@ -199,15 +217,16 @@ impl<'a> Loader<'a> {
         let Program { path, id, .. } = self.files[library].program;
         let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else { return false };
         let own = &path[..slash];
-        self.view.paths.iter().any(|(path, other)| {
-            let Some(at) = path.iter().rposition(|byte| *byte == b'/') else { return false };
-            let (folder, name) = path.split_at(at);
-            &name[1..] == wanted.as_bytes()
-                && (folder == own
-                    || (folder.starts_with(own) || own.starts_with(folder))
-                        && tree.node(*other).origin == tree.node(*id).origin)
-                && self.at(&show(path)).is_some()
-        })
+        self.step(self.view.paths.len())
+            && self.view.paths.iter().any(|(path, other)| {
+                let Some(at) = path.iter().rposition(|byte| *byte == b'/') else { return false };
+                let (folder, name) = path.split_at(at);
+                &name[1..] == wanted.as_bytes()
+                    && (folder == own
+                        || (folder.starts_with(own) || own.starts_with(folder))
+                            && tree.node(*other).origin == tree.node(*id).origin)
+                    && self.at(&show(path)).is_some()
+            })
     }
 }
 
@@ -284,6 +303,15 @@ pub fn check<'a>(view: &'a View<'a>, programs: &'a [Program<'a>], inputs: &Input
         }
     }
     let mut findings: Vec<_> = programs.iter().filter_map(|program| broken(view, program)).collect();
+    if loader.left.get() == 0 {
+        findings.push(Finding {
+            severity: Severity::Error,
+            path: String::new(),
+            origin: String::new(),
+            problem: format!("programs and libraries ask for each other in more than {} ways", limits::LOADS),
+            advice: "leave out packages, or `prune` programs".to_owned(),
+        });
+    }
     for ((problem, library), programs) in missing {
         let others: Vec<_> = programs[1..].iter().map(|program| program.path).collect();
         let problem = problem + &and_others(&others);

@@ -2,12 +2,14 @@
 //! somebody names can be.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::View;
 use super::elf::Object;
 use super::links::{Destination, on_node};
+use super::{Finding, Severity, View};
+use crate::base::{Size, limits};
 use crate::manifest::Container;
 use crate::rootfs::containers::Config;
 use crate::rootfs::containers::mounts::Mounts;
@@ -213,20 +215,44 @@ pub fn lacking(tree: &Tree, interpreter: &str, argument: &str, path: &[&str]) ->
     }
 }
 
+/// What [`scan`] found.
+pub(super) struct Scanned<'a> {
+    pub programs: Vec<Program<'a>>,
+    /// Whether some were left out, since what they ask for is more than [`limits::LIBRARIES`].
+    pub is_cut: bool,
+}
+
+/// The finding about what was left out.
+pub(super) fn too_much() -> Finding {
+    let most = Size(limits::LIBRARIES as u64).human();
+    Finding {
+        severity: Severity::Error,
+        path: String::new(),
+        origin: String::new(),
+        problem: format!("the libraries that all programs ask for have names of more than {most} together"),
+        advice: "leave out packages, or `prune` programs".to_owned(),
+    }
+}
+
 /// Looks at the beginning of every regular file, once for all its names.
-pub(super) fn scan<'a>(view: &'a View<'_>) -> Vec<Program<'a>> {
+pub(super) fn scan<'a>(view: &'a View<'_>) -> Scanned<'a> {
     let mut seen = vec![false; view.tree.capacity()];
     let first: Vec<_> =
         view.paths.iter().filter(|(_, id)| !std::mem::replace(&mut seen[id.index()], true)).collect();
-    first
-        .par_iter()
-        .filter_map(|(path, id)| {
-            let node = view.tree.node(*id);
-            let Kind::File(content) = &node.kind else { return None };
-            let form = form(content, node.meta.mode & 0o111 != 0)?;
-            Some(Program { path, id: *id, form })
-        })
-        .collect()
+    let names = AtomicUsize::new(0);
+    let programs = first.par_iter().filter_map(|(path, id)| {
+        let node = view.tree.node(*id);
+        let Kind::File(content) = &node.kind else { return None };
+        let form = form(content, node.meta.mode & 0o111 != 0)?;
+        let own = match &form {
+            Form::Elf(object) => object.size(),
+            _ => 0,
+        };
+        let before = names.fetch_add(own, Ordering::Relaxed);
+        (before + own <= limits::LIBRARIES).then_some(Program { path, id: *id, form })
+    });
+    let programs = programs.collect();
+    Scanned { programs, is_cut: names.into_inner() > limits::LIBRARIES }
 }
 
 fn form(content: &Content, executable: bool) -> Option<Form> {

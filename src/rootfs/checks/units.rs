@@ -308,7 +308,7 @@ impl Walk<'_> {
     fn settings(&self, name: &str, id: NodeId) -> Settings {
         let mut settings = Settings::default();
         if let Kind::File(content) = &self.view.tree.node(id).kind
-            && let Ok(bytes) = content.to_vec()
+            && let Ok(bytes) = self.view.tree.content(content, name)
         {
             settings.read(&bytes);
         }

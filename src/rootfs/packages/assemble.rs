@@ -13,7 +13,7 @@
 //! - **Any other two files** of one path are a conflict, however alike they are, unless Replaces says whose
 //!   stays. Of several, that one stays that replaces all others, directly or by way of each other.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::order::Order;
 use super::{DIVERT, PackagesError, Unpacked};
@@ -38,7 +38,7 @@ pub fn assemble(
     if let Some(pair) = packages.windows(2).find(|pair| pair[0].name == pair[1].name) {
         return Err(PackagesError::Twice { name: pair[0].name.clone() });
     }
-    let mut union = Union::of(&packages);
+    let mut union = Union::of(&packages)?;
     union.follow_links()?;
     let mut built = Built { tree: Tree::new(epoch), copies: HashMap::new(), error: None };
     union.build(ROOT, &mut Vec::new(), &mut built);
@@ -93,6 +93,8 @@ struct Place {
 struct Union<'a> {
     packages: &'a [Unpacked],
     order: Order,
+    /// Names in the Replaces of each package.
+    replaced: Vec<HashSet<&'a str>>,
     places: Vec<Place>,
     /// Places with a link and a directory that cannot be brought together.
     refused: BTreeSet<PlaceId>,
@@ -118,10 +120,11 @@ enum Leads {
 }
 
 impl<'a> Union<'a> {
-    fn of(packages: &'a [Unpacked]) -> Self {
+    fn of(packages: &'a [Unpacked]) -> Result<Self, PackagesError> {
         let mut union = Self {
             packages,
-            order: Order::of(packages),
+            order: Order::of(packages)?,
+            replaced: packages.iter().map(|package| package.control.replaced().collect()).collect(),
             places: vec![Place::default()],
             refused: BTreeSet::new(),
             notes: Vec::new(),
@@ -130,7 +133,7 @@ impl<'a> Union<'a> {
         for (index, package) in packages.iter().enumerate() {
             union.claim(index, package.tree.root(), ROOT);
         }
-        union
+        Ok(union)
     }
 
     fn claim(&mut self, package: usize, node: NodeId, place: PlaceId) {
@@ -178,11 +181,11 @@ impl<'a> Union<'a> {
     /// # Errors
     /// `Mixed` with more of them than any packages have: each is settled by a walk over all names.
     fn follow_links(&mut self) -> Result<(), PackagesError> {
-        loop {
+        for round in 0.. {
             let mut open = Vec::new();
             self.mixed(ROOT, 0, &mut open);
             if let [.., (_, place)] = &open[..]
-                && open.len() > limits::MIXED
+                && round + open.len() > limits::MIXED
             {
                 let path = show(&self.path(*place));
                 return Err(PackagesError::Mixed { path, limit: limits::MIXED });
@@ -200,10 +203,11 @@ impl<'a> Union<'a> {
                 // Links that lead across each other.
                 self.refused.extend(open.iter().map(|(_, place)| *place));
                 if open.is_empty() {
-                    return Ok(());
+                    break;
                 }
             }
         }
+        Ok(())
     }
 
     /// Places below `place` with links and directories, with their depths.
@@ -410,10 +414,15 @@ impl<'a> Union<'a> {
     fn replacing(&self, claims: &[Claim]) -> Option<Claim> {
         let beats = |one: usize, other: usize| {
             let (a, b) = (&self.packages[one], &self.packages[other]);
-            let replaces = a.control.replaces(&b.name, &b.version);
+            let replaces = |one: usize, a: &Unpacked, b: &Unpacked| {
+                self.replaced[one].contains(&*b.name) && a.control.replaces(&b.name, &b.version)
+            };
             // Of two that replace each other the later one holds.
-            replaces && (!b.control.replaces(&a.name, &a.version) || self.order.before(other, one))
+            replaces(one, a, b) && (!replaces(other, b, a) || self.order.before(other, one))
         };
+        if claims.len() > limits::CLAIMS {
+            return None;
+        }
         let wins = |one: &&Claim| {
             let mut beaten = BTreeSet::from([one.package]);
             loop {

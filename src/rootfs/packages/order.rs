@@ -4,9 +4,10 @@
 //! these need, since nobody names those (Debian Policy 3.8). Packages that need each other have no order, nor
 //! have packages that know nothing of one another: what is decided between such must not hang on their names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use super::Unpacked;
+use super::{PackagesError, Unpacked};
+use crate::base::limits;
 use crate::source::debian::version::{Relation, groups, relations};
 
 const WORD: usize = u64::BITS as usize;
@@ -21,9 +22,14 @@ pub struct Order {
 impl Order {
     /// Reads the relations between `packages`. One that cannot be read, or that no package of the list meets,
     /// says nothing.
-    pub fn of(packages: &[Unpacked]) -> Self {
+    ///
+    /// # Errors
+    /// `Entangled`.
+    pub fn of(packages: &[Unpacked]) -> Result<Self, PackagesError> {
         let providers = providers(packages);
-        let direct: Vec<Vec<usize>> = packages.iter().map(|package| needed(package, &providers)).collect();
+        let mut left = limits::RELATIONS;
+        let direct = packages.iter().map(|package| needed(package, &providers, &mut left));
+        let direct: Vec<Vec<usize>> = direct.collect::<Result<_, _>>()?;
         let mut needs: Vec<Vec<u64>> = (0..packages.len()).map(|index| closure(&direct, [index])).collect();
         let essential = packages.iter().enumerate().filter(|(_, package)| {
             package.control.get("Essential").is_some_and(|value| value.eq_ignore_ascii_case("yes"))
@@ -36,7 +42,7 @@ impl Order {
                 needs.iter_mut().zip(&base).for_each(|(needs, base)| *needs |= base);
             }
         }
-        Self { needs }
+        Ok(Self { needs })
     }
 
     /// Whether `first` is unpacked before `second` by any order that dpkg is given.
@@ -68,10 +74,20 @@ fn providers(packages: &[Unpacked]) -> HashMap<&str, Vec<Provider<'_>>> {
 }
 
 /// Every package that meets a dependency of this one: any of them may have been there first.
-fn needed(package: &Unpacked, providers: &HashMap<&str, Vec<Provider<'_>>>) -> Vec<usize> {
+fn needed(
+    package: &Unpacked,
+    providers: &HashMap<&str, Vec<Provider<'_>>>,
+    left: &mut usize,
+) -> Result<Vec<usize>, PackagesError> {
     let fields = ["Pre-Depends", "Depends"].map(|field| package.control.get(field).unwrap_or_default());
-    let alternatives = fields.into_iter().flat_map(groups).flatten().flatten();
-    alternatives.flat_map(|relation| met(&relation, providers)).collect()
+    let mut needed = BTreeSet::new();
+    for relation in fields.into_iter().flat_map(groups).flatten().flatten() {
+        let known = providers.get(relation.name).map_or(0, Vec::len);
+        let rest = left.checked_sub(1 + known);
+        *left = rest.ok_or_else(|| PackagesError::Entangled { name: package.name.clone() })?;
+        needed.extend(met(&relation, providers));
+    }
+    Ok(needed.into_iter().collect())
 }
 
 fn met(relation: &Relation<'_>, providers: &HashMap<&str, Vec<Provider<'_>>>) -> Vec<usize> {
@@ -119,7 +135,7 @@ mod tests {
             package("e", "Essential: yes\nDepends: f (<< 2)\n", &[]),
             package("f", "Depends: nobody\n", &[]),
         ];
-        let order = Order::of(&packages);
+        let order = Order::of(&packages).unwrap();
         assert!(order.before(1, 0) && order.before(2, 0) && order.before(3, 0));
         assert!(!order.before(2, 3) && !order.before(3, 2), "a circle has no order");
         assert!(order.before(5, 4) && order.before(4, 0) && order.before(5, 1) && !order.before(0, 5));

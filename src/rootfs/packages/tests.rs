@@ -101,3 +101,56 @@ fn the_root_is_roots_and_open_to_all() {
         assert!(meta.xattrs.is_empty());
     }
 }
+
+#[test]
+fn packages_have_sums() {
+    let input = |size| PackageInput {
+        name: "a".to_owned(),
+        version: "1".to_owned(),
+        deb: tempfile::tempfile().unwrap(),
+        sha256: Digest::of(""),
+        size,
+    };
+    let package = |members: usize, path: usize, control: usize| Package {
+        control: Control::parse(&format!("Package: a\nVersion: 1\nX: {}\n", "x".repeat(control))).unwrap(),
+        scripts: BTreeMap::new(),
+        actions: BTreeMap::new(),
+        conffiles: Vec::new(),
+        members: vec![
+            crate::tree::from_tar::Member {
+                path: vec![b'x'; path],
+                meta: crate::tree::Meta::new(0o644),
+                body: crate::tree::from_tar::Body::Directory,
+            };
+            members
+        ],
+    };
+    let told = |sums: &Sums, package: &Package, size, unpacked| {
+        (0..1000).find_map(|_| sums.add(&input(size), package, unpacked).err()).map(|error| error.to_string())
+    };
+    let one = ", a being the one with which they do";
+    assert_eq!(told(&Sums::default(), &package(1, 1, 1), 1 << 20, 100 << 20), None);
+    assert_eq!(
+        told(&Sums::default(), &package(1, 1, 1), 1 << 10, 200 << 20).unwrap(),
+        format!("the packages unpack to more than 1.0 GiB besides 100 times the size of each{one}")
+    );
+    assert_eq!(
+        told(&Sums::default(), &package(5000, 1, 1), 1, 1).unwrap(),
+        format!("the packages have more than 200000 files, directories and links together{one}")
+    );
+    let long =
+        format!("paths, attributes and control files of the packages have more than 32.0 MiB together{one}");
+    assert_eq!(told(&Sums::default(), &package(10, 4000, 1), 1, 1).unwrap(), long);
+    assert_eq!(told(&Sums::default(), &package(1, 1, 500_000), 1, 1).unwrap(), long);
+}
+
+#[test]
+fn many_packages_with_one_file_are_no_choice() {
+    let replaces: Vec<_> = (0..20).map(|number| format!("p{number}")).collect();
+    let fields = format!("Replaces: {}\n", replaces.join(", "));
+    let some = |count: usize| {
+        let packages = replaces[..count].iter().map(|name| package(name, &fields, &["x"])).collect();
+        assemble(0, packages, &Silent).unwrap_err().to_string()
+    };
+    assert!(some(20).contains("/x is in p0 and in p1"), "{}", some(20));
+}

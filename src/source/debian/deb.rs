@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 
 use crate::base::seal::Sealed;
-use crate::base::{Digest, limits};
+use crate::base::{Digest, Size, limits};
 use crate::tree::from_tar::{self, Body, Limits, Member, TarError};
 use crate::tree::{Bodies, NoBodies, Tree};
 
@@ -83,16 +83,14 @@ pub enum DebError {
     Control(#[from] ControlError),
     /// The data is more than such a package can have.
     #[error(
-        "{member}: {source} of a package of {size} bytes with Installed-Size {installed}: 256 MiB, and 100 times its \
-         size or 4 times its Installed-Size, whichever is more"
+        "{member}: {source} of a package of {size} bytes: {}, and {} times its size",
+        Size(limits::PACKAGES_SLACK).human(), limits::RATIO
     )]
     TooLarge {
         /// Such as `data.tar.xz`.
         member: String,
         /// Where the limit is passed.
         source: TarError,
-        /// As in the control file, in KiB.
-        installed: String,
         /// Of the .deb, in bytes.
         size: u64,
     },
@@ -174,6 +172,17 @@ pub fn load(unpacked: &Sealed) -> Result<Package, IndexError> {
 }
 
 impl Package {
+    /// Bytes of its names, attributes and control data.
+    pub fn size_in_memory(&self) -> u64 {
+        let texts = self.conffiles.iter().chain(self.actions.values().flatten());
+        let texts: usize = texts.map(String::len).sum();
+        let members: u64 = self.members.iter().map(Member::names).sum();
+        let control = self.control.text();
+        // Each field is kept in the text and by itself.
+        let control = 2 * control.len() + 64 * control.lines().count();
+        (control + texts) as u64 + members
+    }
+
     /// The data as a tree, its bodies in `unpacked`, every node of the origin `name`.
     ///
     /// # Errors
@@ -205,14 +214,13 @@ fn read_package(
     let mut package = control_members(&parts, &bytes, &member)?;
 
     let member = ar.expect("data.tar")?;
-    let limits = Limits { members: limits::NODES, bytes: unpacked_limit(&package.control, size) };
+    let limits = Limits { members: limits::NODES, bytes: unpacked_limit(size) };
     let mut writer = BufWriter::with_capacity(1 << 20, unpacked);
     package.members = read_tar(&mut ar, &member, &mut writer, limits).map_err(|error| match error {
         DebError::Tar { member, source: source @ TarError::TooLarge { limit, .. } }
             if limit == limits.bytes =>
         {
-            let installed = package.control.get("Installed-Size").unwrap_or("unknown").to_owned();
-            DebError::TooLarge { member, source, installed, size }
+            DebError::TooLarge { member, source, size }
         }
         other => other,
     })?;
@@ -221,16 +229,10 @@ fn read_package(
     Ok(package)
 }
 
-/// How far a package may unpack before it counts as a bomb, in bytes. Its size is signed, and its Installed-Size
-/// is what whoever made it says, which may be anything; so the larger of the two counts: what no compressor
-/// reaches on real files, and some times what the package says of itself.
-fn unpacked_limit(control: &Control, size: u64) -> u64 {
-    let installed = control.installed_size().unwrap_or_default().saturating_mul(4);
-    // Installed-Size is an estimate, and headers, padding and directories are not all in it: hence the slack.
-    size.saturating_mul(limits::RATIO)
-        .max(installed)
-        .saturating_add(limits::UNPACKED_SLACK)
-        .min(limits::PACKAGE)
+/// How far a package of `size` bytes may unpack before it counts as a bomb, in bytes: what no compressor reaches on real
+/// files but for a few, for which there is some room. What it says of itself, its Installed-Size, may be anything.
+fn unpacked_limit(size: u64) -> u64 {
+    size.saturating_mul(limits::RATIO).saturating_add(limits::PACKAGES_SLACK).min(limits::PACKAGE)
 }
 
 fn read_tar(

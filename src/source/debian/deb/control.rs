@@ -85,15 +85,15 @@ impl Control {
         self.get("Version").unwrap_or_default()
     }
 
-    /// `Installed-Size`, in bytes.
-    pub fn installed_size(&self) -> Option<u64> {
-        self.get("Installed-Size")?.parse::<u64>().ok()?.checked_mul(1024)
-    }
-
     /// Whether files of `name` in `version` may be replaced by files of this package: its `Replaces` names
     /// it. As for dpkg, virtual packages do not count.
     pub fn replaces(&self, name: &str, version: &str) -> bool {
         self.replaces_field().filter_map(Replaced::parse).any(|relation| relation.matches(name, version))
+    }
+
+    /// Names in its `Replaces`.
+    pub fn replaced(&self) -> impl Iterator<Item = &str> {
+        self.replaces_field().filter_map(Replaced::parse).map(|relation| relation.name)
     }
 
     fn replaces_field(&self) -> impl Iterator<Item = &str> {
@@ -159,7 +159,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((control.name(), control.version()), ("a", "1:2-3"));
-        assert_eq!(control.installed_size(), Some(12 << 10));
+        assert_eq!(control.get("Installed-Size"), Some("12"));
         let answers = [("b", "1.9"), ("b", "2"), ("c", "7"), ("d", "1"), ("e", "1"), ("f", "1")]
             .map(|(name, version)| control.replaces(name, version));
         assert_eq!(answers, [true, false, true, true, false, false]);
