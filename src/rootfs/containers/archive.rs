@@ -4,6 +4,7 @@
 
 mod choice;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -145,8 +146,7 @@ struct Process {
 /// # Errors
 /// See [`ArchiveError`].
 pub fn read(path: &Path, wanted: Option<&str>, epoch: i64) -> Result<(Image, Digest), ArchiveError> {
-    let mut room = Room(limits::IMAGE);
-    let layout = open(path, epoch, &mut room)?;
+    let (layout, mut room, opened) = open(path, epoch)?;
     let choice::Found { digest, config, layers, .. } = choice::choose(&layout, wanted)?;
     let Document { config: process, rootfs } = document(&layout, &config)?;
     if layers.len() > limits::LAYERS {
@@ -161,7 +161,11 @@ pub fn read(path: &Path, wanted: Option<&str>, epoch: i64) -> Result<(Image, Dig
     }
     let mut tree = Tree::new(epoch);
     for (layer, id) in layers.iter().zip(ids) {
-        lay(&mut tree, &layout, layer, id, &mut room)?;
+        lay(&mut tree, &layout.tree, layer, id, &mut room)?;
+    }
+    // Layers are checked before they are unpacked: both times they were the same.
+    if let Some(opened) = opened {
+        opened.read_at(&mut [], 0).map_err(|source| ArchiveError::Io { path: path.to_owned(), source })?;
     }
     tree.check_size()?;
     let config = process.unwrap_or_default().config(&config)?;
@@ -219,14 +223,34 @@ impl Process {
     }
 }
 
-/// The layout as a tree: files of a directory, or stretches of the archive.
-fn open(path: &Path, epoch: i64, room: &mut Room) -> Result<Tree, ArchiveError> {
+/// An archive's files: those of a directory, or stretches of the archive.
+struct Layout {
+    tree: Tree,
+    /// Bytes of documents that may still be read: an index can name another many times, and so on.
+    documents: Cell<u64>,
+}
+
+impl Layout {
+    fn new(tree: Tree) -> Self {
+        Self { tree, documents: Cell::new(limits::DOCUMENTS) }
+    }
+}
+
+/// The layout, what it may unpack to, and the archive to see whether it stays as it is.
+fn open(path: &Path, epoch: i64) -> Result<(Layout, Room, Option<Content>), ArchiveError> {
     let failed = |source| ArchiveError::Io { path: path.to_owned(), source };
     if path.is_dir() {
-        return Ok(Overlay::from_folder(path, "image", epoch)?.tree);
+        let tree = Overlay::from_folder(path, "image", epoch)?.tree;
+        let sizes = tree.walk().into_iter().map(|(_, id)| match &tree.node(id).kind {
+            Kind::File(content) => content.len(),
+            _ => 0,
+        });
+        let room = Room::of(sizes.sum());
+        return Ok((Layout::new(tree), room, None));
     }
+    let opened = Content::foreign(path).map_err(failed)?;
+    let mut room = Room::of(opened.len());
     let mut file = input::open(path).map_err(failed)?;
-    let size = file.metadata().map_err(failed)?.len();
     let mut reader = BufReader::with_capacity(1 << 20, file.try_clone().map_err(failed)?);
     let compression = compression(&mut reader).map_err(failed)?;
     let tar = |source| ArchiveError::Tar { what: path.display().to_string(), source };
@@ -235,29 +259,31 @@ fn open(path: &Path, epoch: i64, room: &mut Room) -> Result<Tree, ArchiveError> 
         from_tar::read_layer(&mut reader, &mut io::sink(), limits).map_err(tar)?
     } else {
         let mut reader = compression.reader(reader).map_err(failed)?;
-        let (members, unpacked) = room.unpack(&path.display().to_string(), &mut *reader, size)?;
+        let (members, unpacked) = room.unpack(&path.display().to_string(), &mut *reader)?;
         file = unpacked;
         members
     };
-    from_tar::tree(&members, &Arc::new(file), 0, "image", epoch).map_err(tar)
+    let tree = from_tar::tree(&members, &Arc::new(file), 0, "image", epoch).map_err(tar)?;
+    Ok((Layout::new(tree), room, Some(opened)))
 }
 
-/// Bytes that may still be written to unnamed files in the directory for temporary files.
+/// Bytes that may still be written to unnamed files in the directory for temporary files: by the archive, if it is
+/// compressed, and by all layers, which may be compressed within it.
 struct Room(u64);
 
 impl Room {
-    /// Reads the archive `what`, which has `size` bytes before it is decompressed, and keeps its bytes.
-    fn unpack(
-        &mut self,
-        what: &str,
-        reader: &mut dyn Read,
-        size: u64,
-    ) -> Result<(Vec<Member>, File), ArchiveError> {
+    /// For an archive of `size` bytes.
+    fn of(size: u64) -> Self {
+        let most = size.saturating_mul(limits::RATIO).saturating_add(limits::IMAGE_SLACK);
+        Self(most.min(limits::IMAGE))
+    }
+
+    /// Reads the archive `what` and keeps its bytes.
+    fn unpack(&mut self, what: &str, reader: &mut dyn Read) -> Result<(Vec<Member>, File), ArchiveError> {
         let folder = std::env::temp_dir();
         let failed = |source| ArchiveError::Io { path: folder.clone(), source };
         let mut file = tempfile::tempfile_in(&folder).map_err(failed)?;
-        let most = size.saturating_mul(limits::RATIO).saturating_add(limits::UNPACKED_SLACK);
-        let limits = Limits { members: limits::NODES, bytes: self.0.min(most) };
+        let limits = Limits { members: limits::NODES, bytes: self.0 };
         let read = from_tar::read_layer(reader, &mut file, limits);
         let written = file.metadata().map_err(failed)?.len();
         self.0 -= written.min(self.0);
@@ -305,20 +331,36 @@ fn body<'a>(layout: &'a Tree, path: &str) -> Result<&'a Content, ArchiveError> {
 }
 
 /// A JSON document, checked against its name where that is a digest.
-fn document<T: for<'a> Deserialize<'a>>(layout: &Tree, path: &str) -> Result<T, ArchiveError> {
-    let content = body(layout, path)?;
+fn document<T: for<'a> Deserialize<'a>>(layout: &Layout, path: &str) -> Result<T, ArchiveError> {
+    parsed(&document_bytes(layout, path)?, path)
+}
+
+fn parsed<T: for<'a> Deserialize<'a>>(bytes: &[u8], path: &str) -> Result<T, ArchiveError> {
+    let wrong = |what: String| ArchiveError::Document { path: path.to_owned(), what };
+    serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))
+}
+
+fn document_bytes(layout: &Layout, path: &str) -> Result<Vec<u8>, ArchiveError> {
+    let content = body(&layout.tree, path)?;
     let wrong = |what: String| ArchiveError::Document { path: path.to_owned(), what };
     if content.len() > DOCUMENT {
         return Err(wrong(format!("{} bytes are too many for a document", content.len())));
     }
-    let bytes = layout.read(path)?;
+    let Some(left) = layout.documents.get().checked_sub(content.len()) else {
+        let most = Size(limits::DOCUMENTS).human();
+        return Err(wrong(format!(
+            "is one with which all documents that are read have more than {most} together"
+        )));
+    };
+    layout.documents.set(left);
+    let bytes = content.to_vec().map_err(|source| ArchiveError::Io { path: PathBuf::from(path), source })?;
     if let Some(expected) = blob_name(path) {
         let actual = Digest::of(&bytes);
         if actual != expected {
             return Err(ArchiveError::Digest { expected, actual });
         }
     }
-    serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))
+    Ok(bytes)
 }
 
 /// Lays one layer over `tree`, decompressed into an unnamed file that its bodies point into. `id` is the digest of
@@ -342,7 +384,7 @@ fn lay(
     let compression = compression(&mut reader).map_err(io)?;
     let mut reader = Hashing { inner: compression.reader(reader).map_err(io)?, hasher: Hasher::new() };
     let what = format!("layer {path}");
-    let (members, file) = room.unpack(&what, &mut reader, content.len())?;
+    let (members, file) = room.unpack(&what, &mut reader)?;
     let tar = |source| ArchiveError::Tar { what, source };
     let actual = reader.hasher.finish();
     if let Some(expected) = id.filter(|id| *id != actual) {

@@ -5,9 +5,8 @@
 
 use serde::Deserialize;
 
-use super::{ArchiveError, blob_path, document, parse};
+use super::{ArchiveError, Layout, blob_path, document, document_bytes, parse, parsed};
 use crate::base::Digest;
-use crate::tree::Tree;
 
 /// Annotations that name an image of a layout.
 const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
@@ -104,7 +103,7 @@ pub struct Found {
 ///
 /// # Errors
 /// `Reference`, `Several` or `Platform`; else what is wrong with a document.
-pub fn choose(layout: &Tree, wanted: Option<&str>) -> Result<Found, ArchiveError> {
+pub fn choose(layout: &Layout, wanted: Option<&str>) -> Result<Found, ArchiveError> {
     let all = all(layout)?;
     let meant: Vec<&Found> = match wanted {
         None => all.iter().collect(),
@@ -162,8 +161,8 @@ fn list<'a>(found: impl Iterator<Item = &'a Found>) -> String {
     names.join(", ") + &more
 }
 
-fn all(layout: &Tree) -> Result<Vec<Found>, ArchiveError> {
-    if !layout.exists("index.json") && layout.exists("manifest.json") {
+fn all(layout: &Layout) -> Result<Vec<Found>, ArchiveError> {
+    if !layout.tree.exists("index.json") && layout.tree.exists("manifest.json") {
         return saved(layout);
     }
     let index: Index = document(layout, "index.json")?;
@@ -185,7 +184,7 @@ fn all(layout: &Tree) -> Result<Vec<Found>, ArchiveError> {
 
 /// Adds the image of `descriptor`, or those of the index that it leads to.
 fn follow(
-    layout: &Tree,
+    layout: &Layout,
     descriptor: &Descriptor,
     names: &[String],
     through: Option<Digest>,
@@ -205,7 +204,7 @@ fn follow(
         let index: Index = document(layout, &path)?;
         for inner in &index.manifests {
             // A layout that was made for one platform still has the whole index.
-            if layout.exists(blob_path(&parse(&inner.digest, &path)?)) {
+            if layout.tree.exists(blob_path(&parse(&inner.digest, &path)?)) {
                 follow(layout, inner, names, through.or(Some(digest)), depth + 1, found)?;
             }
         }
@@ -237,12 +236,13 @@ fn follow(
 }
 
 /// The images of an archive by `docker save`.
-fn saved(layout: &Tree) -> Result<Vec<Found>, ArchiveError> {
+fn saved(layout: &Layout) -> Result<Vec<Found>, ArchiveError> {
     let entries: Vec<Saved> = document(layout, "manifest.json")?;
     let mut found = Vec::new();
     for Saved { config, repo_tags, layers } in entries {
-        let digest = Digest::of(&layout.read(&config)?);
-        let platform = document(layout, &config)?;
+        let bytes = document_bytes(layout, &config)?;
+        let digest = Digest::of(&bytes);
+        let platform = parsed(&bytes, &config)?;
         let names = repo_tags.unwrap_or_default();
         found.push(Found { names, digest, through: None, platform, config, layers });
     }

@@ -361,8 +361,7 @@ fn all_layers_share_the_room() {
     let mut layer = Vec::new();
     layer::write(&tree, &mut layer).unwrap();
     let mut room = Room(100_000);
-    let mut unpack =
-        || room.unpack("layer x", &mut &layer[..], layer.len() as u64).map(|(members, _)| members.len());
+    let mut unpack = || room.unpack("layer x", &mut &layer[..]).map(|(members, _)| members.len());
     assert_eq!(unpack().unwrap(), 1);
     let told = unpack().unwrap_err().to_string();
     assert!(told.starts_with("layer x: member \"a\" brings the archive to 6"), "{told}");
