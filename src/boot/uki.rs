@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Seek};
 
+use crate::base::limits;
 use crate::boot::cmdline::{Cmdline, CmdlineError, Options};
 use crate::boot::microcode::{self, Vendor};
 use crate::boot::pe::{self, Holds, Image, PeError};
@@ -63,6 +64,16 @@ pub enum UkiError {
     NoSection {
         /// The section.
         name: &'static str,
+    },
+    /// A section of gigabytes, of an image that nobody has to have signed.
+    #[error("its section {name} has {size} bytes, and at most {limit} are read")]
+    TooLarge {
+        /// The section.
+        name: &'static str,
+        /// In bytes.
+        size: u32,
+        /// In bytes.
+        limit: u64,
     },
     /// A file that is no image at all.
     #[error(transparent)]
@@ -154,13 +165,20 @@ impl Description {
         let find = |name: &'static str| {
             sections.iter().find(|section| section.name == name).ok_or(UkiError::NoSection { name })
         };
+        let mut read = |name, limit| -> Result<Vec<u8>, UkiError> {
+            let section = find(name)?;
+            match section.raw_size.min(section.virtual_size) {
+                size if u64::from(size) > limit => Err(UkiError::TooLarge { name, size, limit }),
+                _ => Ok(section.read(reader)?),
+            }
+        };
         let mut text = |name| -> Result<String, UkiError> {
-            let bytes = find(name)?.read(reader)?;
+            let bytes = read(name, limits::WORDS)?;
             let text = String::from_utf8_lossy(&bytes);
             Ok(text.trim_end_matches(['\0', '\n']).to_owned())
         };
         let (cmdline, os_release, kernel_version) = (text(".cmdline")?, text(".osrel")?, text(".uname")?);
-        let initrd = find(".initrd")?.read(reader)?;
+        let initrd = read(".initrd", limits::INITRAMFS)?;
         Ok(Self {
             cmdline,
             os_release,
@@ -217,6 +235,14 @@ mod tests {
         assert!(matches!(make(&wrong), Err(UkiError::Cmdline { .. })));
         let hidden = Options { extra: vec!["x=\"a keller.reset=state b".to_owned()], ..Options::default() };
         assert!(matches!(make(&hidden), Err(UkiError::Misread { .. })));
+    }
+
+    #[test]
+    fn words_without_end() {
+        let mut image = Image::parse(pe::sample()).unwrap();
+        image.append(".cmdline", &[b'x'; 70_000], Holds::Data).unwrap();
+        let error = Description::read(&mut Cursor::new(image.into_bytes())).unwrap_err();
+        assert_eq!(error.to_string(), "its section .cmdline has 70000 bytes, and at most 65536 are read");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::report::RECORD;
-use crate::base::{Chain, Digest, Progress, Size, Task, Unit};
+use crate::base::input::TooLarge;
+use crate::base::{Chain, Digest, Progress, Size, Task, Unit, limits};
 use crate::boot::cmdline::Cmdline;
 use crate::boot::microcode::Vendor;
 use crate::boot::uki::Description;
@@ -19,7 +20,7 @@ use crate::disk::slot::{self, Parts};
 use crate::disk::{FileDevice, ReadAt, Release, SectorSize, Slot, Window};
 use crate::fs::{erofs, fat};
 use crate::output::qcow2;
-use crate::tree::{Content, Tree};
+use crate::tree::{Content, Kind, Tree};
 use crate::verity;
 
 /// dpkg's list of packages, where a root has it.
@@ -311,11 +312,11 @@ impl Source<'_> {
         report.filesystem = "erofs";
         report.size = Some(image.size());
         let tree = image.tree()?;
-        let os_release = tree.read("usr/lib/os-release").context("reading os-release")?;
+        let os_release = read(&tree, "usr/lib/os-release", limits::WORDS)?;
         report.os_release = variables(&String::from_utf8_lossy(&os_release));
         if tree.exists(RECORD) {
-            let record =
-                serde_json::from_slice(&tree.read(RECORD)?).with_context(|| format!("reading {RECORD}"))?;
+            let record = serde_json::from_slice(&read(&tree, RECORD, limits::RECORD)?)
+                .with_context(|| format!("reading {RECORD}"))?;
             report.build = Some(record);
         }
         report.packages = packages(&tree, report.build.as_ref())?;
@@ -347,8 +348,12 @@ impl Source<'_> {
 
     fn boot_entries(&self, esp: &Entry, problems: &mut Vec<String>) -> Result<Vec<BootEntry>> {
         let mut volume = fat::Reader::open(self.window(esp))?;
-        let mut entries = Vec::new();
+        let mut entries: Vec<BootEntry> = Vec::new();
         for listed in volume.list()? {
+            if entries.len() == limits::ENTRIES {
+                problems.push(format!("the ESP has more than {} entries in EFI/Linux", limits::ENTRIES));
+                break;
+            }
             let Some(name) = listed.path.strip_prefix("EFI/Linux/") else { continue };
             let (Some(stem), Some(size), false) =
                 (name.strip_suffix(".efi"), listed.size, name.contains('/'))
@@ -443,6 +448,19 @@ fn variables(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// A file of a root that nobody has to have signed.
+fn read(tree: &Tree, path: &str, limit: u64) -> Result<Vec<u8>> {
+    let context = || format!("reading {path}");
+    let content = match tree.resolve(path).map(|id| &tree.node(id).kind).with_context(context)? {
+        Kind::File(content) => content,
+        _ => anyhow::bail!("{path} is not a file"),
+    };
+    match content.len() > limit {
+        true => Err(TooLarge { limit }).with_context(context),
+        false => content.to_vec().with_context(context),
+    }
+}
+
 /// Versions by package, of an object in a record.
 fn versions(list: &serde_json::Value) -> BTreeMap<String, String> {
     let version = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
@@ -456,7 +474,7 @@ fn packages(tree: &Tree, record: Option<&serde_json::Value>) -> Result<BTreeMap<
         return Ok(versions(list));
     }
     let Some(path) = DPKG_STATUS.iter().find(|path| tree.exists(path)) else { return Ok(BTreeMap::new()) };
-    let status = tree.read(path).with_context(|| format!("reading {path}"))?;
+    let status = read(tree, path, limits::TEXT)?;
     let status = String::from_utf8_lossy(&status);
     let field = |paragraph: &str, name: &str| {
         paragraph.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))

@@ -229,6 +229,12 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
         Ok(values.iter().map(|value| u64::from_be_bytes(*value)).collect())
     };
     to.set_len(size)?;
+    // A table or a cluster that is named again and again would be read again and again: none is, of a disk alone.
+    let mut left = file_size;
+    let mut take = |what, at: u64, count: u64| {
+        left = left.checked_sub(count).ok_or_else(|| corrupt(what, at))?;
+        Ok::<_, Qcow2Error>(())
+    };
     let mut buffer = vec![0; cluster as usize];
     for (l1, first) in
         table(l1_at, l1_entries.into(), "L1 table at")?.into_iter().zip((0..).step_by(per_table as usize))
@@ -236,6 +242,7 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
         if l1 & OFFSET == 0 || first >= clusters {
             continue;
         }
+        take("L2 table, which overlaps with others, at", l1 & OFFSET, cluster)?;
         for (l2, number) in table(l1 & OFFSET, per_table, "L2 table at")?.into_iter().zip(first..clusters) {
             if l2 & COMPRESSED != 0 {
                 return Err(Qcow2Error::Unsupported { feature: "compressed clusters" });
@@ -250,6 +257,7 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
             if there == 0 {
                 return Err(corrupt("data cluster at", at));
             }
+            take("data cluster, which overlaps with others, at", at, there as u64)?;
             part[there..].fill(0);
             from.read_exact_at(&mut part[..there], at)?;
             if !is_zero(part) {
@@ -301,6 +309,35 @@ mod tests {
         let back = tempfile::tempfile().unwrap();
         expand(&image, &back).unwrap();
         assert_eq!(raw::digest(&back).unwrap(), raw::digest(&empty).unwrap());
+    }
+
+    #[test]
+    fn a_cluster_has_one_place() {
+        let told = |l2: bool| {
+            let file = written();
+            let mut header = [0; HEADER_LENGTH as usize];
+            file.read_exact_at(&mut header, 0).unwrap();
+            let l1_at = u64::from_be_bytes(header[40..48].try_into().unwrap());
+            let mut first = [0; 8];
+            file.read_exact_at(&mut first, l1_at).unwrap();
+            // All entries of the first table of clusters, or of the table of tables, lead to one place.
+            let at = if l2 { u64::from_be_bytes(first) & OFFSET } else { l1_at };
+            file.read_exact_at(&mut first, at).unwrap();
+            let count = if l2 { CLUSTER / 8 } else { 2 };
+            (0..count).for_each(|entry| file.write_all_at(&first, at + entry * 8).unwrap());
+            let size = file.metadata().unwrap().len();
+            let raw = tempfile::tempfile().unwrap();
+            let result = expand(&file, &raw);
+            use std::os::unix::fs::MetadataExt;
+            assert!(raw.metadata().unwrap().blocks() * 512 <= size + CLUSTER);
+            result.map_err(|error| error.to_string())
+        };
+        let error = told(true).unwrap_err();
+        assert!(error.contains("data cluster, which overlaps with others, at"), "{error}");
+        // As many tables as there are must still fit into the file.
+        assert!(
+            told(false).is_ok_and(|()| true) || told(false).unwrap_err().contains("overlaps with others")
+        );
     }
 
     #[test]

@@ -14,6 +14,10 @@ use super::volume::{CLUSTER_BITS, LEAST_END_OF_CHAIN, Volume};
 pub(super) const ENTRY_LIMIT: u64 = 65_536;
 /// Deepest folder that is listed: a folder can be inside of itself.
 pub(super) const DEPTH_LIMIT: usize = 32;
+/// Most bytes of directories that are read for one list or file.
+const LISTED_LIMIT: u64 = 64 << 20;
+/// Most bytes of all paths of a list.
+const NAMES_LIMIT: usize = 32 << 20;
 /// Bytes of the FAT that are kept, since chains mostly run on.
 const FAT_BLOCK: u64 = 4096;
 
@@ -76,6 +80,8 @@ pub struct Reader<T> {
     volume: Volume,
     /// A block of the FAT and where it begins.
     cached: (u64, Vec<u8>),
+    /// Bytes of directories that may still be read: the same one can lie in many.
+    left: u64,
 }
 
 impl<T: Read + Seek> Reader<T> {
@@ -89,7 +95,7 @@ impl<T: Read + Seek> Reader<T> {
         let end = source.seek(SeekFrom::End(0)).map_err(io)?;
         source.rewind().map_err(io)?;
         source.read_exact(&mut sector).map_err(io)?;
-        Ok(Self { source, volume: Volume::new(&sector, end)?, cached: (0, Vec::new()) })
+        Ok(Self { source, volume: Volume::new(&sector, end)?, cached: (0, Vec::new()), left: LISTED_LIMIT })
     }
 
     /// The volume's serial number.
@@ -108,10 +114,16 @@ impl<T: Read + Seek> Reader<T> {
     /// `Corrupt`, `Io`.
     pub fn list(&mut self) -> Result<Vec<Listed>, ReadError> {
         let mut found = Vec::new();
+        let mut names = 0;
+        self.left = LISTED_LIMIT;
         let mut pending = vec![(String::new(), self.volume.root, 0)];
         while let Some((folder, start, depth)) = pending.pop() {
             let corrupt = |problem: &str| corrupt(&folder, problem.to_owned());
             for entry in self.folder(start, &folder)? {
+                names += folder.len() + entry.name.len();
+                if names > NAMES_LIMIT {
+                    return Err(corrupt("the names of all files are too long"));
+                }
                 let path = if folder.is_empty() { entry.name } else { format!("{folder}/{}", entry.name) };
                 if entry.size.is_none() {
                     if depth == DEPTH_LIMIT {
@@ -136,6 +148,7 @@ impl<T: Read + Seek> Reader<T> {
     pub fn file(&mut self, path: &str) -> Result<FileReader<'_, T>, ReadError> {
         let not_found = || ReadError::NotFound { path: path.to_owned() };
         let (mut start, mut size) = (self.volume.root, None);
+        self.left = LISTED_LIMIT;
         for part in path.split('/').filter(|part| !part.is_empty()) {
             if size.is_some() {
                 return Err(not_found());
@@ -179,6 +192,9 @@ impl<T: Read + Seek> Reader<T> {
         let mut bytes = Vec::new();
         for cluster in chain {
             let at = bytes.len();
+            self.left = self.left.checked_sub(self.volume.cluster).ok_or_else(|| {
+                corrupt(path, "all directories together are too large, or one lies in many".to_owned())
+            })?;
             bytes.resize(at + self.volume.cluster as usize, 0);
             self.read_at(&mut bytes[at..], self.volume.offset(cluster))
                 .map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
@@ -309,6 +325,43 @@ mod tests {
             bytes[at] = was;
         }
         assert!(errors > 300, "{errors}");
+    }
+
+    /// Two thousand directories that are one, of a hundred clusters with deleted files: each would be read in full.
+    #[test]
+    fn one_directory_in_many() {
+        let options =
+            Options { size: 300 << 20, sector_size: 512, volume_id: 1, label: "X".to_owned(), mtime: 0 };
+        let mut tree = Tree::new(0);
+        (0..2000).for_each(|number| _ = tree.directory(format!("d{number}"), 0o755).unwrap());
+        (0..6_000).for_each(|number| _ = tree.file(format!("a/{number:0100}"), 0o644, "").unwrap());
+        let mut disk = Cursor::new(vec![0; 300 << 20]);
+        write(&tree, &options, &mut disk).unwrap();
+        let mut bytes = disk.into_inner();
+        assert_eq!(Reader::open(Cursor::new(&bytes)).unwrap().list().unwrap().len(), 8_001);
+        let mut reader = Reader::open(Cursor::new(&bytes)).unwrap();
+        let entries = reader.folder(reader.volume.root, "").unwrap();
+        let large = entries.iter().find(|entry| entry.name == "a").unwrap().start;
+        let chain = reader.chain(large, 10_000, "a").unwrap();
+        let (offset, cluster) =
+            (|number| reader.volume.offset(number) as usize, reader.volume.cluster as usize);
+        let root: Vec<u32> =
+            Reader::open(Cursor::new(&bytes)).unwrap().chain(reader.volume.root, 10_000, "").unwrap();
+        for place in root.iter().map(|number| offset(*number)) {
+            // Each entry of the root leads to the large directory: the cluster's number, in two halves.
+            for record in (place..place + cluster).step_by(RECORD_SIZE) {
+                if bytes[record + 11] != 0x10 {
+                    continue;
+                }
+                bytes[record + 20..record + 22].copy_from_slice(&((large >> 16) as u16).to_le_bytes());
+                bytes[record + 26..record + 28].copy_from_slice(&(large as u16).to_le_bytes());
+            }
+        }
+        for place in chain.iter().map(|number| offset(*number)) {
+            (place..place + cluster).step_by(RECORD_SIZE).for_each(|record| bytes[record] = 0xe5);
+        }
+        let told = Reader::open(Cursor::new(&bytes)).unwrap().list().unwrap_err().to_string();
+        assert!(told.ends_with("all directories together are too large, or one lies in many"), "{told}");
     }
 
     #[test]

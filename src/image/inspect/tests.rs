@@ -152,3 +152,21 @@ fn counters_of_entries() {
     assert_eq!(tries("node_1.0+0-3"), ("node_1.0", Some(0), Some(3)));
     assert_eq!(tries("node_1.0+x"), ("node_1.0+x", None, None));
 }
+
+#[test]
+fn words_without_end() {
+    let mut tree = Tree::new(0);
+    let large = |limit: u64| vec![b'\n'; limit as usize + 1];
+    tree.file("usr/lib/os-release", 0o644, large(limits::WORDS)).unwrap();
+    tree.file(RECORD, 0o644, large(limits::RECORD)).unwrap();
+    tree.file(DPKG_STATUS[0], 0o644, large(limits::TEXT)).unwrap();
+    for (path, limit, said) in [
+        ("usr/lib/os-release", limits::WORDS, "64.0 KiB"),
+        (RECORD, limits::RECORD, "2.0 MiB"),
+        (DPKG_STATUS[0], limits::TEXT, "16.0 MiB"),
+    ] {
+        let told = format!("{:#}", read(&tree, path, limit).unwrap_err());
+        assert_eq!(told, format!("reading {path}: it has more than the {said} that are read of such a file"));
+    }
+    assert!(packages(&tree, None).is_err());
+}
