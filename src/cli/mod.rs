@@ -128,6 +128,7 @@ pub enum Verb {
 
 /// Parses the command line and runs it. The exit codes are those of [`failure::CODES`].
 pub fn main() -> ExitCode {
+    streams::tell_panics();
     dispatch(std::env::args_os().collect())
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Nothing else in the program writes to them. Text may come from strangers, such as the label of a partition: control
 //! characters, which move the cursor, change colours or answer in the user's name, and marks that reverse the order in
-//! which text is shown are written as escapes. What a guest writes to its console goes through as it is. What goes to standard output is the result, so failing to write it
-//! is an error; what goes to standard error is for whoever looks, and nobody has to.
+//! which text is shown are written as escapes. What a guest writes to its console goes through as it is. What goes to
+//! standard output is the result, so failing to write it is an error; what goes to standard error is for whoever looks,
+//! and nobody has to: text without end is cut there.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -32,11 +34,11 @@ impl From<io::Error> for OutputError {
 }
 
 /// Whether a terminal may do something at `letter` but show it: the control characters of C0 and C1, of which 0x9b
-/// begins a sequence as ESC does; marks of direction (Unicode TR 9, "Explicit Directional Formatting Characters"); and
-/// what separates lines without being a line break.
+/// begins a sequence as ESC does; marks of direction (Unicode TR 9, "Explicit Directional Formatting Characters") with
+/// those that Unicode has given up (U+206A to U+206F); and what separates lines without being a line break.
 fn acts(letter: char) -> bool {
     letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
 }
 
 /// `text` with an escape, such as `\u{1b}`, in place of each letter that `is_refused`.
@@ -103,7 +105,32 @@ pub fn line(text: impl Display) -> Result<(), OutputError> {
 /// Writes `text` to standard error as a line, or as several.
 pub fn tell(text: impl Display) {
     // Nowhere is left to say that this failed, and the work goes on without a reader.
-    let _ = io::stderr().lock().write_all(escaped(&format!("{text}\n")).as_bytes());
+    let text = text.to_string();
+    let _ = io::stderr().lock().write_all(format!("{}\n", escaped(&cut(&text))).as_bytes());
+}
+
+/// Most bytes of one message: nobody reads more, and it may list what a stranger made without end.
+const MESSAGE: usize = 64 << 10;
+
+/// `text`, or its beginning with the number of bytes that were left out.
+fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= MESSAGE {
+        return text.into();
+    }
+    let end = text.floor_char_boundary(MESSAGE);
+    format!("{} … ({} more bytes)", &text[..end], text.len() - end).into()
+}
+
+/// Has panics told as all else is: they may speak of what a stranger made.
+pub fn tell_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        tell(format_args!("thread {:?} {panic}", thread.name().unwrap_or("unnamed")));
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            tell(trace);
+        }
+    }));
 }
 
 /// Whether a person looks at standard output.
@@ -144,6 +171,9 @@ mod tests {
             assert_eq!((escaped(text), one_line(text)), (shown.into(), shown.into()));
         }
         assert_eq!(escaped("a\tb\nc"), "a\tb\nc");
+        assert_eq!(cut(&"x".repeat(MESSAGE)), "x".repeat(MESSAGE));
+        let long = "\u{e4}".repeat(MESSAGE);
+        assert_eq!(cut(&long), format!("{} … (65536 more bytes)", "\u{e4}".repeat(MESSAGE / 2)));
         assert_eq!(one_line("a\nerror: b"), r"a\u{a}error: b");
     }
 }

@@ -17,7 +17,7 @@ use crate::rootfs::tmpfiles::owners;
 use crate::store::{Checked, Store};
 use crate::tree::from_folder::{EXECUTE, META, Overlay, READ_BY_ALL, SPECIAL};
 use crate::tree::merge::Winner;
-use crate::tree::{Content, FILES_ORIGIN, Kind, Meta, NodeId, OVERLAY_ORIGIN, Tree, show};
+use crate::tree::{Content, FILES_ORIGIN, Kind, Meta, NodeId, OVERLAY_ORIGIN, Tree, show_line};
 
 /// An overlay in a root.
 pub struct Laid {
@@ -99,14 +99,14 @@ pub fn overlays(
 /// Says what of an overlay's directory is not as it is on disk.
 fn told(overlay: &Overlay, name: &str, progress: &dyn Progress) {
     if let [(first, mode), others @ ..] = &overlay.left_out[..] {
-        let (first, more) = (show(first), and_more(others.len()));
+        let (first, more) = (show_line(first), and_more(others.len()));
         progress.note(&format!(
             "{name}: {first}{more} is left out, as what other programs leave; a line in {META} takes it along: \
              `{first} {mode:04o} root root`"
         ));
     }
     if let [(first, mode), others @ ..] = &overlay.opened[..] {
-        let (first, more) = (show(first), and_more(others.len()));
+        let (first, more) = (show_line(first), and_more(others.len()));
         progress.note(&format!(
             "{name}: modes on disk do not count, and {first}{more}, which has {mode:04o}, will be open to all on a \
              node; a line in {META} says what it is to have: `{first} {mode:04o} root root`"
