@@ -25,3 +25,4 @@ mod rights;
 mod store;
 mod strangers;
 mod streams;
+mod sums;

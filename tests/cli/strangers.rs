@@ -85,6 +85,11 @@ fn errors_warnings_and_arguments() {
     let ran = project.build(&[]);
     harmless(&ran);
     assert!(ran.err.contains(r"\u{1b}]0;x\u{7}\u{202e}~"), "{}", ran.err);
+    // A name of two lines could pass for a word of keller's own.
+    std::fs::remove_file(project.path("node/overlay/etc/\u{1b}]0;x\u{7}\u{202e}~")).unwrap();
+    project.write("node/overlay/etc/x\nerror: all is lost~", "");
+    let ran = project.build(&[]);
+    assert!(ran.err.contains(r"x\u{a}error: all is lost~") && !ran.err.contains("\nerror: "), "{}", ran.err);
     for arguments in [
         &["inspect", "\u{1b}[2Jx"][..],
         &["\u{1b}[2Jx"],
