@@ -85,7 +85,7 @@ fn bombs() {
     let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
     let head = tar(&[("./zeros", b'0', "", 1100 << 20, b"")]);
     encoder.write_all(&head[..512]).unwrap();
-    std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 300 << 20), &mut encoder).unwrap();
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 1 << 20), &mut encoder).unwrap();
     let bytes = deb_with(CONTROL, "data.tar.xz", &encoder.finish().unwrap());
     let limit = (1 << 30) + 100 * bytes.len();
     let text = refusal(&bytes);

@@ -121,7 +121,8 @@ pub const INDEX_PROVIDED: usize = 500_000;
 /// Most versions of one package, and most packages that provide one name, over all indexes. Found: 8 and 263.
 pub const INDEX_ALIKE: usize = 2_000;
 
-/// Most steps of the choice of packages, a package that meets a relation being one, and a round of the solver 2,500.
+/// Most steps of the choice of packages, a package that meets a relation being one, and a round of the solver 5,000.
+/// There is about a round for each package that is chosen, so that this is twice [`PACKAGES`].
 pub const SOLVER: u64 = 50_000_000;
 
 /// Most bytes of a signed release. Found: 200 KB.

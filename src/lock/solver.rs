@@ -53,7 +53,7 @@ pub struct Universe<'a> {
 
 /// Steps that count for a round of the solver, which looks at what a decision leads to. There is about one for each package
 /// that is chosen.
-const ROUND: usize = 2_500;
+const ROUND: usize = 5_000;
 
 /// One name that was asked for.
 #[derive(Clone, Copy, Debug)]

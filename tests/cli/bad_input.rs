@@ -243,10 +243,10 @@ fn packages_that_mean_harm() {
         }
     }
 
-    // 300 MB of zeros in 45 KB, of a package that says it is 1 KiB large.
+    // Some zeros, and a header that says that there are 1100 MiB of them.
     let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
-    encoder.write_all(&tar(&[("./zeros", b'0', "", 300 << 20, b"")])[..512]).unwrap();
-    std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 300 << 20), &mut encoder).unwrap();
+    encoder.write_all(&tar(&[("./zeros", b'0', "", 1100 << 20, b"")])[..512]).unwrap();
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 1 << 20), &mut encoder).unwrap();
     let told = with_harm(&mut project, deb_with(control, "data.tar.xz", &encoder.finish().unwrap()));
     assert!(told.contains("greeter 2.0-1: data.tar.xz: member \"./zeros\" brings the archive to"), "{told}");
 

@@ -117,14 +117,19 @@ fn a_library_whose_headers_are_gigabytes() {
 #[test]
 fn files_that_are_read_as_configuration() {
     let package = |files: &[(&str, usize)]| {
-        let greeter = Package::new("greeter", "2.0-1");
+        let large = Package::new("large", "1");
         let zeros = |(path, size): &(&str, usize)| {
             let head = part(&[(*path, b'0', "", *size as u64, b"")]);
             [xz(&head[..512]), times(&vec![b'\n'; 1 << 20], size >> 20)].concat()
         };
         let mut data: Vec<u8> = files.iter().flat_map(zeros).collect();
         data.extend(xz(&[0; 1024]));
-        refusal(&with(&greeter, deb_with(CONTROL, "data.tar.xz", &data)), &[])
+        let control = "Package: large\nVersion: 1\nArchitecture: amd64\n";
+        let mut project = Project::new();
+        project.archive.add_deb(&large, deb_with(control, "data.tar.xz", &data));
+        project.publish();
+        project.edit("greeter]", "greeter, large]");
+        refusal(&project, &[])
     };
     let told = package(&[("./usr/lib/sysusers.d/x.conf", 60 << 20)]);
     assert!(
@@ -162,6 +167,9 @@ fn layers_share_what_their_archive_may_unpack_to() {
     let mut head = tar::Header::new_gnu();
     head.set_size(100 << 20);
     head.set_mode(0o644);
+    head.set_uid(0);
+    head.set_gid(0);
+    head.set_mtime(0);
     head.set_cksum();
     outer.append_data(&mut head, "ballast", std::io::Read::take(std::io::repeat(0), 100 << 20)).unwrap();
     project.write("node/image.tar.zst", outer.into_inner().unwrap().finish().unwrap());
