@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::scratch::{Disk, Scratch};
-use super::{Node, Turn, keller, processors};
+use super::turn::Turn;
+use super::{Node, keller, processors};
 use crate::judges::tool::{run, tool};
 
 /// In seconds: until what is waited for, a machine may start several times.

@@ -20,7 +20,7 @@ fn boot(image: &Path, arguments: [String; 2], more: &[String]) -> Node {
 
 #[test]
 fn a_disk_that_stops_answering_in_init_ends_in_the_old_version() {
-    let image = on_trial("init-hangs", |_| ());
+    let image = on_trial("init-hangs", 1, |_| ());
     let sockets = tempfile::tempdir().unwrap();
     let socket = sockets.path().join("monitor");
     let mut node = boot(&image, Monitor::arguments(&socket), &[]);
@@ -43,7 +43,7 @@ fn a_disk_that_stops_answering_in_init_ends_in_the_old_version() {
 
 #[test]
 fn a_kernel_that_hangs_ends_in_the_old_version() {
-    let image = on_trial("kernel-hangs", |_| ());
+    let image = on_trial("kernel-hangs", 1, |_| ());
     let sockets = tempfile::tempdir().unwrap();
     let (monitor, gdb) = (sockets.path().join("monitor"), sockets.path().join("gdb"));
     let mut node = boot(&image, Monitor::arguments(&monitor), &Gdb::arguments(&gdb));

@@ -4,6 +4,7 @@ mod behind;
 mod build;
 mod contents;
 mod corruption;
+mod deadline;
 mod dies;
 mod disk;
 mod field;
@@ -19,6 +20,7 @@ mod power;
 mod scratch;
 mod trial;
 mod trouble;
+mod turn;
 mod update;
 mod watchdog;
 mod web;
@@ -28,12 +30,13 @@ mod wrong_hash;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use scratch::{Disk, Scratch};
 use tempfile::TempDir;
+use turn::Turn;
 
 /// How long a boot may take: under emulation on a busy machine it takes one to two minutes.
 const BOOT: Duration = Duration::from_secs(360);
@@ -64,59 +67,6 @@ fn image() -> &'static Path {
             .expect("a raw image");
         scratch.into_disk(path)
     })
-}
-
-/// How many machines run at a time: half of a boot under emulation keeps one processor busy.
-const MACHINES: usize = 2;
-
-/// The right to run one of them, for who asks first. More tests than that may run: they build and publish meanwhile.
-struct Turn(());
-
-struct Turns {
-    running: usize,
-    /// Number of the next who asks, and of the next who may.
-    asked: usize,
-    served: usize,
-    /// Who are let in before all others.
-    ahead: usize,
-}
-
-static TURNS: (Mutex<Turns>, Condvar) =
-    (Mutex::new(Turns { running: 0, asked: 0, served: 0, ahead: 0 }), Condvar::new());
-
-impl Turn {
-    fn take() -> Self {
-        let (turns, changed) = &TURNS;
-        let mut turns = turns.lock().unwrap();
-        let own = turns.asked;
-        turns.asked += 1;
-        let must_wait =
-            |turns: &mut Turns| turns.running == MACHINES || turns.served != own || turns.ahead > 0;
-        turns = changed.wait_while(turns, must_wait).unwrap();
-        turns.running += 1;
-        turns.served += 1;
-        changed.notify_all();
-        Self(())
-    }
-
-    /// The next one, for the test that takes longest: in the end it would run alone.
-    fn take_next() -> Self {
-        let (turns, changed) = &TURNS;
-        let mut turns = turns.lock().unwrap();
-        turns.ahead += 1;
-        turns = changed.wait_while(turns, |turns| turns.running == MACHINES).unwrap();
-        turns.ahead -= 1;
-        turns.running += 1;
-        changed.notify_all();
-        Self(())
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        TURNS.0.lock().unwrap().running -= 1;
-        TURNS.1.notify_all();
-    }
 }
 
 /// A running node.

@@ -80,10 +80,10 @@ pub fn newer_that_dies(name: &str, word: &str) -> Disk {
     build(name, "1.0.1", &more)
 }
 
-/// As [`older`], and 1.0.1, whose kernel image goes through `change` before, has one try.
-pub fn on_trial(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Disk {
+/// As [`older`], and 1.0.1, whose kernel image goes through `change` before, has so many `tries`.
+pub fn on_trial(name: &str, tries: u8, change: impl FnOnce(&mut Vec<u8>)) -> Disk {
     let image = older(name);
-    install_changed(&image, newer(), Some(1), change);
+    install_changed(&image, newer(), Some(tries), change);
     image
 }
 

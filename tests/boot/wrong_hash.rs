@@ -43,7 +43,7 @@ fn rename(image: &Path, root_hash: Digest) {
 
 #[test]
 fn a_hash_that_no_slot_has_ends_in_the_old_version() {
-    let image = on_trial("no-slot", |uki| _ = change_hash(uki));
+    let image = on_trial("no-slot", 1, |uki| _ = change_hash(uki));
     let mut node = Node::start(&image, &["--persist"], 8080);
     node.expect("no disk has the two partitions that the root hash names", BOOT);
     node.answers(8080, BOOT);
@@ -54,7 +54,7 @@ fn a_hash_that_no_slot_has_ends_in_the_old_version() {
 #[test]
 fn a_root_that_is_not_what_the_hash_says_ends_in_the_old_version() {
     let mut hash = None;
-    let image = on_trial("not-that-root", |uki| hash = Some(change_hash(uki)));
+    let image = on_trial("not-that-root", 1, |uki| hash = Some(change_hash(uki)));
     rename(&image, hash.unwrap());
     let console = boot_until("multi-user.target", &image, &[]);
     let (new, old) = console.split_once("root in partition 4").expect("the new version");

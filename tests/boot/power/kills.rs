@@ -9,11 +9,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::disk::{View, scramble};
 use super::{AGAIN_BY_FIRMWARE, update};
 use crate::boot::scratch::Disk;
-use crate::boot::{BOOT, Turn, keller};
+use crate::boot::turn::Turn;
+use crate::boot::{BOOT, keller};
 
 /// How long after the begin of an update the machine may be killed: that takes some of it, and the start of the new
 /// version the rest.
 const WINDOW: Duration = Duration::from_secs(25);
+
+/// How often it is killed where KELLER_KILLS says nothing. Each costs a boot; every state that a kill can leave on the disk
+/// is tried without one in [`super::every_cut_of_a_recorded_update_boots`].
+const KILLS: u64 = 4;
 
 struct Machine {
     child: Child,
@@ -66,7 +71,7 @@ impl Machine {
 #[test]
 fn killed_at_any_moment_a_node_boots_and_is_whole() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let kills = number("KELLER_KILLS").unwrap_or(10);
+    let kills = number("KELLER_KILLS").unwrap_or(KILLS);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let seed = number("KELLER_SEED").unwrap_or(now);
     println!("KELLER_SEED={seed}");

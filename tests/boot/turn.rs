@@ -1,0 +1,83 @@
+//! Whose turn it is to run a machine: more tests run than machines can.
+
+use std::sync::{Condvar, Mutex, OnceLock};
+use std::time::Instant;
+
+/// Memory of the host for one machine, in KiB: 2 GiB of its own, and QEMU's.
+const MEMORY: usize = 3 << 20;
+
+/// How many machines run at a time. One more than there are processors: a machine under emulation keeps one busy, and
+/// waits for a quarter of its time, for a deadline or a disk. Never fewer than two, so that a test that waits for long
+/// does not stop all others.
+fn machines() -> usize {
+    static MACHINES: OnceLock<usize> = OnceLock::new();
+    *MACHINES.get_or_init(|| {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        (processors + 1).min(free_memory() / MEMORY).clamp(2, 8)
+    })
+}
+
+/// Memory that programs could have now, in KiB.
+fn free_memory() -> usize {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("Linux has it");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).expect("Linux has it");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// The right to run one machine, for who asks first. Other tests build and publish meanwhile.
+pub struct Turn {
+    begun: Instant,
+}
+
+struct Turns {
+    running: usize,
+    /// Number of the next who asks, and of the next who may.
+    asked: usize,
+    served: usize,
+    /// Who are let in before all others.
+    ahead: usize,
+}
+
+static TURNS: (Mutex<Turns>, Condvar) =
+    (Mutex::new(Turns { running: 0, asked: 0, served: 0, ahead: 0 }), Condvar::new());
+
+impl Turn {
+    pub fn take() -> Self {
+        let (turns, changed) = &TURNS;
+        let mut turns = turns.lock().unwrap();
+        let own = turns.asked;
+        turns.asked += 1;
+        let must_wait =
+            |turns: &mut Turns| turns.running == machines() || turns.served != own || turns.ahead > 0;
+        turns = changed.wait_while(turns, must_wait).unwrap();
+        turns.running += 1;
+        turns.served += 1;
+        changed.notify_all();
+        Self { begun: Instant::now() }
+    }
+
+    /// The next one, for the test that takes longest: in the end it would run alone.
+    pub fn take_next() -> Self {
+        let (turns, changed) = &TURNS;
+        let mut turns = turns.lock().unwrap();
+        turns.ahead += 1;
+        turns = changed.wait_while(turns, |turns| turns.running == machines()).unwrap();
+        turns.ahead -= 1;
+        turns.running += 1;
+        changed.notify_all();
+        Self { begun: Instant::now() }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TURNS.0.lock().unwrap().running -= 1;
+        TURNS.1.notify_all();
+        let thread = std::thread::current();
+        println!(
+            "{}: a machine ran for {} s",
+            thread.name().unwrap_or("a test"),
+            self.begun.elapsed().as_secs()
+        );
+    }
+}
