@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::base::{Chain, Digest, Progress, Size, Task, Unit};
-use crate::lock::Lock;
+use crate::lock::{Facts, Lock, Resolved};
 use crate::source::http::{Client, HttpError};
 use crate::source::url::{Url, UrlError};
 use crate::store::{Store, StoreError};
@@ -30,9 +30,11 @@ pub struct Upstream<'a> {
     pub parallel: usize,
 }
 
-/// What was done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What was resolved, when all of it is in the store; and what that took.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Fetched {
+    /// What was resolved.
+    pub resolved: Resolved,
     /// Files that were in the store already.
     pub present: usize,
     /// Files that were downloaded.
@@ -177,24 +179,36 @@ enum Place<'a> {
     Address(&'a Url),
 }
 
-/// Brings everything that `lock` names into `store`: the packages, and of its files those that `urls` has an
+impl Fetched {
+    /// The lock of which `facts` are what was found in the store and beside the manifest.
+    pub fn lock(self, facts: Facts) -> Lock {
+        self.resolved.lock(facts)
+    }
+}
+
+/// Whether `store` has everything that [`fetch`] would bring.
+pub fn is_there(resolved: &Resolved, urls: &BTreeMap<String, Url>, store: &Store) -> bool {
+    wanted(resolved, urls).iter().all(|file| store.claim(&file.digest))
+}
+
+/// Brings everything that `resolved` names into `store`: the packages, and of its files those that `urls` has an
 /// address for, by the same name. Without `upstream`, only looks whether all is there.
 ///
 /// # Errors
 /// All files that are missing or could not be fetched, not only the first.
 pub fn fetch(
-    lock: &Lock,
+    resolved: Resolved,
     urls: &BTreeMap<String, Url>,
     store: &Store,
     upstream: Option<Upstream<'_>>,
     progress: &dyn Progress,
 ) -> Result<Fetched, FetchError> {
-    let all = wanted(lock, urls);
+    let all = wanted(&resolved, urls);
     let count = all.len();
     let mut missing: Vec<Wanted<'_>> = all.into_iter().filter(|file| !store.claim(&file.digest)).collect();
-    let mut fetched = Fetched { present: count - missing.len(), ..Fetched::default() };
+    let present = count - missing.len();
     if missing.is_empty() {
-        return Ok(fetched);
+        return Ok(Fetched { resolved, present, files: 0, bytes: 0 });
     }
     let bytes = missing.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
     let Some(upstream) = upstream else {
@@ -231,24 +245,23 @@ pub fn fetch(
     let mut failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     let untried = missing.len().saturating_sub(next.into_inner());
     if failures.is_empty() {
-        fetched.files = missing.len();
-        fetched.bytes = bytes;
-        return Ok(fetched);
+        let files = missing.len();
+        return Ok(Fetched { resolved, present, files, bytes });
     }
     failures.sort_by(|a, b| a.name.cmp(&b.name));
     Err(FetchError::Failed { failures, untried, wanted: missing.len() })
 }
 
-/// Every file of the lock once, ordered by digest.
-fn wanted<'a>(lock: &'a Lock, urls: &'a BTreeMap<String, Url>) -> Vec<Wanted<'a>> {
-    let packages = lock.packages.iter().chain(lock.containers.values().flatten());
+/// Every file once, ordered by digest.
+fn wanted<'a>(resolved: &'a Resolved, urls: &'a BTreeMap<String, Url>) -> Vec<Wanted<'a>> {
+    let packages = resolved.packages.iter().chain(resolved.containers.values().flatten());
     let packages = packages.map(|(package, locked)| Wanted {
         name: format!("{package} {}", locked.version),
         digest: locked.sha256,
         size: locked.size,
         place: Place::Package { package, archive: &locked.archive, path: &locked.path },
     });
-    let files = lock.files.iter().filter_map(|(name, locked)| {
+    let files = resolved.known.files.iter().filter_map(|(name, locked)| {
         let place = Place::Address(urls.get(name)?);
         Some(Wanted { name: name.clone(), digest: locked.sha256, size: locked.size, place })
     });

@@ -10,6 +10,7 @@ pub mod inputs;
 pub mod inspect;
 pub mod job;
 pub mod kernel;
+pub mod laid;
 mod modprobe;
 pub mod published;
 pub mod report;
@@ -32,7 +33,7 @@ use crate::lock::Lock;
 use crate::manifest::{Manifest, RootFilesystem};
 use crate::verity;
 
-pub use job::{Job, Settings};
+pub use job::{Job, Means, Settings};
 pub use report::Report;
 pub use root::Root;
 
@@ -45,7 +46,8 @@ const WRITE: usize = 4 << 20;
 /// root hash goes into the unified kernel image, and both decide the partitions' identities. The initramfs
 /// needs none of them and is made beside.
 pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
-    let Job { manifest, lock, progress, .. } = *job;
+    let Job { manifest, lock, .. } = *job;
+    let progress = job.means.progress;
     let sizes = Sizes {
         esp: manifest.disk.esp,
         root: manifest.disk.root,
@@ -55,7 +57,7 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
     let layout = Layout::plan(&sizes).context("laying out the disk")?;
     file.set_len(0).and_then(|()| file.set_len(layout.disk_size)).context("making the image file")?;
 
-    let (hashed, initramfs) = job.settings.pool()?.join(
+    let (hashed, initramfs) = job.means.settings.pool()?.join(
         || {
             root_partition(&root, manifest, lock, &layout, file, progress)
                 .context("writing the root file system")

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use keller::base::progress::{Silent, TaskId};
 use keller::base::{Digest, Progress, Task, Unit};
 use keller::fetch::{FetchError, PARALLEL, Reason, Upstream, fetch};
-use keller::lock::{Lock, LockedFile, LockedPackage};
+use keller::lock::{LockedFile, LockedPackage, Resolved};
 use keller::source::apt;
 use keller::source::http::{Cause, Client, Credentials, HttpError, Proxies, Settings};
 use keller::source::url::Url;
@@ -349,8 +349,8 @@ fn proxies() {
     assert_eq!(client.get_small(&url("http://mirror.invalid/debian/x"), 10).unwrap(), b"through");
 }
 
-/// A lock with packages of these names, contents and archives.
-fn lock(packages: &[(&str, &[u8], &str)]) -> Lock {
+/// What was resolved, with packages of these names, contents and archives.
+fn lock(packages: &[(&str, &[u8], &str)]) -> Resolved {
     let package = |(name, content, archive): &(&str, &[u8], &str)| {
         let locked = LockedPackage {
             version: "1:2-3".to_owned(),
@@ -364,17 +364,14 @@ fn lock(packages: &[(&str, &[u8], &str)]) -> Lock {
         };
         ((*name).to_owned(), locked)
     };
-    Lock {
-        keller_lock: 1,
+    Resolved {
         id: "test".to_owned(),
         request: Digest::of(""),
         epoch: 0,
         provenance: Default::default(),
         packages: packages.iter().map(package).collect(),
         containers: BTreeMap::new(),
-        files: BTreeMap::new(),
-        local: BTreeMap::new(),
-        ids: Default::default(),
+        known: Default::default(),
     }
 }
 
@@ -393,13 +390,13 @@ fn lock_to_store() {
     let mut lock = lock(&[("a", &a, "debian"), ("b", &b, "security")]);
     lock.containers.insert("web".to_owned(), lock.packages.clone());
     let file = LockedFile { size: c.len() as u64, sha256: Digest::of(&c) };
-    lock.files = BTreeMap::from([("/etc/c".to_owned(), file.clone()), ("local".to_owned(), file)]);
+    lock.known.files = BTreeMap::from([("/etc/c".to_owned(), file.clone()), ("local".to_owned(), file)]);
     let urls = BTreeMap::from([("/etc/c".to_owned(), url(&server.url("/c")))]);
     let (_folder, store) = store();
     let (client, archives) = (client(), archives(&server));
     let upstream = Upstream { client: &client, archives: &archives, parallel: PARALLEL };
 
-    let offline = fetch(&lock, &urls, &store, None, &Silent).unwrap_err();
+    let offline = fetch(lock.clone(), &urls, &store, None, &Silent).unwrap_err();
     assert!(offline.to_string().contains("offline, and 3 of the lock's files"), "{offline}");
     for name in ["a 1:2-3", "b 1:2-3", "/etc/c"] {
         assert!(offline.to_string().contains(name), "{offline}");
@@ -408,11 +405,11 @@ fn lock_to_store() {
     let list: Vec<&str> = offline.lines().skip(1).collect();
     assert_eq!(list, ["  /etc/c", "  a 1:2-3", "  b 1:2-3"]);
     let count = Count::default();
-    let fetched = fetch(&lock, &urls, &store, Some(upstream), &count).unwrap();
+    let fetched = fetch(lock.clone(), &urls, &store, Some(upstream), &count).unwrap();
     assert_eq!((fetched.files, fetched.present, fetched.bytes), (3, 0, 40_108));
     assert_eq!(count.0.load(Ordering::Relaxed), 40_108);
     let requests = server.seen().len();
-    let again = fetch(&lock, &urls, &store, None, &Silent).unwrap();
+    let again = fetch(lock.clone(), &urls, &store, None, &Silent).unwrap();
     assert_eq!((again.files, again.present, server.seen().len()), (0, 3, requests));
 }
 
@@ -421,7 +418,7 @@ fn what_is_missing_offline_is_sorted_and_counted() {
     let names: Vec<String> = (0..141).map(|n| format!("p{n:03}")).collect();
     let packages: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_bytes(), "debian")).collect();
     let (_folder, store) = store();
-    let error = fetch(&lock(&packages), &BTreeMap::new(), &store, None, &Silent).unwrap_err().to_string();
+    let error = fetch(lock(&packages), &BTreeMap::new(), &store, None, &Silent).unwrap_err().to_string();
     let expected: String = (0..10).map(|n| format!("\n  p{n:03} 1:2-3")).collect();
     assert_eq!(
         error,
@@ -447,7 +444,7 @@ fn all_failures_at_once() {
     let (_folder, store) = store();
     let (client, archives) = (client(), archives(&server));
     let upstream = Upstream { client: &client, archives: &archives, parallel: 3 };
-    let error = fetch(&lock, &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap_err();
+    let error = fetch(lock.clone(), &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap_err();
     let text = error.to_string();
     let FetchError::Failed { failures, untried, wanted } = error else { panic!("{text}") };
     assert_eq!((failures.len(), untried, wanted), (13, 0, 14));
@@ -479,7 +476,7 @@ fn dead_mirror_is_not_asked_for_each_package() {
     let (_folder, store) = store();
     let client = client();
     let upstream = Upstream { client: &client, archives: &archives, parallel: 4 };
-    let error = fetch(&lock(&packages), &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap_err();
+    let error = fetch(lock(&packages), &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap_err();
     let FetchError::Failed { failures, untried, .. } = &error else { panic!("{error}") };
     assert!(failures.len() <= 8 && failures.len() + untried == 100, "{error}");
     assert!(error.to_string().contains("others were not tried"), "{error}");
@@ -496,7 +493,7 @@ fn a_lock_larger_than_the_disk_is_refused_before_a_byte_is_fetched() {
     let archives = BTreeMap::from([("debian".to_owned(), vec![Url::root(&server.url("/debian")).unwrap()])]);
     let client = client();
     let upstream = Upstream { client: &client, archives: &archives, parallel: 1 };
-    let error = fetch(&lock, &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap_err();
+    let error = fetch(lock.clone(), &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap_err();
     let text = keller::base::Chain(&error).to_string();
     assert!(text.starts_with("fetching 3 files: no space left in "), "{text}");
     assert!(text.contains(folder.path().to_str().unwrap()) && text.contains("for 16777216.0 TiB"), "{text}");
@@ -513,7 +510,7 @@ fn second_root_is_asked() {
     let client = client();
     let upstream = Upstream { client: &client, archives: &archives, parallel: 1 };
     let lock = lock(&[("a", b"content", "debian")]);
-    assert_eq!(fetch(&lock, &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap().files, 1);
+    assert_eq!(fetch(lock.clone(), &BTreeMap::new(), &store, Some(upstream), &Silent).unwrap().files, 1);
 }
 
 /// Runs one ignored test of this program in a process of its own.

@@ -15,11 +15,10 @@ use super::progress::{Display, summary};
 use super::streams;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::{AtomicFile, Digest, Size, atomic, input, limits};
-use crate::image::{self, Job, Report, Settings};
+use crate::image::{self, Job, Means, Report, Settings};
 use crate::lock::{Lock, diff, file};
 use crate::manifest::{Manifest, Output};
 use crate::output::{self, Format};
-use crate::store::Store;
 use crate::tree::Content;
 
 /// Arguments of `keller build`.
@@ -129,18 +128,14 @@ pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Bu
     let policy = if args.locked { Policy::Locked } else { Policy::Follow };
     let targets = Targets::of(&project.manifest, &output);
     targets.check()?;
+    let means = Means { store: &store, settings: Settings { threads: args.inputs.threads }, progress };
     let work = || {
-        let (lock, root) = prepare(&project, &policy, &bytes, &args.inputs, &store, progress)?;
+        let begun = begin(&project, &policy, &args.inputs, &means)?;
+        let root = begun.laid.finish(&project.manifest, &begun.lock, &bytes, &means)?;
+        store.sound()?;
+        let lock = save(&project, &policy, begun.before.as_ref(), begun.lock, progress)?;
         fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
-        let settings = Settings { threads: args.inputs.threads };
-        let job = Job {
-            manifest: &project.manifest,
-            lock: &lock,
-            store: &store,
-            keller: (&bytes, digest),
-            settings,
-            progress,
-        };
+        let job = Job { manifest: &project.manifest, lock: &lock, keller: (&bytes, digest), means };
         write(&job, root, &targets, args.check, sums)
     };
     let (files, report) =
@@ -148,43 +143,55 @@ pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Bu
     Ok(Built { files, report, project })
 }
 
-/// A lock that fits, everything it names in the store, and the root made of it. Writes the lock where it is
-/// new or has changed, unless `policy` forbids that.
-pub fn prepare(
-    project: &Project,
-    policy: &Policy,
-    keller: &Content,
-    inputs: &InputArgs,
-    store: &Store,
-    progress: &dyn Progress,
-) -> Result<(Lock, image::Root)> {
+/// What a build and `keller lock` begin with.
+pub struct Begun {
+    /// The lock file as it was.
+    pub before: Option<Lock>,
+    /// The lock that fits.
+    pub lock: Lock,
+    /// What the root is made of, out of the store.
+    pub laid: image::root::Laid,
+}
+
+/// Makes a lock that fits, with everything that it names in the store; writes nothing.
+pub fn begin(project: &Project, policy: &Policy, inputs: &InputArgs, means: &Means<'_>) -> Result<Begun> {
     let outside = Outside::new(inputs);
     let manifest = &project.manifest;
     let before = file::read(&project.lock, &manifest.id)?;
-    let mut lock = outside.lock(manifest, &project.lock, policy, store, progress)?;
-    outside.fetch(manifest, &lock, store, progress)?;
-    let settings = Settings { threads: inputs.threads };
-    let root = image::root::root(manifest, &mut lock, keller, store, &settings, progress)?;
-    store.sound()?;
-    if before.as_ref() != Some(&lock) {
-        let changes = before.as_ref().map(|before| diff::diff(before, &lock).to_string());
-        if *policy == Policy::Locked {
-            bail!(
-                "{} does not fit any more; `keller lock` mends it\n{}",
-                project.lock.display(),
-                changes.unwrap_or_default()
-            );
-        }
-        if let Some(folder) = project.lock.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        }
-        file::write(&project.lock, &lock)?;
-        match changes {
-            Some(changes) => progress.note(&format!("{} changed:\n{changes}", project.lock.display())),
-            None => progress.note(&format!("wrote {}", project.lock.display())),
-        }
+    let resolved = outside.resolved(manifest, &project.lock, before.as_ref(), policy, means)?;
+    let fetched = outside.fetch(manifest, resolved, means)?;
+    let (laid, facts) = image::root::lay(manifest, &fetched.resolved, means)?;
+    Ok(Begun { before, lock: fetched.lock(facts), laid })
+}
+
+/// Writes the lock where it is new or not as it was `before`, unless `policy` forbids that.
+pub fn save(
+    project: &Project,
+    policy: &Policy,
+    before: Option<&Lock>,
+    lock: Lock,
+    progress: &dyn Progress,
+) -> Result<Lock> {
+    if before == Some(&lock) {
+        return Ok(lock);
     }
-    Ok((lock, root))
+    let changes = before.map(|before| diff::diff(before, &lock).to_string());
+    if *policy == Policy::Locked {
+        bail!(
+            "{} does not fit any more; `keller lock` mends it\n{}",
+            project.lock.display(),
+            changes.unwrap_or_default()
+        );
+    }
+    if let Some(folder) = project.lock.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    file::write(&project.lock, &lock)?;
+    match changes {
+        Some(changes) => progress.note(&format!("{} changed:\n{changes}", project.lock.display())),
+        None => progress.note(&format!("wrote {}", project.lock.display())),
+    }
+    Ok(lock)
 }
 
 fn output_folder(args: &BuildArgs) -> PathBuf {
@@ -308,10 +315,10 @@ fn write(
     let raw_path = targets.image(Format::Raw);
     let raw = targets.create(Format::Raw)?;
     let report = image::write(job, root, raw.file()).map_err(|error| targets.failed(&raw_path, error))?;
-    job.store.sound()?;
+    job.means.store.sound()?;
     if check {
         image::check::again(job, raw.file()).context("building a second time")?;
-        job.progress.note("built a second time in another way: the same bytes");
+        job.means.progress.note("built a second time in another way: the same bytes");
     }
     let mut wanted: Vec<Format> = manifest.outputs.iter().map(|output| format(*output)).collect();
     wanted.sort();
@@ -324,7 +331,7 @@ fn write(
     let mut digests = Vec::new();
     let mut files = Vec::new();
     for format in wanted.into_iter().rev() {
-        let task = Task::new(job.progress, "output", 0, Unit::Items);
+        let task = Task::new(job.means.progress, "output", 0, Unit::Items);
         task.at(format.suffix());
         let written = if format == Format::Raw {
             raw.file().try_clone()?

@@ -12,12 +12,12 @@ use super::Global;
 use super::progress::Display;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::{Chain, Digest, limits};
-use crate::fetch::{self, Upstream};
-use crate::image::job::Settings;
+use crate::fetch::{self, Fetched, Upstream};
+use crate::image::{Means, Settings, laid};
 use crate::lock::archives::Archives;
 use crate::lock::online::Online;
 use crate::lock::resolve::{self, Update};
-use crate::lock::{Lock, asked, file};
+use crate::lock::{Lock, Resolved, asked, file};
 use crate::manifest::{self, ContainerImage, FileContent, Manifest};
 use crate::qemu::{Program, program};
 use crate::source::apt;
@@ -182,19 +182,18 @@ impl<'a> Outside<'a> {
         sources
     }
 
-    /// A lock that fits `manifest`: the one at `path` where it does, else a new one as far as `policy` lets.
-    /// A new one still lacks what only unpacked packages tell; see [`crate::image::root`].
-    pub fn lock(
+    /// What is resolved for `manifest`: what the lock `found` at `path` has where that fits, else anew as far as `policy`
+    /// lets.
+    pub fn resolved(
         &self,
         manifest: &Manifest,
         path: &Path,
+        found: Option<&Lock>,
         policy: &Policy,
-        store: &Store,
-        progress: &dyn Progress,
-    ) -> Result<Lock> {
-        let found = file::read(path, &manifest.id)?;
-        let stale = found.as_ref().and_then(|lock| asked::staleness(lock, manifest));
-        let update = match (policy, &found, &stale) {
+        means: &Means<'_>,
+    ) -> Result<Resolved> {
+        let stale = found.and_then(|lock| asked::staleness(lock, manifest));
+        let update = match (policy, found, &stale) {
             (Policy::Locked, None, _) => {
                 bail!("there is no lock {}: make it with `keller lock`", path.display())
             }
@@ -202,27 +201,28 @@ impl<'a> Outside<'a> {
                 "{} does not fit the manifest any more; `keller lock` mends it\n{stale}",
                 path.display()
             ),
-            (Policy::Locked | Policy::Follow, Some(lock), None) => return Ok(lock.clone()),
+            (Policy::Locked | Policy::Follow, Some(lock), None) => return Ok(lock.clone().into()),
             (Policy::Update(update), ..) => update.clone(),
             _ => Update::Nothing,
         };
         if let Some(stale) = stale {
-            progress.note(&format!("{} is stale:\n{stale}", path.display()));
+            means.progress.note(&format!("{} is stale:\n{stale}", path.display()));
         }
-        let lock = self.resolve(manifest, found.as_ref(), &update, store, progress)?;
+        let resolved = self.resolve(manifest, found, &update, means)?;
         // A lock that pins the same as before stays as it is, its time included: the image stays the same.
-        Ok(found.filter(|found| pins_the_same(found, &lock)).unwrap_or(lock))
+        let same = found.filter(|found| resolved.pins_the_same(found));
+        Ok(same.map_or(resolved, |found| found.clone().into()))
     }
 
-    /// A new lock, which keeps what `update` leaves of `found`.
+    /// Resolves anew, and keeps what `update` leaves of `found`.
     fn resolve(
         &self,
         manifest: &Manifest,
         found: Option<&Lock>,
         update: &Update,
-        store: &Store,
-        progress: &dyn Progress,
-    ) -> Result<Lock> {
+        means: &Means<'_>,
+    ) -> Result<Resolved> {
+        let Means { store, progress, .. } = *means;
         if self.inputs.offline {
             bail!("packages must be resolved, which --offline rules out: run `keller lock` without it");
         }
@@ -232,27 +232,21 @@ impl<'a> Outside<'a> {
         Ok(resolve::resolve(manifest, &archives, &online, found, update, now(), progress)?)
     }
 
-    /// Brings everything that `lock` names into the store.
-    pub fn fetch(
-        &self,
-        manifest: &Manifest,
-        lock: &Lock,
-        store: &Store,
-        progress: &dyn Progress,
-    ) -> Result<fetch::Fetched> {
+    /// Brings everything that `resolved` names into the store.
+    pub fn fetch(&self, manifest: &Manifest, resolved: Resolved, means: &Means<'_>) -> Result<Fetched> {
+        let Means { store, progress, .. } = *means;
         let (known, new): (Vec<_>, Vec<_>) = addresses(manifest)?.into_iter().partition(|address| {
-            lock.files.get(&address.name).is_some_and(|locked| locked.sha256 == address.sha256)
+            resolved.known.files.get(&address.name).is_some_and(|locked| locked.sha256 == address.sha256)
         });
         self.fetch_new(new, store, progress)?;
         let urls = known.into_iter().map(|address| (address.name, address.url)).collect();
         // The mirrors are asked for only when something is missing: a full store needs none.
-        let offline = fetch::fetch(lock, &urls, store, None, progress);
-        if self.inputs.offline || offline.is_ok() {
-            return Ok(offline?);
+        if self.inputs.offline || fetch::is_there(&resolved, &urls, store) {
+            return Ok(fetch::fetch(resolved, &urls, store, None, progress)?);
         }
         let archives = self.mirrors(manifest, progress)?.archives(&manifest.debian)?;
         let upstream = Upstream { client: self.client()?, archives: &archives, parallel: 8 };
-        Ok(fetch::fetch(lock, &urls, store, Some(upstream), progress)?)
+        Ok(fetch::fetch(resolved, &urls, store, Some(upstream), progress)?)
     }
 
     /// Fetches what no lock names yet: the manifest has the digest, and the size shows when it is there.
@@ -268,12 +262,6 @@ impl<'a> Outside<'a> {
         }
         Ok(())
     }
-}
-
-/// Whether `lock`, just resolved, has nothing that is not in `found`.
-fn pins_the_same(found: &Lock, lock: &Lock) -> bool {
-    let packages = |lock: &Lock| (lock.request, lock.packages.clone(), lock.containers.clone());
-    packages(found) == packages(lock)
 }
 
 /// An entry of `files:` that comes from somewhere else.
@@ -340,11 +328,11 @@ fn unpack_qemu(inputs: &InputArgs, store: &Store, display: &Display) -> Result<P
     let manifest = manifest::load_embedded(REQUEST)?;
     debug_assert!(program::PACKAGES.iter().all(|name| manifest.packages.contains_key(*name)));
     let outside = Outside::new(inputs);
+    let means = Means { store, settings: Settings { threads: inputs.threads }, progress: display };
     let fetched = (|| -> Result<_> {
-        let lock = outside.resolve(&manifest, None, &Update::Nothing, store, display)?;
-        outside.fetch(&manifest, &lock, store, display)?;
-        let settings = Settings { threads: inputs.threads };
-        crate::image::root::packages(&lock.packages, lock.epoch, store, &settings, display)
+        let resolved = outside.resolve(&manifest, None, &Update::Nothing, &means)?;
+        let fetched = outside.fetch(&manifest, resolved, &means)?;
+        laid::packages(&fetched.resolved.packages, fetched.resolved.epoch, &means)
     })();
     let packages = fetched.context("unpacking QEMU; installing qemu-system-x86 and ovmf would do as well")?;
     let write = |folder: &Path| -> Result<()> {

@@ -1,22 +1,17 @@
 //! `keller lock`: resolve, and write down what was found.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use super::context::{self, InputArgs, Policy, Project};
 use super::progress::Display;
 use super::{Global, build, streams};
+use crate::image::{Means, Settings};
 use crate::lock::resolve::Update;
 use crate::lock::{diff, file};
-use crate::tree::Content;
-
-/// What the kernel started, whatever has become of its path since.
-const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Arguments of `keller lock`.
 #[derive(Debug, Args)]
@@ -47,16 +42,16 @@ pub fn run(args: LockArgs, global: &Global) -> Result<ExitCode> {
         (_, false) => Update::Names(args.update.into_iter().collect()),
         _ => Update::Nothing,
     };
-    let before = file::read(&project.lock, &project.manifest.id)?;
     let store = context::store(&args.inputs, &display)?;
-    // Which keller goes into an image makes no difference to what is locked: this one is a program as good as any.
-    let file = File::open(THIS_PROGRAM).with_context(|| format!("opening {THIS_PROGRAM}"))?;
-    let len = file.metadata().with_context(|| format!("reading {THIS_PROGRAM}"))?.len();
-    let keller = Content::Slice { file: Arc::new(file), offset: 0, len };
+    let settings = Settings { threads: args.inputs.threads };
+    let means = Means { store: &store, settings, progress: &display };
     let policy = Policy::Update(update);
-    let (lock, _) = context::with_store(&store, &display, || {
-        build::prepare(&project, &policy, &keller, &args.inputs, &store, &display)
+    let build::Begun { before, lock, .. } = context::with_store(&store, &display, || {
+        let begun = build::begin(&project, &policy, &args.inputs, &means)?;
+        store.sound()?;
+        Ok(begun)
     })?;
+    let lock = build::save(&project, &policy, before.as_ref(), lock, &display)?;
     if global.json {
         streams::json(file::to_text(&lock).trim_end())?;
     } else if !global.quiet {

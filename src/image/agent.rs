@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, bail};
 
 use crate::base::Digest;
-use crate::lock::Lock;
 use crate::manifest::{GIVE_UP_AFTER, MOST_STARTS, Manifest};
 use crate::tree::{Content, Kind, Meta, Tree};
 use crate::update::settings::{self, Built, Health, PATH, PROGRAM, ROOT_JSON, Source};
@@ -14,27 +13,32 @@ const ROOT_FILE: &str = "root.json";
 // A manifest may ask for every try, and by default for as many as an agent that is told nothing.
 const _: () = assert!(MOST_STARTS == settings::TRIES as u32 && GIVE_UP_AFTER == settings::GIVE_UP_AFTER);
 
-/// Puts keller, its settings and the trusted root of the update repository into the root.
-pub fn install(tree: &mut Tree, manifest: &Manifest, lock: &mut Lock, keller: &Content) -> Result<()> {
+/// Puts keller itself into the root.
+pub fn install(tree: &mut Tree, keller: &Content) -> Result<()> {
     let origin = tree.origin("keller");
     let meta = Meta::new(0o755).at(tree.epoch);
     tree.put(PROGRAM, meta, Kind::File(keller.clone()), origin)?;
-    let built = built(manifest, lock.epoch);
+    Ok(())
+}
+
+/// Puts the settings of keller and the trusted root of the update repository into the root. Gives the digest of that, by
+/// its name in the lock.
+pub fn tell(tree: &mut Tree, manifest: &Manifest) -> Result<Option<(String, Digest)>> {
+    let built = built(manifest, tree.epoch);
     let text = serde_json::to_string_pretty(&built).context("telling the agent its settings")? + "\n";
     tree.file(PATH, 0o644, text)?;
-    if let Some(update) = &manifest.update {
-        let path = update.keys.join(ROOT_FILE);
-        let bytes = crate::base::input::read(&path, crate::base::limits::TEXT)
-            .with_context(|| format!("reading {}, which `keller keys init` makes", path.display()))?;
-        let json: serde_json::Value =
-            serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
-        if json.pointer("/signed/_type").and_then(|kind| kind.as_str()) != Some("root") {
-            bail!("{} is no root.json of a TUF repository", path.display());
-        }
-        lock.local.insert(format!("update {ROOT_FILE}"), Digest::of(&bytes));
-        tree.file(ROOT_JSON, 0o644, bytes)?;
+    let Some(update) = &manifest.update else { return Ok(None) };
+    let path = update.keys.join(ROOT_FILE);
+    let bytes = crate::base::input::read(&path, crate::base::limits::TEXT)
+        .with_context(|| format!("reading {}, which `keller keys init` makes", path.display()))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
+    if json.pointer("/signed/_type").and_then(|kind| kind.as_str()) != Some("root") {
+        bail!("{} is no root.json of a TUF repository", path.display());
     }
-    Ok(())
+    let digest = Digest::of(&bytes);
+    tree.file(ROOT_JSON, 0o644, bytes)?;
+    Ok(Some((format!("update {ROOT_FILE}"), digest)))
 }
 
 fn built(manifest: &Manifest, epoch: i64) -> Built {

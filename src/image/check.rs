@@ -5,9 +5,10 @@ use std::fs::File;
 use anyhow::{Context, Result, bail};
 
 use super::difference::{self, Difference};
-use super::{Job, Settings, root};
+use super::{Job, Means, Settings, root};
 use crate::base::progress::Silent;
 use crate::disk::SectorSize;
+use crate::lock::Resolved;
 use crate::store::{Access, Checked, Store};
 
 /// Builds `job` again with another number of threads, in another folder, out of a store that has nothing but
@@ -26,19 +27,22 @@ pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
     let digests =
         packages.map(|package| package.sha256).chain(job.lock.files.values().map(|file| file.sha256));
     for digest in digests {
-        match job.store.open_verified(&digest)? {
+        match job.means.store.open_verified(&digest)? {
             Checked::Good(blob) => store.insert(blob.reader(), &digest, None)?,
             Checked::Missing | Checked::Rotten { .. } => bail!("{digest} is not in the store"),
         }
     }
-    let settings = Settings { threads: if job.settings.threads == 1 { 2 } else { 1 } };
-    let mut lock = job.lock.clone();
-    let root = root::root(job.manifest, &mut lock, job.keller.0, &store, &settings, &Silent)?;
+    let settings = Settings { threads: if job.means.settings.threads == 1 { 2 } else { 1 } };
+    let means = Means { store: &store, settings, progress: &Silent };
+    let resolved = Resolved::from(job.lock.clone());
+    let (laid, facts) = root::lay(job.manifest, &resolved, &means)?;
+    let lock = resolved.lock(facts);
     if lock != *job.lock {
         bail!("the second build completed the lock differently");
     }
+    let root = laid.finish(job.manifest, &lock, job.keller.0, &means)?;
     let second = tempfile::tempfile_in(folder.path()).context("making a scratch file")?;
-    super::write(&Job { store: &store, settings, progress: &Silent, ..*job }, root, &second)?;
+    super::write(&Job { means, ..*job }, root, &second)?;
     let sector_size = SectorSize::try_from(job.manifest.disk.sector_size)?;
     match difference::first(first, &second, sector_size).context("comparing the images")? {
         None => Ok(()),

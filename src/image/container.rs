@@ -1,53 +1,81 @@
 //! Images of the manifest's containers: made out of packages by the root's own pipeline, or taken from an
 //! OCI archive.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 
-use super::{Settings, inputs, root, scripts};
+use super::job::Means;
+use super::{inputs, laid, root};
 use crate::base::progress::{Progress, Task, Unit};
-use crate::lock::Lock;
+use crate::lock::{Facts, Lock, Resolved};
 use crate::manifest::{Allowed, Container, ContainerBuild, ContainerImage, Manifest, Said};
 use crate::rootfs::checks::{Severity, programs};
 use crate::rootfs::containers::mounts::Mounts;
 use crate::rootfs::containers::{Config, Image, spec};
-use crate::rootfs::dangling::LeftOut;
 use crate::rootfs::{self, Wanted};
-use crate::store::Store;
-use crate::tree::prune::Patterns;
 use crate::tree::{Kind, Tree};
 
-/// One image for each container of the manifest, in its order.
-pub fn images(
+/// The image of a container before anybody owns anything in it.
+pub enum Laid {
+    /// Read out of an archive, as it is.
+    Archive(Image),
+    /// Made out of packages.
+    Build(laid::Laid<()>),
+}
+
+/// Lays together what each container of the manifest is made of, in its order; `facts` get what is to be locked of it.
+pub fn lay(
     manifest: &Manifest,
-    lock: &mut Lock,
-    store: &Store,
-    settings: &Settings,
-    progress: &dyn Progress,
-) -> Result<Vec<Image>> {
-    let mut images = Vec::new();
+    resolved: &Resolved,
+    facts: &mut Facts,
+    means: &Means<'_>,
+) -> Result<Vec<Laid>> {
+    let mut all = Vec::new();
     for container in &manifest.containers {
-        let image = match &container.image {
+        let laid = match &container.image {
             ContainerImage::Build(recipe) => {
-                build(container, recipe, &manifest.said, lock, store, settings, progress)
+                lay_build(container, recipe, &manifest.said, resolved, facts, means).map(Laid::Build)
             }
             ContainerImage::Archive { path, reference: wanted } => {
-                let archive = rootfs::containers::archive::read(path, wanted.as_deref(), lock.epoch)
-                    .map_err(anyhow::Error::from)
-                    .and_then(|(mut image, digest)| {
-                        judge(container, &image, progress)?;
-                        leave_devices(&mut image.tree);
-                        Ok((image, digest))
+                rootfs::containers::archive::read(path, wanted.as_deref(), resolved.epoch)
+                    .with_context(|| format!("reading the image in {}", path.display()))
+                    .map(|(image, digest)| {
+                        facts.local.insert(format!("container {}", container.name), digest);
+                        Laid::Archive(Image { reference: reference(container), ..image })
                     })
-                    .with_context(|| format!("reading the image in {}", path.display()));
-                archive.map(|(image, digest)| {
-                    lock.local.insert(format!("container {}", container.name), digest);
-                    Image { reference: reference(container), ..image }
-                })
             }
         };
-        images.push(image.with_context(|| format!("making container {}", container.name))?);
+        all.push(laid.with_context(|| making(container))?);
     }
-    Ok(images)
+    Ok(all)
+}
+
+/// One image for each container of the manifest, of what was laid for each.
+pub fn finish(manifest: &Manifest, laid: Vec<Laid>, lock: &Lock, means: &Means<'_>) -> Result<Vec<Image>> {
+    let progress = means.progress;
+    let one = |(container, laid): (&Container, Laid)| {
+        let image = match (&container.image, laid) {
+            (ContainerImage::Archive { path, .. }, Laid::Archive(mut image)) => {
+                judge(container, &image, progress)
+                    .with_context(|| format!("reading the image in {}", path.display()))
+                    .map(|()| {
+                        leave_devices(&mut image.tree);
+                        image
+                    })
+            }
+            (ContainerImage::Build(recipe), Laid::Build(laid)) => {
+                finish_build(container, recipe, &manifest.said, laid, lock, progress)
+            }
+            _ => unreachable!("what is laid of a container is in its order"),
+        };
+        image.with_context(|| making(container))
+    };
+    manifest.containers.iter().zip(laid).map(one).collect()
+}
+
+fn making(container: &Container) -> String {
+    format!("making container {}", container.name)
 }
 
 /// What may give others rights in the image of `container`.
@@ -126,37 +154,45 @@ fn starts(container: &Container, config: &Config, tree: &Tree, said: &Said) -> R
     Ok(())
 }
 
-fn build(
+fn lay_build(
     container: &Container,
     recipe: &ContainerBuild,
     said: &Said,
-    lock: &mut Lock,
-    store: &Store,
-    settings: &Settings,
+    resolved: &Resolved,
+    facts: &mut Facts,
+    means: &Means<'_>,
+) -> Result<laid::Laid<()>> {
+    let none = BTreeMap::new();
+    let scope = format!("container {}: ", container.name);
+    let parts = laid::Recipe {
+        scope: &scope,
+        packages: resolved.containers.get(&container.name).unwrap_or(&none),
+        epoch: resolved.epoch,
+        prune: &recipe.prune,
+        keep: &recipe.keep,
+        overlays: &recipe.overlays,
+        files: &recipe.files,
+        carried: &|field, pattern| said.is_carried(&format!("containers.{field}"), pattern),
+    };
+    let mut laid = laid::lay(&parts, facts, means, |_| Ok(()))?;
+    facts.container_scripts.insert(container.name.clone(), std::mem::take(&mut laid.scripts));
+    inputs::own_numbers(&mut laid.tree, &laid.overlays);
+    let fixed = Wanted::fixed(&[], &recipe.system_users, &recipe.groups);
+    root::judge(rootfs::checks::lines::sysusers(&laid.tree, fixed)?, means.progress)?;
+    facts.ids = rootfs::container_ids(&laid.tree, recipe, &facts.ids)?;
+    Ok(laid)
+}
+
+fn finish_build(
+    container: &Container,
+    recipe: &ContainerBuild,
+    said: &Said,
+    laid: laid::Laid<()>,
+    lock: &Lock,
     progress: &dyn Progress,
 ) -> Result<Image> {
-    let locked = lock.containers.get(&container.name).cloned().unwrap_or_default();
-    let root::Packages { mut tree, scripts } =
-        root::packages(&locked, lock.epoch, store, settings, progress)?;
-    let packages = lock.containers.entry(container.name.clone()).or_default();
-    let scope = format!("container {}: ", container.name);
-    scripts::settle(&scope, packages, scripts, progress);
+    let laid::Laid { mut tree, overlays, files, libraries, .. } = laid;
     let _task = Task::new(progress, "container", 0, Unit::Items);
-    let libraries = rootfs::checks::libraries(&tree);
-    let leading = rootfs::dangling::leading(&tree);
-    let patterns = Patterns::new(&recipe.prune, &recipe.keep)?;
-    let carried = |field: &str, pattern: &str| said.is_carried(&format!("containers.{field}"), pattern);
-    root::prune(&mut tree, &patterns, &scope, &carried, progress);
-    let mut left_out = LeftOut::take(&mut tree, leading);
-    let overlays = inputs::overlays(&mut tree, &recipe.overlays, &scope, &mut lock.local, progress)?;
-    left_out.put_back(&mut tree)?;
-    let files = inputs::files(&mut tree, &recipe.files, &scope, store, lock, progress)?;
-    left_out.put_back(&mut tree)?;
-    root::tell_links(&left_out, &scope, false, progress);
-    inputs::own_numbers(&mut tree, &overlays);
-    let fixed = Wanted::fixed(&[], &recipe.system_users, &recipe.groups);
-    root::judge(rootfs::checks::lines::sysusers(&tree, fixed)?, progress)?;
-    lock.ids = rootfs::container_ids(&tree, recipe, &lock.ids)?;
     let accounts = &rootfs::container_accounts(&tree, recipe, &lock.ids)?;
     let owned = inputs::own(&mut tree, &recipe.files, &files, &overlays, accounts)?;
     let rights = rootfs::checks::Inputs {

@@ -77,7 +77,8 @@ pub fn settle(job: &Job<'_>, firmware: &[(String, Firmware)]) -> Result<String> 
     }
     if !names.is_empty() {
         let size = Size(size).human();
-        job.progress
+        job.means
+            .progress
             .detail(&format!("the initramfs has firmware of its modules, {size}: {}", names.join(", ")));
     }
     if !missing.is_empty() {
@@ -86,8 +87,8 @@ pub fn settle(job: &Job<'_>, firmware: &[(String, Firmware)]) -> Result<String> 
             missing.join(", ")
         );
         match job.manifest.kernel.initramfs_modules {
-            InitramfsModules::Auto => job.progress.detail(&text),
-            InitramfsModules::List(_) => job.progress.note(&text),
+            InitramfsModules::Auto => job.means.progress.detail(&text),
+            InitramfsModules::List(_) => job.means.progress.note(&text),
         }
     }
     Ok(key)

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+use super::job::Means;
 use crate::base::capabilities::{ATTRIBUTE, Capabilities};
 use crate::base::{Digest, Progress, input, limits};
-use crate::lock::{Lock, LockedFile};
+use crate::lock::{Facts, LockedFile};
 use crate::manifest::{self, FileContent, FileEntry, OverlaySource, embedded};
 use crate::rootfs::Accounts;
 use crate::rootfs::tmpfiles::owners;
-use crate::store::{Checked, Store};
+use crate::store::Checked;
 use crate::tree::from_folder::{EXECUTE, META, Overlay, READ_BY_ALL, SPECIAL};
 use crate::tree::merge::Winner;
 use crate::tree::{Content, FILES_ORIGIN, Kind, Meta, NodeId, OVERLAY_ORIGIN, Tree, show_line};
@@ -143,14 +144,13 @@ fn content(path: &Path) -> std::io::Result<Content> {
     }
 }
 
-/// Puts the entries of `files:` into `tree`, and gives the node of each; owners are set later by [`own`].
+/// Puts the entries of `files:` into `tree`, and gives the node of each; notes digests in `facts` under `scope`; owners are set later by [`own`].
 pub fn files(
     tree: &mut Tree,
     entries: &[FileEntry],
     scope: &str,
-    store: &Store,
-    lock: &mut Lock,
-    progress: &dyn Progress,
+    facts: &mut Facts,
+    means: &Means<'_>,
 ) -> Result<Vec<NodeId>> {
     let origin = tree.origin(FILES_ORIGIN);
     let mut nodes = Vec::new();
@@ -172,15 +172,15 @@ pub fn files(
             FileContent::Source(path) => {
                 let content = content(path).with_context(|| format!("reading {}", path.display()))?;
                 if entry.mode.is_none() {
-                    tell_mode(path, entry, scope, progress)?;
+                    tell_mode(path, entry, scope, means.progress)?;
                 }
                 let (digest, _) = Digest::of_reader(&mut content.reader())
                     .with_context(|| format!("reading {}", path.display()))?;
-                lock.local.insert(format!("{scope}file {}", entry.path), digest);
+                facts.local.insert(format!("{scope}file {}", entry.path), digest);
                 Kind::File(content)
             }
             FileContent::Url { sha256, .. } => {
-                let file = match store.open_verified(sha256)? {
+                let file = match means.store.open_verified(sha256)? {
                     Checked::Good(file) => file,
                     Checked::Missing => bail!("{} is not in the store", entry.path),
                     Checked::Rotten { moved_to, .. } => bail!(
@@ -191,7 +191,8 @@ pub fn files(
                     ),
                 };
                 let len = file.len();
-                lock.files
+                facts
+                    .files
                     .insert(format!("{scope}{}", entry.path), LockedFile { size: len, sha256: *sha256 });
                 Kind::File(Content::Sealed { file: Arc::new(file), offset: 0, len })
             }
@@ -311,8 +312,9 @@ pub fn own(
 mod tests {
     use super::*;
     use crate::base::progress::Silent;
-    use crate::lock::{Ids, LOCK_FORMAT, Provenance};
+    use crate::image::Settings;
     use crate::rootfs::users::Class;
+    use crate::store::Store;
 
     #[test]
     fn two_overlays_of_one_name_both_count() {
@@ -350,40 +352,20 @@ mod tests {
             replace: false,
         };
         let mut tree = Tree::new(0);
-        let mut lock = Lock {
-            keller_lock: LOCK_FORMAT,
-            id: "x".to_owned(),
-            request: sha256,
-            epoch: 0,
-            provenance: Provenance::default(),
-            packages: BTreeMap::new(),
-            containers: BTreeMap::new(),
-            files: BTreeMap::new(),
-            local: BTreeMap::new(),
-            ids: Ids::default(),
-        };
-        files(&mut tree, &[entry("/x")], "", &store, &mut lock, &Silent).unwrap();
+        let means = Means { store: &store, settings: Settings::default(), progress: &Silent };
+        let mut facts = Facts::default();
+        files(&mut tree, &[entry("/x")], "", &mut facts, &means).unwrap();
         let blob = store.blobs().unwrap().remove(0).path;
         fs::write(&blob, "bodY").unwrap();
-        let error = files(&mut tree, &[entry("/y")], "", &store, &mut lock, &Silent).unwrap_err().to_string();
+        let error = files(&mut tree, &[entry("/y")], "", &mut facts, &means).unwrap_err().to_string();
         assert!(error.starts_with("/y has changed on the disk") && !blob.exists(), "{error}");
     }
     #[test]
     fn what_a_package_has_is_changed() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let mut lock = Lock {
-            keller_lock: LOCK_FORMAT,
-            id: "x".to_owned(),
-            request: Digest::of(""),
-            epoch: 0,
-            provenance: Provenance::default(),
-            packages: BTreeMap::new(),
-            containers: BTreeMap::new(),
-            files: BTreeMap::new(),
-            local: BTreeMap::new(),
-            ids: Ids::default(),
-        };
+        let means = Means { store: &store, settings: Settings::default(), progress: &Silent };
+        let mut facts = Facts::default();
         let entry = |path: &str| FileEntry {
             path: path.to_owned(),
             content: FileContent::Existing,
@@ -398,19 +380,19 @@ mod tests {
         tree.node_mut(id).meta.uid = 7;
         tree.symlink("usr/bin/ping4", "ping").unwrap();
         let entries = [entry("/usr/bin/ping")];
-        let nodes = files(&mut tree, &entries, "", &store, &mut lock, &Silent).unwrap();
+        let nodes = files(&mut tree, &entries, "", &mut facts, &means).unwrap();
         let mut accounts = Accounts::default();
         accounts.groups.insert("shared".to_owned(), (200, Class::System));
         own(&mut tree, &entries, &nodes, &[], &accounts).unwrap();
         let meta = &tree.node(id).meta;
         assert_eq!((meta.mode, meta.uid, meta.gid, meta.xattrs[ATTRIBUTE].len()), (0o755, 7, 200, 20));
         let root = FileEntry { capabilities: Vec::new(), mode: Some(0o711), ..entry("/") };
-        let nodes = files(&mut tree, std::slice::from_ref(&root), "", &store, &mut lock, &Silent).unwrap();
+        let nodes = files(&mut tree, std::slice::from_ref(&root), "", &mut facts, &means).unwrap();
         own(&mut tree, &[root], &nodes, &[], &accounts).unwrap();
         let meta = &tree.node(tree.root()).meta;
         assert_eq!((meta.mode, meta.gid), (0o711, 200));
         let mut refused =
-            |path| files(&mut tree, &[entry(path)], "", &store, &mut lock, &Silent).unwrap_err().to_string();
+            |path| files(&mut tree, &[entry(path)], "", &mut facts, &means).unwrap_err().to_string();
         assert!(refused("/usr/bin/pong").contains("no package and no overlay has /usr/bin/pong"));
         assert!(refused("/usr/bin/ping4").contains("is a link"));
         assert!(refused("/usr/bin").contains("is not a file"));

@@ -29,6 +29,17 @@ impl Settings {
     }
 }
 
+/// Where a build works, how, and who hears of it: nothing of this reaches the image.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    /// Where the locked inputs are.
+    pub store: &'a Store,
+    /// How to work.
+    pub settings: Settings,
+    /// Who hears of it.
+    pub progress: &'a dyn Progress,
+}
+
 /// Everything that a build works from. Nothing else reaches the image.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
@@ -36,12 +47,8 @@ pub struct Job<'a> {
     pub manifest: &'a Manifest,
     /// What was resolved, whole.
     pub lock: &'a Lock,
-    /// Where the locked inputs are.
-    pub store: &'a Store,
     /// The keller for the node, and its digest.
     pub keller: (&'a Content, Digest),
     /// How to work.
-    pub settings: Settings,
-    /// Who hears of it.
-    pub progress: &'a dyn Progress,
+    pub means: Means<'a>,
 }

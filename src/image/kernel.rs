@@ -144,13 +144,13 @@ pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
     // The plan tells all that this keller chose: one that chooses otherwise takes nothing from another.
     let Plan { modules: list, config, firmware } = parts.plan()?;
     let key_of_firmware = firmware::settle(job, &firmware)?;
-    modprobe::tell_commands(&modules.config, &list, job.progress);
+    modprobe::tell_commands(&modules.config, &list, job.means.progress);
     let key = Digest::of(format!(
         "{RECIPE} {} {}\n{list}\n{config}\n{key_of_firmware}",
         job.keller.1, modules.digest
     ));
-    let made = job.store.derive::<anyhow::Error>(KIND, &key.to_hex(), |file| {
-        let _task = Task::new(job.progress, "initramfs", 0, Unit::Items);
+    let made = job.means.store.derive::<anyhow::Error>(KIND, &key.to_hex(), |file| {
+        let _task = Task::new(job.means.progress, "initramfs", 0, Unit::Items);
         Ok(file.write_all(&parts.build()?.bytes)?)
     })?;
     made.to_vec().context("reading it back")

@@ -1,24 +1,20 @@
 //! The root's tree: packages, overlays, files, users, units, containers, checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 
+use super::job::Means;
 use super::kernel::{Kernel, Modules};
 use super::report::{RECORD, Record};
-use super::scripts::{self, Scripts};
-use super::{Settings, agent, container, etcd, inputs, modprobe};
+use super::{agent, container, etcd, inputs, laid, modprobe, scripts};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::boot::microcode::{Microcode, Vendor};
-use crate::lock::{Lock, LockedPackage};
+use crate::lock::{Facts, Lock, Resolved};
 use crate::manifest::{self, Manifest};
 use crate::rootfs::checks::Inputs;
 use crate::rootfs::checks::{Finding, Severity};
-use crate::rootfs::dangling::LeftOut;
-use crate::rootfs::packages::{self, PackageInput};
 use crate::rootfs::{self, Accounts, BuildInfo, Wanted, containers};
-use crate::store::Store;
-use crate::tree::prune::{Patterns, Pruned};
 use crate::tree::{Content, Tree};
 
 /// The finished root and what was taken out of it to boot it.
@@ -36,117 +32,100 @@ pub struct Root {
     pub os_release: Vec<u8>,
 }
 
-/// Packages of a lock, put together, and what is known of their maintainer scripts.
-#[derive(Debug)]
-pub struct Packages {
-    /// Their files.
-    pub tree: Tree,
-    /// By package.
-    pub scripts: BTreeMap<String, Scripts>,
+/// A root before anybody owns anything in it.
+pub struct Laid {
+    laid: laid::Laid<Aside>,
+    /// Packages that no component of keller's speaks for.
+    foreign: BTreeSet<String>,
+    /// Of each container of the manifest, in its order.
+    containers: Vec<container::Laid>,
 }
 
-/// Unpacks `locked` out of the store.
-pub fn packages(
-    locked: &BTreeMap<String, LockedPackage>,
-    epoch: i64,
-    store: &Store,
-    settings: &Settings,
-    progress: &dyn Progress,
-) -> Result<Packages> {
-    let mut wanted = Vec::with_capacity(locked.len());
-    for (name, package) in locked {
-        let Some(deb) = store.open_blob(&package.sha256)? else {
-            bail!("{name} {} is not in the store", package.version);
-        };
-        wanted.push(PackageInput {
-            name: name.clone(),
-            version: package.version.clone(),
-            deb,
-            sha256: package.sha256,
-            size: package.size,
-        });
-    }
-    let mut unpacked = packages::unpack(&wanted, store, epoch, settings.threads, progress)?;
-    for package in &mut unpacked {
-        if let Some(text) = package.to_root() {
-            progress.note(&text);
-        }
-    }
-    let scripts = unpacked
-        .iter()
-        .map(|package| {
-            let (digests, actions) = (package.scripts.clone(), package.actions.clone());
-            (package.name.clone(), Scripts { digests, actions })
-        })
-        .collect();
-    Ok(Packages { tree: packages::assemble(epoch, unpacked, progress)?, scripts })
+/// What is taken out of the packages, or looked at, before anything is pruned.
+struct Aside {
+    kernel: Kernel,
+    /// Paths of kernel modules by name.
+    modules: BTreeMap<String, String>,
+    /// What each unit is made of.
+    unit_files: BTreeMap<String, String>,
 }
 
-/// Makes the root's tree. What only the unpacked packages and the files beside the manifest tell (ids,
-/// digests of scripts and overlays) is filled in in `lock`; a caller that wants nothing new compares. `keller`
-/// is the one for the node.
-pub fn root(
-    manifest: &Manifest,
-    lock: &mut Lock,
-    keller: &Content,
-    store: &Store,
-    settings: &Settings,
-    progress: &dyn Progress,
-) -> Result<Root> {
-    settings.pool()?.install(|| make(manifest, lock, keller, store, settings, progress))
+/// Lays together what root and containers are made of, and finds what is to be locked of it.
+///
+/// # Errors
+/// What cannot be read or laid together, and accounts that cannot have the numbers that they should have.
+pub fn lay(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> Result<(Laid, Facts)> {
+    means.settings.pool()?.install(|| lay_in_pool(manifest, resolved, means))
 }
 
-fn make(
-    manifest: &Manifest,
-    lock: &mut Lock,
-    keller: &Content,
-    store: &Store,
-    settings: &Settings,
-    progress: &dyn Progress,
-) -> Result<Root> {
-    lock.local.clear();
-    lock.files.clear();
-    let images = container::images(manifest, lock, store, settings, progress)?;
-    let Packages { mut tree, scripts } = packages(&lock.packages, lock.epoch, store, settings, progress)?;
-    let script_accounts = scripts::accounts(&lock.packages, &scripts);
-    let cared_for = scripts::cared_for(&lock.packages);
-    let foreign = lock.packages.keys().filter(|name| !cared_for.contains(*name)).cloned().collect();
-    scripts::settle("", &mut lock.packages, scripts, progress);
-
-    let task = Task::new(progress, "assembling", 0, Unit::Items);
-    task.at("kernel");
-    let kernel = Kernel::take(&mut tree)?;
-    task.at("pruning");
-    let modules_before = rootfs::modules::paths(&tree);
-    let libraries = rootfs::checks::libraries(&tree);
-    let leading = rootfs::dangling::leading(&tree);
-    let unit_files = rootfs::services::sources(&tree);
-    let patterns = Patterns::new(&manifest.prune, &manifest.keep)?;
+fn lay_in_pool(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> Result<(Laid, Facts)> {
+    let progress = means.progress;
+    let mut facts = Facts { ids: resolved.known.ids.clone(), ..Facts::default() };
+    let containers = container::lay(manifest, resolved, &mut facts, means)?;
     let carried = |field: &str, pattern: &str| match field {
         "prune" => manifest.carried_prune.contains(pattern),
         _ => manifest.said.is_carried(field, pattern),
     };
-    prune(&mut tree, &patterns, "", &carried, progress);
-    let mut left_out = LeftOut::take(&mut tree, leading);
-    task.at("overlays");
-    let overlays = inputs::overlays(&mut tree, &manifest.overlays, "", &mut lock.local, progress)?;
-    left_out.put_back(&mut tree)?;
-    let files = inputs::files(&mut tree, &manifest.files, "", store, lock, progress)?;
-    left_out.put_back(&mut tree)?;
-    let carried = manifest.prune.iter().all(|pattern| manifest.carried_prune.contains(pattern));
-    tell_links(&left_out, "", carried, progress);
-    modprobe::check_names(manifest, &tree, &modules_before)?;
-    agent::install(&mut tree, manifest, lock, keller)?;
-    for text in etcd::install(&mut tree, manifest)? {
+    let recipe = laid::Recipe {
+        scope: "",
+        packages: &resolved.packages,
+        epoch: resolved.epoch,
+        prune: &manifest.prune,
+        keep: &manifest.keep,
+        overlays: &manifest.overlays,
+        files: &manifest.files,
+        carried: &carried,
+    };
+    let mut laid = laid::lay(&recipe, &mut facts, means, |tree| {
+        Ok(Aside {
+            kernel: Kernel::take(tree)?,
+            modules: rootfs::modules::paths(tree),
+            unit_files: rootfs::services::sources(tree),
+        })
+    })?;
+    let tree = &mut laid.tree;
+    facts.scripts = std::mem::take(&mut laid.scripts);
+    modprobe::check_names(manifest, tree, &laid.aside.modules)?;
+    facts.local.extend(agent::tell(tree, manifest)?);
+    for text in etcd::install(tree, manifest)? {
         progress.note(&text);
     }
-    task.at("users and units");
-    judge(rootfs::checks::lines::local(&tree), progress)?;
+    judge(rootfs::checks::lines::local(tree), progress)?;
     // A line of sysusers.d may name the owner of a path.
-    inputs::own_numbers(&mut tree, &overlays);
+    inputs::own_numbers(tree, &laid.overlays);
     let fixed = Wanted::fixed(&manifest.users, &manifest.system_users, &manifest.groups);
-    judge(rootfs::checks::lines::sysusers(&tree, fixed)?, progress)?;
-    lock.ids = rootfs::ids(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
+    judge(rootfs::checks::lines::sysusers(tree, fixed)?, progress)?;
+    facts.ids = rootfs::ids(tree, manifest, &facts.ids).map_err(|error| placed(manifest, error))?;
+    let cared_for = scripts::cared_for(&resolved.packages);
+    let foreign = resolved.packages.keys().filter(|name| !cared_for.contains(*name)).cloned().collect();
+    Ok((Laid { laid, foreign, containers }, facts))
+}
+
+impl Laid {
+    /// Finishes the root, containers included, and checks it. `keller` is the one for the node.
+    ///
+    /// # Errors
+    /// Everything that would not work on a node.
+    pub fn finish(
+        self,
+        manifest: &Manifest,
+        lock: &Lock,
+        keller: &Content,
+        means: &Means<'_>,
+    ) -> Result<Root> {
+        means.settings.pool()?.install(|| finish(self, manifest, lock, keller, means))
+    }
+}
+
+fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means: &Means<'_>) -> Result<Root> {
+    let Laid { laid, foreign, containers } = laid;
+    let laid::Laid { mut tree, overlays, files, script_accounts, libraries, aside, .. } = laid;
+    let Aside { kernel, modules: modules_before, unit_files } = aside;
+    let progress = means.progress;
+    let images = container::finish(manifest, containers, lock, means)?;
+    let task = Task::new(progress, "assembling", 0, Unit::Items);
+    task.at("users and units");
+    agent::install(&mut tree, keller)?;
     let accounts = rootfs::accounts(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
     judge(rootfs::checks::lines::tmpfiles(&tree, &accounts)?, progress)?;
     // Before what is below /var, /opt and the like becomes lines that make it on the node.
@@ -162,10 +141,11 @@ fn make(
     let mut findings = rootfs::checks::brought(&tree, &rights);
     owned.outlast(&mut tree)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
-    let finished = rootfs::finish(&mut tree, manifest, &accounts, &build, Some(store)).map_err(|error| {
-        let pruned = pruned_file(&tree, &unit_files, &error);
-        anyhow::anyhow!("{}{pruned}", placed(manifest, error))
-    })?;
+    let finished =
+        rootfs::finish(&mut tree, manifest, &accounts, &build, Some(means.store)).map_err(|error| {
+            let pruned = pruned_file(&tree, &unit_files, &error);
+            anyhow::anyhow!("{}{pruned}", placed(manifest, error))
+        })?;
     for note in &finished.services.notes {
         progress.note(note);
     }
@@ -213,50 +193,6 @@ fn make(
     modprobe::tell_idle(manifest, index, &modules.config, progress);
     let microcode = microcode(&tree, lock)?;
     Ok(Root { tree, kernel, modules, microcode, os_release })
-}
-
-/// Leaves out what `patterns` say, and tells which of them match nothing. Those that `carried` picks, by field and
-/// pattern, are of files inside keller: they fit many images, and are nobody's mistake.
-pub(super) fn prune(
-    tree: &mut Tree,
-    patterns: &Patterns,
-    scope: &str,
-    carried: &dyn Fn(&str, &str) -> bool,
-    progress: &dyn Progress,
-) {
-    let idle = patterns.idle(tree).map(|idle| idle.into_iter().map(str::to_owned).collect::<Vec<_>>());
-    let pruned = tree.prune(patterns);
-    let tell = |field: &str, pattern: &str, text: &str| match carried(field, pattern) {
-        true => progress.detail(&format!("{scope}{field}: {text}")),
-        false => progress.note(&format!("{scope}{field}: {text}")),
-    };
-    let [prune, keep] = idle;
-    for Pruned { pattern, .. } in pruned.iter().filter(|pruned| pruned.names == 0) {
-        match prune.contains(pattern) {
-            true => tell("prune", pattern, &format!("nothing matches {pattern}")),
-            false => tell(
-                "prune",
-                pattern,
-                &format!("{pattern} takes nothing away: another pattern does, or `keep` holds it"),
-            ),
-        }
-    }
-    for pattern in keep {
-        tell("keep", &pattern, &format!("nothing matches {pattern}"));
-    }
-}
-
-/// Says which links went with what they led to; `carried`: only keller's own components prune.
-pub(super) fn tell_links(left_out: &LeftOut, scope: &str, carried: bool, progress: &dyn Progress) {
-    let told = left_out.told();
-    if told.is_empty() {
-        return;
-    }
-    let text = format!("{scope}prune: links to what is left out are left out too: {}", told.join(", "));
-    match carried {
-        true => progress.detail(&text),
-        false => progress.note(&text),
-    }
 }
 
 /// The root's microcode: all that the packages of `lock` bring it for.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::{Digest, Progress};
-use crate::lock::LockedPackage;
 use crate::lock::solver::MANIFEST;
+use crate::lock::{self, LockedPackage};
 use crate::manifest;
 use crate::rootfs::checks::ScriptAccount;
 use crate::source::debian::deb::scripts::{Account, Action, action};
@@ -21,27 +21,28 @@ pub struct Scripts {
     pub actions: BTreeMap<String, Vec<String>>,
 }
 
-/// Locks the digests of `scripts` and tells what new or changed ones would do. Packages that keller's own
-/// components want are passed over: those say themselves what their packages need.
+/// Tells what scripts would do that `packages` have not locked as they are, and gives the digests to lock. Packages that
+/// keller's own components want are passed over: those say themselves what their packages need.
 pub fn settle(
     scope: &str,
-    packages: &mut BTreeMap<String, LockedPackage>,
-    mut scripts: BTreeMap<String, Scripts>,
+    packages: &BTreeMap<String, LockedPackage>,
+    scripts: BTreeMap<String, Scripts>,
     progress: &dyn Progress,
-) {
+) -> lock::Scripts {
     let cared_for = cared_for(packages);
     let mut lines = Vec::new();
-    for (name, package) in packages {
-        let Scripts { digests, actions } = scripts.remove(name).unwrap_or_default();
+    let mut found = lock::Scripts::new();
+    for (name, Scripts { digests, actions }) in scripts {
+        let Some(package) = packages.get(&name) else { continue };
         for script in AT_INSTALLATION {
             if let Some(words) = actions.get(script)
                 && package.scripts.get(script) != digests.get(script)
-                && !cared_for.contains(name)
+                && !cared_for.contains(&name)
             {
                 lines.push(format!("\n  {name} {script}: {}", undone(words)));
             }
         }
-        package.scripts = digests;
+        found.insert(name, digests);
     }
     if !lines.is_empty() {
         progress.note(&format!(
@@ -50,6 +51,7 @@ pub fn settle(
             lines.concat()
         ));
     }
+    found
 }
 
 /// Accounts that scripts at installation would make, of packages for which no component of keller's speaks.

@@ -4,6 +4,7 @@ pub mod archives;
 pub mod asked;
 pub mod diff;
 pub mod explain;
+pub mod facts;
 pub mod file;
 pub mod online;
 pub mod resolve;
@@ -15,10 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Digest;
 
+pub use facts::{Facts, Known, Resolved, Scripts};
+
 /// The form of lock files that this keller writes and reads.
 pub const LOCK_FORMAT: u32 = 1;
 
-/// A resolved manifest. Stored as JSON with sorted keys, one package an object, beside the manifest.
+/// What was resolved and what its content tells: all that an image is made of. Stored as JSON with sorted keys, one package an object, beside the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {

@@ -10,7 +10,7 @@ use super::archives::{Archive, Archives, Suite};
 use super::asked::Asked;
 use super::explain::{RequestError, near, near_text};
 use super::solver::{Chosen, Package, Query, Request, SolveError, Universe, solve};
-use super::{Ids, LOCK_FORMAT, Lock, LockedPackage, LockedRelease, Provenance};
+use super::{Known, Lock, LockedPackage, LockedRelease, Provenance, Resolved};
 use crate::base::{Chain, Digest, Progress, Task, Unit, limits};
 use crate::manifest::{ContainerImage, Manifest, Place};
 use crate::source::debian::checksum::{Checksum, Sha512};
@@ -234,8 +234,7 @@ struct Snapshot<'a> {
 /// Resolves `manifest` against `archives`, keeping what `update` leaves of `previous`. Dates and keys are
 /// judged at `now`, in seconds since 1970.
 ///
-/// In the result, `files` and `local` are empty: other rooms know them. `ids` and the digests of scripts are
-/// those of `previous` where they still hold; [`with_scripts`] completes the latter.
+/// The digests of scripts in the result are those of `previous`.
 pub fn resolve(
     manifest: &Manifest,
     archives: &Archives,
@@ -244,7 +243,7 @@ pub fn resolve(
     update: &Update,
     now: i64,
     progress: &dyn Progress,
-) -> Result<Lock, ResolveError> {
+) -> Result<Resolved, ResolveError> {
     check_names(previous, update)?;
     let snapshots = snapshots(archives, upstream, now, manifest.debian.allow_expired, progress)?;
     let task = Task::new(progress, "resolving", 0, Unit::Items);
@@ -268,8 +267,7 @@ pub fn resolve(
         containers.insert(container.name.clone(), packages);
     }
     let asked = Asked::of(manifest);
-    Ok(Lock {
-        keller_lock: LOCK_FORMAT,
+    Ok(Resolved {
         id: manifest.id.clone(),
         request: asked.digest(),
         epoch: snapshots.iter().map(|snapshot| snapshot.release.date).max().unwrap_or_default(),
@@ -281,9 +279,7 @@ pub fn resolve(
         },
         packages,
         containers,
-        files: BTreeMap::new(),
-        local: BTreeMap::new(),
-        ids: previous.map_or_else(Ids::default, |lock| lock.ids.clone()),
+        known: previous.map_or_else(Known::default, Known::of),
     })
 }
 
@@ -566,16 +562,4 @@ impl Tree<'_, '_> {
             self.progress.note(&text);
         }
     }
-}
-
-/// Fills in the digests of maintainer scripts, which only the .debs have: `scripts` gives those of one package.
-pub fn with_scripts<E>(
-    lock: &mut Lock,
-    mut scripts: impl FnMut(&str, &LockedPackage) -> Result<BTreeMap<String, Digest>, E>,
-) -> Result<(), E> {
-    let trees = std::iter::once(&mut lock.packages).chain(lock.containers.values_mut());
-    for (name, package) in trees.flatten() {
-        package.scripts = scripts(name, package)?;
-    }
-    Ok(())
 }

@@ -12,8 +12,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result};
 use keller::base::progress::Silent;
 use keller::cli::context::{self, InputArgs, Outside, Policy};
-use keller::image::job::Settings;
-use keller::image::root;
+use keller::image::{Means, Settings, laid};
 use keller::manifest;
 
 /// Directories with libraries, beside which the loader of a tree searches none of the host's.
@@ -76,9 +75,10 @@ fn unpack(packages: &[&str], scratch: &Path, target: &Path) -> Result<()> {
         InputArgs { mirror: None, store: None, allow_shared_store: false, offline: false, threads: 0 };
     let store = context::store(&inputs, &Silent)?;
     let outside = Outside::new(&inputs);
-    let lock = outside.lock(&manifest, &scratch.join("judge.lock"), &Policy::Follow, &store, &Silent)?;
-    outside.fetch(&manifest, &lock, &store, &Silent)?;
-    let unpacked = root::packages(&lock.packages, lock.epoch, &store, &Settings::default(), &Silent)?;
+    let means = Means { store: &store, settings: Settings::default(), progress: &Silent };
+    let resolved = outside.resolved(&manifest, &scratch.join("judge.lock"), None, &Policy::Follow, &means)?;
+    let fetched = outside.fetch(&manifest, resolved, &means)?.resolved;
+    let unpacked = laid::packages(&fetched.packages, fetched.epoch, &means)?;
     unpacked.tree.write_to_folder(target).context("writing the packages into a directory")
 }
 

@@ -22,7 +22,7 @@ use keller::store::Store;
 use sequoia_openpgp::types::HashAlgorithm;
 use tempfile::TempDir;
 
-use super::manifest;
+use super::{manifest, whole};
 use crate::cli::archive::{Archive, KEY, greeter, packages};
 use crate::deb::xz;
 use crate::http_server::{Act, Server};
@@ -93,13 +93,13 @@ impl Host {
         let archives = Archives::of(&self.manifest, &self.mirrors()).unwrap();
         let online = Online { client: &self.client, store: &self.store };
         let locked = resolve(&self.manifest, &archives, &online, None, &Update::All, DATE, &self.warnings);
-        locked.map_err(|error| Chain(&error).to_string())
+        locked.map(whole).map_err(|error| Chain(&error).to_string())
     }
 
     fn fetch(&self, lock: &Lock, parallel: usize) -> Result<usize, FetchError> {
         let archives = self.mirrors().archives(&self.manifest.debian).unwrap();
         let upstream = Upstream { client: &self.client, archives: &archives, parallel };
-        let fetched = fetch(lock, &BTreeMap::new(), &self.store, Some(upstream), &Silent)?;
+        let fetched = fetch(lock.clone().into(), &BTreeMap::new(), &self.store, Some(upstream), &Silent)?;
         Ok(fetched.files)
     }
 }

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 use keller::base::Size;
 use keller::base::progress::Silent;
-use keller::lock::Lock;
 use keller::lock::resolve::{ResolveError, Update, resolve};
+use keller::lock::{Facts, Lock, Resolved};
 use keller::manifest::{
     Debian, Disk, Etc, Health, InitramfsModules, Kernel, Manifest, Place, RootFilesystem, Runtime, Services,
 };
@@ -134,8 +134,17 @@ impl World {
         previous: Option<&Lock>,
         update: &Update,
     ) -> Result<Lock, ResolveError> {
-        resolve(manifest, &self.archives, &self.server, previous, update, DATE + 2 * DAY, &Silent)
+        let now = DATE + 2 * DAY;
+        let resolved = resolve(manifest, &self.archives, &self.server, previous, update, now, &Silent)?;
+        Ok(whole(resolved))
     }
+}
+
+/// A lock of what was resolved, with what is known of its content from before.
+fn whole(resolved: Resolved) -> Lock {
+    let facts =
+        Facts { ids: resolved.known.ids.clone(), files: resolved.known.files.clone(), ..Facts::default() };
+    resolved.lock(facts)
 }
 
 /// `name version` of each locked package.

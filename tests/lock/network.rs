@@ -16,7 +16,7 @@ use keller::source::http::{Client, Settings};
 use keller::source::mirror::Mirrors;
 use keller::store::Store;
 
-use super::manifest;
+use super::{manifest, whole};
 
 fn lines(variable: &str) -> Vec<String> {
     let path = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} names no file"));
@@ -47,7 +47,7 @@ fn resolves_a_node_from_a_mirror() {
                 let size: u64 = lock.packages.values().map(|package| package.size).sum();
                 println!("{pass}: {} packages, {size} bytes, {:?}", lock.packages.len(), begin.elapsed());
                 if let Ok(path) = std::env::var("TRIAL_LOCK") {
-                    std::fs::write(path, to_text(&lock)).unwrap();
+                    std::fs::write(path, to_text(&whole(lock))).unwrap();
                 }
             }
             Err(error) => panic!("{pass}: {:?}\n{}", begin.elapsed(), super::chain(&error)),

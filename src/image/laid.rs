@@ -1,0 +1,169 @@
+//! What a tree is made of, laid together: packages, without what is pruned, and overlays and files over them. A node's root
+//! and a container's image are made of the same parts in the same way.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+
+use super::inputs;
+use super::job::Means;
+use super::scripts::{self, Scripts};
+use crate::base::progress::{Progress, Task, Unit};
+use crate::lock::{self, Facts, LockedPackage};
+use crate::manifest::{FileEntry, Overlay};
+use crate::rootfs::checks;
+use crate::rootfs::dangling::{self, LeftOut};
+use crate::rootfs::packages::{self, PackageInput};
+use crate::tree::prune::{Patterns, Pruned};
+use crate::tree::{NodeId, Tree};
+
+/// Packages of a lock, put together, and what is known of their maintainer scripts.
+#[derive(Debug)]
+pub struct Packages {
+    /// Their files.
+    pub tree: Tree,
+    /// By package.
+    pub scripts: BTreeMap<String, Scripts>,
+}
+
+/// What a tree is made of.
+pub struct Recipe<'a> {
+    /// Stands before what is said and locked of a container; empty for a node.
+    pub scope: &'a str,
+    /// As they are resolved, with the scripts that an earlier lock knew.
+    pub packages: &'a BTreeMap<String, LockedPackage>,
+    /// Time of what the builder makes, in seconds since 1970.
+    pub epoch: i64,
+    /// Patterns of what is left out.
+    pub prune: &'a [String],
+    /// Patterns of what stays all the same.
+    pub keep: &'a [String],
+    /// Laid over the packages, in their order.
+    pub overlays: &'a [Overlay],
+    /// Single files, laid over the overlays.
+    pub files: &'a [FileEntry],
+    /// Whether a pattern of a field comes from a file inside keller: those fit many images, and are nobody's mistake where
+    /// they match nothing.
+    pub carried: &'a dyn Fn(&str, &str) -> bool,
+}
+
+/// The tree before anybody owns anything in it.
+pub struct Laid<T> {
+    /// Everything of the recipe.
+    pub tree: Tree,
+    /// The overlays in it.
+    pub overlays: Vec<inputs::Laid>,
+    /// The node of each of the recipe's files.
+    pub files: Vec<NodeId>,
+    /// Digests of the packages' maintainer scripts.
+    pub scripts: lock::Scripts,
+    /// Accounts that maintainer scripts would make.
+    pub script_accounts: Vec<checks::ScriptAccount>,
+    /// Paths of the packages' libraries by name, before anything was pruned.
+    pub libraries: BTreeMap<String, String>,
+    /// What was taken aside.
+    pub aside: T,
+}
+
+/// Unpacks `locked` out of the store.
+pub fn packages(locked: &BTreeMap<String, LockedPackage>, epoch: i64, means: &Means<'_>) -> Result<Packages> {
+    let mut wanted = Vec::with_capacity(locked.len());
+    for (name, package) in locked {
+        let Some(deb) = means.store.open_blob(&package.sha256)? else {
+            bail!("{name} {} is not in the store", package.version);
+        };
+        wanted.push(PackageInput {
+            name: name.clone(),
+            version: package.version.clone(),
+            deb,
+            sha256: package.sha256,
+            size: package.size,
+        });
+    }
+    let mut unpacked = packages::unpack(&wanted, means.store, epoch, means.settings.threads, means.progress)?;
+    for package in &mut unpacked {
+        if let Some(text) = package.to_root() {
+            means.progress.note(&text);
+        }
+    }
+    let scripts = unpacked
+        .iter()
+        .map(|package| {
+            let (digests, actions) = (package.scripts.clone(), package.actions.clone());
+            (package.name.clone(), Scripts { digests, actions })
+        })
+        .collect();
+    Ok(Packages { tree: packages::assemble(epoch, unpacked, means.progress)?, scripts })
+}
+
+/// Makes the tree of `recipe`. `facts` get what is to be locked of overlays and files; `aside` looks at the packages, and may
+/// take of them, before anything is pruned.
+pub fn lay<T>(
+    recipe: &Recipe<'_>,
+    facts: &mut Facts,
+    means: &Means<'_>,
+    aside: impl FnOnce(&mut Tree) -> Result<T>,
+) -> Result<Laid<T>> {
+    let Recipe { scope, packages: locked, prune: pruning, keep, carried, .. } = recipe;
+    let progress = means.progress;
+    let Packages { mut tree, scripts } = packages(locked, recipe.epoch, means)?;
+    let script_accounts = scripts::accounts(locked, &scripts);
+    let scripts = scripts::settle(scope, locked, scripts, progress);
+    let task = Task::new(progress, "assembling", 0, Unit::Items);
+    let aside = aside(&mut tree)?;
+    task.at("pruning");
+    let libraries = checks::libraries(&tree);
+    let leading = dangling::leading(&tree);
+    prune(&mut tree, &Patterns::new(pruning, keep)?, scope, carried, progress);
+    let mut left_out = LeftOut::take(&mut tree, leading);
+    task.at("overlays");
+    let overlays = inputs::overlays(&mut tree, recipe.overlays, scope, &mut facts.local, progress)?;
+    left_out.put_back(&mut tree)?;
+    let files = inputs::files(&mut tree, recipe.files, scope, facts, means)?;
+    left_out.put_back(&mut tree)?;
+    tell_links(&left_out, scope, pruning.iter().all(|pattern| carried("prune", pattern)), progress);
+    Ok(Laid { tree, overlays, files, scripts, script_accounts, libraries, aside })
+}
+
+/// Leaves out what `patterns` say, and tells which of them match nothing.
+fn prune(
+    tree: &mut Tree,
+    patterns: &Patterns,
+    scope: &str,
+    carried: &dyn Fn(&str, &str) -> bool,
+    progress: &dyn Progress,
+) {
+    let idle = patterns.idle(tree).map(|idle| idle.into_iter().map(str::to_owned).collect::<Vec<_>>());
+    let pruned = tree.prune(patterns);
+    let tell = |field: &str, pattern: &str, text: &str| match carried(field, pattern) {
+        true => progress.detail(&format!("{scope}{field}: {text}")),
+        false => progress.note(&format!("{scope}{field}: {text}")),
+    };
+    let [prune, keep] = idle;
+    for Pruned { pattern, .. } in pruned.iter().filter(|pruned| pruned.names == 0) {
+        match prune.contains(pattern) {
+            true => tell("prune", pattern, &format!("nothing matches {pattern}")),
+            false => tell(
+                "prune",
+                pattern,
+                &format!("{pattern} takes nothing away: another pattern does, or `keep` holds it"),
+            ),
+        }
+    }
+    for pattern in keep {
+        tell("keep", &pattern, &format!("nothing matches {pattern}"));
+    }
+}
+
+/// Says which links went with what they led to; `carried`: only keller's own components prune.
+fn tell_links(left_out: &LeftOut, scope: &str, carried: bool, progress: &dyn Progress) {
+    let told = left_out.told();
+    if told.is_empty() {
+        return;
+    }
+    let text = format!("{scope}prune: links to what is left out are left out too: {}", told.join(", "));
+    match carried {
+        true => progress.detail(&text),
+        false => progress.note(&text),
+    }
+}
