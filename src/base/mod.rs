@@ -1,5 +1,5 @@
 //! What every room may lean on: digests, sizes, alignment, devices, whole files, sealed files, input that is only read
-//! if it is a file, decompression, limits, progress, signals, chains of errors, the order of versions.
+//! if it is a file, decompression, limits, names that were probably meant, progress, signals, chains of errors, the order of versions.
 
 pub mod align;
 pub mod atomic;
@@ -14,6 +14,7 @@ pub mod fingerprint;
 pub mod flock;
 pub mod input;
 pub mod limits;
+pub mod near;
 pub mod progress;
 pub mod seal;
 pub mod signal;

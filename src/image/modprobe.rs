@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
+use crate::base::near::{did_you_mean, near_or_part};
 use crate::base::progress::Progress;
 use crate::boot::modprobe::Config;
 use crate::boot::modules::ModuleList;
 use crate::manifest::{InitramfsModules, Manifest};
-use crate::rootfs::error::near;
 use crate::rootfs::modules::{Module, paths};
 use crate::rootfs::{ModuleIndex, conf_d};
 use crate::tree::Tree;
@@ -121,11 +121,8 @@ pub fn tell_idle(manifest: &Manifest, index: &ModuleIndex, config: &Config, prog
         {
             continue;
         }
-        let like = near(&parameter, found.facts.parameters.iter().map(String::as_str));
-        let like = match like.is_empty() {
-            true => String::new(),
-            false => format!("; did you mean {}?", like.join(" or ")),
-        };
+        let known = found.facts.parameters.iter().map(String::as_str);
+        let like = did_you_mean(&near_or_part(&parameter, known));
         progress.note(&format!(
             "module {module} is given the parameter {parameter}, which it does not have as far as modinfo tells: the \
              kernel ignores it{like}"

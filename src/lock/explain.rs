@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Display};
 
 use super::solver::{Query, Request, Universe};
+use crate::base::near::{did_you_mean, near};
 use crate::manifest::Place;
 use crate::manifest::files::EMBEDDED;
 use crate::source::debian::version::{self, Relation, compare};
@@ -14,9 +15,6 @@ const SHOWN_REASONS: usize = 6;
 
 /// Most reasons that are looked for: each costs a way through the packages.
 const MOST_REASONS: usize = 1000;
-
-/// How many near names are offered.
-const SHOWN_NEAR: usize = 3;
 
 /// A fact of a conflict; packages are ids of the universe, no package stands for the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +35,7 @@ pub(super) enum Link {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RequestError {
     /// No archive has it.
-    #[error("{}: no archive has a package {name}{}", At(.place), near_text(.near))]
+    #[error("{}: no archive has a package {name}{}", At(.place), did_you_mean(.near))]
     Unknown {
         /// As asked for.
         name: String,
@@ -93,15 +91,6 @@ impl RequestError {
     }
 }
 
-/// Names near to one that nothing has, for the end of a message.
-pub(super) fn near_text(near: &[String]) -> String {
-    match near {
-        [] => String::new(),
-        [one] => format!("; a similar name exists: {one}"),
-        several => format!("; similar names exist: {}", several.join(", ")),
-    }
-}
-
 /// A place as `file:line:column`.
 struct At<'a>(&'a Place);
 
@@ -135,7 +124,7 @@ pub(super) fn request(
     if available.is_empty() {
         let providers: Vec<_> = universe.providers(request.name).into_iter().map(str::to_owned).collect();
         return Some(match providers.is_empty() {
-            true => RequestError::Unknown { near: near(universe.names(), request.name), name, place },
+            true => RequestError::Unknown { near: near(request.name, universe.names()), name, place },
             false => RequestError::Virtual { name, place, providers },
         });
     }
@@ -145,38 +134,6 @@ pub(super) fn request(
     }
     let available = available.iter().map(|package| package.record.version.to_owned()).collect();
     Some(RequestError::NoVersion { name, version: wanted.to_owned(), place, available })
-}
-
-/// The names nearest to `wanted`, the nearest first; none that would take more than a third of it to change.
-pub fn near<'a>(names: impl Iterator<Item = &'a str>, wanted: &str) -> Vec<String> {
-    let limit = (wanted.len() / 3).clamp(1, 3);
-    let mut found: Vec<(usize, &str)> =
-        names.filter_map(|name| distance(name, wanted, limit).map(|distance| (distance, name))).collect();
-    found.sort();
-    found.dedup();
-    found.into_iter().take(SHOWN_NEAR).map(|(_, name)| name.to_owned()).collect()
-}
-
-/// Edit distance (insert, delete, replace, swap of neighbours) when it is at most `limit`.
-fn distance(a: &str, b: &str, limit: usize) -> Option<usize> {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    if a.len().abs_diff(b.len()) > limit {
-        return None;
-    }
-    let mut before: Vec<usize> = Vec::new();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut next = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let replaced = row[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            next[j] = replaced.min(row[j] + 1).min(next[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                next[j] = next[j].min(before[j - 2] + 1);
-            }
-        }
-        before = std::mem::replace(&mut row, next);
-    }
-    Some(row[b.len()]).filter(|distance| *distance <= limit)
 }
 
 /// The way from the manifest to a package: each package with the dependency that leads on.
@@ -495,14 +452,5 @@ mod tests {
         // Their own manifest is not to be overruled, nor a package that another one needs.
         assert!(!clash(trail("ntpsec", "node.yaml", &[])).contains("assume"));
         assert!(!clash(trail("systemd", base, &[("systemd 1", "time-daemon")])).contains("assume"));
-    }
-
-    #[test]
-    fn finds_near_names() {
-        let names = ["nginx", "nginx-core", "podman", "etcd-server", "etcd-client"];
-        assert_eq!(near(names.into_iter(), "ngnix"), ["nginx"]);
-        assert_eq!(near(names.into_iter(), "podmann"), ["podman"]);
-        assert_eq!(near(names.into_iter(), "etcd-serve"), ["etcd-server"]);
-        assert!(near(names.into_iter(), "postgresql").is_empty());
     }
 }

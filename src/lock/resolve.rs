@@ -8,9 +8,10 @@ use rayon::prelude::*;
 
 use super::archives::{Archive, Archives, Suite};
 use super::asked::Asked;
-use super::explain::{RequestError, near, near_text};
+use super::explain::RequestError;
 use super::solver::{Chosen, Package, Query, Request, SolveError, Universe, solve};
 use super::{Known, Lock, LockedPackage, LockedRelease, Provenance, Resolved};
+use crate::base::near::{did_you_mean, near};
 use crate::base::{Chain, Digest, Progress, Task, Unit, limits};
 use crate::manifest::{ContainerImage, Manifest, Place};
 use crate::source::debian::checksum::{Checksum, Sha512};
@@ -38,7 +39,7 @@ pub enum Update {
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// A package to update is not in the lock.
-    #[error("{name} is not in the lock, so it cannot be updated{}", near_text(.near))]
+    #[error("{name} is not in the lock, so it cannot be updated{}", did_you_mean(.near))]
     NotLocked {
         /// As asked for.
         name: String,
@@ -293,9 +294,7 @@ fn check_names(previous: Option<&Lock>, update: &Update) -> Result<(), ResolveEr
         .map(String::as_str)
         .collect();
     match names.iter().find(|name| !locked.contains(name.as_str())) {
-        Some(name) => {
-            Err(ResolveError::NotLocked { name: name.clone(), near: near(locked.into_iter(), name) })
-        }
+        Some(name) => Err(ResolveError::NotLocked { name: name.clone(), near: near(name, locked) }),
         None => Ok(()),
     }
 }
@@ -441,7 +440,7 @@ impl Tree<'_, '_> {
         blame: impl Fn(SolveError) -> ResolveError,
     ) -> Result<BTreeMap<String, LockedPackage>, ResolveError> {
         for name in assume.keys().filter(|name| self.universe.versions(name).is_empty()) {
-            let near = near_text(&near(self.universe.names(), name));
+            let near = did_you_mean(&near(name, self.universe.names()));
             self.progress.warn(&format!(
                 "assume: no archive has a package {name}, so nothing is left out by it{near}"
             ));

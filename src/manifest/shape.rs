@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::diagnostic::Report;
 use super::yaml::{Node, Value};
+use crate::base::near::{near, question};
 
 /// Checks `node` against `schema` (a root schema with `$defs`) and cuts out what does not fit. False: nothing
 /// of it can be used.
@@ -114,8 +115,8 @@ impl<'a> Checker<'a> {
                 return true;
             }
             let problem = self.report.error(node.mark, format!("{name} cannot be `{text}`"));
-            problem.help(match nearest(text, words.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`? It can be {}", quoted(&words)),
+            problem.help(match near(text, words.iter().copied()).first() {
+                Some(near) => format!("{} It can be {}", question(&[format!("`{near}`")]), quoted(&words)),
                 None => format!("it can be {}", quoted(&words)),
             });
             return false;
@@ -187,11 +188,11 @@ impl<'a> Checker<'a> {
                 return self.check(&mut entry.value, schema, &inner);
             }
             let known: Vec<&str> = fields.into_iter().flatten().map(|(field, _)| field.as_str()).collect();
-            let near = nearest(&entry.key, known.iter().copied());
+            let near = near(&entry.key, known.iter().copied()).into_iter().next();
             // A slip in the name of a required field is one mistake, not two.
-            missing.retain(|field| Some(*field) != near);
+            missing.retain(|field| Some(*field) != near.as_deref());
             self.report.error(entry.mark, format!("unknown field {inner}")).help(match near {
-                Some(near) => format!("did you mean `{near}`?"),
+                Some(near) => question(&[format!("`{near}`")]),
                 None => format!("known here: {}", quoted(&known)),
             });
             false
@@ -202,51 +203,5 @@ impl<'a> Checker<'a> {
                 .help(format!("add `{field}: …`"));
         }
         required.iter().all(|field| node.get(field).is_some())
-    }
-}
-
-/// The known word that was probably meant.
-pub(super) fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    let most = (word.chars().count() / 3).clamp(1, 3);
-    known
-        .map(|known| (distance(word, known), known))
-        .filter(|(d, _)| *d <= most)
-        .min()
-        .map(|(_, known)| known)
-}
-
-/// Edits (insert, remove, change, swap of neighbours) from one word to the other: optimal string alignment.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let mut least = (rows[i - 1][j] + 1)
-                    .min(rows[i][j - 1] + 1)
-                    .min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    least = least.min(rows[i - 2][j - 2] + 1);
-                }
-                least
-            };
-        }
-    }
-    rows[a.len()][b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nearest_finds_slips_only() {
-        let known = ["packages", "prune", "users", "disk"];
-        assert_eq!(nearest("pakages", known.into_iter()), Some("packages"));
-        assert_eq!(nearest("disc", known.into_iter()), Some("disk"));
-        assert_eq!(nearest("user", known.into_iter()), Some("users"));
-        assert_eq!(nearest("firewall", known.into_iter()), None);
     }
 }

@@ -1,5 +1,6 @@
 //! Why a root could not be finished, sorted by blame: the manifest, the packages, the lock.
 
+use crate::base::near::did_you_mean;
 use crate::tree::TreeError;
 
 /// See the module.
@@ -10,7 +11,7 @@ pub enum Error {
     Tree(#[from] TreeError),
 
     /// The manifest enables what no package and no overlay has.
-    #[error("services.enable names {unit}, which no package and no overlay has{}", suggestion(.near))]
+    #[error("services.enable names {unit}, which no package and no overlay has{}", did_you_mean(.near))]
     UnknownUnit {
         /// As in the manifest.
         unit: String,
@@ -50,7 +51,7 @@ pub enum Error {
         by: String,
     },
     /// A kernel module that is not there.
-    #[error("kernel {kernel} has no module {name}{}", suggestion(.near))]
+    #[error("kernel {kernel} has no module {name}{}", did_you_mean(.near))]
     UnknownModule {
         /// As in the manifest.
         name: String,
@@ -187,58 +188,4 @@ pub enum Error {
         /// Name of the user or group.
         name: String,
     },
-}
-
-fn suggestion(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
-}
-
-/// Up to three of `names` that are nearest to `wanted`: parts of one another first, then by edit distance.
-pub fn near<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let stem = |name: &str| name.split(['.', '@']).next().unwrap_or_default().to_owned();
-    let wanted_stem = stem(wanted);
-    let mut scored: Vec<(usize, &str)> = names
-        .into_iter()
-        .filter_map(|name| {
-            let name_stem = stem(name);
-            let distance = edit_distance(wanted.as_bytes(), name.as_bytes());
-            let contained = wanted_stem.len() >= 3
-                && name_stem.len() >= 3
-                && (name_stem.contains(&wanted_stem) || wanted_stem.contains(&name_stem));
-            let close = distance <= 2;
-            (contained || close).then_some((distance, name))
-        })
-        .collect();
-    scored.sort();
-    scored.dedup();
-    scored.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
-}
-
-/// Levenshtein's distance in bytes.
-fn edit_distance(one: &[u8], other: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[other.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn near_names() {
-        let units = ["ssh.service", "ssh.socket", "etcd.service", "systemd-networkd.service"];
-        assert_eq!(near("sshd.service", units), ["ssh.service", "ssh.socket"]);
-        assert_eq!(near("ectd.service", units), ["etcd.service"]);
-        assert_eq!(near("networkd.service", units), ["systemd-networkd.service"]);
-        assert!(near("postgresql.service", units).is_empty());
-    }
 }

@@ -1,7 +1,7 @@
 //! Defaults in /etc that postinst scripts write. What an overlay brought stays as it is.
 
 use super::conf_d;
-use super::error::{Error, near};
+use super::error::Error;
 use super::modules::ModuleIndex;
 use super::users::Accounts;
 use crate::boot::modprobe::{Config, normal_alias};
@@ -159,8 +159,8 @@ pub fn load_modules(tree: &mut Tree, names: &[String], kernels: &[ModuleIndex]) 
             _ if kernels.iter().any(known) => {}
             Some(index) => return Err(index.unknown(name)),
             None => {
-                let near = near(name, []);
-                return Err(Error::UnknownModule { name: name.clone(), kernel: "(none)".to_owned(), near });
+                let kernel = "(none)".to_owned();
+                return Err(Error::UnknownModule { name: name.clone(), kernel, near: Vec::new() });
             }
         }
     }

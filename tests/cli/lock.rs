@@ -50,7 +50,7 @@ fn what_is_locked_stays() {
     let ran = lock(&project, &["--update", "greter"]);
     assert_eq!(
         ran.error(),
-        "error: greter is not in the lock, so it cannot be updated; a similar name exists: greeter"
+        "error: greter is not in the lock, so it cannot be updated; did you mean greeter?"
     );
     let ran = lock(&project, &["--update-all", "--json"]).good();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&ran.out).unwrap(), project.json("node/node.lock"));

@@ -124,7 +124,7 @@ fn every_verb_fails_in_json_too() {
     let said = failure(&project.run(&[&build[..], &["node/node.yaml"]].concat()));
     let place = &said["places"][0];
     assert_eq!((&place["file"], &place["line"]), (&"node/node.yaml".into(), &6.into()));
-    assert_eq!(place["message"], "no archive has a package greter; a similar name exists: greeter");
+    assert_eq!(place["message"], "no archive has a package greter; did you mean greeter?");
     assert_eq!(said["chain"][0], "building node/node.yaml");
 
     // Where nothing goes wrong there is no error.

@@ -181,7 +181,7 @@ fn the_chain_to_a_missing_version_is_told() {
     assert_eq!(
         message,
         "node.yaml:2:5: there is no lib of version 9, but 2\n\
-         node.yaml:1:5: no archive has a package ngnix; a similar name exists: nginx"
+         node.yaml:1:5: no archive has a package ngnix; did you mean nginx?"
     );
 }
 
@@ -240,7 +240,7 @@ fn versions_stay_unless_they_are_to_change() {
     assert_eq!(versions(&update(Update::Names(names(&["app"])))), ["app 2", "lib 2", "tool 1"]);
     let error = world.update(&wanted, Some(&first), &Update::Names(names(&["tol"]))).unwrap_err();
     assert!(matches!(error, ResolveError::NotLocked { .. }));
-    assert!(chain(&error).contains("a similar name exists: tool"), "{error}");
+    assert!(chain(&error).contains("did you mean tool?"), "{error}");
 
     let text = diff(&first, &update(Update::All)).to_string();
     assert_eq!(
@@ -311,7 +311,7 @@ fn containers_are_resolved_by_themselves() {
     build.packages = places(&["apq"]);
     assert_eq!(
         refusal(&world, &wanted),
-        "packages of container hello: node.yaml:1:5: no archive has a package apq; a similar name exists: app"
+        "packages of container hello: node.yaml:1:5: no archive has a package apq; did you mean app?"
     );
 }
 

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use super::programs::{self, Unfit};
 use super::units::{Look, Units};
 use super::{Finding, Severity, waits};
+use crate::base::near::{did_you_mean, near_or_part};
 use crate::manifest::{Container, Manifest, Runtime};
-use crate::rootfs::error::near;
 use crate::tree::Tree;
 
 /// Types of units that exist only as files; others (devices, mounts, slices) come up by themselves.
@@ -65,10 +65,7 @@ impl Check<'_> {
         names.extend(self.manifest.containers.iter().map(|container| format!("{}.service", container.name)));
         // A mask is a file of this name itself.
         names.remove(name);
-        match near(name, names.iter().map(String::as_str)) {
-            near if near.is_empty() => String::new(),
-            near => format!("; did you mean {}?", near.join(" or ")),
-        }
+        did_you_mean(&near_or_part(name, names.iter().map(String::as_str)))
     }
 
     fn health_units(&mut self) {

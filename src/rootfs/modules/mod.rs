@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use self::object::Facts;
-use super::error::{Error, near};
+use super::error::Error;
+use crate::base::near::near_or_part;
 use crate::base::{Size, limits};
 use crate::boot::modprobe::normal_alias;
 use crate::boot::modules::matches;
@@ -201,7 +202,7 @@ impl ModuleIndex {
     /// The error for a module that is not there.
     pub fn unknown(&self, name: &str) -> Error {
         let names = self.by_name.keys().map(String::as_str);
-        let near = near(&name.replace('-', "_"), names);
+        let near = near_or_part(&name.replace('-', "_"), names);
         Error::UnknownModule { name: name.to_owned(), kernel: self.kernel.clone(), near }
     }
 

@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::generated::{Generated, Made, enable_script};
 use self::unit::{Install, UnitName};
-use super::error::{Error, near};
+use super::error::Error;
 use super::etc_defaults::default;
+use crate::base::near::near_or_part;
 use crate::manifest::Services;
 use crate::rootfs::text::settings::Settings;
 use crate::tree::{Kind, Tree, show};
@@ -325,7 +326,7 @@ fn similar(tree: &Tree, name: &str) -> Vec<String> {
     names.extend(Generated::of(tree).names().cloned());
     // A link that leads nowhere has the very name.
     names.remove(name);
-    near(name, names.iter().map(String::as_str))
+    near_or_part(name, names.iter().map(String::as_str))
 }
 
 #[cfg(test)]
