@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::base::Digest;
 use crate::base::progress::{Progress, Task, Unit};
+use crate::base::width::to_u64;
 use crate::boot::{esp, uki};
 use crate::disk::image::PartitionWriter;
 use crate::disk::{self, Layout, Release, Role, SectorSize, Sizes, Slot};
@@ -66,15 +67,15 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
     );
     let (tree, root_size) = hashed?;
     let initramfs = initramfs?;
-    let initramfs_size = initramfs.len() as u64;
+    let initramfs_size = to_u64(initramfs.len());
     // The kernel looks for microcode at the begin only.
     let mut initrd = root.microcode.archive().context("packing the microcode")?;
-    let microcode_size = initrd.len() as u64;
+    let microcode_size = to_u64(initrd.len());
     initrd.extend(initramfs);
     let root_hash = tree.root_hash.digest();
     let release = Release { id: manifest.id.clone(), version: manifest.version.clone(), root_hash };
     let verity = layout.partition(Role::Verity(Slot::A));
-    layout.check(Role::Verity(Slot::A), tree.bytes.len() as u64)?;
+    layout.check(Role::Verity(Slot::A), to_u64(tree.bytes.len()))?;
     write_at(file, verity.start, &tree.bytes).context("writing the hash tree")?;
 
     let task = Task::new(progress, "binding", 0, Unit::Items);
@@ -91,7 +92,7 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
     let uki = uki::Uki::new(tree.root_hash, &parts).context("making the unified kernel image")?;
     let cmdline = uki.cmdline().to_string();
     let uki = uki.into_bytes();
-    let uki_size = uki.len() as u64;
+    let uki_size = to_u64(uki.len());
     let files = esp::tree(lock.epoch, &root.kernel.loader, &manifest.id, &manifest.version, uki)?;
     let options = fat::Options {
         size: layout.partition(Role::Esp).size,
@@ -115,11 +116,11 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
             cmdline,
             disk: layout.disk_size,
             root: root_size,
-            verity: tree.bytes.len() as u64,
+            verity: to_u64(tree.bytes.len()),
             uki: uki_size,
             initramfs: initramfs_size,
             microcode: microcode_size,
-            kernel: kernel.len() as u64,
+            kernel: to_u64(kernel.len()),
         },
     ))
 }
@@ -193,7 +194,7 @@ struct Counted<'a, W> {
 impl<W: Write> Write for Counted<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let count = self.inner.write(bytes)?;
-        self.task.advance(count as u64);
+        self.task.advance(to_u64(count));
         Ok(count)
     }
 

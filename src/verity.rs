@@ -12,6 +12,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use uuid::Uuid;
 
+use crate::base::width::{to_u64, to_usize};
 use crate::base::{Digest, Hasher};
 
 /// Bytes of a data block and of a hash block.
@@ -19,7 +20,7 @@ pub const BLOCK: usize = 4096;
 /// Bytes of a digest in the tree.
 const DIGEST: usize = 32;
 /// Digests in a hash block.
-const FAN_OUT: u64 = (BLOCK / DIGEST) as u64;
+const FAN_OUT: u64 = to_u64(BLOCK / DIGEST);
 /// Bytes hashed at once, when they come in smaller pieces.
 const BATCH: usize = 4 << 20;
 /// Blocks that one thread hashes in a row: 256 KiB, so that handing out work costs nothing.
@@ -157,7 +158,7 @@ pub struct HashTree {
 /// Bytes of the hash device, superblock included, for `data_blocks` blocks of data.
 pub fn tree_size(data_blocks: u64) -> u64 {
     let blocks: u64 = level_blocks(data_blocks).iter().sum();
-    (1 + blocks) * BLOCK as u64
+    (1 + blocks) * to_u64(BLOCK)
 }
 
 /// Blocks of each level, the leaves' first. A single block of data needs no tree: its digest is the root.
@@ -204,7 +205,7 @@ impl<W: Write + Send> Writer<W> {
     /// # Errors
     /// `Unaligned`; `Io` of the last write.
     pub fn finish(mut self) -> Result<HashTree, Error> {
-        if self.len == 0 || !self.len.is_multiple_of(BLOCK as u64) {
+        if self.len == 0 || !self.len.is_multiple_of(to_u64(BLOCK)) {
             return Err(Error::Unaligned { len: self.len });
         }
         let pending = std::mem::take(&mut self.pending);
@@ -242,7 +243,7 @@ impl<W: Write + Send> Write for Writer<W> {
             self.pass(batches)?;
         }
         self.pending.extend_from_slice(later);
-        self.len += bytes.len() as u64;
+        self.len += to_u64(bytes.len());
         Ok(bytes.len())
     }
 
@@ -294,16 +295,16 @@ impl Salted {
 
 /// Stacks the levels over `leaves`, at least one digest.
 fn build(options: &Options, salted: &Salted, leaves: Vec<u8>) -> HashTree {
-    let data_blocks = (leaves.len() / DIGEST) as u64;
+    let data_blocks = to_u64(leaves.len() / DIGEST);
     let mut levels: Vec<Vec<u8>> = Vec::new();
     let mut digests = leaves;
     for blocks in level_blocks(data_blocks) {
-        digests.resize(blocks as usize * BLOCK, 0);
+        digests.resize(to_usize(blocks) * BLOCK, 0);
         let above = salted.digests(&digests);
         levels.push(std::mem::replace(&mut digests, above));
     }
     let root = digests.try_into().expect("one digest is left");
-    let mut bytes = Vec::with_capacity(tree_size(data_blocks) as usize);
+    let mut bytes = Vec::with_capacity(to_usize(tree_size(data_blocks)));
     bytes.extend(superblock(options, data_blocks));
     levels.iter().rev().for_each(|level| bytes.extend(level));
     HashTree { root_hash: RootHash(Digest::from_bytes(root)), bytes, data_blocks }
@@ -361,8 +362,8 @@ pub fn parse_superblock(block: &[u8; BLOCK]) -> Result<(Options, u64), Error> {
     for (what, field, known) in [
         ("superblock version", field::VERSION, 1),
         ("hash type", field::HASH_TYPE, 1),
-        ("data block size", field::DATA_BLOCK_SIZE, BLOCK as u64),
-        ("hash block size", field::HASH_BLOCK_SIZE, BLOCK as u64),
+        ("data block size", field::DATA_BLOCK_SIZE, to_u64(BLOCK)),
+        ("hash block size", field::HASH_BLOCK_SIZE, to_u64(BLOCK)),
     ] {
         if number(field.clone()) != known {
             return Err(Error::Unsupported { what, value: number(field).to_string() });
@@ -373,7 +374,7 @@ pub fn parse_superblock(block: &[u8; BLOCK]) -> Result<(Options, u64), Error> {
         let value = String::from_utf8_lossy(name).into_owned();
         return Err(Error::Unsupported { what: "hash algorithm", value });
     }
-    let len = number(field::SALT_SIZE) as usize;
+    let len = to_usize(number(field::SALT_SIZE));
     let salt = block[field::SALT].get(..len).ok_or(Error::SaltTooLong { len })?.to_vec();
     let uuid = Uuid::from_slice(&block[field::UUID]).expect("the field has 16 bytes");
     Ok((Options { salt, uuid }, number(field::DATA_BLOCKS)))
@@ -413,14 +414,14 @@ pub fn verify(data: &mut impl Read, tree: &mut impl Read, root: &Digest) -> Resu
     let mut batch = vec![0; BATCH];
     let mut number = 0;
     while number < data_blocks {
-        let left = (data_blocks - number).saturating_mul(BLOCK as u64);
-        let want = left.min(BATCH as u64) as usize;
+        let left = (data_blocks - number).saturating_mul(to_u64(BLOCK));
+        let want = to_usize(left.min(to_u64(BATCH)));
         let have = fill(data, &mut batch[..want])?;
-        let known = &digests[number as usize * DIGEST..];
+        let known = &digests[to_usize(number) * DIGEST..];
         if let Some((at, expected, actual)) = first_difference(known, &salted.digests(&batch[..have])) {
             return Err(Error::DataBlock { block: number + at, expected, actual });
         }
-        number += (have / BLOCK) as u64;
+        number += to_u64(have / BLOCK);
         if have < want {
             return Err(Error::Short { what: "data", block: number, blocks: data_blocks });
         }
@@ -430,7 +431,7 @@ pub fn verify(data: &mut impl Read, tree: &mut impl Read, root: &Digest) -> Resu
 
 /// Digests behind the first `count` belong to blocks that a check would leave out.
 fn check_count(digests: &[u8], count: u64, data_blocks: u64) -> Result<(), Error> {
-    let behind = digests.get(count as usize * DIGEST..);
+    let behind = digests.get(to_usize(count) * DIGEST..);
     if behind.is_some_and(|rest| rest.iter().all(|byte| *byte == 0)) {
         return Ok(());
     }
@@ -440,10 +441,10 @@ fn check_count(digests: &[u8], count: u64, data_blocks: u64) -> Result<(), Error
 /// Reads `count` blocks; memory grows with what is really there, not with what a superblock claims.
 fn read_level(tree: &mut impl Read, count: u64, number: u64, blocks: u64) -> Result<Vec<u8>, Error> {
     let mut level = Vec::new();
-    let want = count.saturating_mul(BLOCK as u64);
+    let want = count.saturating_mul(to_u64(BLOCK));
     tree.take(want).read_to_end(&mut level)?;
-    if (level.len() as u64) < want {
-        let block = number + (level.len() / BLOCK) as u64;
+    if to_u64(level.len()) < want {
+        let block = number + to_u64(level.len() / BLOCK);
         return Err(Error::Short { what: "hash tree", block, blocks });
     }
     Ok(level)
@@ -469,7 +470,7 @@ fn first_difference(expected: &[u8], actual: &[u8]) -> Option<(u64, Digest, Dige
     let mut pairs = expected.chunks_exact(DIGEST).zip(actual.chunks_exact(DIGEST));
     let at = pairs.position(|(expected, actual)| expected != actual)?;
     let range = at * DIGEST..(at + 1) * DIGEST;
-    Some((at as u64, digest(&expected[range.clone()]), digest(&actual[range])))
+    Some((to_u64(at), digest(&expected[range.clone()]), digest(&actual[range])))
 }
 
 #[cfg(test)]
@@ -498,7 +499,7 @@ mod tests {
         let data = data(2500);
         let (expected, passed) = tree(&data, data.len());
         assert!(passed == data);
-        assert_eq!(expected.bytes.len() as u64, tree_size(2500));
+        assert_eq!(to_u64(expected.bytes.len()), tree_size(2500));
         for piece in [1000, BLOCK, 5000, BATCH - 1, BATCH, BATCH + 1] {
             let (tree, passed) = tree(&data, piece);
             assert!(passed == data && tree.bytes == expected.bytes);
@@ -542,7 +543,7 @@ mod tests {
             *bad.last_mut().unwrap() ^= 1;
             let error = verify(&mut bad.as_slice(), &mut bytes.as_slice(), &root).unwrap_err();
             assert!(
-                matches!(error, Error::DataBlock { block: found, .. } if found == block as u64),
+                matches!(error, Error::DataBlock { block: found, .. } if found == to_u64(block)),
                 "{error}"
             );
         }
@@ -551,7 +552,7 @@ mod tests {
             bad[block * BLOCK + 5] ^= 1;
             let error = verify(&mut data.as_slice(), &mut bad.as_slice(), &root).unwrap_err();
             assert!(
-                matches!(error, Error::TreeBlock { block: found, .. } if found == block as u64),
+                matches!(error, Error::TreeBlock { block: found, .. } if found == to_u64(block)),
                 "{error}"
             );
         }
@@ -566,7 +567,7 @@ mod tests {
         let root = root_hash.digest();
         for len in [0, 1, BLOCK, 299 * BLOCK + 4095] {
             let error = verify(&mut &data[..len], &mut bytes.as_slice(), &root).unwrap_err();
-            let expected = (len / BLOCK) as u64;
+            let expected = to_u64(len / BLOCK);
             assert!(
                 matches!(error, Error::Short { what: "data", block, .. } if block == expected),
                 "{error}"

@@ -69,10 +69,11 @@ pub fn forgive_hangs() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::width::to_u64;
 
     #[test]
     fn the_kernel_tells_how_much_memory_there_was() {
         let held = vec![1_u8; 32 << 20];
-        assert!(peak_memory() > std::hint::black_box(&held).len() as u64);
+        assert!(peak_memory() > to_u64(std::hint::black_box(&held).len()));
     }
 }

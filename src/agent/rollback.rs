@@ -8,6 +8,7 @@ use super::updater::Updater;
 use crate::base::device::{ReadAt, Window};
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::{Progress, Task, Unit};
+use crate::base::width::to_u64;
 use crate::boot::entries::BootEntry;
 use crate::boot::starts;
 use crate::disk::slot::Release;
@@ -88,7 +89,7 @@ impl Updater<'_> {
         tree.read_at(&mut superblock, 0).doing(doing())?;
         let (_, blocks) = verity::parse_superblock(&superblock).doing(doing())?;
         let _task = Task::new(self.progress, &format!("verifying slot {slot}"), 0, Unit::Items);
-        let size = blocks.saturating_mul(verity::BLOCK as u64).min(root.size());
+        let size = blocks.saturating_mul(to_u64(verity::BLOCK)).min(root.size());
         let tree_size = tree.size();
         let (mut root, mut tree) = (Window::new(root, 0, size), Window::new(tree, 0, tree_size));
         verity::verify(&mut root, &mut tree, &release.root_hash).doing(doing())

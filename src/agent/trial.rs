@@ -18,6 +18,7 @@ use super::units::Fallen;
 use super::{clock, esp, node, rollback, systemd};
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
+use crate::base::width::to_index;
 use crate::base::{Chain, atomic};
 use crate::boot::entries;
 use crate::update::settings::Built;
@@ -190,7 +191,7 @@ fn go_back(built: &Built, start: Start, progress: &dyn Progress) -> Result<(), F
         progress.warn(&Chain(&failure).to_string());
     }
     let alike = trial.alike();
-    let given_up = alike >= built.health.give_up_after as usize && {
+    let given_up = alike >= to_index(built.health.give_up_after) && {
         let done = give_up(progress);
         if let Err(failure) = &done {
             progress.warn(&Chain(failure).to_string());

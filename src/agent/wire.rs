@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::base::width::to_u64;
 use crate::update::remote::{Part, Remote, RemoteError};
 
 /// A remote whose bytes are counted.
@@ -39,7 +40,7 @@ struct Body<'a> {
 impl Read for Body<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(to_u64(count), Ordering::Relaxed);
         Ok(count)
     }
 }

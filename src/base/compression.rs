@@ -9,6 +9,7 @@ use std::io::{self, BufRead, Read};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Size, input, limits};
+use crate::base::width::to_u64;
 
 /// The least that a stream reserves, in bytes: the window of `xz -6` and of zstd's levels up to 19.
 const LEAST: u64 = 8 << 20;
@@ -158,9 +159,9 @@ impl Compression {
         let mut bytes = Vec::new();
         (&mut reader).take(limits::ALONE.min(limit + 1)).read_to_end(&mut bytes)?;
         // Taken after the decoder's memory, never before: whoever holds the lock waits for nothing.
-        let alone = (bytes.len() as u64 == limits::ALONE).then(Alone::new);
-        reader.take(limit.saturating_add(1).saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes)?;
-        match bytes.len() as u64 > limit {
+        let alone = (to_u64(bytes.len()) == limits::ALONE).then(Alone::new);
+        reader.take(limit.saturating_add(1).saturating_sub(to_u64(bytes.len()))).read_to_end(&mut bytes)?;
+        match to_u64(bytes.len()) > limit {
             true => Err(Refused::Unpacked { limit }.into()),
             false => Ok((bytes, alone)),
         }
@@ -293,6 +294,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::base::width::to_usize;
 
     /// `bytes` as one xz stream with a dictionary of `dictionary` bytes.
     fn xz(bytes: &[u8], dictionary: u32) -> Vec<u8> {
@@ -382,7 +384,7 @@ mod tests {
 
     #[test]
     fn large_files_come_one_after_the_other() {
-        let size = limits::ALONE as usize;
+        let size = to_usize(limits::ALONE);
         let packed = |size: usize| zstd::bulk::compress(&vec![7; size], 1).unwrap();
         let small = Compression::Zstd.unpack_alone(&packed(size - 1)[..], limits::MODULE).unwrap();
         assert_eq!((small.0.len(), small.1.is_some()), (size - 1, false));

@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 
 use rustix::fs::{Advice, fadvise};
 
+use crate::base::width::{to_u64, to_usize};
+
 /// Logical sector size: the unit of a GPT's addresses and of what a disk writes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SectorSize {
@@ -119,7 +121,7 @@ impl<T: Device + ?Sized> Device for &mut T {
 
 impl ReadAt for [u8] {
     fn size(&self) -> u64 {
-        self.len() as u64
+        to_u64(self.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -215,14 +217,14 @@ impl Device for FileDevice {
 
 /// Reads with O_DIRECT, which the kernel does after it has written what is still to be written there.
 fn read_direct(file: &File, sector_size: SectorSize, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    let end = offset.checked_add(buffer.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let end = offset.checked_add(to_u64(buffer.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
     // A descriptor of its own: O_DIRECT on the first would take all reads and writes past the cache.
     let direct = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECT)
         .open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     let sector = sector_size.bytes();
-    let room = (buffer.len() as u64 + 2 * sector).min(PIECE) as usize;
+    let room = to_usize((to_u64(buffer.len()) + 2 * sector).min(PIECE));
     let mut memory = vec![0; room + PAGE];
     let aligned = memory.as_ptr().align_offset(PAGE);
     let memory = &mut memory[aligned..][..room];
@@ -230,11 +232,11 @@ fn read_direct(file: &File, sector_size: SectorSize, buffer: &mut [u8], offset: 
     while at < end {
         let start = at / sector * sector;
         let stop = end.next_multiple_of(sector).min(start + PIECE);
-        let piece = &mut memory[..(stop - start) as usize];
+        let piece = &mut memory[..to_usize(stop - start)];
         direct.read_exact_at(piece, start)?;
-        let wanted = &piece[(at - start) as usize..(end.min(stop) - start) as usize];
-        buffer[(at - offset) as usize..][..wanted.len()].copy_from_slice(wanted);
-        at += wanted.len() as u64;
+        let wanted = &piece[to_usize(at - start)..to_usize(end.min(stop) - start)];
+        buffer[to_usize(at - offset)..][..wanted.len()].copy_from_slice(wanted);
+        at += to_u64(wanted.len());
     }
     Ok(())
 }
@@ -275,7 +277,7 @@ impl<R: ReadAt> Window<R> {
 impl<R> Window<R> {
     /// Where the `len` bytes at `offset` begin in what is underneath.
     fn place(&self, len: usize, offset: u64) -> io::Result<u64> {
-        match offset.checked_add(len as u64) {
+        match offset.checked_add(to_u64(len)) {
             Some(end) if end <= self.size => Ok(self.start + offset),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
@@ -312,9 +314,9 @@ impl<D: Device> Device for Window<D> {
 
 impl<R: ReadAt> Read for Window<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.size.saturating_sub(self.position).min(buffer.len() as u64) as usize;
+        let count = to_usize(self.size.saturating_sub(self.position).min(to_u64(buffer.len())));
         self.read_at(&mut buffer[..count], self.position)?;
-        self.position += count as u64;
+        self.position += to_u64(count);
         Ok(count)
     }
 }
@@ -363,7 +365,7 @@ mod tests {
         let ranges = [(0, 512), (0, bytes.len()), (511, 2), (4095, (2 << 20) + 3), (bytes.len() - 5, 5)];
         for (offset, len) in ranges {
             let mut read = vec![0; len];
-            match read_direct(&file, SectorSize::B512, &mut read, offset as u64) {
+            match read_direct(&file, SectorSize::B512, &mut read, to_u64(offset)) {
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                     println!("SKIPPED: this file system has no O_DIRECT");
                     return;
@@ -372,7 +374,7 @@ mod tests {
             }
             assert!(read == bytes[offset..offset + len], "{len} bytes at {offset}");
         }
-        let past = read_direct(&file, SectorSize::B512, &mut [0; 2], bytes.len() as u64 - 1);
+        let past = read_direct(&file, SectorSize::B512, &mut [0; 2], to_u64(bytes.len()) - 1);
         assert_eq!(past.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -3,6 +3,8 @@
 
 use std::io::{self, Read};
 
+use crate::base::width::to_u64;
+
 /// Bytes that are hashed at once: enough for all lanes of BLAKE3.
 const PIECE: usize = 16 << 10;
 
@@ -21,7 +23,7 @@ impl Fingerprint {
                 Ok(0) => return Ok((Self(*hasher.finalize().as_bytes()), size)),
                 Ok(count) => {
                     hasher.update(&piece[..count]);
-                    size += count as u64;
+                    size += to_u64(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -44,7 +46,7 @@ mod tests {
         for length in [0, 1, PIECE - 1, PIECE, 3 * PIECE + 7] {
             let bytes: Vec<u8> = (0..length).map(|at| at as u8).collect();
             let (fingerprint, size) = Fingerprint::of_reader(&mut &bytes[..]).unwrap();
-            assert_eq!((fingerprint.as_bytes(), size), (blake3::hash(&bytes).as_bytes(), length as u64));
+            assert_eq!((fingerprint.as_bytes(), size), (blake3::hash(&bytes).as_bytes(), to_u64(length)));
         }
         // The test vector of the empty input in the BLAKE3 repository.
         let empty = Fingerprint::of_reader(&mut io::empty()).unwrap().0;

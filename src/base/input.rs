@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::Size;
+use crate::base::width::to_u64;
 
 /// What a path leads to instead of a regular file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,7 +137,7 @@ pub fn read_text(path: impl AsRef<Path>, limit: u64) -> io::Result<String> {
 pub fn read_open(reader: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > limit {
+    match to_u64(bytes.len()) > limit {
         true => Err(TooLarge { limit }.into()),
         false => Ok(bytes),
     }

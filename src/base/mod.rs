@@ -21,6 +21,7 @@ pub mod signal;
 pub mod size;
 pub mod user;
 pub mod version;
+pub mod width;
 pub mod window;
 
 #[cfg(test)]

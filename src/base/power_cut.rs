@@ -11,6 +11,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::device::{Device, ReadAt, SectorSize};
+use crate::base::width::{to_u64, to_usize};
 
 /// Sectors between two flushes up to which every prefix, single sector and single gap is tried.
 const COMPLETE: usize = 256;
@@ -139,8 +140,8 @@ impl Recorder {
         let mut pending: Vec<(usize, Sector<'_>)> = Vec::new();
         for (number, epoch) in self.epochs.iter().enumerate() {
             for Write { view, offset, bytes } in &epoch.writes {
-                assert!(offset % size == 0 && (bytes.len() as u64).is_multiple_of(size), "whole sectors");
-                let sectors = (*offset..).step_by(size as usize).zip(bytes.chunks_exact(size as usize));
+                assert!(offset % size == 0 && to_u64(bytes.len()).is_multiple_of(size), "whole sectors");
+                let sectors = (*offset..).step_by(to_usize(size)).zip(bytes.chunks_exact(to_usize(size)));
                 pending.extend(sectors.map(|sector| (*view, sector)));
             }
             let sectors: Vec<Sector<'_>> = pending.iter().map(|(_, sector)| *sector).collect();
@@ -168,7 +169,7 @@ struct State {
 
 impl State {
     fn put(&mut self, offset: u64, bytes: &[u8]) {
-        let place = &mut self.disk[offset as usize..][..bytes.len()];
+        let place = &mut self.disk[to_usize(offset)..][..bytes.len()];
         if place != bytes {
             self.id ^= hash(offset, place) ^ hash(offset, bytes);
             self.undo.push((offset, place.to_vec()));
@@ -259,7 +260,7 @@ impl<J: FnMut(&[u8], &Cut<'_>)> Cutter<J> {
             let what = format!("flush {epoch}, subset {round} of {count}");
             self.judge(&what, None);
             if count > 0 {
-                let torn = (self.next() % count as u64) as usize;
+                let torn = to_usize(self.next() % to_u64(count));
                 self.tear(Some(&pending[torn]), &what);
             }
             self.state.undo_to(begin);
@@ -283,7 +284,7 @@ impl<J: FnMut(&[u8], &Cut<'_>)> Cutter<J> {
         let Some(&(offset, new)) = sector else { return };
         let mark = self.state.undo.len();
         let half = new.len() / 2;
-        let old = self.state.disk[offset as usize..][..new.len()].to_vec();
+        let old = self.state.disk[to_usize(offset)..][..new.len()].to_vec();
         let mixtures = [
             ("first half", [&new[..half], &old[half..]].concat()),
             ("second half", [&old[..half], &new[half..]].concat()),
@@ -304,7 +305,7 @@ impl<J: FnMut(&[u8], &Cut<'_>)> Cutter<J> {
         }
         let mut samples: BTreeSet<usize> = (0..4).chain(count - 4..count).collect();
         while samples.len() < SAMPLES {
-            samples.insert((self.next() % count as u64) as usize);
+            samples.insert(to_usize(self.next() % to_u64(count)));
         }
         samples
     }
@@ -324,7 +325,7 @@ pub fn next(state: &mut u64) -> u64 {
 
 impl Recorder {
     fn write(&mut self, view: usize, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let place = self.now.get_mut(offset as usize..).and_then(|rest| rest.get_mut(..bytes.len()));
+        let place = self.now.get_mut(to_usize(offset)..).and_then(|rest| rest.get_mut(..bytes.len()));
         place.ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(bytes);
         let epoch = self.epochs.last_mut().expect("there is always one");
         epoch.writes.push(Write { view, offset, bytes: bytes.to_vec() });
@@ -339,7 +340,7 @@ impl Recorder {
 
 impl ReadAt for Recorder {
     fn size(&self) -> u64 {
-        self.now.len() as u64
+        to_u64(self.now.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -395,7 +396,7 @@ pub struct View {
 
 impl View {
     fn place(&self, len: usize, offset: u64) -> io::Result<u64> {
-        let inside = offset.checked_add(len as u64).is_some_and(|end| end <= self.size);
+        let inside = offset.checked_add(to_u64(len)).is_some_and(|end| end <= self.size);
         inside.then_some(self.start + offset).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }

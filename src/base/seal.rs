@@ -21,6 +21,7 @@ pub use read::Sealed;
 pub use write::Sealer;
 
 use super::limits;
+use crate::base::width::to_u64;
 
 /// Bytes that are verified at once: enough for all lanes of BLAKE3, little enough for small files.
 const CHUNK: usize = 16 << 10;
@@ -61,7 +62,7 @@ impl Key {
     fn derive(&self, purpose: &str, (kind, name): (&str, &str)) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         for part in [purpose, kind, name] {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+            hasher.update(&to_u64(part.len()).to_le_bytes()).update(part.as_bytes());
         }
         *hasher.finalize().as_bytes()
     }

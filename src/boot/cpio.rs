@@ -5,6 +5,8 @@
 
 use std::io::{self, Read, Write};
 
+use crate::base::width::{to_index, to_u64, to_usize};
+
 /// File type bits of the mode field.
 mod kind {
     pub const DIRECTORY: u32 = 0o040_000;
@@ -89,10 +91,10 @@ impl<W: Write> Writer<W> {
     /// The same with a body that begins at a multiple of `align` bytes in the archive: further NULs behind the
     /// name make the room, as iucode-tool has it.
     pub fn aligned_file(&mut self, name: &str, mode: u32, body: &[u8], align: u64) -> Result<(), CpioError> {
-        let end = self.position + HEADER as u64 + name.len() as u64 + 1;
-        let padding = crate::base::align::padding(end, align) as usize;
+        let end = self.position + to_u64(HEADER) + to_u64(name.len()) + 1;
+        let padding = to_usize(crate::base::align::padding(end, align));
         check(name)?;
-        let len = body.len() as u64;
+        let len = to_u64(body.len());
         let size = u32::try_from(len).map_err(|_| CpioError::TooLarge { name: name.to_owned(), len })?;
         self.inode += 1;
         self.entry(&(name.to_owned() + &"\0".repeat(padding)), self.inode, kind::FILE | mode, 1, size)?;
@@ -102,7 +104,7 @@ impl<W: Write> Writer<W> {
 
     /// Adds a symbolic link.
     pub fn symlink(&mut self, name: &str, target: &str) -> Result<(), CpioError> {
-        self.header(name, kind::SYMLINK | 0o777, 1, target.len() as u64)?;
+        self.header(name, kind::SYMLINK | 0o777, 1, to_u64(target.len()))?;
         self.put(target.as_bytes())?;
         self.pad()?;
         Ok(())
@@ -138,13 +140,13 @@ impl<W: Write> Writer<W> {
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.sink.write_all(bytes)?;
-        self.position += bytes.len() as u64;
+        self.position += to_u64(bytes.len());
         Ok(())
     }
 
     fn pad(&mut self) -> io::Result<()> {
-        let missing = crate::base::align::padding(self.position, ALIGN) as usize;
-        self.put(&[0; ALIGN as usize][..missing])
+        let missing = to_usize(crate::base::align::padding(self.position, ALIGN));
+        self.put(&[0; to_usize(ALIGN)][..missing])
     }
 }
 
@@ -181,7 +183,7 @@ pub struct CorruptCpio {
 pub fn entries(bytes: &[u8]) -> Result<(Vec<Entry<'_>>, usize), CorruptCpio> {
     let mut found = Vec::new();
     let mut at = 0;
-    let round = |value: usize| value.next_multiple_of(ALIGN as usize);
+    let round = |value: usize| value.next_multiple_of(to_usize(ALIGN));
     loop {
         let corrupt = |what| CorruptCpio { offset: at, what };
         let header = bytes.get(at..at + HEADER).ok_or(corrupt("it ends inside a header"))?;
@@ -194,7 +196,7 @@ pub fn entries(bytes: &[u8]) -> Result<(Vec<Entry<'_>>, usize), CorruptCpio> {
                 .and_then(|digits| u32::from_str_radix(digits, 16).ok())
                 .ok_or(corrupt("a field is not hexadecimal"))
         };
-        let (mode, size, name_size) = (field(1)?, field(6)? as usize, field(11)? as usize);
+        let (mode, size, name_size) = (field(1)?, to_index(field(6)?), to_index(field(11)?));
         let name_start = at + HEADER;
         let name = bytes.get(name_start..name_start + name_size).ok_or(corrupt("it ends inside a name"))?;
         let name = name.strip_suffix(b"\0").ok_or(corrupt("a name without an end"))?;

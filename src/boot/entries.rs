@@ -14,7 +14,7 @@ pub const FOLDER: &str = "EFI/Linux";
 /// How every entry's name ends; case is ignored.
 const SUFFIX: &str = ".efi";
 /// Counts beyond this are no counts (systemd-boot keeps them in an `int`).
-const COUNT_LIMIT: u64 = i32::MAX as u64;
+const COUNT_LIMIT: u32 = i32::MAX.unsigned_abs();
 
 /// How often an entry may still be tried, and was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +97,7 @@ pub fn parse(file_name: &str) -> Option<BootEntry> {
 fn counter(text: &str) -> Option<Counter> {
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let value = text.parse::<u64>().ok().filter(|value| digits && *value <= COUNT_LIMIT)?;
-        u32::try_from(value).ok()
+        text.parse().ok().filter(|value: &u32| digits && *value <= COUNT_LIMIT)
     };
     let (left, done) = match text.split_once('-') {
         Some((left, done)) => (number(left)?, number(done)?),
@@ -163,7 +162,7 @@ mod tests {
         assert_eq!(entry("node_1.0.1+00-07.EFI"), some("node", "1.0.1", Some((0, 7))));
         assert_eq!(entry("edge_node_1.0.0~rc1.efi"), some("edge_node", "1.0.0~rc1", None));
         assert_eq!(entry("node_1.0-5-gabc+4-0.efi"), some("node", "1.0-5-gabc", Some((4, 0))));
-        assert_eq!(entry("node_1+2147483647.efi"), some("node", "1", Some((i32::MAX as u32, 0))));
+        assert_eq!(entry("node_1+2147483647.efi"), some("node", "1", Some((COUNT_LIMIT, 0))));
         for none in [
             "node_1.0.1+.efi",
             "node_1.0.1+2-.efi",

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader};
 
+use crate::base::width::{to_u64, to_usize};
 use crate::base::{Compression, Size, input, limits};
 use crate::boot::cmdline::RootFs;
 use crate::boot::cpio::{CpioError, Writer};
@@ -523,19 +524,19 @@ fn module_archive(chosen: &[(Entry, &Content)], plan: &Plan) -> Result<Vec<u8>, 
     writer.directory("modules", 0o755)?;
     for (name, text) in [(LIST, plan.modules.to_string()), (modprobe::FILE, plan.config.to_string())] {
         if !text.is_empty() {
-            writer.file(name, 0o644, text.len() as u64, &mut text.as_bytes())?;
+            writer.file(name, 0o644, to_u64(text.len()), &mut text.as_bytes())?;
         }
     }
     let mut unpacked = 0;
     for (entry, body) in chosen {
         let plain = decompress(body)
             .map_err(|source| InitramfsError::Decompress { module: entry.name.clone(), source })?;
-        unpacked += plain.len() as u64;
+        unpacked += to_u64(plain.len());
         if unpacked > limits::INITRAMFS {
             return Err(InitramfsError::TooMuch { module: entry.name.clone(), limit: limits::INITRAMFS });
         }
         let name = entry.path.trim_start_matches('/');
-        writer.file(name, 0o644, plain.len() as u64, &mut plain.as_slice())?;
+        writer.file(name, 0o644, to_u64(plain.len()), &mut plain.as_slice())?;
     }
     add_firmware(&mut writer, &plan.firmware)?;
     Ok(writer.finish()?.finish()?)
@@ -554,7 +555,7 @@ fn add_firmware(
             module: format!("{module}, firmware {name},"),
             source,
         })?;
-        total += plain.len() as u64;
+        total += to_u64(plain.len());
         if total > MAX_FIRMWARE {
             return Err(InitramfsError::TooMuchFirmware { module: module.clone(), limit: MAX_FIRMWARE });
         }
@@ -564,7 +565,7 @@ fn add_firmware(
                 writer.directory(&path[..end], 0o755)?;
             }
         }
-        writer.file(&path, 0o644, plain.len() as u64, &mut plain.as_slice())?;
+        writer.file(&path, 0o644, to_u64(plain.len()), &mut plain.as_slice())?;
     }
     Ok(())
 }
@@ -576,7 +577,7 @@ fn compressor() -> io::Result<zstd::Encoder<'static, Vec<u8>>> {
 /// The plain bytes of a module or a firmware file, by the magic that it begins with.
 pub(super) fn decompress(body: &Content) -> io::Result<Vec<u8>> {
     let mut magic = [0; 6];
-    let known = (body.len() as usize).min(magic.len());
+    let known = to_usize(body.len()).min(magic.len());
     body.read_at(&mut magic[..known], 0)?;
     Compression::of_magic(&magic).unpack(BufReader::new(body.reader()), limits::MODULE)
 }
@@ -601,7 +602,7 @@ pub fn unpack(bytes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         } else {
             let mut decoder = zstd::Decoder::with_buffer(rest)?.single_frame();
             let plain = input::read_open(&mut decoder, limits::INITRAMFS - unpacked)?;
-            unpacked += plain.len() as u64;
+            unpacked += to_u64(plain.len());
             rest = decoder.finish();
             archives.push(plain);
         }

@@ -8,6 +8,7 @@
 
 use std::io;
 
+use crate::base::width::to_u64;
 use crate::base::{Size, limits};
 use crate::boot::cpio::{self, CpioError, Writer};
 use crate::boot::initramfs::decompress;
@@ -141,9 +142,17 @@ impl Microcode {
         Self { files }
     }
 
+    fn of_vendor(&self, vendor: Vendor) -> &[(String, Content)] {
+        let [amd, intel] = &self.files;
+        match vendor {
+            Vendor::Amd => amd,
+            Vendor::Intel => intel,
+        }
+    }
+
     /// Whether there are updates of `vendor`.
     pub fn has(&self, vendor: Vendor) -> bool {
-        !self.files[vendor as usize].is_empty()
+        !self.of_vendor(vendor).is_empty()
     }
 
     /// The archive, in whole blocks; empty without updates.
@@ -160,13 +169,13 @@ impl Microcode {
         }
         for vendor in Vendor::ALL.into_iter().filter(|vendor| self.has(*vendor)) {
             let mut all = Vec::new();
-            for (path, content) in &self.files[vendor as usize] {
+            for (path, content) in self.of_vendor(vendor) {
                 let bytes = decompress(content)
                     .map_err(|source| MicrocodeError::Read { path: path.clone(), source })?;
                 if !vendor.made(&bytes) {
                     return Err(MicrocodeError::NotMicrocode { path: path.clone() });
                 }
-                if (all.len() + bytes.len()) as u64 > limits::MICROCODE {
+                if to_u64(all.len() + bytes.len()) > limits::MICROCODE {
                     return Err(MicrocodeError::TooMuch { path: path.clone(), limit: limits::MICROCODE });
                 }
                 all.extend(bytes);
@@ -184,7 +193,7 @@ pub fn of_initrd(initrd: &[u8]) -> Vec<(Vendor, u64)> {
     let Ok((entries, _)) = cpio::entries(initrd) else { return Vec::new() };
     let size = |vendor: Vendor| {
         let path = format!("{FOLDER}/{}", vendor.file());
-        entries.iter().find(|entry| entry.name == path).map(|entry| (vendor, entry.body.len() as u64))
+        entries.iter().find(|entry| entry.name == path).map(|entry| (vendor, to_u64(entry.body.len())))
     };
     Vendor::ALL.into_iter().filter_map(size).collect()
 }
@@ -192,6 +201,7 @@ pub fn of_initrd(initrd: &[u8]) -> Vec<(Vendor, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::width::to_usize;
 
     fn intel(text: &str) -> Vec<u8> {
         let mut bytes = vec![0; 48];
@@ -227,8 +237,8 @@ mod tests {
         assert_eq!(entries[3].body, b"DMA\0amdDMA\0fam17h");
         assert_eq!(entries[4].body, [intel("one"), intel("two")].concat());
         for entry in &entries[3..] {
-            let at = entry.body.as_ptr() as usize - archive.as_ptr() as usize;
-            assert_eq!(at % ALIGN as usize, 0, "{}", entry.name);
+            let at = entry.body.as_ptr().addr() - archive.as_ptr().addr();
+            assert_eq!(at % to_usize(ALIGN), 0, "{}", entry.name);
         }
         let sizes: Vec<_> = of_initrd(&archive).iter().map(|(_, size)| *size).collect();
         assert_eq!(sizes, [17, 102]);

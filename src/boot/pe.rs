@@ -5,6 +5,7 @@
 use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::base::align;
+use crate::base::width::{to_index, to_u64, to_usize};
 
 /// Offset of the field in the DOS header that says where the PE signature is.
 const DOS_LFANEW: u64 = 0x3c;
@@ -139,7 +140,7 @@ impl Section {
         reader.seek(SeekFrom::Start(self.raw_offset.into()))?;
         let len = self.raw_size.min(self.virtual_size);
         let mut bytes = Vec::new();
-        if reader.take(len.into()).read_to_end(&mut bytes)? != len as usize {
+        if reader.take(len.into()).read_to_end(&mut bytes)? != to_index(len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(bytes)
@@ -185,7 +186,7 @@ impl Headers {
         let table = optional + u64::from(u16_at(bytes, coff + coff::SIZE_OF_OPTIONAL_HEADER)?);
         let entry = |index: u16| {
             let at = table + u64::from(index) * SECTION_HEADER;
-            let name = bytes.get(at as usize..at as usize + 8).ok_or(CUT_SHORT)?;
+            let name = bytes.get(to_usize(at)..to_usize(at) + 8).ok_or(CUT_SHORT)?;
             let name = name.split(|b| *b == 0).next().unwrap_or_default();
             Ok(Section {
                 name: String::from_utf8_lossy(name).into_owned(),
@@ -232,13 +233,13 @@ impl Image {
     /// belongs to it.
     pub fn parse(mut bytes: Vec<u8>) -> Result<Self, PeError> {
         let start = u64::from(u32_at(&bytes, DOS_LFANEW)?);
-        let headers = Headers::parse(&bytes, bytes.get(start as usize..).ok_or(CUT_SHORT)?)?;
+        let headers = Headers::parse(&bytes, bytes.get(to_usize(start)..).ok_or(CUT_SHORT)?)?;
         let ends = headers.sections.iter().map(|s| u64::from(s.raw_offset) + u64::from(s.raw_size));
         let end = ends.max().unwrap_or_default();
-        if end > bytes.len() as u64 {
+        if end > to_u64(bytes.len()) {
             return Err(PeError::Corrupt { what: "it ends inside a section" });
         }
-        bytes.truncate(end as usize);
+        bytes.truncate(to_usize(end));
         let Headers { optional, table, sections } = headers;
         let mut image = Self { bytes, start, optional: start + optional, table: start + table, sections };
         for unit in [optional::SECTION_ALIGNMENT, optional::FILE_ALIGNMENT] {
@@ -277,7 +278,7 @@ impl Image {
         if self.sections.iter().any(|section| section.name == name) {
             return Err(PeError::Duplicate { name: name.to_owned() });
         }
-        let at = self.table + self.sections.len() as u64 * SECTION_HEADER;
+        let at = self.table + to_u64(self.sections.len()) * SECTION_HEADER;
         let first_raw = self.sections.iter().filter(|s| s.raw_size > 0).map(|s| s.raw_offset).min();
         let headers = self.optional(optional::SIZE_OF_HEADERS)?.min(first_raw.unwrap_or(u32::MAX));
         if at + SECTION_HEADER > headers.into() {
@@ -295,13 +296,13 @@ impl Image {
             self.sections.iter().map(|s| u64::from(s.virtual_address) + u64::from(s.virtual_size));
         let virtual_address = align::up(memory_ends.max().unwrap_or_default(), memory_unit);
         let virtual_size = match holds {
-            Holds::Data => body.len() as u64,
-            Holds::Code { virtual_size } => u64::from(virtual_size).max(body.len() as u64),
+            Holds::Data => to_u64(body.len()),
+            Holds::Code { virtual_size } => u64::from(virtual_size).max(to_u64(body.len())),
         };
         let size_of_image = narrow(align::up(virtual_address + virtual_size, memory_unit))?;
-        let raw_offset = align::up(self.bytes.len() as u64, file_unit);
+        let raw_offset = align::up(to_u64(self.bytes.len()), file_unit);
         // Up to the border all of it belongs to the section: readers warn of gaps between them.
-        let end = narrow(align::up(raw_offset + body.len() as u64, file_unit.max(BLOCK)))?;
+        let end = narrow(align::up(raw_offset + to_u64(body.len()), file_unit.max(BLOCK)))?;
         let raw_size = u64::from(end) - raw_offset;
 
         let entry = Section {
@@ -315,13 +316,13 @@ impl Image {
                 Holds::Code { .. } => READABLE_CODE,
             },
         };
-        self.bytes.resize(raw_offset as usize, 0);
+        self.bytes.resize(to_usize(raw_offset), 0);
         self.bytes.extend_from_slice(body);
-        self.bytes.resize(end as usize, 0);
+        self.bytes.resize(to_index(end), 0);
 
-        let mut header = [0; SECTION_HEADER as usize];
+        let mut header = [0; to_usize(SECTION_HEADER)];
         header[..name.len()].copy_from_slice(name.as_bytes());
-        self.bytes[at as usize..][..header.len()].copy_from_slice(&header);
+        self.bytes[to_usize(at)..][..header.len()].copy_from_slice(&header);
         self.put(at + section::VIRTUAL_SIZE, entry.virtual_size);
         self.put(at + section::VIRTUAL_ADDRESS, entry.virtual_address);
         self.put(at + section::SIZE_OF_RAW_DATA, entry.raw_size);
@@ -336,7 +337,7 @@ impl Image {
         self.put(self.optional + total, narrow(sum)?);
         self.sections.push(entry);
         let count = (self.sections.len() as u16).to_le_bytes();
-        let field = (self.start + 4 + coff::NUMBER_OF_SECTIONS) as usize;
+        let field = to_usize(self.start + 4 + coff::NUMBER_OF_SECTIONS);
         self.bytes[field..field + 2].copy_from_slice(&count);
         Ok(())
     }
@@ -351,17 +352,17 @@ impl Image {
     }
 
     fn put(&mut self, at: u64, value: u32) {
-        self.bytes[at as usize..at as usize + 4].copy_from_slice(&value.to_le_bytes());
+        self.bytes[to_usize(at)..to_usize(at) + 4].copy_from_slice(&value.to_le_bytes());
     }
 }
 
 fn u16_at(bytes: &[u8], at: u64) -> Result<u16, PeError> {
-    let field = bytes.get(at as usize..).and_then(|rest| rest.first_chunk()).ok_or(CUT_SHORT)?;
+    let field = bytes.get(to_usize(at)..).and_then(|rest| rest.first_chunk()).ok_or(CUT_SHORT)?;
     Ok(u16::from_le_bytes(*field))
 }
 
 fn u32_at(bytes: &[u8], at: u64) -> Result<u32, PeError> {
-    let field = bytes.get(at as usize..).and_then(|rest| rest.first_chunk()).ok_or(CUT_SHORT)?;
+    let field = bytes.get(to_usize(at)..).and_then(|rest| rest.first_chunk()).ok_or(CUT_SHORT)?;
     Ok(u32::from_le_bytes(*field))
 }
 

@@ -18,6 +18,7 @@
 use super::entries::BootEntry;
 use crate::base::Digest;
 use crate::base::device::Device;
+use crate::base::width::to_u64;
 use crate::fs::fat::reader::ReadError;
 use crate::fs::fat::{EditError, Editor};
 
@@ -85,7 +86,7 @@ fn checksum(text: &str) -> String {
 
 /// The counts, and whether the file can be overwritten in place.
 fn read<D: Device + ?Sized>(editor: &Editor<'_, D>) -> Result<(Starts, bool), EditError> {
-    match editor.read(PATH, SIZE as u64) {
+    match editor.read(PATH, to_u64(SIZE)) {
         Ok(bytes) => Ok((Starts::parse(&bytes).unwrap_or_default(), bytes.len() == SIZE)),
         Err(EditError::Read(ReadError::NotFound { .. } | ReadError::TooLarge { .. })) => {
             Ok((Starts::default(), false))
@@ -123,7 +124,7 @@ pub fn reset<D: Device + ?Sized>(editor: &mut Editor<'_, D>, name: &str) -> Resu
     let bytes = starts.to_bytes();
     match in_place {
         true => editor.overwrite(PATH, &bytes),
-        false => editor.put(PATH, &mut bytes.as_slice(), SIZE as u64),
+        false => editor.put(PATH, &mut bytes.as_slice(), to_u64(SIZE)),
     }
 }
 
@@ -141,6 +142,7 @@ mod tests {
     use super::*;
     use crate::base::device::SectorSize;
     use crate::base::power_cut::Recorder;
+    use crate::base::width::to_usize;
     use crate::boot::entries::parse;
     use crate::fs::fat::{self, Options};
     use crate::tree::Tree;
@@ -152,7 +154,7 @@ mod tests {
             Options { size: 34 << 20, sector_size: 512, volume_id: 1, label: String::new(), mtime: 0 };
         let mut tree = Tree::new(0);
         tree.file("EFI/Linux/node_1.0.1.efi", 0o644, vec![2; 3000]).unwrap();
-        let mut disk = Cursor::new(vec![0; options.size as usize]);
+        let mut disk = Cursor::new(vec![0; to_usize(options.size)]);
         fat::write(&tree, &options, &mut disk).unwrap();
         Recorder::new(disk.into_inner(), SectorSize::B512)
     }

@@ -14,6 +14,7 @@ use super::Global;
 use super::progress::Display;
 use super::streams;
 use crate::base::device::{FileDevice, ReadAt, SectorSize};
+use crate::base::width::to_u64;
 use crate::base::{Digest, input, limits};
 use crate::repository::Folder;
 use crate::update::delta::{self, Fetched, Old, PublishError, Published, Way};
@@ -174,7 +175,7 @@ fn make(args: &Make, display: &Display) -> Result<()> {
         let ways = maker.ways(path, &args.from_uki, before, |frames, index| {
             delta::publish_uki(&bytes, delta::LEVEL, frames, index, display)
         })?;
-        uki = Some(Uki { sha256, size: bytes.len() as u64, ways });
+        uki = Some(Uki { sha256, size: to_u64(bytes.len()), ways });
     }
     let text = serde_json::to_vec_pretty(&Files { root, uki })?;
     fs::write(&list, text).with_context(|| format!("writing {}", list.display()))

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use super::gpt::{self, GptError, Table};
 use super::layout::{Layout, Partition, Role};
 use crate::base::device::seek;
+use crate::base::width::{to_u64, to_usize};
 
 /// An image file in the making.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl PartitionWriter<'_> {
     }
 
     fn room(&self, wanted: usize) -> usize {
-        self.partition.size.saturating_sub(self.position).min(wanted as u64) as usize
+        to_usize(self.partition.size.saturating_sub(self.position).min(to_u64(wanted)))
     }
 }
 
@@ -94,7 +95,7 @@ impl Write for PartitionWriter<'_> {
             return Err(io::Error::new(io::ErrorKind::StorageFull, problem));
         }
         let count = self.file.write_at(&bytes[..room], self.partition.start + self.position)?;
-        self.position += count as u64;
+        self.position += to_u64(count);
         Ok(count)
     }
 
@@ -107,7 +108,7 @@ impl Read for PartitionWriter<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let room = self.room(buffer.len());
         let count = self.file.read_at(&mut buffer[..room], self.partition.start + self.position)?;
-        self.position += count as u64;
+        self.position += to_u64(count);
         Ok(count)
     }
 }

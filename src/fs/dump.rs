@@ -10,6 +10,7 @@ use std::fmt::Write;
 use rayon::prelude::*;
 
 use crate::base::Digest;
+use crate::base::width::to_u64;
 use crate::tree::{Kind, NodeId, Tree, TreeError, show};
 
 /// The text of `tree`, ordered as [`Tree::walk`].
@@ -38,7 +39,7 @@ fn line(tree: &Tree, path: &[u8], id: NodeId, earlier: Option<&[u8]>) -> Result<
     let meta = &node.meta;
     let size = match &node.kind {
         Kind::File(content) => content.len(),
-        Kind::Symlink(target) => target.len() as u64,
+        Kind::Symlink(target) => to_u64(target.len()),
         _ => 0,
     };
     let mut text = format!(

@@ -10,6 +10,7 @@ use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, RegionSink, SpecialKind
 use uuid::Uuid;
 
 use crate::base::align;
+use crate::base::width::{to_u64, to_usize};
 use crate::tree::{Content, Kind, Meta, Node, NodeId, Tree, show};
 
 /// Bytes of a block.
@@ -131,7 +132,7 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
 /// # Errors
 /// All kinds but `Content` and `Output`.
 pub fn plan<'t>(tree: &'t Tree, options: &Options) -> Result<Plan<'t>, Error> {
-    let inodes = tree.link_counts().iter().filter(|count| **count > 0).count() as u64;
+    let inodes = to_u64(tree.link_counts().iter().filter(|count| **count > 0).count());
     let mut size = options.size.unwrap_or_else(|| estimate(tree, inodes) * BLOCK);
     for attempt in 1.. {
         let (builder, bodies) = declare(tree, options, size, inodes)?;
@@ -317,7 +318,7 @@ fn node_blocks(node: &Node) -> u64 {
         + match &node.kind {
             Kind::Directory(children) => {
                 // 8 bytes and the name, rounded up to 4; a block may stay empty by one name's length.
-                let bytes: u64 = children.keys().map(|name| align::up(8 + name.len() as u64, 4)).sum();
+                let bytes: u64 = children.keys().map(|name| align::up(8 + to_u64(name.len()), 4)).sum();
                 let leaves = bytes / (BLOCK - 12 - 264) + 1;
                 // Root and inner nodes of the hash tree hold some 500 leaves each.
                 leaves + leaves / 500 + 2
@@ -355,7 +356,7 @@ impl<'w, W: Write + Seek> Gather<'w, W> {
         if !self.buffer.is_empty() {
             self.out.seek(SeekFrom::Start(self.base + self.start))?;
             self.out.write_all(&self.buffer)?;
-            self.end = self.end.max(self.start + self.buffer.len() as u64);
+            self.end = self.end.max(self.start + to_u64(self.buffer.len()));
             self.buffer.clear();
         }
         Ok(())
@@ -363,7 +364,7 @@ impl<'w, W: Write + Seek> Gather<'w, W> {
 
     /// Ends an image of `size` bytes; `out` stands behind it.
     fn finish(mut self, size: u64) -> io::Result<()> {
-        if self.end.max(self.start + self.buffer.len() as u64) < size {
+        if self.end.max(self.start + to_u64(self.buffer.len())) < size {
             self.data(size - 1, &[0])?;
         }
         self.flush()?;
@@ -374,7 +375,7 @@ impl<'w, W: Write + Seek> Gather<'w, W> {
 
 impl<W: Write + Seek> RegionSink for Gather<'_, W> {
     fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if offset != self.start + self.buffer.len() as u64 || self.buffer.len() + bytes.len() > BATCH {
+        if offset != self.start + to_u64(self.buffer.len()) || self.buffer.len() + bytes.len() > BATCH {
             self.flush()?;
             self.start = offset;
         }
@@ -384,8 +385,8 @@ impl<W: Write + Seek> RegionSink for Gather<'_, W> {
 
     fn zeros(&mut self, offset: u64, len: u64) -> io::Result<()> {
         // Only the rest of a last block is worth keeping a run of files together.
-        if len < BLOCK && offset == self.start + self.buffer.len() as u64 {
-            self.buffer.resize(self.buffer.len() + len as usize, 0);
+        if len < BLOCK && offset == self.start + to_u64(self.buffer.len()) {
+            self.buffer.resize(self.buffer.len() + to_usize(len), 0);
         }
         Ok(())
     }

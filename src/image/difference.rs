@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use crate::base::width::{to_u64, to_usize};
 use crate::boot::pe;
 use crate::disk::gpt::{self, Entry, Table, types};
 use crate::disk::{FileDevice, SectorSize, Window};
@@ -51,17 +52,17 @@ fn first_byte(
     first: impl Fn(&mut [u8], u64) -> io::Result<()>,
     second: impl Fn(&mut [u8], u64) -> io::Result<()>,
 ) -> io::Result<Option<u64>> {
-    let step = size.min(STEP as u64) as usize;
+    let step = to_usize(size.min(to_u64(STEP)));
     let (mut a, mut b) = (vec![0; step], vec![0; step]);
     let mut offset = 0;
     while offset < size {
-        let count = (size - offset).min(step as u64) as usize;
+        let count = to_usize((size - offset).min(to_u64(step)));
         first(&mut a[..count], offset)?;
         second(&mut b[..count], offset)?;
         if a[..count] != b[..count] {
-            return Ok((0..count).find(|at| a[*at] != b[*at]).map(|at| offset + at as u64));
+            return Ok((0..count).find(|at| a[*at] != b[*at]).map(|at| offset + to_u64(at)));
         }
-        offset += count as u64;
+        offset += to_u64(count);
     }
     Ok(None)
 }
@@ -307,7 +308,7 @@ mod tests {
         let mut bytes = vec![0; 8 << 20];
         let count = file.read_at(&mut bytes, from).unwrap();
         let at = bytes[..count].windows(needle.len()).position(|window| window == needle);
-        from + at.unwrap() as u64
+        from + to_u64(at.unwrap())
     }
 
     #[test]

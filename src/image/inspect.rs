@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::report::RECORD;
 use crate::base::input::TooLarge;
+use crate::base::width::to_u64;
 use crate::base::{Chain, Digest, Progress, Size, Task, Unit, limits};
 use crate::boot::cmdline::Cmdline;
 use crate::boot::microcode::Vendor;
@@ -335,7 +336,7 @@ impl Source<'_> {
         report.verity = Some(Verity {
             uuid: options.uuid.to_string(),
             salt: hex::encode(options.salt),
-            data: blocks.saturating_mul(verity::BLOCK as u64),
+            data: blocks.saturating_mul(to_u64(verity::BLOCK)),
         });
         Ok(())
     }
@@ -494,7 +495,7 @@ struct Counted<'a, R> {
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.task.advance(count as u64);
+        self.task.advance(to_u64(count));
         Ok(count)
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::inspect;
 use crate::base::progress::Progress;
+use crate::base::width::to_u64;
 use crate::base::{Digest, Size, input};
 use crate::disk::gpt::{self, types};
 use crate::disk::slot::{self, Parts};
@@ -84,7 +85,7 @@ impl Published {
         Ok(Self {
             root: window(a.root.start, a.root.size)?,
             root_hash: release.root_hash,
-            root_size: blocks * verity::BLOCK as u64,
+            root_size: blocks * to_u64(verity::BLOCK),
             verity: options,
             sector_size: table.sector_size.bytes() as u32,
             uki,

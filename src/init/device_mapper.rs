@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::base::width::to_u64;
+
 /// Where the device mapper listens; devtmpfs makes the node when the module is loaded.
 const CONTROL: &str = "/dev/mapper/control";
 
@@ -149,7 +151,7 @@ fn ioctl(control: BorrowedFd<'_>, command: Command, header: Header, payload: &[u
         start.add(HEADER).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
     }
     // _IOWR(0xfd, command, struct dm_ioctl)
-    let request = (3 << 30) | ((HEADER as u64) << 16) | (0xfd << 8) | command as u64;
+    let request = (3 << 30) | (to_u64(HEADER) << 16) | (0xfd << 8) | command as u64;
     // SAFETY: the kernel reads and writes data_size bytes at `start`, which is the buffer's length.
     let result = unsafe { libc::ioctl(control.as_raw_fd(), request, start) };
     if result < 0 {

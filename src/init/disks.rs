@@ -267,6 +267,7 @@ pub fn loader_partition() -> Option<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::width::to_usize;
     use crate::disk::SectorSize;
     use crate::disk::gpt::{Entry, Table, types};
 
@@ -285,7 +286,7 @@ mod tests {
                 attributes: 0,
             });
         }
-        let mut bytes = vec![0; SIZE as usize];
+        let mut bytes = vec![0; to_usize(SIZE)];
         super::super::table::tests::write(&mut bytes, &table);
         Disk { name: name.to_owned(), found: gpt::read(bytes.as_slice(), SectorSize::B512).unwrap() }
     }

@@ -99,6 +99,7 @@ mod tests {
     use super::*;
     use crate::base::device::SectorSize;
     use crate::base::power_cut::Recorder;
+    use crate::base::width::to_usize;
     use crate::fs::fat::{self, Options};
     use crate::tree::Tree;
 
@@ -109,7 +110,7 @@ mod tests {
         for file in files {
             tree.file(format!("{}/{file}", entries::FOLDER), 0o644, vec![2; 3000]).unwrap();
         }
-        let mut disk = Cursor::new(vec![0; options.size as usize]);
+        let mut disk = Cursor::new(vec![0; to_usize(options.size)]);
         fat::write(&tree, &options, &mut disk).unwrap();
         Recorder::new(disk.into_inner(), SectorSize::B512)
     }

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::device_mapper::{self, Target};
 use crate::base::failure::{Doing, Failure};
+use crate::base::width::to_u64;
 use crate::base::{Digest, Hasher};
 use crate::disk::{FileDevice, ReadAt};
 use crate::verity::{self, BLOCK};
@@ -78,7 +79,7 @@ impl Superblock {
             "1 {data} {hash} {BLOCK} {BLOCK} {} 1 sha256 {root_hash} {salt} 1 panic_on_corruption",
             self.data_blocks
         );
-        Target { kind: "verity", sectors: self.data_blocks * (BLOCK as u64 / SECTOR), parameters }
+        Target { kind: "verity", sectors: self.data_blocks * (to_u64(BLOCK) / SECTOR), parameters }
     }
 }
 
@@ -86,13 +87,13 @@ impl Superblock {
 pub fn open(data: &str, hash: &str, root_hash: &Digest) -> Result<(), Failure> {
     let refused = |cause: io::Error| Failure::new(format!("opening the hash tree on {hash}"), cause);
     let room =
-        File::open(data).and_then(FileDevice::block).doing(format!("opening {data}"))?.size() / BLOCK as u64;
+        File::open(data).and_then(FileDevice::block).doing(format!("opening {data}"))?.size() / to_u64(BLOCK);
     let tree = File::open(hash).map_err(refused)?;
     let mut block = [0; BLOCK];
     tree.read_exact_at(&mut block, 0).map_err(refused)?;
     let superblock = Superblock::parse(&block, room).map_err(|error| refused(io::Error::other(error)))?;
     if superblock.data_blocks > 1 {
-        tree.read_exact_at(&mut block, BLOCK as u64).map_err(refused)?;
+        tree.read_exact_at(&mut block, to_u64(BLOCK)).map_err(refused)?;
         let actual = superblock.root_hash(&block);
         if actual != *root_hash {
             let expected = *root_hash;

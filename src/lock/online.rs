@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use crate::base::seal::{Sealed, Sealer};
+use crate::base::width::to_u64;
 use crate::base::{Digest, Progress, Task, Unit, input, limits};
 use crate::source::debian::checksum::Sha512;
 use crate::source::debian::upstream::{Received, Upstream, UpstreamError};
@@ -64,7 +65,7 @@ impl Upstream for Online<'_> {
 
     fn recall(&self, key: &Digest) -> Option<Vec<u8>> {
         // The digest of the text follows it.
-        let limit = limits::INDEX_KEPT + size_of::<Digest>() as u64;
+        let limit = limits::INDEX_KEPT + to_u64(size_of::<Digest>());
         input::read_open(self.store.derived(KIND, &key.to_hex()).ok()??.reader(), limit).ok()
     }
 

@@ -24,6 +24,7 @@ use resolvo::{
 
 use super::explain::{self, Link, RequestError, Unsolvable};
 use crate::base::limits;
+use crate::base::width::{to_index, to_u64};
 use crate::manifest::Place;
 use crate::source::debian::packages::{Index, Record};
 use crate::source::debian::version::{self, ParseRelationError, Relation, compare};
@@ -197,7 +198,7 @@ impl<'a> Universe<'a> {
             }
         }
         for list in providers.values_mut() {
-            list.sort_by_key(|(id, _)| (priority(&packages[*id as usize]), *id));
+            list.sort_by_key(|(id, _)| (priority(&packages[to_index(*id)]), *id));
         }
         let too_many = |what| Err(SolveError::TooMany { what, limit: limits::INDEX_ALIKE });
         if names.iter().any(|(_, range)| range.len() > limits::INDEX_ALIKE) {
@@ -220,14 +221,14 @@ impl<'a> Universe<'a> {
     }
 
     pub(super) fn package(&self, id: u32) -> &Package<'a> {
-        &self.packages[id as usize]
+        &self.packages[to_index(id)]
     }
 
     /// The packages of this name, the highest version first.
     pub fn versions(&self, name: &str) -> &[Package<'a>] {
         self.by_name.get(name).map_or(&[], |id| {
-            let range = &self.names[*id as usize].1;
-            &self.packages[range.start as usize..range.end as usize]
+            let range = &self.names[to_index(*id)].1;
+            &self.packages[to_index(range.start)..to_index(range.end)]
         })
     }
 
@@ -244,7 +245,7 @@ impl<'a> Universe<'a> {
     }
 
     fn ids(&self, name: &str) -> Range<u32> {
-        self.by_name.get(name).map_or(0..0, |id| self.names[*id as usize].1.clone())
+        self.by_name.get(name).map_or(0..0, |id| self.names[to_index(*id)].1.clone())
     }
 
     fn name_of(&self, package: u32) -> u32 {
@@ -342,7 +343,7 @@ impl<'u, 'a> Provider<'u, 'a> {
     }
 
     fn step(&self, count: usize) {
-        self.steps.set(self.steps.get().saturating_add(count as u64));
+        self.steps.set(self.steps.get().saturating_add(to_u64(count)));
     }
 
     /// Whether so much was done that no answer is waited for.
@@ -361,7 +362,7 @@ impl<'u, 'a> Provider<'u, 'a> {
             }
         }
         let mut members = members.groups;
-        let name = |id: u32| self.universe.names[id as usize].0;
+        let name = |id: u32| self.universe.names[to_index(id)].0;
         members.sort_by_key(|(id, _)| !self.query.previous.contains_key(name(*id)));
         Demand::AnyOf(members)
     }
@@ -414,9 +415,9 @@ impl<'u, 'a> Provider<'u, 'a> {
     fn text(&self, requirement: Requirement) -> String {
         let set = match requirement {
             Requirement::Single(set) => set,
-            Requirement::Union(union) => self.unions.borrow()[union.0 as usize][0],
+            Requirement::Union(union) => self.unions.borrow()[to_index(union.0)][0],
         };
-        self.sets.borrow()[set.0 as usize].text.clone()
+        self.sets.borrow()[to_index(set.0)].text.clone()
     }
 
     fn dependencies(&self, id: u32) -> Result<KnownDependencies, ParseRelationError> {
@@ -432,7 +433,7 @@ impl<'u, 'a> Provider<'u, 'a> {
                 self.meeting(&relation).into_iter().filter(|(name, _)| *name != self.universe.name_of(id));
             for (name, hit) in hits {
                 let (all, hit) =
-                    (self.universe.names[name as usize].1.clone(), HashSet::<u32>::from_iter(hit));
+                    (self.universe.names[to_index(name)].1.clone(), HashSet::<u32>::from_iter(hit));
                 self.step(all.len());
                 let spared = all.filter(|id| !hit.contains(id)).collect();
                 known.constrains.push(self.set(name, spared, &relation.to_string()));
@@ -451,22 +452,22 @@ impl Interner for Provider<'_, '_> {
         format!("{} {}", record.name, record.version)
     }
     fn display_name(&self, id: NameId) -> impl Display + '_ {
-        self.universe.names.get(id.into_raw() as usize).map_or("?", |(name, _)| name)
+        self.universe.names.get(to_index(id.into_raw())).map_or("?", |(name, _)| name)
     }
     fn display_version_set(&self, id: VersionSetId) -> impl Display + '_ {
-        self.sets.borrow()[id.0 as usize].text.clone()
+        self.sets.borrow()[to_index(id.0)].text.clone()
     }
     fn display_string(&self, id: StringId) -> impl Display + '_ {
-        self.strings.borrow()[id.0 as usize].clone()
+        self.strings.borrow()[to_index(id.0)].clone()
     }
     fn version_set_name(&self, id: VersionSetId) -> NameId {
-        NameId::from_raw(self.sets.borrow()[id.0 as usize].name)
+        NameId::from_raw(self.sets.borrow()[to_index(id.0)].name)
     }
     fn solvable_name(&self, id: SolvableId) -> NameId {
         NameId::from_raw(self.universe.name_of(id.into_raw()))
     }
     fn version_sets_in_union(&self, id: VersionSetUnionId) -> impl Iterator<Item = VersionSetId> {
-        self.unions.borrow()[id.0 as usize].clone().into_iter()
+        self.unions.borrow()[to_index(id.0)].clone().into_iter()
     }
     fn resolve_condition(&self, _: ConditionId) -> Condition {
         unreachable!("no requirement has a condition")
@@ -481,12 +482,12 @@ impl DependencyProvider for Provider<'_, '_> {
         inverse: bool,
     ) -> Vec<SolvableId> {
         self.step(candidates.len());
-        let ids = &self.sets.borrow()[set.0 as usize].ids;
+        let ids = &self.sets.borrow()[to_index(set.0)].ids;
         candidates.iter().copied().filter(|id| ids.contains(&id.into_raw()) != inverse).collect()
     }
 
     async fn get_candidates(&self, name: NameId) -> Option<Candidates> {
-        let (_, range) = self.universe.names.get(name.into_raw() as usize)?;
+        let (_, range) = self.universe.names.get(to_index(name.into_raw()))?;
         Some(Candidates {
             candidates: range.clone().map(SolvableId::from_raw).collect(),
             ..Candidates::default()
@@ -685,10 +686,10 @@ fn links(provider: &Provider<'_, '_>, graph: &resolvo::conflict::ConflictGraph) 
             ) => Link::Clash {
                 from,
                 to: to.into_raw(),
-                text: provider.sets.borrow()[set.0 as usize].text.clone(),
+                text: provider.sets.borrow()[to_index(set.0)].text.clone(),
             },
             (ConflictEdge::Conflict(_), Some(package), ConflictNode::Excluded(reason)) => {
-                Link::Unusable { package, reason: provider.strings.borrow()[reason.0 as usize].clone() }
+                Link::Unusable { package, reason: provider.strings.borrow()[to_index(reason.0)].clone() }
             }
             _ => continue,
         });

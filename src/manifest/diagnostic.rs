@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::Place;
 use super::place::{Mark, Sources};
+use crate::base::width::to_index;
 
 /// A finding while the sources are still at hand.
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ impl Report {
                 true => String::new(),
                 false => sources.line(mark).to_owned(),
             },
-            length: mark.length as usize,
+            length: to_index(mark.length),
         };
         let list = self.0.into_iter().map(|problem| Diagnostic {
             place: sources.place(problem.mark),

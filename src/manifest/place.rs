@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::Place;
 use super::files::Location;
+use crate::base::width::to_index;
 
 /// A stretch of one line of one source. Small enough to stand beside every value that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,22 +68,22 @@ impl Sources {
 
     /// The file with this number.
     pub fn get(&self, source: u32) -> &Source {
-        &self.0[source as usize]
+        &self.0[to_index(source)]
     }
 
     /// The same place for the outside.
     pub fn place(&self, mark: Mark) -> Place {
         Place {
             file: self.get(mark.source).name.clone(),
-            line: mark.line as usize,
-            column: mark.column as usize,
+            line: to_index(mark.line),
+            column: to_index(mark.column),
         }
     }
 
     /// A line's text without its end.
     pub fn line(&self, mark: Mark) -> &str {
         let text = &self.get(mark.source).text;
-        text.split('\n').nth(mark.line as usize - 1).unwrap_or_default().trim_end_matches('\r')
+        text.split('\n').nth(to_index(mark.line) - 1).unwrap_or_default().trim_end_matches('\r')
     }
 }
 

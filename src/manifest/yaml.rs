@@ -10,6 +10,7 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::diagnostic::Report;
 use super::place::Mark;
+use crate::base::width::to_index;
 
 /// Nested deeper than this is no manifest; it also bounds the recursion here and in all later passes.
 const DEEPEST: usize = 24;
@@ -172,7 +173,7 @@ impl<'a> Reader<'a> {
             length: 1,
         };
         // The parser may notice a tab only after the value that stands before it.
-        let tab = self.text.split('\n').enumerate().skip(mark.line as usize - 1).take(2).find_map(
+        let tab = self.text.split('\n').enumerate().skip(to_index(mark.line) - 1).take(2).find_map(
             |(line, text)| {
                 let indent = text.len() - text.trim_start().len();
                 text[..indent].find('\t').map(|column| (line as u32 + 1, column as u32 + 1))

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::sparse::{is_zero, stretches};
+use crate::base::width::{to_u64, to_usize};
 use crate::base::{Digest, Hasher};
 
 /// Bytes that are in memory at once.
@@ -23,10 +24,10 @@ pub fn copy(from: &File, to: &File) -> io::Result<()> {
         return Ok(());
     }
     to.set_len(size)?;
-    let mut buffer = vec![0; CHUNK as usize];
+    let mut buffer = vec![0; to_usize(CHUNK)];
     for stretch in stretches(from, size)? {
-        for offset in (stretch.start..stretch.end).step_by(CHUNK as usize) {
-            let part = &mut buffer[..(stretch.end - offset).min(CHUNK) as usize];
+        for offset in (stretch.start..stretch.end).step_by(to_usize(CHUNK)) {
+            let part = &mut buffer[..to_usize((stretch.end - offset).min(CHUNK))];
             from.read_exact_at(part, offset)?;
             for (block, at) in part.chunks(BLOCK).zip((offset..).step_by(BLOCK)) {
                 if !is_zero(block) {
@@ -45,20 +46,20 @@ pub fn copy(from: &File, to: &File) -> io::Result<()> {
 pub fn digest(file: &File) -> io::Result<Digest> {
     let size = file.metadata()?.len();
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; CHUNK as usize];
-    let zeros = vec![0; CHUNK as usize];
+    let mut buffer = vec![0; to_usize(CHUNK)];
+    let zeros = vec![0; to_usize(CHUNK)];
     let mut at = 0;
     for stretch in stretches(file, size)?.into_iter().chain(std::iter::once(size..size)) {
         while at < stretch.start {
             let count = (stretch.start - at).min(CHUNK);
-            hasher.update(&zeros[..count as usize]);
+            hasher.update(&zeros[..to_usize(count)]);
             at += count;
         }
         while at < stretch.end {
-            let part = &mut buffer[..(stretch.end - at).min(CHUNK) as usize];
+            let part = &mut buffer[..to_usize((stretch.end - at).min(CHUNK))];
             file.read_exact_at(part, at)?;
             hasher.update(&part);
-            at += part.len() as u64;
+            at += to_u64(part.len());
         }
     }
     Ok(hasher.finish())

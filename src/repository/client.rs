@@ -26,6 +26,7 @@ use super::DOCUMENT_LIMIT;
 use super::metadata::{self, numbered};
 use super::release::{self, Listing};
 use crate::base::Digest;
+use crate::base::width::to_u64;
 use crate::update::Document;
 use crate::update::document::FORMAT;
 use crate::update::remote::{Remote, RemoteError};
@@ -176,7 +177,7 @@ fn fetch(remote: &dyn Remote, path: &str, limit: u64) -> Result<Vec<u8>, Reposit
         .take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(|source| RemoteError::Failed { path: path.to_owned(), source: source.into() })?;
-    if bytes.len() as u64 > limit {
+    if to_u64(bytes.len()) > limit {
         return Err(RepositoryError::TooLarge { path: path.to_owned(), limit });
     }
     Ok(bytes)

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::release::Listing;
+use crate::base::width::to_u64;
 use crate::base::{Size, align};
 use crate::verity;
 
@@ -66,7 +67,7 @@ pub fn check(
         .map(|listing| (listing.version.as_str(), listing.layout))
         .chain([(own.1, own.2)])
         .collect();
-    let tree = verity::tree_size(align::units(needs.root, verity::BLOCK as u64));
+    let tree = verity::tree_size(align::units(needs.root, to_u64(verity::BLOCK)));
     let kernels = needs.uki + largest_uki.max(needs.uki) + ESP_SLACK;
     type Room = fn(&Layout) -> u64;
     let parts: [(&'static str, u64, Room, &'static str); 3] = [

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::base::width::to_u64;
 use crate::base::{AtomicFile, Digest, Hasher, input, limits};
 use crate::update::document::Blob;
 use crate::update::remote::{Part, Remote, RemoteError};
@@ -55,7 +56,7 @@ impl Folder {
     /// Adds a file of a name of its own, on the disk afterwards. One of the same bytes stays.
     pub(super) fn add(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.0.join(path);
-        if input::read(&path, limits::TEXT.max(bytes.len() as u64)).is_ok_and(|there| there == bytes) {
+        if input::read(&path, limits::TEXT.max(to_u64(bytes.len()))).is_ok_and(|there| there == bytes) {
             return Ok(());
         }
         if let Some(parent) = path.parent() {
@@ -108,7 +109,7 @@ impl<W: Write> Write for Summed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.out.write(bytes)?;
         self.sum.update(&bytes[..count]);
-        self.size += count as u64;
+        self.size += to_u64(count);
         Ok(count)
     }
 

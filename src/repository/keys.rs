@@ -23,6 +23,7 @@ pub use error::KeysError;
 pub use private::PrivateKey;
 
 use super::metadata::{self, ROLES, SPEC_VERSION, after, key_ids, numbered};
+use crate::base::width::to_u64;
 use crate::base::{AtomicFile, atomic, input, limits};
 
 /// The newest root, under a name without a number.
@@ -204,7 +205,7 @@ impl Keys {
     pub fn signers(&self, root: &Root, role: RoleType) -> Result<Vec<&PrivateKey>, KeysError> {
         let found = self.some_signers(root, role);
         let needed = root.roles.get(&role).map_or(1, |keys| keys.threshold.get());
-        if (found.len() as u64) < needed {
+        if to_u64(found.len()) < needed {
             let missing = key_ids(root, role)
                 .into_iter()
                 .filter(|id| !found.iter().any(|key| hex::encode(&key.id) == *id))

@@ -30,6 +30,7 @@ use super::release::{self, Listing};
 use crate::base::device::ReadAt;
 use crate::base::progress::Progress;
 use crate::base::version::compare;
+use crate::base::width::to_u64;
 use crate::base::{Digest, flock, input, limits};
 use crate::update::Document;
 
@@ -234,7 +235,7 @@ impl<'k> Repository<'k> {
         let documents: Vec<Document> =
             own.iter().map(|listing| self.document(listing)).collect::<Result<_, _>>()?;
         let largest = documents.iter().map(|document| document.uki.size).max().unwrap_or_default();
-        let needs = Needs { root: image.root_size, uki: image.uki.len() as u64 };
+        let needs = Needs { root: image.root_size, uki: to_u64(image.uki.len()) };
         fit::check(needs, (image.id, image.version, image.layout), &own, largest)?;
         if let Some(other) = documents.iter().find(|it| it.sector_size != image.sector_size) {
             return Err(PublishError::SectorSize {

@@ -16,6 +16,7 @@ use super::keys::Wanted;
 use super::publish::{Added, Image, Options, PublishError, Times};
 use super::*;
 use crate::base::progress::Silent;
+use crate::base::width::to_u64;
 use crate::base::{Chain, Digest};
 use crate::update::remote::{Part, Remote, RemoteError};
 use crate::verity;
@@ -106,7 +107,7 @@ impl Made {
             epoch: NOW - DAY,
             sector_size: 512,
             root,
-            root_size: self.root.len() as u64,
+            root_size: to_u64(self.root.len()),
             root_hash: self.root_hash(),
             salt: &[1, 2],
             verity_uuid: Uuid::nil(),

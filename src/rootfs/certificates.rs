@@ -2,6 +2,7 @@
 //! programs of Debian read the bundle, OpenSSL's own default included.
 
 use super::error::Error;
+use crate::base::width::to_u64;
 use crate::base::{Size, limits};
 use crate::tree::{Kind, Tree, show};
 
@@ -22,7 +23,7 @@ pub fn write(tree: &mut Tree) -> Result<usize, Error> {
         }
         let Kind::File(content) = &tree.node(id).kind else { continue };
         let malformed = |what: String| Error::Malformed { path: format!("/{}", show(&path)), line: 0, what };
-        if bundle.len() as u64 + content.len() > limits::CERTIFICATES {
+        if to_u64(bundle.len()) + content.len() > limits::CERTIFICATES {
             let most = Size(limits::CERTIFICATES).human();
             return Err(malformed(format!("all certificates up to this one have more than {most}")));
         }

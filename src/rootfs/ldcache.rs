@@ -11,6 +11,7 @@ use globset::Glob;
 
 use super::error::Error;
 use crate::base::limits;
+use crate::base::width::{to_u64, to_usize};
 use crate::tree::{Content, Kind, NodeId, Tree, show};
 
 const MAGIC: &[u8; 20] = b"glibc-ld.so.cache1.1";
@@ -246,7 +247,7 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
         // The ISA level stays 0, no demand: the folder's name already says what the CPU must have.
         let hwcap = entry.hwcaps.as_deref().map_or(0, |name| {
             let index = hwcaps.binary_search(&name).expect("collected above");
-            HWCAP_IS_INDEX | index as u64
+            HWCAP_IS_INDEX | to_u64(index)
         });
         out.extend(LIBC6_X86_64.to_le_bytes());
         out.extend(place(&entry.soname).to_le_bytes());
@@ -320,7 +321,7 @@ impl Soname {
 
         let read = |offset: u64, len: u64| {
             let len = len.min(limits::ELF).min(content.len().saturating_sub(offset));
-            let mut bytes = vec![0; len as usize];
+            let mut bytes = vec![0; to_usize(len)];
             content.read_at(&mut bytes, offset).map(|()| bytes)
         };
         let header = read(0, 64)?;

@@ -19,6 +19,7 @@ use reqwest::StatusCode;
 use reqwest::blocking::Response;
 use reqwest::header::{self, HeaderMap};
 
+use crate::base::width::to_u64;
 use crate::base::{Digest, Task, input, limits};
 use crate::source::apt;
 use crate::source::url::Url;
@@ -151,7 +152,7 @@ impl Client {
             let mut bytes = Vec::new();
             let mut take = |piece: &[u8]| {
                 bytes.extend_from_slice(piece);
-                match bytes.len() as u64 > max {
+                match to_u64(bytes.len()) > max {
                     true => Err(Cause::TooLarge { limit: max, announced: None }),
                     false => Ok(()),
                 }
@@ -401,8 +402,8 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Self::broken(error, received, window)),
             };
-            received += count as u64;
-            counted += count as u64;
+            received += to_u64(count);
+            counted += to_u64(count);
             take(&buffer[..count])?;
             if since.elapsed() >= window {
                 let bytes_per_second = self.settings.minimum_rate;

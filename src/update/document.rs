@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::base::Digest;
+use crate::base::width::to_u64;
 use crate::disk::Release;
 
 /// Version of this form. A node refuses a newer one, and says that its keller is too old.
@@ -99,7 +100,7 @@ pub struct Blob {
 impl Blob {
     /// Of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self { sha256: Digest::of(bytes), size: bytes.len() as u64 }
+        Self { sha256: Digest::of(bytes), size: to_u64(bytes.len()) }
     }
 
     /// Where it lies, relative to the repository's root.

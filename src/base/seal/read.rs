@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{CHUNK, FOOTER, HASH, Key, Keys, LONGEST, MAGIC, SealError};
+use crate::base::width::{to_u64, to_usize};
 
 /// Chunks that each thread keeps, 256 KiB: small files share one, and those of a directory are of several packages.
 const KEPT: usize = 16;
@@ -86,7 +87,7 @@ impl Sealed {
         loop {
             let mut filled = 0;
             while filled < CHUNK {
-                match file.read_at(&mut chunk[filled..], length + filled as u64) {
+                match file.read_at(&mut chunk[filled..], length + to_u64(filled)) {
                     Ok(0) => break,
                     Ok(count) => filled += count,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -96,7 +97,7 @@ impl Sealed {
             if filled > 0 {
                 bytes.write_all(&chunk[..filled])?;
                 table.extend_from_slice(blake3::keyed_hash(&key, &chunk[..filled]).as_bytes());
-                length += filled as u64;
+                length += to_u64(filled);
             }
             if filled < CHUNK {
                 break;
@@ -127,13 +128,13 @@ impl Sealed {
     /// `UnexpectedEof` when the body ends before the buffer is full; `InvalidData` with [`SealError::Broken`]; else
     /// what the disk says.
     pub fn read_at(&self, mut buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let end = offset.checked_add(buffer.len() as u64);
+        let end = offset.checked_add(to_u64(buffer.len()));
         if end.is_none_or(|end| end > self.length) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut at = offset;
         while !buffer.is_empty() {
-            let (index, within) = (at / CHUNK as u64, (at % CHUNK as u64) as usize);
+            let (index, within) = (at / to_u64(CHUNK), to_usize(at % to_u64(CHUNK)));
             let chunk = self.chunk_length(index);
             let count = buffer.len().min(chunk - within);
             let (piece, rest) = buffer.split_at_mut(count);
@@ -141,7 +142,7 @@ impl Sealed {
                 true => self.read_chunk(piece, index)?,
                 false => self.read_part(piece, index, within)?,
             }
-            (buffer, at) = (rest, at + count as u64);
+            (buffer, at) = (rest, at + to_u64(count));
         }
         Ok(())
     }
@@ -161,20 +162,20 @@ impl Sealed {
     /// Verifies all of the body.
     pub fn verify(&self) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
-        for index in 0..self.length.div_ceil(CHUNK as u64) {
+        for index in 0..self.length.div_ceil(to_u64(CHUNK)) {
             self.read_chunk(&mut buffer[..self.chunk_length(index)], index)?;
         }
         Ok(())
     }
 
     fn chunk_length(&self, index: u64) -> usize {
-        (self.length - index * CHUNK as u64).min(CHUNK as u64) as usize
+        to_usize((self.length - index * to_u64(CHUNK)).min(to_u64(CHUNK)))
     }
 
     /// Fills `buffer` with the whole chunk.
     fn read_chunk(&self, buffer: &mut [u8], index: u64) -> io::Result<()> {
-        let at = index as usize * HASH;
-        let read = self.file.read_exact_at(buffer, index * CHUNK as u64);
+        let at = to_usize(index) * HASH;
+        let read = self.file.read_exact_at(buffer, index * to_u64(CHUNK));
         let hash = blake3::keyed_hash(&self.key, buffer);
         let right = match read {
             Ok(()) => hash == blake3::Hash::from_slice(&self.table[at..at + HASH]).expect("32 bytes"),
@@ -220,7 +221,7 @@ fn table(file: &File, path: &Path, keys: &Keys) -> Result<(u64, Vec<u8>), SealEr
     let io = |source| SealError::Io { path: path.to_owned(), source };
     let unsealed = |what| SealError::Unsealed { path: path.to_owned(), what };
     let size = file.metadata().map_err(io)?.len();
-    let start = size.checked_sub(FOOTER as u64).ok_or_else(|| unsealed("it is too short"))?;
+    let start = size.checked_sub(to_u64(FOOTER)).ok_or_else(|| unsealed("it is too short"))?;
     let mut footer = [0; FOOTER];
     file.read_exact_at(&mut footer, start).map_err(io)?;
     let (magic, rest) = footer.split_at(MAGIC.len());
@@ -233,11 +234,11 @@ fn table(file: &File, path: &Path, keys: &Keys) -> Result<(u64, Vec<u8>), SealEr
     if name != keys.name {
         return Err(SealError::Foreign { path: path.to_owned() });
     }
-    let table = length.div_ceil(CHUNK as u64) * HASH as u64;
+    let table = length.div_ceil(to_u64(CHUNK)) * to_u64(HASH);
     if length > LONGEST || length + table != start {
         return Err(unsealed("its length is another"));
     }
-    let mut bytes = vec![0; table as usize];
+    let mut bytes = vec![0; to_usize(table)];
     file.read_exact_at(&mut bytes, length).map_err(io)?;
     match keys.of_table(length, &bytes) == blake3::Hash::from_slice(hash).expect("32 bytes") {
         true => Ok((length, bytes)),
@@ -253,9 +254,9 @@ struct Reader<'a> {
 
 impl Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = (self.sealed.length - self.position).min(buffer.len() as u64) as usize;
+        let count = to_usize((self.sealed.length - self.position).min(to_u64(buffer.len())));
         self.sealed.read_at(&mut buffer[..count], self.position)?;
-        self.position += count as u64;
+        self.position += to_u64(count);
         Ok(count)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::base::width::{to_u64, to_usize};
 
 const KEY: Key = Key::from_bytes([7; 32]);
 const NAME: (&str, &str) = ("kind", "name");
@@ -21,7 +22,7 @@ fn sealed(bytes: &[u8]) -> File {
     for piece in bytes.chunks(40_009) {
         sealer.write_all(piece).unwrap();
     }
-    assert_eq!(sealer.position(), bytes.len() as u64);
+    assert_eq!(sealer.position(), to_u64(bytes.len()));
     sealer.finish().unwrap();
     file
 }
@@ -45,20 +46,20 @@ fn gives_back_what_was_sealed() {
         let bytes = sample(length);
         let file = sealed(&bytes);
         let sealed = open(&file).unwrap();
-        assert_eq!((sealed.len(), sealed.is_empty()), (length as u64, length == 0));
+        assert_eq!((sealed.len(), sealed.is_empty()), (to_u64(length), length == 0));
         assert_eq!(sealed.to_vec().unwrap(), bytes, "{length} bytes");
         sealed.verify().unwrap();
         let mut byte = [0];
         sealed.reader().take(1).read_to_end(&mut Vec::new()).unwrap();
-        assert!(sealed.read_at(&mut byte, length as u64).is_err());
+        assert!(sealed.read_at(&mut byte, to_u64(length)).is_err());
         assert!(sealed.read_at(&mut byte, u64::MAX).is_err());
-        sealed.read_at(&mut [], length as u64).unwrap();
+        sealed.read_at(&mut [], to_u64(length)).unwrap();
         for (at, count) in
             [(0, 7), (CHUNK - 3, 6), (CHUNK - 1, CHUNK + 2), (1, 3 * CHUNK), (4 * CHUNK, CHUNK)]
         {
             if at + count <= length {
                 let mut buffer = vec![0; count];
-                sealed.read_at(&mut buffer, at as u64).unwrap();
+                sealed.read_at(&mut buffer, to_u64(at)).unwrap();
                 assert_eq!(buffer, bytes[at..at + count], "{count} bytes at {at} of {length}");
             }
         }
@@ -70,7 +71,7 @@ fn no_flipped_bit_is_believed() {
     let bytes = sample(2 * CHUNK + 5000);
     let file = sealed(&bytes);
     let size = file.metadata().unwrap().len();
-    let tail = size - bytes.len() as u64;
+    let tail = size - to_u64(bytes.len());
     let places = (0..size).step_by(499).chain(size - tail..size);
     for at in places {
         let mut byte = [0];
@@ -96,7 +97,7 @@ fn what_is_whole_can_be_read_beside_what_is_not() {
     let sealed =
         Sealed::open(file.try_clone().unwrap(), Path::new("sample"), &KEY, NAME, Box::new(listener)).unwrap();
     // Changed after it was opened.
-    file.write_all_at(b"!", CHUNK as u64 + 9).unwrap();
+    file.write_all_at(b"!", to_u64(CHUNK) + 9).unwrap();
     let mut buffer = vec![0; 100];
     sealed.read_at(&mut buffer, 0).unwrap();
     assert_eq!(buffer, bytes[..100]);
@@ -105,13 +106,13 @@ fn what_is_whole_can_be_read_beside_what_is_not() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert!(error.to_string().contains("sample is not what was sealed under this name"), "{error}");
     assert!(whole[CHUNK..] == [0; 2 * CHUNK], "bytes that were not verified were given");
-    assert!(sealed.read_at(&mut buffer, CHUNK as u64 + 5).is_err());
+    assert!(sealed.read_at(&mut buffer, to_u64(CHUNK) + 5).is_err());
     assert!(sealed.verify().is_err());
     assert_eq!(told.load(Ordering::Relaxed), 3);
     // What a thread keeps was verified, whatever has become of it since.
-    sealed.read_at(&mut buffer, 2 * CHUNK as u64).unwrap();
+    sealed.read_at(&mut buffer, 2 * to_u64(CHUNK)).unwrap();
     file.set_len(0).unwrap();
-    sealed.read_at(&mut buffer, 2 * CHUNK as u64).unwrap();
+    sealed.read_at(&mut buffer, 2 * to_u64(CHUNK)).unwrap();
     assert_eq!(buffer, bytes[2 * CHUNK..2 * CHUNK + 100]);
     let cut = std::thread::scope(|scope| scope.spawn(|| sealed.read_at(&mut [0], 0)).join().unwrap());
     assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::InvalidData);
@@ -130,9 +131,9 @@ fn no_file_stands_for_another() {
 #[test]
 fn parts_cannot_be_put_together() {
     let bytes = sample(3 * CHUNK);
-    let (file, size) = (sealed(&bytes), 3 * CHUNK as u64 + 3 * HASH as u64 + FOOTER as u64);
+    let (file, size) = (sealed(&bytes), 3 * to_u64(CHUNK) + 3 * to_u64(HASH) + to_u64(FOOTER));
     let whole = |file: &File| {
-        let mut all = vec![0; size as usize];
+        let mut all = vec![0; to_usize(size)];
         file.read_exact_at(&mut all, 0).unwrap();
         all
     };
@@ -152,14 +153,14 @@ fn parts_cannot_be_put_together() {
     let mut shorter = original[CHUNK..].to_vec();
     shorter.drain(2 * CHUNK..2 * CHUNK + HASH);
     let at = shorter.len() - FOOTER + 24;
-    shorter[at..at + 8].copy_from_slice(&(2 * CHUNK as u64).to_le_bytes());
-    file.set_len(shorter.len() as u64).unwrap();
+    shorter[at..at + 8].copy_from_slice(&(2 * to_u64(CHUNK)).to_le_bytes());
+    file.set_len(to_u64(shorter.len())).unwrap();
     file.write_all_at(&shorter, 0).unwrap();
     assert!(matches!(open(&file), Err(SealError::Broken { .. })));
     // The hash of a chunk is none of a table: a body that looks like length and table gains nothing.
-    let forged: Vec<u8> = [&(CHUNK as u64).to_le_bytes()[..], &[9; HASH]].concat();
+    let forged: Vec<u8> = [&to_u64(CHUNK).to_le_bytes()[..], &[9; HASH]].concat();
     let keys = Keys::new(&KEY, NAME);
-    assert_ne!(blake3::keyed_hash(&keys.chunks, &forged), keys.of_table(CHUNK as u64, &[9; HASH]));
+    assert_ne!(blake3::keyed_hash(&keys.chunks, &forged), keys.of_table(to_u64(CHUNK), &[9; HASH]));
 }
 
 #[test]
@@ -197,9 +198,9 @@ fn a_file_is_taken_as_it_is() {
         let mut shown = Vec::new();
         let taken = Sealed::as_shown(file.try_clone().unwrap(), Path::new("x"), &mut shown, Box::new(|_| ()));
         let taken = taken.unwrap();
-        assert!(shown == bytes && taken.to_vec().unwrap() == bytes && taken.len() == length as u64);
+        assert!(shown == bytes && taken.to_vec().unwrap() == bytes && taken.len() == to_u64(length));
         if length > 0 {
-            file.write_all_at(&[bytes[length - 1] ^ 1], length as u64 - 1).unwrap();
+            file.write_all_at(&[bytes[length - 1] ^ 1], to_u64(length) - 1).unwrap();
             assert!(taken.verify().is_err());
         }
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use super::{CHUNK, HASH, Key, Keys, MAGIC};
+use crate::base::width::to_u64;
 
 /// Writes the body of a sealed file, in order and once.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl Write for Sealer<'_> {
             }
             rest = more;
         }
-        self.length += count as u64;
+        self.length += to_u64(count);
         Ok(count)
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::width::to_usize;
 use crate::boot::cpio;
 
 fn module(name: &str, depends: &[&str], aliases: &[&str]) -> Module {
@@ -199,7 +200,7 @@ fn firmware_of_carried_modules_comes_along_plain() {
     assert_eq!(names, ["lib", "lib/firmware", "lib/firmware/isci", "lib/firmware/isci/a b.bin"]);
     assert_eq!(seen[3].body, b"microprogram");
 
-    modules[0].firmware = vec![firmware("huge", Some(vec![0; MAX_FIRMWARE as usize + 1]))];
+    modules[0].firmware = vec![firmware("huge", Some(vec![0; to_usize(MAX_FIRMWARE) + 1]))];
     let error = build(&modules, &InitramfsModules::Auto).unwrap_err();
     assert!(matches!(error, InitramfsError::TooMuchFirmware { ref module, .. } if module == "virtio_blk"));
 }

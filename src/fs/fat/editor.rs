@@ -26,6 +26,7 @@ use super::reader::{DEPTH_LIMIT, ENTRY_LIMIT, Listed, ReadError, Reader, corrupt
 use super::table::{Table, Used};
 use super::volume::Volume;
 use crate::base::device::{Device, Window};
+use crate::base::width::{to_u64, to_usize};
 
 /// Records that change together: 256 bytes, half of the smallest sector.
 const TOGETHER: usize = 8;
@@ -212,7 +213,7 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
     /// Bytes of free clusters, those that nothing refers to included.
     pub fn free(&self) -> u64 {
         let free = self.used.free(&self.volume, &self.table, u64::MAX);
-        free.len() as u64 * self.volume.cluster
+        to_u64(free.len()) * self.volume.cluster
     }
 
     /// Makes a file of `size` bytes out of `content`, and the folders above it, or gives a file that is there
@@ -345,10 +346,10 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
         let Some(size) = entry.size else {
             return Err(EditError::Kind { path: path.to_owned(), wanted: "file" });
         };
-        let mut sector = vec![0; self.device.sector_size().bytes() as usize];
-        if size != bytes.len() as u64 || size == 0 || bytes.len() > sector.len() {
+        let mut sector = vec![0; to_usize(self.device.sector_size().bytes())];
+        if size != to_u64(bytes.len()) || size == 0 || bytes.len() > sector.len() {
             let path = path.to_owned();
-            return Err(EditError::NotInPlace { path, size, bytes: bytes.len() as u64 });
+            return Err(EditError::NotInPlace { path, size, bytes: to_u64(bytes.len()) });
         }
         self.volume.check(entry.start, path)?;
         let offset = self.volume.offset(entry.start);
@@ -399,7 +400,7 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
                 }
                 listed.push(Listed { path, size: entry.size });
             }
-            if listed.len() as u64 > ENTRY_LIMIT {
+            if to_u64(listed.len()) > ENTRY_LIMIT {
                 return Err(corrupt(&above, "there are too many files".to_owned()).into());
             }
         }
@@ -420,14 +421,14 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
     fn folder(&self, start: u32, path: &str) -> Result<Opened, ReadError> {
         // FAT has 0 for the root, where a folder's parent is meant.
         let start = if start == 0 { self.volume.root } else { start };
-        let most = (ENTRY_LIMIT * RECORD_SIZE as u64).div_ceil(self.volume.cluster) as usize;
+        let most = to_usize((ENTRY_LIMIT * to_u64(RECORD_SIZE)).div_ceil(self.volume.cluster));
         self.volume.check(start, path)?;
         let next = |cluster: &u32| Some(self.table.get(*cluster)).filter(|next| self.volume.has(*next));
         let chain: Vec<u32> = std::iter::successors(Some(start), next).take(most + 1).collect();
         if chain.len() > most {
             return Err(corrupt(path, "its chain has no end".to_owned()));
         }
-        let cluster = self.volume.cluster as usize;
+        let cluster = to_usize(self.volume.cluster);
         let mut bytes = vec![0; chain.len() * cluster];
         for (number, bytes) in chain.iter().zip(bytes.chunks_mut(cluster)) {
             let offset = self.volume.offset(*number);
@@ -462,7 +463,7 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
             format::record(b"..         ", DIRECTORY, time, parent, 0),
         ]
         .concat();
-        self.write_content(&chain, &mut records.as_slice(), records.len() as u64, path)?;
+        self.write_content(&chain, &mut records.as_slice(), to_u64(records.len()), path)?;
         self.link(&chain)?;
         let name = named(path, part, &above.shorts())?;
         let record = format::record(&name.short, DIRECTORY, time, start, 0);
@@ -504,7 +505,7 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
 
     /// Adds an empty cluster to a folder.
     fn extend(&mut self, folder: &mut Opened, path: &str) -> Result<()> {
-        if (folder.bytes.len() as u64) + self.volume.cluster > ENTRY_LIMIT * RECORD_SIZE as u64 {
+        if to_u64(folder.bytes.len()) + self.volume.cluster > ENTRY_LIMIT * to_u64(RECORD_SIZE) {
             return Err(corrupt(path, "its directory has as many records as there may be".to_owned()).into());
         }
         let chain = self.allocate(path, 1)?;
@@ -536,9 +537,9 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
         debug_assert_eq!(first / TOGETHER, (first + records.len() / RECORD_SIZE - 1) / TOGETHER);
         folder.bytes[at..at + records.len()].copy_from_slice(records);
         folder.content = folder::decode(&folder.bytes);
-        let (sector, cluster) = (self.device.sector_size().bytes() as usize, self.volume.cluster as usize);
+        let (sector, cluster) = (to_usize(self.device.sector_size().bytes()), to_usize(self.volume.cluster));
         let start = at / sector * sector;
-        let offset = self.volume.offset(folder.chain[start / cluster]) + (start % cluster) as u64;
+        let offset = self.volume.offset(folder.chain[start / cluster]) + to_u64(start % cluster);
         self.write(&folder.bytes[start..start + sector], offset)?;
         self.flush()
     }
@@ -563,11 +564,11 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
         let cluster = self.volume.cluster;
         let mut left = size;
         let runs = chain.chunk_by(|a, b| a + 1 == *b);
-        for run in runs.flat_map(|run| run.chunks((CHUNK / cluster).max(1) as usize)) {
-            let mut bytes = vec![0; run.len() * cluster as usize];
-            let count = left.min(bytes.len() as u64);
+        for run in runs.flat_map(|run| run.chunks(to_usize((CHUNK / cluster).max(1)))) {
+            let mut bytes = vec![0; run.len() * to_usize(cluster)];
+            let count = left.min(to_u64(bytes.len()));
             content
-                .read_exact(&mut bytes[..count as usize])
+                .read_exact(&mut bytes[..to_usize(count)])
                 .map_err(|source| EditError::Content { path: path.to_owned(), source })?;
             left -= count;
             self.write(&bytes, self.volume.offset(run[0]))?;

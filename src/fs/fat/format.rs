@@ -5,6 +5,7 @@ use jiff::tz::Offset;
 
 use super::geometry::{Geometry, TRACK_SECTORS};
 use super::names::{Name, Short, checksum};
+use crate::base::width::to_usize;
 
 /// Bytes in a record of a folder.
 pub const RECORD_SIZE: usize = 32;
@@ -42,7 +43,7 @@ fn put(bytes: &mut [u8], offset: usize, value: impl AsRef<[u8]>) {
 
 /// The boot sector.
 pub fn boot_sector(geometry: &Geometry, volume_id: u32, label: &Short) -> Vec<u8> {
-    let mut sector = vec![0; geometry.sector as usize];
+    let mut sector = vec![0; to_usize(geometry.sector)];
     put(&mut sector, 0, [0xeb, 0x58, 0x90]); // BS_jmpBoot, to BOOT_CODE
     put(&mut sector, 3, b"KELLER  "); // BS_OEMName
     put(&mut sector, 11, (geometry.sector as u16).to_le_bytes()); // BPB_BytsPerSec
@@ -69,7 +70,7 @@ pub fn boot_sector(geometry: &Geometry, volume_id: u32, label: &Short) -> Vec<u8
 
 /// The FSInfo sector.
 pub fn fsinfo_sector(geometry: &Geometry, used_clusters: u32) -> Vec<u8> {
-    let mut sector = vec![0; geometry.sector as usize];
+    let mut sector = vec![0; to_usize(geometry.sector)];
     put(&mut sector, 0, b"RRaA"); // FSI_LeadSig
     put(&mut sector, 484, b"rrAa"); // FSI_StrucSig
     put(&mut sector, 488, (geometry.clusters as u32 - used_clusters).to_le_bytes()); // FSI_Free_Count

@@ -1,6 +1,7 @@
 //! How many sectors go to what. Source: FATGEN, "FAT Volume Initialization" and "FAT Type Determination".
 
 use super::{FatError, Options};
+use crate::base::width::to_usize;
 use crate::base::{Size, align};
 
 /// A volume with fewer clusters is FAT16 by definition, whatever its boot sector says.
@@ -107,7 +108,7 @@ fn smallest(sector: u64, needed: &impl Fn(u64) -> u64) -> Size {
     };
     // Content never takes less than its clusters at the sector's own size.
     let start = align::up((needed(sector) * sector).max(MIN_CLUSTERS * sector), STEP);
-    Size((start..).step_by(STEP as usize).find(fits).expect("some size works"))
+    Size((start..).step_by(to_usize(STEP)).find(fits).expect("some size works"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::format::END_OF_CHAIN;
 use super::volume::{BAD_CLUSTER, CLUSTER_BITS, Volume};
 use crate::base::align;
 use crate::base::device::Device;
+use crate::base::width::{to_index, to_u64, to_usize};
 
 /// Where FSInfo keeps the number of free clusters; the last one that was taken follows it.
 const FREE_COUNT: usize = 488;
@@ -28,10 +29,10 @@ impl Table {
     /// written.
     pub fn read<D: Device + ?Sized>(device: &D, volume: &Volume) -> io::Result<Self> {
         let sector = device.sector_size().bytes();
-        let size = align::up((u64::from(volume.clusters) + 2) * 4, sector).min(volume.fat_size) as usize;
+        let size = to_usize(align::up((u64::from(volume.clusters) + 2) * 4, sector).min(volume.fat_size));
         let mut bytes = vec![0; size];
         device.read_at(&mut bytes, volume.fat)?;
-        let sector = sector as usize;
+        let sector = to_usize(sector);
         let mut dirty = BTreeSet::new();
         let mut copy = vec![0; size];
         for number in 1..volume.fats {
@@ -50,13 +51,13 @@ impl Table {
     /// Writes it down for the next [`Table::write`].
     pub fn set(&mut self, cluster: u32, next: u32) {
         let value = self.raw(cluster) & !CLUSTER_BITS | next;
-        let at = cluster as usize * 4;
+        let at = to_index(cluster) * 4;
         self.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
         self.dirty.insert(at / self.sector);
     }
 
     fn raw(&self, cluster: u32) -> u32 {
-        let at = cluster as usize * 4;
+        let at = to_index(cluster) * 4;
         u32::from_le_bytes(self.bytes[at..at + 4].try_into().expect("four bytes"))
     }
 
@@ -74,7 +75,7 @@ impl Table {
             let start = volume.fat + copy * volume.fat_size;
             for index in &dirty {
                 let at = index * self.sector;
-                device.write_at(&self.bytes[at..at + self.sector], start + at as u64)?;
+                device.write_at(&self.bytes[at..at + self.sector], start + to_u64(at))?;
             }
         }
         Ok(!dirty.is_empty())
@@ -117,12 +118,12 @@ pub struct Used(Vec<bool>);
 impl Used {
     /// None yet.
     pub fn none(volume: &Volume) -> Self {
-        Self(vec![false; volume.clusters as usize])
+        Self(vec![false; to_index(volume.clusters)])
     }
 
     /// Whether `cluster`, which must be one, is in use.
     pub fn has(&self, cluster: u32) -> bool {
-        self.0[cluster as usize - 2]
+        self.0[to_index(cluster) - 2]
     }
 
     /// Takes the clusters of the chain from `start` on, up to where it ends, is broken, or meets clusters that
@@ -131,7 +132,7 @@ impl Used {
         let mut chain = Vec::new();
         let mut next = start;
         while volume.has(next) && !self.has(next) {
-            self.0[next as usize - 2] = true;
+            self.0[to_index(next) - 2] = true;
             chain.push(next);
             next = table.get(next);
         }
@@ -148,7 +149,7 @@ impl Used {
     /// Marks clusters as used.
     pub fn mark(&mut self, clusters: &[u32]) {
         for cluster in clusters {
-            self.0[*cluster as usize - 2] = true;
+            self.0[to_index(*cluster) - 2] = true;
         }
     }
 }

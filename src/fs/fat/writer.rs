@@ -8,6 +8,7 @@ use super::geometry::Geometry;
 use super::names::{self, Name, Short};
 use super::{FatError, Options};
 use crate::base::align;
+use crate::base::width::{to_u64, to_usize};
 use crate::tree::{Content, Kind, NodeId, Tree};
 
 /// Most bytes of a file: its size field has 32 bits.
@@ -65,7 +66,7 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
     let folder_bytes = |index: usize, folder: &Folder| {
         let own = if index == 0 { usize::from(has_label) } else { 2 };
         let records: usize = folder.children.iter().map(|child| format::record_count(&child.name)).sum();
-        ((own + records).max(1) * RECORD_SIZE) as u64
+        to_u64((own + records).max(1) * RECORD_SIZE)
     };
     let folder_sizes: Vec<u64> =
         folders.iter().enumerate().map(|(index, folder)| folder_bytes(index, folder)).collect();
@@ -134,7 +135,7 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
     for File { path, content, start } in files.iter().filter(|file| file.start != 0) {
         out.seek(SeekFrom::Start(geometry.offset(*start))).map_err(FatError::Write)?;
         for offset in (0..content.len()).step_by(CHUNK) {
-            let part = &mut buffer[..(content.len() - offset).min(CHUNK as u64) as usize];
+            let part = &mut buffer[..to_usize((content.len() - offset).min(to_u64(CHUNK)))];
             content.read_at(part, offset).map_err(|source| FatError::Read { path: path.clone(), source })?;
             out.write_all(part).map_err(FatError::Write)?;
         }
@@ -183,7 +184,7 @@ fn collect(tree: &Tree) -> Result<(Vec<Folder>, Vec<File<'_>>), FatError> {
     while let Some((folder, id)) = pending.get(index).cloned() {
         let ids: Vec<NodeId> = tree.children(id).map(|(_, child)| child).collect();
         let named = names::names(&folder, tree.children(id).map(|(name, _)| name))?;
-        let records: u64 = named.iter().map(|(_, name)| format::record_count(name) as u64).sum();
+        let records: u64 = named.iter().map(|(_, name)| to_u64(format::record_count(name))).sum();
         if records + 2 > RECORD_LIMIT {
             let (size, limit) = (records + 2, RECORD_LIMIT);
             return Err(FatError::TooLarge { path: folder, size, unit: "records", limit });
@@ -251,7 +252,7 @@ mod tests {
     fn what_was_written_is_read() {
         for (mib, sector_size) in [(40, 512), (512, 512), (300, 4096)] {
             let options = options(mib, sector_size);
-            let mut disk = Cursor::new(vec![0; options.size as usize]);
+            let mut disk = Cursor::new(vec![0; to_usize(options.size)]);
             let summary = write(&sample(), &options, &mut disk).unwrap();
             assert!(summary.used < 4 << 20 && summary.capacity > 30 << 20);
             let bytes = disk.into_inner();
@@ -294,7 +295,7 @@ mod tests {
         struct Count(u64, u64);
         impl Write for Count {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.0 += bytes.len() as u64;
+                self.0 += to_u64(bytes.len());
                 Ok(bytes.len())
             }
             fn flush(&mut self) -> std::io::Result<()> {

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::base::progress::Silent;
+use crate::base::width::to_usize;
 use crate::boot::{cmdline::Options as CmdlineOptions, uki};
 use crate::disk::{Image, Layout, Role, Sizes};
 use crate::output::Format;
@@ -156,7 +157,7 @@ fn counters_of_entries() {
 #[test]
 fn words_without_end() {
     let mut tree = Tree::new(0);
-    let large = |limit: u64| vec![b'\n'; limit as usize + 1];
+    let large = |limit: u64| vec![b'\n'; to_usize(limit) + 1];
     tree.file("usr/lib/os-release", 0o644, large(limits::WORDS)).unwrap();
     tree.file(RECORD, 0o644, large(limits::RECORD)).unwrap();
     tree.file(DPKG_STATUS[0], 0o644, large(limits::TEXT)).unwrap();

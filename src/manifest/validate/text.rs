@@ -7,6 +7,7 @@ use globset::GlobBuilder;
 use url::Url;
 
 use crate::base::user::{self, NotAUser};
+use crate::base::width::to_index;
 use crate::base::window::Window;
 use crate::base::{Signal, Size, duration};
 use crate::manifest::{Port, Volume};
@@ -521,7 +522,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 fn whole_key(mut blob: &[u8], kind: &str) -> bool {
     let mut fields = Vec::new();
     while let Some((length, rest)) = blob.split_first_chunk::<4>() {
-        let Some((field, rest)) = rest.split_at_checked(u32::from_be_bytes(*length) as usize) else {
+        let Some((field, rest)) = rest.split_at_checked(to_index(u32::from_be_bytes(*length))) else {
             return false;
         };
         fields.push(field);

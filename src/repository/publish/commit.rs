@@ -9,13 +9,14 @@ use serde::de::DeserializeOwned;
 use tough::schema::{Hashes, Metafile, Timestamp};
 
 use super::*;
+use crate::base::width::to_u64;
 use crate::base::{input, limits};
 use crate::repository::metadata::{FOLDER, TIMESTAMP, after, number_of};
 
 /// A file that names another by its digest.
 fn metafile(bytes: &[u8], version: u64) -> Metafile {
     Metafile {
-        length: Some(bytes.len() as u64),
+        length: Some(to_u64(bytes.len())),
         hashes: Some(Hashes { sha256: Digest::of(bytes).as_bytes().to_vec().into(), _extra: HashMap::new() }),
         version: after(version - 1),
         _extra: HashMap::new(),

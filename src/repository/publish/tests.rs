@@ -7,6 +7,7 @@ use std::path::Path;
 use super::*;
 use crate::base::Chain;
 use crate::base::progress::Silent;
+use crate::base::width::to_u64;
 use crate::repository::metadata::ROLES;
 use crate::repository::testing::{Publisher, allow, copy, day, made, options, times};
 use crate::update::delta;
@@ -54,7 +55,7 @@ fn a_version_is_made_of_its_files() {
         let root = before.map(|before| before.root.as_slice());
         let old = before.zip(root.as_ref()).map(|(before, root)| delta::Old {
             root,
-            root_size: before.root.len() as u64,
+            root_size: to_u64(before.root.len()),
             root_hash: before.root_hash(),
             uki: Some(&before.uki),
         });

@@ -7,6 +7,7 @@ use super::*;
 use crate::base::device::{FileDevice, SectorSize, Window};
 use crate::base::progress::Task;
 use crate::base::progress::Unit;
+use crate::base::width::to_u64;
 use crate::update::delta::{self, Way};
 use crate::update::document::{Blob, FORMAT, Patch, RootImage, Uki, Ways};
 use crate::verity::{self, BLOCK};
@@ -41,7 +42,7 @@ impl Repository<'_> {
             verity_uuid: image.verity_uuid,
             ways,
         };
-        let size = new_uki.len() as u64;
+        let size = to_u64(new_uki.len());
         let ways =
             self.ways("the kernel image", (&new_uki, size), options.level, progress, |frames, index| {
                 delta::publish_uki(new_uki, options.level, frames, index, progress)
@@ -67,7 +68,7 @@ impl Repository<'_> {
             }
             let (blob, _) = self.blob(&context(), |out| {
                 let old = before.uki.as_slice();
-                Ok(delta::make_patch(&old, old.len() as u64, &new_uki, uki.size, out, progress)?)
+                Ok(delta::make_patch(&old, to_u64(old.len()), &new_uki, uki.size, out, progress)?)
             })?;
             if blob.size < uki.ways.full.size && old.uki.sha256 != uki.sha256 {
                 let version = old.version.clone();
@@ -171,6 +172,6 @@ fn root_hash(
             return Ok(tree.finish()?.root_hash.digest());
         }
         tree.write_all(&batch[..count])?;
-        task.advance(count as u64);
+        task.advance(to_u64(count));
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use tar::{Builder, EntryType, Header};
 
+use crate::base::width::to_u64;
 use crate::base::{Digest, Hasher};
 use crate::tree::{Kind, NodeId, Tree};
 
@@ -19,7 +20,7 @@ struct Sink {
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
+        self.size += to_u64(bytes.len());
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -113,7 +114,7 @@ mod tests {
         tree.symlink("bin", "usr/bin").unwrap();
         let mut bytes = Vec::new();
         write(&tree, &mut bytes).unwrap();
-        assert_eq!(digest(&tree).unwrap(), (Digest::of(&bytes), bytes.len() as u64));
+        assert_eq!(digest(&tree).unwrap(), (Digest::of(&bytes), to_u64(bytes.len())));
         let mut archive = tar::Archive::new(bytes.as_slice());
         let mut lines = Vec::new();
         for entry in archive.entries().unwrap() {

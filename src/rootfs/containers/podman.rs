@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::image::{Documents, Image, time};
 use super::{ContainerError, FOLDER, START_SECONDS, closed, program, unit, volumes};
 use crate::base::Digest;
+use crate::base::width::to_index;
 use crate::manifest::Container;
 use crate::rootfs::text::quadlet;
 use crate::rootfs::text::unit::{Unit, word};
@@ -128,7 +129,7 @@ fn short_id(layer: &Digest) -> String {
         count += 8;
         while count >= 5 && text.len() < 26 {
             count -= 5;
-            text.push(char::from(ALPHABET[(bits >> count & 31) as usize]));
+            text.push(char::from(ALPHABET[to_index(bits >> count & 31)]));
         }
     }
     text

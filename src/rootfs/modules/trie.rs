@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::width::to_index;
+
 const MAGIC: u32 = 0xB007_F457;
 const VERSION: u32 = 0x0002_0001;
 const HAS_PREFIX: u32 = 0x8000_0000;
@@ -56,7 +58,7 @@ impl Trie {
 
     /// The index as a file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER as usize + self.total() as usize);
+        let mut out = Vec::with_capacity(to_index(HEADER) + to_index(self.total()));
         out.extend(MAGIC.to_be_bytes());
         out.extend(VERSION.to_be_bytes());
         out.extend((HEADER | self.parts()).to_be_bytes());

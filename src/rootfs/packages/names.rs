@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use super::tests::package;
 use super::*;
 use crate::base::progress::TaskId;
+use crate::base::width::to_usize;
 use crate::tree::{Kind, Meta};
 
 #[derive(Default)]
@@ -30,7 +31,7 @@ impl Numbers {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
+        to_usize(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
     }
 }
 

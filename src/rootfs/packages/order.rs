@@ -8,9 +8,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{PackagesError, Unpacked};
 use crate::base::limits;
+use crate::base::width::to_index;
 use crate::source::debian::version::{Relation, groups, relations};
 
-const WORD: usize = u64::BITS as usize;
+const WORD: usize = to_index(u64::BITS);
 
 /// Packages by their position in the list that it was made of.
 #[derive(Debug)]

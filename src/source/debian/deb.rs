@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 
 use crate::base::seal::Sealed;
+use crate::base::width::{to_u64, to_usize};
 use crate::base::{Digest, Size, limits};
 use crate::tree::from_tar::{self, Body, Limits, Member, TarError};
 use crate::tree::{Bodies, NoBodies, Tree};
@@ -154,7 +155,7 @@ struct Counted<'a> {
 impl Write for Counted<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.writer.write(bytes)?;
-        self.count += count as u64;
+        self.count += to_u64(count);
         Ok(count)
     }
 
@@ -180,7 +181,7 @@ impl Package {
         let control = self.control.text();
         // Each field is kept in the text and by itself.
         let control = 2 * control.len() + 64 * control.lines().count();
-        (control + texts) as u64 + members
+        to_u64(control + texts) + members
     }
 
     /// The data as a tree, its bodies in `unpacked`, every node of the origin `name`.
@@ -249,7 +250,7 @@ fn read_tar(
 fn control_members(parts: &[Member], bytes: &[u8], archive: &stream::ArMember) -> Result<Package, DebError> {
     let find = |name: &str| {
         parts.iter().find(|part| part.path == name.as_bytes()).and_then(|part| match part.body {
-            Body::File { offset, len } => bytes.get(offset as usize..(offset + len) as usize),
+            Body::File { offset, len } => bytes.get(to_usize(offset)..to_usize(offset + len)),
             _ => None,
         })
     };

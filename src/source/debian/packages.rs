@@ -12,6 +12,7 @@ use super::checksum::Checksum;
 use super::release::Release;
 use super::upstream::{Upstream, UpstreamError};
 use super::version::ARCHITECTURE;
+use crate::base::width::to_u64;
 use crate::base::{Compression, Digest, Progress, Size, limits};
 use crate::source::url::{Url, UrlError};
 use trim::{FAULT, LEFT_OUT, trim};
@@ -213,7 +214,7 @@ impl Index {
                 true => text = part,
                 false => text.push_str(&part),
             }
-            if text.len() as u64 > limits::INDEX_KEPT {
+            if to_u64(text.len()) > limits::INDEX_KEPT {
                 return Err(IndexError::TooMany);
             }
         }
@@ -228,7 +229,7 @@ impl Index {
 
     /// Bytes that it takes.
     pub fn size(&self) -> u64 {
-        self.text.len() as u64
+        to_u64(self.text.len())
     }
 
     /// Paragraphs that are left out, as `package: reason`.
@@ -331,7 +332,7 @@ fn fetch_listed(
         }
         Some(Err(error)) => return Err(error.into()),
     };
-    let (actual, actual_size) = (expected.0.of_same_kind(&bytes), bytes.len() as u64);
+    let (actual, actual_size) = (expected.0.of_same_kind(&bytes), to_u64(bytes.len()));
     if (actual, actual_size) != expected {
         let (url, (expected, expected_size)) = (Box::new(url), expected);
         return Err(IndexError::Tampered { url, expected, expected_size, actual, actual_size });

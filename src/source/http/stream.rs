@@ -9,6 +9,7 @@ use reqwest::blocking::Response;
 
 use super::error::Cause;
 use super::{CHUNK, Client, HttpError, Resume, Try, content_range};
+use crate::base::width::{to_u64, to_usize};
 use crate::source::url::Url;
 
 /// The bytes of an answer. Where a connection breaks, it goes on with another, as long as the server can do
@@ -75,7 +76,7 @@ impl Stream<'_> {
     fn step(&mut self, buffer: &mut [u8]) -> Result<usize, Cause> {
         // A server may send more than it was asked for.
         let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.position));
-        let wanted = (buffer.len() as u64).min(left) as usize;
+        let wanted = to_usize(to_u64(buffer.len()).min(left));
         let buffer = &mut buffer[..wanted];
         if buffer.is_empty() {
             return Ok(0);
@@ -91,8 +92,8 @@ impl Stream<'_> {
         if count == 0 && self.end.is_some_and(|end| self.position < end) {
             return Err(Cause::Cut { received: self.position - self.start, reason: None });
         }
-        self.position += count as u64;
-        self.counted += count as u64;
+        self.position += to_u64(count);
+        self.counted += to_u64(count);
         self.waited += begun.elapsed();
         if self.waited >= window {
             let bytes_per_second = self.client.settings.minimum_rate;
@@ -117,10 +118,10 @@ impl Stream<'_> {
         let mut buffer = vec![0; CHUNK];
         self.position = start;
         while before > 0 {
-            let piece = (buffer.len() as u64).min(before) as usize;
+            let piece = to_usize(to_u64(buffer.len()).min(before));
             match self.step(&mut buffer[..piece])? {
                 0 => return Err(Cause::Cut { received: self.position, reason: None }),
-                count => before -= count as u64,
+                count => before -= to_u64(count),
             }
         }
         Ok(())

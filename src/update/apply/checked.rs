@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::base::device::{Device, ReadAt, SectorSize};
+use crate::base::width::{to_u64, to_usize};
 
 /// How often a write that does not read back is repeated.
 const RETRIES: u32 = 2;
@@ -38,19 +39,19 @@ impl<'d> Checked<'d> {
         if bytes.is_empty() {
             return;
         }
-        let end = offset + bytes.len() as u64;
+        let end = offset + to_u64(bytes.len());
         // Stretches do not overlap, so the last that begins before the end is the last that can reach in.
         let overlap = self.written.range_mut(..end).next_back();
-        match overlap.filter(|(start, old)| *start + old.len() as u64 > offset) {
+        match overlap.filter(|(start, old)| *start + to_u64(old.len()) > offset) {
             None => {
                 self.written.insert(offset, bytes.to_vec());
             }
             Some((&start, old)) => {
-                let (from, to) = (start.max(offset), end.min(start + old.len() as u64));
-                let common = &bytes[(from - offset) as usize..(to - offset) as usize];
-                old[(from - start) as usize..][..common.len()].copy_from_slice(common);
-                self.remember(&bytes[..(from - offset) as usize], offset);
-                self.remember(&bytes[(to - offset) as usize..], to);
+                let (from, to) = (start.max(offset), end.min(start + to_u64(old.len())));
+                let common = &bytes[to_usize(from - offset)..to_usize(to - offset)];
+                old[to_usize(from - start)..][..common.len()].copy_from_slice(common);
+                self.remember(&bytes[..to_usize(from - offset)], offset);
+                self.remember(&bytes[to_usize(to - offset)..], to);
             }
         }
     }

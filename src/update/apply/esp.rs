@@ -5,6 +5,7 @@ use std::io::Cursor;
 use super::checked::Checked;
 use super::{ApplyError, table};
 use crate::base::device::{Device, Uncached, Window};
+use crate::base::width::to_u64;
 use crate::base::{Digest, Progress, Size};
 use crate::boot::cmdline::Cmdline;
 use crate::boot::entries::{self, BootEntry, FOLDER};
@@ -128,8 +129,8 @@ pub(super) fn remove(esp: &mut dyn Device, path: &str) -> Result<(), ApplyError>
 /// needed, since the editor writes the one sector that makes a file appear after all that it leads to, and
 /// [`Checked`] has compared that with what was meant before.
 pub(super) fn put(esp: &mut dyn Device, path: &str, bytes: &[u8]) -> Result<(), ApplyError> {
-    Editor::open(&mut Checked::new(esp))?.put(path, &mut &*bytes, bytes.len() as u64)?;
-    let back = open(esp)?.read(path, bytes.len() as u64);
+    Editor::open(&mut Checked::new(esp))?.put(path, &mut &*bytes, to_u64(bytes.len()))?;
+    let back = open(esp)?.read(path, to_u64(bytes.len()));
     if back.is_ok_and(|back| back == bytes) {
         return Ok(());
     }
@@ -193,7 +194,7 @@ pub fn loader(esp: &mut dyn Device, new: &[u8], progress: &dyn Progress) -> Resu
         if open(esp)?.read(path, LOADER_LIMIT).is_ok_and(|old| old == new) {
             continue;
         }
-        check_room(path, new.len() as u64, free(esp)?)?;
+        check_room(path, to_u64(new.len()), free(esp)?)?;
         progress.note(&format!("updating {path}"));
         put(esp, path, new)?;
         changed += 1;

@@ -31,6 +31,7 @@ use std::io::{self, Cursor, Write};
 
 use super::document::Document;
 use crate::base::device::Device;
+use crate::base::width::{to_u64, to_usize};
 use crate::base::{Digest, Progress, Size, Task, Unit};
 use crate::boot::cmdline::Cmdline;
 use crate::boot::entries::{self, Counter, FOLDER};
@@ -156,7 +157,7 @@ impl<'a> Target<'a> {
         {
             let io = |source| ApplyError::Io { action: "comparing the partitions", slot, source };
             // The partition first: what is still to be written there would hide from the disk.
-            let mut given = vec![0; FINGERPRINT.min(entry.size) as usize];
+            let mut given = vec![0; to_usize(FINGERPRINT.min(entry.size))];
             let mut named = given.clone();
             if device.size() != entry.size {
                 return Err(ApplyError::WrongDevice { what, slot });
@@ -177,8 +178,8 @@ impl<'a> Target<'a> {
             return Err(ApplyError::SectorSize { expected, actual });
         }
         salt(document)?;
-        let blocks = document.root.size / BLOCK as u64;
-        if blocks == 0 || !document.root.size.is_multiple_of(BLOCK as u64) {
+        let blocks = document.root.size / to_u64(BLOCK);
+        if blocks == 0 || !document.root.size.is_multiple_of(to_u64(BLOCK)) {
             return Err(verity::Error::Unaligned { len: document.root.size }.into());
         }
         for (what, has, room) in [
@@ -262,15 +263,15 @@ fn hash(
     let task = Task::new(progress, &format!("verifying slot {slot}"), size, Unit::Bytes);
     let options = verity::Options { salt: salt(document)?, uuid: document.root.verity_uuid };
     let mut writer = verity::Writer::new(io::sink(), options)?;
-    let mut batch = vec![0; BATCH.min(size as usize)];
+    let mut batch = vec![0; BATCH.min(to_usize(size))];
     let mut offset = 0;
     while offset < size {
-        let piece = &mut batch[..(size - offset).min(BATCH as u64) as usize];
+        let piece = &mut batch[..to_usize((size - offset).min(to_u64(BATCH)))];
         root.read_back(piece, offset)
             .and_then(|()| writer.write_all(piece))
             .map_err(|source| ApplyError::Io { action: "reading back the root", slot, source })?;
-        offset += piece.len() as u64;
-        task.advance(piece.len() as u64);
+        offset += to_u64(piece.len());
+        task.advance(to_u64(piece.len()));
     }
     Ok(writer.finish()?)
 }

@@ -10,6 +10,7 @@ use super::runs::{BLOCK, BlockDigest, Inventory, LONGEST, SHORT, digests, run_di
 use super::wire::{Wire, coalesce, stretch_of};
 use crate::base::Task;
 use crate::base::device::{Device, ReadAt};
+use crate::base::width::{to_u64, to_usize};
 
 /// Above this share of what has to be fetched anyway, block by block finds nothing that is worth its table.
 const NEARLY_ALL: f64 = 0.95;
@@ -84,22 +85,22 @@ impl Survey {
 
     /// Bytes that have to be fetched at the most.
     pub fn lacking(&self, index: &Index) -> u64 {
-        self.lacking_runs(index).map(|(_, run)| run.length as u64).sum()
+        self.lacking_runs(index).map(|(_, run)| to_u64(run.length)).sum()
     }
 
     /// Where in the frames file the last of what is lacking ends: a server without ranges gives all that is
     /// before it.
     pub fn end(&self, index: &Index) -> u64 {
-        self.lacking_runs(index).last().map_or(0, |(_, run)| run.at + run.length as u64)
+        self.lacking_runs(index).last().map_or(0, |(_, run)| run.at + to_u64(run.length))
     }
 
     /// How much of an image that is cut into pieces of so many blocks is in pieces that are not in their place
     /// as a whole, from 0 to 1. Runs that lie in two pieces do not tell which, and do not count.
     pub fn missing_share(&self, index: &Index, piece: u64) -> f64 {
-        let blocks = index.size / BLOCK as u64;
+        let blocks = index.size / to_u64(BLOCK);
         let runs = index.runs.iter().zip(&self.have).filter(|(_, have)| **have != Have::InPlace);
         let mut missing: Vec<u64> = runs
-            .map(|(run, _)| (run.first / piece, (run.first + run.run.blocks as u64 - 1) / piece))
+            .map(|(run, _)| (run.first / piece, (run.first + to_u64(run.run.blocks) - 1) / piece))
             .filter_map(|(first, last)| (first == last).then_some(first))
             .collect();
         missing.dedup();
@@ -119,7 +120,7 @@ impl Survey {
         entry: &Entry<'a>,
         inventory: &'a Inventory,
     ) -> impl Iterator<Item = Source> + 'a {
-        entry.blocks().zip(run.first as usize..).map(|(head, block)| {
+        entry.blocks().zip(to_usize(run.first)..).map(|(head, block)| {
             if self.heads.get(block) == Some(head) {
                 return Source::InPlace;
             }
@@ -167,8 +168,8 @@ impl Assembly<'_, '_> {
         for (number, run) in index.runs.iter().enumerate() {
             let have = self.survey.have[number];
             if have == Have::InPlace {
-                self.tally.kept += run.bytes() as u64;
-                task.advance(run.bytes() as u64);
+                self.tally.kept += to_u64(run.bytes());
+                task.advance(to_u64(run.bytes()));
                 continue;
             }
             let (blocks, before) = (&mut buffer[..run.bytes()], &mut before[..run.bytes()]);
@@ -179,7 +180,7 @@ impl Assembly<'_, '_> {
                 Have::Old(first) => {
                     self.read_old(blocks, first)?;
                     let good = run_digest(&digests(blocks)) == run.run.digest;
-                    self.tally.reused += if good { blocks.len() as u64 } else { 0 };
+                    self.tally.reused += if good { to_u64(blocks.len()) } else { 0 };
                     !good
                 }
                 _ => match entry.and_then(|bytes| Entry::parse(bytes, run, index.frame_blocks)) {
@@ -193,7 +194,7 @@ impl Assembly<'_, '_> {
                 self.fetch_run(number, run, &stretches, blocks, &mut decoder)?;
             }
             self.write(run, blocks, before)?;
-            task.advance(run.bytes() as u64);
+            task.advance(to_u64(run.bytes()));
         }
         Ok(self.tally)
     }
@@ -205,14 +206,14 @@ impl Assembly<'_, '_> {
         for (number, run) in self.survey.lacking_runs(self.index) {
             let entry = self.entries.get(number).and_then(|bytes| Entry::parse(bytes, run, in_frame));
             let Some(entry) = entry else {
-                pieces.push(run.at..run.at + run.length as u64);
+                pieces.push(run.at..run.at + to_u64(run.length));
                 continue;
             };
             let sources: Vec<Source> = self.survey.sources(run, &entry, self.inventory).collect();
             let mut at = run.at;
             for (length, sources) in entry.frames().zip(sources.chunks(in_frame)) {
-                pieces.extend(sources.contains(&Source::Frame).then_some(at..at + length as u64));
-                at += length as u64;
+                pieces.extend(sources.contains(&Source::Frame).then_some(at..at + to_u64(length)));
+                at += to_u64(length);
             }
         }
         coalesce(pieces)
@@ -254,13 +255,13 @@ impl Assembly<'_, '_> {
                     match source {
                         Source::Old(first) => {
                             self.read_old(block, *first)?;
-                            reused += BLOCK as u64;
+                            reused += to_u64(BLOCK);
                         }
                         _ => block.copy_from_slice(before),
                     }
                 }
             }
-            at += length as u64;
+            at += to_u64(length);
         }
         let good = run_digest(&digests(blocks)) == run.run.digest;
         self.tally.reused += if good { reused } else { 0 };
@@ -278,13 +279,13 @@ impl Assembly<'_, '_> {
     ) -> Result<(), DeltaError> {
         let mut fetched = vec![0; run.length];
         let mut within = stretch_of(stretches, run.at);
-        if within.end < run.at + run.length as u64 {
-            within = run.at..run.at + run.length as u64;
+        if within.end < run.at + to_u64(run.length) {
+            within = run.at..run.at + to_u64(run.length);
         }
         self.wire.read(&mut fetched, run.at, &within)?;
         let mut rest = fetched.as_slice();
         for (frame, blocks) in blocks.chunks_mut(self.index.frame_blocks * BLOCK).enumerate() {
-            let at = run.at + (run.length - rest.len()) as u64;
+            let at = run.at + to_u64(run.length - rest.len());
             let failed = |what| DeltaError::Frame { run: number, frame, at, what };
             let length = frames::first_frame(rest).map_err(failed)?;
             decoder.decode(&rest[..length], blocks).map_err(failed)?;
@@ -297,7 +298,7 @@ impl Assembly<'_, '_> {
     }
 
     fn read_old(&self, blocks: &mut [u8], first: u64) -> Result<(), DeltaError> {
-        let at = first * BLOCK as u64;
+        let at = first * to_u64(BLOCK);
         let old = self.old.expect("an inventory is made of something");
         old.read_at(blocks, at).map_err(|source| DeltaError::Old { at, source })
     }
@@ -325,15 +326,15 @@ pub fn write_changed(
     for stretch in pairs.chunk_by(|a, b| a == b) {
         let end = (at + stretch.len() * BLOCK).min(blocks.len());
         if !stretch[0] {
-            let offset = offset + at as u64;
+            let offset = offset + to_u64(at);
             target
                 .write_at(&blocks[at..end], offset)
                 .map_err(|source| DeltaError::WriteTarget { at: offset, source })?;
-            written += (end - at) as u64;
+            written += to_u64(end - at);
         }
         at = end;
     }
-    Ok((written, blocks.len() as u64 - written))
+    Ok((written, to_u64(blocks.len()) - written))
 }
 
 /// Entries of the block table that were read.
@@ -354,10 +355,10 @@ impl Entries {
             .lacking_runs(index)
             .map(|(number, run)| {
                 let at = table + run.entry;
-                (number, at..at + frames::entry_size(run.run.blocks, index.frame_blocks) as u64)
+                (number, at..at + to_u64(frames::entry_size(run.run.blocks, index.frame_blocks)))
             })
             .collect();
-        let all = (index.frames_size - frames::HEADER as u64) as f64;
+        let all = (index.frames_size - to_u64(frames::HEADER)) as f64;
         if wanted.is_empty() || survey.lacking(index) as f64 > NEARLY_ALL * all {
             return Ok(entries);
         }
@@ -368,7 +369,7 @@ impl Entries {
         }
         for (number, range) in wanted {
             let begin = entries.bytes.len();
-            entries.bytes.resize(begin + (range.end - range.start) as usize, 0);
+            entries.bytes.resize(begin + to_usize(range.end - range.start), 0);
             let stretch = stretch_of(&stretches, range.start);
             wire.read(&mut entries.bytes[begin..], range.start, &stretch)?;
             entries.places.push((number, begin..entries.bytes.len()));

@@ -7,6 +7,8 @@
 //! bytes at a time in chains of equal hashes: several times faster, a fifth of the memory, and as good but
 //! for matches of less than eight bytes, which seldom pay.
 
+use crate::base::width::{to_index, to_usize};
+
 /// Bytes that a match begins with.
 const SEED: usize = 8;
 /// Candidates that are looked at for one position.
@@ -41,7 +43,7 @@ pub struct Finder<'a> {
 impl<'a> Finder<'a> {
     /// Takes in old bytes, less than 4 GiB of them. It keeps 4 to 8 bytes for each.
     pub fn new(old: &'a [u8]) -> Self {
-        assert!(old.len() < NONE as usize, "positions have 32 bits");
+        assert!(old.len() < to_index(NONE), "positions have 32 bits");
         let bits = (old.len().max(1).ilog2() + 1).clamp(10, 24);
         let mut finder =
             Self { old, heads: vec![NONE; 1 << bits], previous: vec![NONE; old.len()], shift: 64 - bits };
@@ -81,7 +83,7 @@ impl<'a> Finder<'a> {
             if candidate == NONE {
                 break;
             }
-            let position = candidate as usize;
+            let position = to_index(candidate);
             // The byte that would make it longer is compared first.
             if self.old.get(position + length) == new.get(length) || length == 0 {
                 let found = common(&self.old[position..], new);
@@ -160,7 +162,7 @@ fn seed(bytes: &[u8], at: usize) -> u64 {
 }
 
 fn hash(seed: u64, shift: u32) -> usize {
-    (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift) as usize
+    to_usize(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift)
 }
 
 /// How many bytes are the same, up to [`LONG`].
@@ -171,7 +173,7 @@ fn common(a: &[u8], b: &[u8]) -> usize {
     for (number, (a, b)) in words.enumerate() {
         let difference = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
         if difference != 0 {
-            return number * 8 + difference.trailing_zeros() as usize / 8;
+            return number * 8 + to_index(difference.trailing_zeros()) / 8;
         }
     }
     let whole = limit / 8 * 8;
@@ -215,6 +217,7 @@ fn split(new: &[u8], before: &[u8], after: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::width::to_u64;
     use crate::update::delta::testing::{Random, noise, text};
 
     /// Follows the steps; gives what they make, and how many bytes had to be copied from new.
@@ -251,8 +254,8 @@ mod tests {
             let old = if seed % 2 == 0 { text(seed, 4000) } else { vec![(seed / 10) as u8; 3000] };
             let mut new = old.clone();
             for _ in 0..random.below(12) {
-                let at = random.below(new.len() as u64) as usize;
-                let length = random.below(60) as usize;
+                let at = to_usize(random.below(to_u64(new.len())));
+                let length = to_usize(random.below(60));
                 match random.below(3) {
                     0 => drop(new.splice(at..at, noise(random.next(), length))),
                     1 => drop(new.drain(at..(at + length).min(new.len()))),

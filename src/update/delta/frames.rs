@@ -27,6 +27,7 @@ use super::runs::{BLOCK, BlockDigest, Cutter, MOST_BLOCKS, Run, SHORT, scan, sho
 use super::uki;
 use crate::base::device::ReadAt;
 use crate::base::progress::{Progress, Task, Unit};
+use crate::base::width::to_u64;
 
 /// Blocks in a frame of a root: half as many make an image larger by 3 %, twice as many make it smaller by
 /// 2 %, and a single changed block costs a whole frame.
@@ -140,7 +141,7 @@ pub fn publish_uki(
     progress: &dyn Progress,
 ) -> Result<Published, PublishError> {
     let padded = uki::padded(uki)?;
-    publish(&padded.as_slice(), padded.len() as u64, (IN_UKI, level), frames, index, progress)
+    publish(&padded.as_slice(), to_u64(padded.len()), (IN_UKI, level), frames, index, progress)
 }
 
 fn publish(
@@ -151,7 +152,7 @@ fn publish(
     index: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<Published, PublishError> {
-    if !size.is_multiple_of(BLOCK as u64) || size / BLOCK as u64 > MOST_BLOCKS {
+    if !size.is_multiple_of(to_u64(BLOCK)) || size / to_u64(BLOCK) > MOST_BLOCKS {
         return Err(PublishError::Size { size });
     }
     let task = Task::new(progress, "compressing", size, Unit::Bytes);
@@ -169,7 +170,7 @@ fn publish(
     debug_assert_eq!((made.size, made.frames_size), (size, frames_size));
     let bytes = made.to_bytes();
     index.write_all(&bytes).map_err(|source| PublishError::Write { file: "the index", source })?;
-    Ok(Published { frames: frames_size, index: bytes.len() as u64, runs: runs_count })
+    Ok(Published { frames: frames_size, index: to_u64(bytes.len()), runs: runs_count })
 }
 
 fn writing(source: io::Error) -> PublishError {
@@ -201,7 +202,7 @@ impl<'a> Publisher<'a> {
             out,
             in_frame,
             level,
-            written: HEADER as u64,
+            written: to_u64(HEADER),
             cutter: Cutter::default(),
             pending: Vec::new(),
             heads: Vec::new(),
@@ -246,7 +247,7 @@ impl<'a> Publisher<'a> {
                 self.table.extend((frame.len() as u16).to_le_bytes());
             }
             self.table.extend(heads.by_ref().take(run.blocks).flatten());
-            self.written += length as u64;
+            self.written += to_u64(length);
             self.runs.push((*run, length));
         }
         drop(heads);
@@ -258,7 +259,7 @@ impl<'a> Publisher<'a> {
         let last = std::mem::take(&mut self.cutter).finish();
         self.write(last.as_slice())?;
         self.out.write_all(&self.table)?;
-        Ok((self.runs, self.written + self.table.len() as u64))
+        Ok((self.runs, self.written + to_u64(self.table.len())))
     }
 }
 
@@ -266,6 +267,7 @@ impl<'a> Publisher<'a> {
 mod tests {
     use super::*;
     use crate::base::progress::Silent;
+    use crate::base::width::to_usize;
     use crate::update::delta::testing::{noise, text};
 
     #[test]
@@ -273,18 +275,18 @@ mod tests {
         let root = [text(1, 900 * BLOCK), noise(2, 200 * BLOCK), vec![0; 500 * BLOCK]].concat();
         let (mut frames, mut index) = (Vec::new(), Vec::new());
         let published =
-            publish_root(&root.as_slice(), root.len() as u64, LEVEL, &mut frames, &mut index, &Silent)
+            publish_root(&root.as_slice(), to_u64(root.len()), LEVEL, &mut frames, &mut index, &Silent)
                 .unwrap();
-        assert_eq!((published.frames, published.index), (frames.len() as u64, index.len() as u64));
-        let index = Index::parse(&index, root.len() as u64, frames.len() as u64).unwrap();
-        let table = &frames[index.table() as usize..];
+        assert_eq!((published.frames, published.index), (to_u64(frames.len()), to_u64(index.len())));
+        let index = Index::parse(&index, to_u64(root.len()), to_u64(frames.len())).unwrap();
+        let table = &frames[to_usize(index.table())..];
         let mut decoder = Decoder::new().unwrap();
         let mut decoded = vec![0; IN_ROOT * BLOCK];
         for run in &index.runs {
-            let entry = &table[run.entry as usize..][..entry_size(run.run.blocks, IN_ROOT)];
+            let entry = &table[to_usize(run.entry)..][..entry_size(run.run.blocks, IN_ROOT)];
             let entry = Entry::parse(entry, run, IN_ROOT).unwrap();
-            let expected = &root[run.offset() as usize..][..run.bytes()];
-            let mut at = run.at as usize;
+            let expected = &root[to_usize(run.offset())..][..run.bytes()];
+            let mut at = to_usize(run.at);
             for (length, blocks) in entry.frames().zip(expected.chunks(IN_ROOT * BLOCK)) {
                 assert_eq!(first_frame(&frames[at..]).unwrap(), length);
                 let decoded = &mut decoded[..blocks.len()];
@@ -297,7 +299,7 @@ mod tests {
         }
 
         let (mut again, mut unused) = (Vec::new(), Vec::new());
-        publish_root(&root.as_slice(), root.len() as u64, LEVEL, &mut again, &mut unused, &Silent).unwrap();
+        publish_root(&root.as_slice(), to_u64(root.len()), LEVEL, &mut again, &mut unused, &Silent).unwrap();
         assert_eq!(again, frames);
         assert!(
             publish_root(&root.as_slice(), 5000, LEVEL, &mut Vec::new(), &mut Vec::new(), &Silent).is_err()

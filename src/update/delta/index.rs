@@ -20,6 +20,7 @@
 use super::error::DeltaError;
 use super::frames;
 use super::runs::{BLOCK, LONGEST, MOST_BLOCKS, Run};
+use crate::base::width::{to_index, to_u64};
 
 /// What it begins with.
 pub const MAGIC: &[u8; 8] = b"kellrIDX";
@@ -30,7 +31,7 @@ const ENTRY: usize = 12;
 const FILE: &str = "the index";
 
 /// An index takes no more than this: that of 64 GiB in runs of one block would.
-pub const LIMIT: u64 = HEADER as u64 + ENTRY as u64 * MOST_BLOCKS;
+pub const LIMIT: u64 = to_u64(HEADER) + to_u64(ENTRY) * MOST_BLOCKS;
 
 /// What the index says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub struct Indexed {
 impl Indexed {
     /// Its place in the image, in bytes.
     pub fn offset(&self) -> u64 {
-        self.first * BLOCK as u64
+        self.first * to_u64(BLOCK)
     }
 
     /// Its bytes in the image.
@@ -75,23 +76,23 @@ impl Indexed {
 impl Index {
     /// Puts together what was published: the runs with the bytes of their frames, of so many blocks each.
     pub fn new(frame_blocks: usize, runs: impl IntoIterator<Item = (Run, usize)>) -> Self {
-        let (mut first, mut at, mut entry) = (0, frames::HEADER as u64, 0);
+        let (mut first, mut at, mut entry) = (0, to_u64(frames::HEADER), 0);
         let runs: Vec<Indexed> = runs
             .into_iter()
             .map(|(run, length)| {
                 let indexed = Indexed { run, first, at, length, entry };
-                first += run.blocks as u64;
-                at += length as u64;
-                entry += frames::entry_size(run.blocks, frame_blocks) as u64;
+                first += to_u64(run.blocks);
+                at += to_u64(length);
+                entry += to_u64(frames::entry_size(run.blocks, frame_blocks));
                 indexed
             })
             .collect();
-        Self { size: first * BLOCK as u64, frame_blocks, frames_size: at + entry, runs }
+        Self { size: first * to_u64(BLOCK), frame_blocks, frames_size: at + entry, runs }
     }
 
     /// Where the block table begins in the frames file.
     pub fn table(&self) -> u64 {
-        self.runs.last().map_or(frames::HEADER as u64, |last| last.at + last.length as u64)
+        self.runs.last().map_or(to_u64(frames::HEADER), |last| last.at + to_u64(last.length))
     }
 
     /// As a file.
@@ -138,7 +139,7 @@ impl Index {
         if !(1..=frames::MOST_IN_FRAME).contains(&frame_blocks) {
             return Err(damaged(format!("{frame_blocks} blocks in a frame")));
         }
-        let count = u32::from_le_bytes(header[12..16].try_into().expect("four bytes")) as usize;
+        let count = to_index(u32::from_le_bytes(header[12..16].try_into().expect("four bytes")));
         if count.checked_mul(ENTRY) != Some(entries.len()) {
             return Err(damaged(format!("{count} runs in {} bytes", entries.len())));
         }
@@ -146,7 +147,7 @@ impl Index {
         for (number, entry) in entries.as_chunks::<ENTRY>().0.iter().enumerate() {
             let digest = *entry.first_chunk().expect("eight bytes");
             let run = Run { digest, blocks: usize::from(entry[8]) + 1 };
-            let length = u32::from_le_bytes([entry[9], entry[10], entry[11], 0]) as usize;
+            let length = to_index(u32::from_le_bytes([entry[9], entry[10], entry[11], 0]));
             if run.blocks > LONGEST || length > frames::most_bytes(run.blocks, frame_blocks) {
                 return Err(damaged(format!(
                     "{length} bytes of frames for {} blocks, run {number}",

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::Task;
 use crate::base::device::ReadAt;
+use crate::base::width::{to_u64, to_usize};
 
 /// Bytes of a block: that of EROFS, of dm-verity and of all ways of updating.
 pub const BLOCK: usize = 4096;
@@ -95,15 +96,15 @@ pub fn scan(
     task: &Task,
     mut window: impl FnMut(u64, &[u8], &[BlockDigest]),
 ) -> Result<(), (u64, io::Error)> {
-    let mut buffer = vec![0; WINDOW.min(size as usize)];
+    let mut buffer = vec![0; WINDOW.min(to_usize(size))];
     let mut at = 0;
     while at < size {
-        let length = (size - at).min(WINDOW as u64) as usize;
+        let length = to_usize((size - at).min(to_u64(WINDOW)));
         let bytes = &mut buffer[..length];
         source.read_at(bytes, at).map_err(|error| (at, error))?;
         window(at, bytes, &digests(bytes));
-        task.advance(length as u64);
-        at += length as u64;
+        task.advance(to_u64(length));
+        at += to_u64(length);
     }
     Ok(())
 }
@@ -127,11 +128,11 @@ impl Inventory {
     /// # Errors
     /// The offset of what could not be read, and why.
     pub fn of(source: &dyn ReadAt, size: u64, task: &Task) -> Result<Self, (u64, io::Error)> {
-        let count = (size / BLOCK as u64).min(MOST_BLOCKS);
-        let mut inventory = Self { runs: HashMap::new(), blocks: Vec::with_capacity(count as usize) };
+        let count = (size / to_u64(BLOCK)).min(MOST_BLOCKS);
+        let mut inventory = Self { runs: HashMap::new(), blocks: Vec::with_capacity(to_usize(count)) };
         let mut cutter = Cutter::default();
         let (mut block, mut first) = (0, 0);
-        scan(source, count * BLOCK as u64, task, |_, _, digests| {
+        scan(source, count * to_u64(BLOCK), task, |_, _, digests| {
             for digest in digests {
                 inventory.blocks.push(key(&short(digest)) | block);
                 block += 1;
@@ -200,14 +201,14 @@ mod tests {
         let image = noise(3, 700 * BLOCK);
         let silent = Silent;
         let task = Task::new(&silent, "", 0, Unit::Bytes);
-        let inventory = Inventory::of(&image.as_slice(), image.len() as u64, &task).unwrap();
+        let inventory = Inventory::of(&image.as_slice(), to_u64(image.len()), &task).unwrap();
         let mut first = 0;
         for run in runs_of(&image) {
             assert_eq!(inventory.run(&run.digest), Some(first));
-            first += run.blocks as u64;
+            first += to_u64(run.blocks);
         }
         for (number, digest) in digests(&image).iter().enumerate() {
-            assert_eq!(inventory.block(&short(digest)), Some(number as u64));
+            assert_eq!(inventory.block(&short(digest)), Some(to_u64(number)));
         }
         assert_eq!(inventory.block(&short(&digests(&noise(4, BLOCK))[0])), None);
         assert_eq!(inventory.run(&[0; 8]), None);

@@ -13,6 +13,8 @@ use liblzma::read::XzEncoder;
 use liblzma::stream::{Filters, LzmaOptions, PRESET_EXTREME, Stream};
 use rayon::prelude::*;
 
+use crate::base::width::to_u64;
+
 /// Bytes that a decoder looks back at the most, and so about what it keeps in memory.
 pub const WINDOW: usize = 1 << WINDOW_LOG;
 const WINDOW_LOG: u32 = 24;
@@ -81,8 +83,8 @@ pub fn put(out: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
 
 fn append(out: &mut Vec<u8>, how: How, stored: &[u8], length: usize) {
     out.push(how as u8);
-    put_number(out, stored.len() as u64);
-    put_number(out, length as u64);
+    put_number(out, to_u64(stored.len()));
+    put_number(out, to_u64(length));
     out.extend(stored);
 }
 
@@ -220,7 +222,7 @@ mod tests {
             let (mut reader, length, after) = take(rest).unwrap();
             let mut back = Vec::new();
             reader.read_to_end(&mut back).unwrap();
-            assert_eq!((&back, length), (bytes, bytes.len() as u64));
+            assert_eq!((&back, length), (bytes, to_u64(bytes.len())));
             rest = after;
         }
         assert!(
@@ -229,8 +231,8 @@ mod tests {
         for how in ALL {
             let stored = compress(how, &kinds[3]).unwrap();
             let mut whole = vec![how as u8];
-            put_number(&mut whole, stored.len() as u64);
-            put_number(&mut whole, kinds[3].len() as u64);
+            put_number(&mut whole, to_u64(stored.len()));
+            put_number(&mut whole, to_u64(kinds[3].len()));
             whole.extend(&stored);
             let mut back = Vec::new();
             take(&whole).unwrap().0.read_to_end(&mut back).unwrap();

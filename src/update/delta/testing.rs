@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use crate::base::device::{Device, ReadAt, SectorSize};
+use crate::base::width::{to_u64, to_usize};
 use crate::update::document::Blob;
 use crate::update::remote::{Part, Remote, RemoteError};
 
@@ -43,11 +44,11 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// Bytes that compress about as programs do.
 pub fn text(seed: u64, length: usize) -> Vec<u8> {
-    let words: Vec<Vec<u8>> = (0..500).map(|word| noise(word, 2 + (word as usize * 7) % 11)).collect();
+    let words: Vec<Vec<u8>> = (0..500).map(|word| noise(word, 2 + (to_usize(word) * 7) % 11)).collect();
     let mut random = Random::new(seed);
     let mut bytes = Vec::with_capacity(length + 16);
     while bytes.len() < length {
-        bytes.extend(&words[random.below(500) as usize]);
+        bytes.extend(&words[to_usize(random.below(500))]);
     }
     bytes.truncate(length);
     bytes
@@ -69,7 +70,7 @@ impl Memory {
 
 impl ReadAt for Memory {
     fn size(&self) -> u64 {
-        self.bytes.len() as u64
+        to_u64(self.bytes.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -79,11 +80,11 @@ impl ReadAt for Memory {
 
 impl Device for Memory {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if offset + bytes.len() as u64 > self.bad_from {
+        if offset + to_u64(bytes.len()) > self.bad_from {
             return Err(io::Error::other("medium error"));
         }
-        self.bytes[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-        self.written += bytes.len() as u64;
+        self.bytes[to_usize(offset)..][..bytes.len()].copy_from_slice(bytes);
+        self.written += to_u64(bytes.len());
         Ok(())
     }
 
@@ -142,9 +143,9 @@ impl Remote for Server {
         let file =
             self.files.get(path).ok_or_else(|| RemoteError::Missing { path: path.to_owned() })?.as_slice();
         self.log.lock().unwrap().requests += 1;
-        let range = range.filter(|_| !self.knows_no_ranges).unwrap_or(0..file.len() as u64);
-        let end = (range.end as usize).min(file.len());
-        let bytes = &file[(range.start as usize).min(end)..end];
+        let range = range.filter(|_| !self.knows_no_ranges).unwrap_or(0..to_u64(file.len()));
+        let end = to_usize(range.end).min(file.len());
+        let bytes = &file[to_usize(range.start).min(end)..end];
         Ok(Part { start: range.start, body: Box::new(Body { server: self, bytes, at: Cell::new(0) }) })
     }
 }
@@ -164,7 +165,7 @@ impl Read for Body<'_> {
             if left == 0 {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
-            room = room.min(left as usize);
+            room = room.min(to_usize(left));
         }
         let rest = &self.bytes[self.at.get()..];
         let count = if self.server.endless && rest.is_empty() {
@@ -176,7 +177,7 @@ impl Read for Body<'_> {
             self.at.set(self.at.get() + count);
             count
         };
-        log.bytes += count as u64;
+        log.bytes += to_u64(count);
         Ok(count)
     }
 }

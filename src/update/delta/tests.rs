@@ -6,17 +6,18 @@ use super::index::Index;
 use super::testing::{Memory, Random, Server, noise, text};
 use super::*;
 use crate::base::progress::Silent;
+use crate::base::width::{to_u64, to_usize};
 use crate::update::document::{Blob, Patch, RootImage, Ways};
 
 /// Publishes a root, but not in full.
 fn publish(server: &mut Server, root: &[u8]) -> RootImage {
     let (mut frames, mut index) = (Vec::new(), Vec::new());
-    publish_root(&root, root.len() as u64, LEVEL, &mut frames, &mut index, &Silent).unwrap();
+    publish_root(&root, to_u64(root.len()), LEVEL, &mut frames, &mut index, &Silent).unwrap();
     let (frames, index) = (server.put(frames), server.put(index));
     let full = Blob { size: u64::MAX, ..Blob::of(b"nowhere") };
     RootImage {
         root_hash: Digest::of(root),
-        size: root.len() as u64,
+        size: to_u64(root.len()),
         salt: String::new(),
         verity_uuid: Uuid::nil(),
         ways: Ways { full, frames, index, patches: Vec::new() },
@@ -26,8 +27,8 @@ fn publish(server: &mut Server, root: &[u8]) -> RootImage {
 fn publish_all(server: &mut Server, root: &[u8]) -> RootImage {
     let mut image = publish(server, root);
     let mut full = Vec::new();
-    let size = make_full(&root, root.len() as u64, LEVEL, &mut full, &Silent).unwrap();
-    assert_eq!(size, full.len() as u64);
+    let size = make_full(&root, to_u64(root.len()), LEVEL, &mut full, &Silent).unwrap();
+    assert_eq!(size, to_u64(full.len()));
     image.ways.full = server.put(full);
     image
 }
@@ -44,7 +45,7 @@ fn by(
 }
 
 fn old<'a>(root: &'a &'a [u8]) -> Old<'a> {
-    Old { root, root_size: root.len() as u64, root_hash: Digest::of(root), uki: None }
+    Old { root, root_size: to_u64(root.len()), root_hash: Digest::of(root), uki: None }
 }
 
 const BLOCK: usize = super::runs::BLOCK;
@@ -95,12 +96,12 @@ fn blocks_lead_from_any_version_to_any_other() {
         assert_arrived(&target, &after);
         assert_eq!(server.take_log(), testing::Log { bytes: fetched.bytes, requests: fetched.requests });
         // A changed block costs its frame, and the table for its run.
-        let limit = image.ways.index.size + lacking as u64 * 8 * BLOCK as u64 + 12 * 1500;
+        let limit = image.ways.index.size + to_u64(lacking) * 8 * to_u64(BLOCK) + 12 * 1500;
         assert!(
             fetched.bytes <= limit.min(image.ways.index.size + image.ways.frames.size),
             "{name}: {fetched:?}"
         );
-        assert_eq!(fetched.kept + fetched.written, after.len() as u64, "{name}");
+        assert_eq!(fetched.kept + fetched.written, to_u64(after.len()), "{name}");
 
         let again = root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
         assert_eq!((again.bytes, again.written), (image.ways.index.size, 0), "{name}");
@@ -249,7 +250,7 @@ fn a_second_call_fetches_only_what_the_first_has_not_written() {
     let all = image.ways.index.size + image.ways.frames.size;
     // At most one run, of 256 blocks, is fetched twice; and the index is.
     assert!(first + second.bytes <= all + image.ways.index.size + 256 * 4200, "{first} + {}", second.bytes);
-    assert!(second.kept >= after.len() as u64 * 2 / 5, "{second:?}");
+    assert!(second.kept >= to_u64(after.len()) * 2 / 5, "{second:?}");
 }
 
 #[test]
@@ -272,10 +273,10 @@ fn damage_is_named_and_writes_nothing_false() {
     let mut named = 0;
     for _ in 0..40 {
         server.files = whole.clone();
-        let at = 16 + random.below(index.table() - 16) as usize;
+        let at = 16 + to_usize(random.below(index.table() - 16));
         server.file(&image.ways.frames)[at] ^= 1 << random.below(8);
         let error = attempt(&server).unwrap_err();
-        let run = index.runs.iter().rposition(|run| run.at <= at as u64).unwrap();
+        let run = index.runs.iter().rposition(|run| run.at <= to_u64(at)).unwrap();
         assert!(error.contains(&format!("run {run},")), "{error}");
         named += usize::from(error.starts_with("frame"));
     }
@@ -317,10 +318,10 @@ fn a_false_block_table_costs_bytes_only() {
     let whole = server.files.clone();
     for junk in [&wrong[..], &[0xff; 5], &[0; 5]] {
         server.files = whole.clone();
-        let table = &mut server.file(&image.ways.frames)[index.table() as usize..];
+        let table = &mut server.file(&image.ways.frames)[to_usize(index.table())..];
         for run in &index.runs {
             let entry =
-                &mut table[run.entry as usize..][..frames::entry_size(run.run.blocks, index.frame_blocks)];
+                &mut table[to_usize(run.entry)..][..frames::entry_size(run.run.blocks, index.frame_blocks)];
             let heads = 2 * run.run.blocks.div_ceil(index.frame_blocks);
             if junk[0] == 0 {
                 entry[..heads].fill(0xee);
@@ -344,7 +345,7 @@ fn faults_of_the_disk_are_told_apart() {
     assert!(matches!(error, DeltaError::TooSmall { .. }));
     assert_eq!(server.log().requests, 0);
     let mut bad = target(&after);
-    bad.bad_from = 100 * BLOCK as u64;
+    bad.bad_from = 100 * to_u64(BLOCK);
     let error = root(&image, &server, None, &mut bad, &Silent).unwrap_err();
     assert!(matches!(error, DeltaError::WriteTarget { .. }), "{error}");
     bad.bad_from = u64::MAX;
@@ -380,14 +381,14 @@ fn edited(before: &[u8], random: &mut Random) -> Vec<u8> {
     let mut after = before.to_vec();
     for _ in 0..1 + random.below(8) {
         let unit = if random.below(2) == 0 { BLOCK } else { 1 };
-        let at = random.below((after.len() / unit) as u64) as usize * unit;
-        let length = (1 + random.below(20) as usize) * unit;
+        let at = to_usize(random.below(to_u64(after.len() / unit))) * unit;
+        let length = (1 + to_usize(random.below(20))) * unit;
         match random.below(4) {
             0 => drop(after.splice(at..at, noise(random.next(), length))),
             1 => drop(after.drain(at..(at + length).min(after.len()))),
             2 => {
                 let taken: Vec<u8> = after.drain(at..(at + length).min(after.len())).collect();
-                let to = random.below(after.len() as u64 + 1) as usize;
+                let to = to_usize(random.below(to_u64(after.len()) + 1));
                 drop(after.splice(to..to, taken));
             }
             _ => after[at] ^= 1 + random.below(255) as u8,
@@ -405,9 +406,9 @@ fn publish_patch(server: &mut Server, image: &mut RootImage, before: &[u8], afte
 
 fn patch_of(before: &[u8], after: &[u8]) -> Vec<u8> {
     let mut patch = Vec::new();
-    let (sizes, out) = ((before.len() as u64, after.len() as u64), &mut patch);
+    let (sizes, out) = ((to_u64(before.len()), to_u64(after.len())), &mut patch);
     let written = make_patch(&before, sizes.0, &after, sizes.1, out, &Silent).unwrap();
-    assert_eq!(written, patch.len() as u64);
+    assert_eq!(written, to_u64(patch.len()));
     patch
 }
 
@@ -430,7 +431,7 @@ fn patches_lead_from_one_version_to_another() {
                 fetched.bytes <= image.ways.index.size + image.ways.patches[0].blob.size + (16 << 10),
                 "{name}"
             );
-            assert!(image.ways.patches[0].blob.size <= 300 + lacking as u64 * 4200, "{name}: {fetched:?}");
+            assert!(image.ways.patches[0].blob.size <= 300 + to_u64(lacking) * 4200, "{name}: {fetched:?}");
 
             let again =
                 root(&image, &server, Some(&old(&before.as_slice())), &mut target, &Silent).expect(name);
@@ -480,7 +481,7 @@ fn a_long_patch_goes_on_with_the_segment_that_is_missing() {
     let fetched = by(&[Way::Patch], &image, &server, Some(&before), &mut target).unwrap();
     assert_arrived(&target, &after);
     assert!(fetched.bytes < size * 25 / 100, "{} of {size}", fetched.bytes);
-    assert!(fetched.kept > after.len() as u64 / 2);
+    assert!(fetched.kept > to_u64(after.len()) / 2);
     let error = by(&[Way::Patch], &image, &server, Some(&after), &mut target).unwrap_err();
     assert_eq!(error.to_string(), "there is no patch from what is here");
 }
@@ -511,7 +512,7 @@ fn every_way_gives_way_to_the_others() {
     }
     server.files = whole;
     server.files.retain(|path, _| *path != ways.index.path());
-    let half = ways.full.size as usize / 2;
+    let half = to_usize(ways.full.size) / 2;
     server.file(&ways.full)[half] ^= 1;
     let error = by(&[Way::Full, Way::Blocks], &image, &server, None, &mut target(&after)).unwrap_err();
     assert_eq!(error.to_string(), format!("{} is not there", ways.index.path()));
@@ -529,7 +530,7 @@ fn a_patch_of_no_use_gives_way_to_blocks() {
     publish_patch(&mut server, &mut image, &before, &after);
     let blob = image.ways.patches[0].blob;
     let whole = server.files.clone();
-    let size = blob.size as usize;
+    let size = to_usize(blob.size);
     let before = before.as_slice();
     let mut ways = std::collections::BTreeMap::new();
     let mut attempt = |server: &Server| {

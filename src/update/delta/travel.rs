@@ -10,6 +10,7 @@ use super::wire::{self, Wire};
 use super::{Fetched, Way};
 use crate::base::device::{Device, ReadAt};
 use crate::base::progress::{Progress, Task, Unit};
+use crate::base::width::to_u64;
 use crate::base::{Chain, Digest};
 use crate::update::document::{Blob, Ways};
 use crate::update::remote::Remote;
@@ -78,7 +79,7 @@ impl Traveller<'_> {
 
     /// Bytes of the blocks that the image fills.
     fn blocks_size(&self) -> u64 {
-        self.size.div_ceil(BLOCK as u64).saturating_mul(BLOCK as u64)
+        self.size.div_ceil(to_u64(BLOCK)).saturating_mul(to_u64(BLOCK))
     }
 
     /// The smallest patch from what is there.

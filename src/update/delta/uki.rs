@@ -10,6 +10,7 @@ use super::{Fetched, Way};
 use crate::base::Digest;
 use crate::base::device::{Device, ReadAt, SectorSize};
 use crate::base::progress::Progress;
+use crate::base::width::{to_u64, to_usize};
 use crate::update::document::Uki;
 use crate::update::remote::Remote;
 
@@ -21,8 +22,8 @@ const FILE: &str = "the unified kernel image";
 
 /// A unified kernel image in whole blocks, as it is published.
 pub fn padded(uki: &[u8]) -> Result<Vec<u8>, PublishError> {
-    if uki.len() as u64 > LIMIT {
-        return Err(PublishError::Uki { size: uki.len() as u64, limit: LIMIT });
+    if to_u64(uki.len()) > LIMIT {
+        return Err(PublishError::Uki { size: to_u64(uki.len()), limit: LIMIT });
     }
     let mut blocks = uki.to_vec();
     blocks.resize(uki.len().next_multiple_of(BLOCK), 0);
@@ -67,7 +68,7 @@ pub fn uki_by(
         let (reused, written) = (size, size);
         return Ok(Fetched { way: Way::Blocks, bytes: 0, requests: 0, reused, kept: 0, written });
     }
-    let old = old.as_ref().map(|(old, digest)| Base { image: old, size: old.len() as u64, digest: *digest });
+    let old = old.as_ref().map(|(old, digest)| Base { image: old, size: to_u64(old.len()), digest: *digest });
     let first = arrive(ways, uki, remote, old, bytes, progress)?;
     if Digest::of(&*bytes) == uki.sha256 {
         return Ok(first);
@@ -91,7 +92,7 @@ fn arrive(
     bytes: &mut Vec<u8>,
     progress: &dyn Progress,
 ) -> Result<Fetched, DeltaError> {
-    let size = uki.size as usize;
+    let size = to_usize(uki.size);
     bytes.resize(size.next_multiple_of(BLOCK), 0);
     let (target, fresh) = (&mut Buffer(bytes), false);
     let fetched =
@@ -107,7 +108,7 @@ struct Buffer<'a>(&'a mut Vec<u8>);
 
 impl ReadAt for Buffer<'_> {
     fn size(&self) -> u64 {
-        self.0.len() as u64
+        to_u64(self.0.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -141,17 +142,17 @@ mod tests {
 
     fn publish(server: &mut Server, new: &[u8], before: Option<&[u8]>) -> Uki {
         let (mut full, mut frames, mut index) = (Vec::new(), Vec::new(), Vec::new());
-        make_full(&new, new.len() as u64, LEVEL, &mut full, &Silent).unwrap();
+        make_full(&new, to_u64(new.len()), LEVEL, &mut full, &Silent).unwrap();
         publish_uki(new, LEVEL, &mut frames, &mut index, &Silent).unwrap();
         let patches = before.map(|before| {
-            let (mut patch, sizes) = (Vec::new(), (before.len() as u64, new.len() as u64));
+            let (mut patch, sizes) = (Vec::new(), (to_u64(before.len()), to_u64(new.len())));
             make_patch(&before, sizes.0, &new, sizes.1, &mut patch, &Silent).unwrap();
             Patch { from: Digest::of(before), version: "0".to_owned(), blob: server.put(patch) }
         });
         let (full, frames, index) = (server.put(full), server.put(frames), server.put(index));
         let patches = patches.into_iter().collect();
         let ways = Ways { full, frames, index, patches };
-        Uki { sha256: Digest::of(new), size: new.len() as u64, ways }
+        Uki { sha256: Digest::of(new), size: to_u64(new.len()), ways }
     }
 
     fn fetch(image: &Uki, server: &Server, old: Option<&[u8]>) -> Result<(Vec<u8>, Fetched), DeltaError> {
@@ -187,8 +188,8 @@ mod tests {
         assert_eq!((bytes == after, fetched.way), (true, Way::Blocks));
         assert!(fetched.bytes < ways.index.size + 7 * 256 + 100, "{fetched:?}");
         assert_eq!(
-            fetched.reused + BLOCK as u64,
-            (after.len() as u64).next_multiple_of(BLOCK as u64) - BLOCK as u64
+            fetched.reused + to_u64(BLOCK),
+            to_u64(after.len()).next_multiple_of(to_u64(BLOCK)) - to_u64(BLOCK)
         );
         // From one with nothing in common but the stub.
         let (bytes, fetched) = fetch(&published, &server, Some(&image("roothash=0", 9))).unwrap();
@@ -214,13 +215,13 @@ mod tests {
         for way in [Way::Full, Way::Blocks] {
             let mut bytes = Vec::new();
             server.take_log();
-            server.breaks_after = Some(after.len() as u64 * 9 / 10);
+            server.breaks_after = Some(to_u64(after.len()) * 9 / 10);
             let mut fetch = |server: &Server| uki_by(&[way], &published, server, None, &mut bytes, &Silent);
             assert!(matches!(fetch(&server), Err(DeltaError::Broken { .. })));
             server.breaks_after = None;
             let fetched = fetch(&server).unwrap();
             assert!(bytes == after);
-            assert!(fetched.bytes < after.len() as u64 * 3 / 10, "{fetched:?}");
+            assert!(fetched.bytes < to_u64(after.len()) * 3 / 10, "{fetched:?}");
         }
     }
 

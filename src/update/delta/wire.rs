@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::error::DeltaError;
 use crate::base::Digest;
+use crate::base::width::{to_u64, to_usize};
 use crate::update::document::Blob;
 use crate::update::remote::Remote;
 
@@ -44,7 +45,7 @@ impl<'a> Wire<'a> {
 
     /// Fills `buffer` from `at` on, which lies in `within`: the stretch to ask for if none is open.
     pub fn read(&mut self, buffer: &mut [u8], at: u64, within: &Range<u64>) -> Result<(), DeltaError> {
-        let end = at + buffer.len() as u64;
+        let end = at + to_u64(buffer.len());
         if end > self.size {
             return Err(DeltaError::Short { path: self.path.clone(), at: self.size, size: end });
         }
@@ -53,7 +54,7 @@ impl<'a> Wire<'a> {
         while let Some(open) = &self.open
             && open.at < at
         {
-            let count = (at - open.at).min(4096) as usize;
+            let count = to_usize((at - open.at).min(4096));
             self.take(&mut skipped[..count])?;
         }
         self.take(buffer)
@@ -95,8 +96,8 @@ impl<'a> Wire<'a> {
                     return Err(error);
                 }
                 Ok(count) => {
-                    open.at += count as u64;
-                    self.bytes += count as u64;
+                    open.at += to_u64(count);
+                    self.bytes += to_u64(count);
                     buffer = &mut buffer[count..];
                 }
                 Err(source) if source.kind() == std::io::ErrorKind::Interrupted => {}
@@ -123,7 +124,7 @@ pub fn whole(
         return Err(DeltaError::Damaged { file: name, what });
     }
     let mut wire = Wire::new(remote, blob);
-    let mut bytes = vec![0; blob.size as usize];
+    let mut bytes = vec![0; to_usize(blob.size)];
     if blob.size > 0 {
         wire.read(&mut bytes, 0, &(0..blob.size))?;
     }
@@ -189,7 +190,7 @@ mod tests {
             let mut buffer = [0; 100];
             for at in [5, 20_000, 20_100, 99_900] {
                 wire.read(&mut buffer, at, &(at..at + 200)).unwrap();
-                assert_eq!(buffer[..], bytes[at as usize..][..100]);
+                assert_eq!(buffer[..], bytes[to_usize(at)..][..100]);
             }
             assert_eq!(wire.no_ranges, knows_no_ranges);
             let expected = if knows_no_ranges { (1, 100_000) } else { (3, 400) };

@@ -4,6 +4,7 @@ use std::io::Cursor;
 use super::*;
 use crate::base::device::{ReadAt, SectorSize};
 use crate::base::power_cut::{Epoch, Recorder, Tally, next};
+use crate::base::width::{to_u64, to_usize};
 use crate::fs::fat::{Options, Reader, write};
 use crate::tree::Tree;
 
@@ -17,7 +18,7 @@ fn image(mib: u64, sector_size: u32) -> Vec<u8> {
     tree.file("EFI/Linux/node_1.0.0.efi", 0o644, vec![2; 20_000]).unwrap();
     tree.file("loader/loader.conf", 0o644, "timeout 0\n").unwrap();
     tree.file("empty", 0o644, "").unwrap();
-    let mut disk = Cursor::new(vec![0; options.size as usize]);
+    let mut disk = Cursor::new(vec![0; to_usize(options.size)]);
     write(&tree, &options, &mut disk).unwrap();
     disk.into_inner()
 }
@@ -52,7 +53,7 @@ fn unprotected(disk: &[u8]) -> BTreeSet<u64> {
     for start in folders {
         let chain = editor.folder(start, "").unwrap().chain;
         let cluster = editor.volume.cluster;
-        let sectors_of = |number| (editor.volume.offset(number)..).step_by(512).take(cluster as usize / 512);
+        let sectors_of = |number| (editor.volume.offset(number)..).step_by(512).take(to_usize(cluster) / 512);
         sectors.extend(chain.into_iter().flat_map(sectors_of));
     }
     sectors
@@ -108,7 +109,7 @@ fn cut(
 }
 
 fn put(path: &'static str, byte: u8, size: usize) -> impl Fn(&mut Editor<'_, Recorder>) {
-    move |editor| editor.put(path, &mut vec![byte; size].as_slice(), size as u64).unwrap()
+    move |editor| editor.put(path, &mut vec![byte; size].as_slice(), to_u64(size)).unwrap()
 }
 
 fn rename(path: &'static str, name: &'static str) -> impl Fn(&mut Editor<'_, Recorder>) {
@@ -207,18 +208,18 @@ fn without_a_flush_the_cuts_show_it() {
 #[test]
 fn what_others_left_is_taken_as_it_comes() {
     let mut bytes = image(34, 512);
-    let volume = Volume::new(bytes[..512].try_into().unwrap(), bytes.len() as u64).unwrap();
-    let entry = |cluster: u32| (volume.fat + u64::from(cluster) * 4) as usize;
+    let volume = Volume::new(bytes[..512].try_into().unwrap(), to_u64(bytes.len())).unwrap();
+    let entry = |cluster: u32| to_usize(volume.fat + u64::from(cluster) * 4);
     // A lost chain, through one that will be used; copies that differ; a wrong FSInfo; a dirty volume.
     let lost = 200_u32;
     for cluster in lost..lost + 50 {
         bytes[entry(cluster)..][..4].copy_from_slice(&(cluster + 1).to_le_bytes());
     }
-    bytes[(volume.fat + volume.fat_size) as usize + 5000] = 0x77;
-    bytes[volume.info.unwrap() as usize + 488..][..4].copy_from_slice(&3_u32.to_le_bytes());
+    bytes[to_usize(volume.fat + volume.fat_size) + 5000] = 0x77;
+    bytes[to_usize(volume.info.unwrap()) + 488..][..4].copy_from_slice(&3_u32.to_le_bytes());
     bytes[entry(1) + 3] &= !0x08;
     // Records behind the end mark of the root.
-    let root = volume.offset(volume.root) as usize;
+    let root = to_usize(volume.offset(volume.root));
     let end = folder::decode(&bytes[root..root + 512]).end;
     for byte in &mut bytes[root + (end + 1) * 32..root + 512] {
         *byte = 0x41;
@@ -326,16 +327,16 @@ fn any_sequence_of_changes_survives_every_cut() {
     let mut random = 0x1234_5678_9abc_def1_u64;
     let mut disk = small();
     for step in 0..30_u8 {
-        let mut below = |limit: usize| (next(&mut random) % limit as u64) as usize;
+        let mut below = |limit: usize| to_usize(next(&mut random) % to_u64(limit));
         // Names of one record to eight, so that rooms of every size come and go.
         let mut name = |folder: &str| format!("{folder}/{step}-{}.x", "n".repeat(below(86)));
-        let new = name(["a", "a/b", "EFI/Linux"][step as usize % 3]);
+        let new = name(["a", "a/b", "EFI/Linux"][usize::from(step) % 3]);
         let old: Vec<String> = files(disk.bytes()).unwrap().into_keys().collect();
         let one = old[below(old.len())].clone();
         let (size, what) = (below(3000), below(10));
         let (after, _) = match what {
-            0..5 => cut(disk, &[], |editor| editor.put(&new, &mut io::repeat(step), size as u64).unwrap()),
-            5 => cut(disk, &[], |editor| editor.put(&one, &mut io::repeat(step), size as u64 + 1).unwrap()),
+            0..5 => cut(disk, &[], |editor| editor.put(&new, &mut io::repeat(step), to_u64(size)).unwrap()),
+            5 => cut(disk, &[], |editor| editor.put(&one, &mut io::repeat(step), to_u64(size) + 1).unwrap()),
             6..9 => {
                 let name = new.rsplit_once('/').unwrap().1;
                 cut(disk, &[both], |editor| editor.rename(&one, name).unwrap())
@@ -351,8 +352,8 @@ fn damage_is_an_error_and_never_a_panic_or_an_endless_walk() {
     let mut recorder = small();
     put("EFI/a rather long name.efi", 3, 600)(&mut Editor::open(&mut recorder).unwrap());
     let mut image = recorder.bytes().to_vec();
-    let volume = Volume::new(image[..512].try_into().unwrap(), image.len() as u64).unwrap();
-    let (fat, root) = (volume.fat as usize, volume.data as usize);
+    let volume = Volume::new(image[..512].try_into().unwrap(), to_u64(image.len())).unwrap();
+    let (fat, root) = (to_usize(volume.fat), to_usize(volume.data));
     let places = (11..90).chain(fat + 8..fat + 60).chain(root..root + 5 * 512);
     let mut errors = 0;
     for at in places.step_by(37) {
@@ -386,16 +387,16 @@ struct Overlay<'a> {
 
 impl ReadAt for Overlay<'_> {
     fn size(&self) -> u64 {
-        self.below.len() as u64
+        to_u64(self.below.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.below.read_at(buffer, offset)?;
-        let end = offset + buffer.len() as u64;
+        let end = offset + to_u64(buffer.len());
         for (at, bytes) in self.changed.range(offset / 512 * 512..end) {
             for (index, byte) in (*at..).zip(bytes) {
                 if (offset..end).contains(&index) {
-                    buffer[(index - offset) as usize] = *byte;
+                    buffer[to_usize(index - offset)] = *byte;
                 }
             }
         }
@@ -405,7 +406,7 @@ impl ReadAt for Overlay<'_> {
 
 impl Device for Overlay<'_> {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        assert!(offset + bytes.len() as u64 <= self.below.len() as u64);
+        assert!(offset + to_u64(bytes.len()) <= to_u64(self.below.len()));
         for (at, sector) in (offset..).step_by(512).zip(bytes.chunks(512)) {
             self.changed.insert(at, sector.to_vec());
         }

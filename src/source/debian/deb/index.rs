@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::base::seal::Sealed;
+use crate::base::width::{to_index, to_usize};
 use crate::base::{Digest, limits};
 use crate::tree::Meta;
 use crate::tree::from_tar::{Body, Member};
@@ -73,9 +74,9 @@ pub fn encode(package: &Package, start: u64) -> Vec<u8> {
 pub fn load(file: &Sealed) -> Result<Package, IndexError> {
     let size = file.len();
     let corrupt = |what| IndexError::Corrupt { what };
-    let mut tail = vec![0; size.min(TAIL) as usize];
+    let mut tail = vec![0; to_usize(size.min(TAIL))];
     file.read_at(&mut tail, size.saturating_sub(TAIL))?;
-    let footer = tail.split_off(tail.len().checked_sub(FOOTER as usize).ok_or(corrupt("no footer"))?);
+    let footer = tail.split_off(tail.len().checked_sub(to_usize(FOOTER)).ok_or(corrupt("no footer"))?);
     let mut footer = Decoder(footer.strip_prefix(MAGIC).ok_or(corrupt("no footer"))?);
     let (Some(start), Some(len), Some(crc)) = (footer.long(), footer.number(), footer.number()) else {
         return Err(corrupt("no footer"));
@@ -86,10 +87,10 @@ pub fn load(file: &Sealed) -> Result<Package, IndexError> {
     if u64::from(len) > limits::PACKAGE_INDEX {
         return Err(corrupt("an index that is larger than any"));
     }
-    let index = match tail.len().checked_sub(len as usize) {
+    let index = match tail.len().checked_sub(to_index(len)) {
         Some(at) => tail.split_off(at),
         None => {
-            let mut index = vec![0; len as usize];
+            let mut index = vec![0; to_index(len)];
             file.read_at(&mut index, start)?;
             index
         }
@@ -176,7 +177,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn bytes(&mut self) -> Option<Vec<u8>> {
-        let len = self.number()? as usize;
+        let len = to_index(self.number()?);
         self.take(len).map(<[u8]>::to_vec)
     }
 

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Take};
 use std::os::unix::fs::FileExt;
 
+use crate::base::width::to_u64;
 use crate::base::{Compression, Digest, Hasher};
 use crate::tree::from_tar::TarError;
 
@@ -26,8 +27,8 @@ impl Read for Hashed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read_at(buffer, self.position)?;
         self.hasher.update(&buffer[..count]);
-        self.position += count as u64;
-        (self.report)(count as u64);
+        self.position += to_u64(count);
+        (self.report)(to_u64(count));
         Ok(count)
     }
 }
@@ -147,7 +148,7 @@ pub struct Body<'a, 'b> {
 impl Read for Body<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.take.read(buffer)?;
-        *self.rest -= count as u64;
+        *self.rest -= to_u64(count);
         Ok(count)
     }
 }
@@ -159,7 +160,7 @@ impl BufRead for Body<'_, '_> {
 
     fn consume(&mut self, count: usize) {
         self.take.consume(count);
-        *self.rest -= count as u64;
+        *self.rest -= to_u64(count);
     }
 }
 

@@ -6,6 +6,7 @@
 use std::io::{self, BufRead, Read};
 
 use super::below;
+use crate::base::width::to_u64;
 use crate::base::{Size, limits};
 use crate::source::debian::checksum::Checksum;
 use crate::source::debian::version::{ARCHITECTURE, is_name};
@@ -69,7 +70,7 @@ impl Paragraph {
             field.push(' ');
         }
         field.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c }));
-        let grown = (field.len() - before) as u64;
+        let grown = to_u64(field.len() - before);
         self.kept += grown;
         if value.contains(char::REPLACEMENT_CHARACTER) {
             let name = String::from_utf8_lossy(name);
@@ -143,7 +144,7 @@ impl Paragraph {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TooMuch {
     /// A line that would fill the memory.
-    #[error("line {line} has more than the {} that are read of one", Size(limits::INDEX_LINE as u64).human())]
+    #[error("line {line} has more than the {} that are read of one", Size(to_u64(limits::INDEX_LINE)).human())]
     Line {
         /// From 1.
         line: u64,
@@ -180,14 +181,14 @@ pub(super) fn trim(input: impl BufRead) -> io::Result<String> {
     loop {
         line.clear();
         number += 1;
-        let end = (&mut input).take(limits::INDEX_LINE as u64 + 1).read_until(b'\n', &mut line)? == 0;
+        let end = (&mut input).take(to_u64(limits::INDEX_LINE) + 1).read_until(b'\n', &mut line)? == 0;
         if line.len() > limits::INDEX_LINE {
             return Err(TooMuch::Line { line: number }.into());
         }
         if input.limit() == 0 {
             return Err(TooMuch::Text.into());
         }
-        if out.len() as u64 + paragraph.kept > limits::INDEX_KEPT {
+        if to_u64(out.len()) + paragraph.kept > limits::INDEX_KEPT {
             return Err(TooMuch::Kept { line: number }.into());
         }
         while line.last().is_some_and(u8::is_ascii_whitespace) {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 use crate::base::device::{Device, ReadAt, SectorSize, Window};
+use crate::base::width::{to_u64, to_usize};
 use crate::base::{Digest, Size};
 use crate::boot::cmdline;
 use crate::boot::pe::{self, Holds};
@@ -84,12 +85,12 @@ impl Version {
             sector_size: 512,
             root: RootImage {
                 root_hash: tree.root_hash.digest(),
-                size: root.len() as u64,
+                size: to_u64(root.len()),
                 salt: hex::encode(&options.salt),
                 verity_uuid: options.uuid,
                 ways: ways.clone(),
             },
-            uki: document::Uki { sha256: Digest::of(&uki), size: uki.len() as u64, ways },
+            uki: document::Uki { sha256: Digest::of(&uki), size: to_u64(uki.len()), ways },
         };
         Self { document, root, tree, uki }
     }
@@ -121,10 +122,10 @@ impl Made {
 pub fn image(slots: [Option<&Version>; 2], entries: &[(&str, &Version)]) -> Made {
     let sizes = Sizes { esp: ESP, root: Size::mib(1), state: Size::mib(1), sector_size: SectorSize::B512 };
     let layout = Layout::plan(&sizes).unwrap();
-    let mut disk = Cursor::new(vec![0; layout.disk_size as usize]);
+    let mut disk = Cursor::new(vec![0; to_usize(layout.disk_size)]);
     let mut table = layout.table(&Version::new("0", 99).release()).unwrap();
     let disk_guid = table.disk_guid;
-    let place = |role| layout.partition(role).start as usize;
+    let place = |role| to_usize(layout.partition(role).start);
     for (slot, version) in Slot::ALL.into_iter().zip(slots) {
         let number = |role| 1 + Role::ALL.iter().position(|other| *other == role).unwrap() as u32;
         let (root, verity) = match version {
@@ -153,11 +154,11 @@ pub fn image(slots: [Option<&Version>; 2], entries: &[(&str, &Version)]) -> Made
     }
     let options =
         fat::Options { size: ESP.bytes(), sector_size: 512, volume_id: 1, label: "ESP".to_owned(), mtime: 0 };
-    let mut esp = Cursor::new(vec![0; ESP.bytes() as usize]);
+    let mut esp = Cursor::new(vec![0; to_usize(ESP.bytes())]);
     fat::write(&tree, &options, &mut esp).unwrap();
     bytes[place(Role::Esp)..][..esp.get_ref().len()].copy_from_slice(esp.get_ref());
     let state = layout.partition(Role::State);
-    bytes[state.start as usize..][..state.size as usize].copy_from_slice(&noise(5, state.size as usize));
+    bytes[to_usize(state.start)..][..to_usize(state.size)].copy_from_slice(&noise(5, to_usize(state.size)));
     Made { bytes, layout, loaders: [loader(1), loader(2)] }
 }
 
@@ -201,16 +202,16 @@ impl<'b> Memory<'b> {
 
 impl ReadAt for Memory<'_> {
     fn size(&self) -> u64 {
-        self.base.len() as u64
+        to_u64(self.base.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.base.read_at(buffer, offset)?;
-        let end = offset + buffer.len() as u64;
+        let end = offset + to_u64(buffer.len());
         for (at, sector) in self.sectors.borrow().range(offset / SECTOR * SECTOR..end) {
             let (from, to) = ((*at).max(offset), (at + SECTOR).min(end));
-            buffer[(from - offset) as usize..(to - offset) as usize]
-                .copy_from_slice(&sector[(from - at) as usize..(to - at) as usize]);
+            buffer[to_usize(from - offset)..to_usize(to - offset)]
+                .copy_from_slice(&sector[to_usize(from - at)..to_usize(to - at)]);
         }
         Ok(())
     }
@@ -218,14 +219,11 @@ impl ReadAt for Memory<'_> {
 
 impl Device for Memory<'_> {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        assert!(
-            offset.is_multiple_of(SECTOR) && (bytes.len() as u64).is_multiple_of(SECTOR),
-            "whole sectors"
-        );
-        if offset + bytes.len() as u64 > self.size() {
+        assert!(offset.is_multiple_of(SECTOR) && to_u64(bytes.len()).is_multiple_of(SECTOR), "whole sectors");
+        if offset + to_u64(bytes.len()) > self.size() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let sectors = (offset..).step_by(SECTOR as usize).zip(bytes.chunks_exact(SECTOR as usize));
+        let sectors = (offset..).step_by(to_usize(SECTOR)).zip(bytes.chunks_exact(to_usize(SECTOR)));
         self.sectors.borrow_mut().extend(sectors.map(|(at, sector)| (at, sector.to_vec())));
         Ok(())
     }

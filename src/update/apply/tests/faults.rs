@@ -9,6 +9,7 @@ use super::judge::Judge;
 use super::{ApplyError, update};
 use crate::base::device::{Device, ReadAt, SectorSize, Window};
 use crate::base::power_cut::next;
+use crate::base::width::{to_u64, to_usize};
 use crate::disk::slot::Slot;
 
 /// What a disk gets wrong.
@@ -68,16 +69,16 @@ impl<'b> Faulty<'b> {
             self.disk.read_at(&mut old, offset).unwrap();
             // A place where something changes: what a disk does not write it does not spoil.
             let changed: Vec<usize> = (0..bytes.len()).filter(|at| old[*at] != bytes[*at]).collect();
-            let mut random = 1 + number as u64 * 7919;
+            let mut random = 1 + to_u64(number) * 7919;
             if !changed.is_empty() {
-                let at = changed[(next(&mut random) % changed.len() as u64) as usize];
-                plan.flipped = Some((offset + at as u64, 1 << (next(&mut random) % 8)));
+                let at = changed[to_usize(next(&mut random) % to_u64(changed.len()))];
+                plan.flipped = Some((offset + to_u64(at), 1 << (next(&mut random) % 8)));
                 stored[at] ^= plan.flipped.unwrap().1;
             }
         } else if let (Fault::Broken(_), Some((place, mask))) = (plan.fault, plan.flipped)
-            && (offset..offset + bytes.len() as u64).contains(&place)
+            && (offset..offset + to_u64(bytes.len())).contains(&place)
         {
-            stored[(place - offset) as usize] ^= mask;
+            stored[to_usize(place - offset)] ^= mask;
         }
         plan.writes += 1;
         stored

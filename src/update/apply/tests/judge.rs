@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::disk::{Made, Version};
 use crate::base::Digest;
 use crate::base::device::{ReadAt, SectorSize, Window};
+use crate::base::width::to_usize;
 use crate::boot::cmdline::Cmdline;
 use crate::boot::entries;
 use crate::boot::uki::Description;
@@ -63,7 +64,7 @@ impl Judge<'_> {
         let boots = self.entries_lead_to_whole_slots(disk, &tables)?;
         let state = self.made.partition(Role::State);
         let window = Window::new(disk, state.start, state.size);
-        if !same(&window, &self.made.bytes[state.start as usize..][..state.size as usize]) {
+        if !same(&window, &self.made.bytes[to_usize(state.start)..][..to_usize(state.size)]) {
             return Err("the state partition has changed".to_owned());
         }
         if !self.may_boot.contains(&boots.as_str()) {

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::{BLOCKS_FROM_NOTHING, ENTRY, HEADER, Head, Segment};
 use crate::base::Task;
 use crate::base::device::{Device, ReadAt};
+use crate::base::width::{to_u64, to_usize};
 use crate::update::delta::blocks::{Tally, write_changed};
 use crate::update::delta::error::DeltaError;
 use crate::update::delta::runs::{BLOCK, RunDigest, digests, scan};
@@ -72,7 +73,7 @@ impl Patcher<'_, '_> {
     pub fn run(mut self, task: &Task) -> Result<Tally, DeltaError> {
         let file = self.file;
         let ahead = self.size.min(FIRST);
-        let mut first = vec![0; ahead as usize];
+        let mut first = vec![0; to_usize(ahead)];
         self.wire.read(&mut first, 0, &(0..ahead))?;
         let head = self.head(&first)?;
         let missing = match self.fresh {
@@ -83,7 +84,7 @@ impl Patcher<'_, '_> {
             missing
                 .iter()
                 .map(|number| &head.segments[*number])
-                .map(|segment| segment.at.max(first.len() as u64)..segment.at + segment.length as u64)
+                .map(|segment| segment.at.max(to_u64(first.len()))..segment.at + to_u64(segment.length))
                 .filter(|piece| !piece.is_empty()),
         );
         let mut tally = Tally::default();
@@ -96,13 +97,13 @@ impl Patcher<'_, '_> {
                 continue;
             }
             bytes.clear();
-            let from = (segment.at as usize).min(first.len());
+            let from = to_usize(segment.at).min(first.len());
             let to = (from + segment.length).min(first.len());
             bytes.extend(&first[from..to]);
             let fetched = bytes.len();
             bytes.resize(segment.length, 0);
             if fetched < bytes.len() {
-                let at = segment.at + fetched as u64;
+                let at = segment.at + to_u64(fetched);
                 self.wire.read(&mut bytes[fetched..], at, &stretch_of(&stretches, at))?;
             }
             let named = |what| DeltaError::Segment { file, segment: number, at: segment.at, what };
@@ -123,7 +124,7 @@ impl Patcher<'_, '_> {
         let header = header.ok_or_else(|| super::damaged(self.file, "no whole header"))?;
         let (count, old_size, new_size) = Head::parse_header(header, self.file)?;
         let end = HEADER + ENTRY * count;
-        if [old_size, new_size] != [self.old_size, self.new_size] || end as u64 > self.size {
+        if [old_size, new_size] != [self.old_size, self.new_size] || to_u64(end) > self.size {
             let what = format!(
                 "it leads from {old_size} to {new_size} bytes in {count} segments, expected from {} to {}",
                 self.old_size, self.new_size
@@ -134,8 +135,8 @@ impl Patcher<'_, '_> {
         let there = table.len();
         table.resize(end - HEADER, 0);
         if there < table.len() {
-            let at = (HEADER + there) as u64;
-            self.wire.read(&mut table[there..], at, &(at..end as u64))?;
+            let at = to_u64(HEADER + there);
+            self.wire.read(&mut table[there..], at, &(at..to_u64(end)))?;
         }
         Head::parse_table(&table, (old_size, new_size), self.size, self.file)
     }
@@ -191,18 +192,18 @@ impl Patcher<'_, '_> {
         };
 
         let range = segment.range(self.new_size);
-        let mut made = vec![0; CHUNK.min((range.end - range.start) as usize)];
+        let mut made = vec![0; CHUNK.min(to_usize(range.end - range.start))];
         let mut before = made.clone();
         let mut hasher = Sha256::new();
         let mut at = range.start;
         for step in moves.0 {
             let old_blocks = step.from..step.from + step.copy;
-            let halves = [(step.new, None), (step.copy, Some(old_blocks.start * BLOCK as u64))];
+            let halves = [(step.new, None), (step.copy, Some(old_blocks.start * to_u64(BLOCK)))];
             for (blocks, from) in halves {
-                let end = (at + blocks * BLOCK as u64).min(range.end);
+                let end = (at + blocks * to_u64(BLOCK)).min(range.end);
                 let begin = at;
                 while at < end {
-                    let length = (end - at).min(CHUNK as u64) as usize;
+                    let length = to_usize((end - at).min(to_u64(CHUNK)));
                     let (made, before) = (&mut made[..length], &mut before[..length]);
                     match from {
                         None => source.fill(made)?,
@@ -210,7 +211,7 @@ impl Patcher<'_, '_> {
                             let from = from + (at - begin);
                             let read = self.old.read_at(made, from);
                             read.map_err(|source| DeltaError::Old { at: from, source })?;
-                            tally.reused += length as u64;
+                            tally.reused += to_u64(length);
                         }
                     }
                     hasher.update(digests(made).as_flattened());
@@ -219,8 +220,8 @@ impl Patcher<'_, '_> {
                     let (written, kept) = write_changed(self.target, at, made, before)?;
                     tally.written += written;
                     tally.kept += kept;
-                    task.advance(length as u64);
-                    at += length as u64;
+                    task.advance(to_u64(length));
+                    at += to_u64(length);
                 }
             }
         }
@@ -257,7 +258,7 @@ impl Moves {
                 // A short last block may be copied too.
                 let end = place.and_then(|place| place.checked_add(copy));
                 match (place, end) {
-                    (Some(place), Some(end)) if end <= old_size.div_ceil(BLOCK as u64) => {
+                    (Some(place), Some(end)) if end <= old_size.div_ceil(to_u64(BLOCK)) => {
                         (from, expected) = (place, end);
                     }
                     _ => return Err("it copies from past the end of the old file".into()),
@@ -290,7 +291,7 @@ struct Extents {
 impl Extents {
     fn read(plan: &mut dyn Read, old_size: u64) -> Result<Self, Fault> {
         let count = number(plan)?;
-        let most = old_size.div_ceil(BLOCK as u64);
+        let most = old_size.div_ceil(to_u64(BLOCK));
         let (mut end, mut size) = (0_u64, 0);
         let mut places = Vec::new();
         for _ in 0..count {
@@ -300,7 +301,7 @@ impl Extents {
                 Some(after) if after <= most && blocks > 0 => end = after,
                 _ => return Err("it starts from past the end of the old file".into()),
             }
-            let place = (end - blocks) * BLOCK as u64..end * BLOCK as u64;
+            let place = (end - blocks) * to_u64(BLOCK)..end * to_u64(BLOCK);
             places.push((size, place.clone()));
             size += place.end - place.start;
         }
@@ -339,20 +340,20 @@ impl Source<'_> {
         while !out.is_empty() {
             if self.to_add > 0 {
                 let (from, left) = self.extents.find(self.at).ok_or("it adds to what is not there")?;
-                let length = self.to_add.min(left).min(out.len() as u64).min(CACHE as u64) as usize;
+                let length = to_usize(self.to_add.min(left).min(to_u64(out.len())).min(to_u64(CACHE)));
                 let (now, rest) = out.split_at_mut(length);
                 self.add.read_exact(now)?;
                 for (byte, old) in now.iter_mut().zip(self.old_bytes(from, length)?) {
                     *byte = byte.wrapping_add(*old);
                 }
-                self.at += length as u64;
-                self.to_add -= length as u64;
+                self.at += to_u64(length);
+                self.to_add -= to_u64(length);
                 out = rest;
             } else if self.to_copy > 0 {
-                let length = self.to_copy.min(out.len() as u64) as usize;
+                let length = to_usize(self.to_copy.min(to_u64(out.len())));
                 let (now, rest) = out.split_at_mut(length);
                 self.copy.read_exact(now)?;
-                self.to_copy -= length as u64;
+                self.to_copy -= to_u64(length);
                 out = rest;
             } else {
                 self.step()?;
@@ -386,16 +387,16 @@ impl Source<'_> {
     }
 
     fn old_bytes(&mut self, from: u64, length: usize) -> Result<&[u8], Fault> {
-        let end = from + length as u64;
-        if from < self.cached || end > self.cached + self.cache.len() as u64 {
-            self.cached = from / BLOCK as u64 * BLOCK as u64;
+        let end = from + to_u64(length);
+        if from < self.cached || end > self.cached + to_u64(self.cache.len()) {
+            self.cached = from / to_u64(BLOCK) * to_u64(BLOCK);
             self.cache.resize(CACHE + BLOCK, 0);
             // Past the end of the old file, in its last block, are zeros.
-            let there = self.old_size.saturating_sub(self.cached).min(self.cache.len() as u64) as usize;
+            let there = to_usize(self.old_size.saturating_sub(self.cached).min(to_u64(self.cache.len())));
             self.cache[there..].fill(0);
             let read = self.old.read_at(&mut self.cache[..there], self.cached);
             read.map_err(|source| DeltaError::Old { at: self.cached, source })?;
         }
-        Ok(&self.cache[(from - self.cached) as usize..][..length])
+        Ok(&self.cache[to_usize(from - self.cached)..][..length])
     }
 }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{FROM_NOTHING, Head, NEW_IN_SEGMENT};
 use crate::base::device::ReadAt;
 use crate::base::progress::{Progress, Task, Unit};
+use crate::base::width::{to_u64, to_usize};
 use crate::update::delta::diff::Finder;
 use crate::update::delta::error::PublishError;
 use crate::update::delta::runs::{BLOCK, BlockDigest, MOST_BLOCKS, RunDigest, digests, run_digest, scan};
@@ -32,7 +33,7 @@ pub fn make_patch(
     progress: &dyn Progress,
 ) -> Result<u64, PublishError> {
     for size in [old_size, new_size] {
-        if size.div_ceil(BLOCK as u64) > MOST_BLOCKS {
+        if size.div_ceil(to_u64(BLOCK)) > MOST_BLOCKS {
             return Err(PublishError::Size { size });
         }
     }
@@ -73,8 +74,8 @@ pub fn make_patch(
         for (plan, made) in batch.iter().zip(made) {
             let digests = &new.digests[plan.first..][..plan.blocks];
             let made = made.map_err(writing)?;
-            segments.push((run_digest(digests), plan.blocks as u64, made));
-            task.advance((plan.blocks * BLOCK) as u64);
+            segments.push((run_digest(digests), to_u64(plan.blocks), made));
+            task.advance(to_u64(plan.blocks * BLOCK));
         }
     }
     write(old_size, new_size, &segments, out)
@@ -90,7 +91,7 @@ pub fn make_full(
     out: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<u64, PublishError> {
-    if size.div_ceil(BLOCK as u64) > MOST_BLOCKS {
+    if size.div_ceil(to_u64(BLOCK)) > MOST_BLOCKS {
         return Err(PublishError::Size { size });
     }
     let task = Task::new(progress, "compressing", size, Unit::Bytes);
@@ -98,7 +99,7 @@ pub fn make_full(
     let mut segments: Vec<(RunDigest, u64, Vec<u8>)> = Vec::new();
     for batch in starts.chunks(AT_ONCE) {
         let read = |at: &u64| {
-            let mut bytes = vec![0; (size - at).min(FROM_NOTHING as u64) as usize];
+            let mut bytes = vec![0; to_usize((size - at).min(to_u64(FROM_NOTHING)))];
             let read = new.read_at(&mut bytes, *at);
             read.map(|()| bytes).map_err(|source| PublishError::Read { at: *at, source })
         };
@@ -107,8 +108,8 @@ pub fn make_full(
             .par_iter()
             .map(|bytes| {
                 let made = from_nothing(bytes, level)?;
-                task.advance(bytes.len() as u64);
-                Ok((run_digest(&digests(bytes)), bytes.len().div_ceil(BLOCK) as u64, made))
+                task.advance(to_u64(bytes.len()));
+                Ok((run_digest(&digests(bytes)), to_u64(bytes.len().div_ceil(BLOCK)), made))
             })
             .collect();
         segments.extend(made.map_err(writing)?);
@@ -121,9 +122,9 @@ fn from_nothing(bytes: &[u8], level: i32) -> io::Result<Vec<u8>> {
     let mut plan = Vec::new();
     let moves = [1, bytes.len().div_ceil(BLOCK), 0];
     let extents = [0];
-    moves.into_iter().chain(extents).for_each(|value| put_number(&mut plan, value as u64));
+    moves.into_iter().chain(extents).for_each(|value| put_number(&mut plan, to_u64(value)));
     put_signed(&mut plan, 0);
-    [0, bytes.len()].into_iter().for_each(|value| put_number(&mut plan, value as u64));
+    [0, bytes.len()].into_iter().for_each(|value| put_number(&mut plan, to_u64(value)));
     let mut segment = Vec::new();
     for stream in [&plan, &[][..]] {
         streams::put(&mut segment, stream)?;
@@ -160,17 +161,17 @@ struct Side<'a> {
 
 impl<'a> Side<'a> {
     fn read(file: &'a dyn ReadAt, size: u64, task: &Task) -> Result<Self, PublishError> {
-        let mut digests = Vec::with_capacity(size.div_ceil(BLOCK as u64) as usize);
+        let mut digests = Vec::with_capacity(to_usize(size.div_ceil(to_u64(BLOCK))));
         scan(file, size, task, |_, _, window| digests.extend(window))
             .map_err(|(at, source)| PublishError::Read { at, source })?;
         Ok(Self { file, size, digests })
     }
 
     fn append(&self, bytes: &mut Vec<u8>, extent: Extent) -> Result<(), PublishError> {
-        let at = (extent.first * BLOCK) as u64;
-        let end = (at + (extent.blocks * BLOCK) as u64).min(self.size);
+        let at = to_u64(extent.first * BLOCK);
+        let end = (at + to_u64(extent.blocks * BLOCK)).min(self.size);
         let begin = bytes.len();
-        bytes.resize(begin + (end - at) as usize, 0);
+        bytes.resize(begin + to_usize(end - at), 0);
         let read = self.file.read_at(&mut bytes[begin..], at);
         read.map_err(|source| PublishError::Read { at, source })
     }
@@ -308,30 +309,30 @@ impl Plan {
         let (extents, places) = touched(extents, steps.iter().map(|step| (step.from, step.add)));
 
         let mut plan = Vec::new();
-        put_number(&mut plan, self.moves.len() as u64);
+        put_number(&mut plan, to_u64(self.moves.len()));
         let mut expected = self.first;
         for step in &self.moves {
-            put_number(&mut plan, step.new as u64);
-            put_number(&mut plan, step.copy as u64);
+            put_number(&mut plan, to_u64(step.new));
+            put_number(&mut plan, to_u64(step.copy));
             if step.copy > 0 {
                 expected += step.new;
                 put_signed(&mut plan, step.from as i64 - expected as i64);
                 expected = step.from + step.copy;
             }
         }
-        put_number(&mut plan, extents.len() as u64);
+        put_number(&mut plan, to_u64(extents.len()));
         let mut end = 0;
         for extent in &extents {
-            put_number(&mut plan, (extent.first - end) as u64);
-            put_number(&mut plan, extent.blocks as u64);
+            put_number(&mut plan, to_u64(extent.first - end));
+            put_number(&mut plan, to_u64(extent.blocks));
             end = extent.first + extent.blocks;
         }
         let (mut add, mut copy) = (Vec::new(), Vec::new());
         let (mut at, mut old_at) = (0, 0);
         for (step, place) in steps.iter().zip(places) {
             put_signed(&mut plan, place as i64 - old_at as i64);
-            put_number(&mut plan, step.add as u64);
-            put_number(&mut plan, step.copy as u64);
+            put_number(&mut plan, to_u64(step.add));
+            put_number(&mut plan, to_u64(step.copy));
             let (sum, taken) = new[at..][..step.add + step.copy].split_at(step.add);
             let old = &finder.old()[step.from..][..step.add];
             add.extend(sum.iter().zip(old).map(|(new, old)| new.wrapping_sub(*old)));

@@ -40,6 +40,7 @@ use std::fmt::Write as _;
 use super::error::DeltaError;
 use super::runs::{BLOCK, MOST_BLOCKS, RunDigest};
 use super::streams;
+use crate::base::width::{to_index, to_u64};
 
 /// What it begins with.
 pub const MAGIC: &[u8; 8] = b"kellrPAT";
@@ -58,7 +59,7 @@ const NEW_IN_SEGMENT: usize = 8 << 20;
 /// memory, and fetches a segment again that was cut off.
 const FROM_NOTHING: usize = streams::WINDOW;
 /// The same in blocks.
-pub const BLOCKS_FROM_NOTHING: u64 = (FROM_NOTHING / BLOCK) as u64;
+pub const BLOCKS_FROM_NOTHING: u64 = to_u64(FROM_NOTHING / BLOCK);
 /// Bytes that a segment takes at the most: its new blocks, should none of them compress, and its plan.
 const LONGEST_SEGMENT: usize = 2 * FROM_NOTHING;
 
@@ -85,8 +86,8 @@ struct Segment {
 impl Segment {
     /// Its place in a new file of so many bytes.
     fn range(&self, new_size: u64) -> std::ops::Range<u64> {
-        let end = (self.first + self.blocks) * BLOCK as u64;
-        self.first * BLOCK as u64..end.min(new_size)
+        let end = (self.first + self.blocks) * to_u64(BLOCK);
+        self.first * to_u64(BLOCK)..end.min(new_size)
     }
 }
 
@@ -96,11 +97,11 @@ impl Head {
         new_size: u64,
         segments: impl ExactSizeIterator<Item = (RunDigest, u64, usize)>,
     ) -> Self {
-        let (mut first, mut at) = (0, (HEADER + ENTRY * segments.len()) as u64);
+        let (mut first, mut at) = (0, to_u64(HEADER + ENTRY * segments.len()));
         let segments = segments.map(|(digest, blocks, length)| {
             let segment = Segment { digest, first, blocks, at, length };
             first += blocks;
-            at += length as u64;
+            at += to_u64(length);
             segment
         });
         Self { old_size, new_size, segments: segments.collect() }
@@ -108,7 +109,7 @@ impl Head {
 
     /// Bytes of the whole patch.
     fn end(&self) -> u64 {
-        self.segments.last().map_or(HEADER as u64, |last| last.at + last.length as u64)
+        self.segments.last().map_or(to_u64(HEADER), |last| last.at + to_u64(last.length))
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -142,7 +143,7 @@ impl Head {
         if u64::from(count) > MOST_BLOCKS {
             return Err(damaged(file, format!("{count} segments")));
         }
-        Ok((count as usize, size(16), size(24)))
+        Ok((to_index(count), size(16), size(24)))
     }
 
     fn read_table(table: &[u8], old_size: u64, new_size: u64) -> Self {
@@ -150,7 +151,7 @@ impl Head {
         let (entries, _) = table.as_chunks::<ENTRY>();
         let entries = entries.iter().map(|entry| {
             let digest = *entry.first_chunk().expect("eight bytes");
-            (digest, u64::from(number(&entry[8..12])), number(&entry[12..16]) as usize)
+            (digest, u64::from(number(&entry[8..12])), to_index(number(&entry[12..16])))
         });
         Self::new(old_size, new_size, entries)
     }
@@ -164,8 +165,8 @@ impl Head {
     ) -> Result<Self, DeltaError> {
         let head = Self::read_table(table, old_size, new_size);
         let blocks: u64 = head.segments.iter().map(|segment| segment.blocks).sum();
-        if blocks != new_size.div_ceil(BLOCK as u64) || head.end() != size {
-            let (expected, end) = (new_size.div_ceil(BLOCK as u64), head.end());
+        if blocks != new_size.div_ceil(to_u64(BLOCK)) || head.end() != size {
+            let (expected, end) = (new_size.div_ceil(to_u64(BLOCK)), head.end());
             let what = format!(
                 "its segments make {blocks} blocks out of {end} bytes, expected {expected} out of {size}"
             );
