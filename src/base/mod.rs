@@ -15,6 +15,7 @@ pub mod flock;
 pub mod input;
 pub mod limits;
 pub mod near;
+pub mod on_disk;
 pub mod progress;
 pub mod seal;
 pub mod signal;

@@ -3,6 +3,8 @@
 //! Source: Linux, `fs/erofs/erofs_fs.h`, and `Documentation/filesystems/erofs.rst`; names are the kernel's.
 //! All numbers are little-endian.
 
+use crate::base::on_disk::{le, on_disk};
+
 /// Bytes of a block: the largest that every x86 and arm64 kernel reads, and the verity block.
 pub const BLOCK: u64 = 4096;
 /// `blkszbits`: [`BLOCK`] as a power of two.
@@ -76,111 +78,37 @@ pub mod mode {
     pub const IFSOCK: u16 = 0o140_000;
 }
 
-/// A number or byte string of fixed size on disk.
-trait Field: Sized {
-    const SIZE: usize;
-    fn put(&self, bytes: &mut [u8]);
-    fn take(bytes: &[u8]) -> Self;
-}
-
-macro_rules! number {
-    ($($type:ty),*) => {$(
-        impl Field for $type {
-            const SIZE: usize = size_of::<$type>();
-            fn put(&self, bytes: &mut [u8]) {
-                bytes.copy_from_slice(&self.to_le_bytes());
-            }
-            fn take(bytes: &[u8]) -> Self {
-                Self::from_le_bytes(bytes.try_into().expect("the caller cuts to size"))
-            }
-        }
-    )*};
-}
-number!(u8, u16, u32, u64);
-
-impl<const N: usize> Field for [u8; N] {
-    const SIZE: usize = N;
-    fn put(&self, bytes: &mut [u8]) {
-        bytes.copy_from_slice(self);
-    }
-    fn take(bytes: &[u8]) -> Self {
-        bytes.try_into().expect("the caller cuts to size")
-    }
-}
-
-/// Declares a structure without padding; that its fields add up to its size is checked when compiling.
-macro_rules! on_disk {
-    ($(#[$doc:meta])* $name:ident: $size:literal bytes { $($(#[$note:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(missing_docs, reason = "the kernel's header documents its fields")]
-        pub struct $name { $($(#[$note])* pub $field: $type,)* }
-
-        const _: () = assert!(0 $(+ <$type as Field>::SIZE)* == $size);
-
-        impl $name {
-            /// Bytes on disk.
-            pub const SIZE: usize = $size;
-
-            /// As it stands on disk.
-            pub fn encode(&self) -> [u8; $size] {
-                let mut bytes = [0; $size];
-                let mut rest = bytes.as_mut_slice();
-                $(
-                    let (field, after) = rest.split_at_mut(<$type as Field>::SIZE);
-                    self.$field.put(field);
-                    rest = after;
-                )*
-                debug_assert!(rest.is_empty());
-                bytes
-            }
-
-            /// From what stands on disk; every value of every field is taken as it is.
-            pub fn decode(bytes: &[u8; $size]) -> Self {
-                let mut rest = bytes.as_slice();
-                $(
-                    let (field, after) = rest.split_at(<$type as Field>::SIZE);
-                    let $field = <$type as Field>::take(field);
-                    rest = after;
-                )*
-                debug_assert!(rest.is_empty());
-                Self { $($field,)* }
-            }
-        }
-    };
-}
-
 on_disk! {
     /// `erofs_super_block`.
-    SuperBlock: 128 bytes {
-        magic: u32,
+    pub SuperBlock: 128 bytes {
+        magic: le::U32,
         /// See [`checksum`].
-        checksum: u32,
-        feature_compat: u32,
+        checksum: le::U32,
+        feature_compat: le::U32,
         blkszbits: u8,
         sb_extslots: u8,
         /// 16 bits: the root's inode must be near the start of the metadata.
-        root_nid: u16,
+        root_nid: le::U16,
         /// Number of inodes.
-        inos: u64,
+        inos: le::U64,
         /// Seconds since 1970.
-        build_time: u64,
-        build_time_nsec: u32,
+        build_time: le::U64,
+        build_time_nsec: le::U32,
         /// Blocks of the whole image.
-        blocks: u32,
+        blocks: le::U32,
         /// The block that nid 0 stands for.
-        meta_blkaddr: u32,
-        xattr_blkaddr: u32,
+        meta_blkaddr: le::U32,
+        xattr_blkaddr: le::U32,
         uuid: [u8; 16],
         volume_name: [u8; 16],
-        feature_incompat: u32,
-        available_compr_algs: u16,
-        extra_devices: u16,
-        devt_slotoff: u16,
+        feature_incompat: le::U32,
+        available_compr_algs: le::U16,
+        extra_devices: le::U16,
+        devt_slotoff: le::U16,
         dirblkbits: u8,
         xattr_prefix_count: u8,
-        xattr_prefix_start: u32,
-        packed_nid: u64,
+        xattr_prefix_start: le::U32,
+        packed_nid: le::U64,
         xattr_filter_reserved: u8,
         reserved2: [u8; 23],
     }
@@ -188,49 +116,49 @@ on_disk! {
 
 on_disk! {
     /// `erofs_inode_compact`: only read; it has neither a time nor large ids.
-    InodeCompact: 32 bytes {
-        i_format: u16,
-        i_xattr_icount: u16,
-        i_mode: u16,
-        i_nlink: u16,
-        i_size: u32,
-        i_reserved: u32,
-        i_u: u32,
-        i_ino: u32,
-        i_uid: u16,
-        i_gid: u16,
-        i_reserved2: u32,
+    pub InodeCompact: 32 bytes {
+        i_format: le::U16,
+        i_xattr_icount: le::U16,
+        i_mode: le::U16,
+        i_nlink: le::U16,
+        i_size: le::U32,
+        i_reserved: le::U32,
+        i_u: le::U32,
+        i_ino: le::U32,
+        i_uid: le::U16,
+        i_gid: le::U16,
+        i_reserved2: le::U32,
     }
 }
 
 on_disk! {
     /// `erofs_inode_extended`.
-    InodeExtended: 64 bytes {
+    pub InodeExtended: 64 bytes {
         /// Version bit and data layout.
-        i_format: u16,
+        i_format: le::U16,
         /// Size of the attributes behind the inode, see [`xattr_ibody_size`].
-        i_xattr_icount: u16,
-        i_mode: u16,
-        i_reserved: u16,
-        i_size: u64,
+        i_xattr_icount: le::U16,
+        i_mode: le::U16,
+        i_reserved: le::U16,
+        i_size: le::U64,
         /// First block, or the device number.
-        i_u: u32,
-        i_ino: u32,
-        i_uid: u32,
-        i_gid: u32,
+        i_u: le::U32,
+        i_ino: le::U32,
+        i_uid: le::U32,
+        i_gid: le::U32,
         /// Seconds since 1970, two's complement.
-        i_mtime: u64,
-        i_mtime_nsec: u32,
-        i_nlink: u32,
+        i_mtime: le::U64,
+        i_mtime_nsec: le::U32,
+        i_nlink: le::U32,
         i_reserved2: [u8; 16],
     }
 }
 
 on_disk! {
     /// `erofs_xattr_ibody_header`, followed by the ids of shared attributes, then by entries.
-    XattrIbodyHeader: 12 bytes {
+    pub XattrIbodyHeader: 12 bytes {
         /// Unused without the feature `XATTR_FILTER`.
-        h_name_filter: u32,
+        h_name_filter: le::U32,
         h_shared_count: u8,
         h_reserved2: [u8; 7],
     }
@@ -238,19 +166,19 @@ on_disk! {
 
 on_disk! {
     /// `erofs_xattr_entry`, followed by name and value, padded to [`XATTR_UNIT`].
-    XattrEntry: 4 bytes {
+    pub XattrEntry: 4 bytes {
         e_name_len: u8,
         e_name_index: u8,
-        e_value_size: u16,
+        e_value_size: le::U16,
     }
 }
 
 on_disk! {
     /// `erofs_dirent`. A directory block has all its entries first, then all their names.
-    Dirent: 12 bytes {
-        nid: u64,
+    pub Dirent: 12 bytes {
+        nid: le::U64,
         /// Where the name begins in the block; that of the first entry also tells their number.
-        nameoff: u16,
+        nameoff: le::U16,
         file_type: u8,
         reserved: u8,
     }
@@ -301,6 +229,7 @@ pub fn checksum(block: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::on_disk::{FromBytes, IntoBytes};
 
     #[test]
     fn checksum_is_crc32c() {
@@ -319,8 +248,9 @@ mod tests {
 
     #[test]
     fn structures_survive() {
-        let dirent = Dirent { nid: 0x0102_0304_0506_0708, nameoff: 0x1122, file_type: 7, reserved: 0 };
-        assert_eq!(dirent.encode()[..3], [8, 7, 6]);
-        assert_eq!(Dirent::decode(&dirent.encode()), dirent);
+        let dirent =
+            Dirent { nid: 0x0102_0304_0506_0708.into(), nameoff: 0x1122.into(), file_type: 7, reserved: 0 };
+        assert_eq!(dirent.as_bytes()[..3], [8, 7, 6]);
+        assert_eq!(Dirent::read_from_bytes(dirent.as_bytes()).unwrap(), dirent);
     }
 }

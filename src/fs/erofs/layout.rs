@@ -19,6 +19,8 @@ use super::format::{
     encode_dev, mode,
 };
 use crate::base::Fingerprint;
+use crate::base::on_disk::{FromZeros, IntoBytes};
+use crate::base::width::to_u64;
 use crate::tree::{Content, Kind, Meta, NodeId, Tree, show};
 
 /// Bytes of the longest link target: the kernel's PATH_MAX without the NUL.
@@ -81,7 +83,7 @@ impl<'t> Directory<'t> {
         let mut blocks = Vec::new();
         let (mut start, mut used) = (0, 0);
         for (index, (name, _)) in entries.iter().enumerate() {
-            let need = (Dirent::SIZE + name.len()) as u64;
+            let need = to_u64(Dirent::SIZE + name.len());
             if used + need > BLOCK {
                 blocks.push(start..index);
                 (start, used) = (index, 0);
@@ -89,7 +91,7 @@ impl<'t> Directory<'t> {
             used += need;
         }
         blocks.push(start..entries.len());
-        let size = (blocks.len() as u64 - 1) * BLOCK + used;
+        let size = (to_u64(blocks.len()) - 1) * BLOCK + used;
         Self { entries, blocks, size }
     }
 }
@@ -110,7 +112,7 @@ impl Record<'_> {
     pub fn size(&self) -> u64 {
         match &self.body {
             Body::Directory(directory) => directory.size,
-            Body::Symlink(target) => target.len() as u64,
+            Body::Symlink(target) => to_u64(target.len()),
             Body::Special(..) => 0,
             Body::File(content, _) => content.len(),
         }
@@ -138,7 +140,7 @@ impl Record<'_> {
     }
 
     fn head(&self) -> u64 {
-        (InodeExtended::SIZE + self.xattrs.len()) as u64
+        to_u64(InodeExtended::SIZE + self.xattrs.len())
     }
 }
 
@@ -239,7 +241,8 @@ fn check_name(directory: &[u8], name: &[u8]) -> Result<(), Error> {
 
 fn subdirectories(tree: &Tree, id: NodeId) -> u32 {
     let is_directory = |child: &NodeId| matches!(tree.node(*child).kind, Kind::Directory(_));
-    tree.children(id).filter(|(_, child)| is_directory(child)).count() as u32
+    let count = tree.children(id).filter(|(_, child)| is_directory(child)).count();
+    u32::try_from(count).expect("a tree has fewer nodes")
 }
 
 fn body<'t>(tree: &'t Tree, id: NodeId, parent: NodeId, path: &[u8]) -> Result<Body<'t>, Error> {
@@ -266,17 +269,16 @@ fn xattrs(meta: &Meta, path: &[u8]) -> Result<Vec<u8>, Error> {
     if meta.xattrs.is_empty() {
         return Ok(Vec::new());
     }
-    let mut bytes =
-        XattrIbodyHeader { h_name_filter: 0, h_shared_count: 0, h_reserved2: [0; 7] }.encode().to_vec();
+    let mut bytes = XattrIbodyHeader::new_zeroed().as_bytes().to_vec();
     for (name, value) in &meta.xattrs {
         let refused = || Error::Xattr { path: show(path), name: show(name), size: value.len() };
         let (e_name_index, rest) = split_name(name).ok_or_else(refused)?;
         let entry = XattrEntry {
             e_name_len: u8::try_from(rest.len()).map_err(|_| refused())?,
             e_name_index,
-            e_value_size: u16::try_from(value.len()).map_err(|_| refused())?,
+            e_value_size: u16::try_from(value.len()).map_err(|_| refused())?.into(),
         };
-        bytes.extend(entry.encode());
+        bytes.extend(entry.as_bytes());
         bytes.extend(rest);
         bytes.extend(value);
         bytes.resize(bytes.len().next_multiple_of(XATTR_UNIT), 0);

@@ -17,6 +17,8 @@ use super::format::{
 };
 use super::layout::MAX_TARGET;
 use crate::base::limits;
+use crate::base::on_disk::{FromBytes, IntoBytes, le};
+use crate::base::width::{to_u64, to_usize};
 use crate::tree::{Content, Kind, Meta, Node, NodeId, Tree, TreeError};
 
 /// Why an image was not read.
@@ -124,11 +126,11 @@ struct Names {
 
 impl Names {
     fn charge(&mut self, path: usize, depth: usize) -> Result<(), ReadError> {
-        (self.nodes, self.bytes) = (self.nodes + 1, self.bytes + path as u64);
+        (self.nodes, self.bytes) = (self.nodes + 1, self.bytes + to_u64(path));
         for (what, value, limit) in [
-            ("length of a path", path as u64, limits::PATH as u64),
-            ("number of directories above a path", depth.saturating_sub(1) as u64, limits::DEPTH as u64),
-            ("number of files", self.nodes as u64, limits::NODES as u64),
+            ("length of a path", to_u64(path), to_u64(limits::PATH)),
+            ("number of directories above a path", to_u64(depth.saturating_sub(1)), to_u64(limits::DEPTH)),
+            ("number of files", to_u64(self.nodes), to_u64(limits::NODES)),
             ("length of all paths together", self.bytes, limits::NAMES),
         ] {
             if value > limit {
@@ -139,7 +141,7 @@ impl Names {
     }
 
     fn attributes(&mut self, meta: &Meta) -> Result<(), ReadError> {
-        let sizes = meta.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64);
+        let sizes = meta.xattrs.iter().map(|(name, value)| to_u64(name.len() + value.len()));
         self.bytes += sizes.sum::<u64>();
         match self.bytes > limits::NAMES {
             true => Err(ReadError::TooMuch {
@@ -177,12 +179,13 @@ impl Image {
         if actual < BLOCK {
             return Err(ReadError::Short { expected: BLOCK, actual });
         }
-        let mut block = [0; (BLOCK - SUPER_OFFSET) as usize];
+        let mut block = [0; to_usize(BLOCK - SUPER_OFFSET)];
         source.read_at(&mut block, SUPER_OFFSET)?;
-        let field = block.first_chunk().expect("a block is longer than a superblock");
-        let superblock = SuperBlock::decode(field);
+        let Ok((superblock, _)) = SuperBlock::read_from_prefix(&block) else {
+            return Err(ReadError::Short { expected: BLOCK, actual });
+        };
         if superblock.magic != SUPER_MAGIC_V1 {
-            return Err(ReadError::NotErofs { magic: superblock.magic });
+            return Err(ReadError::NotErofs { magic: superblock.magic.get() });
         }
         for (what, value, known) in [
             ("block size", u64::from(superblock.blkszbits), u64::from(BLKSZBITS)),
@@ -194,12 +197,13 @@ impl Image {
                 return Err(ReadError::Unsupported { what, value });
             }
         }
-        if superblock.feature_compat & FEATURE_COMPAT_SB_CHKSUM != 0 {
+        if superblock.feature_compat.get() & FEATURE_COMPAT_SB_CHKSUM != 0 {
             // The field itself counts as zero.
-            block[4..8].fill(0);
-            let computed = checksum(&block);
-            if computed != superblock.checksum {
-                return Err(ReadError::Checksum { expected: superblock.checksum, actual: computed });
+            let unsigned = SuperBlock { checksum: 0.into(), ..superblock };
+            block[..SuperBlock::SIZE].copy_from_slice(unsigned.as_bytes());
+            let (expected, actual) = (superblock.checksum.get(), checksum(&block));
+            if expected != actual {
+                return Err(ReadError::Checksum { expected, actual });
             }
         }
         let expected = u64::from(superblock.blocks) * BLOCK;
@@ -229,7 +233,7 @@ impl Image {
     /// # Errors
     /// All kinds of [`ReadError`].
     pub fn tree(&self) -> Result<Tree, ReadError> {
-        let mut tree = Tree::new(self.superblock.build_time as i64);
+        let mut tree = Tree::new(self.superblock.build_time.get().cast_signed());
         let origin = tree.origin("image");
         let mut known: BTreeMap<u64, NodeId> = BTreeMap::new();
         let whole = self.size();
@@ -259,7 +263,7 @@ impl Image {
                     Kind::Directory(BTreeMap::new())
                 }
                 mode::IFREG => Kind::File(self.body(&inode, &mut spent)?),
-                mode::IFLNK if inode.size == 0 || inode.size > MAX_TARGET as u64 => {
+                mode::IFLNK if inode.size == 0 || inode.size > to_u64(MAX_TARGET) => {
                     return Err(ReadError::Corrupt { what: "link length", nid });
                 }
                 mode::IFLNK => Kind::Symlink(self.small(&inode, &mut spent)?),
@@ -293,7 +297,7 @@ impl Image {
         if offset.checked_add(len).is_none_or(|end| end > self.size()) {
             return Err(ReadError::Corrupt { what, nid });
         }
-        let mut bytes = vec![0; len as usize];
+        let mut bytes = vec![0; to_usize(len)];
         self.source.read_at(&mut bytes, offset)?;
         Ok(bytes)
     }
@@ -302,35 +306,42 @@ impl Image {
         let base = u64::from(self.superblock.meta_blkaddr) * BLOCK;
         let offset = nid.checked_mul(SLOT).and_then(|offset| offset.checked_add(base));
         let offset = offset.ok_or(ReadError::Corrupt { what: "number", nid })?;
-        let head = self.read(offset, InodeCompact::SIZE as u64, "number", nid)?;
-        let compact = InodeCompact::decode(head.first_chunk().expect("read to size"));
-        if compact.i_format & !I_ALL != 0 {
+        let head = self.read(offset, to_u64(InodeCompact::SIZE), "number", nid)?;
+        let cut_short = |_| ReadError::Corrupt { what: "number", nid };
+        let compact = InodeCompact::read_from_bytes(&head).map_err(cut_short)?;
+        let format = compact.i_format.get();
+        if format & !I_ALL != 0 {
             return Err(ReadError::Corrupt { what: "format", nid });
         }
-        let layout = compact.i_format >> I_DATALAYOUT_BIT;
+        let layout = format >> I_DATALAYOUT_BIT;
         if layout != INODE_FLAT_PLAIN && layout != INODE_FLAT_INLINE {
             return Err(ReadError::Unsupported { what: "data layout", value: layout.into() });
         }
-        let (mut inode, size) = if compact.i_format & I_VERSION_EXTENDED == 0 {
-            let meta = Meta::new(0)
-                .owned(compact.i_uid.into(), compact.i_gid.into())
-                .at(self.superblock.build_time as i64);
+        let (mut inode, size) = if format & I_VERSION_EXTENDED == 0 {
+            let meta = Meta::new(0).owned(compact.i_uid.into(), compact.i_gid.into()).at(self
+                .superblock
+                .build_time
+                .get()
+                .cast_signed());
             let size = u64::from(compact.i_size);
-            (Inode { nid, layout, mode: 0, size, u: compact.i_u, meta, tail: 0 }, InodeCompact::SIZE)
+            (Inode { nid, layout, mode: 0, size, u: compact.i_u.get(), meta, tail: 0 }, InodeCompact::SIZE)
         } else {
-            let whole = self.read(offset, InodeExtended::SIZE as u64, "number", nid)?;
-            let extended = InodeExtended::decode(whole.first_chunk().expect("read to size"));
-            let meta = Meta::new(0).owned(extended.i_uid, extended.i_gid).at(extended.i_mtime as i64);
-            let size = extended.i_size;
-            (Inode { nid, layout, mode: 0, size, u: extended.i_u, meta, tail: 0 }, InodeExtended::SIZE)
+            let whole = self.read(offset, to_u64(InodeExtended::SIZE), "number", nid)?;
+            let extended = InodeExtended::read_from_bytes(&whole)
+                .map_err(|_| ReadError::Corrupt { what: "number", nid })?;
+            let meta = Meta::new(0)
+                .owned(extended.i_uid.get(), extended.i_gid.get())
+                .at(extended.i_mtime.get().cast_signed());
+            let (size, u) = (extended.i_size.get(), extended.i_u.get());
+            (Inode { nid, layout, mode: 0, size, u, meta, tail: 0 }, InodeExtended::SIZE)
         };
-        inode.mode = compact.i_mode;
-        inode.meta.mode = compact.i_mode & !mode::IFMT;
-        let attributes = xattr_ibody_size(compact.i_xattr_icount) as u64;
-        inode.tail = offset + size as u64 + attributes;
+        inode.mode = compact.i_mode.get();
+        inode.meta.mode = inode.mode & !mode::IFMT;
+        let attributes = to_u64(xattr_ibody_size(compact.i_xattr_icount.get()));
+        inode.tail = offset + to_u64(size) + attributes;
         if attributes > 0 {
             spent.charge(attributes, nid)?;
-            let bytes = self.read(offset + size as u64, attributes, "attributes", nid)?;
+            let bytes = self.read(offset + to_u64(size), attributes, "attributes", nid)?;
             inode.meta.xattrs = self.xattrs(&bytes, nid, spent)?;
         }
         Ok(inode)
@@ -343,18 +354,17 @@ impl Image {
         spent: &mut Spent,
     ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
         let corrupt = ReadError::Corrupt { what: "attributes", nid };
-        let Some((header, mut rest)) = bytes.split_first_chunk() else { return Err(corrupt) };
-        let header = XattrIbodyHeader::decode(header);
+        let Ok((header, mut rest)) = XattrIbodyHeader::read_from_prefix(bytes) else { return Err(corrupt) };
         let mut xattrs = BTreeMap::new();
         for _ in 0..header.h_shared_count {
-            let Some((id, after)) = rest.split_first_chunk() else { return Err(corrupt) };
+            let Ok((id, after)) = le::U32::read_from_prefix(rest) else { return Err(corrupt) };
             rest = after;
-            let start = u64::from(self.superblock.xattr_blkaddr) * BLOCK
-                + u64::from(u32::from_le_bytes(*id)) * XATTR_UNIT as u64;
-            let head = self.read(start, XattrEntry::SIZE as u64, "shared attribute", nid)?;
-            let size = entry_size(&XattrEntry::decode(head.first_chunk().expect("read to size")));
-            spent.charge(size as u64, nid)?;
-            let shared = self.read(start, size as u64, "shared attribute", nid)?;
+            let start = u64::from(self.superblock.xattr_blkaddr) * BLOCK + u64::from(id) * to_u64(XATTR_UNIT);
+            let head = self.read(start, to_u64(XattrEntry::SIZE), "shared attribute", nid)?;
+            let Ok(entry) = XattrEntry::read_from_bytes(&head) else { return Err(corrupt) };
+            let size = entry_size(&entry);
+            spent.charge(to_u64(size), nid)?;
+            let shared = self.read(start, to_u64(size), "shared attribute", nid)?;
             let (name, value, _) = xattr(&shared).ok_or(ReadError::Corrupt { what: "attributes", nid })?;
             xattrs.insert(name, value);
         }
@@ -425,14 +435,11 @@ impl Image {
         let corrupt = |what| ReadError::Corrupt { what, nid };
         let bytes = self.small(inode, spent)?;
         let mut entries: Vec<(Vec<u8>, u64, u8)> = Vec::new();
-        for block in bytes.chunks(BLOCK as usize) {
-            let first: &[u8; Dirent::SIZE] = block.first_chunk().ok_or(corrupt("directory block"))?;
-            let count = usize::from(Dirent::decode(first).nameoff) / Dirent::SIZE;
-            let table = block.get(..count * Dirent::SIZE).ok_or(corrupt("directory block"))?;
-            let table: Vec<Dirent> = table
-                .chunks_exact(Dirent::SIZE)
-                .map(|entry| Dirent::decode(entry.first_chunk().expect("cut to size")))
-                .collect();
+        for block in bytes.chunks(to_usize(BLOCK)) {
+            let (first, _) = Dirent::ref_from_prefix(block).map_err(|_| corrupt("directory block"))?;
+            let count = usize::from(first.nameoff) / Dirent::SIZE;
+            let (table, _) = <[Dirent]>::ref_from_prefix_with_elems(block, count)
+                .map_err(|_| corrupt("directory block"))?;
             if table.is_empty() {
                 return Err(corrupt("directory block"));
             }
@@ -448,9 +455,9 @@ impl Image {
                     return Err(corrupt("order of names"));
                 }
                 if entries.len() > limits::NODES {
-                    return Err(ReadError::TooMuch { what: "number of files", limit: limits::NODES as u64 });
+                    return Err(ReadError::TooMuch { what: "number of files", limit: to_u64(limits::NODES) });
                 }
-                entries.push((name.to_vec(), entry.nid, entry.file_type));
+                entries.push((name.to_vec(), entry.nid.get(), entry.file_type));
             }
         }
         for (dot, expected) in [(b".".as_slice(), nid), (b"..", parent)] {
@@ -471,8 +478,7 @@ fn entry_size(entry: &XattrEntry) -> usize {
 
 /// Splits the first attribute off `bytes`: full name, value, rest.
 fn xattr(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
-    let (head, rest) = bytes.split_first_chunk()?;
-    let entry = XattrEntry::decode(head);
+    let (entry, rest) = XattrEntry::read_from_prefix(bytes).ok()?;
     let (_, prefix) = XATTR_PREFIXES.iter().find(|(index, _)| *index == entry.e_name_index)?;
     let (name, rest) = rest.split_at_checked(usize::from(entry.e_name_len))?;
     let value = rest.get(..usize::from(entry.e_value_size))?;

@@ -16,6 +16,8 @@ use super::format::{
 };
 use super::layout::{Body, Directory, Layout, Record};
 use crate::base::align;
+use crate::base::on_disk::{FromZeros, IntoBytes};
+use crate::base::width::{to_u64, to_usize};
 use crate::tree::{Content, Tree, show};
 
 /// Bytes handed to the output at once: large enough that a verity writer behind keeps all cores busy.
@@ -100,7 +102,7 @@ impl Plan<'_> {
         Summary {
             blocks: self.places.end,
             metadata_blocks: self.places.data,
-            inodes: self.layout.table.len() as u64,
+            inodes: to_u64(self.layout.table.len()),
         }
     }
 
@@ -135,17 +137,17 @@ fn lay_down(
             sink.align(BLOCK)?;
         }
         found.nid.push(sink.position() / SLOT);
-        sink.put(&inode(record, known.nid[at], known.block[at]).encode())?;
+        sink.put(inode(record, known.nid[at], known.block[at]).as_bytes())?;
         sink.put(&record.xattrs)?;
         if record.inlined() > 0 {
-            sink.put(&content(layout, record, known)[record.outside() as usize..])?;
+            sink.put(&content(layout, record, known)[to_usize(record.outside())..])?;
         }
     }
     sink.align(BLOCK)?;
     for (at, record) in table.iter().enumerate() {
         if !matches!(record.body, Body::File(..)) && record.outside() > 0 {
             found.block[at] = sink.position() / BLOCK;
-            sink.put(&content(layout, record, known)[..record.outside() as usize])?;
+            sink.put(&content(layout, record, known)[..to_usize(record.outside())])?;
             sink.align(BLOCK)?;
         }
     }
@@ -168,36 +170,22 @@ fn lay_down(
 /// The block with the superblock; inodes begin in the next, so that nothing else changes with it.
 fn first_block(options: &Options, inodes: usize, known: &Places) -> Vec<u8> {
     let mut superblock = SuperBlock {
-        magic: SUPER_MAGIC_V1,
-        checksum: 0,
-        feature_compat: FEATURE_COMPAT_SB_CHKSUM | FEATURE_COMPAT_MTIME,
+        magic: SUPER_MAGIC_V1.into(),
+        feature_compat: (FEATURE_COMPAT_SB_CHKSUM | FEATURE_COMPAT_MTIME).into(),
         blkszbits: BLKSZBITS,
-        sb_extslots: 0,
-        root_nid: known.nid[0] as u16,
-        inos: inodes as u64,
-        build_time: options.build_time as u64,
-        build_time_nsec: 0,
-        blocks: known.end as u32,
-        meta_blkaddr: 0,
-        xattr_blkaddr: 0,
+        root_nid: u16::try_from(known.nid[0]).expect("the root's inode is the first").into(),
+        inos: to_u64(inodes).into(),
+        build_time: options.build_time.cast_unsigned().into(),
+        blocks: address(known.end).into(),
         uuid: options.uuid.into_bytes(),
         volume_name: options.volume_name,
-        feature_incompat: 0,
-        available_compr_algs: 0,
-        extra_devices: 0,
-        devt_slotoff: 0,
-        dirblkbits: 0,
-        xattr_prefix_count: 0,
-        xattr_prefix_start: 0,
-        packed_nid: 0,
-        xattr_filter_reserved: 0,
-        reserved2: [0; 23],
+        ..SuperBlock::new_zeroed()
     };
-    let mut block = vec![0; BLOCK as usize];
-    let place = SUPER_OFFSET as usize..SUPER_OFFSET as usize + SuperBlock::SIZE;
-    block[place.clone()].copy_from_slice(&superblock.encode());
-    superblock.checksum = checksum(&block[SUPER_OFFSET as usize..]);
-    block[place].copy_from_slice(&superblock.encode());
+    let mut block = vec![0; to_usize(BLOCK)];
+    let place = to_usize(SUPER_OFFSET)..to_usize(SUPER_OFFSET) + SuperBlock::SIZE;
+    block[place.clone()].copy_from_slice(superblock.as_bytes());
+    superblock.checksum = checksum(&block[to_usize(SUPER_OFFSET)..]).into();
+    block[place].copy_from_slice(superblock.as_bytes());
     block
 }
 
@@ -208,23 +196,27 @@ fn inode(record: &Record, nid: u64, block: u64) -> InodeExtended {
         size => (size - XattrIbodyHeader::SIZE) / XATTR_UNIT + 1,
     };
     InodeExtended {
-        i_format: I_VERSION_EXTENDED | layout << I_DATALAYOUT_BIT,
-        i_xattr_icount: i_xattr_icount as u16,
-        i_mode: record.mode(),
-        i_reserved: 0,
-        i_size: record.size(),
+        i_format: (I_VERSION_EXTENDED | layout << I_DATALAYOUT_BIT).into(),
+        i_xattr_icount: u16::try_from(i_xattr_icount).expect("the layout refuses more").into(),
+        i_mode: record.mode().into(),
+        i_size: record.size().into(),
         i_u: match record.body {
-            Body::Special(_, device) => device,
-            _ => block as u32,
+            Body::Special(_, device) => device.into(),
+            _ => address(block).into(),
         },
-        i_ino: nid as u32,
-        i_uid: record.meta.uid,
-        i_gid: record.meta.gid,
-        i_mtime: record.meta.mtime as u64,
-        i_mtime_nsec: 0,
-        i_nlink: record.nlink,
-        i_reserved2: [0; 16],
+        // Only for programs that know inode numbers of 32 bits; a number beyond is cut for them.
+        i_ino: (nid as u32).into(),
+        i_uid: record.meta.uid.into(),
+        i_gid: record.meta.gid.into(),
+        i_mtime: record.meta.mtime.cast_unsigned().into(),
+        i_nlink: record.nlink.into(),
+        ..InodeExtended::new_zeroed()
     }
+}
+
+/// A number of blocks as the format has it.
+fn address(block: u64) -> u32 {
+    u32::try_from(block).expect("the first pass refuses an image of more blocks")
 }
 
 /// The bytes of a directory or of a link.
@@ -237,16 +229,17 @@ fn content(layout: &Layout, record: &Record, known: &Places) -> Vec<u8> {
 }
 
 fn directory_bytes(layout: &Layout, directory: &Directory, known: &Places) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(directory.size as usize);
+    let mut bytes = Vec::with_capacity(to_usize(directory.size));
     for block in &directory.blocks {
-        bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
+        bytes.resize(bytes.len().next_multiple_of(to_usize(BLOCK)), 0);
         let entries = &directory.entries[block.clone()];
         let mut nameoff = entries.len() * Dirent::SIZE;
         for (name, id) in entries {
             let at = layout.position[id.index()].expect("every name's node is in the table");
             let file_type = file_type(layout.table[at].mode());
-            let dirent = Dirent { nid: known.nid[at], nameoff: nameoff as u16, file_type, reserved: 0 };
-            bytes.extend(dirent.encode());
+            let place = u16::try_from(nameoff).expect("names are cut to blocks");
+            let dirent = Dirent { nid: known.nid[at].into(), nameoff: place.into(), file_type, reserved: 0 };
+            bytes.extend(dirent.as_bytes());
             nameoff += name.len();
         }
         bytes.extend(entries.iter().flat_map(|(name, _)| *name));
@@ -279,7 +272,7 @@ impl Sink for Counter {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.0 += bytes.len() as u64;
+        self.0 += to_u64(bytes.len());
         Ok(())
     }
 
@@ -313,13 +306,13 @@ impl<'w, W: Write> Emitter<'w, W> {
             self.flush()?;
         }
         let start = self.filled;
-        self.filled += wanted.min((self.buffer.len() - start) as u64) as usize;
+        self.filled += to_usize(wanted.min(to_u64(self.buffer.len() - start)));
         Ok(&mut self.buffer[start..self.filled])
     }
 
     fn flush(&mut self) -> Result<(), Error> {
         self.out.write_all(&self.buffer[..self.filled]).map_err(Error::Output)?;
-        self.flushed += self.filled as u64;
+        self.flushed += to_u64(self.filled);
         self.filled = 0;
         Ok(())
     }
@@ -327,12 +320,12 @@ impl<'w, W: Write> Emitter<'w, W> {
 
 impl<W: Write> Sink for Emitter<'_, W> {
     fn position(&self) -> u64 {
-        self.flushed + self.filled as u64
+        self.flushed + to_u64(self.filled)
     }
 
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
-            let room = self.room(bytes.len() as u64)?;
+            let room = self.room(to_u64(bytes.len()))?;
             let (now, later) = bytes.split_at(room.len());
             room.copy_from_slice(now);
             bytes = later;
@@ -344,7 +337,7 @@ impl<W: Write> Sink for Emitter<'_, W> {
         while count > 0 {
             let room = self.room(count)?;
             room.fill(0);
-            count -= room.len() as u64;
+            count -= to_u64(room.len());
         }
         Ok(())
     }
@@ -354,7 +347,7 @@ impl<W: Write> Sink for Emitter<'_, W> {
         while offset < content.len() {
             let room = self.room(content.len() - offset)?;
             content.read_at(room, offset).map_err(|source| Error::Content { path: show(path), source })?;
-            offset += room.len() as u64;
+            offset += to_u64(room.len());
         }
         Ok(())
     }
@@ -410,7 +403,7 @@ mod tests {
         let mut pieces = Pieces(Vec::new());
         write(&tree, &OPTIONS, &mut pieces).unwrap();
         let (last, whole) = pieces.0.split_last().unwrap();
-        assert!(whole.iter().all(|size| *size == BATCH) && last.is_multiple_of(BLOCK as usize));
+        assert!(whole.iter().all(|size| *size == BATCH) && last.is_multiple_of(to_usize(BLOCK)));
     }
 
     #[test]
