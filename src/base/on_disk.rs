@@ -46,6 +46,12 @@ macro_rules! on_disk {
 }
 pub(crate) use on_disk;
 
+/// As many structures as `bytes` hold; a rest that is none is left out.
+pub fn whole<T: FromBytes + Immutable + KnownLayout + Unaligned>(bytes: &[u8]) -> &[T] {
+    let count = bytes.len() / size_of::<T>();
+    <[T]>::ref_from_prefix_with_elems(bytes, count).map_or(&[], |(whole, _)| whole)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +81,8 @@ mod tests {
     fn short_input_is_an_error() {
         for count in 0..Sample::SIZE {
             assert!(Sample::read_from_prefix(&vec![0; count]).is_err(), "{count} bytes");
+            assert_eq!(whole::<Sample>(&vec![0; Sample::SIZE + count]).len(), 1);
         }
+        assert!(whole::<Sample>(&[]).is_empty());
     }
 }
