@@ -7,16 +7,18 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::ops::Range;
 
 use rayon::prelude::*;
 use uuid::Uuid;
 
-use crate::base::width::{to_u64, to_usize};
+use crate::base::on_disk::{FromBytes, FromZeros, IntoBytes, le, on_disk};
+use crate::base::width::{to_index, to_u64, to_usize};
 use crate::base::{Digest, Hasher};
 
 /// Bytes of a data block and of a hash block.
-pub const BLOCK: usize = 4096;
+pub const BLOCK: usize = to_index(BLOCK_SIZE);
+/// The same as the superblock has it.
+const BLOCK_SIZE: u32 = 4096;
 /// Bytes of a digest in the tree.
 const DIGEST: usize = 32;
 /// Digests in a hash block.
@@ -310,39 +312,45 @@ fn build(options: &Options, salted: &Salted, leaves: Vec<u8>) -> HashTree {
     HashTree { root_hash: RootHash(Digest::from_bytes(root)), bytes, data_blocks }
 }
 
-/// Where the fields of `struct verity_sb` lie, in bytes.
-mod field {
-    use super::{MAX_SALT, Range};
-    pub const SIGNATURE: Range<usize> = 0..8;
-    pub const VERSION: Range<usize> = 8..12;
-    pub const HASH_TYPE: Range<usize> = 12..16;
-    pub const UUID: Range<usize> = 16..32;
-    pub const ALGORITHM: Range<usize> = 32..64;
-    pub const DATA_BLOCK_SIZE: Range<usize> = 64..68;
-    pub const HASH_BLOCK_SIZE: Range<usize> = 68..72;
-    pub const DATA_BLOCKS: Range<usize> = 72..80;
-    pub const SALT_SIZE: Range<usize> = 80..82;
-    pub const SALT: Range<usize> = 88..88 + MAX_SALT;
+on_disk! {
+    /// `struct verity_sb`.
+    SuperBlock: 512 bytes {
+        signature: [u8; 8],
+        version: le::U32,
+        hash_type: le::U32,
+        uuid: [u8; 16],
+        algorithm: [u8; 32],
+        data_block_size: le::U32,
+        hash_block_size: le::U32,
+        data_blocks: le::U64,
+        salt_size: le::U16,
+        _pad1: [u8; 6],
+        salt: [u8; MAX_SALT],
+        _pad2: [u8; 168],
+    }
 }
 
 /// The name of the hash, NUL-padded to its field.
 const ALGORITHM: [u8; 32] = *b"sha256\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 fn superblock(options: &Options, data_blocks: u64) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    let mut put = |field: Range<usize>, bytes: &[u8]| {
-        block[field][..bytes.len()].copy_from_slice(bytes);
+    let mut salt = [0; MAX_SALT];
+    salt[..options.salt.len()].copy_from_slice(&options.salt);
+    let superblock = SuperBlock {
+        signature: *SIGNATURE,
+        version: 1.into(),
+        hash_type: 1.into(),
+        uuid: options.uuid.into_bytes(),
+        algorithm: ALGORITHM,
+        data_block_size: BLOCK_SIZE.into(),
+        hash_block_size: BLOCK_SIZE.into(),
+        data_blocks: data_blocks.into(),
+        salt_size: u16::try_from(options.salt.len()).expect("the salt fits its field").into(),
+        salt,
+        ..SuperBlock::new_zeroed()
     };
-    put(field::SIGNATURE, SIGNATURE);
-    put(field::VERSION, &1u32.to_le_bytes());
-    put(field::HASH_TYPE, &1u32.to_le_bytes());
-    put(field::UUID, options.uuid.as_bytes());
-    put(field::ALGORITHM, &ALGORITHM);
-    put(field::DATA_BLOCK_SIZE, &(BLOCK as u32).to_le_bytes());
-    put(field::HASH_BLOCK_SIZE, &(BLOCK as u32).to_le_bytes());
-    put(field::DATA_BLOCKS, &data_blocks.to_le_bytes());
-    put(field::SALT_SIZE, &(options.salt.len() as u16).to_le_bytes());
-    put(field::SALT, &options.salt);
+    let mut block = [0; BLOCK];
+    block[..SuperBlock::SIZE].copy_from_slice(superblock.as_bytes());
     block
 }
 
@@ -351,33 +359,28 @@ fn superblock(options: &Options, data_blocks: u64) -> [u8; BLOCK] {
 /// # Errors
 /// `NotVerity`; `Unsupported` or `SaltTooLong` for one that we do not write.
 pub fn parse_superblock(block: &[u8; BLOCK]) -> Result<(Options, u64), Error> {
-    let number = |field: Range<usize>| {
-        let mut bytes = [0; 8];
-        bytes[..field.len()].copy_from_slice(&block[field]);
-        u64::from_le_bytes(bytes)
-    };
-    if &block[field::SIGNATURE] != SIGNATURE {
+    let Ok((found, _)) = SuperBlock::ref_from_prefix(block) else { return Err(Error::NotVerity) };
+    if &found.signature != SIGNATURE {
         return Err(Error::NotVerity);
     }
-    for (what, field, known) in [
-        ("superblock version", field::VERSION, 1),
-        ("hash type", field::HASH_TYPE, 1),
-        ("data block size", field::DATA_BLOCK_SIZE, to_u64(BLOCK)),
-        ("hash block size", field::HASH_BLOCK_SIZE, to_u64(BLOCK)),
+    for (what, value, known) in [
+        ("superblock version", found.version, 1),
+        ("hash type", found.hash_type, 1),
+        ("data block size", found.data_block_size, BLOCK_SIZE),
+        ("hash block size", found.hash_block_size, BLOCK_SIZE),
     ] {
-        if number(field.clone()) != known {
-            return Err(Error::Unsupported { what, value: number(field).to_string() });
+        if value != known {
+            return Err(Error::Unsupported { what, value: value.get().to_string() });
         }
     }
-    if block[field::ALGORITHM] != ALGORITHM {
-        let name = block[field::ALGORITHM].split(|byte| *byte == 0).next().unwrap_or_default();
+    if found.algorithm != ALGORITHM {
+        let name = found.algorithm.split(|byte| *byte == 0).next().unwrap_or_default();
         let value = String::from_utf8_lossy(name).into_owned();
         return Err(Error::Unsupported { what: "hash algorithm", value });
     }
-    let len = to_usize(number(field::SALT_SIZE));
-    let salt = block[field::SALT].get(..len).ok_or(Error::SaltTooLong { len })?.to_vec();
-    let uuid = Uuid::from_slice(&block[field::UUID]).expect("the field has 16 bytes");
-    Ok((Options { salt, uuid }, number(field::DATA_BLOCKS)))
+    let len = usize::from(found.salt_size);
+    let salt = found.salt.get(..len).ok_or(Error::SaltTooLong { len })?.to_vec();
+    Ok((Options { salt, uuid: Uuid::from_bytes(found.uuid) }, found.data_blocks.get()))
 }
 
 /// Reads all of `data` that `tree` covers and checks every block, the tree's own before.
@@ -578,14 +581,14 @@ mod tests {
         }
         for claimed in [0u64, 1, 2, 128, 256, 299, 301, 400, 128 * 128 + 1] {
             let mut bad = bytes.clone();
-            bad[field::DATA_BLOCKS].copy_from_slice(&claimed.to_le_bytes());
+            SuperBlock::mut_from_prefix(&mut bad).unwrap().0.data_blocks.set(claimed);
             let longer = [data.as_slice(), &[0; 200 * BLOCK]].concat();
             let result = verify(&mut longer.as_slice(), &mut bad.as_slice(), &root);
             assert!(result.is_err(), "{claimed} blocks");
         }
         // A superblock that claims 2^64 - 1 blocks must cost neither memory nor time.
         let mut bad = bytes;
-        bad[field::DATA_BLOCKS].fill(0xff);
+        SuperBlock::mut_from_prefix(&mut bad).unwrap().0.data_blocks.set(u64::MAX);
         assert!(verify(&mut data.as_slice(), &mut bad.as_slice(), &root).is_err());
     }
 
