@@ -126,7 +126,7 @@ impl<W: Write> Writer<W> {
     }
 
     fn entry(&mut self, name: &str, inode: u32, mode: u32, links: u32, size: u32) -> io::Result<()> {
-        let name_size = name.len() as u32 + 1;
+        let name_size = u32::try_from(name.len() + 1).map_err(io::Error::other)?;
         let fields = [inode, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name_size, 0];
         let mut text = String::from("070701");
         for field in fields {

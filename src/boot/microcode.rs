@@ -8,6 +8,7 @@
 
 use std::io;
 
+use crate::base::on_disk::{FromBytes, le, on_disk};
 use crate::base::width::to_u64;
 use crate::base::{Size, limits};
 use crate::boot::cpio::{self, CpioError, Writer};
@@ -21,6 +22,18 @@ const ALIGN: u64 = 16;
 /// The archive ends at a multiple of a block of updates: a kernel with other microcode leaves the blocks of the
 /// initramfs as they are.
 const BLOCK: usize = 4096;
+
+on_disk! {
+    /// What an update of Intel begins with (SDM 3A, "Microcode Update").
+    IntelHeader: 24 bytes {
+        header_version: le::U32,
+        update_revision: le::U32,
+        date: le::U32,
+        processor_signature: le::U32,
+        checksum: le::U32,
+        loader_revision: le::U32,
+    }
+}
 
 /// Who made the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +88,10 @@ impl Vendor {
 
     /// Whether `bytes` begin as an update does: version and loader's version are 1, or AMD's magic.
     fn made(self, bytes: &[u8]) -> bool {
-        let word = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         match self {
-            Self::Amd => word(0) == Some(0x0041_4d44),
-            Self::Intel => word(0) == Some(1) && word(20) == Some(1),
+            Self::Amd => bytes.starts_with(b"DMA\0"),
+            Self::Intel => IntelHeader::ref_from_prefix(bytes)
+                .is_ok_and(|(header, _)| header.header_version == 1 && header.loader_revision == 1),
         }
     }
 }

@@ -5,16 +5,13 @@
 use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::base::align;
+use crate::base::on_disk::{FromBytes, FromZeros, IntoBytes, le, on_disk};
 use crate::base::width::{to_index, to_u64, to_usize};
 
-/// Offset of the field in the DOS header that says where the PE signature is.
-const DOS_LFANEW: u64 = 0x3c;
-/// The signature, four bytes, before the COFF header.
-const SIGNATURE: &[u8; 4] = b"PE\0\0";
-/// Bytes of the COFF header, behind the signature.
-const COFF_HEADER: u64 = 20;
-/// Bytes of one entry in the section table.
-const SECTION_HEADER: u64 = 40;
+/// The signature before the COFF header, as a number.
+const SIGNATURE: u32 = u32::from_le_bytes(*b"PE\0\0");
+/// `e_magic` of the MS-DOS stub, as a number.
+const DOS_MAGIC: u16 = u16::from_le_bytes(*b"MZ");
 /// `Magic` of an optional header with 64-bit addresses.
 const PE32_PLUS: u16 = 0x20b;
 /// `Machine` of x86-64.
@@ -25,38 +22,102 @@ const BLOCK: u64 = 4096;
 /// No image has as many; a larger number means that the bytes are no section table.
 const MAX_SECTIONS: u16 = 96;
 
-/// Offsets from the COFF header.
-mod coff {
-    pub const MACHINE: u64 = 0;
-    pub const NUMBER_OF_SECTIONS: u64 = 2;
-    pub const POINTER_TO_SYMBOL_TABLE: u64 = 8;
-    pub const NUMBER_OF_SYMBOLS: u64 = 12;
-    pub const SIZE_OF_OPTIONAL_HEADER: u64 = 16;
+on_disk! {
+    /// The header of the MS-DOS stub, of which two fields are still in use.
+    DosHeader: 64 bytes {
+        e_magic: le::U16,
+        unused: [u8; 58],
+        /// Where the signature is.
+        e_lfanew: le::U32,
+    }
 }
 
-/// Offsets from the optional header.
-mod optional {
-    pub const MAGIC: u64 = 0;
-    pub const SIZE_OF_CODE: u64 = 4;
-    pub const SIZE_OF_INITIALIZED_DATA: u64 = 8;
-    pub const SECTION_ALIGNMENT: u64 = 32;
-    pub const FILE_ALIGNMENT: u64 = 36;
-    pub const SIZE_OF_IMAGE: u64 = 56;
-    pub const SIZE_OF_HEADERS: u64 = 60;
-    pub const CHECK_SUM: u64 = 64;
-    pub const NUMBER_OF_RVA_AND_SIZES: u64 = 108;
-    /// Entry 4 of the data directory: where signatures are.
-    pub const CERTIFICATE_TABLE: u64 = 112 + 4 * 8;
+on_disk! {
+    /// COFF file header.
+    CoffHeader: 20 bytes {
+        machine: le::U16,
+        number_of_sections: le::U16,
+        time_date_stamp: le::U32,
+        pointer_to_symbol_table: le::U32,
+        number_of_symbols: le::U32,
+        size_of_optional_header: le::U16,
+        characteristics: le::U16,
+    }
 }
 
-/// Offsets in an entry of the section table.
-mod section {
-    pub const VIRTUAL_SIZE: u64 = 8;
-    pub const VIRTUAL_ADDRESS: u64 = 12;
-    pub const SIZE_OF_RAW_DATA: u64 = 16;
-    pub const POINTER_TO_RAW_DATA: u64 = 20;
-    pub const CHARACTERISTICS: u64 = 36;
+on_disk! {
+    /// Optional header of PE32+, without its data directories.
+    OptionalHeader: 112 bytes {
+        magic: le::U16,
+        major_linker_version: u8,
+        minor_linker_version: u8,
+        size_of_code: le::U32,
+        size_of_initialized_data: le::U32,
+        size_of_uninitialized_data: le::U32,
+        address_of_entry_point: le::U32,
+        base_of_code: le::U32,
+        image_base: le::U64,
+        section_alignment: le::U32,
+        file_alignment: le::U32,
+        major_operating_system_version: le::U16,
+        minor_operating_system_version: le::U16,
+        major_image_version: le::U16,
+        minor_image_version: le::U16,
+        major_subsystem_version: le::U16,
+        minor_subsystem_version: le::U16,
+        win32_version_value: le::U32,
+        size_of_image: le::U32,
+        size_of_headers: le::U32,
+        check_sum: le::U32,
+        subsystem: le::U16,
+        dll_characteristics: le::U16,
+        size_of_stack_reserve: le::U64,
+        size_of_stack_commit: le::U64,
+        size_of_heap_reserve: le::U64,
+        size_of_heap_commit: le::U64,
+        loader_flags: le::U32,
+        number_of_rva_and_sizes: le::U32,
+    }
 }
+
+on_disk! {
+    /// An entry of the data directories.
+    DataDirectory: 8 bytes {
+        virtual_address: le::U32,
+        size: le::U32,
+    }
+}
+
+on_disk! {
+    /// All headers from the signature on, with the data directories up to [`CERTIFICATE_TABLE`].
+    PeHeader: 176 bytes {
+        signature: le::U32,
+        coff: CoffHeader,
+        optional: OptionalHeader,
+        data_directories: [DataDirectory; 5],
+    }
+}
+
+on_disk! {
+    /// An entry of the section table.
+    SectionHeader: 40 bytes {
+        name: [u8; 8],
+        virtual_size: le::U32,
+        virtual_address: le::U32,
+        size_of_raw_data: le::U32,
+        pointer_to_raw_data: le::U32,
+        pointer_to_relocations: le::U32,
+        pointer_to_linenumbers: le::U32,
+        number_of_relocations: le::U16,
+        number_of_linenumbers: le::U16,
+        characteristics: le::U32,
+    }
+}
+
+/// The data directory that says where signatures are.
+const CERTIFICATE_TABLE: usize = 4;
+/// Where the optional header begins behind the signature, in bytes.
+const OPTIONAL: usize = 4 + CoffHeader::SIZE;
 
 /// `IMAGE_SCN_MEM_READ | IMAGE_SCN_CNT_INITIALIZED_DATA`.
 const READABLE_DATA: u32 = 0x4000_0040;
@@ -147,58 +208,62 @@ impl Section {
     }
 }
 
-/// The sections of the image that `reader` holds, in the order of the table.
-pub fn sections(reader: &mut (impl Read + Seek)) -> Result<Vec<Section>, PeError> {
-    let mut dos = [0; 64];
-    reader.seek(SeekFrom::Start(0))?;
-    reader.read_exact(&mut dos)?;
-    let start = u64::from(u32_at(&dos, DOS_LFANEW)?);
-    reader.seek(SeekFrom::Start(start))?;
-    let mut headers = Vec::new();
-    let most = 4 + COFF_HEADER + u64::from(u16::MAX) + u64::from(MAX_SECTIONS) * SECTION_HEADER;
-    reader.take(most).read_to_end(&mut headers)?;
-    Ok(Headers::parse(&dos[..2], &headers)?.sections)
+impl From<&SectionHeader> for Section {
+    fn from(header: &SectionHeader) -> Self {
+        let name = header.name.split(|byte| *byte == 0).next().unwrap_or_default();
+        Self {
+            name: String::from_utf8_lossy(name).into_owned(),
+            virtual_size: header.virtual_size.get(),
+            virtual_address: header.virtual_address.get(),
+            raw_size: header.size_of_raw_data.get(),
+            raw_offset: header.pointer_to_raw_data.get(),
+            characteristics: header.characteristics.get(),
+        }
+    }
 }
 
-/// What the headers say; offsets are relative to the PE signature.
+/// The sections of the image that `reader` holds, in the order of the table.
+pub fn sections(reader: &mut (impl Read + Seek)) -> Result<Vec<Section>, PeError> {
+    let mut dos = DosHeader::new_zeroed();
+    reader.seek(SeekFrom::Start(0))?;
+    reader.read_exact(dos.as_mut_bytes())?;
+    reader.seek(SeekFrom::Start(dos.e_lfanew.into()))?;
+    let mut headers = Vec::new();
+    let most = OPTIONAL + usize::from(u16::MAX) + usize::from(MAX_SECTIONS) * SectionHeader::SIZE;
+    reader.take(to_u64(most)).read_to_end(&mut headers)?;
+    Ok(Headers::parse(&dos, &headers)?.sections)
+}
+
+/// What the headers say.
 struct Headers {
-    optional: u64,
-    table: u64,
+    /// Where the section table begins behind the PE signature, in bytes.
+    table: usize,
     sections: Vec<Section>,
 }
 
 impl Headers {
-    fn parse(dos: &[u8], bytes: &[u8]) -> Result<Self, PeError> {
-        let expect = |what, expected: u64, actual: u64| match expected == actual {
+    /// Reads what begins at the PE signature.
+    fn parse(dos: &DosHeader, bytes: &[u8]) -> Result<Self, PeError> {
+        let expect = |what, expected: u32, actual: u32| match expected == actual {
             true => Ok(()),
-            false => Err(PeError::Unsupported { what, expected, actual }),
+            false => Err(PeError::Unsupported { what, expected: expected.into(), actual: actual.into() }),
         };
-        expect("the DOS magic", 0x5a4d, u16_at(dos, 0)?.into())?;
-        expect("the signature", u32::from_le_bytes(*SIGNATURE).into(), u32_at(bytes, 0)?.into())?;
-        let coff = 4;
-        expect("Machine", AMD64.into(), u16_at(bytes, coff + coff::MACHINE)?.into())?;
-        let optional = coff + COFF_HEADER;
-        expect("Magic", PE32_PLUS.into(), u16_at(bytes, optional + optional::MAGIC)?.into())?;
-        let count = u16_at(bytes, coff + coff::NUMBER_OF_SECTIONS)?;
+        expect("the DOS magic", DOS_MAGIC.into(), dos.e_magic.into())?;
+        let (signature, rest) = le::U32::ref_from_prefix(bytes).map_err(|_| CUT_SHORT)?;
+        expect("the signature", SIGNATURE, signature.get())?;
+        let (coff, rest) = CoffHeader::ref_from_prefix(rest).map_err(|_| CUT_SHORT)?;
+        expect("Machine", AMD64.into(), coff.machine.into())?;
+        let (magic, _) = le::U16::ref_from_prefix(rest).map_err(|_| CUT_SHORT)?;
+        expect("Magic", PE32_PLUS.into(), (*magic).into())?;
+        let count = coff.number_of_sections.get();
         if count == 0 || count > MAX_SECTIONS {
             return Err(PeError::Corrupt { what: "its number of sections cannot be" });
         }
-        let table = optional + u64::from(u16_at(bytes, coff + coff::SIZE_OF_OPTIONAL_HEADER)?);
-        let entry = |index: u16| {
-            let at = table + u64::from(index) * SECTION_HEADER;
-            let name = bytes.get(to_usize(at)..to_usize(at) + 8).ok_or(CUT_SHORT)?;
-            let name = name.split(|b| *b == 0).next().unwrap_or_default();
-            Ok(Section {
-                name: String::from_utf8_lossy(name).into_owned(),
-                virtual_size: u32_at(bytes, at + section::VIRTUAL_SIZE)?,
-                virtual_address: u32_at(bytes, at + section::VIRTUAL_ADDRESS)?,
-                raw_size: u32_at(bytes, at + section::SIZE_OF_RAW_DATA)?,
-                raw_offset: u32_at(bytes, at + section::POINTER_TO_RAW_DATA)?,
-                characteristics: u32_at(bytes, at + section::CHARACTERISTICS)?,
-            })
-        };
-        let sections = (0..count).map(entry).collect::<Result<_, PeError>>()?;
-        Ok(Self { optional, table, sections })
+        let table = OPTIONAL + usize::from(coff.size_of_optional_header);
+        let entries = bytes.get(table..).ok_or(CUT_SHORT)?;
+        let (entries, _) =
+            <[SectionHeader]>::ref_from_prefix_with_elems(entries, count.into()).map_err(|_| CUT_SHORT)?;
+        Ok(Self { table, sections: entries.iter().map(Section::from).collect() })
     }
 }
 
@@ -221,9 +286,9 @@ pub enum Holds {
 pub struct Image {
     bytes: Vec<u8>,
     /// Where the PE signature is, in bytes.
-    start: u64,
-    optional: u64,
-    table: u64,
+    start: usize,
+    /// Where the section table is, in bytes.
+    table: usize,
     sections: Vec<Section>,
 }
 
@@ -232,31 +297,29 @@ impl Image {
     /// pointed there are zeroed, for a signature digests all that a PE image has and readers differ on what
     /// belongs to it.
     pub fn parse(mut bytes: Vec<u8>) -> Result<Self, PeError> {
-        let start = u64::from(u32_at(&bytes, DOS_LFANEW)?);
-        let headers = Headers::parse(&bytes, bytes.get(to_usize(start)..).ok_or(CUT_SHORT)?)?;
-        let ends = headers.sections.iter().map(|s| u64::from(s.raw_offset) + u64::from(s.raw_size));
+        let (dos, _) = DosHeader::ref_from_prefix(&bytes).map_err(|_| CUT_SHORT)?;
+        let start = to_index(dos.e_lfanew.get());
+        let Headers { table, sections } = Headers::parse(dos, bytes.get(start..).ok_or(CUT_SHORT)?)?;
+        let ends = sections.iter().map(|s| u64::from(s.raw_offset) + u64::from(s.raw_size));
         let end = ends.max().unwrap_or_default();
         if end > to_u64(bytes.len()) {
             return Err(PeError::Corrupt { what: "it ends inside a section" });
         }
         bytes.truncate(to_usize(end));
-        let Headers { optional, table, sections } = headers;
-        let mut image = Self { bytes, start, optional: start + optional, table: start + table, sections };
-        for unit in [optional::SECTION_ALIGNMENT, optional::FILE_ALIGNMENT] {
-            if !image.optional(unit)?.is_power_of_two() {
-                return Err(PeError::Corrupt { what: "its alignment is not a power of two" });
-            }
+        let mut image = Self { bytes, start, table: start + table, sections };
+        let header = image.header_mut()?;
+        let units = [header.optional.section_alignment, header.optional.file_alignment];
+        if !units.iter().all(|unit| unit.get().is_power_of_two()) {
+            return Err(PeError::Corrupt { what: "its alignment is not a power of two" });
         }
-        let has_directory = image.table >= image.optional + optional::CERTIFICATE_TABLE + 8;
-        if image.optional(optional::NUMBER_OF_RVA_AND_SIZES)? < 5 || !has_directory {
+        let directories = to_index(header.optional.number_of_rva_and_sizes.get());
+        if directories <= CERTIFICATE_TABLE || table < PeHeader::SIZE {
             return Err(PeError::Corrupt { what: "its data directory has no entry for signatures" });
         }
-        let coff = image.start + 4;
-        image.put(coff + coff::POINTER_TO_SYMBOL_TABLE, 0);
-        image.put(coff + coff::NUMBER_OF_SYMBOLS, 0);
-        image.put(image.optional + optional::CERTIFICATE_TABLE, 0);
-        image.put(image.optional + optional::CERTIFICATE_TABLE + 4, 0);
-        image.put(image.optional + optional::CHECK_SUM, 0);
+        header.coff.pointer_to_symbol_table.set(0);
+        header.coff.number_of_symbols.set(0);
+        header.data_directories[CERTIFICATE_TABLE] = DataDirectory::new_zeroed();
+        header.optional.check_sum.set(0);
         Ok(image)
     }
 
@@ -267,7 +330,7 @@ impl Image {
 
     /// Bytes that the image takes in memory.
     pub fn size_in_memory(&self) -> Result<u32, PeError> {
-        self.optional(optional::SIZE_OF_IMAGE)
+        Ok(self.header()?.optional.size_of_image.get())
     }
 
     /// Adds a section behind the others, in the file and in memory.
@@ -278,18 +341,20 @@ impl Image {
         if self.sections.iter().any(|section| section.name == name) {
             return Err(PeError::Duplicate { name: name.to_owned() });
         }
-        let at = self.table + to_u64(self.sections.len()) * SECTION_HEADER;
+        let optional = self.header()?.optional;
+        let at = self.table + self.sections.len() * SectionHeader::SIZE;
+        let behind = at + SectionHeader::SIZE;
         let first_raw = self.sections.iter().filter(|s| s.raw_size > 0).map(|s| s.raw_offset).min();
-        let headers = self.optional(optional::SIZE_OF_HEADERS)?.min(first_raw.unwrap_or(u32::MAX));
-        if at + SECTION_HEADER > headers.into() {
+        let headers = optional.size_of_headers.get().min(first_raw.unwrap_or(u32::MAX));
+        if behind > to_index(headers) {
             return Err(PeError::NoRoom {
                 name: name.to_owned(),
-                end: at + SECTION_HEADER,
+                end: to_u64(behind),
                 headers: headers.into(),
             });
         }
-        let memory_unit = u64::from(self.optional(optional::SECTION_ALIGNMENT)?);
-        let file_unit = u64::from(self.optional(optional::FILE_ALIGNMENT)?);
+        let memory_unit = u64::from(optional.section_alignment);
+        let file_unit = u64::from(optional.file_alignment);
         let narrow = |size: u64| u32::try_from(size).map_err(|_| PeError::TooLarge { size });
 
         let memory_ends =
@@ -320,25 +385,26 @@ impl Image {
         self.bytes.extend_from_slice(body);
         self.bytes.resize(to_index(end), 0);
 
-        let mut header = [0; to_usize(SECTION_HEADER)];
-        header[..name.len()].copy_from_slice(name.as_bytes());
-        self.bytes[to_usize(at)..][..header.len()].copy_from_slice(&header);
-        self.put(at + section::VIRTUAL_SIZE, entry.virtual_size);
-        self.put(at + section::VIRTUAL_ADDRESS, entry.virtual_address);
-        self.put(at + section::SIZE_OF_RAW_DATA, entry.raw_size);
-        self.put(at + section::POINTER_TO_RAW_DATA, entry.raw_offset);
-        self.put(at + section::CHARACTERISTICS, entry.characteristics);
-        self.put(self.optional + optional::SIZE_OF_IMAGE, size_of_image);
-        let total = match holds {
-            Holds::Data => optional::SIZE_OF_INITIALIZED_DATA,
-            Holds::Code { .. } => optional::SIZE_OF_CODE,
+        let mut section = SectionHeader {
+            virtual_size: entry.virtual_size.into(),
+            virtual_address: entry.virtual_address.into(),
+            size_of_raw_data: entry.raw_size.into(),
+            pointer_to_raw_data: entry.raw_offset.into(),
+            characteristics: entry.characteristics.into(),
+            ..SectionHeader::new_zeroed()
         };
-        let sum = u64::from(self.optional(total)?) + raw_size;
-        self.put(self.optional + total, narrow(sum)?);
+        section.name[..name.len()].copy_from_slice(name.as_bytes());
+        self.bytes[at..behind].copy_from_slice(section.as_bytes());
+        let header = self.header_mut()?;
+        header.optional.size_of_image.set(size_of_image);
+        let total = match holds {
+            Holds::Data => &mut header.optional.size_of_initialized_data,
+            Holds::Code { .. } => &mut header.optional.size_of_code,
+        };
+        total.set(narrow(u64::from(*total) + raw_size)?);
+        // The table ends before SizeOfHeaders, so that there are far fewer than 65,536.
+        header.coff.number_of_sections += 1;
         self.sections.push(entry);
-        let count = (self.sections.len() as u16).to_le_bytes();
-        let field = to_usize(self.start + 4 + coff::NUMBER_OF_SECTIONS);
-        self.bytes[field..field + 2].copy_from_slice(&count);
         Ok(())
     }
 
@@ -347,23 +413,15 @@ impl Image {
         self.bytes
     }
 
-    fn optional(&self, field: u64) -> Result<u32, PeError> {
-        u32_at(&self.bytes, self.optional + field)
+    fn header(&self) -> Result<&PeHeader, PeError> {
+        let bytes = self.bytes.get(self.start..).ok_or(CUT_SHORT)?;
+        Ok(PeHeader::ref_from_prefix(bytes).map_err(|_| CUT_SHORT)?.0)
     }
 
-    fn put(&mut self, at: u64, value: u32) {
-        self.bytes[to_usize(at)..to_usize(at) + 4].copy_from_slice(&value.to_le_bytes());
+    fn header_mut(&mut self) -> Result<&mut PeHeader, PeError> {
+        let bytes = self.bytes.get_mut(self.start..).ok_or(CUT_SHORT)?;
+        Ok(PeHeader::mut_from_prefix(bytes).map_err(|_| CUT_SHORT)?.0)
     }
-}
-
-fn u16_at(bytes: &[u8], at: u64) -> Result<u16, PeError> {
-    let field = bytes.get(to_usize(at)..).and_then(|rest| rest.first_chunk()).ok_or(CUT_SHORT)?;
-    Ok(u16::from_le_bytes(*field))
-}
-
-fn u32_at(bytes: &[u8], at: u64) -> Result<u32, PeError> {
-    let field = bytes.get(to_usize(at)..).and_then(|rest| rest.first_chunk()).ok_or(CUT_SHORT)?;
-    Ok(u32::from_le_bytes(*field))
 }
 
 /// A small image for the tests: one `.text` section with 16 bytes, and symbols behind it.
@@ -373,7 +431,7 @@ pub(crate) fn sample() -> Vec<u8> {
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
     put(0, b"MZ");
     put(0x3c, &64_u32.to_le_bytes());
-    put(64, SIGNATURE);
+    put(64, b"PE\0\0");
     put(68, &AMD64.to_le_bytes());
     put(70, &1_u16.to_le_bytes());
     put(76, &0x600_u32.to_le_bytes());
@@ -417,7 +475,7 @@ mod tests {
         assert_eq!(seen, [(".text", 0x1000, 0x400), (".osrel", 0x2000, 0x600), (".linux", 0x3000, 0x1000)]);
         assert_eq!(found[1].read(&mut reader).unwrap(), b"ID=x\n");
         assert!(found[2].read(&mut reader).unwrap().starts_with(&[7; 600]));
-        assert_eq!((u32_at(&bytes, 76).unwrap(), u32_at(&bytes, 80).unwrap()), (0, 0));
+        assert_eq!(bytes[76..84], [0; 8], "PointerToSymbolTable and NumberOfSymbols");
         assert_eq!(Image::parse(bytes.clone()).unwrap().into_bytes(), bytes);
     }
 
