@@ -20,12 +20,13 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 use super::folder::{self, DELETED, Entry, Folder};
-use super::format::{self, ARCHIVE, DIRECTORY, DosTime, RECORD_SIZE};
+use super::format::{self, ARCHIVE, DIRECTORY, DosTime, RECORD_SIZE, Record, SMALL_EXTENSION, SMALL_NAME};
 use super::names::{self, Name, Short};
 use super::reader::{DEPTH_LIMIT, ENTRY_LIMIT, Listed, ReadError, Reader, corrupt};
 use super::table::{Table, Used};
 use super::volume::Volume;
 use crate::base::device::{Device, Window};
+use crate::base::on_disk::{FromBytes, IntoBytes};
 use crate::base::width::{to_u64, to_usize};
 
 /// Records that change together: 256 bytes, half of the smallest sector.
@@ -142,12 +143,12 @@ impl Opened {
         self.bytes.len() / RECORD_SIZE
     }
 
-    fn record(&self, index: usize) -> &[u8] {
-        &self.bytes[index * RECORD_SIZE..][..RECORD_SIZE]
+    fn record(&self, index: usize) -> &Record {
+        Record::ref_from_prefix(&self.bytes[index * RECORD_SIZE..]).expect("whole records").0
     }
 
     fn is_free(&self, index: usize) -> bool {
-        index >= self.content.end || self.record(index)[0] == DELETED
+        index >= self.content.end || self.record(index).dir_name[0] == DELETED
     }
 
     fn find(&self, name: &str) -> Option<Entry> {
@@ -230,9 +231,8 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
         for part in &parts {
             named(path, part, &BTreeSet::new())?;
         }
-        if size > FILE_LIMIT {
-            return Err(EditError::TooLarge { path: path.to_owned(), size });
-        }
+        let in_record =
+            u32::try_from(size).map_err(|_| EditError::TooLarge { path: path.to_owned(), size })?;
         self.change(|editor| {
             let count = size.div_ceil(editor.volume.cluster);
             editor.check_room(path, count)?;
@@ -257,13 +257,13 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
             match old {
                 Some(entry) => {
                     let index = entry.records.end - 1;
-                    let mut record = folder.record(index).to_vec();
-                    point(&mut record, start, size as u32);
-                    editor.write_records(&mut folder, index, &record)
+                    let mut record = *folder.record(index);
+                    record.point(start, in_record);
+                    editor.write_records(&mut folder, index, record.as_bytes())
                 }
                 None => {
                     let name = named(path, last, &folder.shorts())?;
-                    let record = format::record(&name.short, ARCHIVE, DosTime::new(0), start, size as u32);
+                    let record = format::record(&name.short, ARCHIVE, DosTime::new(0), start, in_record);
                     editor.insert(&mut folder, &name, &record, path)
                 }
             }
@@ -302,9 +302,9 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
             if folder.find(new_name).is_some_and(|other| other != entry) {
                 return Err(EditError::Exists { path: new_path });
             }
-            let mut record = folder.record(entry.records.end - 1).to_vec();
-            record[..name.short.len()].copy_from_slice(&name.short);
-            record[12] &= !0x18; // Small letters in the short name.
+            let mut record = *folder.record(entry.records.end - 1);
+            record.dir_name = name.short;
+            record.dir_nt_res &= !(SMALL_NAME | SMALL_EXTENSION);
 
             let first = entry.records.start / TOGETHER * TOGETHER;
             let near = first..(first + TOGETHER).min(folder.records());
@@ -322,7 +322,7 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
                         bytes[(index - both.start) * RECORD_SIZE] = DELETED;
                     }
                     let at = (room.start - both.start) * RECORD_SIZE;
-                    let records = [format::long_records(&name), record].concat();
+                    let records = [format::long_records(&name).as_slice(), record.as_bytes()].concat();
                     bytes[at..at + records.len()].copy_from_slice(&records);
                     editor.write_records(&mut folder, both.start, &bytes)
                 }
@@ -461,9 +461,10 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
         let records = [
             format::record(b".          ", DIRECTORY, time, start, 0),
             format::record(b"..         ", DIRECTORY, time, parent, 0),
-        ]
-        .concat();
-        self.write_content(&chain, &mut records.as_slice(), to_u64(records.len()), path)?;
+        ];
+        let mut bytes = records.as_bytes();
+        let size = to_u64(bytes.len());
+        self.write_content(&chain, &mut bytes, size, path)?;
         self.link(&chain)?;
         let name = named(path, part, &above.shorts())?;
         let record = format::record(&name.short, DIRECTORY, time, start, 0);
@@ -472,8 +473,8 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
     }
 
     /// Makes an entry of `name` appear. All that `short`, its last record, leads to must be on the disk.
-    fn insert(&mut self, folder: &mut Opened, name: &Name, short: &[u8], path: &str) -> Result<()> {
-        let records = [format::long_records(name).as_slice(), short].concat();
+    fn insert(&mut self, folder: &mut Opened, name: &Name, short: &Record, path: &str) -> Result<()> {
+        let records = [format::long_records(name).as_slice(), short.as_bytes()].concat();
         let count = records.len() / RECORD_SIZE;
         let room = loop {
             let all = 0..folder.records();
@@ -496,7 +497,7 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
     /// Clears what follows the end mark up to record `next`, included, as it will be looked at soon.
     fn clear_behind_end(&mut self, folder: &mut Opened, next: usize) -> Result<()> {
         for index in folder.content.end + 1..(next + 1).min(folder.records()) {
-            if folder.record(index)[0] != 0 {
+            if folder.record(index).dir_name[0] != 0 {
                 self.write_records(folder, index, &[0; RECORD_SIZE])?;
             }
         }
@@ -612,13 +613,6 @@ fn named(path: &str, part: &str, taken: &BTreeSet<Short>) -> Result<Name> {
         true => Ok(name),
         false => Err(wrong("has more than 91 characters, which cannot be written at once")),
     }
-}
-
-/// Lets a record lead to another chain.
-fn point(record: &mut [u8], start: u32, size: u32) {
-    record[20..22].copy_from_slice(&((start >> 16) as u16).to_le_bytes()); // DIR_FstClusHI
-    record[26..28].copy_from_slice(&(start as u16).to_le_bytes()); // DIR_FstClusLO
-    record[28..32].copy_from_slice(&size.to_le_bytes()); // DIR_FileSize
 }
 
 fn failed_read(path: &str, source: io::Error) -> ReadError {

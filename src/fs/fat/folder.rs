@@ -3,9 +3,13 @@
 
 use std::ops::Range;
 
-use super::format::{DIRECTORY, LONG_NAME, PIECE, RECORD_SIZE, VOLUME_LABEL};
+use super::format::{
+    DIRECTORY, LAST_PIECE, LONG_NAME, LongRecord, PIECE, RECORD_SIZE, Record, SMALL_EXTENSION, SMALL_NAME,
+    VOLUME_LABEL,
+};
 use super::names::{Short, checksum};
 use super::volume::CLUSTER_BITS;
+use crate::base::on_disk::{transmute_ref, whole};
 
 /// First byte of a record that is not in use any more.
 pub const DELETED: u8 = 0xe5;
@@ -49,25 +53,24 @@ pub fn has_end(bytes: &[u8]) -> bool {
 
 /// Reads the records of a folder's clusters.
 pub fn decode(bytes: &[u8]) -> Folder {
-    let (records, _) = bytes.as_chunks::<RECORD_SIZE>();
+    let records: &[Record] = whole(bytes);
     let mut entries = Vec::new();
     let mut long = LongName::default();
     for (index, record) in records.iter().enumerate() {
-        let attributes = record[11];
-        match record[0] {
+        let attributes = record.dir_attr;
+        match record.dir_name[0] {
             0 => return Folder { entries, end: index },
             DELETED => long = LongName::default(),
-            _ if attributes & 0x3f == LONG_NAME => long.piece(record),
+            _ if attributes & 0x3f == LONG_NAME => long.piece(transmute_ref!(record)),
             _ if attributes & VOLUME_LABEL != 0 => long = LongName::default(),
             _ => {
-                let short: Short = *record.first_chunk().expect("a record is longer than a short name");
+                let short = record.dir_name;
                 let (name, pieces) = match std::mem::take(&mut long).of(&short) {
                     Some((name, pieces)) => (name, pieces),
-                    None => (shown(&short, record[12]), 0),
+                    None => (shown(&short, record.dir_nt_res), 0),
                 };
-                let half = |at: usize| u32::from(u16::from_le_bytes([record[at], record[at + 1]]));
-                let start = (half(20) << 16 | half(26)) & CLUSTER_BITS;
-                let size = u64::from(half(30) << 16 | half(28));
+                let start = record.cluster() & CLUSTER_BITS;
+                let size = u64::from(record.dir_file_size);
                 let size = (attributes & DIRECTORY == 0).then_some(size);
                 if name != "." && name != ".." {
                     entries.push(Entry { name, short, start, size, records: index - pieces..index + 1 });
@@ -78,14 +81,14 @@ pub fn decode(bytes: &[u8]) -> Folder {
     Folder { entries, end: records.len() }
 }
 
-/// A short name as text; bits 3 and 4 of the case byte are for small letters.
+/// A short name as text; `case` is its `DIR_NTRes`.
 fn shown(short: &Short, case: u8) -> String {
     let part = |bytes: &[u8], small: bool| {
         let text = String::from_utf8_lossy(bytes).trim_end().to_owned();
         if small { text.to_ascii_lowercase() } else { text }
     };
-    let base = part(&short[..8], case & 0x08 != 0);
-    let extension = part(&short[8..], case & 0x10 != 0);
+    let base = part(&short[..8], case & SMALL_NAME != 0);
+    let extension = part(&short[8..], case & SMALL_EXTENSION != 0);
     if extension.is_empty() { base } else { format!("{base}.{extension}") }
 }
 
@@ -101,18 +104,16 @@ struct LongName {
 }
 
 impl LongName {
-    fn piece(&mut self, record: &[u8; RECORD_SIZE]) {
-        let (order, last) = (record[0] & 0x3f, record[0] & 0x40 != 0);
+    fn piece(&mut self, record: &LongRecord) {
+        let (order, last) = (record.ldir_ord & 0x3f, record.ldir_ord & LAST_PIECE != 0);
         if last {
-            *self = Self { units: Vec::new(), pieces: 0, expected: order, sum: record[13] };
+            *self = Self { units: Vec::new(), pieces: 0, expected: order, sum: record.ldir_chksum };
         }
-        if order == 0 || order != self.expected || record[13] != self.sum {
+        if order == 0 || order != self.expected || record.ldir_chksum != self.sum {
             *self = Self::default();
             return;
         }
-        let units = [&record[1..11], &record[14..26], &record[28..32]].concat();
-        let (units, _) = units.as_chunks::<2>();
-        let mut piece: Vec<u16> = units.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+        let mut piece: Vec<u16> = record.units().collect();
         debug_assert_eq!(piece.len(), PIECE);
         if last {
             let end = piece.iter().position(|unit| *unit == 0).unwrap_or(piece.len());

@@ -1,18 +1,19 @@
-//! The bytes of boot sector, FSInfo sector and records. Source: FATGEN, whose field names the comments use.
+//! Boot sector, FSInfo sector and records as they lie on disk. Source: FATGEN, whose field names these are.
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
 use super::geometry::{Geometry, TRACK_SECTORS};
 use super::names::{Name, Short, checksum};
+use crate::base::on_disk::{FromZeros, IntoBytes, le, on_disk};
 use crate::base::width::to_usize;
 
 /// Bytes in a record of a folder.
-pub const RECORD_SIZE: usize = 32;
+pub const RECORD_SIZE: usize = Record::SIZE;
 /// FSInfo's sector.
-pub const FSINFO_SECTOR: u64 = 1;
+pub const FSINFO_SECTOR: u16 = 1;
 /// Sector of the copies of boot sector and FSInfo (BPB_BkBootSec).
-pub const BACKUP_SECTOR: u64 = 6;
+pub const BACKUP_SECTOR: u16 = 6;
 /// The root folder's cluster.
 pub const ROOT_CLUSTER: u32 = 2;
 /// An entry of the FAT that ends a chain.
@@ -36,46 +37,177 @@ const HEADS: u16 = 64;
 /// Code for a BIOS: try the next boot device (int 0x18), and stop if it comes back.
 const BOOT_CODE: [u8; 4] = [0xcd, 0x18, 0xeb, 0xfe];
 
-fn put(bytes: &mut [u8], offset: usize, value: impl AsRef<[u8]>) {
-    let value = value.as_ref();
-    bytes[offset..offset + value.len()].copy_from_slice(value);
+/// The last bytes of a boot sector.
+pub const SIGNATURE: [u8; 2] = [0x55, 0xaa];
+/// `FSI_TrailSig`.
+const TRAIL_SIGNATURE: [u8; 4] = [0, 0, 0x55, 0xaa];
+/// `FSI_LeadSig`.
+pub const LEAD_SIGNATURE: &[u8; 4] = b"RRaA";
+/// `FSI_StrucSig`.
+pub const STRUCTURE_SIGNATURE: &[u8; 4] = b"rrAa";
+/// Bit of `BPB_ExtFlags`: only one of the FATs is kept.
+pub const NOT_MIRRORED: u16 = 0x80;
+/// Bits of `DIR_NTRes`: small letters in name and extension of the short name.
+pub const SMALL_NAME: u8 = 0x08;
+/// See [`SMALL_NAME`].
+pub const SMALL_EXTENSION: u8 = 0x10;
+/// Bit of `LDIR_Ord`: the last piece of a name, which comes first.
+pub const LAST_PIECE: u8 = 0x40;
+
+on_disk! {
+    /// The first 512 bytes of a volume, FAT32: jump, BIOS Parameter Block, code.
+    pub BootSector: 512 bytes {
+        bs_jmp_boot: [u8; 3],
+        bs_oem_name: [u8; 8],
+        bpb_byts_per_sec: le::U16,
+        bpb_sec_per_clus: u8,
+        bpb_rsvd_sec_cnt: le::U16,
+        bpb_num_fats: u8,
+        bpb_root_ent_cnt: le::U16,
+        bpb_tot_sec16: le::U16,
+        bpb_media: u8,
+        bpb_fat_sz16: le::U16,
+        bpb_sec_per_trk: le::U16,
+        bpb_num_heads: le::U16,
+        bpb_hidd_sec: le::U32,
+        bpb_tot_sec32: le::U32,
+        bpb_fat_sz32: le::U32,
+        bpb_ext_flags: le::U16,
+        bpb_fs_ver: le::U16,
+        bpb_root_clus: le::U32,
+        bpb_fs_info: le::U16,
+        bpb_bk_boot_sec: le::U16,
+        bpb_reserved: [u8; 12],
+        bs_drv_num: u8,
+        bs_reserved1: u8,
+        bs_boot_sig: u8,
+        bs_vol_id: le::U32,
+        bs_vol_lab: Short,
+        bs_fil_sys_type: [u8; 8],
+        boot_code: [u8; 420],
+        signature_word: [u8; 2],
+    }
+}
+
+on_disk! {
+    /// The first 512 bytes of the FSInfo sector.
+    pub FsInfo: 512 bytes {
+        fsi_lead_sig: [u8; 4],
+        fsi_reserved1: [u8; 480],
+        fsi_struc_sig: [u8; 4],
+        /// Number of free clusters.
+        fsi_free_count: le::U32,
+        /// Where to look for a free cluster.
+        fsi_nxt_free: le::U32,
+        fsi_reserved2: [u8; 12],
+        fsi_trail_sig: [u8; 4],
+    }
+}
+
+on_disk! {
+    /// A record of a folder: the short name of a file, and where it is.
+    pub Record: 32 bytes {
+        dir_name: Short,
+        dir_attr: u8,
+        /// [`SMALL_NAME`], [`SMALL_EXTENSION`].
+        dir_nt_res: u8,
+        dir_crt_time_tenth: u8,
+        dir_crt_time: le::U16,
+        dir_crt_date: le::U16,
+        dir_lst_acc_date: le::U16,
+        dir_fst_clus_hi: le::U16,
+        dir_wrt_time: le::U16,
+        dir_wrt_date: le::U16,
+        dir_fst_clus_lo: le::U16,
+        dir_file_size: le::U32,
+    }
+}
+
+on_disk! {
+    /// A record that holds a piece of a long name.
+    pub LongRecord: 32 bytes {
+        /// Number of the piece from 1 on, and [`LAST_PIECE`].
+        ldir_ord: u8,
+        ldir_name1: [le::U16; 5],
+        ldir_attr: u8,
+        ldir_type: u8,
+        ldir_chksum: u8,
+        ldir_name2: [le::U16; 6],
+        ldir_fst_clus_lo: le::U16,
+        ldir_name3: [le::U16; 2],
+    }
+}
+
+impl Record {
+    /// The first cluster, with the bits of a FAT entry that are no number.
+    pub fn cluster(&self) -> u32 {
+        u32::from(self.dir_fst_clus_hi) << 16 | u32::from(self.dir_fst_clus_lo)
+    }
+
+    /// Leads to another chain.
+    pub fn point(&mut self, cluster: u32, size: u32) {
+        // Both halves of the number.
+        self.dir_fst_clus_hi.set((cluster >> 16) as u16);
+        self.dir_fst_clus_lo.set(cluster as u16);
+        self.dir_file_size.set(size);
+    }
+}
+
+impl LongRecord {
+    /// The UTF-16 code units of the piece.
+    pub fn units(&self) -> impl Iterator<Item = u16> {
+        self.ldir_name1.iter().chain(&self.ldir_name2).chain(&self.ldir_name3).map(|unit| unit.get())
+    }
 }
 
 /// The boot sector.
 pub fn boot_sector(geometry: &Geometry, volume_id: u32, label: &Short) -> Vec<u8> {
-    let mut sector = vec![0; to_usize(geometry.sector)];
-    put(&mut sector, 0, [0xeb, 0x58, 0x90]); // BS_jmpBoot, to BOOT_CODE
-    put(&mut sector, 3, b"KELLER  "); // BS_OEMName
-    put(&mut sector, 11, (geometry.sector as u16).to_le_bytes()); // BPB_BytsPerSec
-    sector[13] = geometry.cluster_sectors as u8; // BPB_SecPerClus
-    put(&mut sector, 14, (geometry.reserved as u16).to_le_bytes()); // BPB_RsvdSecCnt
-    sector[16] = 2; // BPB_NumFATs
-    sector[21] = MEDIA; // BPB_Media
-    put(&mut sector, 24, (TRACK_SECTORS as u16).to_le_bytes()); // BPB_SecPerTrk
-    put(&mut sector, 26, HEADS.to_le_bytes()); // BPB_NumHeads
-    put(&mut sector, 32, (geometry.total as u32).to_le_bytes()); // BPB_TotSec32
-    put(&mut sector, 36, (geometry.fat_sectors as u32).to_le_bytes()); // BPB_FATSz32
-    put(&mut sector, 44, ROOT_CLUSTER.to_le_bytes()); // BPB_RootClus
-    put(&mut sector, 48, (FSINFO_SECTOR as u16).to_le_bytes()); // BPB_FSInfo
-    put(&mut sector, 50, (BACKUP_SECTOR as u16).to_le_bytes()); // BPB_BkBootSec
-    sector[64] = 0x80; // BS_DrvNum
-    sector[66] = 0x29; // BS_BootSig: the next three fields are there
-    put(&mut sector, 67, volume_id.to_le_bytes()); // BS_VolID
-    put(&mut sector, 71, label); // BS_VolLab
-    put(&mut sector, 82, b"FAT32   "); // BS_FilSysType
-    put(&mut sector, 90, BOOT_CODE);
-    put(&mut sector, 510, [0x55, 0xaa]);
-    sector
+    let narrow = |number: u64| u16::try_from(number).expect("the geometry keeps to FAT's fields").into();
+    let number = |number: u64| u32::try_from(number).expect("the geometry keeps to FAT's fields").into();
+    let mut boot = BootSector {
+        bs_jmp_boot: [0xeb, 0x58, 0x90], // To BOOT_CODE.
+        bs_oem_name: *b"KELLER  ",
+        bpb_byts_per_sec: narrow(geometry.sector),
+        bpb_sec_per_clus: u8::try_from(geometry.cluster_sectors).expect("at most 128"),
+        bpb_rsvd_sec_cnt: narrow(geometry.reserved),
+        bpb_num_fats: 2,
+        bpb_media: MEDIA,
+        bpb_sec_per_trk: narrow(TRACK_SECTORS),
+        bpb_num_heads: HEADS.into(),
+        bpb_tot_sec32: number(geometry.total),
+        bpb_fat_sz32: number(geometry.fat_sectors),
+        bpb_root_clus: ROOT_CLUSTER.into(),
+        bpb_fs_info: FSINFO_SECTOR.into(),
+        bpb_bk_boot_sec: BACKUP_SECTOR.into(),
+        bs_drv_num: 0x80,
+        bs_boot_sig: 0x29, // The next three fields are there.
+        bs_vol_id: volume_id.into(),
+        bs_vol_lab: *label,
+        bs_fil_sys_type: *b"FAT32   ",
+        signature_word: SIGNATURE,
+        ..BootSector::new_zeroed()
+    };
+    boot.boot_code[..BOOT_CODE.len()].copy_from_slice(&BOOT_CODE);
+    whole_sector(geometry, boot.as_bytes())
 }
 
 /// The FSInfo sector.
 pub fn fsinfo_sector(geometry: &Geometry, used_clusters: u32) -> Vec<u8> {
-    let mut sector = vec![0; to_usize(geometry.sector)];
-    put(&mut sector, 0, b"RRaA"); // FSI_LeadSig
-    put(&mut sector, 484, b"rrAa"); // FSI_StrucSig
-    put(&mut sector, 488, (geometry.clusters as u32 - used_clusters).to_le_bytes()); // FSI_Free_Count
-    put(&mut sector, 492, (ROOT_CLUSTER + used_clusters - 1).to_le_bytes()); // FSI_Nxt_Free: the last taken
-    put(&mut sector, 510, [0x55, 0xaa]); // FSI_TrailSig
+    let clusters = u32::try_from(geometry.clusters).expect("the geometry keeps to FAT's fields");
+    let info = FsInfo {
+        fsi_lead_sig: *LEAD_SIGNATURE,
+        fsi_struc_sig: *STRUCTURE_SIGNATURE,
+        fsi_free_count: (clusters - used_clusters).into(),
+        fsi_nxt_free: (ROOT_CLUSTER + used_clusters - 1).into(), // The last taken.
+        fsi_trail_sig: TRAIL_SIGNATURE,
+        ..FsInfo::new_zeroed()
+    };
+    whole_sector(geometry, info.as_bytes())
+}
+
+fn whole_sector(geometry: &Geometry, bytes: &[u8]) -> Vec<u8> {
+    let mut sector = bytes.to_vec();
+    sector.resize(to_usize(geometry.sector), 0);
     sector
 }
 
@@ -94,31 +226,32 @@ impl DosTime {
         // 1980-01-01 00:00:00 and 2107-12-31 23:59:59.
         let stamp = Timestamp::from_second(seconds.clamp(315_532_800, 4_354_819_199)).expect("in range");
         let at = Offset::UTC.to_datetime(stamp);
-        let (year, month, day) = (at.year() as u16 - 1980, at.month() as u16, at.day() as u16);
-        let (hour, minute, second) = (at.hour() as u16, at.minute() as u16, at.second() as u16);
+        let field = |field: i8| u16::from(field.unsigned_abs());
+        let (year, month, day) = (at.year().unsigned_abs() - 1980, field(at.month()), field(at.day()));
+        let (hour, minute, second) = (field(at.hour()), field(at.minute()), field(at.second()));
         Self {
             date: year << 9 | month << 5 | day,
             time: hour << 11 | minute << 5 | (second / 2),
-            fine: (second % 2 * 100) as u8,
+            fine: if second % 2 == 1 { 100 } else { 0 },
         }
     }
 }
 
 /// One record, without a long name.
-pub fn record(short: &Short, attributes: u8, time: DosTime, cluster: u32, size: u32) -> [u8; RECORD_SIZE] {
-    let mut bytes = [0; RECORD_SIZE];
-    put(&mut bytes, 0, short); // DIR_Name
-    bytes[11] = attributes; // DIR_Attr
-    bytes[13] = time.fine; // DIR_CrtTimeTenth
-    put(&mut bytes, 14, time.time.to_le_bytes()); // DIR_CrtTime
-    put(&mut bytes, 16, time.date.to_le_bytes()); // DIR_CrtDate
-    put(&mut bytes, 18, time.date.to_le_bytes()); // DIR_LstAccDate
-    put(&mut bytes, 20, ((cluster >> 16) as u16).to_le_bytes()); // DIR_FstClusHI
-    put(&mut bytes, 22, time.time.to_le_bytes()); // DIR_WrtTime
-    put(&mut bytes, 24, time.date.to_le_bytes()); // DIR_WrtDate
-    put(&mut bytes, 26, (cluster as u16).to_le_bytes()); // DIR_FstClusLO
-    put(&mut bytes, 28, size.to_le_bytes()); // DIR_FileSize
-    bytes
+pub fn record(short: &Short, attributes: u8, time: DosTime, cluster: u32, size: u32) -> Record {
+    let mut record = Record {
+        dir_name: *short,
+        dir_attr: attributes,
+        dir_crt_time_tenth: time.fine,
+        dir_crt_time: time.time.into(),
+        dir_crt_date: time.date.into(),
+        dir_lst_acc_date: time.date.into(),
+        dir_wrt_time: time.time.into(),
+        dir_wrt_date: time.date.into(),
+        ..Record::new_zeroed()
+    };
+    record.point(cluster, size);
+    record
 }
 
 /// How many records a name takes, its short one included.
@@ -138,16 +271,18 @@ pub fn long_records(name: &Name) -> Vec<u8> {
         if let Some(end) = units.get_mut(piece.len()) {
             *end = 0;
         }
-        let units: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
-        let last = if index + 1 == pieces.len() { 0x40 } else { 0 };
-        let mut record = [0; RECORD_SIZE];
-        record[0] = (index + 1) as u8 | last; // LDIR_Ord
-        put(&mut record, 1, &units[..10]); // LDIR_Name1
-        record[11] = LONG_NAME; // LDIR_Attr
-        record[13] = sum; // LDIR_Chksum
-        put(&mut record, 14, &units[10..22]); // LDIR_Name2
-        put(&mut record, 28, &units[22..]); // LDIR_Name3
-        bytes.extend_from_slice(&record);
+        let units = units.map(le::U16::new);
+        let number = u8::try_from(index + 1).expect("a name has at most 20 pieces");
+        let record = LongRecord {
+            ldir_ord: if index + 1 == pieces.len() { number | LAST_PIECE } else { number },
+            ldir_name1: *units.first_chunk().expect("a piece has 13 units"),
+            ldir_attr: LONG_NAME,
+            ldir_chksum: sum,
+            ldir_name2: *units[5..].first_chunk().expect("a piece has 13 units"),
+            ldir_name3: *units[11..].first_chunk().expect("a piece has 13 units"),
+            ..LongRecord::new_zeroed()
+        };
+        bytes.extend_from_slice(record.as_bytes());
     }
     bytes
 }

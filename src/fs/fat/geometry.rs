@@ -133,7 +133,7 @@ mod tests {
                 // Not more than a cluster's worth of sectors too many.
                 assert!((fat_sectors - 1) * sector / 4 < clusters + 2 + geometry.cluster_sectors);
                 assert!(geometry.offset(2) % geometry.cluster() == 0);
-                assert!(geometry.offset(2 + clusters as u32) <= mib << 20);
+                assert!(geometry.offset(2 + u32::try_from(clusters).unwrap()) <= mib << 20);
                 assert!((RESERVED_SECTORS..RESERVED_SECTORS + 64).contains(&geometry.reserved));
             }
         }

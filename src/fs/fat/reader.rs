@@ -9,6 +9,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use super::folder::{self, Entry};
 use super::format::RECORD_SIZE;
 use super::volume::{CLUSTER_BITS, LEAST_END_OF_CHAIN, Volume};
+use crate::base::on_disk::{FromBytes, le};
+use crate::base::width::{to_u64, to_usize};
 
 /// Most entries that are listed, and most records in a folder (FATGEN).
 pub(super) const ENTRY_LIMIT: u64 = 65_536;
@@ -133,7 +135,7 @@ impl<T: Read + Seek> Reader<T> {
                 }
                 found.push(Listed { path, size: entry.size });
             }
-            if found.len() as u64 > ENTRY_LIMIT {
+            if to_u64(found.len()) > ENTRY_LIMIT {
                 return Err(corrupt("there are too many files"));
             }
         }
@@ -160,7 +162,7 @@ impl<T: Read + Seek> Reader<T> {
         let size = size.ok_or_else(not_found)?;
         let count = size.div_ceil(self.volume.cluster);
         let chain = if count == 0 { Vec::new() } else { self.chain(start, count, path)? };
-        if (chain.len() as u64) < count {
+        if to_u64(chain.len()) < count {
             return Err(corrupt(path, format!("its chain ends before its {size} bytes")));
         }
         Ok(FileReader { reader: self, chain, size, position: 0 })
@@ -184,9 +186,9 @@ impl<T: Read + Seek> Reader<T> {
     fn folder(&mut self, start: u32, path: &str) -> Result<Vec<Entry>, ReadError> {
         // FAT has 0 for the root, where a folder's parent is meant.
         let start = if start == 0 { self.volume.root } else { start };
-        let most = (ENTRY_LIMIT * RECORD_SIZE as u64).div_ceil(self.volume.cluster);
+        let most = (ENTRY_LIMIT * to_u64(RECORD_SIZE)).div_ceil(self.volume.cluster);
         let chain = self.chain(start, most + 1, path)?;
-        if chain.len() as u64 > most {
+        if to_u64(chain.len()) > most {
             return Err(corrupt(path, "its chain has no end".to_owned()));
         }
         let mut bytes = Vec::new();
@@ -195,7 +197,7 @@ impl<T: Read + Seek> Reader<T> {
             self.left = self.left.checked_sub(self.volume.cluster).ok_or_else(|| {
                 corrupt(path, "all directories together are too large, or one lies in many".to_owned())
             })?;
-            bytes.resize(at + self.volume.cluster as usize, 0);
+            bytes.resize(at + to_usize(self.volume.cluster), 0);
             self.read_at(&mut bytes[at..], self.volume.offset(cluster))
                 .map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
             if folder::has_end(&bytes[at..]) {
@@ -209,7 +211,7 @@ impl<T: Read + Seek> Reader<T> {
     fn chain(&mut self, start: u32, most: u64, path: &str) -> Result<Vec<u32>, ReadError> {
         let mut chain = Vec::new();
         let mut next = start;
-        while next < LEAST_END_OF_CHAIN && (chain.len() as u64) < most {
+        while next < LEAST_END_OF_CHAIN && to_u64(chain.len()) < most {
             self.volume.check(next, path)?;
             chain.push(next);
             next = self.fat_entry(next).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
@@ -222,13 +224,13 @@ impl<T: Read + Seek> Reader<T> {
         let block = at / FAT_BLOCK * FAT_BLOCK;
         if self.cached.1.is_empty() || self.cached.0 != block {
             let mut bytes =
-                vec![0; ((u64::from(self.volume.clusters) + 2) * 4 - block).min(FAT_BLOCK) as usize];
+                vec![0; to_usize(((u64::from(self.volume.clusters) + 2) * 4 - block).min(FAT_BLOCK))];
             self.read_at(&mut bytes, self.volume.fat + block)?;
             self.cached = (block, bytes);
         }
-        let at = (at - block) as usize;
-        let entry = self.cached.1[at..at + 4].try_into().expect("four bytes");
-        Ok(u32::from_le_bytes(entry) & CLUSTER_BITS)
+        let entry = self.cached.1.get(to_usize(at - block)..).unwrap_or_default();
+        let (entry, _) = le::U32::read_from_prefix(entry).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        Ok(entry.get() & CLUSTER_BITS)
     }
 
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -253,19 +255,19 @@ pub struct FileReader<'r, T> {
 
 impl<T: Read + Seek> Read for FileReader<'_, T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.size.saturating_sub(self.position).min(buffer.len() as u64);
+        let left = self.size.saturating_sub(self.position).min(to_u64(buffer.len()));
         if left == 0 {
             return Ok(0);
         }
         let cluster = self.reader.volume.cluster;
-        let (index, inside) = ((self.position / cluster) as usize, self.position % cluster);
+        let (index, inside) = (to_usize(self.position / cluster), self.position % cluster);
         // Clusters that follow one another on the disk are read at once.
         let run = &self.chain[index..];
-        let together = run.iter().zip(run[0]..).take_while(|(actual, next)| *actual == next).count() as u64;
-        let count = left.min(together * cluster - inside) as usize;
+        let together = to_u64(run.iter().zip(run[0]..).take_while(|(actual, next)| *actual == next).count());
+        let count = to_usize(left.min(together * cluster - inside));
         let offset = self.reader.volume.offset(run[0]) + inside;
         self.reader.read_at(&mut buffer[..count], offset)?;
-        self.position += count as u64;
+        self.position += to_u64(count);
         Ok(count)
     }
 }
@@ -313,7 +315,7 @@ mod tests {
         let mut bytes = image();
         assert_eq!(read_all(&bytes).unwrap(), 10_001);
         let reader = Reader::open(Cursor::new(&bytes)).unwrap();
-        let (fat, root) = (reader.volume.fat as usize, reader.volume.data as usize);
+        let (fat, root) = (to_usize(reader.volume.fat), to_usize(reader.volume.data));
         let places = (0..90).chain(510..512).chain(fat..fat + 120).chain(root..root + 5 * 512);
         let mut errors = 0;
         for at in places {
@@ -344,7 +346,7 @@ mod tests {
         let large = entries.iter().find(|entry| entry.name == "a").unwrap().start;
         let chain = reader.chain(large, 10_000, "a").unwrap();
         let (offset, cluster) =
-            (|number| reader.volume.offset(number) as usize, reader.volume.cluster as usize);
+            (|number| to_usize(reader.volume.offset(number)), to_usize(reader.volume.cluster));
         let root: Vec<u32> =
             Reader::open(Cursor::new(&bytes)).unwrap().chain(reader.volume.root, 10_000, "").unwrap();
         for place in root.iter().map(|number| offset(*number)) {

@@ -4,14 +4,15 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::format::END_OF_CHAIN;
+use super::format::{END_OF_CHAIN, FsInfo, LEAD_SIGNATURE, STRUCTURE_SIGNATURE};
 use super::volume::{BAD_CLUSTER, CLUSTER_BITS, Volume};
 use crate::base::align;
 use crate::base::device::Device;
+use crate::base::on_disk::{FromBytes, le};
 use crate::base::width::{to_index, to_u64, to_usize};
 
-/// Where FSInfo keeps the number of free clusters; the last one that was taken follows it.
-const FREE_COUNT: usize = 488;
+/// `FSI_Nxt_Free` where nobody knows.
+const NOT_KNOWN: u32 = u32::MAX;
 
 /// The first FAT, and where the disk differs from it.
 #[derive(Debug)]
@@ -52,13 +53,13 @@ impl Table {
     pub fn set(&mut self, cluster: u32, next: u32) {
         let value = self.raw(cluster) & !CLUSTER_BITS | next;
         let at = to_index(cluster) * 4;
-        self.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        le::U32::mut_from_prefix(&mut self.bytes[at..]).expect("whole entries").0.set(value);
         self.dirty.insert(at / self.sector);
     }
 
     fn raw(&self, cluster: u32) -> u32 {
         let at = to_index(cluster) * 4;
-        u32::from_le_bytes(self.bytes[at..at + 4].try_into().expect("four bytes"))
+        le::U32::ref_from_prefix(&self.bytes[at..]).expect("whole entries").0.get()
     }
 
     /// Links clusters to a chain with an end.
@@ -96,16 +97,17 @@ impl Table {
         let Some(at) = volume.info else { return Ok(false) };
         let mut bytes = vec![0; self.sector];
         device.read_at(&mut bytes, at)?;
-        if bytes[..4] != *b"RRaA" || bytes[484..488] != *b"rrAa" {
+        let Ok((info, _)) = FsInfo::mut_from_prefix(&mut bytes) else { return Ok(false) };
+        if info.fsi_lead_sig != *LEAD_SIGNATURE || info.fsi_struc_sig != *STRUCTURE_SIGNATURE {
             return Ok(false);
         }
-        let free = volume.numbers().filter(|cluster| self.get(*cluster) == 0).count() as u32;
-        if bytes[FREE_COUNT..FREE_COUNT + 4] == free.to_le_bytes() {
+        let free = volume.numbers().filter(|cluster| self.get(*cluster) == 0).count();
+        let free = u32::try_from(free).expect("clusters have numbers of 28 bits");
+        if info.fsi_free_count == free {
             return Ok(false);
         }
-        bytes[FREE_COUNT..FREE_COUNT + 4].copy_from_slice(&free.to_le_bytes());
-        // Where to look for a free cluster: not known.
-        bytes[FREE_COUNT + 4..FREE_COUNT + 8].fill(0xff);
+        info.fsi_free_count.set(free);
+        info.fsi_nxt_free.set(NOT_KNOWN);
         device.write_at(&bytes, at)?;
         Ok(true)
     }

@@ -1,7 +1,9 @@
 //! What a boot sector says of a volume, whoever wrote it. Every number is checked before it is used.
 //! Source: FATGEN, "BIOS Parameter Block".
 
+use super::format::{BootSector, NOT_MIRRORED, SIGNATURE};
 use super::reader::{ReadError, corrupt};
+use crate::base::on_disk::transmute_ref;
 
 /// Bits of a FAT entry that are a cluster's number; the rest is to be kept as it is.
 pub const CLUSTER_BITS: u32 = 0x0fff_ffff;
@@ -46,20 +48,19 @@ impl Volume {
     /// `NotFat32`; `Corrupt` when the root is nowhere.
     pub fn new(sector: &[u8; 512], size: u64) -> Result<Self, ReadError> {
         let not = |problem: &str| ReadError::NotFat32 { problem: problem.to_owned() };
-        let half = |at: usize| u64::from(u16::from_le_bytes([sector[at], sector[at + 1]]));
-        let word = |at: usize| u32::from_le_bytes(sector[at..at + 4].try_into().expect("four bytes"));
-        if sector[510..] != [0x55, 0xaa] {
+        let boot: &BootSector = transmute_ref!(sector);
+        if boot.signature_word != SIGNATURE {
             return Err(not("the boot sector's signature is missing"));
         }
-        let (bytes, sectors) = (half(11), u64::from(sector[13]));
+        let (bytes, sectors) = (u64::from(boot.bpb_byts_per_sec), u64::from(boot.bpb_sec_per_clus));
         if ![512, 1024, 2048, 4096].contains(&bytes) || !sectors.is_power_of_two() {
             return Err(not("its sectors or clusters have an impossible size"));
         }
-        let (fat_sectors, total) = (u64::from(word(36)), u64::from(word(32)));
-        if half(17) != 0 || half(22) != 0 || fat_sectors == 0 || total == 0 {
+        let (fat_sectors, total) = (u64::from(boot.bpb_fat_sz32), u64::from(boot.bpb_tot_sec32));
+        if boot.bpb_root_ent_cnt != 0 || boot.bpb_fat_sz16 != 0 || fat_sectors == 0 || total == 0 {
             return Err(not("it is FAT12 or FAT16, or none at all"));
         }
-        let (reserved, fats) = (half(14), u64::from(sector[16]));
+        let (reserved, fats) = (u64::from(boot.bpb_rsvd_sec_cnt), u64::from(boot.bpb_num_fats));
         let front = reserved + fats * fat_sectors;
         let clusters = total.saturating_sub(front) / sectors;
         if reserved == 0 || fats == 0 || clusters == 0 || (clusters + 2) * 4 > fat_sectors * bytes {
@@ -75,14 +76,16 @@ impl Volume {
             fat: reserved * bytes,
             fat_size: fat_sectors * bytes,
             fats,
-            mirrored: half(40) & 0x80 == 0, // BPB_ExtFlags
-            info: Some(half(48)).filter(|at| (1..reserved).contains(at)).map(|at| at * bytes),
+            mirrored: boot.bpb_ext_flags.get() & NOT_MIRRORED == 0,
+            info: Some(u64::from(boot.bpb_fs_info))
+                .filter(|at| (1..reserved).contains(at))
+                .map(|at| at * bytes),
             data: front * bytes,
             // Below 2^28, since every cluster has its entry in the FAT.
             clusters: u32::try_from(clusters).map_err(|_| not("it has too many clusters"))?,
-            root: word(44) & CLUSTER_BITS,
-            id: word(67),
-            label: String::from_utf8_lossy(&sector[71..82]).trim_end().to_owned(),
+            root: boot.bpb_root_clus.get() & CLUSTER_BITS,
+            id: boot.bs_vol_id.get(),
+            label: String::from_utf8_lossy(&boot.bs_vol_lab).trim_end().to_owned(),
         };
         volume.check(volume.root, "/")?;
         Ok(volume)

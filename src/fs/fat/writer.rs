@@ -8,6 +8,7 @@ use super::geometry::Geometry;
 use super::names::{self, Name, Short};
 use super::{FatError, Options};
 use crate::base::align;
+use crate::base::on_disk::IntoBytes;
 use crate::base::width::{to_u64, to_usize};
 use crate::tree::{Content, Kind, NodeId, Tree};
 
@@ -80,7 +81,7 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
     let mut chains = Vec::new();
     let mut next = format::ROOT_CLUSTER;
     let mut place = |bytes: u64| {
-        let count = align::units(bytes, cluster) as u32;
+        let count = u32::try_from(align::units(bytes, cluster)).expect("clusters have numbers of 28 bits");
         let start = if count == 0 { 0 } else { next };
         next += count;
         chains.push(count);
@@ -98,8 +99,9 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
     let boot = format::boot_sector(&geometry, options.volume_id, &label);
     let info = format::fsinfo_sector(&geometry, used);
     for sector in [0, format::BACKUP_SECTOR] {
-        write_at(&mut out, sector * geometry.sector, &boot)?;
-        write_at(&mut out, (sector + format::FSINFO_SECTOR) * geometry.sector, &info)?;
+        let at = u64::from(sector) * geometry.sector;
+        write_at(&mut out, at, &boot)?;
+        write_at(&mut out, at + u64::from(format::FSINFO_SECTOR) * geometry.sector, &info)?;
     }
     let fat = fat(&chains);
     for copy in 0..2 {
@@ -109,25 +111,27 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
         let mut bytes = Vec::new();
         if index == 0 && has_label {
             let time = DosTime::new(options.mtime);
-            bytes.extend(format::record(&label, format::VOLUME_LABEL, time, 0, 0));
+            bytes.extend(format::record(&label, format::VOLUME_LABEL, time, 0, 0).as_bytes());
         }
         if index != 0 {
             // The root's number is written as 0 here, whatever it is.
             let above = if folder.parent == 0 { 0 } else { folders[folder.parent].start };
-            bytes.extend(format::record(b".          ", format::DIRECTORY, folder.time, folder.start, 0));
-            bytes.extend(format::record(b"..         ", format::DIRECTORY, folder.time, above, 0));
+            let dot = |name, start| format::record(name, format::DIRECTORY, folder.time, start, 0);
+            bytes.extend([dot(b".          ", folder.start), dot(b"..         ", above)].as_bytes());
         }
         for Child { name, time, target } in &folder.children {
             bytes.extend(format::long_records(name));
-            bytes.extend(match target {
+            let record = match target {
                 Target::Folder(index) => {
                     format::record(&name.short, format::DIRECTORY, *time, folders[*index].start, 0)
                 }
                 Target::File(index) => {
                     let File { content, start, .. } = &files[*index];
-                    format::record(&name.short, format::ARCHIVE, *time, *start, content.len() as u32)
+                    let size = u32::try_from(content.len()).expect("longer ones were refused");
+                    format::record(&name.short, format::ARCHIVE, *time, *start, size)
                 }
-            });
+            };
+            bytes.extend(record.as_bytes());
         }
         write_at(&mut out, geometry.offset(folder.start), &bytes)?;
     }
@@ -153,7 +157,7 @@ fn fat(chains: &[u32]) -> Vec<u8> {
     let mut entries = format::RESERVED_ENTRIES.to_vec();
     for count in chains {
         for left in (0..*count).rev() {
-            let next = entries.len() as u32 + 1;
+            let next = u32::try_from(entries.len()).expect("entries have numbers of 28 bits") + 1;
             entries.push(if left == 0 { format::END_OF_CHAIN } else { next });
         }
     }

@@ -249,8 +249,7 @@ fn one_of_two_names_for_a_chain_goes_and_the_chain_stays() {
     let mut editor = Editor::open(&mut recorder).unwrap();
     let (mut folder, entry) = editor.find("EFI/Linux/node_1.0.0.efi").unwrap().unwrap();
     let name = named("", "node_1.0.0+0.efi", &folder.shorts()).unwrap();
-    let mut record = folder.record(entry.records.end - 1).to_vec();
-    record[..11].copy_from_slice(&name.short);
+    let record = Record { dir_name: name.short, ..*folder.record(entry.records.end - 1) };
     editor.insert(&mut folder, &name, &record, "").unwrap();
     let mut editor = Editor::open(&mut recorder).unwrap();
     assert!(editor.remove("EFI/Linux/node_1.0.0.efi").unwrap());
