@@ -10,6 +10,7 @@ use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, RegionSink, SpecialKind
 use uuid::Uuid;
 
 use crate::base::align;
+use crate::base::on_disk::{FromBytes, IntoBytes, le, on_disk};
 use crate::base::width::{to_u64, to_usize};
 use crate::tree::{Content, Kind, Meta, Node, NodeId, Tree, show};
 
@@ -269,16 +270,28 @@ fn attributes(builder: &mut FsBuilder, handle: InodeHandle, meta: &Meta, path: &
     Ok(())
 }
 
+on_disk! {
+    /// `struct posix_acl_xattr_entry`.
+    AclEntry: 8 bytes {
+        e_tag: le::U16,
+        e_perm: le::U16,
+        e_id: le::U32,
+    }
+}
+
 /// An access list as ext4 stores it (Linux, `fs/ext4/acl.h`): version 1, and without ids where the tag
 /// has none. What programs see is version 2 with an id in each entry (`include/uapi/linux/posix_acl_xattr.h`).
 fn packed_acl(list: &[u8]) -> Vec<u8> {
     const USER: u16 = 0x02;
     const GROUP: u16 = 0x08;
     let mut packed = 1u32.to_le_bytes().to_vec();
-    for entry in list.get(4..).unwrap_or_default().chunks_exact(8) {
-        let tag = u16::from_le_bytes([entry[0], entry[1]]);
-        let len = if matches!(tag, USER | GROUP) { 8 } else { 4 };
-        packed.extend(&entry[..len]);
+    let mut rest = list.get(4..).unwrap_or_default();
+    while let Ok((entry, after)) = AclEntry::ref_from_prefix(rest) {
+        packed.extend([entry.e_tag, entry.e_perm].as_bytes());
+        if matches!(entry.e_tag.get(), USER | GROUP) {
+            packed.extend(entry.e_id.as_bytes());
+        }
+        rest = after;
     }
     packed
 }

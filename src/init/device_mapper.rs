@@ -7,7 +7,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::base::width::to_u64;
+use crate::base::on_disk::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+use crate::base::width::{to_index, to_u64};
 
 /// Where the device mapper listens; devtmpfs makes the node when the module is loaded.
 const CONTROL: &str = "/dev/mapper/control";
@@ -31,9 +32,9 @@ enum Command {
     LoadTable = 9,
 }
 
-/// `struct dm_ioctl`.
+/// `struct dm_ioctl`: numbers in the machine's own order.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout)]
 struct Header {
     version: [u32; 3],
     data_size: u32,
@@ -51,7 +52,7 @@ struct Header {
 
 /// `struct dm_target_spec`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout)]
 struct TargetSpec {
     sector_start: u64,
     length: u64,
@@ -61,8 +62,9 @@ struct TargetSpec {
 }
 
 const HEADER: usize = size_of::<Header>();
+const HEADER_BYTES: u32 = 312;
 const SPEC: usize = size_of::<TargetSpec>();
-const _: () = assert!(HEADER == 312 && SPEC == 40);
+const _: () = assert!(HEADER == to_index(HEADER_BYTES) && SPEC == 40);
 
 /// What a whole device is mapped to.
 #[derive(Clone, Debug)]
@@ -109,7 +111,7 @@ fn header(name: &str, uuid: &str) -> io::Result<Header> {
     Ok(Header {
         version: VERSION,
         data_size: 0,
-        data_start: HEADER as u32,
+        data_start: HEADER_BYTES,
         target_count: 0,
         open_count: 0,
         flags: 0,
@@ -124,15 +126,11 @@ fn header(name: &str, uuid: &str) -> io::Result<Header> {
 
 /// The target as it follows the header.
 fn encode(target: &Target) -> io::Result<Vec<u8>> {
-    let mut kind = [0; 16];
-    kind[..target.kind.len()].copy_from_slice(target.kind.as_bytes());
     let len = (SPEC + target.parameters.len() + 1).next_multiple_of(8);
+    let mut spec = TargetSpec { length: target.sectors, next: narrow(len)?, ..TargetSpec::new_zeroed() };
+    spec.target_type[..target.kind.len()].copy_from_slice(target.kind.as_bytes());
     let mut bytes = Vec::with_capacity(len);
-    bytes.extend(0_u64.to_ne_bytes());
-    bytes.extend(target.sectors.to_ne_bytes());
-    bytes.extend(0_i32.to_ne_bytes());
-    bytes.extend((len as u32).to_ne_bytes());
-    bytes.extend(kind);
+    bytes.extend(spec.as_bytes());
     bytes.extend(target.parameters.as_bytes());
     bytes.resize(len, 0);
     Ok(bytes)
@@ -140,25 +138,23 @@ fn encode(target: &Target) -> io::Result<Vec<u8>> {
 
 /// Sends one request; gives the header as the kernel left it.
 fn ioctl(control: BorrowedFd<'_>, command: Command, header: Header, payload: &[u8]) -> io::Result<Header> {
-    // The buffer must be aligned for the header, hence whole words.
-    let mut buffer = vec![0_u64; (HEADER + payload.len()).div_ceil(8)];
-    let size = buffer.len() * 8;
-    let header = Header { data_size: size as u32, ..header };
-    let start = buffer.as_mut_ptr().cast::<u8>();
-    // SAFETY: the buffer has room for header and payload and is aligned to 8 bytes; Header is plain data.
-    unsafe {
-        start.cast::<Header>().write(header);
-        start.add(HEADER).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
-    }
+    let mut buffer = [&[0; HEADER], payload].concat();
+    let header = Header { data_size: narrow(buffer.len())?, ..header };
+    buffer[..HEADER].copy_from_slice(header.as_bytes());
     // _IOWR(0xfd, command, struct dm_ioctl)
     let request = (3 << 30) | (to_u64(HEADER) << 16) | (0xfd << 8) | command as u64;
-    // SAFETY: the kernel reads and writes data_size bytes at `start`, which is the buffer's length.
-    let result = unsafe { libc::ioctl(control.as_raw_fd(), request, start) };
+    // SAFETY: the kernel reads and writes data_size bytes, which is the buffer's length, and copies them, so that
+    // they need not be aligned.
+    let result = unsafe { libc::ioctl(control.as_raw_fd(), request, buffer.as_mut_ptr()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel left a header there.
-    Ok(unsafe { start.cast::<Header>().read() })
+    let (header, _) = Header::read_from_prefix(&buffer).expect("the buffer begins with a header");
+    Ok(header)
+}
+
+fn narrow(size: usize) -> io::Result<u32> {
+    u32::try_from(size).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the table is too long"))
 }
 
 #[cfg(test)]

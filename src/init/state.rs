@@ -17,6 +17,8 @@ use super::console::Console;
 use super::root::attach;
 use super::tools;
 use crate::base::failure::{Doing, Failure};
+use crate::base::on_disk::{FromZeros, IntoBytes, le, on_disk};
+use crate::base::width::{to_u64, to_usize};
 use crate::boot::cmdline::Reset;
 use crate::disk::layout::STATE_LABEL;
 use crate::disk::{Device, FileDevice, ReadAt};
@@ -37,14 +39,29 @@ const BLANK: u64 = 16 << 20;
 /// What stands in the last block while mke2fs is at work.
 const MARK: &[u8; 48] = b"keller: this state partition is being made anew\n";
 
-/// Where ext4 keeps its superblock, in bytes, and what is where in it (fs/ext4/ext4.h).
-mod superblock {
-    pub const OFFSET: u64 = 1024;
-    pub const BLOCKS_LOW: usize = 0x04;
-    pub const BLOCK_SIZE: usize = 0x18;
-    pub const MAGIC: usize = 0x38;
-    pub const LABEL: usize = 0x78;
-    pub const BLOCKS_HIGH: usize = 0x150;
+/// Where ext4 keeps its superblock, in bytes.
+const SUPERBLOCK: u64 = 1024;
+/// `s_magic` of ext4.
+const EXT4_MAGIC: u16 = 0xef53;
+/// `s_log_block_size` of blocks of 4096 bytes.
+const LOG_BLOCK_SIZE: u32 = 2;
+
+on_disk! {
+    /// The fields of `struct ext4_super_block` that tell a state file system (Linux, `fs/ext4/ext4.h`).
+    SuperBlock: 1024 bytes {
+        s_inodes_count: le::U32,
+        s_blocks_count_lo: le::U32,
+        counts: [le::U32; 4],
+        /// Counted from 1 KiB.
+        s_log_block_size: le::U32,
+        groups_and_times: [u8; 28],
+        s_magic: le::U16,
+        state_and_features: [u8; 62],
+        s_volume_name: [u8; 16],
+        journal_and_others: [u8; 200],
+        s_blocks_count_hi: le::U32,
+        rest: [u8; 684],
+    }
 }
 
 /// Grows a mounted ext4: `EXT4_IOC_RESIZE_FS`, `_IOW('f', 16, __u64)`.
@@ -97,15 +114,13 @@ impl Content {
         if &mark == MARK {
             return Ok(Self::HalfMade);
         }
-        let mut block = [0; 1024];
-        partition.read_at(&mut block, superblock::OFFSET)?;
-        let u32_at = |at: usize| u32::from_le_bytes(block[at..at + 4].try_into().expect("four bytes"));
-        let label = block[superblock::LABEL..][..16].split(|b| *b == 0).next().unwrap_or_default();
-        let is_ext4 = block[superblock::MAGIC..][..2] == [0x53, 0xef];
-        // Logarithm of the block size, counted from 1 KiB.
-        if is_ext4 && label == STATE_LABEL.as_bytes() && u32_at(superblock::BLOCK_SIZE) == 2 {
-            let high = u64::from(u32_at(superblock::BLOCKS_HIGH)) << 32;
-            return Ok(Self::State { blocks: high | u64::from(u32_at(superblock::BLOCKS_LOW)) });
+        let mut found = SuperBlock::new_zeroed();
+        partition.read_at(found.as_mut_bytes(), SUPERBLOCK)?;
+        let label = found.s_volume_name.split(|b| *b == 0).next().unwrap_or_default();
+        let is_ours = found.s_magic == EXT4_MAGIC && label == STATE_LABEL.as_bytes();
+        if is_ours && found.s_log_block_size == LOG_BLOCK_SIZE {
+            let high = u64::from(found.s_blocks_count_hi) << 32;
+            return Ok(Self::State { blocks: high | u64::from(found.s_blocks_count_lo) });
         }
         match is_zero(partition)? {
             true => Ok(Self::Blank),
@@ -119,12 +134,12 @@ fn is_zero(partition: &impl ReadAt) -> io::Result<bool> {
     let mut chunk = vec![0; 1 << 20];
     let mut at = 0;
     while at < end {
-        let count = (end - at).min(chunk.len() as u64) as usize;
+        let count = to_usize((end - at).min(to_u64(chunk.len())));
         partition.read_at(&mut chunk[..count], at)?;
         if chunk[..count].iter().any(|byte| *byte != 0) {
             return Ok(false);
         }
-        at += count as u64;
+        at += to_u64(count);
     }
     Ok(true)
 }
@@ -275,12 +290,12 @@ mod tests {
     use super::*;
 
     fn partition() -> Vec<u8> {
-        vec![0; (BLANK + (1 << 20)) as usize]
+        vec![0; to_usize(BLANK + (1 << 20))]
     }
 
     fn with(bytes: &[u8], at: u64) -> Vec<u8> {
         let mut partition = partition();
-        partition[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+        partition[to_usize(at)..][..bytes.len()].copy_from_slice(bytes);
         partition
     }
 
@@ -317,7 +332,7 @@ mod tests {
     #[test]
     fn the_mark_beats_all_else() {
         let mut bytes = ext4(STATE_LABEL);
-        let at = bytes.len() - BLOCK as usize;
+        let at = bytes.len() - to_usize(BLOCK);
         bytes[at..at + MARK.len()].copy_from_slice(MARK);
         assert_eq!(content(&bytes), Content::HalfMade);
     }
