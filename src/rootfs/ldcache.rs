@@ -11,12 +11,11 @@ use globset::Glob;
 
 use super::error::Error;
 use crate::base::limits;
+use crate::base::on_disk::{FromBytes, FromZeros, IntoBytes, le, on_disk, whole};
 use crate::base::width::{to_u64, to_usize};
 use crate::tree::{Content, Kind, NodeId, Tree, show};
 
 const MAGIC: &[u8; 20] = b"glibc-ld.so.cache1.1";
-const HEADER_SIZE: usize = 48;
-const ENTRY_SIZE: usize = 24;
 /// In the header's flags: the file is little-endian.
 const LITTLE_ENDIAN: u8 = 2;
 /// FLAG_ELF_LIBC6 | FLAG_X8664_LIB64: what every x86-64 library has.
@@ -34,6 +33,92 @@ const SYSTEM_FOLDERS: [&str; 4] = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-lin
 const LOADER: &[u8] = b"ld-linux-x86-64.so.2";
 /// How deep ld.so.conf may include; glibc has no limit, but circles must end.
 const MAX_INCLUDES: usize = 16;
+
+on_disk! {
+    /// `struct cache_file_new`.
+    CacheFile: 48 bytes {
+        magic_and_version: [u8; 20],
+        nlibs: le::U32,
+        len_strings: le::U32,
+        flags: u8,
+        padding_unused: [u8; 3],
+        extension_offset: le::U32,
+        unused: [le::U32; 3],
+    }
+}
+
+on_disk! {
+    /// `struct file_entry_new`.
+    FileEntry: 24 bytes {
+        flags: le::U32,
+        /// Where its name begins.
+        key: le::U32,
+        /// Where its path begins.
+        value: le::U32,
+        osversion_unused: le::U32,
+        hwcap: le::U64,
+    }
+}
+
+on_disk! {
+    /// `struct cache_extension`, followed by its sections.
+    CacheExtension: 8 bytes {
+        magic: le::U32,
+        count: le::U32,
+    }
+}
+
+on_disk! {
+    /// `struct cache_extension_section`.
+    CacheExtensionSection: 16 bytes {
+        tag: le::U32,
+        flags: le::U32,
+        offset: le::U32,
+        size: le::U32,
+    }
+}
+
+on_disk! {
+    /// `Elf64_Ehdr`.
+    ElfHeader: 64 bytes {
+        e_ident: [u8; 16],
+        e_type: le::U16,
+        e_machine: le::U16,
+        e_version: le::U32,
+        e_entry: le::U64,
+        e_phoff: le::U64,
+        e_shoff: le::U64,
+        e_flags: le::U32,
+        e_ehsize: le::U16,
+        e_phentsize: le::U16,
+        e_phnum: le::U16,
+        e_shentsize: le::U16,
+        e_shnum: le::U16,
+        e_shstrndx: le::U16,
+    }
+}
+
+on_disk! {
+    /// `Elf64_Phdr`.
+    ElfSegment: 56 bytes {
+        p_type: le::U32,
+        p_flags: le::U32,
+        p_offset: le::U64,
+        p_vaddr: le::U64,
+        p_paddr: le::U64,
+        p_filesz: le::U64,
+        p_memsz: le::U64,
+        p_align: le::U64,
+    }
+}
+
+on_disk! {
+    /// `Elf64_Dyn`.
+    ElfDynamic: 16 bytes {
+        d_tag: le::U64,
+        d_val: le::U64,
+    }
+}
 
 /// One library as the loader will find it.
 #[derive(Debug, PartialEq)]
@@ -231,42 +316,54 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
         .iter()
         .flat_map(|entry| [entry.soname.as_slice(), entry.path.as_slice()])
         .chain(hwcaps.iter().copied());
-    let strings_start = HEADER_SIZE + entries.len() * ENTRY_SIZE;
+    let strings_start = CacheFile::SIZE + entries.len() * FileEntry::SIZE;
     let (strings, offsets) = share_tails(texts.collect());
-    let place = |text: &[u8]| (strings_start + offsets[text]) as u32;
+    let narrow = |number: usize| u32::try_from(number).expect("a cache is far below 4 GiB");
+    let place = |text: &[u8]| narrow(strings_start + offsets[text]);
     let extensions_start = (strings_start + strings.len()).next_multiple_of(4);
 
     let mut out = Vec::with_capacity(extensions_start + 128);
-    out.extend(MAGIC);
-    out.extend((entries.len() as u32).to_le_bytes());
-    out.extend((strings.len() as u32).to_le_bytes());
-    out.extend([LITTLE_ENDIAN, 0, 0, 0]);
-    out.extend((extensions_start as u32).to_le_bytes());
-    out.extend([0; 12]);
+    let header = CacheFile {
+        magic_and_version: *MAGIC,
+        nlibs: narrow(entries.len()).into(),
+        len_strings: narrow(strings.len()).into(),
+        flags: LITTLE_ENDIAN,
+        extension_offset: narrow(extensions_start).into(),
+        ..CacheFile::new_zeroed()
+    };
+    out.extend(header.as_bytes());
     for entry in entries {
         // The ISA level stays 0, no demand: the folder's name already says what the CPU must have.
         let hwcap = entry.hwcaps.as_deref().map_or(0, |name| {
             let index = hwcaps.binary_search(&name).expect("collected above");
             HWCAP_IS_INDEX | to_u64(index)
         });
-        out.extend(LIBC6_X86_64.to_le_bytes());
-        out.extend(place(&entry.soname).to_le_bytes());
-        out.extend(place(&entry.path).to_le_bytes());
-        out.extend(0_u32.to_le_bytes());
-        out.extend(hwcap.to_le_bytes());
+        let entry = FileEntry {
+            flags: LIBC6_X86_64.into(),
+            key: place(&entry.soname).into(),
+            value: place(&entry.path).into(),
+            osversion_unused: 0.into(),
+            hwcap: hwcap.into(),
+        };
+        out.extend(entry.as_bytes());
     }
     out.extend(&strings);
     out.resize(extensions_start, 0);
 
-    let sections: u32 = if hwcaps.is_empty() { 1 } else { 2 };
-    let names_start = extensions_start as u32 + 8 + 16 * sections;
-    let names_size = 4 * hwcaps.len() as u32;
-    out.extend(EXTENSION_MAGIC.to_le_bytes());
-    out.extend(sections.to_le_bytes());
-    let mut section = |tag: u32, offset: u32, size: u32| {
-        out.extend([tag, 0, offset, size].map(u32::to_le_bytes).as_flattened());
+    let count = if hwcaps.is_empty() { 1 } else { 2 };
+    let names_start = extensions_start + CacheExtension::SIZE + CacheExtensionSection::SIZE * count;
+    let names_size = 4 * hwcaps.len();
+    out.extend(CacheExtension { magic: EXTENSION_MAGIC.into(), count: narrow(count).into() }.as_bytes());
+    let mut section = |tag: u32, offset: usize, size: usize| {
+        let section = CacheExtensionSection {
+            tag: tag.into(),
+            flags: 0.into(),
+            offset: narrow(offset).into(),
+            size: narrow(size).into(),
+        };
+        out.extend(section.as_bytes());
     };
-    section(EXTENSION_GENERATOR, names_start + names_size, GENERATOR.len() as u32);
+    section(EXTENSION_GENERATOR, names_start + names_size, GENERATOR.len());
     if !hwcaps.is_empty() {
         section(EXTENSION_HWCAPS, names_start, names_size);
     }
@@ -324,48 +421,38 @@ impl Soname {
             let mut bytes = vec![0; to_usize(len)];
             content.read_at(&mut bytes, offset).map(|()| bytes)
         };
-        let header = read(0, 64)?;
-        if header.len() < 64
-            || !header.starts_with(ELF64_LITTLE)
-            || u16_at(&header, 16) != SHARED_OBJECT
-            || u16_at(&header, 18) != X86_64
-        {
+        let header = read(0, to_u64(ElfHeader::SIZE))?;
+        let Ok(header) = ElfHeader::ref_from_bytes(&header) else { return Ok(None) };
+        let is_library = header.e_ident.starts_with(ELF64_LITTLE)
+            && header.e_type == SHARED_OBJECT
+            && header.e_machine == X86_64;
+        if !is_library {
             return Ok(None);
         }
-        let segments = read(u64_at(&header, 32), 56 * u64::from(u16_at(&header, 56)))?;
-        let segments = segments.chunks_exact(56);
-        let Some(dynamic) = segments.clone().find(|segment| u32_at(segment, 0) == DYNAMIC) else {
+        let segments = read(header.e_phoff.get(), to_u64(ElfSegment::SIZE) * u64::from(header.e_phnum))?;
+        let segments = whole::<ElfSegment>(&segments);
+        let Some(dynamic) = segments.iter().find(|segment| segment.p_type == DYNAMIC) else {
             return Ok(None);
         };
-        let dynamic = read(u64_at(dynamic, 8), u64_at(dynamic, 32))?;
-        let value = |tag| dynamic.chunks_exact(16).find(|item| u64_at(item, 0) == tag).map(|i| u64_at(i, 8));
+        let dynamic = read(dynamic.p_offset.get(), dynamic.p_filesz.get())?;
+        let items = whole::<ElfDynamic>(&dynamic);
+        let value = |tag: u64| items.iter().find(|item| item.d_tag == tag).map(|item| item.d_val.get());
         let (Some(strings), Some(soname)) = (value(DT_STRTAB), value(DT_SONAME)) else {
             return Ok(Some(Self::None));
         };
         let offset = segments
-            .filter(|segment| u32_at(segment, 0) == LOAD)
+            .iter()
+            .filter(|segment| segment.p_type == LOAD)
             .find_map(|segment| {
-                let (offset, address, size) = (u64_at(segment, 8), u64_at(segment, 16), u64_at(segment, 32));
-                let into = strings.checked_sub(address).filter(|into| *into < size)?;
-                offset.checked_add(into)?.checked_add(soname)
+                let into = strings.checked_sub(segment.p_vaddr.get());
+                let into = into.filter(|into| *into < segment.p_filesz.get())?;
+                segment.p_offset.get().checked_add(into)?.checked_add(soname)
             })
             .unwrap_or(u64::MAX);
         let mut name = read(offset, LONGEST)?;
         name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(0));
         Ok(Some(if name.is_empty() { Self::None } else { Self::Named(name) }))
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]
@@ -404,6 +491,7 @@ mod tests {
         let paths: Vec<_> = entries.iter().map(|entry| show(&entry.path)).collect();
         assert_eq!(paths, ["/v2", "/v3", "/lib/liba.so.1"]);
         let bytes = encode(&entries);
-        assert_eq!(u64_at(&bytes, HEADER_SIZE + ENTRY_SIZE + 16), HWCAP_IS_INDEX | 1);
+        let cached: &[FileEntry] = whole(&bytes[CacheFile::SIZE..]);
+        assert_eq!(cached[1].hwcap, HWCAP_IS_INDEX | 1);
     }
 }

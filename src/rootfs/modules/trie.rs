@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::on_disk::{IntoBytes, be, on_disk};
 use crate::base::width::to_index;
 
 const MAGIC: u32 = 0xB007_F457;
@@ -14,8 +15,16 @@ const VERSION: u32 = 0x0002_0001;
 const HAS_PREFIX: u32 = 0x8000_0000;
 const HAS_VALUES: u32 = 0x4000_0000;
 const HAS_CHILDREN: u32 = 0x2000_0000;
-/// Magic, version, offset of the first node.
-const HEADER: u32 = 12;
+
+on_disk! {
+    /// What the file begins with.
+    Header: 12 bytes {
+        magic: be::U32,
+        version: be::U32,
+        /// Where the first node is, and what parts it has.
+        root_offset: be::U32,
+    }
+}
 
 /// Values by key, to be written as an index file. Keys and values are 7-bit text without NUL.
 #[derive(Debug, Default)]
@@ -58,10 +67,14 @@ impl Trie {
 
     /// The index as a file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(to_index(HEADER) + to_index(self.total()));
-        out.extend(MAGIC.to_be_bytes());
-        out.extend(VERSION.to_be_bytes());
-        out.extend((HEADER | self.parts()).to_be_bytes());
+        let start = u32::try_from(Header::SIZE).expect("twelve");
+        let header = Header {
+            magic: MAGIC.into(),
+            version: VERSION.into(),
+            root_offset: (start | self.parts()).into(),
+        };
+        let mut out = Vec::with_capacity(Header::SIZE + to_index(self.total()));
+        out.extend(header.as_bytes());
         self.write(&mut out);
         out
     }
@@ -135,7 +148,8 @@ impl Trie {
             }
         }
         if !self.values.is_empty() {
-            out.extend((self.values.len() as u32).to_be_bytes());
+            let count = u32::try_from(self.values.len()).expect("far below 256 MiB");
+            out.extend(count.to_be_bytes());
             for (priority, value) in &self.values {
                 out.extend(priority.to_be_bytes());
                 out.extend(value);
