@@ -173,7 +173,8 @@ impl<'a> Target<'a> {
 
     /// Whether the version can be written at all, and fits.
     fn check_form(&self, document: &Document) -> Result<(), ApplyError> {
-        let (expected, actual) = (document.sector_size, self.disk.sector_size().bytes() as u32);
+        let expected = document.sector_size;
+        let actual = u32::try_from(self.disk.sector_size().bytes()).expect("512 or 4096");
         if expected != actual {
             return Err(ApplyError::SectorSize { expected, actual });
         }

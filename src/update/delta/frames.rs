@@ -26,6 +26,7 @@ use super::index::{Index, Indexed};
 use super::runs::{BLOCK, BlockDigest, Cutter, MOST_BLOCKS, Run, SHORT, scan, short};
 use super::uki;
 use crate::base::device::ReadAt;
+use crate::base::on_disk::{FromBytes, IntoBytes, le, on_disk};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::width::to_u64;
 
@@ -38,13 +39,22 @@ const IN_UKI: usize = 1;
 /// A block table counts the bytes of a frame in 16 bits.
 pub const MOST_IN_FRAME: usize = 15;
 /// Bytes before the first frame.
-pub const HEADER: usize = 16;
+pub const HEADER: usize = Header::SIZE;
 /// What it begins with.
 pub const MAGIC: &[u8; 8] = b"kellrFRM";
 const VERSION: u16 = 1;
 /// zstd's level for what is made once and fetched by many: above 19 only windows grow, and a frame is smaller than
 /// all of them.
 pub const LEVEL: i32 = 19;
+
+on_disk! {
+    /// What the file begins with.
+    Header: 16 bytes {
+        magic: [u8; 8],
+        version: le::U16,
+        zero: [u8; 6],
+    }
+}
 
 /// Bytes that the frames of so many blocks take at the most: zstd stores what does not compress.
 pub fn most_bytes(blocks: usize, in_frame: usize) -> usize {
@@ -59,7 +69,7 @@ pub fn entry_size(blocks: usize, in_frame: usize) -> usize {
 /// An entry of the block table.
 #[derive(Debug)]
 pub struct Entry<'a> {
-    lengths: &'a [[u8; 2]],
+    lengths: &'a [le::U16],
     heads: &'a [[u8; SHORT]],
 }
 
@@ -67,14 +77,14 @@ impl<'a> Entry<'a> {
     /// The entry of `run`, in an image with so many blocks in a frame; none if it is another.
     pub fn parse(bytes: &'a [u8], run: &Indexed, in_frame: usize) -> Option<Self> {
         let (lengths, heads) = bytes.split_at_checked(2 * run.run.blocks.div_ceil(in_frame))?;
-        let entry = Self { lengths: lengths.as_chunks().0, heads: heads.as_chunks().0 };
+        let entry = Self { lengths: <[le::U16]>::ref_from_bytes(lengths).ok()?, heads: heads.as_chunks().0 };
         let is_whole = bytes.len() == entry_size(run.run.blocks, in_frame);
         (is_whole && entry.frames().sum::<usize>() == run.length).then_some(entry)
     }
 
     /// Bytes of each frame.
     pub fn frames(&self) -> impl Iterator<Item = usize> {
-        self.lengths.iter().map(|length| usize::from(u16::from_le_bytes(*length)))
+        self.lengths.iter().map(|length| usize::from(*length))
     }
 
     /// The head of each block's digest.
@@ -194,10 +204,8 @@ struct Publisher<'a> {
 
 impl<'a> Publisher<'a> {
     fn new(out: &'a mut dyn Write, in_frame: usize, level: i32) -> io::Result<Self> {
-        let mut header = [0; HEADER];
-        header[..8].copy_from_slice(MAGIC);
-        header[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        out.write_all(&header)?;
+        let header = Header { magic: *MAGIC, version: VERSION.into(), zero: [0; 6] };
+        out.write_all(header.as_bytes())?;
         Ok(Self {
             out,
             in_frame,
@@ -244,7 +252,8 @@ impl<'a> Publisher<'a> {
             for frame in frames.by_ref().take(run.blocks.div_ceil(self.in_frame)) {
                 self.out.write_all(frame)?;
                 length += frame.len();
-                self.table.extend((frame.len() as u16).to_le_bytes());
+                let bytes = u16::try_from(frame.len()).expect("a frame has at most 15 blocks");
+                self.table.extend(bytes.to_le_bytes());
             }
             self.table.extend(heads.by_ref().take(run.blocks).flatten());
             self.written += to_u64(length);

@@ -19,19 +19,41 @@
 
 use super::error::DeltaError;
 use super::frames;
-use super::runs::{BLOCK, LONGEST, MOST_BLOCKS, Run};
+use super::runs::{BLOCK, LONGEST, MOST_BLOCKS, Run, RunDigest};
+use crate::base::on_disk::{FromBytes, IntoBytes, le, on_disk};
 use crate::base::width::{to_index, to_u64};
 
 /// What it begins with.
 pub const MAGIC: &[u8; 8] = b"kellrIDX";
 const VERSION: u16 = 1;
-const HEADER: usize = 32;
-const ENTRY: usize = 12;
 /// Name for errors.
 const FILE: &str = "the index";
 
 /// An index takes no more than this: that of 64 GiB in runs of one block would.
-pub const LIMIT: u64 = to_u64(HEADER) + to_u64(ENTRY) * MOST_BLOCKS;
+pub const LIMIT: u64 = to_u64(Header::SIZE) + to_u64(Entry::SIZE) * MOST_BLOCKS;
+
+on_disk! {
+    /// What the file begins with.
+    Header: 32 bytes {
+        magic: [u8; 8],
+        version: le::U16,
+        frame_blocks: le::U16,
+        runs: le::U32,
+        size: le::U64,
+        frames_size: le::U64,
+    }
+}
+
+on_disk! {
+    /// A run.
+    Entry: 12 bytes {
+        digest: RunDigest,
+        /// One less than its blocks.
+        blocks: u8,
+        /// Bytes of its frames, the low byte first.
+        length: [u8; 3],
+    }
+}
 
 /// What the index says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,17 +119,24 @@ impl Index {
 
     /// As a file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER + ENTRY * self.runs.len());
-        bytes.extend(MAGIC);
-        bytes.extend(VERSION.to_le_bytes());
-        bytes.extend((self.frame_blocks as u16).to_le_bytes());
-        bytes.extend((self.runs.len() as u32).to_le_bytes());
-        bytes.extend(self.size.to_le_bytes());
-        bytes.extend(self.frames_size.to_le_bytes());
+        let header = Header {
+            magic: *MAGIC,
+            version: VERSION.into(),
+            frame_blocks: u16::try_from(self.frame_blocks).expect("a frame has few blocks").into(),
+            runs: u32::try_from(self.runs.len()).expect("an image has fewer blocks").into(),
+            size: self.size.into(),
+            frames_size: self.frames_size.into(),
+        };
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.reserve(Entry::SIZE * self.runs.len());
         for indexed in &self.runs {
-            bytes.extend(indexed.run.digest);
-            bytes.push((indexed.run.blocks - 1) as u8);
-            bytes.extend(&(indexed.length as u32).to_le_bytes()[..3]);
+            let length = u32::try_from(indexed.length).expect("a run has few blocks").to_le_bytes();
+            let entry = Entry {
+                digest: indexed.run.digest,
+                blocks: u8::try_from(indexed.run.blocks - 1).expect("a run has few blocks"),
+                length: *length.first_chunk().expect("four bytes"),
+            };
+            bytes.extend(entry.as_bytes());
         }
         bytes
     }
@@ -127,27 +156,26 @@ impl Index {
     pub fn read(bytes: &[u8]) -> Result<Self, DeltaError> {
         let damaged = |what: String| DeltaError::Damaged { file: FILE, what };
         let (header, entries) =
-            bytes.split_first_chunk::<HEADER>().ok_or_else(|| damaged("no whole header".to_owned()))?;
-        if header[..8] != MAGIC[..] {
+            Header::ref_from_prefix(bytes).map_err(|_| damaged("no whole header".to_owned()))?;
+        if &header.magic != MAGIC {
             return Err(damaged("it does not begin as one".to_owned()));
         }
-        let version = u16::from_le_bytes([header[8], header[9]]);
+        let version = header.version.get();
         if version != VERSION {
             return Err(DeltaError::Unsupported { file: FILE, version, known: VERSION });
         }
-        let frame_blocks = usize::from(u16::from_le_bytes([header[10], header[11]]));
+        let frame_blocks = usize::from(header.frame_blocks);
         if !(1..=frames::MOST_IN_FRAME).contains(&frame_blocks) {
             return Err(damaged(format!("{frame_blocks} blocks in a frame")));
         }
-        let count = to_index(u32::from_le_bytes(header[12..16].try_into().expect("four bytes")));
-        if count.checked_mul(ENTRY) != Some(entries.len()) {
-            return Err(damaged(format!("{count} runs in {} bytes", entries.len())));
-        }
+        let count = to_index(header.runs.get());
+        let whole = <[Entry]>::ref_from_bytes(entries).ok().filter(|entries| entries.len() == count);
+        let entries = whole.ok_or_else(|| damaged(format!("{count} runs in {} bytes", entries.len())))?;
         let mut runs = Vec::with_capacity(count);
-        for (number, entry) in entries.as_chunks::<ENTRY>().0.iter().enumerate() {
-            let digest = *entry.first_chunk().expect("eight bytes");
-            let run = Run { digest, blocks: usize::from(entry[8]) + 1 };
-            let length = to_index(u32::from_le_bytes([entry[9], entry[10], entry[11], 0]));
+        for (number, entry) in entries.iter().enumerate() {
+            let run = Run { digest: entry.digest, blocks: usize::from(entry.blocks) + 1 };
+            let [low, middle, high] = entry.length;
+            let length = to_index(u32::from_le_bytes([low, middle, high, 0]));
             if run.blocks > LONGEST || length > frames::most_bytes(run.blocks, frame_blocks) {
                 return Err(damaged(format!(
                     "{length} bytes of frames for {} blocks, run {number}",
@@ -157,10 +185,9 @@ impl Index {
             runs.push((run, length));
         }
         let index = Self::new(frame_blocks, runs);
-        let said = [header[16..24].as_ref(), &header[24..32]]
-            .map(|field| u64::from_le_bytes(field.try_into().expect("eight bytes")));
-        if [index.size, index.frames_size] != said {
-            return Err(damaged(format!("its runs make another image than one of {} bytes", said[0])));
+        let (size, frames_size) = (header.size.get(), header.frames_size.get());
+        if (index.size, index.frames_size) != (size, frames_size) {
+            return Err(damaged(format!("its runs make another image than one of {size} bytes")));
         }
         Ok(index)
     }

@@ -47,7 +47,7 @@ pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
 
 /// Appends a signed number, small ones of both signs in one byte.
 pub fn put_signed(out: &mut Vec<u8>, number: i64) {
-    put_number(out, ((number << 1) ^ (number >> 63)) as u64);
+    put_number(out, ((number << 1) ^ (number >> 63)).cast_unsigned());
 }
 
 /// Reads what [`put_number`] wrote.
@@ -71,7 +71,7 @@ pub fn number(from: &mut dyn Read) -> io::Result<u64> {
 /// Reads what [`put_signed`] wrote.
 pub fn signed(from: &mut dyn Read) -> io::Result<i64> {
     let number = number(from)?;
-    Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
 }
 
 /// Appends `bytes` as a stream.

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{BLOCKS_FROM_NOTHING, ENTRY, HEADER, Head, Segment};
+use super::{BLOCKS_FROM_NOTHING, Entry, Head, Header, Segment};
 use crate::base::Task;
 use crate::base::device::{Device, ReadAt};
+use crate::base::on_disk::{FromBytes, FromZeros, IntoBytes};
 use crate::base::width::{to_u64, to_usize};
 use crate::update::delta::blocks::{Tally, write_changed};
 use crate::update::delta::error::DeltaError;
@@ -120,10 +121,10 @@ impl Patcher<'_, '_> {
     }
 
     fn head(&mut self, first: &[u8]) -> Result<Head, DeltaError> {
-        let header = first.first_chunk::<HEADER>();
-        let header = header.ok_or_else(|| super::damaged(self.file, "no whole header"))?;
+        let (header, rest) =
+            Header::ref_from_prefix(first).map_err(|_| super::damaged(self.file, "no whole header"))?;
         let (count, old_size, new_size) = Head::parse_header(header, self.file)?;
-        let end = HEADER + ENTRY * count;
+        let end = Header::SIZE + Entry::SIZE * count;
         if [old_size, new_size] != [self.old_size, self.new_size] || to_u64(end) > self.size {
             let what = format!(
                 "it leads from {old_size} to {new_size} bytes in {count} segments, expected from {} to {}",
@@ -131,12 +132,13 @@ impl Patcher<'_, '_> {
             );
             return Err(super::damaged(self.file, what));
         }
-        let mut table = first[HEADER..end.min(first.len())].to_vec();
-        let there = table.len();
-        table.resize(end - HEADER, 0);
-        if there < table.len() {
-            let at = to_u64(HEADER + there);
-            self.wire.read(&mut table[there..], at, &(at..to_u64(end)))?;
+        let mut table = vec![Entry::new_zeroed(); count];
+        let bytes = table.as_mut_bytes();
+        let there = rest.len().min(bytes.len());
+        bytes[..there].copy_from_slice(&rest[..there]);
+        if there < bytes.len() {
+            let at = to_u64(Header::SIZE + there);
+            self.wire.read(&mut bytes[there..], at, &(at..to_u64(end)))?;
         }
         Head::parse_table(&table, (old_size, new_size), self.size, self.file)
     }

@@ -40,13 +40,12 @@ use std::fmt::Write as _;
 use super::error::DeltaError;
 use super::runs::{BLOCK, MOST_BLOCKS, RunDigest};
 use super::streams;
+use crate::base::on_disk::{FromBytes, IntoBytes, le, on_disk};
 use crate::base::width::{to_index, to_u64};
 
 /// What it begins with.
 pub const MAGIC: &[u8; 8] = b"kellrPAT";
 const VERSION: u16 = 1;
-const HEADER: usize = 32;
-const ENTRY: usize = 16;
 /// Name of one for errors.
 pub const FILE: &str = "the patch";
 /// The same of one from nothing.
@@ -62,6 +61,28 @@ const FROM_NOTHING: usize = streams::WINDOW;
 pub const BLOCKS_FROM_NOTHING: u64 = to_u64(FROM_NOTHING / BLOCK);
 /// Bytes that a segment takes at the most: its new blocks, should none of them compress, and its plan.
 const LONGEST_SEGMENT: usize = 2 * FROM_NOTHING;
+
+on_disk! {
+    /// What a patch begins with.
+    Header: 32 bytes {
+        magic: [u8; 8],
+        version: le::U16,
+        zero: [u8; 2],
+        segments: le::U32,
+        old_size: le::U64,
+        new_size: le::U64,
+    }
+}
+
+on_disk! {
+    /// A segment in the table behind the header.
+    Entry: 16 bytes {
+        digest: RunDigest,
+        blocks: le::U32,
+        /// Of its plan, in bytes.
+        length: le::U32,
+    }
+}
 
 /// What a patch says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +118,7 @@ impl Head {
         new_size: u64,
         segments: impl ExactSizeIterator<Item = (RunDigest, u64, usize)>,
     ) -> Self {
-        let (mut first, mut at) = (0, to_u64(HEADER + ENTRY * segments.len()));
+        let (mut first, mut at) = (0, to_u64(Header::SIZE + Entry::SIZE * segments.len()));
         let segments = segments.map(|(digest, blocks, length)| {
             let segment = Segment { digest, first, blocks, at, length };
             first += blocks;
@@ -109,56 +130,56 @@ impl Head {
 
     /// Bytes of the whole patch.
     fn end(&self) -> u64 {
-        self.segments.last().map_or(to_u64(HEADER), |last| last.at + to_u64(last.length))
+        self.segments.last().map_or(to_u64(Header::SIZE), |last| last.at + to_u64(last.length))
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER + ENTRY * self.segments.len());
-        bytes.extend(MAGIC);
-        bytes.extend(VERSION.to_le_bytes());
-        bytes.extend([0; 2]);
-        bytes.extend((self.segments.len() as u32).to_le_bytes());
-        bytes.extend(self.old_size.to_le_bytes());
-        bytes.extend(self.new_size.to_le_bytes());
+        let header = Header {
+            magic: *MAGIC,
+            version: VERSION.into(),
+            zero: [0; 2],
+            segments: u32::try_from(self.segments.len()).expect("an image has fewer blocks").into(),
+            old_size: self.old_size.into(),
+            new_size: self.new_size.into(),
+        };
+        let mut bytes = header.as_bytes().to_vec();
         for segment in &self.segments {
-            bytes.extend(segment.digest);
-            bytes.extend((segment.blocks as u32).to_le_bytes());
-            bytes.extend((segment.length as u32).to_le_bytes());
+            let entry = Entry {
+                digest: segment.digest,
+                blocks: u32::try_from(segment.blocks).expect("a segment has few blocks").into(),
+                length: u32::try_from(segment.length).expect("a segment has few bytes").into(),
+            };
+            bytes.extend(entry.as_bytes());
         }
         bytes
     }
 
     /// Reads the header: how many segments there are, and bytes of the old and the new file. `file` is for
     /// errors.
-    fn parse_header(header: &[u8; HEADER], file: &'static str) -> Result<(usize, u64, u64), DeltaError> {
-        if header[..8] != MAGIC[..] {
+    fn parse_header(header: &Header, file: &'static str) -> Result<(usize, u64, u64), DeltaError> {
+        if &header.magic != MAGIC {
             return Err(damaged(file, "it does not begin as one"));
         }
-        let version = u16::from_le_bytes([header[8], header[9]]);
+        let version = header.version.get();
         if version != VERSION {
             return Err(DeltaError::Unsupported { file, version, known: VERSION });
         }
-        let size = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-        let count = u32::from_le_bytes(header[12..16].try_into().expect("four bytes"));
+        let count = header.segments.get();
         if u64::from(count) > MOST_BLOCKS {
             return Err(damaged(file, format!("{count} segments")));
         }
-        Ok((to_index(count), size(16), size(24)))
+        Ok((to_index(count), header.old_size.get(), header.new_size.get()))
     }
 
-    fn read_table(table: &[u8], old_size: u64, new_size: u64) -> Self {
-        let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
-        let (entries, _) = table.as_chunks::<ENTRY>();
-        let entries = entries.iter().map(|entry| {
-            let digest = *entry.first_chunk().expect("eight bytes");
-            (digest, u64::from(number(&entry[8..12])), to_index(number(&entry[12..16])))
-        });
+    fn read_table(entries: &[Entry], old_size: u64, new_size: u64) -> Self {
+        let entries =
+            entries.iter().map(|entry| (entry.digest, u64::from(entry.blocks), to_index(entry.length.get())));
         Self::new(old_size, new_size, entries)
     }
 
     /// Reads the table of a patch of `size` bytes.
     fn parse_table(
-        table: &[u8],
+        table: &[Entry],
         (old_size, new_size): (u64, u64),
         size: u64,
         file: &'static str,
@@ -183,9 +204,9 @@ impl Head {
 /// Appends what the patch that `bytes` begin with says of itself.
 pub fn describe(bytes: &[u8], text: &mut String) -> Result<(), DeltaError> {
     let cut = || damaged(FILE, "it is cut off");
-    let header = bytes.first_chunk::<HEADER>().ok_or_else(cut)?;
+    let (header, rest) = Header::ref_from_prefix(bytes).map_err(|_| cut())?;
     let (count, old_size, new_size) = Head::parse_header(header, FILE)?;
-    let table = bytes.get(HEADER..HEADER + ENTRY * count).ok_or_else(cut)?;
+    let (table, _) = <[Entry]>::ref_from_prefix_with_elems(rest, count).map_err(|_| cut())?;
     let head = Head::read_table(table, old_size, new_size);
     let _ = writeln!(text, "patch: from {old_size} to {new_size} bytes in {count} segments");
     for segment in &head.segments {
