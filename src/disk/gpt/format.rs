@@ -6,15 +6,18 @@ use uuid::Uuid;
 use super::{Entry, GptError, Table};
 use crate::base::align;
 use crate::base::device::SectorSize;
+use crate::base::on_disk::{FromBytes, FromZeros, IntoBytes, le, on_disk, whole};
+use crate::base::width::{to_index, to_usize};
 
 /// Field `Signature` of the header.
 pub const SIGNATURE: &[u8; 8] = b"EFI PART";
 /// Field `Revision`: 1.0, the only one there is.
 pub const REVISION: u32 = 0x0001_0000;
 /// Field `HeaderSize` as we write it; readers accept up to a sector.
-pub const HEADER_SIZE: usize = 92;
+pub const HEADER_SIZE: u32 = 92;
 /// Field `SizeOfPartitionEntry`.
 pub const ENTRY_SIZE: u32 = 128;
+const _: () = assert!(RawHeader::SIZE == to_index(HEADER_SIZE) && RawEntry::SIZE == to_index(ENTRY_SIZE));
 /// UTF-16 code units in a name.
 pub const LABEL_UNITS: usize = 36;
 /// Field `NumberOfPartitionEntries` as we write it: the specification's minimum of 16 KiB.
@@ -67,37 +70,62 @@ pub enum HeaderError {
     },
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("four bytes"))
+on_disk! {
+    /// The header (table 5.5).
+    RawHeader: 92 bytes {
+        signature: [u8; 8],
+        revision: le::U32,
+        header_size: le::U32,
+        header_crc32: le::U32,
+        reserved: le::U32,
+        my_lba: le::U64,
+        alternate_lba: le::U64,
+        first_usable_lba: le::U64,
+        last_usable_lba: le::U64,
+        disk_guid: [u8; 16],
+        partition_entry_lba: le::U64,
+        number_of_partition_entries: le::U32,
+        size_of_partition_entry: le::U32,
+        partition_entry_array_crc32: le::U32,
+    }
 }
 
-fn u64_at(bytes: &[u8], offset: usize) -> u64 {
-    u64::from_le_bytes(bytes[offset..offset + 8].try_into().expect("eight bytes"))
-}
-
-fn guid_at(bytes: &[u8], offset: usize) -> Uuid {
-    Uuid::from_bytes_le(bytes[offset..offset + 16].try_into().expect("sixteen bytes"))
+on_disk! {
+    /// An entry (table 5.6).
+    RawEntry: 128 bytes {
+        partition_type_guid: [u8; 16],
+        unique_partition_guid: [u8; 16],
+        starting_lba: le::U64,
+        /// The last sector, not the one behind it.
+        ending_lba: le::U64,
+        attributes: le::U64,
+        partition_name: [le::U16; LABEL_UNITS],
+    }
 }
 
 impl Header {
     /// Reads a header out of its sector.
     pub fn decode(sector: &[u8]) -> Result<Self, HeaderError> {
-        if &sector[..8] != SIGNATURE {
+        let Ok((raw, _)) = RawHeader::ref_from_prefix(sector) else { return Err(HeaderError::NoSignature) };
+        if &raw.signature != SIGNATURE {
             return Err(HeaderError::NoSignature);
         }
         let unsupported = |field, value: u32| HeaderError::Unsupported { field, value: value.into() };
-        let size = u32_at(sector, 12);
-        if (size as usize) < HEADER_SIZE || size as usize > sector.len() {
-            return Err(unsupported("HeaderSize", size));
+        let size = to_index(raw.header_size.get());
+        if size < RawHeader::SIZE || size > sector.len() {
+            return Err(unsupported("HeaderSize", raw.header_size.get()));
         }
-        let expected = u32_at(sector, 16);
-        let mut summed = sector[..size as usize].to_vec();
-        summed[16..20].fill(0);
+        let expected = raw.header_crc32.get();
+        // The field itself counts as zero.
+        let mut summed = RawHeader { header_crc32: 0.into(), ..*raw }.as_bytes().to_vec();
+        summed.extend_from_slice(&sector[RawHeader::SIZE..size]);
         let actual = crc32fast::hash(&summed);
         if actual != expected {
             return Err(HeaderError::Checksum { expected, actual });
         }
-        let (revision, entry_size, capacity) = (u32_at(sector, 8), u32_at(sector, 84), u32_at(sector, 80));
+        let revision = raw.revision.get();
+        let (entry_size, capacity) =
+            (raw.size_of_partition_entry.get(), raw.number_of_partition_entries.get());
         if revision != REVISION {
             return Err(unsupported("Revision", revision));
         }
@@ -108,34 +136,38 @@ impl Header {
             return Err(unsupported("NumberOfPartitionEntries", capacity));
         }
         Ok(Self {
-            my_lba: u64_at(sector, 24),
-            alternate_lba: u64_at(sector, 32),
-            first_usable: u64_at(sector, 40),
-            last_usable: u64_at(sector, 48),
-            disk_guid: guid_at(sector, 56),
-            entries_lba: u64_at(sector, 72),
+            my_lba: raw.my_lba.get(),
+            alternate_lba: raw.alternate_lba.get(),
+            first_usable: raw.first_usable_lba.get(),
+            last_usable: raw.last_usable_lba.get(),
+            disk_guid: Uuid::from_bytes_le(raw.disk_guid),
+            entries_lba: raw.partition_entry_lba.get(),
             capacity,
-            entries_crc: u32_at(sector, 88),
+            entries_crc: raw.partition_entry_array_crc32.get(),
         })
     }
 
     /// The header's whole sector.
     pub fn encode(&self, sector_size: SectorSize) -> Vec<u8> {
-        let mut sector = vec![0; sector_size.bytes() as usize];
-        sector[..8].copy_from_slice(SIGNATURE);
-        sector[8..12].copy_from_slice(&REVISION.to_le_bytes());
-        sector[12..16].copy_from_slice(&(HEADER_SIZE as u32).to_le_bytes());
-        sector[24..32].copy_from_slice(&self.my_lba.to_le_bytes());
-        sector[32..40].copy_from_slice(&self.alternate_lba.to_le_bytes());
-        sector[40..48].copy_from_slice(&self.first_usable.to_le_bytes());
-        sector[48..56].copy_from_slice(&self.last_usable.to_le_bytes());
-        sector[56..72].copy_from_slice(&self.disk_guid.to_bytes_le());
-        sector[72..80].copy_from_slice(&self.entries_lba.to_le_bytes());
-        sector[80..84].copy_from_slice(&self.capacity.to_le_bytes());
-        sector[84..88].copy_from_slice(&ENTRY_SIZE.to_le_bytes());
-        sector[88..92].copy_from_slice(&self.entries_crc.to_le_bytes());
-        let crc = crc32fast::hash(&sector[..HEADER_SIZE]);
-        sector[16..20].copy_from_slice(&crc.to_le_bytes());
+        let mut raw = RawHeader {
+            signature: *SIGNATURE,
+            revision: REVISION.into(),
+            header_size: HEADER_SIZE.into(),
+            header_crc32: 0.into(),
+            reserved: 0.into(),
+            my_lba: self.my_lba.into(),
+            alternate_lba: self.alternate_lba.into(),
+            first_usable_lba: self.first_usable.into(),
+            last_usable_lba: self.last_usable.into(),
+            disk_guid: self.disk_guid.to_bytes_le(),
+            partition_entry_lba: self.entries_lba.into(),
+            number_of_partition_entries: self.capacity.into(),
+            size_of_partition_entry: ENTRY_SIZE.into(),
+            partition_entry_array_crc32: self.entries_crc.into(),
+        };
+        raw.header_crc32 = crc32fast::hash(raw.as_bytes()).into();
+        let mut sector = raw.as_bytes().to_vec();
+        sector.resize(to_usize(sector_size.bytes()), 0);
         sector
     }
 }
@@ -147,29 +179,26 @@ pub const fn entries_sectors(capacity: u32, sector_size: SectorSize) -> u64 {
 
 /// The entries that are in use, with their places in the array. Their positions on disk are not judged here.
 pub fn decode_entries(bytes: &[u8], sector_size: SectorSize) -> Vec<Entry> {
-    let entry = |(index, bytes): (usize, &[u8])| {
-        let type_guid = guid_at(bytes, 0);
+    let entry = |(number, raw): (u32, &RawEntry)| {
+        let type_guid = Uuid::from_bytes_le(raw.partition_type_guid);
         if type_guid.is_nil() {
             return None;
         }
-        let (first, last) = (u64_at(bytes, 32), u64_at(bytes, 40));
-        let units: Vec<u16> = bytes[56..128]
-            .chunks_exact(2)
-            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
-            .take_while(|unit| *unit != 0)
-            .collect();
+        let (first, last) = (raw.starting_lba.get(), raw.ending_lba.get());
+        let units: Vec<u16> =
+            raw.partition_name.iter().map(|unit| unit.get()).take_while(|unit| *unit != 0).collect();
         let sectors = last.wrapping_sub(first).wrapping_add(1);
         Some(Entry {
-            number: index as u32 + 1,
+            number,
             type_guid,
-            guid: guid_at(bytes, 16),
+            guid: Uuid::from_bytes_le(raw.unique_partition_guid),
             label: String::from_utf16_lossy(&units),
             start: first.saturating_mul(sector_size.bytes()),
             size: sectors.saturating_mul(sector_size.bytes()),
-            attributes: u64_at(bytes, 48),
+            attributes: raw.attributes.get(),
         })
     };
-    bytes.chunks_exact(ENTRY_SIZE as usize).enumerate().filter_map(entry).collect()
+    (1..).zip(whole(bytes)).filter_map(entry).collect()
 }
 
 /// All entries of `table`, padded to whole sectors.
@@ -178,7 +207,7 @@ pub fn decode_entries(bytes: &[u8], sector_size: SectorSize) -> Vec<Entry> {
 /// Labels that do not fit, numbers out of range, positions that are not whole sectors.
 pub fn encode_entries(table: &Table) -> Result<Vec<u8>, GptError> {
     let sector = table.sector_size.bytes();
-    let mut bytes = vec![0; (entries_sectors(table.capacity, table.sector_size) * sector) as usize];
+    let mut raws = vec![RawEntry::new_zeroed(); to_index(table.capacity)];
     for entry in &table.entries {
         let units: Vec<u16> = entry.label.encode_utf16().collect();
         if units.len() > LABEL_UNITS {
@@ -192,16 +221,17 @@ pub fn encode_entries(table: &Table) -> Result<Vec<u8>, GptError> {
             return Err(GptError::Unaligned { number, start: entry.start, size: entry.size, sector });
         }
         let first = entry.start / sector;
-        let at = (number - 1) as usize * ENTRY_SIZE as usize;
-        let out = &mut bytes[at..at + ENTRY_SIZE as usize];
-        out[..16].copy_from_slice(&entry.type_guid.to_bytes_le());
-        out[16..32].copy_from_slice(&entry.guid.to_bytes_le());
-        out[32..40].copy_from_slice(&first.to_le_bytes());
-        out[40..48].copy_from_slice(&(first + entry.size / sector - 1).to_le_bytes());
-        out[48..56].copy_from_slice(&entry.attributes.to_le_bytes());
-        for (pair, unit) in out[56..].chunks_exact_mut(2).zip(units) {
-            pair.copy_from_slice(&unit.to_le_bytes());
+        let raw = &mut raws[to_index(number - 1)];
+        raw.partition_type_guid = entry.type_guid.to_bytes_le();
+        raw.unique_partition_guid = entry.guid.to_bytes_le();
+        raw.starting_lba.set(first);
+        raw.ending_lba.set(first + entry.size / sector - 1);
+        raw.attributes.set(entry.attributes);
+        for (place, unit) in raw.partition_name.iter_mut().zip(units) {
+            place.set(unit);
         }
     }
+    let mut bytes = raws.as_bytes().to_vec();
+    bytes.resize(to_usize(entries_sectors(table.capacity, table.sector_size) * sector), 0);
     Ok(bytes)
 }

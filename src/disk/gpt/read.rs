@@ -5,6 +5,7 @@ use std::io;
 use super::format::{self, Header, HeaderError};
 use super::{GptError, Table};
 use crate::base::device::{ReadAt, SectorSize};
+use crate::base::width::{to_index, to_usize};
 
 /// One of the two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -182,7 +183,7 @@ fn read_sectors(
     if needs > has {
         return Err(CopyError::CutShort { needs, has });
     }
-    let mut bytes = vec![0; (count * sector) as usize];
+    let mut bytes = vec![0; to_usize(count * sector)];
     disk.read_at(&mut bytes, lba * sector).map_err(|source| CopyError::Io { lba, source })?;
     Ok(bytes)
 }
@@ -214,7 +215,7 @@ fn read_copy(
     }
     let count = format::entries_sectors(header.capacity, sector_size);
     let mut bytes = read_sectors(disk, sector_size, header.entries_lba, count)?;
-    bytes.truncate((header.capacity * format::ENTRY_SIZE) as usize);
+    bytes.truncate(to_index(header.capacity * format::ENTRY_SIZE));
     let actual = crc32fast::hash(&bytes);
     if actual != header.entries_crc {
         return Err(CopyError::EntriesChecksum { expected: header.entries_crc, actual });

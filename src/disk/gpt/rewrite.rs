@@ -4,6 +4,7 @@ use super::format::{self, Header};
 use super::read::{Found, Which};
 use super::{GptError, Table};
 use crate::base::device::Device;
+use crate::base::width::{to_index, to_u64};
 
 /// Puts `new` in place of the table that was read as `found`: first over the copy that was *not* read from,
 /// then, once that is on the disk, over the one that was. So at every moment one copy is whole, and
@@ -19,7 +20,7 @@ pub fn rewrite(disk: &mut (impl Device + ?Sized), found: &Found, new: &Table) ->
     new.check()?;
     let sector = new.sector_size.bytes();
     let entries = format::encode_entries(new)?;
-    let entries_sectors = entries.len() as u64 / sector;
+    let entries_sectors = to_u64(entries.len()) / sector;
     let last_lba = (disk.size() / sector).checked_sub(1).ok_or(GptError::TooSmall { size: disk.size() })?;
     let backup_entries = last_lba
         .checked_sub(entries_sectors)
@@ -28,7 +29,7 @@ pub fn rewrite(disk: &mut (impl Device + ?Sized), found: &Found, new: &Table) ->
     if new.first_usable < (PRIMARY_ENTRIES + entries_sectors) * sector {
         return Err(GptError::ForeignPlace { lba: found.entries_lba });
     }
-    let used = (new.capacity * format::ENTRY_SIZE) as usize;
+    let used = to_index(new.capacity * format::ENTRY_SIZE);
     let header = |which| {
         let (my_lba, alternate_lba, entries_lba) = match which {
             Which::Primary => (1, last_lba, PRIMARY_ENTRIES),

@@ -5,6 +5,7 @@ use uuid::{Uuid, uuid};
 use super::*;
 use crate::base::device::ReadAt;
 use crate::base::power_cut::Recorder;
+use crate::base::width::to_usize;
 
 /// A small "mebibyte": hundreds of copies of the disk are made.
 const UNIT: u64 = 32 << 10;
@@ -31,7 +32,7 @@ fn sample(sector_size: SectorSize, disk_size: u64) -> Table {
 
 fn made(sector_size: SectorSize, disk_size: u64) -> (Table, Vec<u8>) {
     let table = sample(sector_size, disk_size);
-    let mut disk = Cursor::new(vec![0; disk_size as usize]);
+    let mut disk = Cursor::new(vec![0; to_usize(disk_size)]);
     create(&mut disk, &table).unwrap();
     (table, disk.into_inner())
 }
@@ -87,7 +88,7 @@ fn every_power_cut_leaves_the_old_table_or_the_new() {
         });
         // The disk grows: the backup moves.
         let mut grown = bytes.clone();
-        grown.resize(9 * UNIT as usize, 0);
+        grown.resize(9 * to_usize(UNIT), 0);
         assert!(matches!(read(grown.as_slice(), sector_size).unwrap().other, Other::NotAtEnd));
         let grown = cut_everywhere(&grown, sector_size, |table| {
             assert!(table.grow_last(9 * UNIT, UNIT).unwrap());
@@ -97,7 +98,7 @@ fn every_power_cut_leaves_the_old_table_or_the_new() {
         assert_eq!(table.entry(3).unwrap().end() / UNIT, 8);
         // A broken primary to begin with: then it is written first.
         let mut broken = bytes;
-        broken[sector_size.bytes() as usize * 2 + 3] ^= 1;
+        broken[to_usize(sector_size.bytes()) * 2 + 3] ^= 1;
         let found = read(broken.as_slice(), sector_size).unwrap();
         assert!(matches!(found.other, Other::Broken(CopyError::EntriesChecksum { .. })));
         cut_everywhere(&broken, sector_size, |table| table.disk_guid = Uuid::from_u128(9));
@@ -107,7 +108,7 @@ fn every_power_cut_leaves_the_old_table_or_the_new() {
 #[test]
 fn the_backup_at_its_old_place_is_found_when_only_the_primary_entries_are_torn() {
     let (table, mut bytes) = made(SectorSize::B512, 5 * UNIT);
-    bytes.resize(9 * UNIT as usize, 0);
+    bytes.resize(9 * to_usize(UNIT), 0);
     bytes[1024] ^= 1;
     let found = read(bytes.as_slice(), SectorSize::B512).unwrap();
     assert_eq!((found.source, found.table), (Which::Backup, table));
@@ -128,7 +129,7 @@ fn an_image_put_on_a_larger_disk_is_whole_whatever_that_disk_held_before() {
         assert_eq!((found.source, &found.table), (Which::Primary, &table));
         assert!(matches!(found.other, Other::NotAtEnd), "{:?}", found.other);
         // The image's own backup is damaged: that is no mere growth.
-        disk[image.len() - sectors as usize] ^= 1;
+        disk[image.len() - to_usize(sectors)] ^= 1;
         let found = read(disk.as_slice(), sector_size).unwrap();
         assert!(matches!(found.other, Other::Differs), "{:?}", found.other);
     }
@@ -143,7 +144,7 @@ fn the_primary_wins_over_a_backup_that_says_something_else() {
     let mut disk = Recorder::new(old.clone(), SectorSize::B512);
     rewrite(&mut disk, &found, &new).unwrap();
     let mut mixed = old;
-    let backup = 5 * UNIT as usize - 33 * 512;
+    let backup = 5 * to_usize(UNIT) - 33 * 512;
     mixed[backup..].copy_from_slice(&disk.bytes()[backup..]);
     let seen = read(mixed.as_slice(), SectorSize::B512).unwrap();
     assert!(seen.table == found.table && matches!(seen.other, Other::Differs));
@@ -153,7 +154,11 @@ fn the_primary_wins_over_a_backup_that_says_something_else() {
 fn refusals_say_what_and_where() {
     let (table, bytes) = made(SectorSize::B512, 5 * UNIT);
     let text = |bytes: &[u8]| read_any(bytes).unwrap_err().to_string();
-    assert!(text(&bytes[..3 * UNIT as usize]).contains("cut short"), "{}", text(&bytes[..3 * UNIT as usize]));
+    assert!(
+        text(&bytes[..3 * to_usize(UNIT)]).contains("cut short"),
+        "{}",
+        text(&bytes[..3 * to_usize(UNIT)])
+    );
     assert!(text(&[0; 65536]).contains("this is not a disk image"), "{}", text(&[0; 65536]));
     assert!(text(&[]).contains("not a disk image"), "{}", text(&[]));
     assert!(read_any([0x55; 4096].as_slice()).is_err());
@@ -162,11 +167,11 @@ fn refusals_say_what_and_where() {
     bad.entries[1].start = UNIT;
     assert!(bad.check().unwrap_err().to_string().contains("overlaps partition 1"));
     bad.entries[1].start = 5 * UNIT;
-    assert!(create(&mut Cursor::new(vec![0; 5 * UNIT as usize]), &bad).is_err());
+    assert!(create(&mut Cursor::new(vec![0; 5 * to_usize(UNIT)]), &bad).is_err());
     let mut bad = table.clone();
     bad.entries[0].label = "x".repeat(37);
     assert!(matches!(
-        create(&mut Cursor::new(vec![0; 5 * UNIT as usize]), &bad),
+        create(&mut Cursor::new(vec![0; 5 * to_usize(UNIT)]), &bad),
         Err(GptError::LabelTooLong { .. })
     ));
     assert!(bad.rename(9, Uuid::nil(), "", 0).is_err());
