@@ -10,10 +10,13 @@ use std::os::unix::fs::FileExt;
 
 use super::sparse::{is_zero, stretches};
 use crate::base::align;
+use crate::base::on_disk::{FromZeros, IntoBytes, be, on_disk};
+use crate::base::width::{to_index, to_u64, to_usize};
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";
 /// Field `header_length` as we write it: up to and without `compression_type`.
 const HEADER_LENGTH: u32 = 104;
+const _: () = assert!(Header::SIZE == to_index(HEADER_LENGTH));
 const CLUSTER_BITS: u32 = 16;
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
 /// Entries in an L1 or L2 table's cluster.
@@ -32,6 +35,31 @@ const ZERO: u64 = 1;
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Bytes of the raw image that are looked at at once.
 const CHUNK: u64 = 1 << 20;
+
+on_disk! {
+    /// The header, up to and without what version 3 calls additional fields.
+    Header: 104 bytes {
+        magic: [u8; 4],
+        version: be::U32,
+        backing_file_offset: be::U64,
+        backing_file_size: be::U32,
+        cluster_bits: be::U32,
+        size: be::U64,
+        crypt_method: be::U32,
+        /// Entries of the L1 table.
+        l1_size: be::U32,
+        l1_table_offset: be::U64,
+        refcount_table_offset: be::U64,
+        refcount_table_clusters: be::U32,
+        nb_snapshots: be::U32,
+        snapshots_offset: be::U64,
+        incompatible_features: be::U64,
+        compatible_features: be::U64,
+        autoclear_features: be::U64,
+        refcount_order: be::U32,
+        header_length: be::U32,
+    }
+}
 
 /// Why a qcow2 image cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +99,7 @@ pub fn write(from: &File, out: &mut impl Write) -> io::Result<()> {
     l2_tables.dedup();
     let l1_entries = align::units(align::units(size, CLUSTER), TABLE_ENTRIES);
     let l1_clusters = align::units(l1_entries * 8, CLUSTER).max(1);
-    let content = 1 + l1_clusters + l2_tables.len() as u64 + used.len() as u64;
+    let content = 1 + l1_clusters + to_u64(l2_tables.len()) + to_u64(used.len());
     // The blocks of reference counts count themselves and the table that lists them.
     let (mut blocks, mut block_table) = (1, 1);
     while blocks * BLOCK_ENTRIES < content + blocks + block_table {
@@ -82,49 +110,48 @@ pub fn write(from: &File, out: &mut impl Write) -> io::Result<()> {
     let blocks_at = block_table_at + block_table * CLUSTER;
     let l1_at = blocks_at + blocks * CLUSTER;
     let l2_at = l1_at + l1_clusters * CLUSTER;
-    let data_at = l2_at + l2_tables.len() as u64 * CLUSTER;
+    let data_at = l2_at + to_u64(l2_tables.len()) * CLUSTER;
     let total = content + blocks + block_table;
 
-    let mut header = Vec::with_capacity(CLUSTER as usize);
-    header.extend_from_slice(MAGIC);
-    header.extend(3_u32.to_be_bytes()); // version
-    header.extend([0; 12]); // backing_file_offset, backing_file_size
-    header.extend(CLUSTER_BITS.to_be_bytes());
-    header.extend(size.to_be_bytes());
-    header.extend([0; 4]); // crypt_method
-    header.extend((l1_entries as u32).to_be_bytes()); // l1_size
-    header.extend(l1_at.to_be_bytes()); // l1_table_offset
-    header.extend(block_table_at.to_be_bytes()); // refcount_table_offset
-    header.extend((block_table as u32).to_be_bytes()); // refcount_table_clusters
-    header.extend([0; 36]); // nb_snapshots, snapshots_offset, three feature fields
-    header.extend(REFCOUNT_ORDER.to_be_bytes());
-    header.extend(HEADER_LENGTH.to_be_bytes());
-    put(out, &header, 1)?;
+    let header = Header {
+        magic: *MAGIC,
+        version: 3.into(),
+        cluster_bits: CLUSTER_BITS.into(),
+        size: size.into(),
+        l1_size: u32::try_from(l1_entries).map_err(io::Error::other)?.into(),
+        l1_table_offset: l1_at.into(),
+        refcount_table_offset: block_table_at.into(),
+        refcount_table_clusters: u32::try_from(block_table).map_err(io::Error::other)?.into(),
+        refcount_order: REFCOUNT_ORDER.into(),
+        header_length: HEADER_LENGTH.into(),
+        ..Header::new_zeroed()
+    };
+    put(out, header.as_bytes(), 1)?;
     put(out, &entries((0..blocks).map(|index| blocks_at + index * CLUSTER)), block_table)?;
     let counts: Vec<u8> = (0..total).flat_map(|_| 1_u16.to_be_bytes()).collect();
     put(out, &counts, blocks)?;
     let l1 = (0..l1_entries).map(|index| match l2_tables.binary_search(&index) {
-        Ok(place) => (l2_at + place as u64 * CLUSTER) | COPIED,
+        Ok(place) => (l2_at + to_u64(place) * CLUSTER) | COPIED,
         Err(_) => 0,
     });
     put(out, &entries(l1), l1_clusters)?;
     let mut data = data_at;
     for clusters in used.chunk_by(|a, b| a / TABLE_ENTRIES == b / TABLE_ENTRIES) {
-        let mut table = vec![0; TABLE_ENTRIES as usize];
+        let mut table = vec![0; to_usize(TABLE_ENTRIES)];
         for cluster in clusters {
-            table[(cluster % TABLE_ENTRIES) as usize] = data | COPIED;
+            table[to_usize(cluster % TABLE_ENTRIES)] = data | COPIED;
             data += CLUSTER;
         }
         put(out, &entries(table.into_iter()), 1)?;
     }
-    let mut buffer = vec![0; CHUNK as usize];
+    let mut buffer = vec![0; to_usize(CHUNK)];
     // Clusters in a row are read at once.
-    let runs = used.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks((CHUNK / CLUSTER) as usize));
+    let runs = used.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks(to_usize(CHUNK / CLUSTER)));
     for run in runs {
         let start = run[0] * CLUSTER;
-        let part = &mut buffer[..((size - start).min(run.len() as u64 * CLUSTER)) as usize];
+        let part = &mut buffer[..to_usize((size - start).min(to_u64(run.len()) * CLUSTER))];
         from.read_exact_at(part, start)?;
-        put(out, part, run.len() as u64)?;
+        put(out, part, to_u64(run.len()))?;
     }
     Ok(())
 }
@@ -132,16 +159,16 @@ pub fn write(from: &File, out: &mut impl Write) -> io::Result<()> {
 /// Numbers of the clusters of `file` that are not zeros, in order.
 fn used_clusters(file: &File, size: u64) -> io::Result<Vec<u64>> {
     let mut used = Vec::new();
-    let mut buffer = vec![0; CHUNK as usize];
+    let mut buffer = vec![0; to_usize(CHUNK)];
     let mut next = 0;
     for stretch in stretches(file, size)? {
         // Two stretches may lie in one cluster.
         let start = (stretch.start / CLUSTER * CLUSTER).max(next);
-        for offset in (start..stretch.end).step_by(CHUNK as usize) {
+        for offset in (start..stretch.end).step_by(to_usize(CHUNK)) {
             let end = align::up(stretch.end, CLUSTER).min(size);
-            let part = &mut buffer[..(end - offset).min(CHUNK) as usize];
+            let part = &mut buffer[..to_usize((end - offset).min(CHUNK))];
             file.read_exact_at(part, offset)?;
-            for (cluster, bytes) in (offset / CLUSTER..).zip(part.chunks(CLUSTER as usize)) {
+            for (cluster, bytes) in (offset / CLUSTER..).zip(part.chunks(to_usize(CLUSTER))) {
                 if !is_zero(bytes) {
                     used.push(cluster);
                 }
@@ -160,7 +187,7 @@ fn entries(values: impl Iterator<Item = u64>) -> Vec<u8> {
 fn put(out: &mut impl Write, bytes: &[u8], clusters: u64) -> io::Result<()> {
     const PADDING: [u8; 4096] = [0; 4096];
     out.write_all(bytes)?;
-    let mut left = (clusters * CLUSTER - bytes.len() as u64) as usize;
+    let mut left = to_usize(clusters * CLUSTER - to_u64(bytes.len()));
     while left > 0 {
         let count = left.min(PADDING.len());
         out.write_all(&PADDING[..count])?;
@@ -193,21 +220,25 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
     if !is_qcow2(from)? {
         return Err(Qcow2Error::NotQcow2);
     }
-    let mut header = [0; HEADER_LENGTH as usize];
-    from.read_exact_at(&mut header, 0).map_err(|_| corrupt("header of bytes", HEADER_LENGTH.into()))?;
-    let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
-    let long = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+    let mut header = Header::new_zeroed();
+    from.read_exact_at(header.as_mut_bytes(), 0)
+        .map_err(|_| corrupt("header of bytes", HEADER_LENGTH.into()))?;
+    let version = header.version.get();
     // Bit 0 of the incompatible features says that reference counts may be stale, which reading survives.
     let features = [
-        (!matches!(word(4), 2 | 3), "an unknown version"),
-        (long(8) != 0, "a backing file"),
-        (word(32) != 0, "encryption"),
-        (word(4) == 3 && long(72) & !1 != 0, "features that this reader does not know"),
+        (!matches!(version, 2 | 3), "an unknown version"),
+        (header.backing_file_offset != 0, "a backing file"),
+        (header.crypt_method != 0, "encryption"),
+        (
+            version == 3 && header.incompatible_features.get() & !1 != 0,
+            "features that this reader does not know",
+        ),
     ];
     if let Some((_, feature)) = features.into_iter().find(|(has, _)| *has) {
         return Err(Qcow2Error::Unsupported { feature });
     }
-    let (bits, size, l1_entries, l1_at) = (word(20), long(24), word(36), long(40));
+    let (bits, size, l1_entries, l1_at) =
+        (header.cluster_bits.get(), header.size.get(), header.l1_size.get(), header.l1_table_offset.get());
     if !(9..=21).contains(&bits) {
         return Err(corrupt("cluster_bits", bits.into()));
     }
@@ -215,7 +246,9 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
     let per_table = cluster / 8;
     let clusters = align::units(size, cluster);
     // The format's own limit: 32 MiB of L1 table.
-    if l1_entries > 1 << 22 || size > i64::MAX as u64 || u64::from(l1_entries) < clusters.div_ceil(per_table)
+    if l1_entries > 1 << 22
+        || i64::try_from(size).is_err()
+        || u64::from(l1_entries) < clusters.div_ceil(per_table)
     {
         return Err(corrupt("l1_size", l1_entries.into()));
     }
@@ -223,10 +256,9 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
         if at.checked_add(count * 8).is_none_or(|end| end > file_size) {
             return Err(corrupt(what, at));
         }
-        let mut bytes = vec![0; (count * 8) as usize];
-        from.read_exact_at(&mut bytes, at)?;
-        let (values, _) = bytes.as_chunks::<8>();
-        Ok(values.iter().map(|value| u64::from_be_bytes(*value)).collect())
+        let mut values = vec![be::U64::ZERO; to_usize(count)];
+        from.read_exact_at(values.as_mut_bytes(), at)?;
+        Ok(values.into_iter().map(be::U64::get).collect())
     };
     to.set_len(size)?;
     // A table or a cluster that is named again and again would be read again and again: none is, of a disk alone.
@@ -235,9 +267,9 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
         left = left.checked_sub(count).ok_or_else(|| corrupt(what, at))?;
         Ok::<_, Qcow2Error>(())
     };
-    let mut buffer = vec![0; cluster as usize];
+    let mut buffer = vec![0; to_usize(cluster)];
     for (l1, first) in
-        table(l1_at, l1_entries.into(), "L1 table at")?.into_iter().zip((0..).step_by(per_table as usize))
+        table(l1_at, l1_entries.into(), "L1 table at")?.into_iter().zip((0..).step_by(to_usize(per_table)))
     {
         if l1 & OFFSET == 0 || first >= clusters {
             continue;
@@ -251,13 +283,13 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
             if l2 & ZERO != 0 || at == 0 {
                 continue;
             }
-            let part = &mut buffer[..(size - number * cluster).min(cluster) as usize];
+            let part = &mut buffer[..to_usize((size - number * cluster).min(cluster))];
             // The last cluster of a file need not be there in full.
-            let there = file_size.saturating_sub(at).min(part.len() as u64) as usize;
+            let there = to_usize(file_size.saturating_sub(at).min(to_u64(part.len())));
             if there == 0 {
                 return Err(corrupt("data cluster at", at));
             }
-            take("data cluster, which overlaps with others, at", at, there as u64)?;
+            take("data cluster, which overlaps with others, at", at, to_u64(there))?;
             part[there..].fill(0);
             from.read_exact_at(&mut part[..there], at)?;
             if !is_zero(part) {
@@ -280,8 +312,8 @@ mod tests {
         for (at, bytes) in [
             (0, vec![1; 512]),
             (CLUSTER - 1, vec![2; 2]),
-            (10 * CLUSTER, vec![0; 3 * CLUSTER as usize]),
-            ((512 << 20) - 1, vec![3; (CLUSTER * 40) as usize]),
+            (10 * CLUSTER, vec![0; 3 * to_usize(CLUSTER)]),
+            ((512 << 20) - 1, vec![3; to_usize(CLUSTER * 40)]),
             (600 << 20, vec![4; 512]),
         ] {
             file.write_all_at(&bytes, at).unwrap();
@@ -315,7 +347,7 @@ mod tests {
     fn a_cluster_has_one_place() {
         let told = |l2: bool| {
             let file = written();
-            let mut header = [0; HEADER_LENGTH as usize];
+            let mut header = [0; Header::SIZE];
             file.read_exact_at(&mut header, 0).unwrap();
             let l1_at = u64::from_be_bytes(header[40..48].try_into().unwrap());
             let mut first = [0; 8];
