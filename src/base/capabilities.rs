@@ -129,7 +129,7 @@ fn number(name: &str) -> Result<u32, CapabilityError> {
     let lower = name.to_ascii_lowercase();
     let known = lower.strip_prefix("cap_").and_then(|name| NAMES.iter().position(|known| *known == name));
     let index = known.ok_or_else(|| CapabilityError::Name { name: name.to_owned() })?;
-    Ok(index as u32)
+    Ok(u32::try_from(index).expect("there are 41"))
 }
 
 #[cfg(test)]

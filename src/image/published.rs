@@ -87,7 +87,7 @@ impl Published {
             root_hash: release.root_hash,
             root_size: blocks * to_u64(verity::BLOCK),
             verity: options,
-            sector_size: table.sector_size.bytes() as u32,
+            sector_size: u32::try_from(table.sector_size.bytes()).expect("512 or 4096"),
             uki,
             built,
             layout: Layout { esp: room, root, verity },

@@ -377,12 +377,12 @@ impl<'u, 'a> Provider<'u, 'a> {
     fn set(&self, name: u32, ids: Vec<u32>, text: &str) -> VersionSetId {
         let mut sets = self.sets.borrow_mut();
         sets.push(Set { name, ids: ids.into_iter().collect(), text: text.to_owned() });
-        VersionSetId(sets.len() as u32 - 1)
+        VersionSetId(narrow(sets.len() - 1))
     }
 
     /// The id of a name that no package has.
     fn nothing(&self) -> u32 {
-        self.universe.names.len() as u32
+        narrow(self.universe.names.len())
     }
 
     /// The requirement for a dependency, `None` when an assumed package meets it.
@@ -407,7 +407,7 @@ impl<'u, 'a> Provider<'u, 'a> {
             _ => {
                 let mut unions = self.unions.borrow_mut();
                 unions.push(sets);
-                VersionSetUnionId(unions.len() as u32 - 1).into()
+                VersionSetUnionId(narrow(unions.len() - 1)).into()
             }
         }
     }
@@ -508,7 +508,7 @@ impl DependencyProvider for Provider<'_, '_> {
             Err(error) => {
                 let mut strings = self.strings.borrow_mut();
                 strings.push(error.to_string());
-                Dependencies::Unknown(StringId(strings.len() as u32 - 1))
+                Dependencies::Unknown(StringId(narrow(strings.len() - 1)))
             }
         }
     }
@@ -695,4 +695,9 @@ fn links(provider: &Provider<'_, '_>, graph: &resolvo::conflict::ConflictGraph) 
         });
     }
     links.into_iter().collect()
+}
+
+/// What the solver numbers has numbers of 32 bits.
+fn narrow(number: usize) -> u32 {
+    u32::try_from(number).expect("there is a limit to its work")
 }

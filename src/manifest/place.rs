@@ -63,7 +63,7 @@ impl Sources {
     /// Adds a file and gives its number.
     pub fn add(&mut self, source: Source) -> u32 {
         self.0.push(source);
-        (self.0.len() - 1) as u32
+        u32::try_from(self.0.len() - 1).expect("a manifest has few files")
     }
 
     /// The file with this number.

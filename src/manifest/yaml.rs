@@ -168,15 +168,15 @@ impl<'a> Reader<'a> {
         let at = error.marker();
         let mark = Mark {
             source: self.source,
-            line: at.line().max(1) as u32,
-            column: at.col() as u32 + 1,
+            line: narrow(at.line().max(1)),
+            column: narrow(at.col() + 1),
             length: 1,
         };
         // The parser may notice a tab only after the value that stands before it.
         let tab = self.text.split('\n').enumerate().skip(to_index(mark.line) - 1).take(2).find_map(
             |(line, text)| {
                 let indent = text.len() - text.trim_start().len();
-                text[..indent].find('\t').map(|column| (line as u32 + 1, column as u32 + 1))
+                text[..indent].find('\t').map(|column| (narrow(line + 1), narrow(column + 1)))
             },
         );
         match tab {
@@ -194,9 +194,9 @@ impl<'a> Reader<'a> {
         let length = if start.line() == end.line() { end.col().saturating_sub(start.col()) } else { 1 };
         Mark {
             source: self.source,
-            line: start.line().max(1) as u32,
-            column: start.col() as u32 + 1,
-            length: length.max(1) as u32,
+            line: narrow(start.line().max(1)),
+            column: narrow(start.col() + 1),
+            length: narrow(length.max(1)),
         }
     }
 
@@ -296,6 +296,11 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A line or a column; a manifest has fewer than 2^32 of both.
+fn narrow(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 /// The text of a file; none when it is not UTF-8, which is reported with the place of the first bad byte.
 pub(super) fn decode<'b>(source: u32, bytes: &'b [u8], report: &mut Report) -> Option<&'b str> {
     let error = match std::str::from_utf8(bytes) {
@@ -303,8 +308,8 @@ pub(super) fn decode<'b>(source: u32, bytes: &'b [u8], report: &mut Report) -> O
         Err(error) => error,
     };
     let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-    let line = good.matches('\n').count() as u32 + 1;
-    let column = good.rsplit('\n').next().unwrap_or_default().chars().count() as u32 + 1;
+    let line = narrow(good.matches('\n').count() + 1);
+    let column = narrow(good.rsplit('\n').next().unwrap_or_default().chars().count() + 1);
     let byte = bytes[error.valid_up_to()];
     report
         .error(Mark { source, line, column, length: 1 }, format!("byte 0x{byte:02x} is not UTF-8"))

@@ -47,25 +47,25 @@ pub enum IndexError {
 pub fn encode(package: &Package, start: u64) -> Vec<u8> {
     let mut out = Encoder(Vec::new());
     out.bytes(package.control.text().as_bytes());
-    out.number(package.scripts.len() as u32);
+    out.count(package.scripts.len());
     for (name, digest) in &package.scripts {
         out.bytes(name.as_bytes());
         out.0.extend_from_slice(digest.as_bytes());
     }
-    out.number(package.actions.len() as u32);
+    out.count(package.actions.len());
     for (name, words) in &package.actions {
         out.bytes(name.as_bytes());
         out.texts(words);
     }
     out.texts(&package.conffiles);
-    out.number(package.members.len() as u32);
+    out.count(package.members.len());
     for member in &package.members {
         out.member(member);
     }
-    let (len, crc) = (out.0.len() as u32, crc32fast::hash(&out.0));
+    let (len, crc) = (out.0.len(), crc32fast::hash(&out.0));
     out.0.extend_from_slice(MAGIC);
     out.long(start);
-    out.number(len);
+    out.count(len);
     out.number(crc);
     out.0
 }
@@ -112,13 +112,17 @@ impl Encoder {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
+    fn count(&mut self, count: usize) {
+        self.number(u32::try_from(count).expect("a package has less than 4 GiB of headers"));
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
-        self.number(bytes.len() as u32);
+        self.count(bytes.len());
         self.0.extend_from_slice(bytes);
     }
 
     fn texts(&mut self, texts: &[String]) {
-        self.number(texts.len() as u32);
+        self.count(texts.len());
         texts.iter().for_each(|text| self.bytes(text.as_bytes()));
     }
 
@@ -128,8 +132,8 @@ impl Encoder {
         self.number(u32::from(meta.mode));
         self.number(meta.uid);
         self.number(meta.gid);
-        self.long(meta.mtime as u64);
-        self.number(meta.xattrs.len() as u32);
+        self.long(meta.mtime.cast_unsigned());
+        self.count(meta.xattrs.len());
         for (name, value) in &meta.xattrs {
             self.bytes(name);
             self.bytes(value);
@@ -209,7 +213,7 @@ impl<'a> Decoder<'a> {
     fn member(&mut self, data: u64) -> Option<Member> {
         let path = self.bytes()?;
         let mode = u16::try_from(self.number()?).ok()?;
-        let (uid, gid, mtime) = (self.number()?, self.number()?, self.long()? as i64);
+        let (uid, gid, mtime) = (self.number()?, self.number()?, self.long()?.cast_signed());
         let xattrs =
             (0..self.number()?).map(|_| Some((self.bytes()?, self.bytes()?))).collect::<Option<_>>()?;
         let body = match self.take(1)?[0] {
