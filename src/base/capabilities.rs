@@ -3,6 +3,8 @@
 //!
 //! Names, numbers and `struct vfs_cap_data` of revision 2: the kernel's include/uapi/linux/capability.h.
 
+use super::on_disk::{IntoBytes, le, on_disk};
+
 /// The extended attribute that holds [`Capabilities::to_bytes`].
 pub const ATTRIBUTE: &[u8] = b"security.capability";
 
@@ -86,6 +88,23 @@ pub enum CapabilityError {
     Effective,
 }
 
+on_disk! {
+    /// What a `struct vfs_cap_data` has for 32 capabilities.
+    VfsCap: 8 bytes {
+        permitted: le::U32,
+        inheritable: le::U32,
+    }
+}
+
+on_disk! {
+    /// `struct vfs_cap_data` of revision 2 (Linux, `include/uapi/linux/capability.h`).
+    VfsCapData: 20 bytes {
+        magic_etc: le::U32,
+        /// The low capabilities, then the high ones.
+        data: [VfsCap; 2],
+    }
+}
+
 impl Capabilities {
     /// Reads clauses such as `cap_net_raw,cap_net_admin+ep`, which add up.
     ///
@@ -117,11 +136,11 @@ impl Capabilities {
     /// `struct vfs_cap_data` of revision 2.
     pub fn to_bytes(self) -> Vec<u8> {
         let magic = REVISION | if self.effective { EFFECTIVE } else { 0 };
-        let low = |bits: u64| bits as u32;
-        let high = |bits: u64| (bits >> u32::BITS) as u32;
-        let words =
-            [magic, low(self.permitted), low(self.inheritable), high(self.permitted), high(self.inheritable)];
-        words.into_iter().flat_map(u32::to_le_bytes).collect()
+        let half = |shift: u32| VfsCap {
+            permitted: ((self.permitted >> shift) as u32).into(),
+            inheritable: ((self.inheritable >> shift) as u32).into(),
+        };
+        VfsCapData { magic_etc: magic.into(), data: [half(0), half(u32::BITS)] }.as_bytes().to_vec()
     }
 }
 
