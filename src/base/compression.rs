@@ -57,6 +57,12 @@ pub enum Refused {
         /// As the first part asked for, in bytes.
         first: u64,
     },
+    /// It has more parts than [`limits::STREAMS`].
+    #[error("it has more than {limit} streams, one after the other: compress it anew, all at once")]
+    Streams {
+        /// As in the limit.
+        limit: usize,
+    },
     /// It unpacks to more than is wanted of it.
     #[error("it unpacks to more than {}", Size(*.limit).human())]
     Unpacked {
@@ -109,7 +115,7 @@ impl Compression {
         if matches!(self, Self::None | Self::Gzip | Self::Bzip2) {
             return Ok(match self {
                 Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(compressed)),
-                Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(compressed)),
+                Self::Bzip2 => Box::new(Bzip2::new(compressed)),
                 _ => Box::new(compressed),
             });
         }
@@ -230,6 +236,34 @@ fn zstd_window(head: &[u8]) -> Option<u64> {
         1 => little(2).map(|size| size + 256),
         2 => little(4),
         _ => little(8),
+    }
+}
+
+/// The streams of a bzip2 file. Each takes tables of megabytes that are made anew, an empty one of 14 bytes too.
+struct Bzip2<R> {
+    /// None only while one stream makes way for the next.
+    decoder: Option<bzip2::bufread::BzDecoder<R>>,
+    left: usize,
+}
+
+impl<R: BufRead> Bzip2<R> {
+    fn new(compressed: R) -> Self {
+        Self { decoder: Some(bzip2::bufread::BzDecoder::new(compressed)), left: limits::STREAMS - 1 }
+    }
+}
+
+impl<R: BufRead> Read for Bzip2<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(decoder) = &mut self.decoder else { return Ok(0) };
+            let count = decoder.read(buffer)?;
+            if count > 0 || buffer.is_empty() || decoder.get_mut().fill_buf()?.is_empty() {
+                return Ok(count);
+            }
+            self.left = self.left.checked_sub(1).ok_or(Refused::Streams { limit: limits::STREAMS })?;
+            let rest = self.decoder.take().map(bzip2::bufread::BzDecoder::into_inner);
+            self.decoder = rest.map(bzip2::bufread::BzDecoder::new);
+        }
     }
 }
 
@@ -380,6 +414,21 @@ mod tests {
         assert_eq!(refusal(Compression::Xz, &xz(&bytes, 1 << 20)), said);
         assert_eq!(refusal(Compression::Zstd, &zstd(&bytes, 20)), said);
         assert_eq!(refusal(Compression::None, &bytes), said);
+    }
+
+    #[test]
+    fn streams_have_a_number() {
+        let stream = |bytes: &[u8]| {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let parts = [stream(b"ab"), stream(b"").repeat(3), stream(b"c")].concat();
+        assert_eq!(Compression::Bzip2.unpack(&parts[..], 100).unwrap(), b"abc");
+        assert!(Compression::Bzip2.unpack(&[&parts[..], b"BZh"].concat()[..], 100).is_err(), "cut short");
+        assert!(Compression::Bzip2.unpack(&[&parts[..], b"\0\0\0"].concat()[..], 100).is_err(), "no stream");
+        let said = "it has more than 20000 streams, one after the other: compress it anew, all at once";
+        assert_eq!(refusal(Compression::Bzip2, &stream(b"").repeat(20_001)), said);
     }
 
     #[test]

@@ -19,6 +19,10 @@ pub const DEPTH: usize = 256;
 /// and a tree may have a link for every name. Found: 20.
 pub const STEPS: usize = 1024;
 
+/// Most names that a link of a finished tree leads over, with those of the links behind it. Each link of a tree is followed
+/// several times. Found: 20.
+pub const WAY: usize = 512;
+
 /// Most extension headers before one member of a tar archive: long name, long target and pax records. Found: 1.
 pub const EXTENSIONS: usize = 16;
 
@@ -29,6 +33,10 @@ pub const NODES: usize = 200_000;
 
 /// Most bytes of all paths, targets and attributes of one tree together. Found: 409 KB in a package.
 pub const NAMES: u64 = 32 << 20;
+
+/// Bytes that a file's first attribute counts for besides its name and its value, and each further one: a map of them is
+/// made twice, of the archive and of the tree.
+pub const XATTR_COST: [u64; 2] = [1024, 128];
 
 /// Most bytes of the attributes of one file, names included: the kernel's XATTR_LIST_MAX and XATTR_SIZE_MAX. Found:
 /// 20, the capabilities of ping.
@@ -92,8 +100,15 @@ pub const WINDOWS: u64 = 128 << 20;
 /// `xz -9` has half of it.
 pub const WINDOW: u64 = 128 << 20;
 
+/// Most streams of one bzip2 file. Each takes 0.1 ms, however little is in it. pbzip2 makes one for each 900 KB.
+pub const STREAMS: usize = 20_000;
+
 /// Longest line of a package index in bytes. Found: 75,649, the Provides of a Rust crate.
 pub const INDEX_LINE: usize = 1 << 20;
+
+/// Most lines of a package index, each of which is looked at. The largest index that was found has 57 MB, and some 30 bytes
+/// in a line.
+pub const INDEX_LINES: u64 = 20_000_000;
 
 /// Most bytes of a file that is fetched, whose size may be known to its server alone. Found: 3.2 GB, the largest package of
 /// main.
@@ -131,6 +146,16 @@ pub const RELEASE: u64 = 16 << 20;
 /// Most bytes of a file that a person writes by hand or a program writes for keller: `.meta`, a lock, keys,
 /// configuration. Found: 300 KB, a lock.
 pub const TEXT: u64 = 16 << 20;
+
+/// Most values of all files of a manifest together, recipes of containers included, after aliases are expanded. Found: 312,
+/// in the largest manifest that ships, with all that it includes.
+pub const VALUES: usize = 50_000;
+
+/// Most bytes of these values, what is anchored or repeated by an alias counted each time. Found: 7 KB.
+pub const VALUE_BYTES: usize = 16 << 20;
+
+/// Most mistakes of one manifest that are told. Nobody mends more at once.
+pub const MISTAKES: usize = 500;
 
 /// Most bytes of a few words that an image says of itself: os-release, a kernel command line. Found: 267.
 pub const WORDS: u64 = 64 << 10;

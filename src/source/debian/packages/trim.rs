@@ -149,6 +149,9 @@ pub enum TooMuch {
         /// From 1.
         line: u64,
     },
+    /// Lines without end, with little in each.
+    #[error("it has more than {} lines", limits::INDEX_LINES)]
+    Lines,
     /// A bomb.
     #[error("it unpacks to more than {}", Size(limits::INDEX).human())]
     Text,
@@ -184,6 +187,9 @@ pub(super) fn trim(input: impl BufRead) -> io::Result<String> {
         let end = (&mut input).take(to_u64(limits::INDEX_LINE) + 1).read_until(b'\n', &mut line)? == 0;
         if line.len() > limits::INDEX_LINE {
             return Err(TooMuch::Line { line: number }.into());
+        }
+        if number > limits::INDEX_LINES {
+            return Err(TooMuch::Lines.into());
         }
         if input.limit() == 0 {
             return Err(TooMuch::Text.into());
