@@ -1,11 +1,13 @@
 //! What is wrong with a manifest, told with the place, the line and the way out.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::Place;
 use super::place::{Mark, Sources};
+use crate::base::limits;
 use crate::base::width::to_index;
 
 /// A finding while the sources are still at hand.
@@ -21,40 +23,46 @@ pub(super) struct Problem {
 
 /// Everything found so far; reading goes on after each finding.
 #[derive(Debug, Default)]
-pub(super) struct Report(Vec<Problem>);
+pub(super) struct Report {
+    problems: Vec<Problem>,
+    /// The latest one beyond [`limits::MISTAKES`], which is not told.
+    untold: Option<Problem>,
+}
 
 impl Report {
     /// Notes a finding; more can be said about it through what is given back.
     pub fn error(&mut self, mark: Mark, message: impl Into<String>) -> &mut Problem {
-        self.0.push(Problem {
-            mark,
-            message: message.into(),
-            help: None,
-            related: Vec::new(),
-            secret: false,
-        });
-        self.0.last_mut().expect("one was just added")
+        let message = message.into();
+        let problem = Problem { mark, message, help: None, related: Vec::new(), secret: false };
+        if self.problems.len() >= limits::MISTAKES {
+            return self.untold.insert(problem);
+        }
+        self.problems.push(problem);
+        self.problems.last_mut().expect("one was just added")
     }
 
     /// Nothing was found.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.problems.is_empty()
     }
 
     /// The findings in the order of the files and lines, each once.
-    pub fn finish(mut self, sources: &Sources) -> Diagnostics {
-        self.0.sort_by(|a, b| (a.mark, &a.message).cmp(&(b.mark, &b.message)));
-        self.0.dedup_by(|a, b| a.mark == b.mark && a.message == b.message);
-        let secrets: Vec<_> =
-            self.0.iter().filter(|p| p.secret).map(|p| (p.mark.source, p.mark.line)).collect();
-        let excerpt = |mark: Mark| Excerpt {
-            text: match secrets.contains(&(mark.source, mark.line)) {
-                true => String::new(),
-                false => sources.line(mark).to_owned(),
-            },
-            length: to_index(mark.length),
+    pub fn finish(self, sources: &Sources) -> Diagnostics {
+        let mut problems = self.problems;
+        problems.sort_by(|a, b| (a.mark, &a.message).cmp(&(b.mark, &b.message)));
+        problems.dedup_by(|a, b| a.mark == b.mark && a.message == b.message);
+        let secrets: BTreeSet<_> =
+            problems.iter().filter(|p| p.secret).map(|p| (p.mark.source, p.mark.line)).collect();
+        if let Some(more) = self.untold {
+            let message = format!("there are more mistakes than the {} that are told", limits::MISTAKES);
+            let help = Some("mend these first".to_owned());
+            problems.push(Problem { message, help, related: Vec::new(), ..more });
+        }
+        let excerpt = |mark: Mark| match secrets.contains(&(mark.source, mark.line)) {
+            true => Excerpt { text: String::new(), skipped: 0, length: to_index(mark.length) },
+            false => Excerpt::of(sources.line(mark), mark),
         };
-        let list = self.0.into_iter().map(|problem| Diagnostic {
+        let list = problems.into_iter().map(|problem| Diagnostic {
             place: sources.place(problem.mark),
             message: problem.message,
             help: problem.help,
@@ -118,8 +126,10 @@ pub struct Related {
 /// A source line and how many of its characters, from the place's column on, are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excerpt {
-    /// The line without its end; empty when it holds a secret.
+    /// So much of the line as is shown, without its end; empty when it holds a secret.
     pub text: String,
+    /// Characters of the line before that.
+    pub skipped: usize,
     /// In characters, at least 1.
     pub length: usize,
 }
@@ -134,15 +144,24 @@ pub struct Diagnostics {
 /// Longer lines are cut in the middle of nowhere rather than wrapped: a pasted key fills a screen.
 const WIDEST: usize = 160;
 
+impl Excerpt {
+    /// What is shown of `line`: a line may be a whole file, and have a mistake in each word.
+    fn of(line: &str, mark: Mark) -> Self {
+        let length = to_index(mark.length);
+        let skipped = (to_index(mark.column) + length.min(40)).saturating_sub(WIDEST);
+        let shown = |c: char| if c.is_control() { ' ' } else { c };
+        let text = line.chars().skip(skipped).take(WIDEST).map(shown).collect();
+        Self { text, skipped, length }
+    }
+}
+
 fn show(f: &mut fmt::Formatter<'_>, place: &Place, message: &str, excerpt: &Excerpt) -> fmt::Result {
     writeln!(f, "{}:{}:{}: {message}", place.file.display(), place.line, place.column)?;
-    let first = (place.column + excerpt.length.min(40)).saturating_sub(WIDEST);
-    let shown = |c: char| if c.is_control() { ' ' } else { c };
-    let text: String = excerpt.text.chars().skip(first).take(WIDEST).map(shown).collect();
+    let text = &excerpt.text;
     if text.trim().is_empty() {
         return Ok(());
     }
-    let column = place.column - 1 - first;
+    let column = place.column - 1 - excerpt.skipped;
     let room = text.chars().count().saturating_sub(column).max(1);
     writeln!(f, "{:>5} | {}", place.line, text.trim_end())?;
     writeln!(f, "      | {}{}", " ".repeat(column), "^".repeat(excerpt.length.clamp(1, room)))

@@ -14,6 +14,7 @@ use super::files::Location;
 use super::place::{Mark, Source, Sources};
 use super::shape;
 use super::yaml::{self, Entry, Node, Value};
+use crate::base::{Size, limits};
 
 /// Fields that are lists but one value: an argument vector of two files is nobody's intention.
 const WHOLE: [&str; 3] = ["health.command", "entrypoint", "command"];
@@ -100,6 +101,12 @@ impl<'a> Loader<'a> {
             return None;
         }
         let bytes = location.read().map_err(|error| self.unreadable(&location, by, &error)).ok()?;
+        if !self.sources.sum.file(bytes.len()) {
+            let most = Size(limits::TEXT).human();
+            let large = format!("all files of this manifest have more than {most} together");
+            self.unreadable(&location, by, &std::io::Error::new(std::io::ErrorKind::FileTooLarge, large));
+            return None;
+        }
         let source = self.sources.add(Source {
             location: location.clone(),
             name: location.name(),
@@ -107,7 +114,7 @@ impl<'a> Loader<'a> {
         });
         self.seen.insert(identity.clone(), Some(source));
         let text = yaml::decode(source, &bytes, self.report)?;
-        let mut node = yaml::read(source, text, self.report)?;
+        let mut node = yaml::read(source, text, &mut self.sources.sum, self.report)?;
         if !shape::check(&mut node, self.schema, self.report) {
             return None;
         }

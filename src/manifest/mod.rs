@@ -65,7 +65,9 @@ pub fn carried_packages() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in embedded::under("manifests/components") {
         let mut report = diagnostic::Report::default();
-        let node = yaml::decode(0, file.bytes, &mut report).and_then(|text| yaml::read(0, text, &mut report));
+        let mut sum = place::Sum::default();
+        let node = yaml::decode(0, file.bytes, &mut report)
+            .and_then(|text| yaml::read(0, text, &mut sum, &mut report));
         let node = node.expect("a test reads every component");
         names.extend(merge::names(&node, "packages").map(|(name, _)| name.to_owned()));
     }
@@ -251,7 +253,7 @@ pub struct Repository {
 }
 
 /// A file tree laid over the root.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Overlay {
     /// The tree: a folder on disk or one that is embedded in keller.
     pub source: OverlaySource,
@@ -260,7 +262,7 @@ pub struct Overlay {
 }
 
 /// Where an overlay's files are.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum OverlaySource {
     /// Absolute path of a folder.
     Folder(PathBuf),

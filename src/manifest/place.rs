@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::Place;
 use super::files::Location;
 use crate::base::width::to_index;
+use crate::base::{Size, limits};
 
 /// A stretch of one line of one source. Small enough to stand beside every value that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,18 +58,55 @@ pub struct Source {
 
 /// All files that one manifest is made of.
 #[derive(Clone, Debug, Default)]
-pub struct Sources(Vec<Source>);
+pub struct Sources {
+    files: Vec<Source>,
+    /// What they have together.
+    pub(super) sum: Sum,
+}
+
+/// What all files of a manifest have together, so that no number of small ones becomes large.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sum {
+    /// Bytes of text.
+    text: u64,
+    /// Values, after aliases are expanded.
+    values: usize,
+    /// Bytes of these values.
+    bytes: usize,
+}
+
+impl Sum {
+    /// Counts a file of `len` bytes. False: it is too much.
+    pub fn file(&mut self, len: usize) -> bool {
+        self.text += len as u64;
+        self.text <= limits::TEXT
+    }
+
+    /// Counts values with so many bytes; or says which limit they exceed.
+    pub fn add(&mut self, values: usize, bytes: usize) -> Result<(), String> {
+        self.values = self.values.saturating_add(values);
+        self.bytes = self.bytes.saturating_add(bytes);
+        let most = match () {
+            () if self.values > limits::VALUES => format!("{} values", limits::VALUES),
+            () if self.bytes > limits::VALUE_BYTES => {
+                format!("{} of text in their values", Size(limits::VALUE_BYTES as u64).human())
+            }
+            () => return Ok(()),
+        };
+        Err(format!("all files of this manifest have more than {most} together"))
+    }
+}
 
 impl Sources {
     /// Adds a file and gives its number.
     pub fn add(&mut self, source: Source) -> u32 {
-        self.0.push(source);
-        u32::try_from(self.0.len() - 1).expect("a manifest has few files")
+        self.files.push(source);
+        u32::try_from(self.files.len() - 1).expect("a manifest has few files")
     }
 
     /// The file with this number.
     pub fn get(&self, source: u32) -> &Source {
-        &self.0[to_index(source)]
+        &self.files[to_index(source)]
     }
 
     /// The same place for the outside.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::diagnostic::Report;
-use super::place::Mark;
+use super::place::{Mark, Sum};
 use crate::base::width::to_index;
 
 /// Nested deeper than this is no manifest; it also bounds the recursion here and in all later passes.
@@ -95,11 +95,16 @@ impl Node {
         }
     }
 
-    fn count(&self) -> usize {
-        1 + match &self.value {
-            Value::List(items) => items.iter().map(Self::count).sum(),
-            Value::Map(entries) => entries.iter().map(|entry| entry.value.count()).sum(),
-            _ => 0,
+    /// Values in it, itself included, and their bytes, those of keys included.
+    fn size(&self) -> (usize, usize) {
+        let add = |(values, bytes), (more, size)| (values + more, bytes + size);
+        match &self.value {
+            Value::Null => (1, 0),
+            Value::Scalar { text, .. } => (1, text.len()),
+            Value::List(items) => items.iter().map(Self::size).fold((1, 0), add),
+            Value::Map(entries) => {
+                entries.iter().map(|entry| add((0, entry.key.len()), entry.value.size())).fold((1, 0), add)
+            }
         }
     }
 }
@@ -108,10 +113,11 @@ impl Node {
 struct Stopped;
 
 /// Reads one file. `None` when it is no YAML at all; then the reason is in `report`.
-pub(super) fn read(source: u32, text: &str, report: &mut Report) -> Option<Node> {
+/// `sum` is that of all files of the manifest.
+pub(super) fn read(source: u32, text: &str, sum: &mut Sum, report: &mut Report) -> Option<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let parser = Parser::new_from_str(text);
-    let mut reader = Reader { source, text, parser, report, anchors: HashMap::new(), values: 0 };
+    let mut reader = Reader { source, text, parser, report, sum, anchors: HashMap::new(), values: 0 };
     reader.document().ok()
 }
 
@@ -120,6 +126,7 @@ struct Reader<'a> {
     text: &'a str,
     parser: Parser<'a, serde_saphyr::granit_parser::StrInput<'a>>,
     report: &'a mut Report,
+    sum: &'a mut Sum,
     /// Anchored values by the parser's number; one that is still open is absent.
     anchors: HashMap<usize, Node>,
     values: usize,
@@ -227,7 +234,11 @@ impl<'a> Reader<'a> {
             self.report.error(at, "tags have no meaning here").help("remove the word that begins with `!`");
         }
         let node = Node::new(mark, value);
+        let text = if let Value::Scalar { text, .. } = &node.value { text.len() } else { 0 };
+        self.count(mark, 1, text)?;
         if anchor != 0 {
+            let (values, bytes) = node.size();
+            self.count(mark, values, bytes)?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
@@ -238,14 +249,25 @@ impl<'a> Reader<'a> {
             self.report.error(mark, "this alias stands inside the value that it repeats");
             return Err(Stopped);
         };
-        self.values += node.count();
+        let (values, bytes) = node.size();
+        self.values += values;
         if self.values > MOST_VALUES {
             self.report
                 .error(mark, format!("aliases expand this file to more than {MOST_VALUES} values"))
                 .help("write the values out, or share them with `include:`");
             return Err(Stopped);
         }
-        Ok(node.clone())
+        let node = node.clone();
+        self.count(mark, values, bytes)?;
+        Ok(node)
+    }
+
+    /// Counts values that come to be in memory.
+    fn count(&mut self, mark: Mark, values: usize, bytes: usize) -> Result<(), Stopped> {
+        self.sum.add(values, bytes).map_err(|most| {
+            self.report.error(mark, most).help("name fewer things, or put them into files of an overlay");
+            Stopped
+        })
     }
 
     fn list(&mut self, depth: usize) -> Result<Value, Stopped> {
@@ -260,6 +282,7 @@ impl<'a> Reader<'a> {
 
     fn map(&mut self, depth: usize) -> Result<Value, Stopped> {
         let mut entries: Vec<Entry> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
@@ -274,14 +297,18 @@ impl<'a> Reader<'a> {
                         .error(key.mark, "merge keys are not known here")
                         .help("share values with `include:`");
                 }
-                Value::Scalar { text, .. } => match entries.iter().find(|entry| entry.key == text) {
+                Value::Scalar { text, .. } => match places.get(&text) {
                     Some(first) => {
+                        let first = &entries[*first];
                         self.report
                             .error(key.mark, format!("`{text}` stands here a second time"))
                             .help("write it once; lists and maps can hold both values")
                             .related(first.mark, "the first is here");
                     }
-                    None => entries.push(Entry { key: text, mark: key.mark, value }),
+                    None => {
+                        places.insert(text.clone(), entries.len());
+                        entries.push(Entry { key: text, mark: key.mark, value });
+                    }
                 },
                 Value::Null => {
                     self.report.error(key.mark, "this key has no name");
@@ -315,4 +342,47 @@ pub(super) fn decode<'b>(source: u32, bytes: &'b [u8], report: &mut Report) -> O
         .error(Mark { source, line, column, length: 1 }, format!("byte 0x{byte:02x} is not UTF-8"))
         .help("save the file as UTF-8");
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits;
+
+    /// The last mistake of a text.
+    fn told(text: &str) -> String {
+        let (mut sum, mut report) = (Sum::default(), Report::default());
+        let mut sources = crate::manifest::place::Sources::default();
+        let location = crate::manifest::files::Location::Disk("x".into());
+        sources.add(crate::manifest::place::Source { location, name: "x".into(), text: text.to_owned() });
+        read(0, text, &mut sum, &mut report);
+        report.finish(&sources).list.pop().map(|last| last.message).unwrap_or_default()
+    }
+
+    #[test]
+    fn values_have_a_sum() {
+        let large = "x".repeat(100_000);
+        let aliases = |count: usize| format!("a:\n- &a {large}\n{}", "- *a\n".repeat(count));
+        assert_eq!(told(&aliases(150)), "");
+        let said = "all files of this manifest have more than 16.0 MiB of text in their values together";
+        assert_eq!(told(&aliases(170)), said);
+        // An anchor keeps a copy, and so does each around it.
+        let anchors = |count: usize| {
+            let open: String = (0..count).map(|number| format!("&a{number} [")).collect();
+            format!("a: {open}{}{}", format!("{large},").repeat(10), "]".repeat(count))
+        };
+        assert_eq!((told(&anchors(15)).as_str(), told(&anchors(20)).as_str()), ("", said));
+        let most = format!("all files of this manifest have more than {} values together", limits::VALUES);
+        assert_eq!(told(&format!("a: [{}]", "a,".repeat(limits::VALUES))), most);
+        let keys: String = (0..limits::VALUES).map(|number| format!("k{number}: a\n")).collect();
+        assert_eq!(told(&keys), most);
+    }
+
+    /// Each mistake is told with its line, and here this line is the whole file.
+    #[test]
+    fn mistakes_have_a_number() {
+        let said = format!("there are more mistakes than the {} that are told", limits::MISTAKES);
+        assert_eq!(told(&format!("a: {{{}}}", "a: b,".repeat(20_000))), said);
+        assert_eq!(told(&format!("a: {{{}}}", "a: b,".repeat(20))), "`a` stands here a second time");
+    }
 }

@@ -41,14 +41,10 @@ fn or<T>(value: Option<At<T>>, default: T) -> T {
 }
 
 /// Each value once, in the order of first mention.
-fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
-    let mut kept: Vec<T> = Vec::with_capacity(values.len());
-    for value in values {
-        if !kept.contains(&value) {
-            kept.push(value);
-        }
-    }
-    kept
+fn unique<T: Ord + Clone>(mut values: Vec<T>) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    values.retain(|value| seen.insert(value.clone()));
+    values
 }
 
 /// The first values under each key, to tell of the second.
