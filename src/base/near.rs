@@ -2,6 +2,9 @@
 
 /// How many names are offered.
 const SHOWN: usize = 3;
+/// Letters of the longest word that others are looked for. Each is compared with all names, in steps that grow with the
+/// product of the lengths.
+const LONGEST: usize = 100;
 /// Letters that a stem has at least, for others to be found by it: `lib` is part of too many names below that.
 const STEM: usize = 3;
 
@@ -52,6 +55,9 @@ fn nearest<'a>(
     part: impl Fn(&str) -> bool,
 ) -> Vec<String> {
     let letters = wanted.chars().count();
+    if letters > LONGEST {
+        return Vec::new();
+    }
     let mut found: Vec<(usize, &str)> = names
         .into_iter()
         .filter(|name| name.chars().count().abs_diff(letters) <= most || part(name))
@@ -87,6 +93,9 @@ mod tests {
         assert!(near("firewall", fields).is_empty());
         assert_eq!(near("größe", ["grösse", "große"]), ["große"], "letters are counted, not bytes");
         assert!(near("", fields).is_empty());
+        let long = "x".repeat(LONGEST);
+        assert_eq!(near(&long, [&long[1..]]), [&long[1..]]);
+        assert!(near(&format!("{long}x"), [long.as_str()]).is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Display};
+use std::rc::Rc;
 
 use super::solver::{Query, Request, Universe};
 use crate::base::near::{did_you_mean, near};
@@ -16,15 +17,27 @@ const SHOWN_REASONS: usize = 6;
 /// Most reasons that are looked for: each costs a way through the packages.
 const MOST_REASONS: usize = 1000;
 
+/// Most steps of all ways from the manifest to a reason.
+const MOST_STEPS: usize = 100_000;
+
+/// Most characters of one relation that are shown.
+const LONGEST_SHOWN: usize = 1000;
+
+/// Most names of the manifest that are told as wrong; each costs a look at all names.
+pub(super) const MOST_REQUESTS: usize = 10;
+
+/// Most packages or versions that are offered for one that there is not.
+const MOST_OFFERED: usize = 20;
+
 /// A fact of a conflict; packages are ids of the universe, no package stands for the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Link {
     /// `to` would meet what `from` needs.
-    Needs { from: Option<u32>, to: u32, text: String },
+    Needs { from: Option<u32>, to: u32, text: Rc<str> },
     /// Nothing meets what `from` needs.
-    Lacks { from: Option<u32>, text: String },
+    Lacks { from: Option<u32>, text: Rc<str> },
     /// `from` is in conflict with `to`.
-    Clash { from: u32, to: u32, text: String },
+    Clash { from: u32, to: u32, text: Rc<str> },
     /// Two versions of one package.
     Twice { one: u32, other: u32 },
     /// The index says nonsense about it.
@@ -100,6 +113,14 @@ impl Display for At<'_> {
     }
 }
 
+/// So much of an index's text as is shown: a relation or a version may be a megabyte, and stand in every reason.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// One thing a line.
 pub(super) fn lines<T: Display>(things: &[T]) -> String {
     things.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
@@ -122,7 +143,8 @@ pub(super) fn request(
     }
     let available = universe.versions(request.name);
     if available.is_empty() {
-        let providers: Vec<_> = universe.providers(request.name).into_iter().map(str::to_owned).collect();
+        let providers = universe.providers(request.name).into_iter();
+        let providers: Vec<_> = providers.take(MOST_OFFERED).map(str::to_owned).collect();
         return Some(match providers.is_empty() {
             true => RequestError::Unknown { near: near(request.name, universe.names()), name, place },
             false => RequestError::Virtual { name, place, providers },
@@ -132,7 +154,8 @@ pub(super) fn request(
     if available.iter().any(|package| compare(package.record.version, wanted).is_eq()) {
         return None;
     }
-    let available = available.iter().map(|package| package.record.version.to_owned()).collect();
+    let available = available.iter().take(MOST_OFFERED);
+    let available = available.map(|package| package.record.version.to_owned()).collect();
     Some(RequestError::NoVersion { name, version: wanted.to_owned(), place, available })
 }
 
@@ -312,19 +335,19 @@ impl Display for Unsolvable {
 pub(super) fn unsolvable(universe: &Universe<'_>, query: &Query<'_>, links: &[Link]) -> Unsolvable {
     let map = Map::new(universe, query, links);
     let mut reasons: Vec<Reason> = Vec::new();
-    let mut shapes = BTreeSet::new();
+    let (mut shapes, mut steps) = (BTreeSet::new(), 0);
     for link in links {
         let reason = match link {
             Link::Needs { .. } => continue,
             Link::Lacks { from, text } => map.trail(*from, text).map(|trail| Reason::Lacks {
                 trail,
-                needs: text.clone(),
+                needs: cut(text),
                 instead: instead(universe, text),
             }),
             Link::Clash { from, to, text } => map
                 .trail(Some(*from), "")
                 .zip(map.trail(Some(*to), ""))
-                .map(|(trail, other)| Reason::Clash { trail, with: text.clone(), other }),
+                .map(|(trail, other)| Reason::Clash { trail, with: cut(text), other }),
             Link::Twice { one, other } => map
                 .trail(Some(*one), "")
                 .zip(map.trail(Some(*other), ""))
@@ -334,8 +357,9 @@ pub(super) fn unsolvable(universe: &Universe<'_>, query: &Query<'_>, links: &[Li
             }
         };
         // Higher versions come first; what lower ones fail by is mostly the same again.
+        steps += reason.iter().flat_map(Reason::trails).map(|trail| 1 + trail.steps.len()).sum::<usize>();
         reasons.extend(reason.filter(|reason| shapes.insert(reason.shape())));
-        if reasons.len() == MOST_REASONS {
+        if reasons.len() == MOST_REASONS || steps > MOST_STEPS {
             break;
         }
     }
@@ -382,7 +406,7 @@ impl<'m, 'a> Map<'m, 'a> {
     fn trail(&self, package: Option<u32>, text: &str) -> Option<Trail> {
         let shown = |id: u32| {
             let record = &self.universe.package(id).record;
-            format!("{} {}", record.name, record.version)
+            cut(&format!("{} {}", record.name, record.version))
         };
         let mut steps = Vec::new();
         let mut asked = text;
@@ -390,7 +414,7 @@ impl<'m, 'a> Map<'m, 'a> {
         while let Some(id) = at {
             let (from, needs) = *self.reached.get(&id)?;
             match from {
-                Some(from) => steps.push((shown(from), needs.to_owned())),
+                Some(from) => steps.push((shown(from), cut(needs))),
                 None => asked = needs,
             }
             at = from;
@@ -398,7 +422,7 @@ impl<'m, 'a> Map<'m, 'a> {
         steps.reverse();
         let name = asked.split(' ').next().unwrap_or_default();
         let request = self.query.requests.iter().find(|request| request.name == name)?;
-        Some(Trail { asked: asked.to_owned(), place: request.place.clone(), steps, last: package.map(shown) })
+        Some(Trail { asked: cut(asked), place: request.place.clone(), steps, last: package.map(shown) })
     }
 }
 
@@ -409,17 +433,17 @@ fn instead(universe: &Universe<'_>, text: &str) -> Vec<String> {
         let versions: BTreeSet<_> =
             universe.versions(relation.name).iter().map(|package| package.record.version).collect();
         if !versions.is_empty() {
-            let versions: Vec<_> = versions.into_iter().collect();
+            let versions: Vec<_> = versions.into_iter().take(MOST_OFFERED).map(cut).collect();
             return format!("of {} there is only {}", relation.name, versions.join(", "));
         }
-        let providers = universe.providers(relation.name);
+        let providers: Vec<_> = universe.providers(relation.name).into_iter().take(MOST_OFFERED).collect();
         if providers.is_empty() {
             format!("no archive has a package {}, nor one that provides it", relation.name)
         } else {
             format!("{} is provided by {}, but not in such a version", relation.name, providers.join(", "))
         }
     };
-    alternatives.iter().map(line).collect()
+    alternatives.iter().take(MOST_OFFERED).map(|relation| cut(&line(relation))).collect()
 }
 
 #[cfg(test)]

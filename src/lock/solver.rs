@@ -14,6 +14,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Display;
 use std::ops::Range;
+use std::rc::Rc;
 
 use resolvo::conflict::{ConflictCause, ConflictEdge, ConflictNode};
 use resolvo::{
@@ -55,6 +56,10 @@ pub struct Universe<'a> {
 /// Steps that count for a round of the solver, which looks at what a decision leads to. There is about one for each package
 /// that is chosen.
 const ROUND: usize = 5_000;
+
+/// Steps that count for a set of versions, which stays in memory with what the solver knows of it: 320 bytes (measured
+/// with 4 million).
+const SET: usize = 100;
 
 /// One name that was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -292,8 +297,8 @@ impl Members {
 struct Set {
     name: u32,
     ids: HashSet<u32>,
-    /// The whole relation, for explanations: `libc6 (>= 2.38)`.
-    text: String,
+    /// The whole relation, for explanations: `libc6 (>= 2.38)`. All sets of one relation share it.
+    text: Rc<str>,
 }
 
 /// A dependency, seen against the universe.
@@ -374,9 +379,10 @@ impl<'u, 'a> Provider<'u, 'a> {
         found.groups
     }
 
-    fn set(&self, name: u32, ids: Vec<u32>, text: &str) -> VersionSetId {
+    fn set(&self, name: u32, ids: Vec<u32>, text: &Rc<str>) -> VersionSetId {
+        self.step(SET);
         let mut sets = self.sets.borrow_mut();
-        sets.push(Set { name, ids: ids.into_iter().collect(), text: text.to_owned() });
+        sets.push(Set { name, ids: ids.into_iter().collect(), text: text.clone() });
         VersionSetId(narrow(sets.len() - 1))
     }
 
@@ -393,13 +399,13 @@ impl<'u, 'a> Provider<'u, 'a> {
         }
         let requirement = match self.demand(alternatives) {
             Demand::Met => None,
-            Demand::AnyOf(members) => Some(self.any_of(members, &text)),
+            Demand::AnyOf(members) => Some(self.any_of(members, &text.as_str().into())),
         };
         self.known.borrow_mut().insert(text, requirement);
         requirement
     }
 
-    fn any_of(&self, members: Vec<(u32, Vec<u32>)>, text: &str) -> Requirement {
+    fn any_of(&self, members: Vec<(u32, Vec<u32>)>, text: &Rc<str>) -> Requirement {
         let sets: Vec<_> = members.into_iter().map(|(name, ids)| self.set(name, ids, text)).collect();
         match sets[..] {
             [] => self.set(self.nothing(), Vec::new(), text).into(),
@@ -412,7 +418,7 @@ impl<'u, 'a> Provider<'u, 'a> {
         }
     }
 
-    fn text(&self, requirement: Requirement) -> String {
+    fn text(&self, requirement: Requirement) -> Rc<str> {
         let set = match requirement {
             Requirement::Single(set) => set,
             Requirement::Union(union) => self.unions.borrow()[to_index(union.0)][0],
@@ -428,6 +434,7 @@ impl<'u, 'a> Provider<'u, 'a> {
         }
         for relation in version::relations(record.conflicts).take_while(|_| !self.is_exhausted()) {
             let relation = relation?;
+            let text = relation.to_string().into();
             // A package is never in conflict with its own name: that is how it replaces what it provides.
             let hits =
                 self.meeting(&relation).into_iter().filter(|(name, _)| *name != self.universe.name_of(id));
@@ -436,7 +443,7 @@ impl<'u, 'a> Provider<'u, 'a> {
                     (self.universe.names[to_index(name)].1.clone(), HashSet::<u32>::from_iter(hit));
                 self.step(all.len());
                 let spared = all.filter(|id| !hit.contains(id)).collect();
-                known.constrains.push(self.set(name, spared, &relation.to_string()));
+                known.constrains.push(self.set(name, spared, &text));
             }
         }
         Ok(known)
@@ -524,8 +531,8 @@ pub fn solve<'a>(
     universe: &Universe<'a>,
     query: &Query<'a>,
 ) -> Result<BTreeMap<&'a str, Chosen<'a>>, SolveError> {
-    let wrong: Vec<_> =
-        query.requests.iter().filter_map(|request| explain::request(universe, query, request)).collect();
+    let wrong = query.requests.iter().filter_map(|request| explain::request(universe, query, request));
+    let wrong: Vec<_> = wrong.take(explain::MOST_REQUESTS).collect();
     if !wrong.is_empty() {
         return Err(SolveError::Requests(wrong));
     }
@@ -560,7 +567,7 @@ fn attempt<'a>(
             let text = request
                 .version
                 .map_or(request.name.to_owned(), |version| format!("{} (= {version})", request.name));
-            provider.set(universe.by_name[request.name], admitted.collect(), &text).into()
+            provider.set(universe.by_name[request.name], admitted.collect(), &text.into()).into()
         })
         .collect();
     let pinned: BTreeSet<&str> = query
@@ -572,7 +579,9 @@ fn attempt<'a>(
     let constraints = newest
         .iter()
         .filter(|id| !pinned.contains(universe.package(**id).record.name))
-        .map(|id| provider.set(universe.name_of(*id), vec![*id], universe.package(*id).record.version))
+        .map(|id| {
+            provider.set(universe.name_of(*id), vec![*id], &universe.package(*id).record.version.into())
+        })
         .collect();
     let mut solver = Solver::new(provider);
     match solver.solve(Problem::new().requirements(requirements).constraints(constraints)) {
