@@ -73,13 +73,22 @@ pub enum Body {
 }
 
 impl Member {
-    /// Bytes of its path, target and attributes.
+    /// Bytes of its path, target and attributes, with the memory that these take besides.
     pub fn names(&self) -> u64 {
         let target = match &self.body {
             Body::Link(target) | Body::Symlink(target) => target.len(),
             _ => 0,
         };
-        (self.path.len() + target) as u64 + attributes(&self.meta.xattrs)
+        (self.path.len() + target) as u64 + attributes_in_memory(&self.meta.xattrs)
+    }
+}
+
+/// Bytes of attributes with the memory that they take besides.
+pub(super) fn attributes_in_memory(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> u64 {
+    let [first, further] = limits::XATTR_COST;
+    match xattrs.len() as u64 {
+        0 => 0,
+        count => attributes(xattrs) + first + further * (count - 1),
     }
 }
 

@@ -108,6 +108,11 @@ impl Layer<'_> {
         base: u64,
     ) -> Result<(), TarError> {
         self.size.add(member, member.path.len())?;
+        self.tree.layered += member.names();
+        if self.tree.layered > limits::NAMES {
+            let (what, member) = ("the paths, targets and attributes of all layers", show(&member.path));
+            return Err(TarError::Names { what, member, limit: limits::NAMES });
+        }
         self.own.insert((parent, name.to_vec()));
         let kind = match &member.body {
             Body::Link(target) => {
@@ -379,6 +384,26 @@ mod tests {
         let mut members: Vec<Member> = (0..20_000).map(|number| file(&format!("d/{number}"))).collect();
         members.extend((0..20_000).map(|_| file("d/.wh..wh..opq")));
         assert_eq!(flattened(&[&[file("d/old")], &members]).unwrap().len(), 20_001);
+    }
+
+    /// Each layer has what one may have.
+    #[test]
+    fn attributes_of_all_layers_have_a_sum() {
+        let layer = |number: usize| -> Vec<Member> {
+            let with = |path: String| {
+                let mut member = file(&path);
+                member.meta.xattrs = BTreeMap::from([(b"user.a".to_vec(), Vec::new())]);
+                member
+            };
+            (0..20_000).map(|file| with(format!("{number}-{file}"))).collect()
+        };
+        let (first, second) = (layer(1), layer(2));
+        assert!(flattened(&[&first]).is_ok());
+        let told = flattened(&[&first, &second]).unwrap_err().to_string();
+        assert!(
+            told.starts_with("the paths, targets and attributes of all layers up to member \"2-"),
+            "{told}"
+        );
     }
 
     #[test]

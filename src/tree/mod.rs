@@ -180,7 +180,7 @@ pub enum TreeError {
         limit: usize,
     },
     /// Names that are too long in sum.
-    #[error("the paths in one tree, with {path}, have more than {} together", Size(*.limit).human())]
+    #[error("the paths and attributes in one tree, with {path}, have more than {} together", Size(*.limit).human())]
     TooLong {
         /// The first that is too much.
         path: String,
@@ -232,6 +232,8 @@ pub struct Tree {
     origins: Vec<String>,
     /// Bytes read by [`Tree::read`] so far, with clones.
     read: Arc<AtomicU64>,
+    /// Bytes of paths, targets and attributes that all layers brought.
+    layered: u64,
     /// The time of nodes that the builder makes, in seconds since 1970.
     pub epoch: i64,
 }
@@ -250,7 +252,8 @@ impl Tree {
             kind: Kind::Directory(BTreeMap::new()),
             origin: Origin(0),
         };
-        Self { nodes: vec![root], origins: vec!["keller".to_owned()], read: Arc::default(), epoch }
+        let origins = vec!["keller".to_owned()];
+        Self { nodes: vec![root], origins, read: Arc::default(), layered: 0, epoch }
     }
 
     /// The root directory.
@@ -604,7 +607,9 @@ impl Tree {
         while let Some((id, above, depth)) = pending.pop() {
             for (name, child) in self.children(id) {
                 let length = above + name.len() as u64 + u64::from(depth > 0);
-                (nodes, names) = (nodes + 1, names + length);
+                // Containers add up here, each of which has as many as one may have.
+                let attributes = from_tar::attributes_in_memory(&self.node(child).meta.xattrs);
+                (nodes, names) = (nodes + 1, names + length + attributes);
                 let path = || show(name);
                 if depth > limits::DEPTH {
                     return Err(TreeError::TooDeep { path: path(), limit: limits::DEPTH });

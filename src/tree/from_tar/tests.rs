@@ -369,3 +369,15 @@ fn directories_that_are_left_out_count() {
     let told = refusal(tree(&members, &file, 0, "sample", 0));
     assert!(told.starts_with("more than 200000 files and directories, with member \"19"), "{told}");
 }
+
+/// Attributes without a value take memory all the same: these had 700 MB.
+#[test]
+fn attributes_cost_more_than_their_bytes() {
+    let with = |count: usize| {
+        let xattrs = (0..count).map(|number| (format!("user.{number}").into_bytes(), Vec::new())).collect();
+        let meta = Meta { xattrs, ..Meta::new(0o644) };
+        Member { path: b"x".to_vec(), meta, body: Body::Directory }.names()
+    };
+    assert_eq!((with(0), with(1), with(3)), (1, 1 + 6 + 1024, 1 + 3 * 6 + 1024 + 2 * 128));
+    assert!(50_000 * with(40) > 9 * limits::NAMES && 600 * with(4000) > 9 * limits::NAMES);
+}
