@@ -1,6 +1,7 @@
 //! Symbolic links that lead nowhere.
 
 use super::{Finding, Inputs, Severity, View};
+use crate::base::limits;
 use crate::rootfs::state::SHIPPED_PLACE;
 use crate::rootfs::tmpfiles::FACTORY;
 use crate::tree::{Kind, NodeId, Tree, show};
@@ -19,6 +20,9 @@ const TOLERATED: [(&[u8], &[u8]); 2] = [
 /// How many links one path may cross: the kernel's MAXSYMLINKS.
 const MAX_LINKS: usize = 40;
 
+/// Most links that are told; each may be a long text.
+const MOST_TOLD: usize = 1000;
+
 /// Where a path leads on the node.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -28,6 +32,8 @@ pub enum Destination {
     Missing(Vec<u8>),
     /// In circles.
     Loop,
+    /// Over more than [`limits::WAY`] names.
+    Far,
 }
 
 impl Destination {
@@ -45,22 +51,21 @@ impl Destination {
 
 /// Follows `path` and every link on it.
 pub fn destination(tree: &Tree, path: &[u8]) -> Destination {
-    let parts = |path: &[u8]| path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
-    let mut pending = parts(path);
-    let mut trail: Vec<(Vec<u8>, Option<NodeId>)> = Vec::new();
-    let mut links = 0;
+    let mut pending: Vec<&[u8]> = names(path).collect();
+    let mut trail: Vec<(&[u8], Option<NodeId>)> = Vec::new();
+    let (mut links, mut steps) = (0, 0);
     while let Some(part) = pending.pop() {
-        match part.as_slice() {
-            b"" | b"." => continue,
-            b".." => {
-                trail.pop();
-                continue;
-            }
-            _ => {}
+        steps += 1;
+        if steps > limits::WAY {
+            return Destination::Far;
+        }
+        if part == b".." {
+            trail.pop();
+            continue;
         }
         let here = trail.last().map_or(Some(tree.root()), |(_, id)| *id);
         let child = here.and_then(|id| match &tree.node(id).kind {
-            Kind::Directory(children) => children.get(&part).copied(),
+            Kind::Directory(children) => children.get(part).copied(),
             _ => None,
         });
         match child.map(|id| (id, &tree.node(id).kind)) {
@@ -72,7 +77,7 @@ pub fn destination(tree: &Tree, path: &[u8]) -> Destination {
                 if target.starts_with(b"/") {
                     trail.clear();
                 }
-                pending.extend(parts(target));
+                pending.extend(names(target).take(limits::WAY + 1));
             }
             other => trail.push((part, other.map(|(id, _)| id))),
         }
@@ -85,6 +90,11 @@ pub fn destination(tree: &Tree, path: &[u8]) -> Destination {
             Destination::Missing(names.join(&b'/'))
         }
     }
+}
+
+/// The names in `path`, from the last to the first. What means nothing costs nothing later.
+fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.rsplit(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."))
 }
 
 /// As [`destination`], on a node that has booted: what the image has of places on the state partition is there,
@@ -148,7 +158,14 @@ pub(super) fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
                 format!("leads to {} (/{}), which is not in the image", show(target), show(missing))
             }
             Destination::Loop => format!("leads to {} in circles", show(target)),
+            Destination::Far => format!("leads to {} over more than {} names", show(target), limits::WAY),
         };
+        if findings.len() == MOST_TOLD {
+            let problem = "is one of more links that lead nowhere than are told".to_owned();
+            let advice = format!("mend the {MOST_TOLD} that are told first");
+            findings.push(view.finding(Severity::Error, path, *id, problem, advice));
+            break;
+        }
         let advice = "add what it leads to, or leave the link out with `prune`".to_owned();
         findings.push(view.finding(Severity::Error, path, *id, problem, advice));
     }
@@ -162,4 +179,25 @@ fn is_enablement(path: &[u8]) -> bool {
     [&b".wants"[..], b".requires", b".upholds"].iter().any(|end| folder.ends_with(end))
         && parts.next() == Some(b"system")
         && parts.next() == Some(b"systemd")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_round_have_an_end() {
+        let mut tree = Tree::new(0);
+        tree.directory("d", 0o755).unwrap();
+        tree.file("end", 0o644, "").unwrap();
+        // Names that mean nothing are no way.
+        tree.symlink("dots", "./".repeat(2000) + "end").unwrap();
+        assert_eq!(destination(&tree, b"dots"), Destination::Found(tree.lookup(b"end").unwrap()));
+        tree.symlink("round", "d/../".repeat(100) + "end").unwrap();
+        assert_eq!(destination(&tree, b"round"), Destination::Found(tree.lookup(b"end").unwrap()));
+        tree.symlink("far", "d/../".repeat(limits::WAY / 2) + "end").unwrap();
+        assert_eq!(destination(&tree, b"far"), Destination::Far);
+        tree.symlink("self", "self").unwrap();
+        assert_eq!(destination(&tree, b"self"), Destination::Loop);
+    }
 }

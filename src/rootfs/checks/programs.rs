@@ -147,7 +147,7 @@ fn judge_file(tree: &Tree, file: &str, path: &[&str]) -> Result<(), Unfit> {
     let id = match &found {
         Destination::Found(id) => *id,
         Destination::Missing(_) if found.is_filled_at_boot() => return Err(Unfit::State),
-        Destination::Missing(_) | Destination::Loop => return Err(Unfit::Missing),
+        Destination::Missing(_) | Destination::Loop | Destination::Far => return Err(Unfit::Missing),
     };
     let node = tree.node(id);
     let Kind::File(content) = &node.kind else { return Err(Unfit::NoFile) };
