@@ -86,6 +86,9 @@ fn an_index_of_one_line() {
     let line = format!("Tag: {}\n", "x".repeat(500_000));
     let told = index(times(line.repeat(64).as_bytes(), 2000));
     assert!(told.ends_with(&format!("{place}it unpacks to more than 1.0 GiB")), "{told}");
+    // 40 million lines that are empty.
+    let told = index(times(&vec![b'\n'; 10 << 20], 4));
+    assert!(told.ends_with(&format!("{place}it has more than 20000000 lines")), "{told}");
     // Packages without end, and one package whose fields have none.
     let paragraph = format!("Package: a\nVersion: {}\nArchitecture: all\n\n", "1".repeat(2000));
     let told = index(times(paragraph.repeat(1000).as_bytes(), 100));

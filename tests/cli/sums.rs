@@ -87,6 +87,55 @@ fn an_index_that_no_solver_sees_through() {
     assert!(told.ends_with(said), "{told}");
 }
 
+/// A relation stands in each reason and in each set of versions: 480 KB of it, 800 times.
+#[test]
+fn an_index_with_relations_of_megabytes() {
+    let long = "y".repeat(600);
+    let names = |count: u32| (0..count).map(|number| format!("x{number}{long}")).collect::<Vec<_>>();
+    let all = paragraph("aa", &format!("Depends: {}\n", names(800).join(" | ")));
+    let each: String = names(800).iter().map(|name| paragraph(name, "")).collect();
+    let told = with_index(Some("aa"), format!("{all}{each}").as_bytes());
+    assert!(told.contains("pool/x.deb"), "it is the first one that meets it: {told}");
+    let each = each.replace("Filename", "Depends: gone\nFilename");
+    let told = with_index(Some("aa"), format!("{all}{each}").as_bytes());
+    assert!(told.contains("aa 1 needs x0yyy") && told.len() < 30_000, "{} bytes", told.len());
+    // Each of 2,000 is in conflict with all others.
+    let names: Vec<_> = (0..2000).map(|number| format!("x{number}")).collect();
+    let all = paragraph("aa", &format!("Depends: {}\n", names.join(", ")));
+    let each: String = names.iter().map(|name| paragraph(name, "Provides: all\nConflicts: all\n")).collect();
+    let told = with_index(Some("aa"), format!("{all}{each}").as_bytes());
+    assert!(told.contains("too entangled: no choice was found in 50000000 steps"), "{told}");
+}
+
+/// Every name that is not there is compared with all that are.
+#[test]
+fn a_manifest_of_names_that_nothing_has() {
+    let names: Vec<_> = (0..2000).map(|number| format!("package-of-a-lung-name-{number:04}x")).collect();
+    let all = (0..10_000).map(|number| paragraph(&format!("package-of-a-long-name-{number:04}y"), ""));
+    let told = with_index(Some(&names.join(", ")), all.collect::<String>().as_bytes());
+    assert_eq!(told.matches("no archive has a package ").count(), 20, "{} bytes", told.len());
+    assert!(told.contains("similar names exist: package-of-a-long-name-0000"), "{told}");
+}
+
+/// One line of a manifest with a mistake in each word, values that repeat a long one, and keys without end.
+#[test]
+fn manifests_that_become_large() {
+    let manifest = |more: &str| {
+        let project = Project::new();
+        let text = project.text("node/node.yaml");
+        project.write("node/node.yaml", format!("{text}{more}"));
+        refusal(&project, &[])
+    };
+    let told = manifest(&format!("setuid: [{}]\n", "a,".repeat(40_000)));
+    assert!(told.contains("`a` is not an absolute path") && told.len() < 70 << 10, "{} bytes", told.len());
+    let long = "x".repeat(100_000);
+    let told = manifest(&format!("setuid:\n - &a \"/{long}\"\n{}", " - *a\n".repeat(9000)));
+    assert!(told.contains("have more than 16.0 MiB of text in their values together"), "{told}");
+    let keys: String = (0..70_000).map(|number| format!(" k{number}: x\n")).collect();
+    let told = manifest(&format!("missing_libraries:\n{keys}"));
+    assert!(told.contains("all files of this manifest have more than 50000 values together"), "{told}");
+}
+
 /// An ELF file whose dynamic segment is all of its `size` bytes.
 fn library(size: u64) -> Vec<u8> {
     let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
