@@ -301,11 +301,11 @@ fn estimate(tree: &Tree, inodes: u64) -> u64 {
     // The journal, lost+found's four blocks and a few for their extents.
     let mut content = u64::from(JOURNAL_BLOCKS) + 16;
     let mut seen = vec![false; tree.capacity()];
-    for (_, id) in tree.walk() {
+    tree.visit(&mut |_, id| {
         if !std::mem::replace(&mut seen[id.index()], true) {
             content += node_blocks(tree.node(id));
         }
-    }
+    });
     let mut blocks = content;
     // More blocks need more groups, whose tables need more blocks: this grows to a fixed point.
     loop {

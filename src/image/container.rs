@@ -7,12 +7,14 @@ use anyhow::{Context, Result, bail};
 
 use super::job::Means;
 use super::{inputs, laid, root};
+use crate::base::limits;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::{Facts, Lock, Resolved};
 use crate::manifest::{Allowed, Container, ContainerBuild, ContainerImage, Manifest, Said};
 use crate::rootfs::checks::{Severity, programs};
 use crate::rootfs::containers::mounts::Mounts;
 use crate::rootfs::containers::{Config, Image, spec};
+use crate::rootfs::pruned::Taken;
 use crate::rootfs::{self, Wanted};
 use crate::tree::{Kind, Tree};
 
@@ -24,6 +26,17 @@ pub enum Laid {
     Build(laid::Laid<()>),
 }
 
+impl Laid {
+    /// How many files, directories and links it has.
+    fn nodes(&mut self) -> usize {
+        match self {
+            // Nobody knows a node of it by its number.
+            Self::Archive(image) => image.tree.forget_unnamed(),
+            Self::Build(laid) => laid.tree.link_counts().iter().filter(|count| **count > 0).count(),
+        }
+    }
+}
+
 /// Lays together what each container of the manifest is made of, in its order; `facts` get what is to be locked of it.
 pub fn lay(
     manifest: &Manifest,
@@ -31,7 +44,7 @@ pub fn lay(
     facts: &mut Facts,
     means: &Means<'_>,
 ) -> Result<Vec<Laid>> {
-    let mut all = Vec::new();
+    let (mut all, mut nodes) = (Vec::new(), 0);
     for container in &manifest.containers {
         let laid = match &container.image {
             ContainerImage::Build(recipe) => {
@@ -46,7 +59,18 @@ pub fn lay(
                     })
             }
         };
-        all.push(laid.with_context(|| making(container))?);
+        let mut laid = laid.with_context(|| making(container))?;
+        // All images are in memory until the root is there to put them into.
+        nodes += laid.nodes();
+        if nodes > limits::ROOT_NODES {
+            bail!(
+                "the containers up to {} have more than {} files, directories and links together: make their images \
+                 with fewer, or leave containers out",
+                container.name,
+                limits::ROOT_NODES
+            );
+        }
+        all.push(laid);
     }
     Ok(all)
 }
@@ -92,7 +116,7 @@ pub fn allowed(container: &Container) -> Allowed {
 
 /// Tells what an archive brings that would give others rights; fails with what is not allowed.
 fn judge(container: &Container, image: &Image, progress: &dyn Progress) -> Result<()> {
-    let (users, groups) = spec::numbers(&image.tree);
+    let (users, groups) = spec::numbers(&image.tree)?;
     let Allowed { setuid, device_nodes, world_writable } = container.allowed.clone();
     let inputs = rootfs::checks::Inputs {
         setuid,
@@ -101,6 +125,7 @@ fn judge(container: &Container, image: &Image, progress: &dyn Progress) -> Resul
         users,
         groups,
         is_archive: true,
+        leaves_devices: true,
         ..Default::default()
     };
     let (errors, warnings): (Vec<_>, Vec<_>) = rootfs::checks::image(&image.tree, &inputs)
@@ -124,10 +149,14 @@ fn judge(container: &Container, image: &Image, progress: &dyn Progress) -> Resul
 /// own /dev. But crun mounts an image anew without `nodev`, and a user of the node with the number of the container's
 /// user comes there by /proc/PID/root.
 fn leave_devices(tree: &mut Tree) {
-    for (path, id) in tree.walk() {
+    let mut devices = Vec::new();
+    tree.visit(&mut |path, id| {
         if matches!(tree.node(id).kind, Kind::CharDevice(..) | Kind::BlockDevice(..)) {
-            tree.remove(&path);
+            devices.push(path.to_vec());
         }
+    });
+    for path in devices {
+        tree.remove(&path);
     }
 }
 
@@ -136,15 +165,17 @@ fn reference(container: &Container) -> String {
 }
 
 /// Refuses an image in which the engine could not start the process.
-fn starts(container: &Container, config: &Config, tree: &Tree, said: &Said) -> Result<()> {
+fn starts(container: &Container, config: &Config, tree: &Tree, said: &Said, pruned: &Taken) -> Result<()> {
     if let Some((field, program, unfit)) = programs::of_container(tree, container, config) {
+        let way = pruned.program(tree, &program, &unfit, &programs::PATH);
+        let way = way.unwrap_or_else(|| "add the package that has it to the image".to_owned());
         bail!(
-            "{}, which {unfit}: add the package that has it to the image, or run another program",
+            "{}, which {unfit}: {way}, or run another program",
             said.at(field, &program, &format!("it runs {program}"))
         );
     }
     if let Some(user) = &config.user
-        && spec::account(tree, Some(user)).is_none()
+        && spec::account(tree, Some(user))?.is_none()
     {
         bail!(
             "{}, which its /etc/passwd and /etc/group do not have: name it in the image's `system_users`",
@@ -191,7 +222,7 @@ fn finish_build(
     lock: &Lock,
     progress: &dyn Progress,
 ) -> Result<Image> {
-    let laid::Laid { mut tree, overlays, files, libraries, .. } = laid;
+    let laid::Laid { mut tree, overlays, files, libraries, pruned, .. } = laid;
     let _task = Task::new(progress, "container", 0, Unit::Items);
     let accounts = &rootfs::container_accounts(&tree, recipe, &lock.ids)?;
     let owned = inputs::own(&mut tree, &recipe.files, &files, &overlays, accounts)?;
@@ -199,6 +230,8 @@ fn finish_build(
         setuid: recipe.setuid.clone(),
         device_nodes: recipe.device_nodes.clone(),
         world_writable: recipe.world_writable.clone(),
+        leaves_devices: true,
+        pruned: pruned.clone(),
         ..Default::default()
     };
     let known = root::check_inputs(accounts);
@@ -224,7 +257,7 @@ fn finish_build(
         workdir: recipe.workdir.clone(),
         stop_signal: recipe.stop_signal,
     };
-    starts(container, &config, &tree, said)?;
+    starts(container, &config, &tree, said, &pruned)?;
     leave_devices(&mut tree);
     Ok(Image { reference: reference(container), tree, config })
 }

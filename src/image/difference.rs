@@ -134,7 +134,7 @@ impl Disk {
 
 /// The first path at which two roots differ, and how.
 fn trees(first: &Tree, second: &Tree) -> Option<String> {
-    let (mut a, mut b) = (first.walk().into_iter(), second.walk().into_iter());
+    let (mut a, mut b) = (first.paths(), second.paths());
     let only = |which: &str| format!("only in the {which}");
     let (path, how) = loop {
         match (a.next(), b.next()) {
@@ -148,7 +148,7 @@ fn trees(first: &Tree, second: &Tree) -> Option<String> {
             }
             // Both are in the same order: what comes earlier is what the other lacks.
             (Some((path, _)), Some((other, _))) => {
-                break if parts(&path).lt(parts(&other)) {
+                break if parts(path).lt(parts(other)) {
                     (path, only("first"))
                 } else {
                     (other, only("second"))
@@ -156,7 +156,7 @@ fn trees(first: &Tree, second: &Tree) -> Option<String> {
             }
         }
     };
-    Some(format!("/{} in the root file system: {how}", show(&path)))
+    Some(format!("/{} in the root file system: {how}", show(path)))
 }
 
 fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -2,6 +2,7 @@
 //! and a container's image are made of the same parts in the same way.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
@@ -14,6 +15,8 @@ use crate::manifest::{FileEntry, Overlay};
 use crate::rootfs::checks;
 use crate::rootfs::dangling::{self, LeftOut};
 use crate::rootfs::packages::{self, PackageInput};
+use crate::rootfs::pruned::Taken;
+use crate::rootfs::services;
 use crate::tree::prune::{Patterns, Pruned};
 use crate::tree::{NodeId, Tree};
 
@@ -61,6 +64,8 @@ pub struct Laid<T> {
     pub script_accounts: Vec<checks::ScriptAccount>,
     /// Paths of the packages' libraries by name, before anything was pruned.
     pub libraries: BTreeMap<String, String>,
+    /// What `prune` has left out.
+    pub pruned: Arc<Taken>,
     /// What was taken aside.
     pub aside: T,
 }
@@ -114,7 +119,8 @@ pub fn lay<T>(
     task.at("pruning");
     let libraries = checks::libraries(&tree);
     let leading = dangling::leading(&tree);
-    prune(&mut tree, &Patterns::new(pruning, keep)?, scope, carried, progress);
+    let units = services::sources(&tree)?;
+    let pruned = prune(&mut tree, &Patterns::new(pruning, keep)?, scope, carried, progress);
     let mut left_out = LeftOut::take(&mut tree, leading);
     task.at("overlays");
     let overlays = inputs::overlays(&mut tree, recipe.overlays, scope, &mut facts.local, progress)?;
@@ -122,17 +128,18 @@ pub fn lay<T>(
     let files = inputs::files(&mut tree, recipe.files, scope, facts, means)?;
     left_out.put_back(&mut tree)?;
     tell_links(&left_out, scope, pruning.iter().all(|pattern| carried("prune", pattern)), progress);
-    Ok(Laid { tree, overlays, files, scripts, script_accounts, libraries, aside })
+    let pruned = Arc::new(Taken::new(pruned, left_out.links(), units));
+    Ok(Laid { tree, overlays, files, scripts, script_accounts, libraries, pruned, aside })
 }
 
-/// Leaves out what `patterns` say, and tells which of them match nothing.
+/// Leaves out what `patterns` say, and tells which of them match nothing. Says what they did.
 fn prune(
     tree: &mut Tree,
     patterns: &Patterns,
     scope: &str,
     carried: &dyn Fn(&str, &str) -> bool,
     progress: &dyn Progress,
-) {
+) -> Vec<Pruned> {
     let idle = patterns.idle(tree).map(|idle| idle.into_iter().map(str::to_owned).collect::<Vec<_>>());
     let pruned = tree.prune(patterns);
     let tell = |field: &str, pattern: &str, text: &str| match carried(field, pattern) {
@@ -153,6 +160,7 @@ fn prune(
     for pattern in keep {
         tell("keep", &pattern, &format!("nothing matches {pattern}"));
     }
+    pruned
 }
 
 /// Says which links went with what they led to; `carried`: only keller's own components prune.

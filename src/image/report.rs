@@ -113,7 +113,7 @@ impl Report {
             lock_sha256: file::digest(job.lock),
             kernel_version: root.kernel.version.clone(),
             sizes,
-            names: root.tree.walk().len(),
+            names: root.tree.link_counts().iter().map(|count| *count as usize).sum(),
         }
     }
 }

@@ -8,12 +8,14 @@ use super::job::Means;
 use super::kernel::{Kernel, Modules};
 use super::report::{RECORD, Record};
 use super::{agent, container, etcd, inputs, laid, modprobe, scripts};
+use crate::base::limits;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::boot::microcode::{Microcode, Vendor};
 use crate::lock::{Facts, Lock, Resolved};
 use crate::manifest::{self, Manifest};
 use crate::rootfs::checks::Inputs;
 use crate::rootfs::checks::{Finding, Severity};
+use crate::rootfs::pruned::Taken;
 use crate::rootfs::{self, Accounts, BuildInfo, Wanted, containers};
 use crate::tree::{Content, Tree};
 
@@ -46,8 +48,6 @@ struct Aside {
     kernel: Kernel,
     /// Paths of kernel modules by name.
     modules: BTreeMap<String, String>,
-    /// What each unit is made of.
-    unit_files: BTreeMap<String, String>,
 }
 
 /// Lays together what root and containers are made of, and finds what is to be locked of it.
@@ -77,11 +77,7 @@ fn lay_in_pool(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> R
         carried: &carried,
     };
     let mut laid = laid::lay(&recipe, &mut facts, means, |tree| {
-        Ok(Aside {
-            kernel: Kernel::take(tree)?,
-            modules: rootfs::modules::paths(tree),
-            unit_files: rootfs::services::sources(tree),
-        })
+        Ok(Aside { kernel: Kernel::take(tree)?, modules: rootfs::modules::paths(tree) })
     })?;
     let tree = &mut laid.tree;
     facts.scripts = std::mem::take(&mut laid.scripts);
@@ -119,8 +115,8 @@ impl Laid {
 
 fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means: &Means<'_>) -> Result<Root> {
     let Laid { laid, foreign, containers } = laid;
-    let laid::Laid { mut tree, overlays, files, script_accounts, libraries, aside, .. } = laid;
-    let Aside { kernel, modules: modules_before, unit_files } = aside;
+    let laid::Laid { mut tree, overlays, files, script_accounts, libraries, pruned, aside, .. } = laid;
+    let Aside { kernel, modules: modules_before } = aside;
     let progress = means.progress;
     let images = container::finish(manifest, containers, lock, means)?;
     let task = Task::new(progress, "assembling", 0, Unit::Items);
@@ -136,6 +132,7 @@ fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means:
         device_nodes: manifest.device_nodes.clone(),
         world_writable: manifest.world_writable.clone(),
         said: manifest.said.clone(),
+        pruned: pruned.clone(),
         ..Inputs::default()
     };
     let mut findings = rootfs::checks::brought(&tree, &rights);
@@ -143,8 +140,8 @@ fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means:
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
     let finished =
         rootfs::finish(&mut tree, manifest, &accounts, &build, Some(means.store)).map_err(|error| {
-            let pruned = pruned_file(&tree, &unit_files, &error);
-            anyhow::anyhow!("{}{pruned}", placed(manifest, error))
+            let way = pruned_file(&tree, &pruned, &error).map(|way| format!("; {way}")).unwrap_or_default();
+            anyhow::anyhow!("{}{way}", placed(manifest, error))
         })?;
     for note in &finished.services.notes {
         progress.note(note);
@@ -176,11 +173,19 @@ fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means:
     judge(findings, progress)?;
     task.at("containers");
     let mut places = Vec::new();
-    for (container, image) in manifest.containers.iter().zip(&images) {
-        let place = containers::install(&mut tree, manifest.runtime, container, image)?;
+    for (container, image) in manifest.containers.iter().zip(images) {
+        let place = containers::install(&mut tree, manifest.runtime, container, image, &accounts);
+        let place = place.map_err(|error| match &error {
+            containers::ContainerError::NoProgram { program, .. } => match pruned.way_out(&tree, program) {
+                Some(way) => anyhow::anyhow!("{error}; {way}"),
+                None => error.into(),
+            },
+            _ => error.into(),
+        })?;
         places.push((place, container::allowed(container)));
     }
-    tree.check_size().context("putting packages, overlays and containers together")?;
+    tree.check_size(limits::ROOT_NODES, limits::ROOT_NAMES)
+        .context("putting packages, overlays and containers together")?;
     tree.file(RECORD, 0o644, Record::of(manifest, lock).to_text())?;
     let rights = Inputs { users: inputs.users, groups: inputs.groups, ..rights };
     judge(rootfs::checks::finished(&tree, &rights, &places), progress)?;
@@ -247,12 +252,12 @@ fn placed(manifest: &Manifest, error: rootfs::Error) -> anyhow::Error {
     anyhow::anyhow!("{place}{error}{way_out}")
 }
 
-/// The file that `prune` has left out and that the unit of `error` is, or would be made of; with the way out.
-fn pruned_file(tree: &Tree, unit_files: &BTreeMap<String, String>, error: &rootfs::Error) -> String {
-    let rootfs::Error::UnknownUnit { unit, .. } = error else { return String::new() };
-    match rootfs::services::file_of(unit_files, unit).filter(|file| !tree.exists(file)) {
-        Some(file) => format!("; `prune` leaves out /{file}, and `keep: [/{file}]` brings it back"),
-        None => String::new(),
+/// Where `prune` has left out what `error` misses, the pattern and the way out.
+fn pruned_file(tree: &Tree, pruned: &Taken, error: &rootfs::Error) -> Option<String> {
+    match error {
+        rootfs::Error::UnknownUnit { unit, .. } => pruned.unit(tree, unit),
+        rootfs::Error::Missing { path, .. } => pruned.way_out(tree, path),
+        _ => None,
     }
 }
 

@@ -179,11 +179,12 @@ pub struct Manifest {
     pub disk: Disk,
     /// Where updates come from, if anywhere.
     pub update: Option<Update>,
-    /// Paths that may be setuid or setgid; any other fails the build.
+    /// Patterns of what may be setuid or setgid; any other fails the build.
     pub setuid: Vec<String>,
-    /// Device nodes that may be there; any other fails the build.
+    /// Patterns of device nodes that may be there; any other fails the build.
     pub device_nodes: Vec<String>,
-    /// Files that everybody may write to, and directories without the sticky bit; any other fails the build.
+    /// Patterns of files that everybody may write to, and of such directories without the sticky bit; any other fails
+    /// the build.
     pub world_writable: Vec<String>,
     /// Libraries (`libfoo.so.1`) whose absence is accepted, each with its reason.
     pub missing_libraries: BTreeMap<String, String>,

@@ -83,14 +83,15 @@ pub struct Raw {
     pub disk: RawDisk,
     /// Where updates come from.
     pub update: Option<At<RawUpdate>>,
-    /// Files that may be setuid or setgid or have capabilities; any other fails the build.
+    /// Files that may be setuid or setgid or have capabilities; any other fails the build. Paths or patterns as in
+    /// `prune`: what matches a directory holds for all below it.
     #[serde(default)]
     pub setuid: Vec<At<String>>,
-    /// Device nodes that packages may bring; any other fails the build.
+    /// Device nodes that packages may bring, named as in `setuid`; any other fails the build.
     #[serde(default)]
     pub device_nodes: Vec<At<String>>,
-    /// Files that everybody may write to, and such directories without the sticky bit; any other fails the build. The
-    /// name of a directory stands for all that is in it.
+    /// Files that everybody may write to, and such directories without the sticky bit, named as in `setuid`; any other
+    /// fails the build.
     #[serde(default)]
     pub world_writable: Vec<At<String>>,
     /// Libraries (`libfoo.so.1`) whose absence is accepted, each with the reason.
@@ -321,16 +322,16 @@ pub struct RawImage {
     pub archive: Option<At<String>>,
     /// Which image of an archive with several: by name, such as `app:1.2`, or by digest, `sha256:…`.
     pub reference: Option<At<String>>,
-    /// Of an archive: files that may be setuid or setgid or have capabilities; any other fails the build. They give
-    /// nobody more rights unless the container has `new_privileges`.
+    /// Of an archive: files that may be setuid or setgid or have capabilities, named as in a manifest; any other fails
+    /// the build. They give nobody more rights unless the container has `new_privileges`.
     #[serde(default)]
     pub setuid: Vec<At<String>>,
-    /// Of an archive: device nodes that it may bring; any other fails the build. They are left out: a container has
-    /// the devices of its own `/dev`.
+    /// Of an archive: device nodes that it may bring, named as in a manifest; any other fails the build. They are left
+    /// out: a container has the devices of its own `/dev`.
     #[serde(default)]
     pub device_nodes: Vec<At<String>>,
-    /// Of an archive: files that everybody may write to, and such directories without the sticky bit; any other fails
-    /// the build. The name of a directory stands for all that is in it.
+    /// Of an archive: files that everybody may write to, and such directories without the sticky bit, named as in a
+    /// manifest; any other fails the build.
     #[serde(default)]
     pub world_writable: Vec<At<String>>,
 }

@@ -10,6 +10,7 @@ mod interpreters;
 mod libraries;
 pub mod lines;
 pub mod links;
+mod many;
 mod names;
 mod owners;
 pub mod programs;
@@ -23,23 +24,28 @@ mod writable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::{Arc, Mutex};
 
+use self::many::Entries;
 use crate::manifest::{Allowed, Manifest, Said};
 use crate::rootfs::containers::mounts::Mounts;
+use crate::rootfs::pruned::Taken;
 use crate::rootfs::tmpfiles::FACTORY;
-use crate::tree::{NodeId, Tree, show};
+use crate::tree::{Content, Kind, Node, NodeId, Tree, TreeError, show};
 
 pub use script_accounts::ScriptAccount;
 
 /// What the manifest and the image's accounts allow.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    /// Absolute paths that may be setuid or setgid or carry capabilities.
+    /// Patterns, as in `prune`, of what may be setuid or setgid or carry capabilities.
     pub setuid: Vec<String>,
-    /// Absolute paths that may be device nodes.
+    /// Such patterns of what may be a device node.
     pub device_nodes: Vec<String>,
-    /// Absolute paths that everybody may write to; a directory stands for what is in it.
+    /// Such patterns of what everybody may write to.
     pub world_writable: Vec<String>,
+    /// Device nodes of the tree are left out before it is part of a node.
+    pub leaves_devices: bool,
     /// The tree is that of an image, of which nothing can be left out.
     pub is_archive: bool,
     /// Libraries whose absence is accepted, each with its reason.
@@ -56,21 +62,26 @@ pub struct Inputs {
     pub assumed: BTreeSet<String>,
     /// Paths of libraries by name, as packages brought them: `prune` may have taken some away.
     pub libraries: BTreeMap<String, String>,
+    /// What `prune` has left out.
+    pub pruned: Arc<Taken>,
     /// Where the manifest says what.
     pub said: Said,
     /// Volumes, where the tree is a container's.
     pub mounts: Mounts,
 }
 
-/// Most names in a list that a message offers.
+/// Bits of a mode that say something of others' rights: setuid, setgid, and that everybody may write.
+const OF_OTHERS: u16 = 0o6002;
+
+/// Most entries of a list that a message offers.
 const LISTED: usize = 40;
 
 impl Inputs {
-    /// What lets `name` stay as it is.
-    fn allow(&self, field: &str, name: &str) -> String {
+    /// What lets that stay as it is which `entry` names.
+    fn allow(&self, field: &str, entry: &str) -> String {
         match self.is_archive {
-            true => format!("allow it with `image: {{archive: …, {field}: [{name}]}}`"),
-            false => format!("allow it with `{field}: [{name}]`, or leave it out with `prune`"),
+            true => format!("allow it with `image: {{archive: …, {field}: [{entry}]}}`"),
+            false => format!("allow it with `{field}: [{entry}]`, or leave it out with `prune`"),
         }
     }
 
@@ -156,9 +167,50 @@ struct View<'a> {
     tree: &'a Tree,
     /// As [`Tree::walk`] gives them.
     paths: Vec<(Vec<u8>, NodeId)>,
+    /// Files that could not be read, and why. A check would take them for empty.
+    unread: Mutex<BTreeSet<String>>,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    fn of(tree: &'a Tree) -> Self {
+        Self::with(tree, tree.walk())
+    }
+
+    /// Only `paths` of the tree.
+    fn with(tree: &'a Tree, paths: Vec<(Vec<u8>, NodeId)>) -> Self {
+        Self { tree, paths, unread: Mutex::default() }
+    }
+
+    /// The file at `path`; nothing where there is none, or where [`View::unread`] tells of it.
+    fn read(&self, path: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+        self.told(self.tree.read_if_there(path)).flatten()
+    }
+
+    /// As [`View::read`], of a file at hand; `path` is for messages.
+    fn content(&self, content: &Content, path: &str) -> Option<Vec<u8>> {
+        self.told(self.tree.content(content, path))
+    }
+
+    fn told<T>(&self, read: Result<T, TreeError>) -> Option<T> {
+        let keep = |error: TreeError| {
+            self.unread.lock().expect("nothing panics with it").insert(error.to_string());
+        };
+        read.map_err(keep).ok()
+    }
+
+    /// What could not be read.
+    fn unread(&self) -> Vec<Finding> {
+        let unread = self.unread.lock().expect("nothing panics with it");
+        let finding = |problem: &String| Finding {
+            severity: Severity::Error,
+            path: String::new(),
+            origin: String::new(),
+            problem: problem.clone(),
+            advice: "make it smaller, or leave it out".to_owned(),
+        };
+        unread.iter().map(finding).collect()
+    }
+
     fn finding(
         &self,
         severity: Severity,
@@ -174,25 +226,27 @@ impl View<'_> {
 
 /// Checks a finished tree. Errors come first, then by path.
 pub fn check(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
-    let view = View { tree, paths: tree.walk() };
-    let (_, findings) = all(&view, inputs);
+    let view = View::of(tree);
+    let (_, mut findings) = all(&view, inputs);
+    findings.extend(view.unread());
     sorted(findings)
 }
 
 /// As [`check`], and whether the names in `manifest` are names of something in the tree, the root of a node
 /// that has all but its containers.
 pub fn check_node(tree: &Tree, inputs: &Inputs, manifest: &Manifest) -> Vec<Finding> {
-    let view = View { tree, paths: tree.walk() };
+    let view = View::of(tree);
     let (units, mut findings) = all(&view, inputs);
-    findings.extend(names::check(tree, &units, manifest));
+    findings.extend(names::check(&view, inputs, &units, manifest));
     findings.extend(unread::check(&view));
+    findings.extend(view.unread());
     sorted(findings)
 }
 
 /// Checks what packages, overlays and `files` bring, before fix-ups make lines for systemd-tmpfiles of some of it: what
 /// lies below /var in a package is made by such lines, devices too.
 pub fn brought(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
-    let view = View { tree, paths: tree.walk() };
+    let view = View::of(tree);
     let mut findings = devices::check(&view, inputs);
     findings.extend(writable::check(&view, inputs));
     findings.extend(attributes::check(&view, inputs));
@@ -203,7 +257,7 @@ pub fn brought(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
 /// Checks the root of an image that comes as an archive: what it would let others do. Its numbers of owners are its
 /// own affair, but those that its accounts do not have are told.
 pub fn image(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
-    let view = View { tree, paths: tree.walk() };
+    let view = View::of(tree);
     let mut findings = rights(&view, inputs);
     findings.extend(setuid::idle(&view, inputs));
     findings.extend(idle(&view, inputs));
@@ -216,15 +270,15 @@ pub fn image(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
 
 /// All that an image's root has of what [`image`] reports, as the lists that would allow it.
 pub fn wanted(tree: &Tree) -> String {
-    let view = View { tree, paths: tree.walk() };
+    let view = View::of(tree);
     let mut lists = String::new();
     for (field, names) in [
         ("setuid", setuid::names(&view)),
         ("device_nodes", devices::names(&view)),
-        ("world_writable", writable::names(&view)),
+        ("world_writable", writable::names(&view, true)),
     ] {
-        if (1..=LISTED).contains(&names.len()) {
-            lists += &format!("\n    {field}: [{}]", names.into_iter().collect::<Vec<_>>().join(", "));
+        if !names.is_empty() {
+            lists += &format!("\n    {field}: {}", many::list(&names, LISTED));
         }
     }
     match lists.is_empty() {
@@ -235,7 +289,7 @@ pub fn wanted(tree: &Tree) -> String {
 
 /// Checks the root of an image that is made out of packages, besides what [`check`] does: it is a layer.
 pub fn layer(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
-    whiteouts::check(&View { tree, paths: tree.walk() }, inputs)
+    whiteouts::check(&View::of(tree), inputs)
 }
 
 /// Checks the root that will be written, containers included. `images`: where in it the root directory of each is, and
@@ -243,12 +297,19 @@ pub fn layer(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
 pub fn finished(tree: &Tree, inputs: &Inputs, images: &[(String, Allowed)]) -> Vec<Finding> {
     let mut inputs = inputs.clone();
     for (place, allowed) in images {
-        let below = |path: &String| format!("/{place}{path}");
+        let below = |path: &String| format!("/{}{path}", globset::escape(place));
         inputs.setuid.extend(allowed.setuid.iter().map(below));
         inputs.device_nodes.extend(allowed.device_nodes.iter().map(below));
         inputs.world_writable.extend(allowed.world_writable.iter().map(below));
     }
-    let mut view = View { tree, paths: tree.walk() };
+    // All paths of a root with its images would take more memory than the tree: only those are kept that are told of.
+    let mut paths = Vec::new();
+    tree.visit(&mut |path, id| {
+        if gives_rights(tree.node(id)) {
+            paths.push((path.to_vec(), id));
+        }
+    });
+    let view = View::with(tree, paths);
     let mut findings = rights(&view, &inputs);
     findings.extend(closed::check(&view));
     // What is in an image has the owners that its own accounts name.
@@ -256,9 +317,22 @@ pub fn finished(tree: &Tree, inputs: &Inputs, images: &[(String, Allowed)]) -> V
         let below = |place: &str| path.strip_prefix(place.as_bytes());
         images.iter().any(|(place, _)| below(place).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
     };
-    view.paths.retain(|(path, _)| !is_inside(path));
-    findings.extend(owners::check(&view, &inputs));
+    let mut paths = Vec::new();
+    tree.visit(&mut |path, id| {
+        let meta = &tree.node(id).meta;
+        if (meta.uid, meta.gid) != (0, 0) && !is_inside(path) {
+            paths.push((path.to_vec(), id));
+        }
+    });
+    findings.extend(owners::check(&View::with(tree, paths), &inputs));
     sorted(findings)
+}
+
+/// Whether a check of [`rights`] may have something to say of `node`.
+fn gives_rights(node: &Node) -> bool {
+    let is_device = matches!(node.kind, Kind::CharDevice(..) | Kind::BlockDevice(..));
+    let is_link = matches!(node.kind, Kind::Symlink(_));
+    is_device || !node.meta.xattrs.is_empty() || !is_link && node.meta.mode & OF_OTHERS != 0
 }
 
 /// What gives others rights that the manifest does not allow.
@@ -273,12 +347,13 @@ fn rights(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
 /// Entries that allow what is not there.
 fn idle(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let there = devices::names(view);
-    let devices = inputs.device_nodes.iter().filter(|path| !there.contains(*path));
+    let devices = Entries::new(&inputs.device_nodes).idle(&there).into_iter();
     let devices = devices.map(|path| ("device_nodes", path, "which is not there or is no device"));
-    let there = writable::names(view);
-    let has_any = |path: &&String| there.iter().any(|name| writable::covers(path, name));
-    let open = inputs.world_writable.iter().filter(|path| !has_any(path));
-    let open = open.map(|path| ("world_writable", path, "which is not there or is not open to everybody"));
+    let open = Entries::new(&inputs.world_writable).idle(&writable::names(view, inputs.leaves_devices));
+    let open = open.into_iter().map(|path| match inputs.leaves_devices && there.contains(path) {
+        true => ("world_writable", path, "a device, which is left out"),
+        false => ("world_writable", path, "which is not there or is not open to everybody"),
+    });
     let told = devices.chain(open).filter(|(field, path, _)| !inputs.said.is_carried(field, path));
     told.map(|(field, path, why)| inputs.unused(field, path, why)).collect()
 }

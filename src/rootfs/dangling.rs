@@ -24,6 +24,8 @@ struct Link {
     /// The directory that had it.
     parent: Option<NodeId>,
     node: NodeId,
+    /// Where it leads, over other links too.
+    target: Vec<u8>,
 }
 
 impl LeftOut {
@@ -31,8 +33,13 @@ impl LeftOut {
     pub fn take(tree: &mut Tree, leading: Vec<Vec<u8>>) -> Self {
         let lost = |path: Vec<u8>| {
             let node = tree.lookup(&path)?;
-            let lost = !matches!(destination(tree, &path), Destination::Found(_));
-            lost.then(|| Link { parent: tree.lookup(above(&path)), path, node })
+            let target = match destination(tree, &path) {
+                Destination::Found(_) => return None,
+                Destination::Missing(target) => target,
+                // What led somewhere does so in no circle, and by no way that is too long.
+                Destination::Loop | Destination::Far => Vec::new(),
+            };
+            Some(Link { parent: tree.lookup(above(&path)), path, node, target })
         };
         let lost: Vec<Link> = leading.into_iter().filter_map(lost).collect();
         for link in &lost {
@@ -63,6 +70,11 @@ impl LeftOut {
         self.0 = taken.into_iter().chain(lost).collect();
         self.0.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(())
+    }
+
+    /// Their paths, and what each led to.
+    pub fn links(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.0.iter().map(|link| (link.path.clone(), link.target.clone())).collect()
     }
 
     /// Some of their paths and the number of the others.

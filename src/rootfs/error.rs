@@ -146,6 +146,8 @@ pub enum Error {
     Missing {
         /// A file or package.
         what: String,
+        /// The file of it that would be there, without leading slash.
+        path: String,
         /// What it is needed for, and what helps.
         why: &'static str,
     },

@@ -6,7 +6,7 @@ use super::modules::ModuleIndex;
 use super::users::Accounts;
 use crate::boot::modprobe::{Config, normal_alias};
 use crate::boot::modules::matches;
-use crate::tree::{Kind, Tree};
+use crate::tree::{Kind, Tree, show};
 
 /// Where Debian's libraries for amd64 are.
 pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -81,7 +81,7 @@ pub fn container(tree: &mut Tree) -> Result<(), Error> {
 fn shared(tree: &mut Tree, people: &[String]) -> Result<(), Error> {
     default(tree, "etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")?;
     let mut shells: Vec<String> = SHELLS.map(str::to_owned).to_vec();
-    for shell in shipped_shells(tree).iter().chain(people) {
+    for shell in shipped_shells(tree)?.iter().chain(people) {
         if !shells.contains(shell) && !shell.ends_with("/nologin") && !shell.ends_with("/false") {
             shells.push(shell.clone());
         }
@@ -100,23 +100,27 @@ fn shared(tree: &mut Tree, people: &[String]) -> Result<(), Error> {
 }
 
 /// Shells that packages name for update-shells(8), by the names of their files.
-fn shipped_shells(tree: &Tree) -> Vec<String> {
-    let Ok(id) = tree.resolve(SHELL_LISTS) else { return Vec::new() };
-    let lists = tree.children(id).filter_map(|(_, id)| match &tree.node(id).kind {
-        Kind::File(content) => content.to_vec().ok(),
-        _ => None,
-    });
-    let texts: Vec<String> = lists.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
+fn shipped_shells(tree: &Tree) -> Result<Vec<String>, Error> {
+    let Ok(id) = tree.resolve(SHELL_LISTS) else { return Ok(Vec::new()) };
+    let mut texts = Vec::new();
+    for (name, id) in tree.children(id) {
+        if let Kind::File(content) = &tree.node(id).kind {
+            let bytes = tree.content(content, &format!("{SHELL_LISTS}/{}", show(name)))?;
+            texts.push(String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
     let lines = texts.iter().flat_map(|text| text.lines()).map(str::trim);
-    lines.filter(|line| line.starts_with('/')).map(str::to_owned).collect()
+    Ok(lines.filter(|line| line.starts_with('/')).map(str::to_owned).collect())
 }
 
 /// nsswitch.conf(5) for the modules that the tree has.
 fn name_service(tree: &mut Tree, node: bool) -> Result<(), Error> {
-    let has = |module: &str| tree.exists(format!("{LIBRARIES}/libnss_{module}.so.2"));
+    let path = |module: &str| format!("{LIBRARIES}/libnss_{module}.so.2");
+    let has = |module: &str| tree.exists(path(module));
     if node && !has("systemd") {
         return Err(Error::Missing {
             what: "libnss-systemd".to_owned(),
+            path: path("systemd"),
             why: "system users live in /usr/lib/userdb, which only its module reads; add it to `packages`",
         });
     }

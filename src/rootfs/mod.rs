@@ -19,6 +19,7 @@ pub mod modules;
 pub mod os_release;
 pub mod packages;
 pub mod pam;
+pub mod pruned;
 pub mod services;
 pub mod ssh;
 pub mod state;

@@ -1,32 +1,37 @@
-//! Hanging one tree below a folder of another.
+//! Hanging one tree below a directory of another.
 
-use std::collections::HashMap;
-
-use super::{Kind, NodeId, Origin, Tree, TreeError};
+use super::{Kind, NodeId, Origin, Tree, TreeError, show};
 
 impl Tree {
-    /// Copies all of `other`, its root included, to `path`; bodies are shared, hard links stay hard links.
-    pub fn graft(&mut self, path: &str, other: &Tree, origin: Origin) -> Result<(), TreeError> {
-        let mut copies: HashMap<NodeId, NodeId> = HashMap::new();
-        for (below, id) in other.walk() {
-            let mut target = path.trim_end_matches('/').as_bytes().to_vec();
-            if !below.is_empty() {
-                target.push(b'/');
-                target.extend_from_slice(&below);
-            }
-            let node = other.node(id);
-            let kind = match &node.kind {
-                Kind::Directory(_) => Kind::Directory(Default::default()),
-                kind => kind.clone(),
-            };
-            match copies.get(&id) {
-                Some(&copy) => self.link(&target, copy)?,
-                None => {
-                    let copy = self.put(&target, node.meta.clone(), kind, origin)?;
-                    copies.insert(id, copy);
-                }
-            }
+    /// Moves all of `other`, its root included, to `path`, where nothing is: names, bodies and hard links stay as they
+    /// are, and no node is there twice, which of a large image would take much memory.
+    ///
+    /// # Errors
+    /// `Conflict` where something is at `path`, and those of [`Tree::put`].
+    pub fn graft(&mut self, path: &str, mut other: Tree, origin: Origin) -> Result<(), TreeError> {
+        let Some((parent, name)) = self.parent_of(path.as_bytes(), origin)? else {
+            return Err(TreeError::UnsafePath { path: path.to_owned() });
+        };
+        if let Some(existing) = self.child(parent, &name) {
+            return Err(TreeError::Conflict {
+                path: show(path.as_bytes()),
+                first: self.origin_name(self.node(existing).origin).to_owned(),
+                second: self.origin_name(origin).to_owned(),
+            });
         }
+        other.forget_unnamed();
+        let above = self.nodes.len();
+        let moved = |id: NodeId| NodeId(u32::try_from(above + id.index()).expect("fewer than 2^32 nodes"));
+        let root = moved(other.root());
+        self.nodes.reserve_exact(other.nodes.len());
+        for mut node in other.nodes {
+            if let Kind::Directory(children) = &mut node.kind {
+                children.values_mut().for_each(|id| *id = moved(*id));
+            }
+            node.origin = origin;
+            self.nodes.push(node);
+        }
+        self.set_child(parent, name, root);
         Ok(())
     }
 }
@@ -45,10 +50,18 @@ mod tests {
         small.symlink("bin", "a").unwrap();
         let mut large = Tree::new(0);
         let origin = large.origin("container");
-        large.graft("usr/c", &small, origin).unwrap();
+        // What was replaced stays behind.
+        small.file("a/y", 0o640, "1").unwrap();
+        small.file("a/y", 0o640, "2").unwrap();
+        let before = large.capacity();
+        large.graft("usr/c", small.clone(), origin).unwrap();
+        assert_eq!(large.capacity(), before + 1 + 5, "usr, and what has a name in the other tree");
+        assert_eq!(large.read("usr/c/a/y").unwrap(), b"2");
         assert_eq!(large.lookup("usr/c/a/x"), large.lookup("usr/c/y"));
         let node = large.node(large.lookup("usr/c/y").unwrap());
         assert_eq!((node.meta.uid, node.meta.gid, large.origin_name(node.origin)), (3, 4, "container"));
         assert_eq!(large.lookup("usr/c/bin/x"), large.lookup("usr/c/y"));
+        let error = large.graft("usr/c", small, origin).unwrap_err();
+        assert_eq!(error.to_string(), "usr/c is in container and in container");
     }
 }

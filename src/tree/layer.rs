@@ -29,7 +29,7 @@ impl Tree {
     /// Lays the members of a layer over the tree; bodies are in `file` from byte `base` on.
     ///
     /// # Errors
-    /// `UnsafePath`, `Attribute`, `BelowFile` or `LinkTarget`. The tree is of no use then.
+    /// `UnsafePath`, `Attribute`, `BelowFile`, `LinkTarget` or `TooManyNodes`. The tree is of no use then.
     pub fn apply_layer(
         &mut self,
         members: &[Member],
@@ -47,6 +47,11 @@ impl Tree {
         };
         for member in members {
             layer.member(member, file, base)?;
+        }
+        // What layers before had and this one replaced must not count for ever, nor take memory.
+        if self.capacity() > limits::NODES && self.forget_unnamed() > limits::NODES {
+            let member = members.last().map(|member| show(&member.path)).unwrap_or_default();
+            return Err(TarError::TooManyNodes { member, limit: limits::NODES });
         }
         Ok(())
     }
@@ -143,9 +148,6 @@ impl Layer<'_> {
             Body::BlockDevice(major, minor) => Kind::BlockDevice(*major, *minor),
             Body::Fifo => Kind::Fifo,
         };
-        if self.tree.capacity() > limits::NODES {
-            return Err(TarError::TooManyNodes { member: show(&member.path), limit: limits::NODES });
-        }
         let id = self.tree.add(Node { meta: member.meta.clone(), kind, origin: self.origin });
         self.tree.set_child(parent, name.to_vec(), id);
         Ok(())
@@ -418,5 +420,27 @@ mod tests {
         let lower = [folder("a", 0o755, 0), link("l", &format!("{round}{round}a"))];
         let error = told(&[&lower, &[file("l/x")]]);
         assert!(error.ends_with("lead over more than 1024 directories and links"), "{error}");
+    }
+
+    /// What a layer replaces counts no more, and takes no memory: an image of many layers may write one file again and
+    /// again.
+    #[test]
+    fn what_layers_replace_does_not_count() {
+        let layer = |prefix: &str| -> Vec<Member> {
+            (0..limits::NODES * 3 / 4).map(|number| file(&format!("{prefix}{number}"))).collect()
+        };
+        let body = Arc::new(tempfile::tempfile().unwrap());
+        let mut tree = Tree::new(0);
+        let same = layer("");
+        for _ in 0..4 {
+            tree.apply_layer(&same, &body, 0, "image").unwrap();
+            assert!(tree.capacity() <= limits::NODES, "{}", tree.capacity());
+        }
+        assert_eq!(tree.walk().len(), same.len() + 1);
+        let told = tree.apply_layer(&layer("x"), &body, 0, "image").unwrap_err().to_string();
+        assert!(
+            told.starts_with("more than 200000 files and directories, with member \"x149999\""),
+            "{told}"
+        );
     }
 }

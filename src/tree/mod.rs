@@ -12,7 +12,7 @@ pub mod merge;
 pub mod prune;
 pub mod to_folder;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -172,11 +172,14 @@ pub enum TreeError {
         limit: usize,
     },
     /// More files, directories and links than fit into memory.
-    #[error("more than {limit} files, directories and links in one tree, with {path}")]
+    #[error(
+        "more than {limit} files, directories and links, with {path}: leave some out, or make packages, overlays and \
+         images with fewer"
+    )]
     TooMany {
         /// The first that is too much.
         path: String,
-        /// [`limits::NODES`].
+        /// [`limits::NODES`] or [`limits::ROOT_NODES`].
         limit: usize,
     },
     /// Names that are too long in sum.
@@ -184,7 +187,7 @@ pub enum TreeError {
     TooLong {
         /// The first that is too much.
         path: String,
-        /// [`limits::NAMES`], in bytes.
+        /// [`limits::NAMES`] or [`limits::ROOT_NAMES`], in bytes.
         limit: u64,
     },
     /// Files to work with, each of which may be as large as one may be.
@@ -333,6 +336,21 @@ impl Tree {
         }
     }
 
+    /// As [`Tree::read`]; nothing where a path leads to nothing that could be read: no such file, a link that leads
+    /// nowhere, a directory.
+    ///
+    /// # Errors
+    /// Those of a file that is there, and cannot be read or is too large.
+    pub fn read_if_there(&self, path: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, TreeError> {
+        match self.read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(TreeError::NotFound { .. } | TreeError::NotDirectory { .. } | TreeError::LinkLoop { .. }) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// As [`Tree::read`], of a file's `content` that is at hand; `path` is for messages.
     ///
     /// # Errors
@@ -357,31 +375,53 @@ impl Tree {
     /// as an empty path. Paths have no leading slash.
     pub fn walk(&self) -> Vec<(Vec<u8>, NodeId)> {
         let mut found = Vec::with_capacity(self.nodes.len());
-        let mut pending = vec![(Vec::new(), self.root())];
-        while let Some((path, id)) = pending.pop() {
-            let start = pending.len();
-            for (name, child) in self.children(id) {
-                let mut below = path.clone();
-                if !below.is_empty() {
-                    below.push(b'/');
-                }
-                below.extend_from_slice(name);
-                pending.push((below, child));
-            }
-            pending[start..].reverse();
-            found.push((path, id));
-        }
+        self.visit(&mut |path, id| found.push((path.to_vec(), id)));
         found
+    }
+
+    /// Calls `each` with all that [`Tree::walk`] gives. Of a tree with hundreds of thousands of names, all paths at once
+    /// would take more memory than the tree.
+    pub fn visit(&self, each: &mut dyn FnMut(&[u8], NodeId)) {
+        let mut paths = self.paths();
+        while let Some((path, id)) = paths.next() {
+            each(path, id);
+        }
+    }
+
+    /// As [`Tree::visit`], one path after the other.
+    pub fn paths(&self) -> Paths<'_> {
+        Paths { tree: self, path: Vec::new(), open: Vec::new(), is_begun: false }
     }
 
     /// How many names each node has, by [`NodeId::index`]; 0 for nodes that were removed. Directories
     /// count one for each name in a parent only, without `.` and `..`.
     pub fn link_counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.nodes.len()];
-        for (_, id) in self.walk() {
-            counts[id.index()] += 1;
-        }
+        self.visit(&mut |_, id| counts[id.index()] += 1);
         counts
+    }
+
+    /// Forgets nodes that have no name any more, and says how many are left. Any [`NodeId`] from before is of no use.
+    pub fn forget_unnamed(&mut self) -> usize {
+        let counts = self.link_counts();
+        let mut next = 0;
+        let ids: Vec<NodeId> = counts
+            .iter()
+            .map(|count| {
+                let id = NodeId(next);
+                next += u32::from(*count > 0);
+                id
+            })
+            .collect();
+        let mut counts = counts.iter();
+        self.nodes.retain(|_| counts.next().is_some_and(|count| *count > 0));
+        for node in &mut self.nodes {
+            if let Kind::Directory(children) = &mut node.kind {
+                children.values_mut().for_each(|id| *id = ids[id.index()]);
+            }
+        }
+        self.nodes.shrink_to_fit();
+        self.nodes.len()
     }
 
     /// Puts a new node at `path`, replacing what is there (a directory only by a directory, which keeps
@@ -596,11 +636,12 @@ impl Tree {
         Ok(())
     }
 
-    /// Refuses a tree that is larger than [`limits`] say, before something walks it.
+    /// Refuses a tree with more than `most_nodes` names, whose paths have more than `most_names` bytes, or that is deeper
+    /// than [`limits::DEPTH`], before something walks it.
     ///
     /// # Errors
     /// `TooDeep`, `TooMany` or `TooLong`.
-    pub fn check_size(&self) -> Result<(), TreeError> {
+    pub fn check_size(&self, most_nodes: usize, most_names: u64) -> Result<(), TreeError> {
         let (mut nodes, mut names) = (0, 0);
         // The walk itself is bounded by the first of the limits that is passed.
         let mut pending = vec![(self.root(), 0_u64, 0_usize)];
@@ -614,11 +655,11 @@ impl Tree {
                 if depth > limits::DEPTH {
                     return Err(TreeError::TooDeep { path: path(), limit: limits::DEPTH });
                 }
-                if nodes > limits::NODES {
-                    return Err(TreeError::TooMany { path: path(), limit: limits::NODES });
+                if nodes > most_nodes {
+                    return Err(TreeError::TooMany { path: path(), limit: most_nodes });
                 }
-                if names > limits::NAMES {
-                    return Err(TreeError::TooLong { path: path(), limit: limits::NAMES });
+                if names > most_names {
+                    return Err(TreeError::TooLong { path: path(), limit: most_names });
                 }
                 pending.push((child, length, depth + 1));
             }
@@ -637,6 +678,48 @@ impl Tree {
     /// Gives `id` a name in the directory `parent`.
     pub(crate) fn link_in(&mut self, parent: NodeId, name: &[u8], id: NodeId) {
         self.set_child(parent, name.to_vec(), id);
+    }
+}
+
+/// A walk over all names of a tree: see [`Tree::paths`].
+pub struct Paths<'t> {
+    tree: &'t Tree,
+    /// Of what came last.
+    path: Vec<u8>,
+    /// Directories that the walk is in: what is left of each, and how long its path is.
+    open: Vec<(btree_map::Iter<'t, Vec<u8>, NodeId>, usize)>,
+    is_begun: bool,
+}
+
+impl Paths<'_> {
+    /// The next path and its node. No iterator's, since the path is overwritten with the next.
+    #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend")]
+    pub fn next(&mut self) -> Option<(&[u8], NodeId)> {
+        if !std::mem::replace(&mut self.is_begun, true) {
+            let root = self.tree.root();
+            self.enter(root);
+            return Some((self.path.as_slice(), root));
+        }
+        let (name, id) = loop {
+            let (left, length) = self.open.last_mut()?;
+            self.path.truncate(*length);
+            match left.next() {
+                Some((name, id)) => break (name, *id),
+                None => drop(self.open.pop()),
+            }
+        };
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+        self.enter(id);
+        Some((self.path.as_slice(), id))
+    }
+
+    fn enter(&mut self, id: NodeId) {
+        if let Kind::Directory(children) = &self.tree.node(id).kind {
+            self.open.push((children.iter(), self.path.len()));
+        }
     }
 }
 
@@ -700,9 +783,9 @@ mod tests {
         // A link leads down as well.
         tree.symlink("bottom", "d/".repeat(limits::DEPTH)).unwrap();
         assert!(tree.file("bottom/y", 0o644, "").is_ok());
-        tree.check_size().unwrap();
+        tree.check_size(limits::NODES, limits::NAMES).unwrap();
         tree.file("bottom/e/f/z", 0o644, "").unwrap();
-        assert!(matches!(tree.check_size(), Err(TreeError::TooDeep { .. })));
+        assert!(matches!(tree.check_size(limits::NODES, limits::NAMES), Err(TreeError::TooDeep { .. })));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Pruned {
     pub names: u64,
     /// Bytes of files that have no name any more.
     pub bytes: u64,
+    /// The names, in order, but for directories.
+    pub files: Vec<Vec<u8>>,
 }
 
 /// Compiled `prune` and `keep` patterns. They are absolute; `*` and `?` stay within a folder, `**` does
@@ -168,6 +170,9 @@ impl Walk<'_> {
             return false;
         }
         self.pruned[pattern].names += 1;
+        if !is_directory {
+            self.pruned[pattern].files.push(path.clone());
+        }
         let gone = self.gone.entry(id).or_default();
         *gone = (gone.0 + 1, pattern);
         true

@@ -31,25 +31,87 @@ fn project(prune: &str) -> Project {
     project
 }
 
+const PATTERNS: &str =
+    "/etc/init.d, /usr/share/containers, /usr/lib/systemd/system/*d.service, /usr/lib/systemd/system/turn*";
+/// Units, the file of each, and which of [`PATTERNS`] leaves it out.
+const LEFT_OUT: [(&str, &str, &str); 6] = [
+    ("old.service", "/etc/init.d/old", "/etc/init.d"),
+    ("older.service", "/etc/init.d/old", "/etc/init.d"),
+    ("clock.service", "/etc/init.d/clock.sh", "/etc/init.d"),
+    ("web.service", "/usr/share/containers/systemd/web.container", "/usr/share/containers"),
+    ("pruned.service", "/usr/lib/systemd/system/pruned.service", "/usr/lib/systemd/system/*d.service"),
+    ("turn@a.service", "/usr/lib/systemd/system/turn@.service", "/usr/lib/systemd/system/turn*"),
+];
+
+#[test]
+fn what_prune_takes_from_units_of_other_lists_is_named() {
+    let project = project(PATTERNS);
+    let manifest = project.text("node/node.yaml");
+    let enable = "enable: [greet.service]";
+    assert!(manifest.contains(enable));
+    for (unit, file, pattern) in LEFT_OUT {
+        let way = format!("`prune: [{pattern}]` leaves out {file}, and `keep: [{file}]` brings it back");
+        let health = format!("{manifest}health: {{units: [{unit}]}}\n");
+        let mask = manifest.replace(enable, &format!("{enable}, mask: [{unit}]"));
+        for (field, changed) in [("health.units", health), ("services.mask", mask)] {
+            project.write("node/node.yaml", &changed);
+            let told = project.build(&[]).error().to_owned();
+            assert!(told.contains(&format!("{field} names {unit}, which is left out: ")), "{told}");
+            assert!(told.contains(&way), "{told}");
+            project.write("node/node.yaml", format!("{changed}keep: [{file}]\n"));
+            project.build(&[]).good();
+        }
+    }
+}
+
+#[test]
+fn what_prune_takes_from_what_is_started_is_named() {
+    let mut project = project("/usr/bin/tool, /usr/lib/systemd/system-generators/systemd-sysv*");
+    let unit = "[Service]\nExecStart=/usr/bin/link\n[Install]\nWantedBy=multi-user.target\n";
+    project.archive.add(
+        &Package::new("tools", "1")
+            .file("usr/bin/tool", elf::program())
+            .link("usr/bin/link", "tool")
+            .file(&format!("{UNITS}/tool.service"), unit),
+    );
+    project.publish();
+    project.edit("greeter, units]", "greeter, units, tools]");
+    let manifest = project.text("node/node.yaml");
+    let way = "`prune: [/usr/bin/tool]` leaves out /usr/bin/tool, and `keep: [/usr/bin/tool]` brings it back";
+    for changed in [
+        format!("{manifest}health: {{command: [link]}}\n"),
+        manifest.replace("shell: /usr/bin/systemctl", "shell: /usr/bin/tool"),
+        manifest.replace("enable: [greet.service]", "enable: [tool.service]"),
+    ] {
+        project.write("node/node.yaml", &changed);
+        let told = project.build(&[]).error().to_owned();
+        assert!(told.contains(way), "{told}");
+        project.write("node/node.yaml", format!("{changed}keep: [/usr/bin/tool]\n"));
+        project.build(&[]).good();
+    }
+    let generator = "systemd-sysv-generator";
+    project.write(
+        "node/node.yaml",
+        manifest.replace("enable: [greet.service]", &format!("enable: [greet.service], mask: [{generator}]")),
+    );
+    let told = project.build(&[]).error().to_owned();
+    assert!(told.contains(&format!("services.mask names {generator}, which is left out: ")), "{told}");
+    assert!(
+        told.contains("`prune: [/usr/lib/systemd/system-generators/systemd-sysv*]` leaves out"),
+        "{told}"
+    );
+}
+
 #[test]
 fn what_prune_takes_from_a_unit_to_enable_is_named() {
-    let project = project(
-        "/etc/init.d, /usr/share/containers, /usr/lib/systemd/system/*d.service, /usr/lib/systemd/system/turn*",
-    );
+    let project = project(PATTERNS);
     let mut before = "greet.service".to_owned();
-    for (unit, file) in [
-        ("old.service", "/etc/init.d/old"),
-        ("older.service", "/etc/init.d/old"),
-        ("clock.service", "/etc/init.d/clock.sh"),
-        ("web.service", "/usr/share/containers/systemd/web.container"),
-        ("pruned.service", "/usr/lib/systemd/system/pruned.service"),
-        ("turn@a.service", "/usr/lib/systemd/system/turn@.service"),
-    ] {
+    for (unit, file, pattern) in LEFT_OUT {
         project.edit(&format!("enable: [{before}]"), &format!("enable: [{unit}]"));
         before = unit.to_owned();
         let manifest = project.text("node/node.yaml");
         let told = project.build(&[]).error().to_owned();
-        let said = format!("`prune` leaves out {file}, and `keep: [{file}]` brings it back");
+        let said = format!("`prune: [{pattern}]` leaves out {file}, and `keep: [{file}]` brings it back");
         assert!(told.contains(&format!("services.enable names {unit}, which no package")), "{told}");
         assert!(told.contains(&said), "{told}");
         // The way out is one.

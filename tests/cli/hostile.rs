@@ -242,6 +242,70 @@ fn layers_that_unpack_to_more_than_they_can_be() {
     );
 }
 
+/// A layer of `count` small files, as packages of a language are laid out: many directories with a few files each. `seed`
+/// makes its names and bodies others than those of another one.
+fn many_files(count: usize, seed: usize) -> Vec<u8> {
+    let names: Vec<(String, String)> = (0..count)
+        .map(|number| {
+            let (package, file) = (number / 10, number % 10);
+            let name = format!("srv/application/node_modules/package-{seed}-{package}/lib/module-{file}.js");
+            (name, format!("{seed} {number}"))
+        })
+        .collect();
+    let program = elf::program();
+    let mut entries: Vec<Entry<'_>> = names.iter().map(|(name, body)| file(name, body.as_bytes())).collect();
+    entries.push(file("bin/x", &program));
+    zstd::encode_all(tar(&entries).as_slice(), 1).unwrap()
+}
+
+/// What a node of a company has: ten images of an interpreted language. No limit of keller's is near, and neither is the
+/// memory of a build.
+#[test]
+fn ten_images_of_thirty_thousand_files() {
+    let project = Project::new();
+    let mut containers = String::new();
+    for number in 0..10 {
+        layout(&project, &[many_files(30_000, number)]);
+        std::fs::rename(project.path("node/image"), project.path(&format!("node/image{number}"))).unwrap();
+        containers += &format!(
+            "  - {{name: c{number}, image: {{archive: image{number}}}, command: [/bin/x], host_network: true}}\n"
+        );
+    }
+    project.edit("  - {name: hello, image: {archive: image}, ports: [\"8080:80\"]}\n", &containers);
+    project.edit("root: 64MiB", "root: 2GiB");
+    let (ran, peak) = measured(&mut project.build_command(&[]));
+    println!("ten images: {} MiB", peak >> 10);
+    ran.good();
+    assert!(peak < MOST, "{peak} KiB");
+    // More than any node has are refused while images are read.
+    let many: String = (0..20)
+        .map(|number| format!("  - {{name: d{number}, image: {{archive: image0}}, command: [/bin/x]}}\n"))
+        .collect();
+    project.edit(&containers, &many);
+    std::fs::remove_dir_all(project.path("node/out")).unwrap();
+    let told = refusal(&project, &[]);
+    let limit = "have more than 400000 files, directories and links together: make their images with fewer, or leave \
+                 containers out";
+    assert!(
+        told.starts_with("error: building node/node.yaml: the containers up to d") && told.ends_with(limit),
+        "{told}"
+    );
+}
+
+/// Layers that replace what those before them have: only what an image has in the end counts.
+#[test]
+fn layers_that_replace_each_other_count_once() {
+    let project = Project::new();
+    let layer = many_files(60_000, 1);
+    layout(&project, &vec![layer; 4]);
+    project.edit("{archive: image}", "{archive: image}, command: [/bin/x]");
+    project.edit("root: 64MiB", "root: 1GiB");
+    let (ran, peak) = measured(&mut project.build_command(&[]));
+    println!("four layers: {} MiB", peak >> 10);
+    ran.good();
+    assert!(peak < MOST, "{peak} KiB");
+}
+
 #[test]
 fn a_disk_that_is_full_while_unpacking() {
     // What is downloaded fits, and what is unpacked does not.

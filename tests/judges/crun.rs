@@ -6,6 +6,7 @@ use std::process::Command;
 
 use keller::base::Size;
 use keller::manifest::{Container, Runtime};
+use keller::rootfs::Accounts;
 use keller::rootfs::containers;
 use serde_json::Value;
 
@@ -31,7 +32,7 @@ fn bundle(folder: &Path, container: &Container) -> Option<(String, Value)> {
     }
     image.config.entrypoint = ["/bin/busybox", "sh", "-c", LOOK].map(str::to_owned).to_vec();
     let mut tree = root();
-    containers::install(&mut tree, Runtime::Crun, container, &image).unwrap();
+    containers::install(&mut tree, Runtime::Crun, container, image, &Accounts::default()).unwrap();
     tree.write_to_folder(folder).unwrap();
     let read = |path: &str| String::from_utf8(tree.read(path).unwrap()).unwrap();
     let config = serde_json::from_str(&read("usr/share/keller/containers/one/config.json")).unwrap();

@@ -90,7 +90,7 @@ fn indexes_of_a_whole_kernel() {
 fn compare(root: &Path, modules: &str) {
     let mut tree = keller::tree::Tree::new(0);
     let sources = folder::load(&root.join(modules));
-    tree.graft("usr/lib/modules", &sources, Default::default()).unwrap();
+    tree.graft("usr/lib/modules", sources.clone(), Default::default()).unwrap();
     let kernel = kernels(&tree).pop().expect("a kernel");
     let start = std::time::Instant::now();
     let index = ModuleIndex::read(&tree, &kernel, None).unwrap();

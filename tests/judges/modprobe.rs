@@ -149,7 +149,7 @@ fn modprobe_loads_the_same_with_the_same_parameters() {
         ("etc/modprobe.d", "etc/modprobe.d"),
         ("usr/lib/modprobe.d", "lib/modprobe.d"),
     ] {
-        tree.graft(place, &folder::load(&work.path().join(source)), Default::default()).unwrap();
+        tree.graft(place, folder::load(&work.path().join(source)), Default::default()).unwrap();
     }
     let mut compared = 0;
     for cmdline in CMDLINES {

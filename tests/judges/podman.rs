@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keller::manifest::Runtime;
+use keller::rootfs::Accounts;
 use keller::rootfs::containers;
 use serde_json::{Value, json};
 
@@ -104,7 +105,7 @@ fn specification(options: &[&str]) -> Option<Value> {
 fn bundle(runtime: Runtime, new_privileges: bool) -> Value {
     let mut tree = root();
     let container = keller::manifest::Container { new_privileges, ..container("one") };
-    containers::install(&mut tree, runtime, &container, &image("one")).unwrap();
+    containers::install(&mut tree, runtime, &container, image("one"), &Accounts::default()).unwrap();
     serde_json::from_slice(&tree.read("usr/share/keller/containers/one/config.json").unwrap()).unwrap()
 }
 
@@ -166,7 +167,14 @@ fn podman_takes_its_image_from_the_closed_store() {
         .replace("/usr/share/keller", "@/root/usr/share/keller");
     let prepare = |scratch: &Path| {
         let mut tree = root();
-        containers::install(&mut tree, Runtime::Podman, &container("one"), &image("one")).unwrap();
+        containers::install(
+            &mut tree,
+            Runtime::Podman,
+            &container("one"),
+            image("one"),
+            &Accounts::default(),
+        )
+        .unwrap();
         fs::create_dir(scratch.join("root")).unwrap();
         tree.write_to_folder(&scratch.join("root")).unwrap();
         // What is written as any user leaves modes out.

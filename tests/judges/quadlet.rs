@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use keller::manifest::{Container, ContainerImage, Port, Runtime, Volume};
+use keller::rootfs::Accounts;
 use keller::rootfs::containers::{self, Config, Image};
 use keller::tree::Tree;
 
@@ -81,7 +82,7 @@ pub fn root() -> Tree {
 fn generated(container: &Container, image: &Image) -> Option<String> {
     let mut generator = trixie(&["podman"], "usr/libexec/podman/quadlet")?;
     let mut tree = root();
-    containers::install(&mut tree, Runtime::Podman, container, image).unwrap();
+    containers::install(&mut tree, Runtime::Podman, container, image.clone(), &Accounts::default()).unwrap();
     let text = tree.read(format!("usr/share/containers/systemd/{}.container", container.name)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (quadlets, units) = (folder.path().join("quadlets"), folder.path().join("units"));
@@ -329,7 +330,7 @@ fn the_stop_signal_of_the_image_is_kept() {
 /// The unit for a runtime without a generator, judged by systemd.
 fn unit_of(runtime: Runtime, container: &Container, image: &Image) -> String {
     let mut tree = root();
-    containers::install(&mut tree, runtime, container, image).unwrap();
+    containers::install(&mut tree, runtime, container, image.clone(), &Accounts::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let name = format!("{}.service", container.name);
     let unit = tree.read(format!("usr/lib/systemd/system/{name}")).unwrap();
@@ -351,7 +352,7 @@ fn units_of_other_runtimes() {
         assert_eq!(mounts[0].0, "/var/lib/with space");
         assert_eq!(mounts[1].0, "/var/lib/50%%\"'\\");
         let mut tree = root();
-        containers::install(&mut tree, runtime, &container, &image("odd")).unwrap();
+        containers::install(&mut tree, runtime, &container, image("odd"), &Accounts::default()).unwrap();
         let config = tree.read("usr/share/keller/containers/odd/config.json").unwrap();
         let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
         let words: Vec<String> = serde_json::from_value(config["process"]["args"].clone()).unwrap();

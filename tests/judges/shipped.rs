@@ -7,6 +7,7 @@ use std::path::Path;
 
 use keller::lock::Ids;
 use keller::manifest::{Container, ContainerImage, Volume};
+use keller::rootfs::Accounts;
 use keller::rootfs::containers::spec::Account;
 use keller::rootfs::containers::{Config, Image, volumes};
 use keller::rootfs::tmpfiles::empty_var;
@@ -77,7 +78,7 @@ fn finish(tree: &mut Tree, hosts: &[&str]) {
         };
         let image = Image { reference: String::new(), tree: Tree::new(0), config: Config::default() };
         let account = Account { uid: 1000, gid: 1001, groups: Vec::new() };
-        volumes::install(tree, &container, &image, &account).unwrap();
+        volumes::install(tree, &container, &image, &account, &Accounts::default()).unwrap();
     }
 }
 

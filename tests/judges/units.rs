@@ -142,7 +142,7 @@ fn init_scripts_are_the_units_that_systemd_makes_of_them() {
         names.sort();
         names
     };
-    let generated = Generated::of(&tree);
+    let generated = Generated::of(&tree).unwrap();
     let ours: Vec<&String> = generated.names().filter(|name| *name != "masked.service").collect();
     assert_eq!(names(&out[2]), ours.into_iter().cloned().collect::<Vec<_>>());
     let started = names(&out[2].join("multi-user.target.wants"));

@@ -33,13 +33,39 @@ pub struct Layout<'t> {
     pub table: Vec<Record<'t>>,
     /// Where each node of the tree stands in `table`, by [`NodeId::index`].
     pub position: Vec<Option<usize>>,
+    /// For messages. The path of each record would take more memory than all else of it.
+    names: Names<'t>,
+}
+
+/// Finds the first path of a node.
+#[derive(Debug)]
+struct Names<'t> {
+    tree: &'t Tree,
+    /// The directory of each node's first name, by [`NodeId::index`]; none has the root.
+    parents: Vec<Option<NodeId>>,
+}
+
+impl Names<'_> {
+    fn path(&self, mut id: NodeId) -> Vec<u8> {
+        let mut parts = Vec::new();
+        while let Some(parent) = self.parents[id.index()] {
+            parts.extend(self.tree.children(parent).find(|(_, child)| *child == id).map(|(name, _)| name));
+            id = parent;
+        }
+        parts.reverse();
+        parts.join(&b'/')
+    }
+
+    fn show(&self, id: NodeId) -> String {
+        show(&self.path(id))
+    }
 }
 
 /// One inode.
 #[derive(Debug)]
 pub struct Record<'t> {
-    /// Its first path, for messages.
-    pub path: Vec<u8>,
+    /// The node that it is of.
+    pub id: NodeId,
     /// Owner, mode, time.
     pub meta: &'t Meta,
     /// Number of names; a directory's with `.` and its children's `..`.
@@ -150,48 +176,57 @@ impl<'t> Layout<'t> {
     /// # Errors
     /// What EROFS cannot hold; with `dedupe` also content that cannot be read.
     pub fn new(tree: &'t Tree, dedupe: bool) -> Result<Self, Error> {
-        let (mut table, mut files) = (Vec::new(), Vec::new());
+        let (mut table, mut files): (Vec<Record<'t>>, Vec<_>) = (Vec::new(), Vec::new());
         let mut links = vec![0u32; tree.capacity()];
-        let mut order = Vec::new();
-        let mut pending = vec![(Vec::new(), tree.root(), tree.root())];
-        while let Some((path, id, parent)) = pending.pop() {
+        let mut names = Names { tree, parents: vec![None; tree.capacity()] };
+        let mut pending = vec![(&b""[..], tree.root(), tree.root())];
+        while let Some((name, id, parent)) = pending.pop() {
             let node = tree.node(id);
             links[id.index()] += 1;
             if links[id.index()] > 1 {
                 if matches!(node.kind, Kind::Directory(_)) {
-                    return Err(Error::DirectoryLinkedTwice { path: show(&path) });
+                    let path = [names.path(parent).as_slice(), name].join(&b'/');
+                    let path = show(path.strip_prefix(b"/").unwrap_or(&path));
+                    return Err(Error::DirectoryLinkedTwice { path });
                 }
                 continue;
             }
+            if id != tree.root() {
+                names.parents[id.index()] = Some(parent);
+            }
+            let path = || names.show(id);
             let start = pending.len();
             for (name, child) in tree.children(id) {
                 check_name(&path, name)?;
-                let below = if path.is_empty() { name.to_vec() } else { [&path, name].join(&b'/') };
-                pending.push((below, child, id));
+                pending.push((name, child, id));
             }
             pending[start..].reverse();
-            order.push(id);
             let body = body(tree, id, parent, &path)?;
             let xattrs = xattrs(&node.meta, &path)?;
-            let record = Record { path, meta: &node.meta, nlink: 0, xattrs, body };
+            let record = Record { id, meta: &node.meta, nlink: 0, xattrs, body };
             let zone = if matches!(record.body, Body::File(..)) { &mut files } else { &mut table };
-            zone.push((id, record));
+            zone.push(record);
         }
         table.append(&mut files);
 
         let mut position = vec![None; tree.capacity()];
-        for (at, (id, record)) in table.iter_mut().enumerate() {
-            position[id.index()] = Some(at);
+        for (at, record) in table.iter_mut().enumerate() {
+            position[record.id.index()] = Some(at);
             record.nlink = match record.body {
-                Body::Directory(_) => 2 + subdirectories(tree, *id),
-                _ => links[id.index()],
+                Body::Directory(_) => 2 + subdirectories(tree, record.id),
+                _ => links[record.id.index()],
             };
         }
-        let mut layout = Self { table: table.into_iter().map(|(_, record)| record).collect(), position };
+        let mut layout = Self { table, position, names };
         if dedupe {
             layout.share_bodies()?;
         }
         Ok(layout)
+    }
+
+    /// The first path of a record, for messages.
+    pub fn path(&self, record: &Record<'_>) -> Vec<u8> {
+        self.names.path(record.id)
     }
 
     /// Lets files with equal bytes share them. Only files of one length are compared, by fingerprint.
@@ -213,7 +248,7 @@ impl<'t> Layout<'t> {
                 let record = &self.table[at];
                 let Body::File(content, _) = record.body else { unreachable!("only files are candidates") };
                 let (print, size) = Fingerprint::of_reader(&mut content.reader())
-                    .map_err(|source| Error::Content { path: show(&record.path), source })?;
+                    .map_err(|source| Error::Content { path: self.names.show(record.id), source })?;
                 Ok((size, print, at))
             })
             .collect::<Result<_, Error>>()?;
@@ -230,13 +265,13 @@ impl<'t> Layout<'t> {
     }
 }
 
-fn check_name(directory: &[u8], name: &[u8]) -> Result<(), Error> {
+fn check_name(directory: &dyn Fn() -> String, name: &[u8]) -> Result<(), Error> {
     let plain =
         !name.is_empty() && name != b"." && name != b".." && !name.iter().any(|b| [b'/', 0].contains(b));
     if plain && name.len() <= NAME_LEN {
         return Ok(());
     }
-    Err(Error::Name { directory: show(directory), name: show(name) })
+    Err(Error::Name { directory: directory(), name: show(name) })
 }
 
 fn subdirectories(tree: &Tree, id: NodeId) -> u32 {
@@ -245,16 +280,21 @@ fn subdirectories(tree: &Tree, id: NodeId) -> u32 {
     u32::try_from(count).expect("a tree has fewer nodes")
 }
 
-fn body<'t>(tree: &'t Tree, id: NodeId, parent: NodeId, path: &[u8]) -> Result<Body<'t>, Error> {
+fn body<'t>(
+    tree: &'t Tree,
+    id: NodeId,
+    parent: NodeId,
+    path: &dyn Fn() -> String,
+) -> Result<Body<'t>, Error> {
     let device = |kind, major, minor| match encode_dev(major, minor) {
         Some(dev) => Ok(Body::Special(kind, dev)),
-        None => Err(Error::Device { path: show(path), major, minor }),
+        None => Err(Error::Device { path: path(), major, minor }),
     };
     match &tree.node(id).kind {
         Kind::Directory(_) => Ok(Body::Directory(Directory::new(id, parent, tree.children(id)))),
         Kind::File(content) => Ok(Body::File(content, None)),
         Kind::Symlink(target) if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) => {
-            Err(Error::Target { path: show(path), target: show(target) })
+            Err(Error::Target { path: path(), target: show(target) })
         }
         Kind::Symlink(target) => Ok(Body::Symlink(target)),
         Kind::CharDevice(major, minor) => device(mode::IFCHR, *major, *minor),
@@ -265,13 +305,13 @@ fn body<'t>(tree: &'t Tree, id: NodeId, parent: NodeId, path: &[u8]) -> Result<B
 }
 
 /// The attributes of one inode as they stand behind it.
-fn xattrs(meta: &Meta, path: &[u8]) -> Result<Vec<u8>, Error> {
+fn xattrs(meta: &Meta, path: &dyn Fn() -> String) -> Result<Vec<u8>, Error> {
     if meta.xattrs.is_empty() {
         return Ok(Vec::new());
     }
     let mut bytes = XattrIbodyHeader::new_zeroed().as_bytes().to_vec();
     for (name, value) in &meta.xattrs {
-        let refused = || Error::Xattr { path: show(path), name: show(name), size: value.len() };
+        let refused = || Error::Xattr { path: path(), name: show(name), size: value.len() };
         let (e_name_index, rest) = split_name(name).ok_or_else(refused)?;
         let entry = XattrEntry {
             e_name_len: u8::try_from(rest.len()).map_err(|_| refused())?,
@@ -284,7 +324,7 @@ fn xattrs(meta: &Meta, path: &[u8]) -> Result<Vec<u8>, Error> {
         bytes.resize(bytes.len().next_multiple_of(XATTR_UNIT), 0);
     }
     if bytes.len() > super::format::xattr_ibody_size(u16::MAX) {
-        return Err(Error::XattrsTooLarge { path: show(path), size: bytes.len() });
+        return Err(Error::XattrsTooLarge { path: path(), size: bytes.len() });
     }
     Ok(bytes)
 }
@@ -318,7 +358,7 @@ mod tests {
         tree.link("b/again", file).unwrap();
         tree.symlink("z", "a").unwrap();
         let layout = Layout::new(&tree, false).unwrap();
-        let order: Vec<_> = layout.table.iter().map(|r| (show(&r.path), r.nlink)).collect();
+        let order: Vec<_> = layout.table.iter().map(|r| (show(&layout.path(r)), r.nlink)).collect();
         let expected = [("", 4), ("a", 2), ("b", 2), ("z", 1), ("a/file", 2)];
         assert_eq!(order, expected.map(|(path, nlink)| (path.to_owned(), nlink)));
     }

@@ -130,8 +130,8 @@ impl Names {
         for (what, value, limit) in [
             ("length of a path", to_u64(path), to_u64(limits::PATH)),
             ("number of directories above a path", to_u64(depth.saturating_sub(1)), to_u64(limits::DEPTH)),
-            ("number of files", to_u64(self.nodes), to_u64(limits::NODES)),
-            ("length of all paths together", self.bytes, limits::NAMES),
+            ("number of files", to_u64(self.nodes), to_u64(limits::ROOT_NODES)),
+            ("length of all paths together", self.bytes, limits::ROOT_NAMES),
         ] {
             if value > limit {
                 return Err(ReadError::TooMuch { what, limit });
@@ -454,8 +454,9 @@ impl Image {
                 if entries.last().is_some_and(|(last, ..)| last.as_slice() >= name) {
                     return Err(corrupt("order of names"));
                 }
-                if entries.len() > limits::NODES {
-                    return Err(ReadError::TooMuch { what: "number of files", limit: to_u64(limits::NODES) });
+                if entries.len() > limits::ROOT_NODES {
+                    let limit = to_u64(limits::ROOT_NODES);
+                    return Err(ReadError::TooMuch { what: "number of files", limit });
                 }
                 entries.push((name.to_vec(), entry.nid.get(), entry.file_type));
             }
@@ -527,8 +528,8 @@ mod tests {
         let long = "n".repeat(200);
         assert_eq!(told(&chain(22, &long, 0)), format!("the length of a path exceeds 4095, {most}"));
         // 4,000 bytes above each name.
-        let told = told(&chain(20, &long, 17_000));
-        assert_eq!(told, format!("the length of all paths together exceeds 33554432, {most}"));
+        let told = told(&chain(20, &long, 34_000));
+        assert_eq!(told, format!("the length of all paths together exceeds 134217728, {most}"));
     }
 
     /// Each of them by its name alone, however deep the directory lies.
@@ -537,6 +538,6 @@ mod tests {
         let tree = back(&chain(limits::DEPTH, "d", 20_000)).unwrap();
         assert_eq!(tree.capacity(), 1 + limits::DEPTH + 20_000);
         assert_eq!(tree.walk().len(), tree.capacity());
-        tree.check_size().unwrap();
+        tree.check_size(limits::NODES, limits::NAMES).unwrap();
     }
 }

@@ -157,7 +157,7 @@ fn lay_down(
             Body::File(_, Some(earlier)) => found.block[at] = found.block[earlier],
             Body::File(body, None) if !body.is_empty() => {
                 found.block[at] = sink.position() / BLOCK;
-                sink.body(body, &record.path)?;
+                sink.body(body, &|| layout.path(record))?;
                 sink.align(BLOCK)?;
             }
             _ => {}
@@ -255,8 +255,8 @@ trait Sink {
     fn put(&mut self, bytes: &[u8]) -> Result<(), Error>;
     /// The next `count` bytes are zero; fewer than a block.
     fn zeros(&mut self, count: u64) -> Result<(), Error>;
-    /// The bytes of the file at `path`.
-    fn body(&mut self, content: &Content, path: &[u8]) -> Result<(), Error>;
+    /// The bytes of a file; `path` is for messages.
+    fn body(&mut self, content: &Content, path: &dyn Fn() -> Vec<u8>) -> Result<(), Error>;
     /// Zeros up to a multiple of `unit`, at most [`BLOCK`].
     fn align(&mut self, unit: u64) -> Result<(), Error> {
         self.zeros(align::padding(self.position(), unit))
@@ -281,7 +281,7 @@ impl Sink for Counter {
         Ok(())
     }
 
-    fn body(&mut self, content: &Content, _: &[u8]) -> Result<(), Error> {
+    fn body(&mut self, content: &Content, _: &dyn Fn() -> Vec<u8>) -> Result<(), Error> {
         self.0 += content.len();
         Ok(())
     }
@@ -342,11 +342,11 @@ impl<W: Write> Sink for Emitter<'_, W> {
         Ok(())
     }
 
-    fn body(&mut self, content: &Content, path: &[u8]) -> Result<(), Error> {
+    fn body(&mut self, content: &Content, path: &dyn Fn() -> Vec<u8>) -> Result<(), Error> {
         let mut offset = 0;
         while offset < content.len() {
             let room = self.room(content.len() - offset)?;
-            content.read_at(room, offset).map_err(|source| Error::Content { path: show(path), source })?;
+            content.read_at(room, offset).map_err(|source| Error::Content { path: show(&path()), source })?;
             offset += to_u64(room.len());
         }
         Ok(())

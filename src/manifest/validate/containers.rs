@@ -164,9 +164,9 @@ impl Validator<'_> {
             }
         }
         let allowed = Allowed {
-            setuid: self.list(raw.setuid, text::absolute),
-            device_nodes: self.list(raw.device_nodes, text::absolute),
-            world_writable: self.list(raw.world_writable, text::absolute),
+            setuid: self.list(raw.setuid, text::path_pattern),
+            device_nodes: self.list(raw.device_nodes, text::path_pattern),
+            world_writable: self.list(raw.world_writable, text::path_pattern),
         };
         let reference = raw.reference.and_then(|at| self.checked(at, text::reference));
         match (raw.build, raw.archive) {
@@ -230,9 +230,9 @@ impl Validator<'_> {
             user: raw.user.and_then(|at| self.checked(at, text::container_user)),
             workdir: raw.workdir.and_then(|at| self.checked(at, text::absolute)),
             stop_signal: raw.stop_signal.and_then(|at| self.form(&at, text::signal)),
-            setuid: self.list(raw.setuid, text::absolute),
-            device_nodes: self.list(raw.device_nodes, text::absolute),
-            world_writable: self.list(raw.world_writable, text::absolute),
+            setuid: self.list(raw.setuid, text::path_pattern),
+            device_nodes: self.list(raw.device_nodes, text::path_pattern),
+            world_writable: self.list(raw.world_writable, text::path_pattern),
             missing_libraries: self.reasons(raw.missing_libraries, text::library),
         })
     }

@@ -222,6 +222,18 @@ pub fn pattern(text: &str) -> Result<(), Wrong> {
     }
 }
 
+/// A pattern as in `prune` that is not to remove anything: it may be all, and has no other form than paths have.
+pub fn path_pattern(text: &str) -> Result<(), Wrong> {
+    absolute(text)?;
+    match GlobBuilder::new(text).literal_separator(true).build() {
+        Ok(_) => Ok(()),
+        Err(error) => wrong(
+            format!("is not a pattern: {}", error.kind()),
+            r"such as `/usr/bin/su` or `/srv/**/*.sock`; `\` before a sign such as `[` makes it one of a name",
+        ),
+    }
+}
+
 /// Octal permission bits.
 pub fn mode(text: &str) -> Result<u16, Wrong> {
     let digits = text.strip_prefix("0o").unwrap_or(text);

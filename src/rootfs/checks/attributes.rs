@@ -1,17 +1,18 @@
 //! Extended attributes that say to the kernel what a mode does not: who may what besides it, what overlayfs hides,
 //! what a security module thinks of a file.
 
-use super::{Finding, Inputs, Severity, View};
+use super::many::{Found, report};
+use super::{Finding, Inputs, View, named};
 use crate::tree::{is_plain_attribute, show};
 
 /// Reports attributes other than users' own and capabilities, which are a matter of `setuid`.
 pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut found = Vec::new();
     for (path, id) in &view.paths {
         for name in view.tree.node(*id).meta.xattrs.keys().filter(|name| !is_plain_attribute(name)) {
             let problem = format!("has the attribute {}, which the kernel would obey", show(name));
-            findings.push(view.finding(Severity::Error, path, *id, problem, inputs.leave_out()));
+            found.push(Found { path, id: *id, name: named(path), problem });
         }
     }
-    findings
+    report(view, found, &|_| inputs.leave_out())
 }

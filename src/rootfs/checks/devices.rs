@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{Finding, Inputs, Severity, View, named};
+use super::many::{Entries, Found, report};
+use super::{Finding, Inputs, View, named};
 use crate::tree::Kind;
 
 /// Reports device nodes that the manifest does not allow. The character device 0:0 is never one: in a layer, overlayfs
 /// takes it for the mark of a removed file.
 pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let allowed = Entries::new(&inputs.device_nodes);
+    let (mut marks, mut found) = (Vec::new(), Vec::new());
     for (path, id) in &view.paths {
         let (kind, major, minor) = match view.tree.node(*id).kind {
             Kind::CharDevice(major, minor) => ("character", major, minor),
@@ -20,12 +22,13 @@ pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
         let problem = format!("is the {kind} device {major}:{minor} (mode {mode:04o})");
         if (kind, major, minor) == ("character", 0, 0) {
             let problem = format!("{problem}, by which overlayfs marks what is removed");
-            findings.push(view.finding(Severity::Error, path, *id, problem, inputs.leave_out()));
-        } else if !inputs.device_nodes.contains(&name) {
-            let advice = inputs.allow("device_nodes", &name);
-            findings.push(view.finding(Severity::Error, path, *id, problem, advice));
+            marks.push(Found { path, id: *id, name, problem });
+        } else if !allowed.allow(&name) {
+            found.push(Found { path, id: *id, name, problem });
         }
     }
+    let mut findings = report(view, marks, &|_| inputs.leave_out());
+    findings.extend(report(view, found, &|entry| inputs.allow("device_nodes", entry)));
     findings
 }
 

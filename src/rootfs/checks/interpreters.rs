@@ -35,8 +35,13 @@ pub fn check(view: &View<'_>, programs: &[Program<'_>], inputs: &Inputs) -> Vec<
                 format!("is a script for {interpreter}, which is not in the image{}", and_others(&others));
             let (severity, advice) = match assumed {
                 None => {
-                    let advice = "add the interpreter's package, or leave the scripts out with `prune`";
-                    (Severity::Warning, advice.to_owned())
+                    let advice = match inputs.pruned.named(view.tree, &interpreter, &PATH) {
+                        Some(way) => format!("{way}, or leave the scripts out too"),
+                        None => {
+                            "add the interpreter's package, or leave the scripts out with `prune`".to_owned()
+                        }
+                    };
+                    (Severity::Warning, advice)
                 }
                 Some(package) => {
                     let by = inputs.said.at("assume", package, &format!("`assume` takes {package} as present"));

@@ -10,7 +10,7 @@ use super::links::{Destination, name_on_node, on_node};
 use super::programs::{Form, Program};
 use super::{Finding, Inputs, Severity, View, and_others};
 use crate::base::limits;
-use crate::rootfs::ldcache;
+use crate::rootfs::{Error, ldcache};
 use crate::tree::{NodeId, show};
 
 /// An ELF file of the image.
@@ -55,8 +55,11 @@ impl<'a> Loader<'a> {
         let index = files.iter().enumerate().map(|(index, file)| (file.program.id, index)).collect();
         let asked_for =
             files.iter().flat_map(|file| &file.object.needed).map(|name| base(name.as_bytes())).collect();
-        // A malformed ld.so.conf is an error where ld.so.cache is written.
-        let folders = ldcache::folders(view.tree).unwrap_or_default();
+        // Once ld.so.cache is written, each file that this reads was read: it failed there if it is malformed.
+        let folders = match ldcache::folders(view.tree) {
+            Err(Error::Tree(error)) => view.told(Err(error)).unwrap_or_default(),
+            folders => folders.unwrap_or_default(),
+        };
         let (known, known_to) = (HashMap::new(), HashMap::new());
         let left = Cell::new(limits::LOADS);
         Self { view, files, index, folders, known, known_to, asked_for, left }
@@ -352,7 +355,11 @@ fn advice(view: &View<'_>, library: &str, start: Option<&[u8]>, inputs: &Inputs)
         );
     }
     if let Some(path) = inputs.libraries.get(library).filter(|path| view.tree.lookup(path).is_none()) {
-        return format!("`prune` takes {path} away; bring it back with `keep: [\"{path}*\"]`, {accept}");
+        // A library is a file and links to it.
+        let pattern = inputs.pruned.pattern(path).map(|pattern| format!(": [{pattern}]")).unwrap_or_default();
+        return format!(
+            "`prune{pattern}` takes {path} away; bring it back with `keep: [\"{path}*\"]`, {accept}"
+        );
     }
     match inputs.assumed.iter().find(|package| brings(package, library)) {
         Some(package) => {

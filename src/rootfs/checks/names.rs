@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use super::programs::{self, Unfit};
 use super::units::{Look, Units};
-use super::{Finding, Severity, waits};
+use super::{Finding, Inputs, Severity, View, waits};
 use crate::base::near::{did_you_mean, near_or_part};
 use crate::manifest::{Container, Manifest, Runtime};
+use crate::rootfs::pruned::Taken;
 use crate::tree::Tree;
 
 /// Types of units that exist only as files; others (devices, mounts, slices) come up by themselves.
@@ -22,8 +23,9 @@ const SSH_UNITS: [&str; 4] = ["ssh.service", "ssh.socket", "sshd.service", "sshd
 const INIT_SCRIPTS: &str = "etc/init.d";
 
 /// Reports names of `manifest` that nothing has.
-pub fn check(tree: &Tree, units: &Units<'_>, manifest: &Manifest) -> Vec<Finding> {
-    let mut check = Check { tree, units, manifest, findings: Vec::new() };
+pub fn check(view: &View<'_>, inputs: &Inputs, units: &Units<'_>, manifest: &Manifest) -> Vec<Finding> {
+    let mut check =
+        Check { view, tree: view.tree, pruned: &inputs.pruned, units, manifest, findings: Vec::new() };
     check.health_units();
     check.health_command();
     check.masks();
@@ -37,7 +39,9 @@ pub fn check(tree: &Tree, units: &Units<'_>, manifest: &Manifest) -> Vec<Finding
 
 /// What is looked at, and what was found.
 pub(super) struct Check<'a> {
+    view: &'a View<'a>,
     tree: &'a Tree,
+    pruned: &'a Taken,
     pub(super) units: &'a Units<'a>,
     pub(super) manifest: &'a Manifest,
     findings: Vec<Finding>,
@@ -60,7 +64,7 @@ impl Check<'_> {
 
     /// Names of units like `name`, containers' among them.
     fn like(&self, name: &str) -> String {
-        let (mut names, aliases) = self.units.names();
+        let (mut names, aliases) = self.units.names().clone();
         names.extend(aliases.into_keys());
         names.extend(self.manifest.containers.iter().map(|container| format!("{}.service", container.name)));
         // A mask is a file of this name itself.
@@ -84,11 +88,23 @@ impl Check<'_> {
                     let by = self.units.other_generators().join(" or ");
                     let problem =
                         format!("{names}, which nothing in the image has, unless {by} makes it at boot");
-                    self.report(Severity::Warning, problem, "where it does not, no boot could become good");
+                    let advice = match self.pruned.unit(self.tree, unit) {
+                        Some(way) => format!("where it does not, no boot could become good: {way}"),
+                        None => "where it does not, no boot could become good".to_owned(),
+                    };
+                    self.report(Severity::Warning, problem, advice);
                 }
                 Look::Absent if FILE_TYPES.iter().any(|suffix| unit.ends_with(suffix)) => {
-                    let problem = format!("{names}, which no package and no overlay has{}", self.like(unit));
-                    self.error(problem, "no boot could become good: name a unit that there is");
+                    match self.pruned.unit(self.tree, unit) {
+                        Some(way) => self.error(
+                            format!("{names}, which is left out"),
+                            format!("no boot could become good: {way}"),
+                        ),
+                        None => self.error(
+                            format!("{names}, which no package and no overlay has{}", self.like(unit)),
+                            "no boot could become good: name a unit that there is",
+                        ),
+                    }
                 }
                 Look::Masked => {
                     let problem = format!("{names}, which is masked");
@@ -136,9 +152,9 @@ impl Check<'_> {
             }
             _ => {
                 let problem = format!("{names}, which {unfit}");
-                let advice =
-                    "no boot could become good: add the package that has it, or name another command";
-                self.error(problem, advice);
+                let way = self.pruned.program(self.tree, program, &unfit, &programs::PATH);
+                let way = way.unwrap_or_else(|| "add the package that has it".to_owned());
+                self.error(problem, format!("no boot could become good: {way}, or name another command"));
             }
         }
     }
@@ -156,14 +172,26 @@ impl Check<'_> {
             };
             if !known {
                 let names = self.manifest.said.names("services.mask", name);
-                let problem = format!("{names}, which no package and no overlay has{}", self.like(name));
-                self.error(problem, "remove the entry, or name what there is");
+                let generators = [GENERATORS[1]];
+                let way = match name.contains('.') {
+                    true => self.pruned.unit(self.tree, name),
+                    false => self.pruned.named(self.tree, name, &generators),
+                };
+                match way {
+                    Some(way) => {
+                        self.error(format!("{names}, which is left out"), format!("remove the entry: {way}"));
+                    }
+                    None => self.error(
+                        format!("{names}, which no package and no overlay has{}", self.like(name)),
+                        "remove the entry, or name what there is",
+                    ),
+                }
             }
         }
     }
 
     fn people(&mut self) {
-        let shells = self.tree.read("etc/shells").ok();
+        let shells = self.view.read("etc/shells");
         let shells: Option<BTreeSet<String>> = shells.map(|bytes| {
             String::from_utf8_lossy(&bytes).lines().map(|line| line.trim().to_owned()).collect()
         });
@@ -180,7 +208,9 @@ impl Check<'_> {
                     );
                 }
                 Err(unfit) => {
-                    let advice = "nobody could log in: add the package that has it, or set another `shell`";
+                    let way = self.pruned.program(self.tree, &user.shell, &unfit, &programs::PATH);
+                    let way = way.unwrap_or_else(|| "add the package that has it".to_owned());
+                    let advice = format!("nobody could log in: {way}, or set another `shell`");
                     self.error(format!("{has}, which {unfit}"), advice);
                 }
                 Ok(()) => {
@@ -198,7 +228,9 @@ impl Check<'_> {
             }
             let has = self.manifest.said.at("users.ssh_keys", name, &format!("user {name} has ssh_keys"));
             if !self.tree.exists("usr/sbin/sshd") {
-                let advice = "include keller:manifests/components/ssh.yaml, or remove the keys";
+                let way = self.pruned.way_out(self.tree, "usr/sbin/sshd");
+                let way = way.unwrap_or_else(|| "include keller:manifests/components/ssh.yaml".to_owned());
+                let advice = format!("{way}, or remove the keys");
                 self.error(format!("{has}, but the image has no sshd that would read them"), advice);
             } else if !SSH_UNITS.iter().any(|unit| self.units.starts(unit)) {
                 let problem = format!("{has}, but nothing starts sshd at boot");
@@ -221,9 +253,9 @@ impl Check<'_> {
         if let Err(unfit) = programs::judge(self.tree, program, &[], &programs::PATH) {
             let problem =
                 self.manifest.said.at("runtime", "", &format!("runtime is {runtime}, but {program} {unfit}"));
-            let advice =
-                format!("include keller:manifests/components/{runtime}.yaml, or set `runtime: none`");
-            self.error(problem, advice);
+            let way = self.pruned.program(self.tree, program, &unfit, &[]);
+            let way = way.unwrap_or_else(|| format!("include keller:manifests/components/{runtime}.yaml"));
+            self.error(problem, format!("{way}, or set `runtime: none`"));
         }
     }
 

@@ -257,6 +257,7 @@ pub(super) fn scan<'a>(view: &'a View<'_>) -> Scanned<'a> {
 
 fn form(content: &Content, executable: bool) -> Option<Form> {
     let mut head = vec![0; content.len().min(SCRIPT_LINE) as usize];
+    // What the disk does not give is told where the whole file is read, as it is written to the image.
     content.read_at(&mut head, 0).ok()?;
     if head.starts_with(b"\x7fELF") {
         return Object::read(content)

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Finding, Inputs, Severity, View, named};
+use super::many::{Entries, Found, report};
+use super::{Finding, Inputs, View, named};
 use crate::tree::{Kind, Meta, Node};
 
 const SETUID: u16 = 0o4000;
@@ -27,19 +28,23 @@ fn powers(node: &Node) -> Vec<&'static str> {
 
 /// Reports such files that the manifest does not allow.
 pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let allowed = Entries::new(&inputs.setuid);
+    let mut found = Vec::new();
     for (path, id) in &view.paths {
         let node = view.tree.node(*id);
         let what = powers(node);
+        if what.is_empty() {
+            continue;
+        }
         let name = named(path);
-        if what.is_empty() || inputs.setuid.contains(&name) {
+        if allowed.allow(&name) {
             continue;
         }
         let Meta { mode, uid, gid, .. } = node.meta;
         let problem = format!("is {} (mode {mode:04o}, owner {uid}:{gid})", what.join(" and "));
-        findings.push(view.finding(Severity::Error, path, *id, problem, inputs.allow("setuid", &name)));
+        found.push(Found { path, id: *id, name, problem });
     }
-    findings
+    report(view, found, &|entry| inputs.allow("setuid", entry))
 }
 
 /// Names of all such files.
@@ -50,9 +55,8 @@ pub fn names(view: &View<'_>) -> BTreeSet<String> {
 
 /// Reports entries of the manifest that allow nothing.
 pub fn idle(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
-    let there = names(view);
+    let idle = Entries::new(&inputs.setuid).idle(&names(view));
     // What a component allows need not be there.
-    let idle = inputs.setuid.iter().filter(|path| !there.contains(*path));
-    let told = idle.filter(|path| !inputs.said.is_carried("setuid", path));
+    let told = idle.into_iter().filter(|path| !inputs.said.is_carried("setuid", path));
     told.map(|path| inputs.unused("setuid", path, "which is not there or has no such bits")).collect()
 }

@@ -3,6 +3,7 @@
 
 mod specifiers;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::links::{Destination, destination};
@@ -44,6 +45,8 @@ pub struct Units<'a> {
     walk: Walk<'a>,
     /// Files of units that are started at boot, or by what is.
     started: BTreeSet<NodeId>,
+    /// See [`Units::names`]: for each of them a file is read.
+    names: OnceCell<(BTreeSet<String>, BTreeMap<String, String>)>,
 }
 
 /// What there is under the name of a unit.
@@ -70,10 +73,11 @@ pub enum Look {
 impl<'a> Units<'a> {
     /// The units of the tree; what keeps started ones from starting comes beside.
     pub fn of(view: &'a View<'a>, inputs: &'a Inputs) -> (Self, Vec<Finding>) {
-        let mut walk = Walk { view, inputs, generated: Generated::of(view.tree), findings: Vec::new() };
+        let generated = view.told(Generated::of(view.tree)).unwrap_or_default();
+        let mut walk = Walk { view, inputs, generated, findings: Vec::new() };
         let started = started(&mut walk);
         let findings = std::mem::take(&mut walk.findings);
-        (Self { walk, started }, findings)
+        (Self { walk, started, names: OnceCell::new() }, findings)
     }
 
     /// What the tree has under `name`.
@@ -156,7 +160,7 @@ impl<'a> Units<'a> {
 
     /// A started unit that `package` brings, by the path of its file.
     pub fn started_of(&self, package: &str) -> Option<String> {
-        let View { tree, paths } = self.walk.view;
+        let View { tree, paths, .. } = self.walk.view;
         let of_package = |id: &NodeId| tree.origin_name(tree.node(*id).origin) == package;
         let (path, _) = paths.iter().find(|(_, id)| self.started.contains(id) && of_package(id))?;
         Some(format!("/{}", show(path)))
@@ -168,7 +172,11 @@ impl<'a> Units<'a> {
     }
 
     /// Names of all units, and of those that are `Alias=` of one: alias and file.
-    pub fn names(&self) -> (BTreeSet<String>, BTreeMap<String, String>) {
+    pub fn names(&self) -> &(BTreeSet<String>, BTreeMap<String, String>) {
+        self.names.get_or_init(|| self.read_names())
+    }
+
+    fn read_names(&self) -> (BTreeSet<String>, BTreeMap<String, String>) {
         let tree = self.walk.view.tree;
         let (mut names, mut aliases): (BTreeSet<String>, _) =
             (self.walk.generated.names().cloned().collect(), BTreeMap::new());
@@ -274,7 +282,8 @@ impl Walk<'_> {
                 let Some(other) = specifiers::fill(&other, name) else { continue };
                 if required && !self.exists(&other) {
                     let problem = format!("has {key}={other}, a unit that is not in the image");
-                    self.report(&path, id, problem, "add the package that has it");
+                    let way = self.inputs.pruned.unit(self.view.tree, &other);
+                    self.report(&path, id, problem, way.as_deref().unwrap_or("add the package that has it"));
                 }
                 next.insert(other);
             }
@@ -308,7 +317,7 @@ impl Walk<'_> {
     fn settings(&self, name: &str, id: NodeId) -> Settings {
         let mut settings = Settings::default();
         if let Kind::File(content) = &self.view.tree.node(id).kind
-            && let Ok(bytes) = self.view.tree.content(content, name)
+            && let Some(bytes) = self.view.content(content, name)
         {
             settings.read(&bytes);
         }
@@ -353,7 +362,7 @@ impl Walk<'_> {
             }
         }
         for path in files.values() {
-            if let Ok(bytes) = self.view.tree.read(path) {
+            if let Some(bytes) = self.view.read(path) {
                 settings.read(&bytes);
             }
         }
@@ -370,8 +379,11 @@ impl Walk<'_> {
             for (name, id) in links {
                 if !self.exists(&name) {
                     let problem = format!("enables {name}, a unit that is not in the image");
-                    let advice = "add the package that has it, or take the link away";
-                    self.report(format!("{folder}/{name}").as_bytes(), id, problem, advice);
+                    let advice = match self.inputs.pruned.unit(self.view.tree, &name) {
+                        Some(way) => format!("{way}, or leave the link out too"),
+                        None => "add the package that has it, or take the link away".to_owned(),
+                    };
+                    self.report(format!("{folder}/{name}").as_bytes(), id, problem, &advice);
                 }
                 next.insert(name);
             }
@@ -416,7 +428,9 @@ impl Walk<'_> {
                     && unfit != Unfit::State
                 {
                     let problem = format!("has {key}={program}, which {unfit}");
-                    self.report(path, id, problem, "add the package that has it, or do not enable the unit");
+                    let way = self.inputs.pruned.program(self.view.tree, &program, &unfit, &folders);
+                    let way = way.unwrap_or_else(|| "add the package that has it".to_owned());
+                    self.report(path, id, problem, &format!("{way}, or do not enable the unit"));
                 }
             }
         }

@@ -137,7 +137,7 @@ mod tests {
         }
         tree.file("etc/cron.d/of-a-package", 0o644, "").unwrap();
         tree.file("usr/lib/sysctl.d/of-a-package", 0o644, "").unwrap();
-        let view = View { tree: &tree, paths: tree.walk() };
+        let view = View::of(&tree);
         check(&view).iter().map(ToString::to_string).collect()
     }
 
@@ -183,6 +183,6 @@ mod tests {
         let origin = tree.origin(FILES_ORIGIN);
         tree.put("etc/sysctl.conf", Meta::new(0o644), Kind::File("x".into()), origin).unwrap();
         tree.symlink("etc/sysctl.d/99-sysctl.conf", "../sysctl.conf").unwrap();
-        assert!(check(&View { tree: &tree, paths: tree.walk() }).is_empty());
+        assert!(check(&View::of(&tree)).is_empty());
     }
 }

@@ -38,7 +38,7 @@ pub enum ArchiveError {
     #[error(transparent)]
     Folder(#[from] OverlayError),
     /// The archive or one of its layers.
-    #[error("{what}: {source}")]
+    #[error("{what}: {source}{}", way_out(source))]
     Tar {
         /// Which of them.
         what: String,
@@ -116,6 +116,16 @@ pub enum ArchiveError {
     Tree(#[from] TreeError),
 }
 
+/// What to do about what is wrong with an archive, where its form is not.
+fn way_out(error: &TarError) -> &'static str {
+    match error {
+        TarError::TooMany { .. } | TarError::TooManyNodes { .. } | TarError::Names { .. } => {
+            ": build the image with fewer files"
+        }
+        _ => "",
+    }
+}
+
 #[derive(Deserialize)]
 struct Document {
     config: Option<Process>,
@@ -167,7 +177,7 @@ pub fn read(path: &Path, wanted: Option<&str>, epoch: i64) -> Result<(Image, Dig
     if let Some(opened) = opened {
         opened.read_at(&mut [], 0).map_err(|source| ArchiveError::Io { path: path.to_owned(), source })?;
     }
-    tree.check_size()?;
+    tree.check_size(limits::NODES, limits::NAMES)?;
     let config = process.unwrap_or_default().config(&config)?;
     if let Some(folder) = &config.workdir {
         // As engines do where the image has none.

@@ -37,14 +37,31 @@ pub fn digest(tree: &Tree) -> io::Result<(Digest, u64)> {
 
 /// Writes `tree` as an uncompressed tar stream, entries in the tree's order.
 pub fn write(tree: &Tree, out: &mut impl Write) -> io::Result<()> {
-    let mut builder = Builder::new(out);
-    let mut seen: HashMap<NodeId, Vec<u8>> = HashMap::new();
-    for (path, id) in tree.walk() {
-        if path.is_empty() {
-            continue;
+    let mut entries = Entries { builder: Builder::new(out), links: tree.link_counts(), seen: HashMap::new() };
+    let mut done = Ok(());
+    tree.visit(&mut |path, id| {
+        if !path.is_empty() && done.is_ok() {
+            done = entries.add(tree, path, id);
         }
+    });
+    done?;
+    entries.builder.finish()
+}
+
+/// The stream so far.
+struct Entries<W: Write> {
+    builder: Builder<W>,
+    /// How many names each node has.
+    links: Vec<u32>,
+    /// First names of files that have several.
+    seen: HashMap<NodeId, Vec<u8>>,
+}
+
+impl<W: Write> Entries<W> {
+    fn add(&mut self, tree: &Tree, path: &[u8], id: NodeId) -> io::Result<()> {
+        let Self { builder, links, seen } = self;
         let node = tree.node(id);
-        let name = bytes_as_path(&path);
+        let name = bytes_as_path(path);
         let mut header = Header::new_gnu();
         header.set_mode(u32::from(node.meta.mode));
         header.set_uid(u64::from(node.meta.uid));
@@ -53,8 +70,7 @@ pub fn write(tree: &Tree, out: &mut impl Write) -> io::Result<()> {
         header.set_size(0);
         if let Some(first) = seen.get(&id) {
             header.set_entry_type(EntryType::Link);
-            builder.append_link(&mut header, name, bytes_as_path(first))?;
-            continue;
+            return builder.append_link(&mut header, name, bytes_as_path(first));
         }
         let xattrs =
             node.meta.xattrs.iter().map(|(name, value)| {
@@ -69,7 +85,9 @@ pub fn write(tree: &Tree, out: &mut impl Write) -> io::Result<()> {
                 builder.append_data(&mut header, name, io::empty())?;
             }
             Kind::File(content) => {
-                seen.insert(id, path.clone());
+                if links[id.index()] > 1 {
+                    seen.insert(id, path.to_vec());
+                }
                 header.set_entry_type(EntryType::Regular);
                 header.set_size(content.len());
                 builder.append_data(&mut header, name, content.reader())?;
@@ -92,8 +110,8 @@ pub fn write(tree: &Tree, out: &mut impl Write) -> io::Result<()> {
             // tar has no sockets; they exist only while a program listens.
             Kind::Socket => {}
         }
+        Ok(())
     }
-    builder.finish()
 }
 
 fn bytes_as_path(bytes: &[u8]) -> &std::path::Path {

@@ -15,6 +15,7 @@ pub mod unit;
 pub mod volumes;
 
 use crate::manifest::{Container, Runtime};
+use crate::rootfs::Accounts;
 use crate::tree::{Kind, Meta, Origin, Tree, TreeError};
 
 pub use image::{Config, Image};
@@ -146,17 +147,18 @@ fn closed(tree: &mut Tree, path: &str) -> Result<(), TreeError> {
     tree.put(path, meta, Kind::Directory(Default::default()), Origin::default()).map(drop)
 }
 
-/// Puts `container`, whose root is `image`, into the root `tree` for `runtime`. Says where in it the image's root
-/// directory is.
+/// Puts `container`, whose root is `image`, into the root `tree` for `runtime`: the image's files move there. `accounts`
+/// are the node's. Says where in it the image's root directory is.
 pub fn install(
     tree: &mut Tree,
     runtime: Runtime,
     container: &Container,
-    image: &Image,
+    image: Image,
+    accounts: &Accounts,
 ) -> Result<String, ContainerError> {
     match runtime {
-        Runtime::Podman => podman::install(tree, container, image),
-        Runtime::Containerd | Runtime::Crun => unit::install(tree, runtime, container, image),
+        Runtime::Podman => podman::install(tree, container, image, accounts),
+        Runtime::Containerd | Runtime::Crun => unit::install(tree, runtime, container, image, accounts),
         Runtime::None => Err(ContainerError::Unsupported {
             container: container.name.clone(),
             what: "a runtime",

@@ -12,6 +12,7 @@ use super::{ContainerError, FOLDER, START_SECONDS, closed, program, unit, volume
 use crate::base::Digest;
 use crate::base::width::to_index;
 use crate::manifest::Container;
+use crate::rootfs::Accounts;
 use crate::rootfs::text::quadlet;
 use crate::rootfs::text::unit::{Unit, word};
 use crate::tree::{Tree, TreeError};
@@ -23,25 +24,29 @@ pub const STORE: &str = "usr/share/keller/containers/storage";
 const QUADLETS: &str = "usr/share/containers/systemd";
 
 /// Adds the image to the store and a quadlet unit `<name>.container`. Says where the image's root directory is.
-pub fn install(tree: &mut Tree, container: &Container, image: &Image) -> Result<String, ContainerError> {
+pub fn install(
+    tree: &mut Tree,
+    container: &Container,
+    image: Image,
+    accounts: &Accounts,
+) -> Result<String, ContainerError> {
     super::need(tree, container, "/usr/bin/podman", "podman")?;
-    let account = program::check(container, image)?;
+    let account = program::check(container, &image)?;
     let documents = image.documents()?;
     // As containers/storage makes its own: what an image has setuid is for its containers alone.
     closed(tree, FOLDER)?;
     closed(tree, STORE)?;
-    let rootfs = add_layer(tree, container, image, &documents)?;
-    add_image(tree, image, &documents)?;
-    let quadlet = quadlet_file(container, image);
+    add_image(tree, &image, &documents)?;
+    let quadlet = quadlet_file(container, &image);
     tree.file(format!("{QUADLETS}/{}.container", container.name), 0o644, quadlet)?;
-    volumes::install(tree, container, image, &account)?;
-    Ok(rootfs)
+    volumes::install(tree, container, &image, &account, accounts)?;
+    add_layer(tree, container, image.tree, &documents)
 }
 
 fn add_layer(
     tree: &mut Tree,
     container: &Container,
-    image: &Image,
+    image: Tree,
     documents: &Documents,
 ) -> Result<String, ContainerError> {
     let id = documents.layer.to_hex();
@@ -51,7 +56,8 @@ fn add_layer(
         return Ok(rootfs);
     }
     let origin = tree.origin(&format!("container {}", container.name));
-    tree.graft(&rootfs, &image.tree, origin)?;
+    let created = time(image.epoch);
+    tree.graft(&rootfs, image, origin)?;
     let link = short_id(&documents.layer);
     tree.file(format!("{layer}/link"), 0o600, link.clone())?;
     tree.symlink(format!("{STORE}/overlay/l/{link}"), format!("../{id}/diff"))?;
@@ -61,7 +67,7 @@ fn add_layer(
         &format!("{STORE}/overlay-layers/layers.json"),
         json!({
             "id": id,
-            "created": time(image.tree.epoch),
+            "created": created,
             "compressed-diff-digest": digest,
             "compressed-size": documents.layer_size,
             "diff-digest": digest,

@@ -28,10 +28,10 @@ const HEAD: u64 = 256;
 /// The user that the container runs as, once it is sure that there is something that it can run.
 ///
 /// # Errors
-/// `NoCommand`, `Program` or `User`.
+/// `NoCommand`, `Program`, `User` or `Tree`.
 pub fn check(container: &Container, image: &Image) -> Result<Account, ContainerError> {
     let user = image.config.user.as_deref();
-    let account = spec::account(&image.tree, user).ok_or_else(|| ContainerError::User {
+    let account = spec::account(&image.tree, user)?.ok_or_else(|| ContainerError::User {
         container: container.name.clone(),
         user: user.unwrap_or("root").to_owned(),
     })?;

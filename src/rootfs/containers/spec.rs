@@ -12,7 +12,7 @@ use super::image::Image;
 use super::seccomp;
 use crate::base::user::{self, MAX_NUMBER};
 use crate::manifest::Container;
-use crate::tree::Tree;
+use crate::tree::{Tree, TreeError};
 
 const CAPABILITIES: [&str; 11] = [
     "CAP_CHOWN",
@@ -60,13 +60,25 @@ pub struct Account {
 /// Looks `user` (name, number, or `user:group`) up in the image's own /etc/passwd and /etc/group; a number
 /// stands for itself. As with other engines the user of `:group` is root, and the group of `user:` the user's own.
 /// Nothing when the name is unknown there.
-pub fn account(tree: &Tree, user: Option<&str>) -> Option<Account> {
+///
+/// # Errors
+/// Those of files that are there and cannot be read.
+pub fn account(tree: &Tree, user: Option<&str>) -> Result<Option<Account>, TreeError> {
+    Ok(found(&text(tree, "etc/passwd")?, &text(tree, "etc/group")?, user))
+}
+
+/// The text of a file, of which no line is all that there is without it.
+fn text(tree: &Tree, file: &str) -> Result<String, TreeError> {
+    let bytes = tree.read_if_there(file)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default())
+}
+
+/// As [`account`], by the texts of /etc/passwd and /etc/group.
+fn found(users: &str, known: &str, user: Option<&str>) -> Option<Account> {
     let user = user.unwrap_or("root");
     let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "root" } else { user };
     let group = group.filter(|group| !group.is_empty());
-    let text = |file: &str| String::from_utf8(tree.read(file).unwrap_or_default()).unwrap_or_default();
-    let (users, known) = (text("etc/passwd"), text("etc/group"));
     let field = |text: &str, name: &str, index: usize| -> Option<u32> {
         let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
         line.split(':').nth(index)?.parse().ok().filter(|number| *number <= MAX_NUMBER)
@@ -75,10 +87,10 @@ pub fn account(tree: &Tree, user: Option<&str>) -> Option<Account> {
         return None;
     }
     let root = (user == "root").then_some(0);
-    let uid = user.parse().ok().or_else(|| field(&users, user, 2)).or(root)?;
+    let uid = user.parse().ok().or_else(|| field(users, user, 2)).or(root)?;
     let gid = match group {
-        Some(group) => group.parse().ok().or_else(|| field(&known, group, 2))?,
-        None => field(&users, user, 3).unwrap_or(0),
+        Some(group) => group.parse().ok().or_else(|| field(known, group, 2))?,
+        None => field(users, user, 3).unwrap_or(0),
     };
     // A group that is named stands alone, as with other engines.
     let member =
@@ -91,16 +103,18 @@ pub fn account(tree: &Tree, user: Option<&str>) -> Option<Account> {
 }
 
 /// Numbers of the accounts in the image's own /etc/passwd and /etc/group, by name.
-pub fn numbers(tree: &Tree) -> (BTreeMap<String, u32>, BTreeMap<String, u32>) {
+///
+/// # Errors
+/// Those of files that are there and cannot be read.
+pub fn numbers(tree: &Tree) -> Result<(BTreeMap<String, u32>, BTreeMap<String, u32>), TreeError> {
     let of = |file: &str| {
-        let text = String::from_utf8_lossy(&tree.read(file).unwrap_or_default()).into_owned();
         let line = |line: &str| {
             let mut fields = line.split(':');
             Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
         };
-        text.lines().filter_map(line).collect()
+        Ok(text(tree, file)?.lines().filter_map(line).collect())
     };
-    (of("etc/passwd"), of("etc/group"))
+    Ok((of("etc/passwd")?, of("etc/group")?))
 }
 
 /// The specification of `container` with its root folder mounted at `root`, in the control group `group`.
@@ -175,14 +189,16 @@ mod tests {
         let mut tree = Tree::new(0);
         tree.file("etc/passwd", 0o644, "root:x:0:0::/:/bin/sh\nwww:x:33:34::/:/bin/sh\n").unwrap();
         tree.file("etc/group", 0o644, "web:x:99:\nlog:x:4:adm,www\nwww:x:34:www\n").unwrap();
-        let found = |user| account(&tree, user).map(|account| (account.uid, account.gid, account.groups));
+        let found =
+            |user| account(&tree, user).unwrap().map(|account| (account.uid, account.gid, account.groups));
         assert_eq!(found(None), Some((0, 0, vec![])));
         assert_eq!(found(Some("www")), Some((33, 34, vec![4])));
         assert_eq!(found(Some("www:web")), Some((33, 99, vec![])));
         assert_eq!(found(Some("7")), Some((7, 0, vec![])));
         assert_eq!(found(Some("nobody")), None);
         tree.file("etc/passwd", 0o644, "much:x:4294967295:0::/:\nwww:x:33:34::/:/bin/sh\n").unwrap();
-        let found = |user| account(&tree, user).map(|account| (account.uid, account.gid, account.groups));
+        let found =
+            |user| account(&tree, user).unwrap().map(|account| (account.uid, account.gid, account.groups));
         for bad in
             ["much", "4294967295", "4294967296", "2147483648", "+7", "-1", "7:4294967295", "0\n[Service]"]
         {
@@ -193,5 +209,25 @@ mod tests {
         for bad in ["www:web:x", "www\nroot", "www:34:", "www\t"] {
             assert_eq!(found(Some(bad)), None, "{bad:?}");
         }
+    }
+
+    /// What is too large to be read is not the same as what says nothing: the user would be root's like.
+    #[test]
+    fn accounts_that_cannot_be_read_are_an_error() {
+        let large = || vec![b'#'; crate::base::limits::CONFIGURATION as usize + 1];
+        let mut tree = Tree::new(0);
+        assert_eq!(account(&tree, Some("7")).unwrap().map(|account| account.uid), Some(7));
+        for file in ["etc/group", "etc/passwd"] {
+            tree.file(file, 0o644, large()).unwrap();
+            let told = account(&tree, Some("7")).unwrap_err().to_string();
+            assert!(told.starts_with(&format!("reading {file}: ")) && told.contains("4.0 MiB"), "{told}");
+            assert!(numbers(&tree).unwrap_err().to_string().contains(file));
+        }
+        // What is no UTF-8 is in one line, as for the C library.
+        tree.file("etc/passwd", 0o644, b"\xe4:x:8:8::/:\nwww:x:33:34::/:/bin/sh\n".to_vec()).unwrap();
+        tree.remove("etc/group");
+        assert_eq!(account(&tree, Some("www")).unwrap().map(|account| account.gid), Some(34));
+        tree.symlink("etc/group", "nowhere").unwrap();
+        assert!(account(&tree, Some("www")).unwrap().is_some());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{ContainerError, FOLDER, Image, closed, program, spec, volumes};
 use crate::manifest::{Container, Runtime};
+use crate::rootfs::Accounts;
 use crate::rootfs::text::unit::{Unit, word};
 use crate::tree::Tree;
 
@@ -19,7 +20,8 @@ pub fn install(
     tree: &mut Tree,
     runtime: Runtime,
     container: &Container,
-    image: &Image,
+    image: Image,
+    accounts: &Accounts,
 ) -> Result<String, ContainerError> {
     let unsupported = |what, mend| ContainerError::Unsupported {
         container: container.name.clone(),
@@ -37,23 +39,23 @@ pub fn install(
     super::need(tree, container, engine, package)?;
     super::need(tree, container, "/usr/bin/mount", "mount")?;
     super::need(tree, container, "/usr/bin/mkdir", "coreutils")?;
-    let account = program::check(container, image)?;
+    let account = program::check(container, &image)?;
     let name = &container.name;
     let folder = format!("{FOLDER}/{name}");
     closed(tree, FOLDER)?;
     closed(tree, &folder)?;
     let origin = tree.origin(&format!("container {name}"));
-    let rootfs = format!("{folder}/rootfs");
-    tree.graft(&rootfs, &image.tree, origin)?;
     let root = format!("{RUN}/{name}/root");
     let unit = format!("{name}.service");
-    let config = spec::config(container, image, &account, &root, &format!("/system.slice/{unit}/container"));
+    let config = spec::config(container, &image, &account, &root, &format!("/system.slice/{unit}/container"));
     tree.file(format!("{folder}/config.json"), 0o600, config.to_string())?;
-    tree.file(format!("{UNITS}/{unit}"), 0o644, service(runtime, container, image, &folder))?;
+    tree.file(format!("{UNITS}/{unit}"), 0o644, service(runtime, container, &image, &folder))?;
     if container.start {
         tree.symlink(format!("{UNITS}/multi-user.target.wants/{unit}"), format!("../{unit}"))?;
     }
-    volumes::install(tree, container, image, &account)?;
+    volumes::install(tree, container, &image, &account, accounts)?;
+    let rootfs = format!("{folder}/rootfs");
+    tree.graft(&rootfs, image.tree, origin)?;
     Ok(rootfs)
 }
 
@@ -195,10 +197,14 @@ mod tests {
         let ports = vec![crate::manifest::Port { host: 80, container: 80, udp: false }];
         let container = Container { ports, ..container() };
         let image = Image { reference: String::new(), tree: Tree::new(0), config: Default::default() };
-        let error = install(&mut tree, Runtime::Crun, &container, &image).unwrap_err().to_string();
+        let error = install(&mut tree, Runtime::Crun, &container, image.clone(), &Accounts::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("published ports") && error.contains("`host_network: true`"), "{error}");
         let container = Container { ports: Vec::new(), ..container };
-        let error = install(&mut tree, Runtime::Crun, &container, &image).unwrap_err().to_string();
+        let error = install(&mut tree, Runtime::Crun, &container, image.clone(), &Accounts::default())
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
             "container web needs /usr/bin/crun, which is not in the root: add crun to `packages`"

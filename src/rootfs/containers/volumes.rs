@@ -5,21 +5,77 @@
 //! podman does it for its volumes. One that belongs to root in the image says nothing, since every base image has
 //! some, and becomes the user's that the container runs as: a volume that nobody can write to is of no use.
 
+use std::collections::BTreeMap;
+
 use super::spec::Account;
 use super::{ContainerError, Image};
 use crate::manifest::{Container, Volume};
-use crate::rootfs::Error;
 use crate::rootfs::state::SHIPPED_PLACE;
 use crate::rootfs::tmpfiles::line::Access;
 use crate::rootfs::tmpfiles::shipped::Crossing;
 use crate::rootfs::tmpfiles::{self, line, shipped};
-use crate::tree::{Kind, Tree, show};
+use crate::rootfs::{Accounts, Error};
+use crate::tree::{Kind, Tree, TreeError, show};
 
 /// What the node makes at each boot, or an operator mounts: nothing there is known at build.
 const NODES_OWN: [&[u8]; 11] =
     [b"boot", b"dev", b"efi", b"etc", b"media", b"mnt", b"proc", b"run", b"sys", b"tmp", b"var"];
 
-/// Adds lines that make the directories of `container` on the state partition.
+/// How the name of a container's file of lines begins; its name follows.
+const FILE: &str = "keller-volumes-";
+/// Where those files are.
+const FOLDER: &str = "usr/lib/tmpfiles.d";
+/// What stands in them before lines for directories that are no volumes: another container's may be one of them.
+const ABOVE: &[u8] = b"# Above volumes, with the owner of what they are in:";
+
+/// What the lines of other containers say.
+#[derive(Default)]
+struct Others {
+    /// Volumes by path, and whose they are.
+    volumes: Vec<(Vec<u8>, String)>,
+    /// Directories that are only above them, and the file with the line.
+    above: BTreeMap<Vec<u8>, String>,
+}
+
+impl Others {
+    fn of(tree: &Tree) -> Result<Self, TreeError> {
+        let mut others = Self::default();
+        let Ok(folder) = tree.resolve(FOLDER) else { return Ok(others) };
+        let names = tree.children(folder).map(|(name, _)| show(name));
+        for name in names.filter(|name| name.starts_with(FILE) && name.ends_with(".conf")) {
+            let container = &name[FILE.len()..name.len() - ".conf".len()];
+            let file = format!("{FOLDER}/{name}");
+            let bytes = tree.read_if_there(&file)?.unwrap_or_default();
+            let mut is_above = false;
+            for text in bytes.split(|byte| *byte == b'\n') {
+                is_above |= text == ABOVE;
+                match place(text) {
+                    Some(path) if is_above => drop(others.above.insert(path, file.clone())),
+                    Some(path) => others.volumes.push((path, container.to_owned())),
+                    None => {}
+                }
+            }
+        }
+        Ok(others)
+    }
+
+    /// Takes the line away that makes `path` as a directory above a volume: it is one itself.
+    fn give_up(&self, tree: &mut Tree, path: &[u8]) -> Result<(), TreeError> {
+        let Some(file) = self.above.get(path) else { return Ok(()) };
+        let bytes = tree.read(file)?;
+        let kept = bytes.split(|byte| *byte == b'\n').filter(|text| place(text).as_deref() != Some(path));
+        let kept: Vec<&[u8]> = kept.collect();
+        tree.file(file, 0o644, kept.join(&b'\n')).map(drop)
+    }
+}
+
+/// The path that a line of one of these files makes.
+fn place(text: &[u8]) -> Option<Vec<u8>> {
+    line::Line::parse(text).ok().filter(|_| text.starts_with(b"d "))?.place()
+}
+
+/// Adds lines that make the directories of `container` on the state partition. They do not depend on the order of the
+/// containers, but where two have one volume: it is as the first wants it.
 ///
 /// # Errors
 /// `NoFolder` for one that is neither in the root nor can be made, since the root is read-only; `Crossed` for one that
@@ -29,11 +85,13 @@ pub fn install(
     container: &Container,
     image: &Image,
     account: &Account,
+    accounts: &Accounts,
 ) -> Result<(), ContainerError> {
     let unread = |error| unreadable(container, error);
     let made = tmpfiles::made(tree).map_err(unread)?;
     let links = shipped::links(tree).map_err(unread)?;
-    let mut above = shipped::directories(tree).map_err(unread)?;
+    let mut above = shipped::directories(tree, accounts).map_err(unread)?;
+    let others = Others::of(tree)?;
     let mut wanted: Vec<(Vec<u8>, Access)> = Vec::new();
     let mut volumes = Vec::new();
     for volume in &container.volumes {
@@ -52,26 +110,40 @@ pub fn install(
         let Some(path) = on_state else { continue };
         volumes.push((volume, path.clone()));
         shipped::between(&mut above, &path);
-        if !made.contains(&path) && !wanted.iter().any(|(known, _)| *known == path) {
+        let is_made = made.contains(&path) && !others.above.contains_key(&path);
+        if !is_made && !wanted.iter().any(|(known, _)| *known == path) {
             let access = fresh(volume, image, account);
             above.insert(path.clone(), access);
             wanted.push((path, access));
         }
     }
-    // Once all of them are known: one may be in another.
+    // Once all of them are known: one may be in another, of this container or of one before.
+    for (path, _) in &others.volumes {
+        shipped::between(&mut above, path);
+    }
     if let Some((volume, crossing)) =
         volumes.iter().find_map(|(volume, path)| Some((volume, shipped::crossing(&above, path)?)))
     {
-        return Err(crossed(container, volume, &crossing));
+        return Err(crossed(&container.name, &volume.host, &crossing));
+    }
+    if let Some((path, name, crossing)) =
+        others.volumes.iter().find_map(|(path, name)| Some((path, name, shipped::crossing(&above, path)?)))
+    {
+        return Err(crossed(name, &known(path), &crossing));
     }
     above.retain(|path, _| !made.contains(path) && !wanted.iter().any(|(known, _)| known == path));
-    let lines: String = wanted
-        .into_iter()
-        .chain(above)
-        .map(|(path, access)| line::make('d', &path, Some(access), None))
-        .collect();
-    if !lines.is_empty() {
-        tree.file(format!("usr/lib/tmpfiles.d/keller-volumes-{}.conf", container.name), 0o644, lines)?;
+    for (path, _) in &wanted {
+        others.give_up(tree, path)?;
+    }
+    let lines = |directories: &mut dyn Iterator<Item = (Vec<u8>, Access)>| -> String {
+        directories.map(|(path, access)| line::make('d', &path, Some(access), None)).collect()
+    };
+    let mut text = lines(&mut wanted.into_iter());
+    if !above.is_empty() {
+        text += &format!("{}\n{}", show(ABOVE), lines(&mut above.into_iter()));
+    }
+    if !text.is_empty() {
+        tree.file(format!("{FOLDER}/{FILE}{}.conf", container.name), 0o644, text)?;
     }
     Ok(())
 }
@@ -82,17 +154,20 @@ fn not_made(tree: &Tree, container: &Container, volume: &Volume, real: &[u8]) ->
         .starts_with(SHIPPED_PLACE.as_bytes())
         .then(|| shipped::crossing(&shipped::keeping_out(tree, real), &shipped::on_state(real)));
     match crossing.flatten() {
-        Some(crossing) => crossed(container, volume, &crossing),
+        Some(crossing) => crossed(&container.name, &volume.host, &crossing),
         None => no_folder(container, volume, real),
     }
 }
 
-fn crossed(container: &Container, volume: &Volume, crossing: &Crossing) -> ContainerError {
-    // As the user knows it, without the place on the state partition.
-    let known = |path: &[u8]| show(path.strip_prefix(shipped::PLACE.as_bytes()).unwrap_or(path));
+/// A path as the user knows it, without the place on the state partition.
+fn known(path: &[u8]) -> String {
+    show(path.strip_prefix(shipped::PLACE.as_bytes()).unwrap_or(path))
+}
+
+fn crossed(container: &str, path: &str, crossing: &Crossing) -> ContainerError {
     ContainerError::Crossed {
-        container: container.name.clone(),
-        path: volume.host.clone(),
+        container: container.to_owned(),
+        path: path.to_owned(),
         above: known(&crossing.above.0),
         above_uid: crossing.above.1,
         below: known(&crossing.below.0),
@@ -133,6 +208,7 @@ mod tests {
     use super::super::Config;
     use super::*;
     use crate::manifest::ContainerImage;
+    use crate::rootfs::users::{Class, WantedUser};
     use crate::tree::Meta;
 
     fn lines(volumes: &[(&str, &str)], tree: &mut Tree, image: &Image) -> Result<String, String> {
@@ -155,9 +231,28 @@ mod tests {
             allowed: Default::default(),
         };
         let account = Account { uid: 1000, gid: 1001, groups: Vec::new() };
-        install(tree, &container, image, &account).map_err(|error| error.to_string())?;
+        install(tree, &container, image, &account, &accounts()).map_err(|error| error.to_string())?;
         let text = tree.read("usr/lib/tmpfiles.d/keller-volumes-db.conf").unwrap_or_default();
         Ok(String::from_utf8(text).unwrap())
+    }
+
+    /// The node's: one that lines know by name.
+    fn accounts() -> Accounts {
+        let mut accounts = Accounts::default();
+        let user = WantedUser {
+            source: String::new(),
+            uid: None,
+            group: "theirs".into(),
+            description: String::new(),
+            home: String::new(),
+            shell: String::new(),
+            locked: false,
+            password: None,
+            ssh_keys: Vec::new(),
+            class: Class::System,
+        };
+        accounts.users.insert("theirs".to_owned(), (7, 7, user));
+        accounts
     }
 
     fn root() -> Tree {
@@ -245,6 +340,7 @@ mod tests {
             d /var/usrlocal/share/other :0755 :1000 :1001 - -\n\
             d /var/lib/www/up :0755 :1000 :1001 - -\n\
             d /var/srv/some/up :0755 :1000 :1001 - -\n\
+            # Above volumes, with the owner of what they are in:\n\
             d /var/lib/keller/shipped/opt/app/private :0750 :0 :0 - -\n";
         assert_eq!(lines(&volumes, &mut tree, &image()).unwrap(), expected);
         let Kind::Symlink(target) = &tree.node(tree.lookup(format!("{shipped}/opt/app/data")).unwrap()).kind
@@ -268,6 +364,7 @@ mod tests {
             d /var/lib/db :0700 :999 :999 - -\n\
             d /var/lib/db/x/y :0755 :1000 :1001 - -\n\
             d /var/lib/none/x :0700 :999 :999 - -\n\
+            # Above volumes, with the owner of what they are in:\n\
             d /var/lib/db/x :0755 :999 :999 - -\n\
             d /var/lib/theirs/a :0755 :3 :3 - -\n";
         assert_eq!(lines(&volumes, &mut root(), &image()).unwrap(), expected);
@@ -279,8 +376,8 @@ mod tests {
             let mut tree = root();
             let (meta, kind) = (Meta::new(0o750).owned(owner, owner), Kind::Directory(Default::default()));
             tree.put("usr/lib/keller/shipped/opt/app", meta, kind, Default::default()).unwrap();
-            let link =
-                "L /var/opt/app - - - - /usr/lib/keller/shipped/opt/app\nd /var/home/core 0700 1000 1000\n";
+            let link = "L /var/opt/app - - - - /usr/lib/keller/shipped/opt/app\nd /var/home/core 0700 1000 1000\n\
+                        d /var/lib/named 0700 theirs -\n";
             tree.file("usr/lib/tmpfiles.d/keller.conf", 0o644, link).unwrap();
             tree
         };
@@ -302,6 +399,10 @@ mod tests {
             (
                 [("/var/lib/theirs/a", "/data"), ("/var/lib/theirs/a/b", "/new")],
                 "/var/lib/theirs/a in it to user 999",
+            ),
+            (
+                [("/var/lib/named/a", "/data"), ("/var/lib/named/a/b", "/new")],
+                "/var/lib/named belongs to user 7, and /var/lib/named/a in it to user 999",
             ),
             (
                 [("/home/core/db", "/data"), ("/home/core/db/x/y", "/new")],

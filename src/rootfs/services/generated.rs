@@ -68,15 +68,18 @@ pub struct Generated {
 
 impl Generated {
     /// What generators make of the tree.
-    pub fn of(tree: &Tree) -> Self {
+    ///
+    /// # Errors
+    /// Those of files that are there and cannot be read.
+    pub fn of(tree: &Tree) -> Result<Self, TreeError> {
         let generators = generators(tree);
-        let mut units = if generators.contains(QUADLET) { quadlets(tree) } else { BTreeMap::new() };
+        let mut units = if generators.contains(QUADLET) { quadlets(tree)? } else { BTreeMap::new() };
         if generators.contains(SYSV) {
-            for (name, made) in scripts(tree) {
+            for (name, made) in scripts(tree)? {
                 units.entry(name).or_insert(made);
             }
         }
-        Self { units, generators }
+        Ok(Self { units, generators })
     }
 
     /// What there is under this name, or under that of its template.
@@ -108,9 +111,12 @@ impl Generated {
 }
 
 /// The files of which units would be made were all generators there, by unit.
-pub fn sources(tree: &Tree) -> BTreeMap<String, String> {
-    let made = scripts(tree).into_iter().chain(quadlets(tree));
-    made.map(|(unit, made)| (unit, made.of)).collect()
+///
+/// # Errors
+/// Those of files that are there and cannot be read.
+pub fn sources(tree: &Tree) -> Result<BTreeMap<String, String>, TreeError> {
+    let made = scripts(tree)?.into_iter().chain(quadlets(tree)?);
+    Ok(made.map(|(unit, made)| (unit, made.of)).collect())
 }
 
 /// Names of generators that run at boot.
@@ -128,7 +134,7 @@ fn generators(tree: &Tree) -> BTreeSet<String> {
     names
 }
 
-fn quadlets(tree: &Tree) -> BTreeMap<String, Made> {
+fn quadlets(tree: &Tree) -> Result<BTreeMap<String, Made>, TreeError> {
     let mut units = BTreeMap::new();
     for folder in QUADLETS {
         let Ok(id) = tree.resolve(folder) else { continue };
@@ -145,7 +151,8 @@ fn quadlets(tree: &Tree) -> BTreeMap<String, Made> {
                         let unit = QUADLET_UNITS
                             .iter()
                             .find_map(|(from, to)| Some(format!("{}{to}", name.strip_suffix(from)?)));
-                        if let Some((unit, made)) = unit.map(|unit| quadlet(tree, &path, unit)) {
+                        if let Some(unit) = unit {
+                            let (unit, made) = quadlet(tree, &path, unit)?;
                             units.insert(unit, made);
                         }
                     }
@@ -153,27 +160,27 @@ fn quadlets(tree: &Tree) -> BTreeMap<String, Made> {
             }
         }
     }
-    units
+    Ok(units)
 }
 
 /// The unit that quadlet makes of one file; `ServiceName=` gives it another name, without the ending.
-fn quadlet(tree: &Tree, path: &str, unit: String) -> (String, Made) {
+fn quadlet(tree: &Tree, path: &str, unit: String) -> Result<(String, Made), TreeError> {
     let mut settings = Settings::default();
     // A link is an instance of the template that it leads to.
-    settings.read(&tree.read(path).unwrap_or_default());
+    settings.read(&tree.read_if_there(path)?.unwrap_or_default());
     let sections = ["Container", "Kube", "Pod", "Volume", "Network", "Image", "Build"];
     let name = sections.iter().find_map(|section| settings.last(section, "ServiceName"));
     let starts = ["WantedBy", "RequiredBy", "UpheldBy"].iter();
     let starts = starts.map(|key| settings.names("Install", key)).any(|units| !units.is_empty());
     let made = Made { of: path.to_owned(), starts, alias_of: None, is_script: false };
-    (name.map_or(unit, |name| format!("{name}.service")), made)
+    Ok((name.map_or(unit, |name| format!("{name}.service")), made))
 }
 
 /// Init scripts without a unit of their own. `foo.sh` is `foo.service`, and each `Provides:` another name.
-fn scripts(tree: &Tree) -> BTreeMap<String, Made> {
+fn scripts(tree: &Tree) -> Result<BTreeMap<String, Made>, TreeError> {
     let mut units = BTreeMap::new();
     let mut aliases = Vec::new();
-    let Ok(folder) = tree.resolve(INIT_SCRIPTS) else { return units };
+    let Ok(folder) = tree.resolve(INIT_SCRIPTS) else { return Ok(units) };
     for (name, _) in tree.children(folder) {
         let of = format!("{INIT_SCRIPTS}/{}", show(name));
         let Ok(id) = tree.resolve(&of) else { continue };
@@ -192,7 +199,7 @@ fn scripts(tree: &Tree) -> BTreeMap<String, Made> {
             continue;
         }
         let starts = RUNLEVELS.iter().any(|level| is_linked(tree, *level, &show(name)));
-        for provided in header(tree, &of, "Provides").iter().filter(|word| !word.starts_with('$')) {
+        for provided in header(tree, &of, "Provides")?.iter().filter(|word| !word.starts_with('$')) {
             let made = Made { of: of.clone(), starts, alias_of: Some(unit.clone()), is_script: true };
             aliases.push((service(provided), made));
         }
@@ -201,7 +208,7 @@ fn scripts(tree: &Tree) -> BTreeMap<String, Made> {
     for (alias, made) in aliases {
         units.entry(alias).or_insert(made);
     }
-    units
+    Ok(units)
 }
 
 fn service(script: &str) -> String {
@@ -217,15 +224,15 @@ fn is_linked(tree: &Tree, level: char, script: &str) -> bool {
 }
 
 /// Words of a field in the header of an init script: "LSB Core", Comment Conventions for Init Scripts.
-fn header(tree: &Tree, script: &str, field: &str) -> Vec<String> {
-    let text = tree.read(script).unwrap_or_default();
+fn header(tree: &Tree, script: &str, field: &str) -> Result<Vec<String>, TreeError> {
+    let text = tree.read(script)?;
     let text = String::from_utf8_lossy(&text).into_owned();
     let lines = text.lines().skip_while(|line| line.trim_end() != "### BEGIN INIT INFO").skip(1);
     let lines = lines.take_while(|line| line.trim_end() != "### END INIT INFO");
     // systemd does not go on in the next line, as it does for the description.
     let values = lines.filter_map(|line| line.strip_prefix('#')?.split_once(':'));
     let values = values.filter(|(key, _)| key.trim().eq_ignore_ascii_case(field));
-    values.flat_map(|(_, value)| words(value, Escapes::Kept)).collect()
+    Ok(values.flat_map(|(_, value)| words(value, Escapes::Kept)).collect())
 }
 
 /// What init scripts of Debian use, as their text names it, where it is, and the package that has it.
@@ -235,16 +242,19 @@ const USED_BY_SCRIPTS: [(&str, &str, &str); 2] = [
 ];
 
 /// What of it the script names and the tree does not have, each with its package.
-pub fn lacking(tree: &Tree, script: &str) -> Vec<(&'static str, &'static str)> {
-    let text = tree.read(script).unwrap_or_default();
+///
+/// # Errors
+/// Those of [`Tree::read`].
+pub fn lacking(tree: &Tree, script: &str) -> Result<Vec<(&'static str, &'static str)>, TreeError> {
+    let text = tree.read(script)?;
     let text = String::from_utf8_lossy(&text);
     let lacks = |(name, path, _): &(&str, &str, &str)| text.contains(name) && tree.resolve(path).is_err();
-    USED_BY_SCRIPTS.into_iter().filter(lacks).map(|(name, _, package)| (name, package)).collect()
+    Ok(USED_BY_SCRIPTS.into_iter().filter(lacks).map(|(name, _, package)| (name, package)).collect())
 }
 
 /// Starts an init script at boot, as update-rc.d(8) does it: by links of the runlevels that its header names.
 pub fn enable_script(tree: &mut Tree, script: &str) -> Result<(), TreeError> {
-    let levels = header(tree, script, "Default-Start");
+    let levels = header(tree, script, "Default-Start")?;
     let wanted = |level: &char| match levels.is_empty() {
         true => true,
         false => levels.iter().any(|word| word.contains(*level)),
@@ -285,7 +295,7 @@ mod tests {
     #[test]
     fn init_scripts_are_units() {
         let mut tree = tree();
-        let generated = Generated::of(&tree);
+        let generated = Generated::of(&tree).unwrap();
         let names: Vec<_> = generated.names().collect();
         assert_eq!(names, ["clock.service", "old.service", "older.service"]);
         assert_eq!(generated.get("older.service").unwrap().alias_of.as_deref(), Some("old.service"));
@@ -293,11 +303,11 @@ mod tests {
         enable_script(&mut tree, "etc/init.d/old").unwrap();
         assert!(tree.exists("etc/rc3.d/S01old") && tree.exists("etc/rc5.d/S01old"));
         assert!(!tree.exists("etc/rc2.d"));
-        assert!(Generated::of(&tree).get("older.service").unwrap().starts);
+        assert!(Generated::of(&tree).unwrap().get("older.service").unwrap().starts);
         assert_eq!(generated.by("kernel-command-line.service"), Some("systemd-run-generator"));
         assert_eq!(generated.by("systemd-cryptsetup@a.service"), None);
         tree.symlink(format!("{GENERATORS}/{SYSV}"), "/dev/null").unwrap();
-        assert_eq!(Generated::of(&tree).names().count(), 0);
+        assert_eq!(Generated::of(&tree).unwrap().names().count(), 0);
     }
 
     #[test]
@@ -315,9 +325,9 @@ mod tests {
             tree.file(format!("etc/containers/systemd/{name}"), 0o644, text).unwrap();
         }
         // Nothing makes them where podman is not.
-        assert_eq!(Generated::of(&tree).names().count(), 0);
+        assert_eq!(Generated::of(&tree).unwrap().names().count(), 0);
         tree.symlink(format!("{SHIPPED_GENERATORS}/{QUADLET}"), "../quadlet").unwrap();
-        let generated = Generated::of(&tree);
+        let generated = Generated::of(&tree).unwrap();
         let names: Vec<_> = generated.names().collect();
         assert_eq!(names, ["a.service", "b-volume.service", "d@.service", "e-pod.service", "named.service"]);
         assert!(generated.get("a.service").unwrap().starts && !generated.get("d@x.service").unwrap().starts);

@@ -87,7 +87,7 @@ pub fn write(
             return Err(Error::Masked { unit: name.to_owned(), by: by.clone() });
         }
         let Some(found) = find(tree, name)? else {
-            let generated = Generated::of(tree);
+            let generated = Generated::of(tree)?;
             if let Some(made) = generated.get(name) {
                 enable_made(tree, name, made, &mut enabled)?;
                 continue;
@@ -102,7 +102,7 @@ pub fn write(
                 enabled.absent.push(name.to_owned());
                 continue;
             }
-            return Err(Error::UnknownUnit { unit: name.to_owned(), near: similar(tree, name) });
+            return Err(Error::UnknownUnit { unit: name.to_owned(), near: similar(tree, name)? });
         };
         if !enable(tree, &found, &mut enabled)? {
             return Err(Error::NotInstallable { unit: name.to_owned() });
@@ -198,17 +198,20 @@ fn other_names(tree: &Tree, name: &str) -> Result<BTreeSet<String>, Error> {
             }
         }
     }
-    units.extend(Generated::of(tree).get(name).and_then(|made| made.alias_of.clone()));
+    units.extend(Generated::of(tree)?.get(name).and_then(|made| made.alias_of.clone()));
     Ok(units)
 }
 
 /// The file of each unit, by name: its own, or the one of which a generator would make it.
-pub fn sources(tree: &Tree) -> BTreeMap<String, String> {
-    let mut sources = generated::sources(tree);
+///
+/// # Errors
+/// Those of files that are there and cannot be read.
+pub fn sources(tree: &Tree) -> Result<BTreeMap<String, String>, Error> {
+    let mut sources = generated::sources(tree)?;
     for folder in [SHIPPED, LOCAL] {
         sources.extend(files_in(tree, folder).map(|name| (name.clone(), format!("{folder}/{name}"))));
     }
-    sources
+    Ok(sources)
 }
 
 /// The file of `unit` among `sources`, or of the template that it is an instance of.
@@ -241,7 +244,7 @@ fn enable_made(tree: &mut Tree, name: &str, made: &Made, enabled: &mut Enabled) 
         });
     }
     if made.is_script {
-        for (program, package) in generated::lacking(tree, &made.of) {
+        for (program, package) in generated::lacking(tree, &made.of)? {
             enabled.notes.push(format!(
                 "services.enable names {name}, whose /{} uses {program}, which is not in the image: add {package} to \
                  `packages`",
@@ -321,12 +324,12 @@ fn enable(tree: &mut Tree, found: &Found, enabled: &mut Enabled) -> Result<bool,
 }
 
 /// Names of units that are like `name`.
-fn similar(tree: &Tree, name: &str) -> Vec<String> {
+fn similar(tree: &Tree, name: &str) -> Result<Vec<String>, Error> {
     let mut names = files(tree);
-    names.extend(Generated::of(tree).names().cloned());
+    names.extend(Generated::of(tree)?.names().cloned());
     // A link that leads nowhere has the very name.
     names.remove(name);
-    near_or_part(name, names.iter().map(String::as_str))
+    Ok(near_or_part(name, names.iter().map(String::as_str)))
 }
 
 #[cfg(test)]

@@ -176,14 +176,14 @@ pub fn between(made: &mut Directories, place: &[u8]) {
     }
 }
 
-/// Directories that the tree's lines make, as far as those say mode and owner by number.
+/// Directories that the tree's lines make, as far as those say mode and owner by number, or by a name of `accounts`.
 ///
 /// # Errors
 /// What the tree says of a file of lines.
-pub fn directories(tree: &Tree) -> Result<Directories, Error> {
+pub fn directories(tree: &Tree, accounts: &Accounts) -> Result<Directories, Error> {
     let mut directories = Directories::new();
     for line in lines(tree)?.iter().filter(|line| b"dDvqQ".contains(&line.letter)) {
-        if let Some(line) = Answered::of(line, &Accounts::default()) {
+        if let Some(line) = Answered::of(line, accounts) {
             let number = |set: &Option<super::Set<u32>>| set.as_ref().map_or(0, |set| set.value);
             let mode = line.mode.as_ref().map_or(0o755, |set| set.value);
             directories.entry(line.path.clone()).or_insert((mode, number(&line.uid), number(&line.gid)));

@@ -19,7 +19,6 @@ pub const CONTAINERS: &str = r#"
       archive: hostile
       setuid: [/bin/steal, /bin/capable]
       device_nodes: [/dev/vda]
-      world_writable: [/dev/vda]
   - name: wanted
     image: *hostile
     new_privileges: true
