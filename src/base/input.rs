@@ -8,6 +8,9 @@ use std::fs::{FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Size;
 use crate::base::width::to_u64;
@@ -130,6 +133,69 @@ pub fn read_text(path: impl AsRef<Path>, limit: u64) -> io::Result<String> {
     String::from_utf8(read(path, limit)?).map_err(not_text)
 }
 
+/// Whether `path` names a pipe that this process was given, as a shell writes `<(COMMAND)`: by the number of an open
+/// file. Nothing that lies on a disk under such a name is meant.
+pub fn is_given_pipe(path: impl AsRef<Path>) -> bool {
+    let path = path.as_ref();
+    let number = ["/dev/fd", "/proc/self/fd"].iter().find_map(|folder| path.strip_prefix(folder).ok());
+    let is_number = number
+        .and_then(Path::to_str)
+        .is_some_and(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_pipe = || std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    (is_number || path == Path::new("/dev/stdin")) && is_pipe()
+}
+
+/// All that is written to the pipe at `path`, which [`is_given_pipe`], at most `limit` bytes. Waits for it as long as
+/// somebody could write, and calls `waiting` once when nothing has come for `patience`.
+///
+/// # Errors
+/// [`TooLarge`], `UnexpectedEof` where nothing was written, or what the system says.
+pub fn read_pipe(
+    path: impl AsRef<Path>,
+    limit: u64,
+    patience: Duration,
+    waiting: &mut dyn FnMut(),
+) -> io::Result<Vec<u8>> {
+    // Opened anew, so that not to block it is this reader's alone.
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut pipe = OpenOptions::new().read(true).custom_flags(nonblock).open(path)?;
+    if !pipe.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no longer a pipe"));
+    }
+    let (mut bytes, mut patience) = (Vec::new(), Some(patience));
+    let mut buffer = [0; 4096];
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(0) if bytes.is_empty() => {
+                let nothing = "nothing was written to it: the command that was to do so may have failed";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, nothing));
+            }
+            Ok(0) => return Ok(bytes),
+            Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let limit = patience.map(|time| Timespec {
+                    tv_sec: time.as_secs() as i64,
+                    tv_nsec: i64::from(time.subsec_nanos()),
+                });
+                let mut polled = [PollFd::new(&pipe, PollFlags::IN)];
+                match poll(&mut polled, limit.as_ref()) {
+                    Ok(0) => {
+                        patience = None;
+                        waiting();
+                    }
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        if bytes.len() as u64 > limit {
+            return Err(TooLarge { limit }.into());
+        }
+    }
+}
+
 /// What is left of `reader`, at most `limit` bytes of it.
 ///
 /// # Errors
@@ -172,6 +238,62 @@ mod tests {
             assert_eq!(said, format!("it is {what}, not a regular file"), "{path:?}");
             assert_eq!(read(&path, 1).unwrap_err().to_string(), said);
             assert_eq!(open_disk(&path).unwrap_err().to_string(), said);
+        }
+    }
+
+    /// A pipe as a shell hands it over, what keeps it open for reading, and its end for writing.
+    fn given() -> (String, std::os::fd::OwnedFd, std::fs::File) {
+        use std::os::fd::AsRawFd;
+        let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        (format!("/dev/fd/{}", reading.as_raw_fd()), reading, writing.into())
+    }
+
+    #[test]
+    fn pipes_that_a_shell_hands_over() {
+        use std::io::Write;
+        let never = &mut || panic!("nobody has to wait");
+        let read = |text: &[u8], limit, waiting: &mut dyn FnMut()| {
+            let (path, _reading, mut writing) = given();
+            assert!(is_given_pipe(&path) && is_given_pipe(path.replace("/dev", "/proc/self")));
+            writing.write_all(text).unwrap();
+            drop(writing);
+            read_pipe(path, limit, Duration::from_secs(600), waiting)
+        };
+        assert_eq!(read(b"four", 4, never).unwrap(), b"four");
+        assert!(read(b"four", 3, never).unwrap_err().to_string().starts_with("it has more than the 3 B"));
+        assert!(read(b"", 3, never).unwrap_err().to_string().starts_with("nothing was written to it"));
+        // Whoever takes long is waited for, in pieces too, which is told once.
+        let (path, _reading, mut writing) = given();
+        let (sender, told) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn(move || {
+            told.recv().unwrap();
+            writing.write_all(b"tw").unwrap();
+            writing.write_all(b"o").unwrap();
+        });
+        let bytes = read_pipe(path, 9, Duration::from_millis(1), &mut || sender.send(()).unwrap());
+        assert_eq!(bytes.unwrap(), b"two");
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn other_pipes_are_none_of_these() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = pipe(folder.path());
+        let link = folder.path().join("3");
+        std::os::unix::fs::symlink(given().0, &link).unwrap();
+        let (_, reading, _writing) = given();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&reading);
+        for path in [
+            path.display().to_string(),
+            link.display().to_string(),
+            "/dev/fd".to_owned(),
+            "/dev/fd/".to_owned(),
+            "/dev/fd/999999".to_owned(),
+            "/dev/null".to_owned(),
+            format!("/dev/fd/{number}/../{number}"),
+            format!("/proc/{}/fd/{number}", std::process::id()),
+        ] {
+            assert!(!is_given_pipe(&path), "{path}");
         }
     }
 

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Global, streams, time};
+use crate::base::{input, limits};
 use crate::repository::keys::{Keys, Wanted};
 use crate::repository::{RoleType, keys::Shown};
 
@@ -88,7 +89,7 @@ struct KeySource {
     /// Directory of the keys.
     #[arg(default_value = "keys")]
     folder: PathBuf,
-    /// A private key that is kept elsewhere; may be repeated.
+    /// A private key that is kept elsewhere, or a pipe as of <(COMMAND); may be repeated.
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
 }
@@ -185,9 +186,24 @@ fn open(source: &KeySource) -> Result<Keys> {
     read(&source.folder, &source.key)
 }
 
-/// Reads a directory of keys.
+/// How long a command such as that of a secret manager may take before it is told that it is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Reads a directory of keys, and those `besides`: files, or pipes as of `--key <(COMMAND)`. As with ssh-add(1), age(1)
+/// and minisign(1), a key need not lie on a disk.
 pub(super) fn read(folder: &Path, besides: &[PathBuf]) -> Result<Keys> {
-    Keys::open(folder, besides).with_context(|| format!("reading the keys in {}", folder.display()))
+    let (pipes, files): (Vec<_>, Vec<_>) =
+        besides.iter().cloned().partition(|path| input::is_given_pipe(path));
+    let reading = || format!("reading the keys in {}", folder.display());
+    let mut keys = Keys::open(folder, &files).with_context(reading)?;
+    for path in pipes {
+        let name = path.display();
+        let mut waiting =
+            || streams::tell(format_args!("waiting for a private key from {name}; Ctrl-C ends it"));
+        let pem = input::read_pipe(&path, limits::TEXT, PATIENCE, &mut waiting);
+        keys.add(&path, &pem.with_context(|| format!("reading {name}"))?).with_context(reading)?;
+    }
+    Ok(keys)
 }
 
 fn brief(id: &str) -> &str {

@@ -40,7 +40,7 @@ pub struct PublishArgs {
     /// Directory of the keys.
     #[arg(long, value_name = "DIR", default_value = "keys")]
     keys: PathBuf,
-    /// A private key that is kept elsewhere; may be repeated.
+    /// A private key that is kept elsewhere, or a pipe as of <(COMMAND); may be repeated.
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
     /// The channel that nodes follow; may be repeated for an image.

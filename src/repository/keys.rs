@@ -163,12 +163,24 @@ impl Keys {
         };
         let pems = pems.into_iter().filter(|path| path.extension().is_some_and(|it| it == "pem"));
         for path in pems.chain(besides.iter().cloned()) {
-            let key = PrivateKey::read(&path)?;
-            if !keys.private.iter().any(|known| known.id == key.id) {
-                keys.private.push(key);
-            }
+            keys.know(PrivateKey::read(&path)?);
         }
         Ok(keys)
+    }
+
+    /// Takes a private key that was read elsewhere, of which `path` is to be told.
+    ///
+    /// # Errors
+    /// `NoKey`.
+    pub fn add(&mut self, path: &Path, pem: &[u8]) -> Result<(), KeysError> {
+        self.know(PrivateKey::from_pem(path, pem)?);
+        Ok(())
+    }
+
+    fn know(&mut self, key: PrivateKey) {
+        if !self.private.iter().any(|known| known.id == key.id) {
+            self.private.push(key);
+        }
     }
 
     /// Where they are.

@@ -178,3 +178,67 @@ fn what_is_built_out_of_the_store_asks_for_no_secrets() {
     run(&["--locked"]).good();
     assert!(opened() >= 2);
 }
+
+/// What a shell runs in the directory of `project`, with `$keller` for the program.
+fn shell(project: &Project, script: &str) -> Ran {
+    let keller = project.keller(&[]);
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]).current_dir(project.path(".")).env_clear();
+    command.envs(keller.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("keller", keller.get_args().nth(1).unwrap());
+    command.stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    ends(command)
+}
+
+#[test]
+fn a_private_key_through_a_pipe_that_a_shell_hands_over() {
+    let project = Project::new();
+    project.run(&["keys", "init", "keys"]).good();
+    let name = project.names("keys/private").into_keys().find(|name| name.starts_with("root-")).unwrap();
+    std::fs::rename(project.path("keys/private").join(&name), project.path("stick.pem")).unwrap();
+    let id = &name["root-".len()..name.len() - ".pem".len()];
+    assert!(
+        project.run(&["keys", "rotate", "timestamp", "keys"]).error().contains("signing for root takes 1")
+    );
+    for (script, place) in [
+        ("cat stick.pem | $keller keys show --key /dev/stdin keys", "/dev/stdin"),
+        ("cat stick.pem | $keller keys show --key /dev/fd/3 keys 3<&0 </dev/null", "/dev/fd/3"),
+        ("cat stick.pem | $keller keys show --key /proc/self/fd/3 keys 3<&0 </dev/null", "/proc/self/fd/3"),
+        // Whoever takes long is told to be waited for.
+        (
+            "{ until grep -q 'waiting for a private key from /dev/fd/3; Ctrl-C ends it' err; do sleep 0.1; done; \
+             cat stick.pem; } | $keller keys show --key /dev/fd/3 keys 3<&0 </dev/null 2>err",
+            "/dev/fd/3",
+        ),
+        // As it was before: a file that the shell has opened.
+        ("$keller keys show --key /dev/fd/3 keys 3<stick.pem", "/dev/fd/3"),
+    ] {
+        project.write("err", "");
+        let ran = shell(&project, script).good();
+        let line = ran.out.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{}", ran.out));
+        assert!(line.ends_with(place), "{script}: {line}");
+    }
+    // It signs as the file would.
+    shell(&project, "cat stick.pem | $keller keys rotate timestamp --key /dev/fd/3 keys 3<&0 </dev/null")
+        .good();
+    for (script, words) in [
+        (
+            "true | $keller keys show --key /dev/fd/3 keys 3<&0",
+            "nothing was written to it: the command that was",
+        ),
+        ("yes | $keller keys show --key /dev/fd/3 keys 3<&0", "it has more than the "),
+        ("cat /dev/zero | $keller keys show --key /dev/stdin keys", "it has more than the "),
+        ("echo no | $keller keys show --key /dev/fd/3 keys 3<&0", "/dev/fd/3 is no private key"),
+        ("$keller keys show --key /dev/fd/9 keys", "reading /dev/fd/9: No such file or directory"),
+    ] {
+        let ran = shell(&project, script);
+        let error = ran.error();
+        println!("{error}");
+        assert!(error.contains(words), "{script}: {error}");
+    }
+    // With a shell that writes it so.
+    if Path::new("/bin/bash").exists() {
+        shell(&project, "exec /bin/bash -c '$keller keys show --key <(cat stick.pem) keys'").good();
+    }
+}

@@ -63,8 +63,13 @@ impl PrivateKey {
             return Err(KeysError::Open { path: path.to_owned(), mode });
         }
         let bytes = input::read_open(&file, limits::TEXT).map_err(failed)?;
+        Self::from_pem(path, &bytes)
+    }
+
+    /// Takes what the file `path` has.
+    pub(super) fn from_pem(path: &Path, bytes: &[u8]) -> Result<Self, KeysError> {
         let no_key = || KeysError::NoKey { path: path.to_owned() };
-        let pem = pem::parse(&bytes).map_err(|_| no_key())?;
+        let pem = pem::parse(bytes).map_err(|_| no_key())?;
         if pem.tag() != TAG {
             return Err(no_key());
         }
