@@ -47,7 +47,7 @@ pub struct Fetched {
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// Nothing may be downloaded.
-    #[error("offline, and {} of the lock's files ({}) are not in the store:{}",
+    #[error("offline, and {} of the lock's files ({}) are not in the store:{}\nthe same once without --offline fetches them",
         .missing.len(), Size(*.bytes).human(), list(.missing, SHOWN))]
     Offline {
         /// All of them, ordered by name.

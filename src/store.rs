@@ -7,6 +7,7 @@
 //! rotten/                  what no longer was what its name says
 //! tools/<name>/            programs for this host, unpacked
 //! tools/<name>.seal        what is in them; sealed
+//! tools/<name>.releases    blobs with the releases that they were resolved by; see [`Store::tool_notes`]
 //! ```
 //!
 //! A blob is verified by its name. What was derived has no digest that a lock could know, so each such file is
@@ -18,6 +19,7 @@
 
 mod derived;
 mod doubt;
+mod error;
 mod gc;
 mod incoming;
 pub mod key;
@@ -25,23 +27,27 @@ mod room;
 mod tools;
 mod trust;
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::base::seal::{Key, SealError, Sealed};
-use crate::base::{AtomicFile, Digest, Hasher, Size, flock, input};
+use crate::base::{AtomicFile, Digest, Hasher, flock, input, limits};
 
 pub use derived::CheckedDerived;
-pub use gc::{Entry, Freed};
+pub use error::{Result, StoreError};
+pub use gc::{Entry, Freed, Part};
 pub use incoming::Incoming;
+pub use tools::Tool;
 
 use doubt::Doubts;
+use error::{failed, if_exists};
 
 /// Tells backup programs to skip the folder; <https://bford.info/cachedir/>.
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The store of keller: everything here can be fetched again.\n";
@@ -53,8 +59,11 @@ const USE_GRANULARITY: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    /// Holds the shared lock; none in a store that cannot be written, which nobody sweeps either.
-    lock: Option<File>,
+    /// Holds the shared lock, which keeps others from sweeping. Without it, as in a store of another user, whose lock is
+    /// for its owner alone, what was there may be gone at any moment: see [`Store::claim`].
+    lock: io::Result<File>,
+    /// Blobs that were here, for which whoever asked will come.
+    claimed: Mutex<BTreeSet<Digest>>,
     /// Seals derived files.
     key: Key,
     /// Whether the key outlives this value: else derived files go to temporary files.
@@ -85,155 +94,6 @@ pub enum Checked {
         /// Where it can be looked at.
         moved_to: PathBuf,
     },
-}
-
-/// Why the store could not take or give something.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// More or fewer bytes than were promised.
-    #[error("expected {expected} bytes, but have {actual}")]
-    WrongSize {
-        /// As promised.
-        expected: u64,
-        /// As counted; of a stream that was too long, where it was cut off.
-        actual: u64,
-    },
-    /// Other bytes than were promised.
-    #[error("expected SHA-256 {expected}, but have {actual}")]
-    WrongDigest {
-        /// As promised.
-        expected: Digest,
-        /// As computed.
-        actual: Digest,
-    },
-    /// There is no folder to use.
-    #[error("no directory for the store: set KELLER_STORE, XDG_CACHE_HOME or HOME to an absolute path")]
-    NoFolder,
-    /// The folder cannot be used.
-    #[error("using {} for the store; --store or KELLER_STORE may name another directory", .folder.display())]
-    Folder {
-        /// The store.
-        folder: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The disk, or the user's share of it, is full.
-    #[error(
-        "no space left in {} for {} ({} free): \
-         free some, run `keller store gc`, or name a directory elsewhere by --store or KELLER_STORE",
-        .folder.display(), Size(*.needed).human(), Size(*.free).human()
-    )]
-    Full {
-        /// The store.
-        folder: PathBuf,
-        /// Size of what was to be written, as far as it is known, in bytes.
-        needed: u64,
-        /// What the file system still has for this user, in bytes.
-        free: u64,
-    },
-    /// Others can write it.
-    #[error(
-        "others can write the store {}, and whoever does so owns the images that are built out of it: {} {why}; {}, or \
-         pass --allow-shared-store if you trust them as yourself",
-        .folder.display(), .path.display(), way_out(.folder, .path, *.foreign)
-    )]
-    Shared {
-        /// The store.
-        folder: PathBuf,
-        /// The directory that lets them.
-        path: PathBuf,
-        /// In what way.
-        why: String,
-        /// Whether it belongs to somebody else.
-        foreign: bool,
-    },
-    /// A file in it changed, or was found to have changed, while it was read.
-    #[error("the store {} had a file that is not what it should be", .folder.display())]
-    Unsound {
-        /// The store.
-        folder: PathBuf,
-    },
-    /// What is not what its name says is in the way and stays there, as in a store that cannot be written.
-    #[error(
-        "{} is not what its name says, and cannot be moved away ({source}): remove it, or name another directory by \
-         --store or KELLER_STORE",
-        .path.display()
-    )]
-    Stuck {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// There are no random bytes for a key.
-    #[error("making a key for the store: {0}")]
-    Random(#[source] io::Error),
-    /// It cannot be swept while others use it.
-    #[error("the store {} is in use by another keller: let it finish first", .folder.display())]
-    InUse {
-        /// The store.
-        folder: PathBuf,
-    },
-    /// The source of the bytes failed, not the store.
-    #[error("reading what is to be stored: {0}")]
-    Read(#[source] io::Error),
-    /// The disk failed.
-    #[error("{doing} {}: {source}", .path.display())]
-    Io {
-        /// What was tried, such as `opening`.
-        doing: &'static str,
-        /// With which file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl From<StoreError> for io::Error {
-    fn from(error: StoreError) -> Self {
-        let kind = match &error {
-            StoreError::Full { .. } => io::ErrorKind::StorageFull,
-            StoreError::WrongSize { .. } | StoreError::WrongDigest { .. } | StoreError::Unsound { .. } => {
-                io::ErrorKind::InvalidData
-            }
-            StoreError::InUse { .. } => io::ErrorKind::ResourceBusy,
-            StoreError::NoFolder => io::ErrorKind::NotFound,
-            StoreError::Shared { .. } => io::ErrorKind::PermissionDenied,
-            StoreError::Random(source)
-            | StoreError::Read(source)
-            | StoreError::Folder { source, .. }
-            | StoreError::Stuck { source, .. }
-            | StoreError::Io { source, .. } => source.kind(),
-        };
-        Self::new(kind, error)
-    }
-}
-
-fn way_out(folder: &Path, path: &Path, foreign: bool) -> String {
-    match foreign {
-        true => "name a directory of your own by --store or KELLER_STORE".to_owned(),
-        // All of it at once: where one directory of a store is open, others are.
-        false if path.starts_with(folder) => format!("close it by `chmod -R go-w {}`", folder.display()),
-        false => format!("close it by `chmod go-w {}`", path.display()),
-    }
-}
-
-/// Result of the store.
-pub type Result<T, E = StoreError> = std::result::Result<T, E>;
-
-/// Makes a [`StoreError::Io`].
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
-    let path = path.to_owned();
-    move |source| StoreError::Io { doing, path, source }
-}
-
-/// `Ok(None)` where nothing is.
-fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Opens a file for reading; `None` when nothing is there, or something that is no file and might block.
@@ -298,22 +158,33 @@ impl Store {
             let _ = crate::base::atomic::write(&tag, CACHEDIR_TAG);
         }
         let path = root.join("lock");
-        let lock = match flock::open(&path).or_else(|_| input::open(&path)) {
-            Ok(lock) => {
-                rustix::fs::flock(&lock, FlockOperation::LockShared)
-                    .map_err(|errno| failed("locking", &path)(errno.into()))?;
-                Some(lock)
-            }
-            Err(_) => None,
-        };
+        // On a disk that cannot be written, reading is enough for a lock.
+        let lock = flock::open(&path).or_else(|error| input::open(&path).map_err(|_| error));
+        if let Ok(lock) = &lock {
+            rustix::fs::flock(lock, FlockOperation::LockShared)
+                .map_err(|errno| failed("locking", &path)(errno.into()))?;
+        }
         let keeps = access.key.is_some();
         let key = access.key.map_or_else(key::random, Ok)?;
-        Ok(Self { root: root.to_owned(), lock, key, keeps, doubts: Arc::default() })
+        Ok(Self {
+            root: root.to_owned(),
+            lock,
+            claimed: Mutex::default(),
+            key,
+            keeps,
+            doubts: Arc::default(),
+        })
     }
 
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Whether this user can put anything into it.
+    pub fn is_writable(&self) -> bool {
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::access(self.root.join("blobs"), access).is_ok()
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -327,17 +198,35 @@ impl Store {
     }
 
     /// Whether the blob is there, for somebody whose lock names it: it counts as used, so that sweeping by
-    /// age spares what builds need even if all of it was derived from it long ago.
+    /// age spares what builds need even if all of it was derived from it long ago. One that is gone when it is read
+    /// is told, and a reason to try again: see [`Store::is_mended`].
     pub fn claim(&self, digest: &Digest) -> bool {
         let file = open_file(&self.blob_path(digest)).ok().flatten();
-        file.inspect(note_use).is_some()
+        let is_there = file.inspect(note_use).is_some();
+        match is_there {
+            true => self.note_claim(digest),
+            false => self.note_missing(digest),
+        }
+        is_there
+    }
+
+    fn note_claim(&self, digest: &Digest) {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest);
     }
 
     /// Opens a blob for reading; `None` when it is not there.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
         let path = self.blob_path(digest);
-        let file = open_file(&path).map_err(failed("opening", &path))?;
-        Ok(file.inspect(note_use))
+        match open_file(&path).map_err(failed("opening", &path))? {
+            Some(file) => {
+                note_use(&file);
+                Ok(Some(file))
+            }
+            None => {
+                self.note_missing(digest);
+                Ok(None)
+            }
+        }
     }
 
     /// Opens a blob after reading all of it, and moves it away if it has rotted on the disk. It does not
@@ -346,12 +235,14 @@ impl Store {
         let path = self.blob_path(digest);
         loop {
             let Some(file) = open_file(&path).map_err(failed("opening", &path))? else {
-                return match fs::symlink_metadata(&path) {
-                    Ok(_) => self.rotten(digest, None),
-                    Err(_) => Ok(Checked::Missing),
-                };
+                return self.no_file(digest);
             };
             let opened = file.metadata().map_err(failed("reading", &path))?;
+            let same = |there: fs::Metadata| (there.dev(), there.ino()) == (opened.dev(), opened.ino());
+            if opened.len() > limits::DOWNLOAD {
+                // Nothing as large was ever taken in. A hole costs its maker nothing, and its reader all day.
+                return self.rotten(digest, None);
+            }
             let doubts = self.doubts.clone();
             let changed = move |error: &SealError| doubts.changed(error.to_string());
             let mut hasher = Hasher::new();
@@ -362,10 +253,26 @@ impl Store {
                 return Ok(Checked::Good(file));
             }
             // Another process may have moved it away already, and fetched it again: that one is not to be lost.
-            let same = |there: fs::Metadata| (there.dev(), there.ino()) == (opened.dev(), opened.ino());
             if fs::metadata(&path).is_ok_and(same) {
                 return self.rotten(digest, Some(actual));
             }
+        }
+    }
+
+    /// A blob in whose place is no file: it is missing, or something else is there.
+    fn no_file(&self, digest: &Digest) -> Result<Checked> {
+        if fs::symlink_metadata(self.blob_path(digest)).is_ok() {
+            return self.rotten(digest, None);
+        }
+        self.note_missing(digest);
+        Ok(Checked::Missing)
+    }
+
+    /// Tells a blob that was promised to a build and is gone.
+    fn note_missing(&self, digest: &Digest) {
+        let is_gone = fs::symlink_metadata(self.blob_path(digest)).is_err();
+        if is_gone && self.claimed.lock().unwrap_or_else(PoisonError::into_inner).remove(digest) {
+            self.doubts.gone(digest, &self.root, self.lock.as_ref().err());
         }
     }
 
@@ -383,8 +290,13 @@ impl Store {
 
     /// Moves what is at `path` to where it can be looked at, under `name`.
     fn put_aside(&self, path: &Path, name: &str) -> Result<PathBuf> {
-        let moved_to = self.root.join("rotten").join(name);
-        let moved = make_folder(&self.root.join("rotten")).and_then(|()| {
+        let folder = self.root.join("rotten");
+        let moved_to = folder.join(name);
+        if folder.is_symlink() {
+            // What it leads to is not keller's to fill.
+            let _ = fs::remove_file(&folder);
+        }
+        let moved = make_folder(&folder).and_then(|()| {
             // The last one of this name makes way.
             let _ = fs::remove_file(&moved_to).or_else(|_| fs::remove_dir_all(&moved_to));
             if_exists(fs::rename(path, &moved_to))
@@ -393,17 +305,22 @@ impl Store {
         Ok(moved_to)
     }
 
-    /// Moves away a directory that is where the file `path` is to be, which no file could replace.
+    /// Moves away what is where the file `path` is to be and no file could replace: a directory, or a file in the place
+    /// of one that is to hold it.
     fn make_way(&self, path: &Path) -> Result<()> {
-        if !fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) {
-            return Ok(());
+        let below = path.ancestors().skip(1).take_while(|folder| *folder != self.root);
+        if let Some(file) = below.filter(|folder| !folder.is_dir()).find(|it| it.symlink_metadata().is_ok()) {
+            return self.make_way_of(file, "is not a directory, where keller has one");
         }
+        match fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) {
+            true => self.make_way_of(path, "is a directory, where keller has a file"),
+            false => Ok(()),
+        }
+    }
+
+    fn make_way_of(&self, path: &Path, what: &str) -> Result<()> {
         let moved_to = self.put_aside(path, &self.flat_name(path))?;
-        self.doubts.tell(format!(
-            "{} is a directory, where keller has a file: it is now {}",
-            path.display(),
-            moved_to.display()
-        ));
+        self.doubts.tell(format!("{} {what}: it is now {}", path.display(), moved_to.display()));
         Ok(())
     }
 
@@ -463,9 +380,14 @@ impl Store {
     fn create(&self, path: &Path, size: u64) -> Result<AtomicFile> {
         self.make_way(path)?;
         let folder = path.parent().expect("files of the store lie in folders");
-        make_folder(folder)
-            .and_then(|()| AtomicFile::create(path))
-            .map_err(|error| self.write_error(error, "creating", path, size))
+        make_folder(folder).and_then(|()| AtomicFile::create(path)).map_err(|error| {
+            match is_read_only(&error) {
+                true => {
+                    StoreError::ReadOnly { folder: self.root.clone(), path: path.to_owned(), source: error }
+                }
+                false => self.write_error(error, "creating", path, size),
+            }
+        })
     }
 
     /// The error of a full disk, with the directory and the way out, if that is what `error` says, which came from
@@ -485,6 +407,11 @@ impl Store {
     fn write_error(&self, error: io::Error, doing: &'static str, path: &Path, needed: u64) -> StoreError {
         self.full(&error, needed).unwrap_or_else(|| failed(doing, path)(error))
     }
+}
+
+/// A store on a read-only disk, or of somebody else.
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 /// Notes that `file` was used just now, for sweeping by age. Best effort: the store may be read-only.

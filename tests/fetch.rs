@@ -423,7 +423,8 @@ fn what_is_missing_offline_is_sorted_and_counted() {
     assert_eq!(
         error,
         format!(
-            "offline, and 141 of the lock's files (564 B) are not in the store:{expected}\n  and 131 more"
+            "offline, and 141 of the lock's files (564 B) are not in the store:{expected}\n  and 131 more\n\
+             the same once without --offline fetches them"
         )
     );
 }

@@ -28,6 +28,9 @@ const CHUNK: usize = 16 << 10;
 
 const MAGIC: &[u8; 16] = b"keller-sealed-1\n";
 
+/// What the magic of every form begins with.
+const FORMS: &[u8] = b"keller-sealed-";
+
 /// Length of a hash in bytes.
 const HASH: usize = 32;
 
@@ -104,6 +107,12 @@ pub enum SealError {
         path: PathBuf,
         /// What is wrong.
         what: &'static str,
+    },
+    /// Sealed in another form than this one reads.
+    #[error("{} was sealed by another version of keller", .path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
     },
     /// Somebody else sealed it, with a key that is not here.
     #[error("{} was sealed with another key", .path.display())]

@@ -83,7 +83,8 @@ pub fn boot(
 ) -> Result<ExitCode> {
     let begun = Instant::now();
     let format = disk_format(guest.image)?;
-    let program = context::qemu(inputs, global)?;
+    let qemu = context::qemu(inputs, global)?;
+    let program = &qemu.program;
     let scratch =
         tempfile::Builder::new().prefix("keller-").tempdir().context("making a scratch directory")?;
     let variables = firmware_variables(args.persist, guest.image, scratch.path(), program.variables())?;
@@ -117,7 +118,7 @@ pub fn boot(
     let interrupted = signals::interruption()?;
     let unwritten = Arc::default();
     let shown = (!global.quiet && !global.json).then(|| sink(&unwritten));
-    let mut vm = Vm::start(&program, &machine, shown)?;
+    let mut vm = Vm::start(program, &machine, shown)?;
     let ways = open_ways(&mut vm, &args.forward, guest.ports)?;
     let _terminal = streams::output_is_terminal().then(Terminal::take).flatten();
     if !global.json {

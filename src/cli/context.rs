@@ -1,5 +1,7 @@
 //! What most verbs need first: the manifest, the store, the mirrors, the lock.
 
+mod tool;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,24 +10,23 @@ use std::sync::OnceLock;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use super::Global;
-use super::progress::Display;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::{Chain, Digest, limits};
 use crate::fetch::{self, Fetched, Upstream};
-use crate::image::{Means, Settings, laid};
+use crate::image::Means;
 use crate::lock::archives::Archives;
 use crate::lock::online::Online;
 use crate::lock::resolve::{self, Update};
 use crate::lock::{Lock, Resolved, asked, file};
 use crate::manifest::{self, ContainerImage, FileContent, Manifest};
-use crate::qemu::{Program, program};
 use crate::source::apt;
 use crate::source::http::{Client, Settings as HttpSettings};
 use crate::source::mirror::Mirrors;
 use crate::source::url::Url;
 use crate::store::key::{self, Found};
 use crate::store::{Access, Store};
+
+pub use tool::{Qemu, Wanted, qemu};
 
 /// Where inputs come from.
 #[derive(Clone, Debug, Args)]
@@ -96,7 +97,7 @@ pub fn store(inputs: &InputArgs, progress: &dyn Progress) -> Result<Store> {
 
 /// Opens the store in `root` with the user's key; `shared`: even if others can write it.
 pub fn open_store(root: &Path, shared: bool, progress: &dyn Progress) -> Result<Store> {
-    let key = match key::of_user() {
+    let key = match key::of_user(root) {
         Ok(Found { key, replaced }) => {
             replaced.iter().for_each(|words| progress.warn(words));
             Some(key)
@@ -253,7 +254,9 @@ impl<'a> Outside<'a> {
     fn fetch_new(&self, new: Vec<Address>, store: &Store, progress: &dyn Progress) -> Result<()> {
         for Address { name, url, sha256 } in new.into_iter().filter(|new| !store.claim(&new.sha256)) {
             if self.inputs.offline {
-                bail!("offline, and {name} ({url}) is not in the store");
+                bail!(
+                    "offline, and {name} ({url}) is not in the store: the same once without --offline fetches it"
+                );
             }
             let task = Task::new(progress, "downloading", 0, Unit::Bytes);
             task.at(&name);
@@ -293,52 +296,4 @@ fn addresses(manifest: &Manifest) -> Result<Vec<Address>> {
 /// Seconds since 1970: for judging dates and keys, never for an image.
 pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
-}
-
-/// QEMU and firmware: those on PATH, or Debian's packages unpacked in the store.
-pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Program> {
-    if let Some(program) = Program::find(&std::env::var_os("PATH").unwrap_or_default()) {
-        return Ok(program);
-    }
-    let display = Display::new(global.verbosity());
-    let store = store(inputs, &display)?;
-    with_store(&store, &display, || {
-        if let Some(folder) = store.tool(TOOL, &request())?
-            && let Ok(program) = Program::in_tree(&folder)
-        {
-            return Ok(program);
-        }
-        unpack_qemu(inputs, &store, &display)
-    })
-}
-
-/// The name of QEMU among the store's tools.
-const TOOL: &str = "qemu";
-
-/// The manifest of what is unpacked.
-const REQUEST: &str = "qemu/program.yaml";
-
-/// What the QEMU of the store is unpacked for: one that another keller asked for otherwise is not used.
-fn request() -> Digest {
-    Digest::of(manifest::embedded::file(REQUEST).expect("the binary carries it").bytes)
-}
-
-fn unpack_qemu(inputs: &InputArgs, store: &Store, display: &Display) -> Result<Program> {
-    display.note("no QEMU with UEFI firmware here: unpacking Debian's into the store (about 200 MB, once)");
-    let manifest = manifest::load_embedded(REQUEST)?;
-    debug_assert!(program::PACKAGES.iter().all(|name| manifest.packages.contains_key(*name)));
-    let outside = Outside::new(inputs);
-    let means = Means { store, settings: Settings { threads: inputs.threads }, progress: display };
-    let fetched = (|| -> Result<_> {
-        let resolved = outside.resolve(&manifest, None, &Update::Nothing, &means)?;
-        let fetched = outside.fetch(&manifest, resolved, &means)?;
-        laid::packages(&fetched.resolved.packages, fetched.resolved.epoch, &means)
-    })();
-    let packages = fetched.context("unpacking QEMU; installing qemu-system-x86 and ovmf would do as well")?;
-    let write = |folder: &Path| -> Result<()> {
-        packages.tree.write_to_folder(folder).context("writing QEMU into the store")?;
-        Ok(store.sound()?)
-    };
-    let folder = store.keep_tool(TOOL, &request(), write)?;
-    Ok(Program::in_tree(&folder)?)
 }

@@ -1,5 +1,7 @@
 //! `keller store`: the folder of downloads, by hand.
 
+mod verify;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +15,9 @@ use super::{Global, context, streams, time};
 
 use crate::base::{Digest, Size};
 use crate::lock::Lock;
-use crate::store::{Checked, CheckedDerived, Freed, Store};
+use crate::store::{Freed, Store};
+
+pub use verify::KINDS;
 
 /// Look at the store of downloads, and make room in it.
 #[derive(Debug, clap::Args)]
@@ -71,7 +75,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
             let mut store = open()?;
             swept(&store.gc(&keep, *older_than).context("sweeping the store")?)
         }
-        Verb::Verify => verify(&open()?)?,
+        Verb::Verify => verify::verify(&open()?)?,
     };
     let amiss = report.amiss.take();
     if let Some(error) = &amiss {
@@ -92,7 +96,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 /// What a verb has to tell, for people and for programs.
-struct Report {
+pub struct Report {
     text: String,
     json: serde_json::Value,
     /// What is wrong, after which the verb has failed.
@@ -137,87 +141,4 @@ fn kept(locks: &[PathBuf]) -> anyhow::Result<BTreeSet<Digest>> {
         digests.extend(lock.provenance.releases.values().map(|release| release.sha256));
     }
     Ok(digests)
-}
-
-fn verify(store: &Store) -> anyhow::Result<Report> {
-    let (mut good, mut bytes, mut text, mut rotten) = (0, 0, String::new(), Vec::new());
-    for entry in store.blobs()? {
-        let Some(digest) = entry.digest else { continue };
-        match store.open_verified(&digest)? {
-            Checked::Good(_) => {
-                good += 1;
-                bytes += entry.size;
-            }
-            Checked::Missing => {}
-            Checked::Rotten { actual, moved_to } => {
-                let is = actual.map_or("not a file".to_owned(), |actual| actual.to_hex());
-                text.push_str(&format!("{digest}: rotten, is {is} and now {}\n", moved_to.display()));
-                rotten.push(json!({ "sha256": digest, "actual": actual, "moved_to": moved_to }));
-            }
-        }
-    }
-    let mut derived = Derived::default();
-    for entry in store.derivatives()? {
-        derived.note(store.verify_derived(&entry)?, &entry.path.display(), entry.size, &mut text);
-    }
-    let mut tools = Derived::default();
-    for name in store.tools()? {
-        tools.note(store.verify_tool(&name)?, &name, 0, &mut text);
-    }
-    text.push_str(&format!("{good} blobs verified, {}\n", Size(bytes).human()));
-    text.push_str(&format!("{} derived files verified, {}\n", derived.good, Size(derived.bytes).human()));
-    text.push_str(&format!("{} tools verified\n", tools.good));
-    for (what, foreign) in [("derived files", derived.foreign), ("tools", tools.foreign)] {
-        if foreign > 0 {
-            text.push_str(&format!(
-                "{foreign} {what} are sealed with a key that is not yours: they are not used, but made anew\n"
-            ));
-        }
-    }
-    let amiss = [
-        (rotten.len(), "blobs were rotten and are moved away: the next build fetches them again"),
-        (
-            derived.broken.len(),
-            "derived files were changed and are moved away: the next build makes them anew",
-        ),
-        (
-            tools.broken.len(),
-            "tools were changed and are moved away: they are unpacked anew when they are needed",
-        ),
-    ];
-    let amiss: Vec<_> =
-        amiss.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    let json = json!({
-        "good": good, "bytes": bytes, "rotten": rotten, "derived": derived.to_json(), "tools": tools.to_json()
-    });
-    Ok(Report { text, json, amiss: (!amiss.is_empty()).then(|| amiss.join("; ")) })
-}
-
-/// What was found of derived files, or of tools.
-#[derive(Default)]
-struct Derived {
-    good: usize,
-    bytes: u64,
-    foreign: usize,
-    broken: Vec<serde_json::Value>,
-}
-
-impl Derived {
-    fn note(&mut self, checked: CheckedDerived, name: &dyn std::fmt::Display, size: u64, text: &mut String) {
-        match checked {
-            CheckedDerived::Good => {
-                self.good += 1;
-                self.bytes += size;
-            }
-            CheckedDerived::Foreign => self.foreign += 1,
-            CheckedDerived::Broken { why, moved_to } => {
-                text.push_str(&format!("{why}; it is now {}\n", moved_to.display()));
-                self.broken.push(json!({ "name": name.to_string(), "why": why, "moved_to": moved_to }));
-            }
-        }
-    }
-
-    fn to_json(&self) -> serde_json::Value {
-        json!({ "good": self.good, "foreign": self.foreign, "broken": self.broken })
-    }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use anyhow::{Context, Result, bail};
 
 use super::difference::{self, Difference};
-use super::{Job, Means, Settings, root};
+use super::{Job, Means, Settings, laid, root};
 use crate::base::progress::Silent;
 use crate::disk::SectorSize;
 use crate::lock::Resolved;
@@ -29,18 +29,21 @@ pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
     for digest in digests {
         match job.means.store.open_verified(&digest)? {
             Checked::Good(blob) => store.insert(blob.reader(), &digest, None)?,
-            Checked::Missing | Checked::Rotten { .. } => bail!("{digest} is not in the store"),
+            Checked::Missing => bail!("{digest} is {}", laid::GONE),
+            Checked::Rotten { moved_to, .. } => {
+                bail!("{digest} is not what its name says any more, and is now {}", moved_to.display())
+            }
         }
     }
     let settings = Settings { threads: if job.means.settings.threads == 1 { 2 } else { 1 } };
     let means = Means { store: &store, settings, progress: &Silent };
     let resolved = Resolved::from(job.lock.clone());
-    let (laid, facts) = root::lay(job.manifest, &resolved, &means)?;
+    let (first_half, facts) = root::lay(job.manifest, &resolved, &means)?;
     let lock = resolved.lock(facts);
     if lock != *job.lock {
         bail!("the second build completed the lock differently");
     }
-    let root = laid.finish(job.manifest, &lock, job.keller.0, &means)?;
+    let root = first_half.finish(job.manifest, &lock, job.keller.0, &means)?;
     let second = tempfile::tempfile_in(folder.path()).context("making a scratch file")?;
     super::write(&Job { means, ..*job }, root, &second)?;
     let sector_size = SectorSize::try_from(job.manifest.disk.sector_size)?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 
 use super::job::Means;
+use super::laid::GONE;
 use crate::base::capabilities::{ATTRIBUTE, Capabilities};
 use crate::base::{Digest, Progress, input, limits};
 use crate::lock::{Facts, LockedFile};
@@ -182,7 +183,7 @@ pub fn files(
             FileContent::Url { sha256, .. } => {
                 let file = match means.store.open_verified(sha256)? {
                     Checked::Good(file) => file,
-                    Checked::Missing => bail!("{} is not in the store", entry.path),
+                    Checked::Missing => bail!("{} is {GONE}", entry.path),
                     Checked::Rotten { moved_to, .. } => bail!(
                         "{} has changed on the disk since it was fetched; it was moved to {}, and has to be \
                          fetched anew",

@@ -46,7 +46,7 @@ const STUB: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 const LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
 /// The kind under which it lies in the store.
-const KIND: &str = "initramfs-2";
+pub const KIND: &str = "initramfs-2";
 
 /// Counts changes of what an initramfs holds besides its inputs, so that no cached one is taken for a new.
 const RECIPE: &str = "initramfs 4";

@@ -20,6 +20,10 @@ use crate::rootfs::services;
 use crate::tree::prune::{Patterns, Pruned};
 use crate::tree::{NodeId, Tree};
 
+/// What becomes of a file that had been brought into the store.
+pub(super) const GONE: &str =
+    "not in the store any more: `keller store gc` or another program has removed it, so run it again";
+
 /// Packages of a lock, put together, and what is known of their maintainer scripts.
 #[derive(Debug)]
 pub struct Packages {
@@ -75,7 +79,7 @@ pub fn packages(locked: &BTreeMap<String, LockedPackage>, epoch: i64, means: &Me
     let mut wanted = Vec::with_capacity(locked.len());
     for (name, package) in locked {
         let Some(deb) = means.store.open_blob(&package.sha256)? else {
-            bail!("{name} {} is not in the store", package.version);
+            bail!("{name} {} is {GONE}", package.version);
         };
         wanted.push(PackageInput {
             name: name.clone(),

@@ -6,6 +6,7 @@ pub mod diff;
 pub mod explain;
 pub mod facts;
 pub mod file;
+pub mod kept;
 pub mod online;
 pub mod resolve;
 pub mod solver;

@@ -12,7 +12,7 @@ use crate::source::url::Url;
 use crate::store::{Checked, Store, StoreError};
 
 /// The kind under which the store keeps what was worked out of an index.
-const KIND: &str = "index-2";
+pub const KIND: &str = "index-2";
 
 /// Archives behind an HTTP client.
 pub struct Online<'a> {
@@ -64,14 +64,24 @@ impl Upstream for Online<'_> {
     }
 
     fn recall(&self, key: &Digest) -> Option<Vec<u8>> {
-        // The digest of the text follows it.
-        let limit = limits::INDEX_KEPT + to_u64(size_of::<Digest>());
-        input::read_open(self.store.derived(KIND, &key.to_hex()).ok()??.reader(), limit).ok()
+        recall(self.store, key)
     }
 
     fn keep(&self, key: &Digest, bytes: &[u8]) {
-        // What cannot be kept is worked out again.
-        let write = |file: &mut Sealer<'_>| file.write_all(bytes).map_err(StoreError::Read);
-        let _ = self.store.derive(KIND, &key.to_hex(), write);
+        keep(self.store, key, bytes);
     }
+}
+
+/// What `store` keeps under `key`.
+pub(super) fn recall(store: &Store, key: &Digest) -> Option<Vec<u8>> {
+    // The digest of the text follows it.
+    let limit = limits::INDEX_KEPT + to_u64(size_of::<Digest>());
+    input::read_open(store.derived(KIND, &key.to_hex()).ok()??.reader(), limit).ok()
+}
+
+/// Has `store` keep `bytes`.
+pub(super) fn keep(store: &Store, key: &Digest, bytes: &[u8]) {
+    // What cannot be kept is worked out again.
+    let write = |file: &mut Sealer<'_>| file.write_all(bytes).map_err(StoreError::Read);
+    let _ = store.derive(KIND, &key.to_hex(), write);
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::gc::Entry;
-use super::{Result, Store, StoreError, failed, make_folder, note_use, open_file};
+use super::{Result, Store, StoreError, failed, is_read_only, make_folder, note_use, open_file};
 use crate::base::AtomicFile;
 use crate::base::seal::{SealError, Sealed, Sealer};
 
@@ -16,12 +16,21 @@ pub enum CheckedDerived {
     Good,
     /// Sealed with another key: it is never believed here, and made anew when needed.
     Foreign,
+    /// Of a kind or a form that this keller does not read, as an older or a newer one has left it.
+    Another,
     /// Not as it was sealed, or not sealed at all.
     Broken {
         /// Why.
         why: String,
         /// Where it can be looked at.
         moved_to: PathBuf,
+    },
+    /// The same, and it cannot be moved away, as in a store that cannot be written. It is not believed.
+    Stuck {
+        /// Why.
+        why: String,
+        /// What the system says of moving it.
+        error: String,
     },
 }
 
@@ -76,29 +85,35 @@ impl Store {
         self.seal_at(&self.derived_path(kind, key), kind, key, make)
     }
 
-    /// Reads all of a derived file.
+    /// Reads all of a derived file; `kinds` are those that this keller makes and reads.
     ///
     /// # Errors
     /// `Io` of the disk.
-    pub fn verify_derived(&self, entry: &Entry) -> Result<CheckedDerived> {
+    pub fn verify_derived(&self, entry: &Entry, kinds: &[&str]) -> Result<CheckedDerived> {
         let path = &entry.path;
         let folder = self.root.join("derived");
         let relative = path.strip_prefix(&folder).ok().and_then(|path| path.to_str());
         let name = relative.and_then(|path| path.split_once('/'));
         match name {
+            Some((kind, _)) if !kinds.contains(&kind) => Ok(CheckedDerived::Another),
             Some((kind, key)) if !key.contains('/') => self.verify_at(path, kind, key),
-            _ => self.break_off(path, "it is not where derived files are".to_owned()),
+            _ => {
+                let why = format!("{} is not where derived files are", path.display());
+                self.break_off(path, &self.flat_name(path), why)
+            }
         }
     }
 
     /// Reads all of a sealed file.
     pub(super) fn verify_at(&self, path: &Path, kind: &str, key: &str) -> Result<CheckedDerived> {
+        let break_off = |why| self.break_off(path, &self.flat_name(path), why);
         let Some(file) = open_file(path).map_err(failed("opening", path))? else {
-            return self.break_off(path, "it is not a file".to_owned());
+            return break_off(format!("{} is not a file", path.display()));
         };
         let opened = Sealed::open(file, path, &self.key, (kind, key), Box::new(drop_word));
         let why = match opened {
             Err(SealError::Foreign { .. }) => return Ok(CheckedDerived::Foreign),
+            Err(SealError::Form { .. }) => return Ok(CheckedDerived::Another),
             Err(SealError::Io { path, source }) => return Err(failed("reading", &path)(source)),
             Err(error) => error.to_string(),
             Ok(sealed) => match sealed.verify() {
@@ -107,11 +122,18 @@ impl Store {
                 Err(error) => return Err(failed("reading", path)(error)),
             },
         };
-        self.break_off(path, why)
+        break_off(why)
     }
 
-    fn break_off(&self, path: &Path, why: String) -> Result<CheckedDerived> {
-        Ok(CheckedDerived::Broken { why, moved_to: self.put_aside(path, &self.flat_name(path))? })
+    /// Moves away what is at `path`, if that can be, under `name`.
+    pub(super) fn break_off(&self, path: &Path, name: &str, why: String) -> Result<CheckedDerived> {
+        match self.put_aside(path, name) {
+            Ok(moved_to) => Ok(CheckedDerived::Broken { why, moved_to }),
+            Err(StoreError::Stuck { source, .. }) => {
+                Ok(CheckedDerived::Stuck { why, error: source.to_string() })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens the sealed file at `path`, if it is what was sealed.
@@ -123,7 +145,7 @@ impl Store {
         note_use(&file);
         match self.open_sealed(file, path, kind, key) {
             Ok(sealed) => Ok(Some(sealed)),
-            Err(SealError::Foreign { .. }) => Ok(None),
+            Err(SealError::Foreign { .. } | SealError::Form { .. }) => Ok(None),
             Err(SealError::Io { path, source }) => Err(failed("reading", &path)(source)),
             Err(error @ (SealError::Unsealed { .. } | SealError::Broken { .. })) => {
                 self.doubts.tell(format!("{error}; it is made anew"));
@@ -153,7 +175,15 @@ impl Store {
         let failure = |error| self.write_error(error, "writing", path, length);
         sealer.finish().map_err(failure)?;
         let file = match place {
-            Place::Named(file) => file.commit_unsynced().map_err(failure)?,
+            Place::Named(file) => {
+                let open = file.file().try_clone().map_err(failure)?;
+                match file.commit_unsynced() {
+                    Ok(file) => file,
+                    // Its directory was removed meanwhile: what was written needs no name to be read.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => open,
+                    Err(error) => return Err(failure(error).into()),
+                }
+            }
             Place::Scratch(file) => file,
         };
         let opened = self.open_sealed(file, path, kind, key);
@@ -189,11 +219,6 @@ impl Store {
         }
         self.root.join("derived").join(kind).join(key)
     }
-}
-
-/// A store on a read-only disk, or of somebody else.
-fn is_read_only(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 /// What is wrong is in the result as well.

@@ -1,5 +1,7 @@
 //! What the store had to find out about itself: told to the user, and a reason to try once more.
 
+use std::fmt::Write as _;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -32,6 +34,23 @@ impl Doubts {
             "{digest} in the store is not what its name says, and is now {}: it has to be fetched again",
             moved_to.display()
         ));
+        self.mended.store(true, Ordering::Relaxed);
+    }
+
+    /// A blob that a build was promised is no longer there; `unlocked`: why the build could not keep others from sweeping.
+    pub(super) fn gone(&self, digest: &Digest, folder: &Path, unlocked: Option<&io::Error>) {
+        let mut words = format!(
+            "{digest} was in the store {} and is gone: `keller store gc` or another program has removed it meanwhile",
+            folder.display()
+        );
+        if let Some(error) = unlocked {
+            let _ = write!(
+                words,
+                "; a sweep does not wait for this user, who cannot hold {} ({error})",
+                folder.join("lock").display()
+            );
+        }
+        self.tell(words);
         self.mended.store(true, Ordering::Relaxed);
     }
 

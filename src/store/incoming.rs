@@ -120,6 +120,7 @@ impl<'a> Incoming<'a> {
             self.file.retarget(&self.path);
         }
         self.file.commit().map_err(|error| self.store.write_error(error, "writing", &self.path, self.len))?;
+        self.store.note_claim(&actual);
         Ok(actual)
     }
 }

@@ -32,6 +32,14 @@ pub enum KeyError {
         /// In what way.
         why: String,
     },
+    /// Whoever gets the store would get the key too.
+    #[error("{} would lie in the store {} itself", .path.display(), .store.display())]
+    InStore {
+        /// The key.
+        path: PathBuf,
+        /// The store.
+        store: PathBuf,
+    },
     /// The disk failed.
     #[error("{doing} {}: {source}", .path.display())]
     Io {
@@ -53,22 +61,38 @@ pub struct Found {
     pub replaced: Option<String>,
 }
 
-/// The key of the user who runs this; one is made where none is.
+/// The key of the user who runs this, for the store in `store`; one is made where none is.
 ///
 /// # Errors
 /// See [`KeyError`]; without a key, derived files can be made but not kept.
-pub fn of_user() -> Result<Found, KeyError> {
-    of_user_in(|name| std::env::var_os(name).map(PathBuf::from))
+pub fn of_user(store: &Path) -> Result<Found, KeyError> {
+    of_user_in(store, |name| std::env::var_os(name).map(PathBuf::from))
 }
 
-fn of_user_in(var: impl Fn(&str) -> Option<PathBuf>) -> Result<Found, KeyError> {
+fn of_user_in(store: &Path, var: impl Fn(&str) -> Option<PathBuf>) -> Result<Found, KeyError> {
     // The XDG Base Directory Specification has relative paths ignored.
     let absolute = |name| var(name).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| {
         // A home that is not there is none: it is not for us to make.
         absolute("HOME").filter(|home| home.is_dir()).map(|home| home.join(".local/state"))
     });
-    at(&state.ok_or(KeyError::NoFolder)?.join(PLACE))
+    let path = state.ok_or(KeyError::NoFolder)?.join(PLACE);
+    match is_within(&path, store) {
+        true => Err(KeyError::InStore { path, store: store.to_owned() }),
+        false => at(&path),
+    }
+}
+
+/// Whether `path`, which need not be there, is in `folder` or below it, by whatever links.
+fn is_within(path: &Path, folder: &Path) -> bool {
+    let real = |path: &Path| {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let (there, real) =
+            absolute.ancestors().find_map(|above| Some((above, fs::canonicalize(above).ok()?)))?;
+        Some(real.join(absolute.strip_prefix(there).ok()?))
+    };
+    let place = path.parent().unwrap_or(path);
+    real(place).zip(real(folder)).is_some_and(|(place, folder)| place.starts_with(folder))
 }
 
 /// The key at `path`.

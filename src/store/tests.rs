@@ -414,7 +414,7 @@ fn verifying_covers_what_was_derived() {
     let mut found = std::collections::BTreeMap::new();
     for entry in store.derivatives().unwrap() {
         let name = entry.path.file_name().unwrap().to_string_lossy().into_owned();
-        let checked = store.verify_derived(&entry).unwrap();
+        let checked = store.verify_derived(&entry, &["kind"]).unwrap();
         if let CheckedDerived::Broken { moved_to, .. } = &checked {
             assert!(moved_to.exists() && !entry.path.exists());
         }
@@ -430,6 +430,10 @@ fn verifying_covers_what_was_derived() {
     assert_eq!(store.derivatives().unwrap().len(), 2);
 }
 
+fn tool_of(store: &Store, name: &str, request: &Digest) -> Option<PathBuf> {
+    store.tool(name, request).unwrap().map(|tool| tool.folder().to_owned())
+}
+
 #[test]
 fn tools_are_looked_at_before_each_use() {
     use std::os::unix::fs::symlink;
@@ -442,17 +446,17 @@ fn tools_are_looked_at_before_each_use() {
             symlink("usr/bin", tree.join("bin")).unwrap();
             Ok(())
         });
-        unpacked.unwrap()
+        unpacked.unwrap().folder().to_owned()
     };
-    assert_eq!(store.tool("qemu", &request).unwrap(), None);
+    assert_eq!(tool_of(&store, "qemu", &request), None);
     let tool = unpack(&store);
-    assert_eq!(store.tool("qemu", &request).unwrap(), Some(tool.clone()));
+    assert_eq!(tool_of(&store, "qemu", &request), Some(tool.clone()));
     assert_eq!(store.tools().unwrap(), ["qemu"]);
     assert_eq!(store.verify_tool("qemu").unwrap(), CheckedDerived::Good);
     // For another request it is made anew, and so it is for another user.
-    assert_eq!(store.tool("qemu", &Digest::of("newer")).unwrap(), None);
+    assert_eq!(tool_of(&store, "qemu", &Digest::of("newer")), None);
     let other = opened_with(folder.path(), 8);
-    assert_eq!(other.tool("qemu", &request).unwrap(), None);
+    assert_eq!(tool_of(&other, "qemu", &request), None);
     assert_eq!(other.verify_tool("qemu").unwrap(), CheckedDerived::Foreign);
     let program = tool.join("usr/bin/qemu");
     let changes: [&dyn Fn(); 6] = [
@@ -472,7 +476,7 @@ fn tools_are_looked_at_before_each_use() {
     for (at, change) in changes.iter().enumerate() {
         unpack(&store);
         change();
-        assert_eq!(store.tool("qemu", &request).unwrap(), None, "change {at}");
+        assert_eq!(tool_of(&store, "qemu", &request), None, "change {at}");
         let words = store.words();
         assert!(words[0].contains("is not as keller unpacked it: the tool is unpacked anew"), "{words:?}");
         match store.verify_tool("qemu").unwrap() {
@@ -483,11 +487,11 @@ fn tools_are_looked_at_before_each_use() {
     // Planted, with no seal or with that of something else.
     unpack(&store);
     fs::rename(&tool, folder.path().join("tools/other")).unwrap();
-    assert_eq!(store.tool("other", &request).unwrap(), None);
+    assert_eq!(tool_of(&store, "other", &request), None);
     fs::copy(folder.path().join("tools/qemu.seal"), folder.path().join("tools/other.seal")).unwrap();
-    assert_eq!(store.tool("other", &request).unwrap(), None);
+    assert_eq!(tool_of(&store, "other", &request), None);
     unpack(&store);
-    assert!(store.tool("qemu", &request).unwrap().is_some());
+    assert!(tool_of(&store, "qemu", &request).is_some());
     let mut store = store;
     drop(other);
     store.gc(&BTreeSet::new(), Duration::ZERO).unwrap();
@@ -640,11 +644,210 @@ fn two_that_unpack_one_tool_at_once_both_have_it() {
                     fs::write(tree.join("program"), "program").unwrap();
                     Ok(())
                 });
-                assert!(made.unwrap().join("program").exists());
+                assert!(made.unwrap().folder().join("program").exists());
             });
         }
     });
     assert_eq!(unpacked.into_inner(), 1);
     assert_eq!(store.verify_tool("qemu").unwrap(), CheckedDerived::Good);
     assert_eq!(store.tools().unwrap(), ["qemu"]);
+}
+
+#[test]
+fn blob_that_vanishes_after_it_was_promised_is_told() {
+    let (folder, store) = store();
+    let digest = store.import("x").unwrap();
+    drop(store);
+    let store = opened(folder.path());
+    // Whoever was promised nothing is told nothing.
+    assert!(store.open_blob(&Digest::of("y")).unwrap().is_none() && !store.is_mended());
+    for open in [
+        &(|store: &Store| store.open_blob(&digest).unwrap().is_none()) as &dyn Fn(&Store) -> bool,
+        &|store| matches!(store.open_verified(&digest).unwrap(), Checked::Missing),
+    ] {
+        assert!(store.claim(&digest));
+        fs::remove_file(store.blob_path(&digest)).unwrap();
+        assert!(open(&store));
+        let words = store.words();
+        let told = format!(
+            "{digest} was in the store {} and is gone: `keller store gc` or",
+            folder.path().display()
+        );
+        assert!(words.len() == 1 && words[0].starts_with(&told), "{words:?}");
+        assert!(!words[0].contains("a sweep does not wait"));
+        assert!(store.is_mended());
+        // Once is enough.
+        assert!(open(&store) && !store.is_mended() && store.words().is_empty());
+        store.import("x").unwrap();
+    }
+    // Without the lock, that is told too.
+    drop(store);
+    fs::remove_file(folder.path().join("lock")).unwrap();
+    fs::create_dir(folder.path().join("lock")).unwrap();
+    let mut store = opened(folder.path());
+    assert!(store.claim(&digest));
+    fs::remove_file(store.blob_path(&digest)).unwrap();
+    assert!(store.open_blob(&digest).unwrap().is_none());
+    assert!(store.words()[0].contains("; a sweep does not wait for this user, who cannot hold "));
+    let error = store.gc(&BTreeSet::new(), Duration::ZERO).unwrap_err();
+    assert!(matches!(error, StoreError::NoLock { .. }), "{error}");
+}
+
+#[test]
+fn sweeping_follows_no_link_out_of_the_store() {
+    use std::os::unix::fs::symlink;
+    for part in ["blobs", "blobs/ab", "derived", "derived/kind", "tools", "rotten"] {
+        let (folder, mut store) = store();
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir_all(home.path().join(".ssh/deep")).unwrap();
+        fs::create_dir_all(home.path().join("mail")).unwrap();
+        for name in [".ssh/key", ".ssh/deep/key", ".profile", "thesis", "mail/1", "x.tmp", ".x.tmp"] {
+            fs::write(home.path().join(name), "mine").unwrap();
+        }
+        let place = folder.path().join(part);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        let _ = fs::remove_dir(&place);
+        symlink(home.path(), &place).unwrap();
+        store.gc(&BTreeSet::new(), Duration::ZERO).unwrap();
+        let left = fs::read_dir(home.path()).unwrap().count();
+        assert_eq!((left, fs::read_dir(home.path().join(".ssh")).unwrap().count()), (6, 2), "{part}");
+        // Nothing of keller's is put among them either.
+        if part == "rotten" {
+            symlink(home.path(), &place).unwrap();
+            let digest = store.import("x").unwrap();
+            fs::write(store.blob_path(&digest), "y").unwrap();
+            store.open_verified(&digest).unwrap();
+            assert_eq!(fs::read_dir(home.path()).unwrap().count(), 6);
+        }
+    }
+    // Where a user has put a part of the store on another disk, what keller names is swept.
+    let (folder, mut store) = store();
+    let digest = store.import("x").unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::rename(folder.path().join("blobs"), elsewhere.path().join("blobs")).unwrap();
+    symlink(elsewhere.path().join("blobs"), folder.path().join("blobs")).unwrap();
+    fs::write(store.blob_path(&digest).with_file_name(format!(".{digest}.1.2.tmp")), "half").unwrap();
+    let freed = store.gc(&BTreeSet::new(), Duration::ZERO).unwrap();
+    assert_eq!(freed, Freed { blobs: 1, litter: 1, bytes: 5, ..Freed::default() });
+}
+
+#[test]
+fn blob_of_any_size_is_not_read_for_ever() {
+    let (_folder, store) = store();
+    let digest = store.import("x").unwrap();
+    let hole = |path: &Path| File::options().write(true).open(path).unwrap().set_len(1 << 42);
+    if hole(&store.blob_path(&digest)).is_err() {
+        println!("SKIPPED: no file of this size can be made here");
+        return;
+    }
+    assert!(matches!(store.open_verified(&digest).unwrap(), Checked::Rotten { actual: None, .. }));
+    let request = Digest::of("request");
+    let tool = store.keep_tool::<StoreError>("qemu", &request, |tree| {
+        fs::write(tree.join("program"), "program").unwrap();
+        Ok(())
+    });
+    hole(&tool.unwrap().folder().join("program")).unwrap();
+    assert_eq!(tool_of(&store, "qemu", &request), None);
+    assert!(matches!(store.verify_tool("qemu").unwrap(), CheckedDerived::Broken { .. }));
+}
+
+#[test]
+fn tool_where_nothing_can_be_put() {
+    let (folder, store) = store();
+    let request = Digest::of("request");
+    let unpack = |tree: &Path| {
+        fs::write(tree.join("program"), "program").unwrap();
+        Ok::<_, StoreError>(())
+    };
+    // In a place that even root cannot write.
+    std::os::unix::fs::symlink("/sys/kernel", folder.path().join("tools")).unwrap();
+    let tool = store.keep_tool("qemu", &request, unpack).unwrap();
+    let place = tool.folder().to_owned();
+    assert!(place.starts_with(std::env::temp_dir()) && place.join("program").exists());
+    drop(tool);
+    assert!(!place.exists());
+    // Without a key: on the disk of the store, for once.
+    fs::remove_file(folder.path().join("tools")).unwrap();
+    let keyless = Store::open(folder.path()).unwrap();
+    let tool = keyless.keep_tool("qemu", &request, unpack).unwrap();
+    assert!(tool.folder().starts_with(folder.path().join("tools")) && tool.folder().join("program").exists());
+    assert_eq!(keyless.tools().unwrap(), [""; 0]);
+    drop(tool);
+    assert_eq!(fs::read_dir(folder.path().join("tools")).unwrap().count(), 0);
+    // What is in the way goes.
+    fs::remove_dir(folder.path().join("tools")).unwrap();
+    fs::write(folder.path().join("tools"), "planted").unwrap();
+    let tool = store.keep_tool("qemu", &request, unpack).unwrap();
+    assert_eq!(tool.folder(), folder.path().join("tools/qemu"));
+    assert!(store.words()[0].contains("tools is not a directory, where keller has one: it is now "));
+}
+
+#[test]
+fn tool_that_another_user_could_still_change_is_not_run() {
+    let (_folder, store) = store();
+    let request = Digest::of("request");
+    let unpack = || {
+        let tool = store.keep_tool::<StoreError>("qemu", &request, |tree| {
+            fs::create_dir(tree.join("bin")).unwrap();
+            fs::write(tree.join("bin/program"), "program").unwrap();
+            Ok(())
+        });
+        tool.unwrap().folder().to_owned()
+    };
+    for name in ["bin/program", "bin", ""] {
+        let tool = unpack();
+        if std::os::unix::fs::chown(tool.join(name), Some(12345), None).is_err() {
+            println!("SKIPPED: only root can give a file to somebody else");
+            return;
+        }
+        assert_eq!(tool_of(&store, "qemu", &request), None, "{name:?}");
+    }
+}
+
+#[test]
+fn what_another_version_sealed_is_nothing_wrong() {
+    let (folder, store) = store();
+    derived(&store, "kind", "key", "body");
+    let path = folder.path().join("derived/kind/key");
+    let mut bytes = fs::read(&path).unwrap();
+    let magic = bytes.len() - 64 + b"keller-sealed-".len();
+    bytes[magic] = b'2';
+    fs::write(&path, &bytes).unwrap();
+    let entry = store.derivatives().unwrap().remove(0);
+    assert_eq!(store.verify_derived(&entry, &["kind"]).unwrap(), CheckedDerived::Another);
+    assert_eq!(store.verify_derived(&entry, &["kind-2"]).unwrap(), CheckedDerived::Another);
+    // It is made anew, and nothing is told.
+    assert_eq!(derived(&store, "kind", "key", "anew"), "anew");
+    assert_eq!(store.words(), [""; 0]);
+    assert_eq!(store.verify_derived(&entry, &["kind"]).unwrap(), CheckedDerived::Good);
+    // A tool whose list has lines of another form.
+    let request = Digest::of("request");
+    store.keep_tool::<StoreError>("qemu", &request, |_| Ok(())).unwrap();
+    let list = store.list_path("qemu");
+    store
+        .seal_at::<StoreError>(&list, "tools", "qemu", |list| {
+            io::Write::write_all(list, format!("request {request}\n").as_bytes()).map_err(StoreError::Read)
+        })
+        .unwrap();
+    assert_eq!(store.verify_tool("qemu").unwrap(), CheckedDerived::Another);
+    assert_eq!(tool_of(&store, "qemu", &request), None);
+}
+
+#[test]
+fn derived_file_whose_directory_is_gone_is_read_all_the_same() {
+    let (folder, store) = store();
+    let made = store.derive::<io::Error>("kind", "key", |file| {
+        io::Write::write_all(file, b"body")?;
+        fs::remove_dir_all(folder.path().join("derived"))
+    });
+    assert_eq!(text(made.unwrap()), "body");
+    for planted in ["derived", "derived/kind"] {
+        let path = folder.path().join(planted);
+        let _ = fs::create_dir(path.parent().unwrap());
+        let _ = fs::remove_dir_all(&path);
+        fs::write(&path, "planted").unwrap();
+        assert_eq!(derived(&store, "kind", "key", planted), planted);
+        assert!(store.words()[0].contains("is not a directory, where keller has one: it is now "));
+        assert_eq!(derived(&store, "kind", "key", "anew"), planted);
+    }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{CHUNK, FOOTER, HASH, Key, Keys, LONGEST, MAGIC, SealError};
+use super::{CHUNK, FOOTER, FORMS, HASH, Key, Keys, LONGEST, MAGIC, SealError};
 use crate::base::width::{to_u64, to_usize};
 
 /// Chunks that each thread keeps, 256 KiB: small files share one, and those of a directory are of several packages.
@@ -220,14 +220,23 @@ impl Sealed {
 fn table(file: &File, path: &Path, keys: &Keys) -> Result<(u64, Vec<u8>), SealError> {
     let io = |source| SealError::Io { path: path.to_owned(), source };
     let unsealed = |what| SealError::Unsealed { path: path.to_owned(), what };
+    let read = |buffer: &mut [u8], at| match file.read_exact_at(buffer, at) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(unsealed("it was cut short meanwhile"))
+        }
+        read => read.map_err(io),
+    };
     let size = file.metadata().map_err(io)?.len();
     let start = size.checked_sub(to_u64(FOOTER)).ok_or_else(|| unsealed("it is too short"))?;
     let mut footer = [0; FOOTER];
-    file.read_exact_at(&mut footer, start).map_err(io)?;
+    read(&mut footer, start)?;
     let (magic, rest) = footer.split_at(MAGIC.len());
     let (name, rest) = rest.split_at(keys.name.len());
     let (length, hash) = rest.split_at(size_of::<u64>());
     let length = u64::from_le_bytes(length.try_into().expect("eight bytes"));
+    if magic != MAGIC && magic.starts_with(FORMS) {
+        return Err(SealError::Form { path: path.to_owned() });
+    }
     if magic != MAGIC {
         return Err(unsealed("it does not end in one"));
     }
@@ -239,7 +248,7 @@ fn table(file: &File, path: &Path, keys: &Keys) -> Result<(u64, Vec<u8>), SealEr
         return Err(unsealed("its length is another"));
     }
     let mut bytes = vec![0; to_usize(table)];
-    file.read_exact_at(&mut bytes, length).map_err(io)?;
+    read(&mut bytes, length)?;
     match keys.of_table(length, &bytes) == blake3::Hash::from_slice(hash).expect("32 bytes") {
         true => Ok((length, bytes)),
         false => Err(SealError::Broken { path: path.to_owned() }),

@@ -13,7 +13,7 @@ use crate::store::{Store, StoreError};
 use crate::tree::Content;
 
 /// The kind under which the facts lie in the store. The number counts changes of [`Facts`].
-const KIND: &str = "modules-4";
+pub const KIND: &str = "modules-4";
 
 /// The facts of `modules` (path and content) in their order, remembered by their paths and bytes.
 pub fn facts(store: &Store, folder: &str, modules: &[(&str, &Content)]) -> Result<Vec<Facts>, Error> {

@@ -21,6 +21,8 @@ use crate::boot::modules::matches;
 use crate::store::Store;
 use crate::tree::{Content, Kind, NodeId, Tree, show};
 
+pub use memory::KIND;
+
 /// Where kernels keep their modules.
 pub const FOLDER: &str = "usr/lib/modules";
 

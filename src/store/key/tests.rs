@@ -148,7 +148,9 @@ fn lies_in_the_state_directory() {
     let here = |name: &str| folder.path().join(name);
     fs::create_dir(here("home")).unwrap();
     let of = |vars: &[(&str, PathBuf)]| {
-        of_user_in(|name| vars.iter().find(|var| var.0 == name).map(|var| var.1.clone()))
+        of_user_in(Path::new("/nowhere"), |name| {
+            vars.iter().find(|var| var.0 == name).map(|var| var.1.clone())
+        })
     };
     of(&[("HOME", here("home"))]).unwrap();
     assert!(here("home/.local/state/keller/store.key").exists());
@@ -160,4 +162,23 @@ fn lies_in_the_state_directory() {
     assert!(matches!(of(&[("HOME", here("nowhere"))]), Err(KeyError::NoFolder)));
     assert!(!here("nowhere").exists());
     assert!(matches!(of(&[]), Err(KeyError::NoFolder)));
+}
+
+#[test]
+fn never_in_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = |name: &str| folder.path().join(name);
+    let of = |store: PathBuf| {
+        of_user_in(&store, |name| (name == "XDG_STATE_HOME").then(|| folder.path().join("state")))
+    };
+    fs::create_dir_all(here("state")).unwrap();
+    symlink(here("state"), here("link")).unwrap();
+    // As where XDG_CACHE_HOME and XDG_STATE_HOME are one directory, and by any way that leads there.
+    for store in ["state", "state/keller", "state/../state", "link", "link/keller", "."] {
+        let error = of(here(store)).unwrap_err();
+        assert!(matches!(error, KeyError::InStore { .. }), "{store}: {error}");
+        assert_eq!(fs::read_dir(here("state")).unwrap().count(), 0);
+    }
+    of(here("state/keller/store")).unwrap();
+    of(here("state/keller-store")).unwrap();
 }
