@@ -100,6 +100,8 @@ pub enum Checked {
 fn open_file(path: &Path) -> io::Result<Option<File>> {
     match input::open(path) {
         Err(error) if error.get_ref().is_some_and(|inner| inner.is::<input::NotAFile>()) => Ok(None),
+        // A file is in the place of its directory: whoever writes it makes way.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
         opened => if_exists(opened),
     }
 }
@@ -301,7 +303,7 @@ impl Store {
             let _ = fs::remove_file(&moved_to).or_else(|_| fs::remove_dir_all(&moved_to));
             if_exists(fs::rename(path, &moved_to))
         });
-        moved.map_err(|source| StoreError::Stuck { path: path.to_owned(), source })?;
+        moved.map_err(|reason| StoreError::Stuck { path: path.to_owned(), reason })?;
         Ok(moved_to)
     }
 
@@ -383,7 +385,7 @@ impl Store {
         make_folder(folder).and_then(|()| AtomicFile::create(path)).map_err(|error| {
             match is_read_only(&error) {
                 true => {
-                    StoreError::ReadOnly { folder: self.root.clone(), path: path.to_owned(), source: error }
+                    StoreError::ReadOnly { folder: self.root.clone(), path: path.to_owned(), reason: error }
                 }
                 false => self.write_error(error, "creating", path, size),
             }

@@ -129,8 +129,8 @@ impl Store {
     pub(super) fn break_off(&self, path: &Path, name: &str, why: String) -> Result<CheckedDerived> {
         match self.put_aside(path, name) {
             Ok(moved_to) => Ok(CheckedDerived::Broken { why, moved_to }),
-            Err(StoreError::Stuck { source, .. }) => {
-                Ok(CheckedDerived::Stuck { why, error: source.to_string() })
+            Err(StoreError::Stuck { reason, .. }) => {
+                Ok(CheckedDerived::Stuck { why, error: reason.to_string() })
             }
             Err(error) => Err(error),
         }
@@ -196,7 +196,8 @@ impl Store {
             let created = self.make_way(path).map_err(io::Error::from);
             match created.and_then(|()| make_folder(folder)).and_then(|()| AtomicFile::create(path)) {
                 Ok(file) => return Ok(Place::Named(file)),
-                Err(error) if is_read_only(&error) => {}
+                // Also where its directory is being removed by hand.
+                Err(error) if is_read_only(&error) || error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(self.write_error(error, "creating", path, 0)),
             }
         }

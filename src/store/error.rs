@@ -75,7 +75,7 @@ pub enum StoreError {
     },
     /// What is not what its name says is in the way and stays there, as in a store that cannot be written.
     #[error(
-        "{} is not what its name says, and cannot be moved away ({source}): remove it, or name another directory by \
+        "{} is not what its name says, and cannot be moved away ({reason}): remove it, or name another directory by \
          --store or KELLER_STORE",
         .path.display()
     )]
@@ -83,14 +83,14 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// There are no random bytes for a key.
     #[error("making a key for the store: {0}")]
     Random(#[source] io::Error),
     /// Nothing can be put into it.
     #[error(
-        "{} is to be put into the store {}, which this user cannot write ({source}): its owner can fetch it by the same \
+        "{} is to be put into the store {}, which this user cannot write ({reason}): its owner can fetch it by the same \
          command, or --store or KELLER_STORE may name another directory",
         .path.display(), .folder.display()
     )]
@@ -100,18 +100,18 @@ pub enum StoreError {
         /// The file that was to be made.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Who sweeps holds the lock, and this user cannot.
     #[error(
-        "the store {} cannot be swept, as this user cannot hold its lock {} ({source}): {}",
+        "the store {} cannot be swept, as this user cannot hold its lock {} ({reason}): {}",
         .folder.display(), .folder.join("lock").display(), lock_way_out(.folder)
     )]
     NoLock {
         /// The store.
         folder: PathBuf,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// It cannot be swept while others use it.
     #[error("the store {} is in use by another keller: let it finish first", .folder.display())]
@@ -147,9 +147,9 @@ impl From<StoreError> for io::Error {
             StoreError::Random(source)
             | StoreError::Read(source)
             | StoreError::Folder { source, .. }
-            | StoreError::Stuck { source, .. }
-            | StoreError::ReadOnly { source, .. }
-            | StoreError::NoLock { source, .. }
+            | StoreError::Stuck { reason: source, .. }
+            | StoreError::ReadOnly { reason: source, .. }
+            | StoreError::NoLock { reason: source, .. }
             | StoreError::Io { source, .. } => source.kind(),
         };
         Self::new(kind, error)

@@ -188,7 +188,7 @@ impl Store {
         let in_use = || StoreError::InUse { folder: self.root.clone() };
         let lock = self.lock.as_ref().map_err(|error| StoreError::NoLock {
             folder: self.root.clone(),
-            source: io::Error::new(error.kind(), error.to_string()),
+            reason: io::Error::new(error.kind(), error.to_string()),
         })?;
         let alone = Alone { lock };
         match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {

@@ -178,7 +178,7 @@ impl Store {
         self.root.join("tools").join(format!("{name}.releases"))
     }
 
-    fn list_path(&self, name: &str) -> PathBuf {
+    pub(super) fn list_path(&self, name: &str) -> PathBuf {
         self.root.join("tools").join(format!("{name}.seal"))
     }
 }

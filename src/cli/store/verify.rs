@@ -33,9 +33,9 @@ pub fn verify(store: &Store) -> anyhow::Result<Report> {
                 seen.line(format_args!("{digest}: rotten, is {is} and now {}", moved_to.display()));
                 seen.blobs.bad.push(json!({ "sha256": digest, "actual": actual, "moved_to": moved_to }));
             }
-            Err(StoreError::Stuck { path, source }) => {
-                seen.line(format_args!("{digest}: rotten, and stays {} ({source})", path.display()));
-                let stuck = json!({ "sha256": digest, "path": path, "error": source.to_string() });
+            Err(StoreError::Stuck { path, reason }) => {
+                seen.line(format_args!("{digest}: rotten, and stays {} ({reason})", path.display()));
+                let stuck = json!({ "sha256": digest, "path": path, "error": reason.to_string() });
                 seen.blobs.stuck.push(stuck);
             }
             Err(error) => seen.unread(&error),
