@@ -403,7 +403,7 @@ fn lock_to_store() {
     }
     let offline = offline.to_string();
     let list: Vec<&str> = offline.lines().skip(1).collect();
-    assert_eq!(list, ["  /etc/c", "  a 1:2-3", "  b 1:2-3"]);
+    assert_eq!(list, ["  /etc/c", "  a 1:2-3", "  b 1:2-3", "the same once without --offline fetches them"]);
     let count = Count::default();
     let fetched = fetch(lock.clone(), &urls, &store, Some(upstream), &count).unwrap();
     assert_eq!((fetched.files, fetched.present, fetched.bytes), (3, 0, 40_108));
