@@ -165,7 +165,7 @@ impl Compression {
         let mut bytes = Vec::new();
         (&mut reader).take(limits::ALONE.min(limit + 1)).read_to_end(&mut bytes)?;
         // Taken after the decoder's memory, never before: whoever holds the lock waits for nothing.
-        let alone = (to_u64(bytes.len()) == limits::ALONE).then(Alone::new);
+        let alone = (to_u64(bytes.len()) == limits::ALONE).then(Alone::wait);
         reader.take(limit.saturating_add(1).saturating_sub(to_u64(bytes.len()))).read_to_end(&mut bytes)?;
         match to_u64(bytes.len()) > limit {
             true => Err(Refused::Unpacked { limit }.into()),
@@ -292,7 +292,7 @@ pub struct Alone {
 
 impl Alone {
     /// Waits until no other thread has one. Whoever holds it must not wait for the memory of a decoder.
-    pub fn new() -> Self {
+    pub fn wait() -> Self {
         static LARGE: Mutex<()> = Mutex::new(());
         Self { _lock: LARGE.lock().unwrap_or_else(PoisonError::into_inner) }
     }

@@ -196,7 +196,10 @@ mod tests {
         };
         let notes = Notes::default();
         for text in ["one", "one", "another"] {
-            settle("", &mut packages, scripts(text), &notes);
+            let found = settle("", &packages, scripts(text), &notes);
+            for (name, digests) in found {
+                packages.get_mut(&name).unwrap().scripts = digests;
+            }
         }
         let notes = notes.0.into_inner().unwrap();
         assert_eq!(notes.len(), 2, "{notes:?}");

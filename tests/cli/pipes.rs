@@ -82,7 +82,7 @@ fn a_pipe_in_place_of_every_file_of_a_project() {
 fn a_pipe_in_the_store() {
     let project = Project::new();
     project.build(&[]).good();
-    let deb = Digest::of(&project.read("mirror/debian/pool/main/greeter_2.0-1_amd64.deb"));
+    let deb = Digest::of(project.read("mirror/debian/pool/main/greeter_2.0-1_amd64.deb"));
     let blob = format!("store/blobs/{}/{deb}", &deb.to_hex()[..2]);
     pipe(&project.path(&blob));
     for arguments in [&BUILD[..], &["store", "verify"]] {

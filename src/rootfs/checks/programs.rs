@@ -26,10 +26,13 @@ const SCRIPT_LINE: u64 = 256;
 pub struct Program<'a> {
     /// The first of its paths, without leading slash.
     pub path: &'a [u8],
+    /// Its file.
     pub id: NodeId,
+    /// How it starts.
     pub form: Form,
 }
 
+/// How a program starts.
 pub enum Form {
     /// An ELF file of this machine that is linked to be run or loaded.
     Elf(Object),
@@ -37,6 +40,7 @@ pub enum Form {
     Broken(&'static str),
     /// An executable script.
     Script {
+        /// What runs it, as it says.
         interpreter: String,
         /// The rest of the line.
         argument: String,

@@ -180,14 +180,14 @@ fn build(project: &Project, name: &str, text: &str) -> Outcome {
 fn data(path: &Path, hasher: &mut Hasher) {
     let file = fs::File::open(path).unwrap();
     let length = file.metadata().unwrap().len();
-    hasher.update(&length.to_le_bytes());
+    hasher.update(length.to_le_bytes());
     let mut at = 0;
     let mut block = [0; 65536];
     while let Ok(next) = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
         at = next / 65536 * 65536;
         let count = file.read_at(&mut block, at).unwrap();
         if block[..count].iter().any(|byte| *byte != 0) {
-            hasher.update(&at.to_le_bytes());
+            hasher.update(at.to_le_bytes());
             hasher.update(&block[..count]);
         }
         at += 65536;

@@ -135,7 +135,7 @@ fn what_is_opened_by_name_finds_what_its_package_loaded_before() {
     // So is what lies beside it, whoever brought it.
     let origin = tree.origin("beside");
     let plugin = Elf { needed: &["libnet.so"], ..Elf::default() }.bytes();
-    tree.put(&format!("{jre}/plugin.so"), Meta::new(0o755), Kind::File(plugin.into()), origin).unwrap();
+    tree.put(format!("{jre}/plugin.so"), Meta::new(0o755), Kind::File(plugin.into()), origin).unwrap();
     assert_found(&tree, &Inputs::default(), &[]);
     // A program has nobody before it, and another package's directory is not searched.
     elf(&mut tree, "usr/lib/ld.so", &Elf::default());
