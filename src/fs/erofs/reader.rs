@@ -121,7 +121,10 @@ struct Place {
 #[derive(Default)]
 struct Names {
     nodes: usize,
+    /// Of all paths.
     bytes: u64,
+    /// Of all attributes.
+    attributes: u64,
 }
 
 impl Names {
@@ -142,12 +145,11 @@ impl Names {
 
     fn attributes(&mut self, meta: &Meta) -> Result<(), ReadError> {
         let sizes = meta.xattrs.iter().map(|(name, value)| to_u64(name.len() + value.len()));
-        self.bytes += sizes.sum::<u64>();
-        match self.bytes > limits::NAMES {
-            true => Err(ReadError::TooMuch {
-                what: "length of all paths and attributes together",
-                limit: limits::NAMES,
-            }),
+        self.attributes += sizes.sum::<u64>();
+        match self.attributes > limits::NAMES {
+            true => {
+                Err(ReadError::TooMuch { what: "length of all attributes together", limit: limits::NAMES })
+            }
             false => Ok(()),
         }
     }
