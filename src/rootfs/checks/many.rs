@@ -61,7 +61,7 @@ pub(super) fn report(
 /// A list of at most `most` entries that allow `names`: the names themselves, or directories that have them.
 pub(super) fn list(names: &BTreeSet<String>, most: usize) -> String {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let entries: Vec<_> = groups(&names, most).iter().map(|(entry, _)| entry_of(entry)).collect();
+    let entries: Vec<_> = groups(&names, most).keys().map(|entry| entry_of(entry)).collect();
     format!("[{}]", entries.join(", "))
 }
 
