@@ -140,7 +140,7 @@ pub fn try_all(scenario: &Scenario, recorder: &Recorder, again: bool) -> Outcome
             Ok(version) => {
                 let is_new = version == scenario.newer().document.version;
                 *(if is_new { &mut outcome.booted_new } else { &mut outcome.booted_old }) += 1;
-                if again && (outcome.booted_old + outcome.booted_new) % EVERY == 0 {
+                if again && (outcome.booted_old + outcome.booted_new).is_multiple_of(EVERY) {
                     match scenario.finish(disk, &version) {
                         Ok(()) => outcome.finished += 1,
                         Err(error) => outcome.failures.push(format!("{}: {error}", cut.what)),
