@@ -137,7 +137,7 @@ pub fn read_text(path: impl AsRef<Path>, limit: u64) -> io::Result<String> {
 /// file. Nothing that lies on a disk under such a name is meant.
 pub fn is_given_pipe(path: impl AsRef<Path>) -> bool {
     let path = path.as_ref();
-    let number = ["/dev/fd", "/proc/self/fd"].iter().find_map(|folder| path.strip_prefix(folder).ok());
+    let number = ["/dev/fd", "/proc/self/fd"].iter().find_map(|directory| path.strip_prefix(directory).ok());
     let is_number = number
         .and_then(Path::to_str)
         .is_some_and(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));

@@ -189,8 +189,8 @@ fn open(source: &KeySource) -> Result<Keys> {
 /// How long a command such as that of a secret manager may take before it is told that it is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Reads a directory of keys, and those `besides`: files, or pipes as of `--key <(COMMAND)`. As with ssh-add(1), age(1)
-/// and minisign(1), a key need not lie on a disk.
+/// Reads a directory of keys, and those `besides`: files, or pipes as of `--key <(COMMAND)`, since a key need not lie on a
+/// disk.
 pub(super) fn read(folder: &Path, besides: &[PathBuf]) -> Result<Keys> {
     let (pipes, files): (Vec<_>, Vec<_>) =
         besides.iter().cloned().partition(|path| input::is_given_pipe(path));
