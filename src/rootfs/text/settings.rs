@@ -2,11 +2,14 @@
 //!
 //! Format: systemd.syntax(7), and config_parse() of systemd 257.
 
+use std::collections::HashMap;
+
 use super::words::{Escapes, words};
 
-/// Settings of a unit and its drop-ins, in the order in which they were read.
+/// Settings of a unit and its drop-ins, in the order in which they were read: section, key and value. None is a value
+/// that takes back those before it, which stay in the list: to take them out each time could cost the square of it.
 #[derive(Debug, Default)]
-pub struct Settings(Vec<(String, String, String)>);
+pub struct Settings(Vec<(String, String, Option<String>)>);
 
 impl Settings {
     /// Adds the settings of one file. A line that is not UTF-8 does not count, as for systemd.
@@ -27,24 +30,29 @@ impl Settings {
     fn add(&mut self, section: &str, key: &str, value: &str) {
         let resettable =
             section != "Unit" || ["Condition", "Assert"].iter().any(|kind| key.starts_with(kind));
-        if value.is_empty() && resettable {
-            self.0.retain(|(s, k, _)| s != section || k != key);
-            return;
-        }
-        self.0.push((section.to_owned(), key.to_owned(), value.to_owned()));
+        let value = (!value.is_empty() || !resettable).then(|| value.to_owned());
+        self.0.push((section.to_owned(), key.to_owned(), value));
     }
 
     /// Values of one key.
     pub fn all(&self, section: &str, key: &str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(s, k, _)| s == section && k == key).map(|(_, _, value)| value.as_str())
+        let is_it = move |(s, k, _): &&(String, String, Option<String>)| s == section && k == key;
+        let taken_back = self.0.iter().rposition(|entry| is_it(&entry) && entry.2.is_none());
+        let left = &self.0[taken_back.map_or(0, |place| place + 1)..];
+        left.iter().filter(is_it).filter_map(|(_, _, value)| value.as_deref())
     }
 
     /// Keys that begin with `prefix`, and their values.
     pub fn keys(&self, section: &str, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .filter(move |(s, k, _)| s == section && k.starts_with(prefix))
-            .map(|(_, key, value)| (key.as_str(), value.as_str()))
+        let all = self.0.iter().enumerate();
+        let all = all.filter(move |(_, (s, k, _))| s == section && k.starts_with(prefix));
+        let taken_back = all.clone().filter(|(_, (_, _, value))| value.is_none());
+        let taken_back: HashMap<&str, usize> =
+            taken_back.map(|(place, (_, key, _))| (key.as_str(), place)).collect();
+        all.filter_map(move |(place, (_, key, value))| {
+            let is_left = taken_back.get(key.as_str()).is_none_or(|end| place > *end);
+            value.as_deref().filter(|_| is_left).map(|value| (key.as_str(), value))
+        })
     }
 
     /// Names in all values of one key. Backslashes are part of a unit's name.
@@ -85,7 +93,8 @@ fn logical_lines(text: &[u8]) -> Vec<Vec<u8>> {
         }
         let mut whole = open.take().unwrap_or_default();
         whole.extend_from_slice(line);
-        let continues = whole.iter().fold(false, |escaped, byte| !escaped && *byte == b'\\');
+        // What is before this line ends with a blank.
+        let continues = line.iter().fold(false, |escaped, byte| !escaped && *byte == b'\\');
         if continues {
             whole.pop();
             whole.push(b' ');
@@ -110,6 +119,19 @@ mod tests {
         assert_eq!(settings.names("Unit", "Wants"), ["a.service", "b.service"]);
         assert_eq!(settings.keys("Service", "Exec").collect::<Vec<_>>(), [("ExecStart", "-/bin/b")]);
         assert_eq!(settings.last("Service", "User"), Some("y"));
+    }
+
+    /// They took the square of their number: a unit of the largest size, 2,000,000 lines, minutes.
+    #[test]
+    fn a_great_many_lines() {
+        let mut settings = Settings::default();
+        settings.read(format!("[Service]\nA=1{}2\n", "\\\n".repeat(200_000)).as_bytes());
+        let value = settings.last("Service", "A").unwrap();
+        assert!(value.starts_with("1  ") && value.ends_with("  2") && value.len() == 200_002);
+        let mut settings = Settings::default();
+        settings.read(format!("[Service]\n{}A=2\n", "A=1\nB=\nA=\nB=3\n".repeat(25_000)).as_bytes());
+        assert_eq!(settings.all("Service", "A").collect::<Vec<_>>(), ["2"]);
+        assert_eq!(settings.keys("Service", "").collect::<Vec<_>>(), [("B", "3"), ("A", "2")]);
     }
 
     #[test]
