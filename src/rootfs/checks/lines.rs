@@ -198,9 +198,9 @@ pub fn shipped(tree: &Tree) -> Result<Vec<Finding>, Error> {
 }
 
 /// Lines that make something, by path: of two that differ, systemd-tmpfiles takes the first
-/// (`item_compatible()` of its tmpfiles.c).
+/// (`item_compatible()` of its tmpfiles.c). All that count are like the first of the path, which is enough.
 #[derive(Default)]
-struct Makers(BTreeMap<Vec<u8>, Vec<(String, Line)>>);
+struct Makers(BTreeMap<Vec<u8>, (String, Line)>);
 
 impl Makers {
     /// The place of a line before this one that makes the same path otherwise; else the line counts.
@@ -214,11 +214,11 @@ impl Makers {
             (&known.mode, &known.user, &known.group, &known.age, &known.rest)
                 == (mode, user, group, age, rest)
         };
-        let known = self.0.entry(line.place()?).or_default();
-        if let Some((place, _)) = known.iter().find(|(_, known)| !same(known)) {
-            return Some(place.clone());
+        let path = line.place()?;
+        if let Some((place, known)) = self.0.get(&path) {
+            return (!same(known)).then(|| place.clone());
         }
-        known.push((place.to_owned(), line));
+        self.0.insert(path, (place.to_owned(), line));
         None
     }
 }
