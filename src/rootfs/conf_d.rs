@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::error::Error;
+use crate::base::limits;
 use crate::tree::{Kind, Tree, show};
 
 /// What separates words; no other blank does.
@@ -40,6 +41,9 @@ const DONE_AT_BUILD: &str = "sysusers.d";
 /// The `.conf` files of `name`, e.g. `sysusers.d`, ordered by file name. A file in /etc hides one of the
 /// same name in /usr/lib; an empty one or a link to /dev/null hides it for good. Files in /usr/local/lib count for
 /// `sysusers.d` alone.
+///
+/// # Errors
+/// Those of the tree; `Malformed` for a line that is one more than [`limits::LINES`].
 pub fn files(tree: &Tree, name: &str) -> Result<Vec<ConfFile>, Error> {
     let [etc, usr] = PARENTS;
     let parents = match name {
@@ -50,7 +54,7 @@ pub fn files(tree: &Tree, name: &str) -> Result<Vec<ConfFile>, Error> {
     for parent in parents {
         found.extend(names(tree, &format!("{parent}/{name}")));
     }
-    let mut files = Vec::new();
+    let (mut files, mut lines) = (Vec::new(), 0);
     for path in found.into_values() {
         // A link to /dev/null leads nowhere in a tree.
         let Ok(id) = tree.resolve(&path) else { continue };
@@ -58,7 +62,16 @@ pub fn files(tree: &Tree, name: &str) -> Result<Vec<ConfFile>, Error> {
             && !content.is_empty()
         {
             let bytes = tree.read(&path)?;
-            files.push(ConfFile { path, bytes });
+            let file = ConfFile { path, bytes };
+            if let Some((line, _)) = file.lines().nth(limits::LINES - lines) {
+                let what = format!(
+                    "all files of {name} have more than {} lines, the most that are read",
+                    limits::LINES
+                );
+                return Err(file.malformed(line, what));
+            }
+            lines += file.lines().count();
+            files.push(file);
         }
     }
     Ok(files)
@@ -270,6 +283,19 @@ pub fn escaped(bytes: &[u8], special: impl Fn(char) -> bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_have_a_number() {
+        let mut tree = Tree::new(0);
+        tree.file("usr/lib/tmpfiles.d/a.conf", 0o644, "# nothing\n\nd /a\n".repeat(limits::LINES - 1))
+            .unwrap();
+        tree.file("usr/lib/tmpfiles.d/b.conf", 0o644, "#\nd /b\n").unwrap();
+        assert_eq!(files(&tree, "tmpfiles.d").unwrap().len(), 2);
+        tree.file("usr/lib/tmpfiles.d/c.conf", 0o644, "#\nd /c\n").unwrap();
+        let told = files(&tree, "tmpfiles.d").unwrap_err().to_string();
+        let said = "/usr/lib/tmpfiles.d/c.conf:2: all files of tmpfiles.d have more than 50000 lines, the most that are read";
+        assert_eq!(told, said);
+    }
 
     fn words(line: &[u8], backslash: Backslash) -> Result<Vec<Vec<u8>>, &'static str> {
         let mut rest = line;

@@ -1,5 +1,6 @@
 //! Why a root could not be finished, sorted by blame: the manifest, the packages, the lock.
 
+use crate::base::limits;
 use crate::base::near::did_you_mean;
 use crate::tree::TreeError;
 
@@ -190,4 +191,13 @@ pub enum Error {
         /// Name of the user or group.
         name: String,
     },
+}
+
+impl Error {
+    /// For a line that is one more than [`limits::ACCOUNTS`].
+    pub(super) fn too_many_accounts(path: &str, line: usize) -> Self {
+        let what =
+            format!("there are more than {} lines of accounts, the most that are read", limits::ACCOUNTS);
+        Self::Malformed { path: path.to_owned(), line, what }
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::super::error::Error;
 use super::{Accounts, Class, Wanted, WantedUser};
+use crate::base::limits;
 use crate::tree::{Meta, Tree};
 
 /// Debian's static accounts, with one number for ever.
@@ -118,7 +119,11 @@ fn table(
     };
     let lines = text.lines().zip(1..).filter(|(text, _)| !text.is_empty());
     lines
-        .map(|(text, line)| {
+        .enumerate()
+        .map(|(before, (text, line))| {
+            if before >= limits::ACCOUNTS {
+                return Err(Error::too_many_accounts(path, line));
+            }
             let fields: Vec<String> = text.split(':').map(str::to_owned).collect();
             if fields.len() != width {
                 let what = format!("expected {width} fields, but have {}", fields.len());

@@ -13,6 +13,7 @@ use self::line::{Id, Line, Primary, User};
 use super::super::conf_d;
 use super::super::error::Error;
 use super::{Class, NO_LOGIN, Wanted, WantedGroup, WantedUser};
+use crate::base::limits;
 use crate::tree::Tree;
 
 /// Numbers that the owner of a path may have where no line of type `r` says which: those of the system.
@@ -54,9 +55,13 @@ struct Lines {
 /// # Errors
 /// Of the tree.
 pub fn collect(tree: &Tree, wanted: &mut Wanted) -> Result<(), Error> {
-    let mut lines = Lines::default();
+    let (mut lines, mut count) = (Lines::default(), 0);
     for file in conf_d::files(tree, "sysusers.d")? {
         for (number, text) in file.lines() {
+            count += 1;
+            if count > limits::ACCOUNTS {
+                return Err(Error::too_many_accounts(&file.path, number));
+            }
             let place = Place { path: file.path.clone(), line: number };
             match Line::parse(text) {
                 Ok(line) => lines.add(line, place, wanted),
@@ -398,6 +403,19 @@ mod tests {
         assert!(wanted.groups.contains_key("net") && wanted.groups.contains_key("extra"));
         assert!(wanted.users.contains_key("other"));
         assert!(wanted.memberships.contains(&("net".into(), "tty".into())));
+    }
+
+    /// Each is compared with all others in several places.
+    #[test]
+    fn lines_have_a_number() {
+        let mut tree = Tree::new(0);
+        let lines = |count: usize| "r - 500-900\n".repeat(count);
+        tree.file("usr/lib/sysusers.d/x.conf", 0o644, lines(limits::ACCOUNTS)).unwrap();
+        collect(&tree, &mut Wanted::default()).unwrap();
+        tree.file("usr/lib/sysusers.d/y.conf", 0o644, "u one -\n").unwrap();
+        let told = collect(&tree, &mut Wanted::default()).unwrap_err().to_string();
+        let said = "/usr/lib/sysusers.d/y.conf:1: there are more than 5000 lines of accounts, the most that are read";
+        assert_eq!(told, said);
     }
 
     #[test]
