@@ -1,5 +1,7 @@
 //! The laws of docs/design.md, held by reading the sources: which room may know of which.
 
+mod circles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,6 @@
 //! This runs as a unit before boot-complete.target; when it ends well, systemd-bless-boot.service takes the try counter
 //! off the entry. It asks for single units: to wait until the whole system is up would be to wait for itself.
 
-use std::fmt;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::missing::Missing;
 use super::units::{Fallen, Look, Units};
 use super::{etcd, node};
 use crate::base::atomic;
@@ -44,53 +44,6 @@ pub struct Verdict {
     pub good: bool,
     /// What was missing, a line each.
     pub missing: Vec<String>,
-}
-
-/// Something that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// A unit that is not active.
-    Unit {
-        /// Its name.
-        name: String,
-        /// As systemd says it, e.g. `failed (exit-code)`.
-        state: String,
-    },
-    /// A unit that is active, but not for long enough.
-    Fresh {
-        /// Its name.
-        name: String,
-        /// How long it should be.
-        stable: Duration,
-        /// How much of that is still to come.
-        left: Duration,
-    },
-    /// etcd is not healthy.
-    Etcd {
-        /// What it said, or why it said nothing.
-        answer: String,
-    },
-    /// The own command fails.
-    Command {
-        /// How it ended.
-        end: String,
-    },
-    /// The own command had not ended at the deadline.
-    Cut,
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unit { name, state } => write!(f, "{name} is {state}"),
-            Self::Fresh { name, stable, .. } => {
-                write!(f, "{name} is active, but for less than {} seconds", stable.as_secs())
-            }
-            Self::Etcd { answer } => write!(f, "etcd is not healthy: {answer}"),
-            Self::Command { end } => write!(f, "the health command {end}"),
-            Self::Cut => f.write_str("the health command was still running at the deadline"),
-        }
-    }
 }
 
 /// How a judgement ended.

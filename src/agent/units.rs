@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::health::Missing;
+use super::missing::Missing;
 use super::systemd::{self, Shown};
 use crate::base::failure::Failure;
 

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::Global;
 use super::progress::{Display, Verbosity};
-use crate::agent::{self, service, trial};
+use crate::agent::{self, judge, service};
 
 /// Arguments of `keller agent`.
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
     let verbosity = if global.quiet { Verbosity::Quiet } else { Verbosity::Verbose };
     let display = Display::new(verbosity);
     match args.part {
-        Some(Part::Health) => match trial::judge(&display)? {
+        Some(Part::Health) => match judge::judge(&display)? {
             true => Ok(ExitCode::SUCCESS),
             false => Ok(ExitCode::FAILURE),
         },

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::system::RebootCommand;
 
-use super::tools;
+use super::chroot::{self, ROOT};
 use crate::base::failure::Failure;
 
 /// How long a failure stays on the screen before the reboot. Long enough to read it or take a photo, short
@@ -116,13 +116,13 @@ fn show(lines: &[String]) {
 
 /// Runs a shell of the root on the console, or one of the initramfs, until it ends.
 fn shell() -> Result<(), String> {
-    let in_root = Path::new(tools::ROOT).join("bin/sh").exists();
+    let in_root = Path::new(ROOT).join("bin/sh").exists();
     if !in_root && !Path::new("/bin/sh").exists() {
         return Err("neither the root nor the initramfs has /bin/sh".to_owned());
     }
     let open = || OpenOptions::new().read(true).write(true).open("/dev/console").map_err(|e| e.to_string());
     let mut command = match in_root {
-        true => tools::in_root("/bin/sh"),
+        true => chroot::in_root("/bin/sh"),
         false => Command::new("/bin/sh"),
     };
     command.stdin(Stdio::from(open()?)).stdout(Stdio::from(open()?)).stderr(Stdio::from(open()?));

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::console::Console;
 use super::modules::Loader;
+use super::partitions;
 use super::uevents::Uevents;
 use crate::base::Digest;
 use crate::base::failure::{Doing, Failure};
@@ -170,7 +171,7 @@ impl BootDisk {
         let find = || partition_name(&Path::new(BLOCK).join(self.name.replace('/', "!")), number);
         if find().is_none() {
             self.open()
-                .and_then(|disk| super::table::read_again(disk.file()))
+                .and_then(|disk| partitions::read_again(disk.file()))
                 .doing(format!("having the kernel read the partitions of {}", self.name))?;
         }
         let name = find().ok_or_else(|| {

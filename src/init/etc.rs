@@ -84,7 +84,7 @@ fn next_number(names: impl Iterator<Item = String>) -> u64 {
 /// A path as it will be on the running node.
 fn shown(path: &Path) -> String {
     let text = path.to_string_lossy();
-    text.strip_prefix(super::tools::ROOT).unwrap_or(&text).to_owned()
+    text.strip_prefix(super::chroot::ROOT).unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]

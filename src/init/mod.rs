@@ -5,12 +5,14 @@
 //! boot loader's try counter gets on to a version that works. Ways out for an operator, each a word at the
 //! boot menu: `keller.debug`, `keller.etc=factory`, `keller.state=memory`, `keller.reset=state`.
 
+mod chroot;
 mod console;
 mod device_mapper;
 mod disks;
 mod etc;
 mod machine_id;
 mod modules;
+mod partitions;
 mod root;
 mod starts;
 mod state;

@@ -7,7 +7,8 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
-use super::{tools, verity};
+use super::chroot::ROOT;
+use super::verity;
 use crate::base::failure::{Doing, Failure};
 use crate::boot::cmdline::RootFs;
 
@@ -67,8 +68,8 @@ pub fn mount_verified(root_fs: RootFs) -> Result<(), Failure> {
         RootFs::Erofs => "",
         RootFs::Ext4 => "noload",
     };
-    fs::create_dir_all(tools::ROOT).doing(format!("making {}", tools::ROOT))?;
-    attach(verity::DEVICE, tools::ROOT, root_fs.name(), MountFlags::RDONLY, options)
+    fs::create_dir_all(ROOT).doing(format!("making {}", ROOT))?;
+    attach(verity::DEVICE, ROOT, root_fs.name(), MountFlags::RDONLY, options)
 }
 
 /// Mounts one file system.

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use rustix::mount::mount_move;
 
-use super::tools::ROOT;
+use super::chroot::ROOT;
 use crate::base::failure::{Doing, Failure};
 
 /// What moves over.

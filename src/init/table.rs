@@ -6,14 +6,11 @@
 //! then on a blank partition is no new one, but one that was lost. A change is written to the backup first
 //! and flushed, then to the primary: at every moment one of them is whole.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
-
 use uuid::Uuid;
 
 use super::console::Console;
 use super::disks::BootDisk;
+use super::partitions::{read_again, resize};
 use crate::base::failure::{Doing, Failure};
 use crate::disk::gpt::{self, Found, GptError, Other, Table};
 use crate::disk::layout::{ALIGNMENT, STATE_LABEL};
@@ -21,13 +18,6 @@ use crate::disk::{FileDevice, ReadAt};
 
 /// Version of a GUID that was derived from a root hash: the table is as an image has it.
 const DERIVED: usize = 8;
-
-/// Reads the table and the sizes again: `BLKRRPART` of linux/fs.h, `_IO(0x12, 95)`.
-const READ_AGAIN: u64 = 0x125f;
-/// Changes one partition: `BLKPG` of linux/blkpg.h, `_IO(0x12, 105)`.
-const CHANGE_PARTITION: u64 = 0x1269;
-/// `BLKPG_RESIZE_PARTITION`.
-const RESIZE: i32 = 3;
 
 /// Whether `guid` is still the one that the image came with.
 pub fn is_as_shipped(guid: Uuid) -> bool {
@@ -121,58 +111,10 @@ pub fn random() -> Result<[u8; 16], Failure> {
     Ok(bytes)
 }
 
-/// `struct blkpg_ioctl_arg`.
-#[repr(C)]
-struct Request {
-    operation: i32,
-    flags: i32,
-    data_len: i32,
-    data: *mut Partition,
-}
-
-/// `struct blkpg_partition`.
-#[repr(C)]
-struct Partition {
-    /// In bytes.
-    start: i64,
-    /// In bytes.
-    length: i64,
-    number: i32,
-    device_name: [u8; 64],
-    volume_name: [u8; 64],
-}
-
-/// Tells the kernel that a partition has another size; works while other partitions are in use.
-fn resize(disk: &File, number: u32, start: u64, size: u64) -> io::Result<()> {
-    let narrow = |value: u64| i64::try_from(value).map_err(io::Error::other);
-    let mut partition = Partition {
-        start: narrow(start)?,
-        length: narrow(size)?,
-        number: i32::try_from(number).map_err(io::Error::other)?,
-        device_name: [0; 64],
-        volume_name: [0; 64],
-    };
-    let data_len = size_of::<Partition>() as i32;
-    let request = Request { operation: RESIZE, flags: 0, data_len, data: &mut partition };
-    // SAFETY: the kernel reads a Request and the Partition that it points to; both outlive the call.
-    check(unsafe { libc::ioctl(disk.as_raw_fd(), CHANGE_PARTITION, &request) })
-}
-
-/// Has the kernel read a disk's table again; fails while a partition of it is in use.
-pub fn read_again(disk: &File) -> io::Result<()> {
-    // SAFETY: this request has no argument.
-    check(unsafe { libc::ioctl(disk.as_raw_fd(), READ_AGAIN) })
-}
-
-fn check(result: i32) -> io::Result<()> {
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
+    use std::io;
+
     use super::*;
     use crate::base::{Digest, Size};
     use crate::disk::gpt::{Entry, types};

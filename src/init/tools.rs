@@ -1,42 +1,11 @@
 //! Programs of the verified root, run before it is the root.
 
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
-use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
-use rustix::thread::UnshareFlags;
-
+use super::chroot::in_root;
 use super::console::Console;
 use crate::base::failure::{Doing, Failure};
-
-/// Where the root is mounted until it becomes `/`.
-pub const ROOT: &str = "/sysroot";
-
-/// What a program may look for besides its own files.
-const SHARED: [(&str, &str); 3] =
-    [("/dev", "/sysroot/dev"), ("/proc", "/sysroot/proc"), ("/sys", "/sysroot/sys")];
-
-/// A program of the root, with the root as its `/` and with the devices. It gets mounts of its own, which
-/// are gone when it ends.
-pub fn in_root(program: &str) -> Command {
-    let mut command = Command::new(program);
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TERM", "linux").current_dir("/");
-    let enter = || {
-        // SAFETY: the new name space is the child's own, which has one thread and shares no descriptors.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)? };
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        for (from, to) in SHARED {
-            mount_bind_recursive(from, to)?;
-        }
-        rustix::process::chroot(ROOT)?;
-        rustix::process::chdir("/")?;
-        Ok(())
-    };
-    // SAFETY: between fork and exec the closure makes system calls only.
-    unsafe { command.pre_exec(enter) };
-    command
-}
 
 /// Runs a program of the root to its end without input; what it says goes to the log.
 pub fn run(console: &Console, program: &str, arguments: &[&str]) -> Result<Output, Failure> {
@@ -77,6 +46,8 @@ pub fn ending(output: &Output) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Display};
 use std::rc::Rc;
 
-use super::solver::{Query, Request, Universe};
+use super::universe::{Query, Request, Universe};
 use crate::base::near::{did_you_mean, near};
 use crate::manifest::Place;
 use crate::manifest::files::EMBEDDED;

@@ -10,6 +10,7 @@ pub mod kept;
 pub mod online;
 pub mod resolve;
 pub mod solver;
+pub mod universe;
 
 use std::collections::BTreeMap;
 

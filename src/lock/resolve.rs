@@ -9,7 +9,8 @@ use rayon::prelude::*;
 use super::archives::{Archive, Archives, Suite};
 use super::asked::Asked;
 use super::explain::RequestError;
-use super::solver::{Chosen, Package, Query, Request, SolveError, Universe, solve};
+use super::solver::{Chosen, SolveError, solve};
+use super::universe::{Package, Query, Request, Universe};
 use super::{Known, Lock, LockedPackage, LockedRelease, Provenance, Resolved};
 use crate::base::near::{did_you_mean, near};
 use crate::base::{Chain, Digest, Progress, Task, Unit, limits};
@@ -250,7 +251,7 @@ pub fn resolve(
     let task = Task::new(progress, "resolving", 0, Unit::Items);
     let universe =
         Universe::new(snapshots.iter().map(|snapshot| (snapshot.archive.name.as_str(), &snapshot.index)))
-            .map_err(ResolveError::Packages)?;
+            .map_err(|error| ResolveError::Packages(error.into()))?;
     let solver = Tree { universe: &universe, archives, upstream, update, progress };
     let packages = solver.resolve(
         &manifest.packages,

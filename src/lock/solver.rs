@@ -10,10 +10,8 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Display;
-use std::ops::Range;
 use std::rc::Rc;
 
 use resolvo::conflict::{ConflictCause, ConflictEdge, ConflictNode};
@@ -24,34 +22,13 @@ use resolvo::{
 };
 
 use super::explain::{self, Link, RequestError, Unsolvable};
+use super::universe::{Members, Package, Query, TooMany, Universe};
 use crate::base::limits;
 use crate::base::width::{to_index, to_u64};
-use crate::manifest::Place;
-use crate::source::debian::packages::{Index, Record};
 use crate::source::debian::version::{self, ParseRelationError, Relation, compare};
 
 /// The word that stands in `wanted_by` for what was asked for by name.
 pub const MANIFEST: &str = "manifest";
-
-/// A package and the archive that has it.
-#[derive(Clone, Copy, Debug)]
-pub struct Package<'a> {
-    /// As in [`super::LockedPackage::archive`].
-    pub archive: &'a str,
-    /// What the index says.
-    pub record: Record<'a>,
-}
-
-/// All packages of all archives, by name.
-pub struct Universe<'a> {
-    /// Sorted by name; of one name the highest version first.
-    packages: Vec<Package<'a>>,
-    /// Names in order, with their packages.
-    names: Vec<(&'a str, Range<u32>)>,
-    by_name: HashMap<&'a str, u32>,
-    /// Packages that provide a name, in the order in which they are tried.
-    providers: HashMap<&'a str, Vec<(u32, Option<&'a str>)>>,
-}
 
 /// Steps that count for a round of the solver, which looks at what a decision leads to. There is about one for each package
 /// that is chosen.
@@ -60,38 +37,6 @@ const ROUND: usize = 5_000;
 /// Steps that count for a set of versions, which stays in memory with what the solver knows of it: 320 bytes (measured
 /// with 4 million).
 const SET: usize = 100;
-
-/// One name that was asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// Package name.
-    pub name: &'a str,
-    /// The only version that will do, if any.
-    pub version: Option<&'a str>,
-    /// Who asked.
-    pub place: &'a Place,
-}
-
-impl<'a> Request<'a> {
-    /// Reads `name` or `name=version`.
-    pub fn parse(text: &'a str, place: &'a Place) -> Self {
-        match text.split_once('=') {
-            Some((name, version)) => Self { name: name.trim(), version: Some(version.trim()), place },
-            None => Self { name: text, version: None, place },
-        }
-    }
-}
-
-/// What is wanted of a solution.
-#[derive(Clone, Debug, Default)]
-pub struct Query<'a> {
-    /// Packages asked for.
-    pub requests: Vec<Request<'a>>,
-    /// Names taken as present in any version, as is what they provide.
-    pub assume: BTreeSet<&'a str>,
-    /// What is preferred: names chosen before, each with the version to keep, or none to take the newest.
-    pub previous: BTreeMap<&'a str, Option<&'a str>>,
-}
 
 /// A chosen package.
 #[derive(Clone, Debug)]
@@ -112,15 +57,8 @@ pub enum SolveError {
     #[error(transparent)]
     Unsolvable(#[from] Unsolvable),
     /// More than any archives have.
-    #[error(
-        "all indexes together have more than {limit} {what}, the most that are read: name fewer archives or components"
-    )]
-    TooMany {
-        /// `packages`, say.
-        what: &'static str,
-        /// From [`limits`].
-        limit: usize,
-    },
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// More packages than a root has.
     #[error(
         "what is asked for needs more than {} packages, the most of one root or container",
@@ -134,163 +72,6 @@ pub enum SolveError {
         limits::SOLVER
     )]
     Entangled,
-}
-
-/// A place in the order of preference among providers.
-fn priority(package: &Package<'_>) -> u8 {
-    match package.record.priority {
-        "required" => 0,
-        "important" => 1,
-        "standard" => 2,
-        "optional" => 3,
-        _ => 4,
-    }
-}
-
-impl<'a> Universe<'a> {
-    /// Puts indexes together. Of a package that stands in several in the same version, the first counts whose
-    /// file can be used.
-    ///
-    /// # Errors
-    /// `TooMany`.
-    pub fn new(indexes: impl IntoIterator<Item = (&'a str, &'a Index)>) -> Result<Self, SolveError> {
-        let mut packages: Vec<Package<'a>> = indexes
-            .into_iter()
-            .flat_map(|(archive, index)| index.records().map(move |record| Package { archive, record }))
-            .take(limits::INDEX_PACKAGES + 1)
-            .collect();
-        if packages.len() > limits::INDEX_PACKAGES {
-            return Err(SolveError::TooMany { what: "packages", limit: limits::INDEX_PACKAGES });
-        }
-        // The sort is stable, so the order of archives decides among equals.
-        packages.sort_by(|a, b| {
-            a.record
-                .name
-                .cmp(b.record.name)
-                .then_with(|| match a.record.version == b.record.version {
-                    true => Ordering::Equal,
-                    false => compare(b.record.version, a.record.version),
-                })
-                .then_with(|| a.record.file.is_err().cmp(&b.record.file.is_err()))
-        });
-        packages.dedup_by(|b, a| {
-            a.record.name == b.record.name && compare(a.record.version, b.record.version).is_eq()
-        });
-        let mut names: Vec<(&str, Range<u32>)> = Vec::new();
-        for (id, package) in (0..).zip(&packages) {
-            match names.last_mut() {
-                Some((name, range)) if *name == package.record.name => range.end = id + 1,
-                _ => names.push((package.record.name, id..id + 1)),
-            }
-        }
-        let by_name = (0..).zip(&names).map(|(id, (name, _))| (*name, id)).collect();
-        let mut providers: HashMap<&str, Vec<(u32, Option<&str>)>> = HashMap::new();
-        let mut provided = 0;
-        for (id, package) in (0..).zip(&packages).filter(|(_, package)| !package.record.provides.is_empty()) {
-            // A provision that cannot be read provides nothing.
-            for relation in version::relations(package.record.provides).flatten() {
-                provided += 1;
-                if provided > limits::INDEX_PROVIDED {
-                    return Err(SolveError::TooMany {
-                        what: "provided names",
-                        limit: limits::INDEX_PROVIDED,
-                    });
-                }
-                providers
-                    .entry(relation.name)
-                    .or_default()
-                    .push((id, relation.bound.map(|(_, version)| version)));
-            }
-        }
-        for list in providers.values_mut() {
-            list.sort_by_key(|(id, _)| (priority(&packages[to_index(*id)]), *id));
-        }
-        let too_many = |what| Err(SolveError::TooMany { what, limit: limits::INDEX_ALIKE });
-        if names.iter().any(|(_, range)| range.len() > limits::INDEX_ALIKE) {
-            return too_many("versions of one package");
-        }
-        if providers.values().any(|list| list.len() > limits::INDEX_ALIKE) {
-            return too_many("packages that provide one name");
-        }
-        Ok(Self { packages, names, by_name, providers })
-    }
-
-    /// How many packages there are, counting versions.
-    pub fn len(&self) -> usize {
-        self.packages.len()
-    }
-
-    /// Whether there is no package at all.
-    pub fn is_empty(&self) -> bool {
-        self.packages.is_empty()
-    }
-
-    pub(super) fn package(&self, id: u32) -> &Package<'a> {
-        &self.packages[to_index(id)]
-    }
-
-    /// The packages of this name, the highest version first.
-    pub fn versions(&self, name: &str) -> &[Package<'a>] {
-        self.by_name.get(name).map_or(&[], |id| {
-            let range = &self.names[to_index(*id)].1;
-            &self.packages[to_index(range.start)..to_index(range.end)]
-        })
-    }
-
-    /// All names in order.
-    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
-        self.names.iter().map(|(name, _)| *name)
-    }
-
-    /// Names of packages that provide `name`, in order of preference.
-    pub(super) fn providers(&self, name: &str) -> Vec<&'a str> {
-        let all = self.providers.get(name).into_iter().flatten().map(|(id, _)| self.package(*id).record.name);
-        let mut seen = HashSet::new();
-        all.filter(|provider| seen.insert(*provider)).collect()
-    }
-
-    fn ids(&self, name: &str) -> Range<u32> {
-        self.by_name.get(name).map_or(0..0, |id| self.names[to_index(*id)].1.clone())
-    }
-
-    fn name_of(&self, package: u32) -> u32 {
-        self.by_name[self.package(package).record.name]
-    }
-
-    /// Packages that meet `relation`, grouped by name: the one of that name first, then providers.
-    fn meeting(&self, relation: &Relation<'_>) -> Members {
-        let mut found = Members::default();
-        let real = self.ids(relation.name).filter(|id| relation.admits(self.package(*id).record.version));
-        let provided = self.providers.get(relation.name).into_iter().flatten();
-        let provided = provided.filter(|(_, version)| relation.admits_provided(*version)).map(|(id, _)| *id);
-        for id in real.chain(provided) {
-            found.add(self.name_of(id), id);
-        }
-        found
-    }
-}
-
-/// Packages grouped by name, names in the order in which they first came.
-#[derive(Default)]
-struct Members {
-    groups: Vec<(u32, Vec<u32>)>,
-    /// Where a name stands in `groups`.
-    places: HashMap<u32, usize>,
-    known: HashSet<u32>,
-}
-
-impl Members {
-    /// Adds a package to the group of its name, once.
-    fn add(&mut self, name: u32, id: u32) {
-        if !self.known.insert(id) {
-            return;
-        }
-        let place = *self.places.entry(name).or_insert(self.groups.len());
-        match self.groups.get_mut(place) {
-            Some((_, ids)) => ids.push(id),
-            None => self.groups.push((name, vec![id])),
-        }
-    }
 }
 
 /// Some packages of one name, as a resolvo version set.

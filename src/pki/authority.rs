@@ -8,6 +8,9 @@ use super::wanted::{ALGORITHM, LIFETIME_SECONDS, NO_END_SECONDS, Wanted, subject
 use super::{Error, Flaw};
 use crate::base::Digest;
 
+/// Two clocks of one moment differ by less.
+const SLACK_SECONDS: i64 = 86_400;
+
 /// Signs certificates. [`Authority::to_pem`] has the key: whoever reads that is every server and every client.
 #[derive(Debug)]
 pub struct Authority {
@@ -64,13 +67,32 @@ impl Authority {
         Ok(Pair { key, certificate: certificate.der().to_vec() })
     }
 
+    /// Why `pair` is to be replaced by one that is made `now`, if it is: a third of its life is left, or it is not what is
+    /// `wanted`.
+    pub fn flaw_of(&self, pair: &Pair, wanted: &Wanted, now: i64) -> Option<Flaw> {
+        let Ok(certificate) = pair::parse(&pair.certificate) else { return Some(Flaw::OtherUse) };
+        let ends = certificate.validity().not_after.timestamp();
+        let best = self.latest_end(now);
+        if !self.has_signed(&certificate) {
+            Some(Flaw::OtherAuthority)
+        } else if !pair::is_for(&certificate, wanted) {
+            Some(Flaw::OtherUse)
+        } else if ends < best - LIFETIME_SECONDS * 2 / 3 {
+            Some(Flaw::EndsSoon { ends })
+        } else if ends > best + SLACK_SECONDS {
+            Some(Flaw::EndsLate { ends })
+        } else {
+            None
+        }
+    }
+
     /// When a certificate ends that is made now.
-    pub(super) fn latest_end(&self, now: i64) -> i64 {
+    fn latest_end(&self, now: i64) -> i64 {
         now.saturating_add(LIFETIME_SECONDS).min(self.ends)
     }
 
     /// Whether it signed `certificate`.
-    pub(super) fn has_signed(&self, certificate: &X509Certificate<'_>) -> bool {
+    fn has_signed(&self, certificate: &X509Certificate<'_>) -> bool {
         pair::parse(&self.certificate).is_ok_and(|own| {
             certificate.issuer().as_raw() == own.subject().as_raw()
                 && certificate.verify_signature(Some(own.public_key())).is_ok()

@@ -113,7 +113,7 @@ impl Directory {
         let path = self.path.join(name);
         if let Some(text) = self.read(name)? {
             let cause = match Pair::read(&text) {
-                Ok(pair) => match pair.flaw(wanted, authority, now) {
+                Ok(pair) => match authority.flaw_of(&pair, wanted, now) {
                     None => return self.write(name, &text, SECRET, owner).map(|()| false),
                     Some(flaw) => flaw.to_string(),
                 },

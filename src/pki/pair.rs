@@ -10,13 +10,11 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::wanted::{LIFETIME_SECONDS, Wanted};
-use super::{Authority, Error, Flaw};
+use super::Error;
+use super::wanted::Wanted;
 
 const KEY: &str = "PRIVATE KEY";
 const CERTIFICATE: &str = "CERTIFICATE";
-/// Two clocks of one moment differ by less.
-const SLACK_SECONDS: i64 = 86_400;
 
 /// A private key and the certificate for it.
 #[derive(Debug)]
@@ -44,25 +42,6 @@ impl Pair {
     pub fn to_pem(&self) -> String {
         to_pem(&self.key, &self.certificate)
     }
-
-    /// Why it is to be replaced by one that `authority` makes `now`, if it is: a third of its life is left, or it is
-    /// not what is `wanted`.
-    pub fn flaw(&self, wanted: &Wanted, authority: &Authority, now: i64) -> Option<Flaw> {
-        let Ok(certificate) = parse(&self.certificate) else { return Some(Flaw::OtherUse) };
-        let ends = certificate.validity().not_after.timestamp();
-        let best = authority.latest_end(now);
-        if !authority.has_signed(&certificate) {
-            Some(Flaw::OtherAuthority)
-        } else if !is_for(&certificate, wanted) {
-            Some(Flaw::OtherUse)
-        } else if ends < best - LIFETIME_SECONDS * 2 / 3 {
-            Some(Flaw::EndsSoon { ends })
-        } else if ends > best + SLACK_SECONDS {
-            Some(Flaw::EndsLate { ends })
-        } else {
-            None
-        }
-    }
 }
 
 pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
@@ -85,7 +64,7 @@ pub(super) fn certificate_pem(certificate: &[u8]) -> String {
 }
 
 /// Whether name, hosts and usages are those that are wanted, no more and no less.
-fn is_for(certificate: &X509Certificate<'_>, wanted: &Wanted) -> bool {
+pub(super) fn is_for(certificate: &X509Certificate<'_>, wanted: &Wanted) -> bool {
     let mut names = certificate.subject().iter_common_name();
     let name = names.next().and_then(|name| name.as_str().ok());
     let usages = certificate.extended_key_usage().ok().flatten();

@@ -254,7 +254,7 @@ fn a_power_cut_between_any_two_files_is_mended() {
             ] {
                 let authority = Authority::read(&read(authority)).unwrap();
                 let wanted = Wanted { role: Role::Client, name: String::new(), hosts: Vec::new() };
-                let flaw = Pair::read(&read(name)).unwrap().flaw(&wanted, &authority, NOW);
+                let flaw = authority.flaw_of(&Pair::read(&read(name)).unwrap(), &wanted, NOW);
                 assert_eq!(flaw, Some(Flaw::OtherUse), "{name} of {done} {has_old}");
             }
         }
@@ -290,9 +290,9 @@ fn an_authority_that_ends_bounds_what_it_signs() {
     assert_eq!(Authority::make_until("x", NOW + 200 * DAY).unwrap().flaw(NOW), None);
     let again = Authority::read(authority.to_pem().as_bytes()).unwrap();
     let pair = again.issue(&server(), NOW).unwrap();
-    assert_eq!(pair.flaw(&server(), &authority, NOW), None);
+    assert_eq!(authority.flaw_of(&pair, &server(), NOW), None);
     let longer = Authority::make("x").unwrap().issue(&server(), NOW).unwrap();
-    assert_eq!(longer.flaw(&server(), &authority, NOW), Some(Flaw::OtherAuthority));
+    assert_eq!(authority.flaw_of(&longer, &server(), NOW), Some(Flaw::OtherAuthority));
     assert!(matches!(Authority::read(pair.to_pem().as_bytes()), Err(Error::NotAnAuthority)));
 }
 
@@ -300,16 +300,16 @@ fn an_authority_that_ends_bounds_what_it_signs() {
 fn a_pair_is_for_its_name_its_hosts_and_its_role() {
     let authority = Authority::make("x").unwrap();
     let pair = Pair::read(authority.issue(&server(), NOW).unwrap().to_pem().as_bytes()).unwrap();
-    assert_eq!(pair.flaw(&server(), &authority, NOW), None);
+    assert_eq!(authority.flaw_of(&pair, &server(), NOW), None);
     let long = Wanted { hosts: vec!["0:0::1".into(), "localhost".into()], ..server() };
-    assert_eq!(pair.flaw(&long, &authority, NOW), None);
+    assert_eq!(authority.flaw_of(&pair, &long, NOW), None);
     for other in [
         Wanted { role: Role::Client, ..server() },
         Wanted { name: "b".into(), ..server() },
         Wanted { hosts: vec!["localhost".into()], ..server() },
         Wanted { hosts: vec!["localhost".into(), "::1".into(), "10.0.0.1".into()], ..server() },
     ] {
-        assert_eq!(pair.flaw(&other, &authority, NOW), Some(Flaw::OtherUse), "{other:?}");
+        assert_eq!(authority.flaw_of(&pair, &other, NOW), Some(Flaw::OtherUse), "{other:?}");
     }
     for host in ["", "a b", "*", "a\n", "ü", &"a".repeat(254)] {
         let wanted = Wanted { hosts: vec![host.to_owned()], ..server() };

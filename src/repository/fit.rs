@@ -1,23 +1,10 @@
 //! Whether a version fits the disks in the field: an image's partitions never change on a node, so the smallest
 //! layout that was ever published bounds every later version.
 
-use serde::{Deserialize, Serialize};
-
-use super::release::Listing;
+use super::release::{Layout, Listing};
 use crate::base::width::to_u64;
 use crate::base::{Size, align};
 use crate::verity;
-
-/// Room that a disk has for a version, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Layout {
-    /// For unified kernel images in the EFI system partition, all together.
-    pub esp: u64,
-    /// One slot's root partition.
-    pub root: u64,
-    /// One slot's verity partition.
-    pub verity: u64,
-}
 
 /// What stays free in the EFI system partition beside two kernel images, in bytes: a boot loader is replaced
 /// by writing its successor beside it, and files take whole clusters.

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use tough::schema::{RoleKeys, RoleType, Root, Signed};
 
 pub use error::KeysError;
-pub use private::PrivateKey;
+pub use private::{PrivateKey, sign};
 
 use super::metadata::{self, ROLES, SPEC_VERSION, after, key_ids, numbered};
 use crate::base::width::to_u64;
@@ -319,7 +319,7 @@ impl Keys {
             if let Some(before) = &before {
                 signers.extend(self.signers(before, RoleType::Root)?);
             }
-            Ok(metadata::sign(root.clone(), signers))
+            Ok(sign(root.clone(), signers))
         })();
         let signed = signed.inspect_err(|_| self.private.truncate(known))?;
 

@@ -6,9 +6,7 @@ use std::num::NonZeroU64;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tough::schema::{Role, RoleType, Root, Signature, Signed};
-
-use super::keys::PrivateKey;
+use tough::schema::{Role, RoleType, Root, Signed};
 
 /// Version of the specification that the metadata names.
 pub const SPEC_VERSION: &str = "1.0.0";
@@ -33,17 +31,6 @@ pub fn number_of(name: &str, role: RoleType) -> Option<u64> {
 /// The version after `version`.
 pub fn after(version: u64) -> NonZeroU64 {
     NonZeroU64::new(version.saturating_add(1)).expect("one more than something is not zero")
-}
-
-/// `role` with the signatures of `keys`, in the order of their ids.
-pub fn sign<'k, T: Role>(role: T, keys: impl IntoIterator<Item = &'k PrivateKey>) -> Signed<T> {
-    let text = role.canonical_form().expect("metadata has a canonical form");
-    let mut keys: Vec<&PrivateKey> = keys.into_iter().collect();
-    keys.sort_by_key(|key| key.id.to_vec());
-    keys.dedup_by_key(|key| key.id.to_vec());
-    let signatures =
-        keys.iter().map(|key| Signature { keyid: key.id.clone(), sig: key.sign(&text).into() }).collect();
-    Signed { signed: role, signatures }
 }
 
 /// The bytes of a metadata file: names in order, so that the same metadata is the same file.

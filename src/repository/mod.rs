@@ -23,11 +23,11 @@ mod testing;
 mod web;
 
 pub use client::{Client, RepositoryError, Trusted, forget_time};
-pub use fit::{Layout, Misfit};
+pub use fit::Misfit;
 pub use folder::Folder;
 pub use keys::{Keys, KeysError};
 pub use publish::{PublishError, Repository};
-pub use release::Listing;
+pub use release::{Layout, Listing};
 pub use web::Web;
 
 pub use tough::schema::RoleType;

@@ -22,11 +22,11 @@ use uuid::Uuid;
 
 pub use error::PublishError;
 
-use super::fit::{self, Layout, Needs};
+use super::fit::{self, Needs};
 use super::folder::Folder;
 use super::keys::Keys;
 use super::metadata::{self, numbered};
-use super::release::{self, Listing};
+use super::release::{self, Layout, Listing};
 use crate::base::device::ReadAt;
 use crate::base::progress::Progress;
 use crate::base::version::compare;

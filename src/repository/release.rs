@@ -7,13 +7,23 @@ use serde::{Deserialize, Serialize};
 use tough::TargetName;
 use tough::schema::{Hashes, Target, Targets};
 
-use super::fit::Layout;
 use crate::base::{Digest, version};
 use crate::update::Document;
 use crate::update::document::Blob;
 
 /// Member of a target's custom metadata that is ours.
 const MEMBER: &str = "keller";
+
+/// Room that a disk has for a version, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// For unified kernel images in the EFI system partition, all together.
+    pub esp: u64,
+    /// One slot's root partition.
+    pub root: u64,
+    /// One slot's verity partition.
+    pub verity: u64,
+}
 
 /// A published version, as the list of releases has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

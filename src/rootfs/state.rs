@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::Error;
 use super::links;
 use super::tmpfiles::line::{Access, Line, make};
-use super::tmpfiles::shipped::{self, Directories, Links};
+use super::tmpfiles::shipped::{self, Directories, Links, SHIPPED_PLACE};
 use super::tmpfiles::{self, FACTORY};
 use super::users::Accounts;
 use crate::tree::{Kind, NodeId, Tree, show};
@@ -30,8 +30,6 @@ const STATE_FOLDERS: [(&str, &str, &str); 5] = [
 /// Of these, what an image ships is read where it is, through links, so that an update brings its next
 /// version; in the others it belongs to the node once it is there. With the depth at which links begin.
 const SHIPPED: [(&str, usize); 2] = [("/opt", 1), ("/usr/local", 2)];
-/// Where the content of [`SHIPPED`] stays.
-pub const SHIPPED_PLACE: &str = "/usr/lib/keller/shipped";
 /// Directories of /usr/local that programs expect.
 const LOCAL_FOLDERS: [&str; 6] = ["bin", "etc", "lib", "sbin", "share", "src"];
 const STATE_LINES: &str = "usr/lib/tmpfiles.d/10-keller-state.conf";

@@ -21,7 +21,7 @@ use reqwest::header::{self, HeaderMap};
 
 use crate::base::width::to_u64;
 use crate::base::{Digest, Task, input, limits};
-use crate::source::apt;
+use crate::source::apt::config::{self, Config};
 use crate::source::url::Url;
 use crate::store::{Incoming, Store, StoreError};
 
@@ -77,8 +77,8 @@ impl Default for Settings {
 impl Settings {
     /// What the environment and apt's settings on this machine ask for.
     pub fn of_host() -> Self {
-        let folder = Path::new(apt::FOLDER);
-        let config = apt::Config::read(folder);
+        let folder = Path::new(config::FOLDER);
+        let config = Config::read(folder);
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let ca_info = config.get("Acquire::https::CAInfo").map(PathBuf::from);
         Self {

@@ -19,10 +19,11 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::ops::Range;
 
+use super::error::{ReadError, corrupt};
 use super::folder::{self, DELETED, Entry, Folder};
 use super::format::{self, ARCHIVE, DIRECTORY, DosTime, RECORD_SIZE, Record, SMALL_EXTENSION, SMALL_NAME};
 use super::names::{self, Name, Short};
-use super::reader::{DEPTH_LIMIT, ENTRY_LIMIT, Listed, ReadError, Reader, corrupt};
+use super::reader::{DEPTH_LIMIT, ENTRY_LIMIT, Listed, Reader};
 use super::table::{Table, Used};
 use super::volume::Volume;
 use crate::base::device::{Device, Window};

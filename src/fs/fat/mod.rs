@@ -5,6 +5,7 @@
 //! FATGEN below.
 
 pub mod editor;
+mod error;
 mod folder;
 mod format;
 mod geometry;

@@ -6,6 +6,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+pub use super::error::ReadError;
+use super::error::corrupt;
 use super::folder::{self, Entry};
 use super::format::RECORD_SIZE;
 use super::volume::{CLUSTER_BITS, LEAST_END_OF_CHAIN, Volume};
@@ -22,49 +24,6 @@ const LISTED_LIMIT: u64 = 64 << 20;
 const NAMES_LIMIT: usize = 32 << 20;
 /// Bytes of the FAT that are kept, since chains mostly run on.
 const FAT_BLOCK: u64 = 4096;
-
-/// Why a FAT file system cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// No FAT32 file system.
-    #[error("no FAT32 file system: {problem}")]
-    NotFat32 {
-        /// e.g. `the boot sector's signature is missing`.
-        problem: String,
-    },
-    /// A number that cannot be right.
-    #[error("damaged FAT file system: {path}: {problem}")]
-    Corrupt {
-        /// The file or folder.
-        path: String,
-        /// e.g. `its chain leads to cluster 1`.
-        problem: String,
-    },
-    /// A path that is not there.
-    #[error("{path} does not exist in the FAT file system")]
-    NotFound {
-        /// The path.
-        path: String,
-    },
-    /// More than the caller wants.
-    #[error("{path} has {size} bytes, but at most {limit} are expected")]
-    TooLarge {
-        /// The path.
-        path: String,
-        /// In bytes.
-        size: u64,
-        /// In bytes.
-        limit: u64,
-    },
-    /// The disk.
-    #[error("reading {path} in the FAT file system: {source}")]
-    Io {
-        /// The file or folder; `/` for the file system itself.
-        path: String,
-        /// What the disk said.
-        source: io::Error,
-    },
-}
 
 /// A file or folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,11 +196,6 @@ impl<T: Read + Seek> Reader<T> {
         self.source.seek(SeekFrom::Start(offset))?;
         self.source.read_exact(buffer)
     }
-}
-
-pub(super) fn corrupt(path: &str, problem: String) -> ReadError {
-    let path = if path.is_empty() { "/" } else { path }.to_owned();
-    ReadError::Corrupt { path, problem }
 }
 
 /// An open file.

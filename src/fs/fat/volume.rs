@@ -1,8 +1,8 @@
 //! What a boot sector says of a volume, whoever wrote it. Every number is checked before it is used.
 //! Source: FATGEN, "BIOS Parameter Block".
 
+use super::error::{ReadError, corrupt};
 use super::format::{BootSector, NOT_MIRRORED, SIGNATURE};
-use super::reader::{ReadError, corrupt};
 use crate::base::on_disk::transmute_ref;
 
 /// Bits of a FAT entry that are a cluster's number; the rest is to be kept as it is.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::key::{Ed25519Key, Ed25519Scheme, Key};
+use tough::schema::{Role, Signature, Signed};
 
 use super::KeysError;
 use crate::base::{input, limits};
@@ -101,4 +102,15 @@ impl PrivateKey {
     pub fn sign(&self, text: &[u8]) -> Vec<u8> {
         self.pair.sign(text).as_ref().to_vec()
     }
+}
+
+/// `role` with the signatures of `keys`, in the order of their ids.
+pub fn sign<'k, T: Role>(role: T, keys: impl IntoIterator<Item = &'k PrivateKey>) -> Signed<T> {
+    let text = role.canonical_form().expect("metadata has a canonical form");
+    let mut keys: Vec<&PrivateKey> = keys.into_iter().collect();
+    keys.sort_by_key(|key| key.id.to_vec());
+    keys.dedup_by_key(|key| key.id.to_vec());
+    let signatures =
+        keys.iter().map(|key| Signature { keyid: key.id.clone(), sig: key.sign(&text).into() }).collect();
+    Signed { signed: role, signatures }
 }

@@ -136,7 +136,7 @@ impl Repository<'_> {
         for root in between.chain(&self.published_root) {
             signers.extend(self.keys.some_signers(&root.signed, T::TYPE));
         }
-        Ok(metadata::sign(role, signers))
+        Ok(crate::repository::keys::sign(role, signers))
     }
 
     /// Makes `targets`, or what is there, the state that nodes see; gives when they stop to believe it.

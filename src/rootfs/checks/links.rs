@@ -2,8 +2,8 @@
 
 use super::{Finding, Inputs, Severity, View};
 use crate::base::limits;
-use crate::rootfs::state::SHIPPED_PLACE;
 use crate::rootfs::tmpfiles::FACTORY;
+use crate::rootfs::tmpfiles::shipped::SHIPPED_PLACE;
 use crate::tree::{Kind, NodeId, Tree, show};
 
 /// Folders that are empty in the image and filled at boot: kernel file systems (`proc`, `sys`, `dev`), memory

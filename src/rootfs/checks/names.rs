@@ -32,18 +32,17 @@ pub fn check(view: &View<'_>, inputs: &Inputs, units: &Units<'_>, manifest: &Man
     check.people();
     check.engine();
     check.containers();
-    let waits = waits::check(&check);
-    check.findings.extend(waits);
+    check.findings.extend(waits::check(units, manifest));
     check.findings
 }
 
 /// What is looked at, and what was found.
-pub(super) struct Check<'a> {
+struct Check<'a> {
     view: &'a View<'a>,
     tree: &'a Tree,
     pruned: &'a Taken,
-    pub(super) units: &'a Units<'a>,
-    pub(super) manifest: &'a Manifest,
+    units: &'a Units<'a>,
+    manifest: &'a Manifest,
     findings: Vec<Finding>,
 }
 

@@ -1,9 +1,9 @@
 //! Waits of one boot against the deadline above them: a unit of `health:` that may take longer to start than
 //! `health.deadline` gives turns a good update away where the node is slow.
 
-use super::names::Check;
 use super::units::Units;
 use super::{Finding, Severity};
+use crate::manifest::Manifest;
 use crate::rootfs::containers::{START_SECONDS, waits_for_network};
 use crate::rootfs::text::command::commands;
 use crate::rootfs::text::settings::Settings;
@@ -15,8 +15,7 @@ const ONLINE: &str = "network-online.target";
 
 /// Tells which units of `health:` may take longer than the deadline. All that is said is a warning: a wait is only the
 /// most that a unit may take.
-pub fn check(check: &Check<'_>) -> Vec<Finding> {
-    let (units, manifest) = (check.units, check.manifest);
+pub fn check(units: &Units<'_>, manifest: &Manifest) -> Vec<Finding> {
     let deadline = manifest.health.deadline_seconds;
     let network = network_seconds(units);
     let mut findings = Vec::new();

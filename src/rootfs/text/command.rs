@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::settings::BLANKS;
+use super::words::BLANKS;
 use super::words::{Escapes, Unbalanced, first};
 
 /// One command of an `Exec…=`.

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::words::{Escapes, words};
+use super::words::{BLANKS, Escapes, words};
 
 /// Settings of a unit and its drop-ins, in the order in which they were read: section, key and value. None is a value
 /// that takes back those before it, which stay in the list: to take them out each time could cost the square of it.
@@ -76,9 +76,6 @@ impl Settings {
 pub fn is_true(value: &str) -> bool {
     ["1", "yes", "y", "true", "t", "on"].contains(&value.to_ascii_lowercase().as_str())
 }
-
-/// systemd's blanks.
-pub(super) const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// Lines, continued ones in one piece. A line continues if it ends in a backslash that no other escapes; comments
 /// between are passed over.

@@ -2,7 +2,8 @@
 //!
 //! Format: systemd.syntax(7), "Quoting", and extract_first_word() of systemd 257.
 
-use super::settings::BLANKS;
+/// systemd's blanks.
+pub(super) const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// What backslashes mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

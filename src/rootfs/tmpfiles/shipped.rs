@@ -14,10 +14,11 @@ use super::line::{self, Access, Line, make};
 use super::{Answered, MAKERS, ON_SOME_NODES, bake, clean, lines};
 use crate::rootfs::conf_d;
 use crate::rootfs::error::Error;
-use crate::rootfs::state::SHIPPED_PLACE;
 use crate::rootfs::users::Accounts;
 use crate::tree::{Content, Kind, Meta, NodeId, Tree, TreeError};
 
+/// Where what an image ships below /opt and /usr/local stays in the root.
+pub const SHIPPED_PLACE: &str = "/usr/lib/keller/shipped";
 /// What [`SHIPPED_PLACE`] is in the root, on the state partition.
 pub const PLACE: &str = "/var/lib/keller/shipped";
 /// How many links one path may cross: the kernel's MAXSYMLINKS.

@@ -340,15 +340,6 @@ fn fetch_listed(
     Ok(bytes)
 }
 
-/// `path` below a root, without what stands for nothing in it: a slash or `./` before it, as archives of some
-/// tools have it, and doubled slashes. None if it leads elsewhere.
-pub(super) fn below(path: &str) -> Option<String> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    let fine =
-        !parts.is_empty() && !parts.contains(&"..") && !path.contains(['\\', '\0']) && !path.ends_with('/');
-    fine.then(|| parts.join("/"))
-}
-
 impl<'a> Record<'a> {
     /// A line of a trimmed index; none of another form is ever written.
     fn from_line(line: &'a str) -> Option<Self> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::source::apt::Config;
+use crate::source::apt::config::Config;
 use crate::source::url::{Url, redacted};
 
 /// Proxies by scheme, and the hosts that go without.

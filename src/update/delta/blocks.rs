@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::error::DeltaError;
 use super::frames::{self, Decoder, Entry};
-use super::index::{Index, Indexed};
+use super::index::{self, Index, Indexed};
 use super::runs::{BLOCK, BlockDigest, Inventory, LONGEST, SHORT, digests, run_digest, scan, short};
 use super::wire::{Wire, coalesce, stretch_of};
 use crate::base::Task;
@@ -355,10 +355,10 @@ impl Entries {
             .lacking_runs(index)
             .map(|(number, run)| {
                 let at = table + run.entry;
-                (number, at..at + to_u64(frames::entry_size(run.run.blocks, index.frame_blocks)))
+                (number, at..at + to_u64(index::entry_size(run.run.blocks, index.frame_blocks)))
             })
             .collect();
-        let all = (index.frames_size - to_u64(frames::HEADER)) as f64;
+        let all = (index.frames_size - to_u64(index::FRAMES_HEADER)) as f64;
         if wanted.is_empty() || survey.lacking(index) as f64 > NEARLY_ALL * all {
             return Ok(entries);
         }

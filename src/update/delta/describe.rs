@@ -31,7 +31,7 @@ pub fn describe(file: &mut dyn Read) -> Result<String, DescribeError> {
             }
         }
         Some(magic) if magic == frames::MAGIC => {
-            let frame = bytes.get(frames::HEADER..).map(frames::first_frame);
+            let frame = bytes.get(index::FRAMES_HEADER..).map(frames::first_frame);
             let _ =
                 writeln!(text, "frames: the first of {:?} bytes", frame.and_then(Result::ok).unwrap_or(0));
         }

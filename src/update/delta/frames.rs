@@ -22,10 +22,10 @@ use std::io::{self, Write};
 use rayon::prelude::*;
 
 use super::error::PublishError;
-use super::index::{Index, Indexed};
+use super::index::{FRAMES_HEADER, Index, Indexed, entry_size};
 use super::runs::{BLOCK, BlockDigest, Cutter, MOST_BLOCKS, Run, SHORT, scan, short};
-use super::uki;
 use crate::base::device::ReadAt;
+use crate::base::limits;
 use crate::base::on_disk::{FromBytes, IntoBytes, le, on_disk};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::width::to_u64;
@@ -36,10 +36,6 @@ const IN_ROOT: usize = 8;
 /// The same of a unified kernel image, nearly all of which is compressed already: frames of one block take
 /// hardly more than longer ones, and a change of the command line costs that alone.
 const IN_UKI: usize = 1;
-/// A block table counts the bytes of a frame in 16 bits.
-pub const MOST_IN_FRAME: usize = 15;
-/// Bytes before the first frame.
-pub const HEADER: usize = Header::SIZE;
 /// What it begins with.
 pub const MAGIC: &[u8; 8] = b"kellrFRM";
 const VERSION: u16 = 1;
@@ -56,15 +52,7 @@ on_disk! {
     }
 }
 
-/// Bytes that the frames of so many blocks take at the most: zstd stores what does not compress.
-pub fn most_bytes(blocks: usize, in_frame: usize) -> usize {
-    blocks * BLOCK + blocks.div_ceil(in_frame) * 64
-}
-
-/// Bytes of an entry in the block table, for a run of so many blocks.
-pub fn entry_size(blocks: usize, in_frame: usize) -> usize {
-    2 * blocks.div_ceil(in_frame) + SHORT * blocks
-}
+const _: () = assert!(Header::SIZE == FRAMES_HEADER);
 
 /// An entry of the block table.
 #[derive(Debug)]
@@ -142,6 +130,16 @@ pub fn publish_root(
     publish(root, size, (IN_ROOT, level), frames, index, progress)
 }
 
+/// A unified kernel image in whole blocks, as it is published.
+fn padded(uki: &[u8]) -> Result<Vec<u8>, PublishError> {
+    if to_u64(uki.len()) > limits::KERNEL_IMAGE {
+        return Err(PublishError::Uki { size: to_u64(uki.len()), limit: limits::KERNEL_IMAGE });
+    }
+    let mut blocks = uki.to_vec();
+    blocks.resize(uki.len().next_multiple_of(BLOCK), 0);
+    Ok(blocks)
+}
+
 /// Writes the frames and the index of a unified kernel image; zeros fill its last block.
 pub fn publish_uki(
     uki: &[u8],
@@ -150,7 +148,7 @@ pub fn publish_uki(
     index: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<Published, PublishError> {
-    let padded = uki::padded(uki)?;
+    let padded = padded(uki)?;
     publish(&padded.as_slice(), to_u64(padded.len()), (IN_UKI, level), frames, index, progress)
 }
 
@@ -210,7 +208,7 @@ impl<'a> Publisher<'a> {
             out,
             in_frame,
             level,
-            written: to_u64(HEADER),
+            written: to_u64(FRAMES_HEADER),
             cutter: Cutter::default(),
             pending: Vec::new(),
             heads: Vec::new(),

@@ -18,8 +18,7 @@
 //! [`frames`](super::frames) for the other file.
 
 use super::error::DeltaError;
-use super::frames;
-use super::runs::{BLOCK, LONGEST, MOST_BLOCKS, Run, RunDigest};
+use super::runs::{BLOCK, LONGEST, MOST_BLOCKS, Run, RunDigest, SHORT};
 use crate::base::on_disk::{FromBytes, IntoBytes, le, on_disk};
 use crate::base::width::{to_index, to_u64};
 
@@ -31,6 +30,21 @@ const FILE: &str = "the index";
 
 /// An index takes no more than this: that of 64 GiB in runs of one block would.
 pub const LIMIT: u64 = to_u64(Header::SIZE) + to_u64(Entry::SIZE) * MOST_BLOCKS;
+
+/// Bytes of the frames file before its first frame.
+pub const FRAMES_HEADER: usize = 16;
+/// A block table counts the bytes of a frame in 16 bits.
+pub const MOST_IN_FRAME: usize = 15;
+
+/// Bytes that the frames of so many blocks take at the most: zstd stores what does not compress.
+pub fn most_bytes(blocks: usize, in_frame: usize) -> usize {
+    blocks * BLOCK + blocks.div_ceil(in_frame) * 64
+}
+
+/// Bytes of an entry in the block table, for a run of so many blocks.
+pub fn entry_size(blocks: usize, in_frame: usize) -> usize {
+    2 * blocks.div_ceil(in_frame) + SHORT * blocks
+}
 
 on_disk! {
     /// What the file begins with.
@@ -98,14 +112,14 @@ impl Indexed {
 impl Index {
     /// Puts together what was published: the runs with the bytes of their frames, of so many blocks each.
     pub fn new(frame_blocks: usize, runs: impl IntoIterator<Item = (Run, usize)>) -> Self {
-        let (mut first, mut at, mut entry) = (0, to_u64(frames::HEADER), 0);
+        let (mut first, mut at, mut entry) = (0, to_u64(FRAMES_HEADER), 0);
         let runs: Vec<Indexed> = runs
             .into_iter()
             .map(|(run, length)| {
                 let indexed = Indexed { run, first, at, length, entry };
                 first += to_u64(run.blocks);
                 at += to_u64(length);
-                entry += to_u64(frames::entry_size(run.blocks, frame_blocks));
+                entry += to_u64(entry_size(run.blocks, frame_blocks));
                 indexed
             })
             .collect();
@@ -114,7 +128,7 @@ impl Index {
 
     /// Where the block table begins in the frames file.
     pub fn table(&self) -> u64 {
-        self.runs.last().map_or(to_u64(frames::HEADER), |last| last.at + to_u64(last.length))
+        self.runs.last().map_or(to_u64(FRAMES_HEADER), |last| last.at + to_u64(last.length))
     }
 
     /// As a file.
@@ -165,7 +179,7 @@ impl Index {
             return Err(DeltaError::Unsupported { file: FILE, version, known: VERSION });
         }
         let frame_blocks = usize::from(header.frame_blocks);
-        if !(1..=frames::MOST_IN_FRAME).contains(&frame_blocks) {
+        if !(1..=MOST_IN_FRAME).contains(&frame_blocks) {
             return Err(damaged(format!("{frame_blocks} blocks in a frame")));
         }
         let count = to_index(header.runs.get());
@@ -176,7 +190,7 @@ impl Index {
             let run = Run { digest: entry.digest, blocks: usize::from(entry.blocks) + 1 };
             let [low, middle, high] = entry.length;
             let length = to_index(u32::from_le_bytes([low, middle, high, 0]));
-            if run.blocks > LONGEST || length > frames::most_bytes(run.blocks, frame_blocks) {
+            if run.blocks > LONGEST || length > most_bytes(run.blocks, frame_blocks) {
                 return Err(damaged(format!(
                     "{length} bytes of frames for {} blocks, run {number}",
                     run.blocks

@@ -321,7 +321,7 @@ fn a_false_block_table_costs_bytes_only() {
         let table = &mut server.file(&image.ways.frames)[to_usize(index.table())..];
         for run in &index.runs {
             let entry =
-                &mut table[to_usize(run.entry)..][..frames::entry_size(run.run.blocks, index.frame_blocks)];
+                &mut table[to_usize(run.entry)..][..index::entry_size(run.run.blocks, index.frame_blocks)];
             let heads = 2 * run.run.blocks.div_ceil(index.frame_blocks);
             if junk[0] == 0 {
                 entry[..heads].fill(0xee);

@@ -3,32 +3,19 @@
 
 use std::io;
 
-use super::error::{DeltaError, PublishError};
+use super::error::DeltaError;
 use super::runs::BLOCK;
 use super::travel::{Base, Traveller};
 use super::{Fetched, Way};
-use crate::base::Digest;
 use crate::base::device::{Device, ReadAt, SectorSize};
 use crate::base::progress::Progress;
 use crate::base::width::{to_u64, to_usize};
+use crate::base::{Digest, limits};
 use crate::update::document::Uki;
 use crate::update::remote::Remote;
 
-/// No unified kernel image is larger, in bytes: it is kept in memory, twice. That of a kernel with all
-/// firmware and a systemd initramfs has 70 MiB.
-const LIMIT: u64 = 160 << 20;
 /// Name for errors.
 const FILE: &str = "the unified kernel image";
-
-/// A unified kernel image in whole blocks, as it is published.
-pub fn padded(uki: &[u8]) -> Result<Vec<u8>, PublishError> {
-    if to_u64(uki.len()) > LIMIT {
-        return Err(PublishError::Uki { size: to_u64(uki.len()), limit: LIMIT });
-    }
-    let mut blocks = uki.to_vec();
-    blocks.resize(uki.len().next_multiple_of(BLOCK), 0);
-    Ok(blocks)
-}
 
 /// Fetches a unified kernel image by the shortest way from `old`, that is running, and from `bytes`, which
 /// become the new one. What they hold before, of an earlier try, is not fetched again.
@@ -58,8 +45,8 @@ pub fn uki_by(
     progress: &dyn Progress,
 ) -> Result<Fetched, DeltaError> {
     let size = uki.size;
-    if size > LIMIT {
-        let what = format!("{size} bytes, of {LIMIT} that are sensible");
+    if size > limits::KERNEL_IMAGE {
+        let what = format!("{size} bytes, of {} that are sensible", limits::KERNEL_IMAGE);
         return Err(DeltaError::Damaged { file: FILE, what });
     }
     let old = old.map(|old| (old, Digest::of(old)));

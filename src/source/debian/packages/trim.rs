@@ -5,10 +5,10 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::below;
 use crate::base::width::to_u64;
 use crate::base::{Size, limits};
 use crate::source::debian::checksum::Checksum;
+use crate::source::debian::path::below;
 use crate::source::debian::version::{ARCHITECTURE, is_name};
 
 /// Stands before the reason why a package cannot be used.

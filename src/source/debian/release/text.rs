@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Release, ReleaseError};
 use crate::base::Digest;
 use crate::source::debian::checksum::Checksum;
-use crate::source::debian::packages::below;
+use crate::source::debian::path::below;
 
 /// Lists of files by digests that vouch for them, the better known first.
 const STRONG: [&str; 2] = ["SHA256", "SHA512"];
