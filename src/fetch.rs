@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::base::{Chain, Digest, Progress, Size, Task, Unit};
+use crate::http::url::{Url, UrlError};
+use crate::http::{Client, HttpError};
 use crate::lock::{Facts, Lock, Resolved};
-use crate::source::http::{Client, HttpError};
-use crate::source::url::{Url, UrlError};
 use crate::store::{Store, StoreError};
 
 /// Downloads at once when nobody says otherwise: enough to hide the latency of small packages, and few

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod disk;
 pub mod fetch;
 pub mod fs;
+pub mod http;
 pub mod image;
 pub mod init;
 pub mod lock;

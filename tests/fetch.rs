@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use keller::base::progress::{Silent, TaskId};
 use keller::base::{Digest, Progress, Task, Unit};
 use keller::fetch::{FetchError, PARALLEL, Reason, Upstream, fetch};
+use keller::http::url::Url;
+use keller::http::{Cause, Client, Credentials, HttpError, Proxies, Settings, apt};
 use keller::lock::{LockedFile, LockedPackage, Resolved};
-use keller::source::apt;
-use keller::source::http::{Cause, Client, Credentials, HttpError, Proxies, Settings};
-use keller::source::url::Url;
 use keller::store::{Store, StoreError};
 
 use crate::http_server::{Act, Server};

@@ -7,8 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms of one layer that may know of each other, as the table says in words: who, of whom.
-const WITHIN_A_LAYER: [(&str, &str); 5] =
-    [("fs", "tree"), ("verity", "tree"), ("fetch", "lock"), ("rootfs", "lock"), ("repository", "update")];
+const WITHIN_A_LAYER: [(&str, &str); 6] = [
+    ("fs", "tree"),
+    ("verity", "tree"),
+    ("http", "store"),
+    ("fetch", "lock"),
+    ("rootfs", "lock"),
+    ("repository", "update"),
+];
 
 /// Law 1: what a format room never names, and why.
 const FORMATS: [&str; 8] =
@@ -39,8 +45,8 @@ const PRINTING: [&str; 7] =
     ["println!", "print!", "eprintln!", "eprint!", "dbg!", "io::stdout()", "io::stderr()"];
 
 /// Rooms that read what people name and what lies on disks that others can write to.
-const READING: [&str; 9] =
-    ["cli", "image", "lock", "rootfs", "source", "store", "repository", "manifest", "tree"];
+const READING: [&str; 10] =
+    ["cli", "image", "lock", "rootfs", "source", "http", "store", "repository", "manifest", "tree"];
 /// Ways to open a file that wait for the writer of a pipe, or never end with a device.
 const WAITING: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
 

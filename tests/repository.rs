@@ -6,12 +6,12 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use keller::base::{Digest, Progress};
+use keller::http::url::Url;
 use keller::lock::archives::{Archive, Archives, Suite};
 use keller::source::debian::checksum::Sha512;
 use keller::source::debian::release::Keyring;
 use keller::source::debian::upstream::{Received, Upstream, UpstreamError};
 use keller::source::mirror::list::Mirror;
-use keller::source::url::Url;
 use sequoia_openpgp as openpgp;
 
 use openpgp::Cert;

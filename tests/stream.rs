@@ -4,8 +4,8 @@ use std::io::Read;
 use std::time::Duration;
 
 use keller::base::Chain;
-use keller::source::http::{Client, Settings};
-use keller::source::url::Url;
+use keller::http::url::Url;
+use keller::http::{Client, Settings};
 
 use crate::http_server::{Act, Server};
 

@@ -1,16 +1,17 @@
 //! The boot disk: the one that `/init` has proven, its slots, and its devices to write to.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 use super::node;
 use crate::base::Digest;
 use crate::base::device::{FileDevice, ReadAt};
 use crate::base::failure::{Doing, Failure};
 use crate::boot::handover::Handover;
+use crate::boot::variables;
 use crate::disk::gpt::{self, Table, types};
 use crate::disk::slot::{self, Slot};
+use crate::disk::sys;
 use crate::verity::partition_guids;
 
 /// What dm-verity shows of the running root: its size is that of what was hashed.
@@ -72,7 +73,7 @@ impl BootDisk {
 
     /// The device of the ESP: the one that the boot loader came from, or the only one of this disk.
     pub fn esp(&self) -> Result<String, Failure> {
-        let told = node::loader_partition();
+        let told = variables::partition();
         let esps: Vec<_> = self.table.by_type(types::ESP).collect();
         let entry = esps.iter().find(|entry| Some(entry.guid) == told).or(match &esps[..] {
             [one] => Some(one),
@@ -111,15 +112,12 @@ impl BootDisk {
 
     /// The kernel's name for a partition.
     fn device(&self, number: u32) -> Result<String, Failure> {
-        let name = self.facts.disk.trim_start_matches("/dev/").replace('/', "!");
-        let doing = || format!("looking for partition {number} of {}", self.facts.disk);
-        let is_it = |path: &Path| {
-            fs::read_to_string(path.join("partition")).is_ok_and(|text| text.trim().parse() == Ok(number))
-        };
-        let mut parts = fs::read_dir(Path::new("/sys/block").join(name)).doing(doing())?.flatten();
-        let part = parts.find(|part| is_it(&part.path()));
-        let part = part.ok_or_else(|| Failure::new(doing(), "the kernel does not show it"))?;
-        Ok(format!("/dev/{}", part.file_name().to_string_lossy().replace('!', "/")))
+        let disk = self.facts.disk.trim_start_matches("/dev/");
+        let name = sys::partition(disk, number).ok_or_else(|| {
+            let doing = format!("looking for partition {number} of {}", self.facts.disk);
+            Failure::new(doing, "the kernel does not show it")
+        })?;
+        Ok(format!("/dev/{name}"))
     }
 }
 

@@ -1,13 +1,9 @@
 //! The etcd of this node: its certificates, and whether it is healthy.
 
 use std::fs;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-
-use reqwest::blocking::Client;
-use reqwest::{Certificate, Identity, redirect};
 
 use super::accounts;
 use super::settings::Settings;
@@ -15,6 +11,7 @@ use super::{clock, systemd};
 use crate::base::Chain;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
+use crate::http;
 use crate::pki::etcd::{self, Member};
 
 /// For an answer, which has some 30 bytes.
@@ -59,24 +56,9 @@ fn ask(directory: &Path, address: SocketAddr) -> Result<String, Failure> {
         let path = directory.join(name);
         fs::read(&path).doing(format!("reading {}", path.display()))
     };
-    let doing = || format!("asking https://{address}/health");
-    let authorities =
-        Certificate::from_pem_bundle(&read(etcd::CA)?).doing("reading the authority of etcd")?;
-    let identity =
-        Identity::from_pem(&read(etcd::CLIENT)?).doing("reading the client certificate of etcd")?;
-    let client = Client::builder()
-        .tls_certs_only(authorities)
-        .identity(identity)
-        .https_only(true)
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .timeout(PATIENCE)
-        .build()
-        .doing(doing())?;
-    let answer = client.get(format!("https://{address}/health")).send().doing(doing())?;
-    let mut body = Vec::new();
-    answer.take(MOST_BYTES).read_to_end(&mut body).doing(doing())?;
-    Ok(String::from_utf8_lossy(&body).into_owned())
+    let url = format!("https://{address}/health");
+    let body = http::get_as(&url, &read(etcd::CA)?, &read(etcd::CLIENT)?, PATIENCE, MOST_BYTES);
+    Ok(String::from_utf8_lossy(&body.doing(format!("asking {url}"))?).into_owned())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::units::{Fallen, Look, Units};
 use super::{etcd, node};
 use crate::base::atomic;
 use crate::base::failure::{Doing, Failure};
+use crate::base::kernel;
 use crate::base::progress::Progress;
 use crate::pki;
 use crate::update::settings::Health;
@@ -147,7 +148,7 @@ fn end(child: &mut Child) {
 /// The moment until which this boot must be good: the time that `/init` took does not count.
 pub fn deadline(health: &Health) -> Instant {
     let systemd_began = node::handover().map_or(0.0, |facts| facts.uptime);
-    let since = Duration::from_secs_f64((node::uptime() - systemd_began).max(0.0));
+    let since = Duration::from_secs_f64((kernel::uptime() - systemd_began).max(0.0));
     // By hand, long after the start, there is still time for one judgement.
     let judgement = Duration::from_secs(health.stable_seconds) + etcd::PATIENCE;
     Instant::now() + Duration::from_secs(health.deadline_seconds).saturating_sub(since).max(judgement)

@@ -13,6 +13,7 @@ use super::trial::{Start, Trial};
 use super::{clock, esp, node, rollback, systemd};
 use crate::base::Chain;
 use crate::base::failure::Failure;
+use crate::base::kernel;
 use crate::base::progress::Progress;
 use crate::base::width::to_index;
 use crate::boot::entries;
@@ -54,7 +55,7 @@ pub fn judge(progress: &dyn Progress) -> Result<bool, Failure> {
     if judged.missing.is_empty() {
         note(&built, true, Vec::new(), progress);
         progress.note(&format!("{} is healthy", built.version));
-        node::forgive_hangs();
+        kernel::panic_on_hangs(false);
         return Ok(true);
     }
     let start = start(judged);

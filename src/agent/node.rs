@@ -1,9 +1,6 @@
 //! Facts of the running node: what runs, from where, and how it was started.
 
 use std::fs;
-use std::path::Path;
-
-use uuid::Uuid;
 
 use crate::base::failure::{Doing, Failure};
 use crate::boot::handover::{self, Handover};
@@ -28,11 +25,6 @@ pub fn selected_entry() -> Option<String> {
     variables::read(variables::SELECTED)
 }
 
-/// PARTUUID of the ESP that the boot loader came from.
-pub fn loader_partition() -> Option<Uuid> {
-    variables::read(variables::PARTITION)?.parse().ok()
-}
-
 /// Tells boots apart.
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().replace('-', "")
@@ -43,27 +35,12 @@ pub fn machine_id() -> String {
     fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned()
 }
 
-/// Seconds since the kernel started.
-pub fn uptime() -> f64 {
-    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
-}
-
 /// The most memory that this process has had at a time, in bytes.
 pub fn peak_memory() -> u64 {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kibibytes.unwrap_or_default() << 10
-}
-
-/// What the kernel does when a processor or a task hangs: whether it panics. `/init` turns that on for a version
-/// that is not proven; a slow disk must not stop a node that is.
-pub fn forgive_hangs() {
-    for name in ["softlockup_panic", "hung_task_panic"] {
-        // A kernel without the detector has no switch for it.
-        let _ = fs::write(Path::new("/proc/sys/kernel").join(name), "0\n");
-    }
 }
 
 #[cfg(test)]

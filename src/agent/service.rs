@@ -9,11 +9,11 @@ use super::machine::State;
 use super::settings::{Settings, Source};
 use super::updater::Updater;
 use super::wire::Counted;
-use super::{choice::Wanted, clock, node, schedule};
+use super::{choice::Wanted, clock, node, remote, schedule};
 use crate::base::Chain;
 use crate::base::failure::Failure;
+use crate::base::kernel;
 use crate::base::progress::Progress;
-use crate::update::Remote;
 
 /// Between two looks at whether this version is blessed.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -22,11 +22,8 @@ const BLESSING: Duration = Duration::from_secs(60);
 /// How long the first look waits for the clock; a node without time servers goes by its own.
 const CLOCK: Duration = Duration::from_secs(600);
 
-/// Makes the way to a repository.
-pub type Connect<'c> = dyn Fn(&Source) -> Result<Box<dyn Remote>, Failure> + 'c;
-
 /// Runs until the node goes down; ends at once where nothing names a repository.
-pub fn run(connect: &Connect<'_>, progress: &dyn Progress) -> Result<(), Failure> {
+pub fn run(progress: &dyn Progress) -> Result<(), Failure> {
     // A wrong letter in an operator's file must not cost a good version its place.
     settle(&Settings::read_lenient(progress)?, progress);
     let settings = Settings::read()?;
@@ -36,11 +33,11 @@ pub fn run(connect: &Connect<'_>, progress: &dyn Progress) -> Result<(), Failure
         return Ok(());
     };
     let machine = node::machine_id();
-    let up = Duration::from_secs_f64(node::uptime());
+    let up = Duration::from_secs_f64(kernel::uptime());
     thread::sleep(schedule::first(&machine, source.interval_seconds).saturating_sub(up));
     clock::wait(CLOCK, progress);
     loop {
-        let (failures, opens) = match look(&settings, source, connect, progress) {
+        let (failures, opens) = match look(&settings, source, progress) {
             Ok(opens) => (0, opens),
             Err((failure, failures)) => {
                 progress.warn(&Chain(&failure).to_string());
@@ -84,11 +81,10 @@ fn settle(settings: &Settings, progress: &dyn Progress) {
 fn look(
     settings: &Settings,
     source: &Source,
-    connect: &Connect<'_>,
     progress: &dyn Progress,
 ) -> Result<Option<Duration>, (Failure, u32)> {
     let mut updater = Updater::open(settings, progress).map_err(|failure| (failure, 1))?;
-    let remote = connect(source).map_err(|failure| (failure, 1))?;
+    let remote = remote::connect(source).map_err(|failure| (failure, 1))?;
     let remote = Counted::new(remote.as_ref());
     let result = (|| {
         let found = updater.check(&remote, &Wanted::default())?;

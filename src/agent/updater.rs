@@ -10,6 +10,7 @@ use super::settings::{Settings, Source};
 use super::{clock, esp, evidence, node, systemd};
 use crate::base::Chain;
 use crate::base::failure::{Doing, Failure};
+use crate::base::kernel;
 use crate::base::progress::Progress;
 use crate::base::version;
 use crate::boot::entries::BootEntry;
@@ -98,7 +99,7 @@ impl<'a> Updater<'a> {
     /// What is to be done once a version is blessed: its starts count from zero, the boot loader in the ESP is
     /// that of this version, and hangs are forgiven.
     pub fn after_blessing(&mut self) -> Result<(), Failure> {
-        node::forgive_hangs();
+        kernel::panic_on_hangs(false);
         let Some(name) = self.own_entry().map(BootEntry::name) else { return Ok(()) };
         let disk = BootDisk::find()?;
         let mut claim = esp::Claim::take(&disk.esp()?)?;

@@ -13,6 +13,7 @@ pub mod failure;
 pub mod fingerprint;
 pub mod flock;
 pub mod input;
+pub mod kernel;
 pub mod limits;
 pub mod near;
 pub mod on_disk;

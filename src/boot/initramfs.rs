@@ -13,7 +13,6 @@ use crate::boot::cmdline::RootFs;
 use crate::boot::cpio::{CpioError, Writer};
 use crate::boot::modprobe::{self, Config};
 use crate::boot::modules::{Entry, LIST, ModuleList, When, normal};
-use crate::manifest::InitramfsModules;
 use crate::tree::Content;
 
 /// A module of the kernel package, as plain data.
@@ -53,8 +52,8 @@ pub struct Parts<'a> {
     pub modules: &'a [Module],
     /// Names of what the kernel has built in, in any spelling.
     pub builtin: &'a BTreeSet<String>,
-    /// Which of the modules are wanted.
-    pub choice: &'a InitramfsModules,
+    /// The modules that are wanted beside those of every node; none for the drivers of usual machines.
+    pub choice: Option<&'a [String]>,
     /// The root's modprobe.d.
     pub config: &'a Config,
     /// The root's file system.
@@ -342,12 +341,12 @@ impl Parts<'_> {
             order.add(module, When::Asked)?;
         }
         match self.choice {
-            InitramfsModules::Auto => {
+            None => {
                 for module in DISK_DRIVERS.into_iter().chain(WATCHDOGS) {
                     order.add(module, When::Asked)?;
                 }
             }
-            InitramfsModules::List(names) => {
+            Some(names) => {
                 for name in names {
                     if !order.has(name) {
                         return Err(InitramfsError::UnknownModule { module: name.clone() });

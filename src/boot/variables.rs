@@ -3,12 +3,13 @@
 
 use std::fs;
 
+use uuid::Uuid;
+
 /// Where Linux shows the firmware's variables, and the vendor GUID of the boot loader's.
 const FOLDER: &str = "/sys/firmware/efi/efivars";
 const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
-/// PARTUUID of the ESP that the boot loader came from.
-pub const PARTITION: &str = "LoaderDevicePartUUID";
+const PARTITION: &str = "LoaderDevicePartUUID";
 /// Name of the entry that was started, without its counter; in small letters if it had none.
 pub const SELECTED: &str = "LoaderEntrySelected";
 /// Path of the entry that was started, after it was counted down; there only if it has a counter.
@@ -17,6 +18,11 @@ pub const COUNTED: &str = "LoaderBootCountPath";
 /// The text of a variable, if there is one.
 pub fn read(name: &str) -> Option<String> {
     text(&fs::read(format!("{FOLDER}/{name}-{VENDOR}")).ok()?)
+}
+
+/// PARTUUID of the ESP that the boot loader came from, where there is firmware and it told.
+pub fn partition() -> Option<Uuid> {
+    read(PARTITION)?.parse().ok()
 }
 
 /// Four bytes of attributes, then UTF-16 with an end mark.

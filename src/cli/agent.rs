@@ -54,7 +54,7 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         None => {
-            service::run(&super::update::connect, &display)?;
+            service::run(&display)?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -13,6 +13,9 @@ use clap::Args;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::{Chain, Digest, limits};
 use crate::fetch::{self, Fetched, Upstream};
+use crate::http;
+use crate::http::url::Url;
+use crate::http::{Client, Settings as HttpSettings};
 use crate::image::Means;
 use crate::lock::archives::Archives;
 use crate::lock::online::Online;
@@ -20,9 +23,7 @@ use crate::lock::resolve::{self, Update};
 use crate::lock::{Lock, Resolved, asked, file};
 use crate::manifest::{self, ContainerImage, FileContent, Manifest};
 use crate::source::apt;
-use crate::source::http::{Client, Settings as HttpSettings};
 use crate::source::mirror::Mirrors;
-use crate::source::url::Url;
 use crate::store::key::{self, Found};
 use crate::store::{Access, Store};
 
@@ -174,7 +175,7 @@ impl<'a> Outside<'a> {
 
     /// The host's apt sources. A list of mirrors that cannot be had is told: others stand in for it, or none.
     fn read_sources(client: &Client, progress: &dyn Progress) -> Vec<apt::Source> {
-        let sources = apt::sources(Path::new(apt::FOLDER), client);
+        let sources = apt::sources(Path::new(http::apt::FOLDER), client);
         let refused = sources.iter().flat_map(|source| &source.refused).filter(|refused| refused.failed);
         let told: BTreeSet<String> = refused.map(|one| format!("{}: {}", one.uri, one.reason)).collect();
         for list in told {

@@ -1,24 +1,18 @@
 //! `keller update`: what an operator does with a node's updates, on the node.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::progress::Display;
 use super::{Global, streams};
-use crate::agent::{self, Counted, Failure, RolledBack, Settings, Source, Status, Until, Updater, Wanted};
+use crate::agent::{self, Counted, RolledBack, Settings, Status, Until, Updater, Wanted};
 use crate::agent::{clock, look::Found, record::Transfer};
 use crate::base::Size;
 use crate::base::progress::Progress;
-use crate::repository::Web;
-use crate::source::apt;
-use crate::source::http::{self, Proxies};
-use crate::source::url::Url;
-use crate::update::Remote;
 
 /// How long a person waits for a clock that is about to be set.
 const CLOCK: Duration = Duration::from_secs(10);
@@ -128,7 +122,7 @@ fn check(global: &Global, progress: &dyn Progress) -> Result<ExitCode> {
     let settings = Settings::read()?;
     settings.tell(progress);
     let mut updater = Updater::open(&settings, progress)?;
-    let remote = connect(updater.source()?)?;
+    let remote = agent::connect(updater.source()?)?;
     let remote = Counted::new(remote.as_ref());
     clock::wait(CLOCK, progress);
     let found = updater.check(&remote, &Wanted::default())?;
@@ -187,7 +181,7 @@ fn install(
     let settings = Settings::read()?;
     settings.tell(progress);
     let mut updater = Updater::open(&settings, progress)?;
-    let remote = connect(updater.source()?)?;
+    let remote = agent::connect(updater.source()?)?;
     let remote = Counted::new(remote.as_ref());
     clock::wait(CLOCK, progress);
     let found = updater.check(&remote, &Wanted::from(which))?;
@@ -327,34 +321,6 @@ fn text_of(status: &Status) -> String {
     lines.extend(status.problems.iter().map(|problem| ("problem", problem.clone())));
     let lines: Vec<_> = lines.iter().map(|(name, text)| format!("{name:>11}  {text}")).collect();
     lines.join("\n")
-}
-
-/// The way to a repository.
-pub fn connect(source: &Source) -> Result<Box<dyn Remote>, Failure> {
-    let open = || -> Result<Box<dyn Remote>> {
-        let base = Url::root(&source.url).context("reading its address")?;
-        let environment = http::Settings::of_host();
-        let proxies = match &source.proxy {
-            None => environment.proxies,
-            Some(proxy) => {
-                let own = |name: &str| match name {
-                    "http_proxy" | "https_proxy" => Some(proxy.clone()),
-                    name => std::env::var(name).ok(),
-                };
-                Proxies::new(own, apt::Config::default())
-            }
-        };
-        let mut authorities: Vec<PathBuf> = environment.authorities;
-        authorities.extend(source.authorities.iter().cloned());
-        let settings = http::Settings {
-            proxies,
-            authorities,
-            credentials: environment.credentials,
-            ..http::Settings::default()
-        };
-        Ok(Box::new(Web::new(base, settings)?))
-    };
-    open().map_err(|error| Failure::new(format!("connecting to {}", source.url), error))
 }
 
 #[cfg(test)]

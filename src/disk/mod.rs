@@ -4,6 +4,7 @@ pub mod gpt;
 pub mod image;
 pub mod layout;
 pub mod slot;
+pub mod sys;
 
 pub use crate::base::device::{Device, FileDevice, ReadAt, SectorSize, Window};
 pub use image::Image;

@@ -137,7 +137,7 @@ pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
         keller: job.keller.0,
         modules: &modules.list,
         builtin: &modules.builtin,
-        choice: &job.manifest.kernel.initramfs_modules,
+        choice: job.manifest.kernel.initramfs_modules.named(),
         config: &modules.config,
         root_fs: root_fs(job.manifest),
     };

@@ -8,7 +8,7 @@ use crate::base::near::{did_you_mean, near_or_part};
 use crate::base::progress::Progress;
 use crate::boot::modprobe::Config;
 use crate::boot::modules::ModuleList;
-use crate::manifest::{InitramfsModules, Manifest};
+use crate::manifest::Manifest;
 use crate::rootfs::modules::{Module, paths};
 use crate::rootfs::{ModuleIndex, conf_d};
 use crate::tree::Tree;
@@ -35,10 +35,7 @@ const EVERYWHERE: [&str; 2] = ["dyndbg", "async_probe"];
 const NAMED: usize = 12;
 
 fn listed(manifest: &Manifest) -> &[String] {
-    match &manifest.kernel.initramfs_modules {
-        InitramfsModules::Auto => &[],
-        InitramfsModules::List(names) => names,
-    }
+    manifest.kernel.initramfs_modules.named().unwrap_or_default()
 }
 
 /// Fails when the manifest asks by name for a module that its own `prune` took away and neither an overlay nor

@@ -11,6 +11,7 @@ use rustix::system::RebootCommand;
 
 use super::chroot::{self, ROOT};
 use crate::base::failure::Failure;
+use crate::base::kernel::uptime;
 
 /// How long a failure stays on the screen before the reboot. Long enough to read it or take a photo, short
 /// enough that the boot loader's next try comes soon.
@@ -90,12 +91,6 @@ impl Console {
     pub fn close(self) {
         let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "ratelimit\n");
     }
-}
-
-/// Seconds since the kernel started; 0 as long as `/proc` is not there.
-pub fn uptime() -> f64 {
-    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
 }
 
 /// Writes to each console that the kernel uses.

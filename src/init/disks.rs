@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -19,6 +19,7 @@ use crate::base::Digest;
 use crate::base::failure::{Doing, Failure};
 use crate::boot::variables;
 use crate::disk::gpt::{self, Found};
+use crate::disk::sys::{self, BLOCK};
 use crate::disk::{Device, FileDevice};
 use crate::verity::partition_guids;
 
@@ -30,9 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const QUIET: Duration = Duration::from_millis(30);
 /// ... but no longer than this in all.
 const QUIET_CAP: Duration = Duration::from_secs(2);
-
-/// Where the kernel lists disks.
-const BLOCK: &str = "/sys/block";
 
 /// What a boot disk must have, and what tells two of them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +123,7 @@ impl BootDisk {
     pub fn wait(console: &Console, loader: &mut Loader, root_hash: &Digest) -> Result<Self, Failure> {
         let events = Uevents::listen();
         let (root, verity) = partition_guids(root_hash);
-        let wanted = Wanted { root, verity, esp: loader_partition() };
+        let wanted = Wanted { root, verity, esp: variables::partition() };
         let end = Instant::now() + PATIENCE;
         let mut told = false;
         loop {
@@ -168,7 +166,7 @@ impl BootDisk {
     /// The device of partition `number`. The kernel may not know it where only the backup table was whole;
     /// then it reads the table again.
     pub fn partition(&self, number: u32) -> Result<String, Failure> {
-        let find = || partition_name(&Path::new(BLOCK).join(self.name.replace('/', "!")), number);
+        let find = || sys::partition(&self.name, number);
         if find().is_none() {
             self.open()
                 .and_then(|disk| partitions::read_again(disk.file()))
@@ -249,20 +247,6 @@ fn can_boot(name: &str) -> bool {
 fn open(name: &str, to_write: bool) -> io::Result<FileDevice> {
     let file: File = OpenOptions::new().read(true).write(to_write).open(Path::new("/dev").join(name))?;
     FileDevice::block(file)
-}
-
-/// The kernel's name of a disk's partition.
-fn partition_name(disk: &Path, number: u32) -> Option<String> {
-    let is_it = |path: &PathBuf| {
-        fs::read_to_string(path.join("partition")).is_ok_and(|text| text.trim().parse() == Ok(number))
-    };
-    let mut parts = fs::read_dir(disk).ok()?.flatten().map(|entry| entry.path());
-    Some(parts.find(is_it)?.file_name()?.to_string_lossy().replace('!', "/"))
-}
-
-/// PARTUUID of the ESP that the boot loader came from, where there is firmware and it told.
-pub fn loader_partition() -> Option<Uuid> {
-    variables::read(variables::PARTITION)?.parse().ok()
 }
 
 #[cfg(test)]

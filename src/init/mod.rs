@@ -27,7 +27,8 @@ mod watchdog;
 use std::fs;
 
 use crate::base::failure::{Doing, Failure};
-use console::{Console, uptime};
+use crate::base::kernel::uptime;
+use console::Console;
 use disks::BootDisk;
 use modules::Loader;
 

@@ -6,7 +6,7 @@ use std::fs::OpenOptions;
 use std::io;
 
 use super::console::Console;
-use super::disks::{BootDisk, loader_partition};
+use super::disks::BootDisk;
 use crate::base::device::{Device, FileDevice};
 use crate::base::failure::{Doing, Failure};
 use crate::boot::entries::{self, BootEntry};
@@ -82,8 +82,9 @@ const RESET: &str = "resetting the count of starts in the ESP";
 /// The ESP that the boot loader came from, or the only one of the boot disk.
 fn open_esp(disk: &BootDisk) -> Result<FileDevice, Failure> {
     let table = &disk.found.table;
-    let entry =
-        loader_partition().and_then(|guid| table.by_guid(guid)).or_else(|| table.by_type(types::ESP).next());
+    let entry = variables::partition()
+        .and_then(|guid| table.by_guid(guid))
+        .or_else(|| table.by_type(types::ESP).next());
     let missing = || Failure::new("looking for the ESP", format!("{} has none", disk.name));
     let device = disk.partition(entry.ok_or_else(missing)?.number)?;
     let open = || -> io::Result<FileDevice> {

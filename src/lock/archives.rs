@@ -4,12 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::{input, limits};
+use crate::http::url::{Url, UrlError};
 use crate::manifest::Manifest;
 use crate::source::debian::packages::Source;
 use crate::source::debian::release::{Keyring, KeyringError};
 use crate::source::mirror::list::Mirror;
 use crate::source::mirror::{DEBIAN, MirrorError, Mirrors, SECURITY};
-use crate::source::url::{Url, UrlError};
 
 /// One archive.
 #[derive(Clone, Debug)]

@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use super::archives::{Archives, ArchivesError};
 use super::online::{self, Online};
 use crate::base::{Digest, Progress, input, limits};
+use crate::http::url::Url;
 use crate::manifest::Manifest;
 use crate::source::debian::upstream::{Received, Upstream, UpstreamError};
 use crate::source::mirror::list::Mirror;
 use crate::source::mirror::{Mirrors, NamedBy};
-use crate::source::url::Url;
 use crate::store::{Checked, Store};
 
 /// Stand for the roots of the archives, which nobody asks.

@@ -5,10 +5,10 @@ use std::io::Write;
 use crate::base::seal::{Sealed, Sealer};
 use crate::base::width::to_u64;
 use crate::base::{Digest, Progress, Task, Unit, input, limits};
+use crate::http::Client;
+use crate::http::url::Url;
 use crate::source::debian::checksum::Sha512;
 use crate::source::debian::upstream::{Received, Upstream, UpstreamError};
-use crate::source::http::Client;
-use crate::source::url::Url;
 use crate::store::{Checked, Store, StoreError};
 
 /// The kind under which the store keeps what was worked out of an index.

@@ -14,13 +14,13 @@ use super::universe::{Package, Query, Request, Universe};
 use super::{Known, Lock, LockedPackage, LockedRelease, Provenance, Resolved};
 use crate::base::near::{did_you_mean, near};
 use crate::base::{Chain, Digest, Progress, Task, Unit, limits};
+use crate::http::url::Url;
 use crate::manifest::{ContainerImage, Manifest, Place};
 use crate::source::debian::checksum::{Checksum, Sha512};
 use crate::source::debian::packages::{Deb, Index, IndexError, Record, Source};
 use crate::source::debian::release::ask::{AskError, ask};
 use crate::source::debian::release::{Expectation, Release, ReleaseError};
 use crate::source::debian::upstream::{Upstream, UpstreamError};
-use crate::source::url::Url;
 
 /// Part of the key under which it is remembered what SHA-256 a file of a SHA-512 has.
 const LEARNT: &str = "keller SHA-256 of SHA-512";

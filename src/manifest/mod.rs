@@ -383,6 +383,16 @@ pub enum InitramfsModules {
     List(Vec<String>),
 }
 
+impl InitramfsModules {
+    /// The modules that the manifest names, if it does.
+    pub fn named(&self) -> Option<&[String]> {
+        match self {
+            Self::Auto => None,
+            Self::List(names) => Some(names),
+        }
+    }
+}
+
 /// Life span of changes to /etc.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

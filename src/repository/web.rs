@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::source::http::{Client, Settings};
-use crate::source::url::Url;
+use crate::http::url::Url;
+use crate::http::{Client, Settings, SetupError};
 use crate::update::remote::{Part, Remote, RemoteError};
 
 /// Static files below an address.
@@ -17,7 +17,7 @@ impl Web {
     ///
     /// # Errors
     /// Settings that cannot be, such as certificates that cannot be read.
-    pub fn new(base: Url, settings: Settings) -> Result<Self, reqwest::Error> {
+    pub fn new(base: Url, settings: Settings) -> Result<Self, SetupError> {
         Ok(Self { client: Client::new(settings)?, base })
     }
 }

@@ -1,18 +1,15 @@
 //! The host's own apt settings: sources and configuration, read as apt reads them (sources.list(5),
 //! apt.conf(5)). Nothing is executed: settings that name a program are not followed.
 
-pub mod config;
-
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use self::config::parts;
-pub use self::config::{Config, FOLDER};
 use crate::base::{Chain, input, limits};
-use crate::source::http::Client;
+use crate::http::Client;
+use crate::http::apt::parts;
+use crate::http::url::Url;
 use crate::source::mirror::list::{self, Mirror, Refused};
-use crate::source::url::Url;
 
 /// One suite of one archive that apt uses for binary packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,7 +189,7 @@ mod tests {
     use super::*;
 
     fn client() -> Client {
-        Client::new(crate::source::http::Settings::default()).unwrap()
+        Client::new(crate::http::Settings::default()).unwrap()
     }
 
     fn shown(sources: &[Source]) -> Vec<String> {

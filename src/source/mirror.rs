@@ -4,9 +4,10 @@ pub mod list;
 
 use std::collections::BTreeMap;
 
+use crate::http;
+use crate::http::url::{Url, UrlError};
 use crate::manifest::Debian;
-use crate::source::apt::{self, Source};
-use crate::source::url::{Url, UrlError};
+use crate::source::apt::Source;
 use list::Mirror;
 
 /// Name in a lock of the archive with the suite and its updates.
@@ -151,7 +152,7 @@ impl Mirrors {
         let debian = main_mirrors(sources);
         if debian.is_empty() {
             return Err(MirrorError::None {
-                folder: apt::FOLDER.to_owned(),
+                folder: http::apt::FOLDER.to_owned(),
                 passed_over: not_asked(sources),
             });
         }

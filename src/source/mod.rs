@@ -1,6 +1,4 @@
 //! Where inputs come from.
 pub mod apt;
 pub mod debian;
-pub mod http;
 pub mod mirror;
-pub mod url;

@@ -9,7 +9,6 @@ use keller::boot::cmdline::RootFs;
 use keller::boot::cpio::Writer;
 use keller::boot::initramfs::{self, Parts};
 use keller::boot::modprobe::Config;
-use keller::manifest::InitramfsModules;
 use keller::tree::Content;
 
 use super::tool::{run, tool};
@@ -48,12 +47,11 @@ fn zstd_reads_both_archives() {
     let keller = Content::from(vec![1; 9999]);
     let builtin: BTreeSet<String> =
         ["dm_mod", "dm_verity", "overlay", "ext4", "erofs"].map(str::to_owned).into();
-    let choice = InitramfsModules::Auto;
     let parts = Parts {
         keller: &keller,
         modules: &[],
         builtin: &builtin,
-        choice: &choice,
+        choice: None,
         config: &Config::default(),
         root_fs: RootFs::Erofs,
     };

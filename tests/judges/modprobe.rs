@@ -9,7 +9,6 @@ use keller::boot::cmdline::RootFs;
 use keller::boot::initramfs::Parts;
 use keller::boot::modprobe::Config;
 use keller::image::kernel::Modules;
-use keller::manifest::InitramfsModules;
 use keller::rootfs::ModuleIndex;
 use keller::tree::{Content, Tree};
 
@@ -114,11 +113,12 @@ fn words(text: &str) -> String {
 fn by_keller(tree: &Tree, name: &str, cmdline: &str) -> Vec<String> {
     let index = ModuleIndex::read(tree, KERNEL, None).unwrap();
     let modules = Modules::of(tree, &index, &Silent).unwrap();
+    let named: Vec<String> = MODULES.iter().map(|(name, _)| (*name).to_owned()).collect();
     let parts = Parts {
         keller: &Content::from("keller"),
         modules: &modules.list,
         builtin: &modules.builtin,
-        choice: &InitramfsModules::List(MODULES.iter().map(|(name, _)| (*name).to_owned()).collect()),
+        choice: Some(&named),
         config: &modules.config,
         root_fs: RootFs::Erofs,
     };

@@ -7,12 +7,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use keller::base::progress::Silent;
+use keller::http::{Client, Settings};
 use keller::lock::archives::Archives;
 use keller::lock::file::to_text;
 use keller::lock::online::Online;
 use keller::lock::resolve::{Update, resolve};
 use keller::source::apt;
-use keller::source::http::{Client, Settings};
 use keller::source::mirror::Mirrors;
 use keller::store::Store;
 
@@ -33,7 +33,7 @@ fn resolves_a_node_from_a_mirror() {
     );
     wanted.debian.updates = true;
     let client = Client::new(Settings::of_host()).unwrap();
-    let sources = || apt::sources(Path::new(apt::FOLDER), &client);
+    let sources = || apt::sources(Path::new(keller::http::apt::FOLDER), &client);
     let mirrors = Mirrors::find(None, &wanted.debian, sources).unwrap();
     let archives = Archives::of(&wanted, &mirrors).unwrap();
     let folder = tempfile::tempdir().unwrap();

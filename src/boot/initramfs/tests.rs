@@ -29,7 +29,7 @@ fn kernel() -> Vec<Module> {
     ]
 }
 
-fn build(modules: &[Module], choice: &InitramfsModules) -> Result<Initramfs, InitramfsError> {
+fn build(modules: &[Module], choice: Option<&[String]>) -> Result<Initramfs, InitramfsError> {
     let builtin = BTreeSet::from(["ext4".to_owned()]);
     let keller = Content::from("keller");
     let config = &Config::default();
@@ -42,10 +42,10 @@ fn names(initramfs: &Initramfs) -> Vec<&str> {
 
 #[test]
 fn what_is_needed_comes_first() {
-    let initramfs = build(&kernel(), &InitramfsModules::Auto).unwrap();
+    let initramfs = build(&kernel(), None).unwrap();
     let builtin = BTreeSet::from(["ext4".to_owned()]);
     let (keller, modules) = (&Content::from("keller"), &kernel());
-    let choice = &InitramfsModules::Auto;
+    let choice = None;
     let config = &Config::default();
     let parts = Parts { keller, modules, builtin: &builtin, choice, config, root_fs: RootFs::Erofs };
     let plan = parts.plan().unwrap();
@@ -64,25 +64,25 @@ fn what_is_needed_comes_first() {
 
 #[test]
 fn a_list_is_taken_at_its_word() {
-    let choice = InitramfsModules::List(vec!["e1000".to_owned()]);
-    let initramfs = build(&kernel(), &choice).unwrap();
+    let choice = ["e1000".to_owned()];
+    let initramfs = build(&kernel(), Some(&choice)).unwrap();
     assert!(initramfs.modules.get("e1000").unwrap().when == When::Listed);
     assert!(initramfs.modules.get("virtio_blk").is_none());
-    let choice = InitramfsModules::List(vec!["e2000".to_owned()]);
-    assert!(matches!(build(&kernel(), &choice), Err(InitramfsError::UnknownModule { .. })));
+    let choice = ["e2000".to_owned()];
+    assert!(matches!(build(&kernel(), Some(&choice)), Err(InitramfsError::UnknownModule { .. })));
 }
 
 #[test]
 fn a_kernel_that_cannot_do_it_is_refused() {
     let without = |name: &str| {
         let modules: Vec<_> = kernel().into_iter().filter(|module| module.name != name).collect();
-        build(&modules, &InitramfsModules::Auto).unwrap_err()
+        build(&modules, None).unwrap_err()
     };
     assert!(matches!(without("overlay"), InitramfsError::KernelLacks { module: "overlay", .. }));
     assert!(matches!(without("netfs"), InitramfsError::MissingDependency { .. }));
     let mut modules = kernel();
     modules[3].depends.push("dm-verity".to_owned());
-    assert!(matches!(build(&modules, &InitramfsModules::Auto), Err(InitramfsError::Cycle { .. })));
+    assert!(matches!(build(&modules, None), Err(InitramfsError::Cycle { .. })));
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn two_archives_with_plain_modules() {
     let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 6);
     encoder.write_all(b"\x7fELF virtio_blk").unwrap();
     modules[0].body = Content::from(encoder.finish().unwrap());
-    let first = build(&modules, &InitramfsModules::Auto).unwrap();
-    assert_eq!(first.bytes, build(&kernel(), &InitramfsModules::Auto).unwrap().bytes);
+    let first = build(&modules, None).unwrap();
+    assert_eq!(first.bytes, build(&kernel(), None).unwrap().bytes);
     let archives = unpack(&first.bytes).unwrap();
     assert_eq!(archives.len(), 2);
     let (entries, _) = cpio::entries(&archives[0]).unwrap();
@@ -106,17 +106,16 @@ fn two_archives_with_plain_modules() {
 /// What modprobe.d of the root says, e.g. of a hardened node, holds in the initramfs.
 #[test]
 fn modprobe_d_counts() {
-    let build = |text: &str, choice: &InitramfsModules| {
+    let build = |text: &str, choice: Option<&[String]>| {
         let mut config = Config::default();
         let _ = config.read("/etc/modprobe.d/x.conf", text);
         let (keller, modules) = (&Content::from("keller"), &kernel());
         let builtin = &BTreeSet::from(["ext4".to_owned()]);
         Parts { keller, modules, builtin, choice, config: &config, root_fs: RootFs::Erofs }.build()
     };
-    let auto = InitramfsModules::Auto;
     let made = build(
         "options virtio-blk queue_depth=17\noptions e1000 x=1\nsoftdep virtio_blk pre: e1000 nosuch post: crc8 netfs\n",
-        &auto,
+        None,
     )
     .unwrap();
     assert!(names(&made).ends_with(&["erofs", "e1000", "virtio_blk"]), "{:?}", names(&made));
@@ -127,15 +126,15 @@ fn modprobe_d_counts() {
     let file = entries.iter().find(|entry| entry.name == modprobe::FILE).unwrap();
     assert_eq!(file.body, b"options virtio_blk queue_depth=17\noptions e1000 x=1\n");
     // Without anything to say there is no file.
-    let archives = unpack(&build("", &auto).unwrap().bytes).unwrap();
+    let archives = unpack(&build("", None).unwrap().bytes).unwrap();
     let (entries, _) = cpio::entries(&archives[1]).unwrap();
     assert!(entries.iter().all(|entry| entry.name != modprobe::FILE));
 
-    assert!(build("install virtio-* /bin/true\n", &auto).unwrap().modules.get("virtio_blk").is_none());
+    assert!(build("install virtio-* /bin/true\n", None).unwrap().modules.get("virtio_blk").is_none());
     for (line, choice) in [
-        ("install overlay /bin/false\n", &auto),
-        ("install netfs /usr/bin/true\n", &auto),
-        ("install e1000 /bin/true\n", &InitramfsModules::List(vec!["e1000".to_owned()])),
+        ("install overlay /bin/false\n", None),
+        ("install netfs /usr/bin/true\n", None),
+        ("install e1000 /bin/true\n", Some(&["e1000".to_owned()][..])),
     ] {
         let error = build(line, choice).unwrap_err();
         assert!(matches!(error, InitramfsError::KeptOut { .. }), "{error}");
@@ -156,10 +155,8 @@ fn a_wish_that_leads_back_is_passed_over() {
         let mut config = Config::default();
         assert_eq!(config.read("/etc/modprobe.d/x.conf", text), []);
         let (keller, builtin) = (&Content::from("keller"), &BTreeSet::from(["ext4".to_owned()]));
-        let choice = &match names {
-            [] => InitramfsModules::Auto,
-            names => InitramfsModules::List(names.iter().map(|name| (*name).to_owned()).collect()),
-        };
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let choice = (!names.is_empty()).then_some(&names[..]);
         let root_fs = RootFs::Erofs;
         Parts { keller, modules: &modules, builtin, choice, config: &config, root_fs }.build().unwrap()
     };
@@ -192,7 +189,7 @@ fn firmware_of_carried_modules_comes_along_plain() {
     modules[0].firmware = vec![firmware("isci/a b.bin", Some(packed)), firmware("none.bin", None)];
     modules[1].firmware = vec![firmware("isci/a b.bin", Some(b"microprogram".to_vec()))];
     modules[8].firmware = vec![firmware("e1000.bin", Some(b"of a module that is not here".to_vec()))];
-    let made = build(&modules, &InitramfsModules::Auto).unwrap();
+    let made = build(&modules, None).unwrap();
     let archives = unpack(&made.bytes).unwrap();
     let (entries, _) = cpio::entries(&archives[1]).unwrap();
     let seen: Vec<_> = entries.iter().filter(|entry| entry.name.starts_with("lib")).collect();
@@ -201,7 +198,7 @@ fn firmware_of_carried_modules_comes_along_plain() {
     assert_eq!(seen[3].body, b"microprogram");
 
     modules[0].firmware = vec![firmware("huge", Some(vec![0; to_usize(MAX_FIRMWARE) + 1]))];
-    let error = build(&modules, &InitramfsModules::Auto).unwrap_err();
+    let error = build(&modules, None).unwrap_err();
     assert!(matches!(error, InitramfsError::TooMuchFirmware { ref module, .. } if module == "virtio_blk"));
 }
 
@@ -209,6 +206,6 @@ fn firmware_of_carried_modules_comes_along_plain() {
 fn a_damaged_module_is_named() {
     let mut modules = kernel();
     modules[0].body = Content::from(b"\xfd7zXZ\0garbage".to_vec());
-    let error = build(&modules, &InitramfsModules::Auto).unwrap_err();
+    let error = build(&modules, None).unwrap_err();
     assert!(matches!(error, InitramfsError::Decompress { ref module, .. } if module == "virtio_blk"));
 }

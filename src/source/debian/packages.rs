@@ -14,7 +14,7 @@ use super::upstream::{Upstream, UpstreamError};
 use super::version::ARCHITECTURE;
 use crate::base::width::to_u64;
 use crate::base::{Compression, Digest, Progress, Size, limits};
-use crate::source::url::{Url, UrlError};
+use crate::http::url::{Url, UrlError};
 use trim::{FAULT, LEFT_OUT, trim};
 
 /// Part of the key under which trimmed indexes are kept; changes with their form.

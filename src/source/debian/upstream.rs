@@ -2,8 +2,8 @@
 
 use super::checksum::Sha512;
 use crate::base::{Digest, Progress};
-use crate::source::http::{Cause, HttpError};
-use crate::source::url::Url;
+use crate::http::url::Url;
+use crate::http::{Cause, HttpError};
 use crate::store::StoreError;
 
 /// Brings files of an archive. A map in memory does in tests.

@@ -6,8 +6,8 @@
 use std::io;
 
 use crate::base::Compression;
+use crate::http::url::{Url, redacted};
 use crate::source::debian::version::ARCHITECTURE;
-use crate::source::url::{Url, redacted};
 
 /// The most bytes that a list may unpack to: some thousand mirrors.
 const LIMIT: u64 = 1 << 20;

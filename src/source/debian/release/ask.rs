@@ -3,9 +3,9 @@
 
 use super::{Expectation, Keyring, Release, ReleaseError, verify, verify_detached};
 use crate::base::Progress;
+use crate::http::url::{Url, UrlError};
 use crate::source::debian::packages::Source;
 use crate::source::debian::upstream::{Upstream, UpstreamError};
-use crate::source::url::{Url, UrlError};
 
 /// Why an archive gave no release that can be used.
 #[derive(Debug, thiserror::Error)]

@@ -89,7 +89,7 @@ impl Url {
     }
 
     /// A target that this address redirects to, which may be relative to it.
-    pub(in crate::source) fn redirected(&self, location: &str) -> Result<Self, UrlError> {
+    pub(super) fn redirected(&self, location: &str) -> Result<Self, UrlError> {
         let url = self.0.join(location).map_err(|error| syntax(location, &error))?;
         checked(url, location)
     }
@@ -131,14 +131,14 @@ impl Url {
     }
 
     /// User and password in the address itself, decoded.
-    pub(in crate::source) fn credentials(&self) -> Option<(String, Option<String>)> {
+    pub(super) fn credentials(&self) -> Option<(String, Option<String>)> {
         let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let has_any = !self.0.username().is_empty() || self.0.password().is_some();
         has_any.then(|| (decode(self.0.username()), self.0.password().map(decode)))
     }
 
     /// The address to connect to, user and password taken out.
-    pub(in crate::source) fn bare(&self) -> url::Url {
+    pub(super) fn bare(&self) -> url::Url {
         let mut url = self.0.clone();
         let _ = url.set_username("");
         let _ = url.set_password(None);
@@ -203,7 +203,7 @@ fn syntax(text: &str, error: &url::ParseError) -> UrlError {
 }
 
 /// `text`, which may not parse, without what stands where a password would.
-pub(in crate::source) fn redacted(text: &str) -> String {
+pub fn redacted(text: &str) -> String {
     // A password may hold any character, so the last `@` counts, wherever it is.
     let (start, rest) = match text.rfind('@') {
         Some(at) => (text.find("//").map_or(0, |index| index + 2).min(at), &text[at..]),

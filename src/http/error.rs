@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::Size;
-use crate::source::url::{Url, UrlError};
+use crate::http::url::{Url, UrlError};
 use crate::store::StoreError;
 
 /// A fetch that failed, after all tries. Shows the address without its secrets.

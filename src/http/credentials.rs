@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::base::{input, limits};
-use crate::source::url::Url;
+use crate::http::url::Url;
 
 /// What the files say, in order; the first entry that fits is used.
 #[derive(Clone, Default)]

@@ -1,11 +1,14 @@
 //! Getting files over http, https or from a folder: with time limits, tries, resumption, proxies, private
 //! CAs and credentials as users of apt and curl know them.
 
+pub mod apt;
 mod credentials;
 mod error;
+mod mutual;
 mod names;
 mod proxy;
 mod stream;
+pub mod url;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -21,13 +24,16 @@ use reqwest::header::{self, HeaderMap};
 
 use crate::base::width::to_u64;
 use crate::base::{Digest, Task, input, limits};
-use crate::source::apt::config::{self, Config};
-use crate::source::url::Url;
+
+use crate::http::url::Url;
 use crate::store::{Incoming, Store, StoreError};
 
 pub use credentials::Credentials;
 pub use error::{Cause, HttpError};
+pub use mutual::get as get_as;
 pub use proxy::Proxies;
+/// Why a client cannot be set up.
+pub use reqwest::Error as SetupError;
 pub use stream::Stream;
 
 /// Bytes read at once.
@@ -77,8 +83,8 @@ impl Default for Settings {
 impl Settings {
     /// What the environment and apt's settings on this machine ask for.
     pub fn of_host() -> Self {
-        let folder = Path::new(config::FOLDER);
-        let config = Config::read(folder);
+        let folder = Path::new(apt::FOLDER);
+        let config = apt::Config::read(folder);
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let ca_info = config.get("Acquire::https::CAInfo").map(PathBuf::from);
         Self {
@@ -119,7 +125,7 @@ impl Client {
     ///
     /// # Errors
     /// What the HTTP library finds wrong, which no setting here is known to cause.
-    pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
+    pub fn new(settings: Settings) -> Result<Self, SetupError> {
         let proxies = settings.proxies.clone();
         let builder = || {
             let proxies = proxies.clone();

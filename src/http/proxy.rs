@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::source::apt::config::Config;
-use crate::source::url::{Url, redacted};
+use crate::http::apt::Config;
+use crate::http::url::{Url, redacted};
 
 /// Proxies by scheme, and the hosts that go without.
 #[derive(Clone, Default)]

@@ -1,4 +1,4 @@
-//! apt's configuration (apt.conf(5)).
+//! apt's configuration (apt.conf(5)): which proxies and authorities a host has set there.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -120,7 +120,7 @@ fn tokens(text: &str) -> Vec<Token> {
 
 /// The files of a `.d` folder that apt would read, in its order: only plain names with one of the
 /// `extensions`, or none at all if that list has an empty one.
-pub(super) fn parts(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+pub fn parts(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     let listing = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = listing

@@ -10,7 +10,7 @@ use reqwest::blocking::Response;
 use super::error::Cause;
 use super::{CHUNK, Client, HttpError, Resume, Try, content_range};
 use crate::base::width::{to_u64, to_usize};
-use crate::source::url::Url;
+use crate::http::url::Url;
 
 /// The bytes of an answer. Where a connection breaks, it goes on with another, as long as the server can do
 /// that and the tries last.

@@ -1,0 +1,19 @@
+//! The running kernel, as /proc has it.
+
+use std::fs;
+use std::path::Path;
+
+/// Seconds since the kernel started; 0 as long as /proc is not there.
+pub fn uptime() -> f64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
+}
+
+/// Sets whether it panics when a processor hangs for 20 seconds or a task for two minutes. `/init` turns that on for a
+/// version that is not proven; a slow disk must not stop a node that is.
+pub fn panic_on_hangs(on: bool) {
+    for name in ["softlockup_panic", "hung_task_panic"] {
+        // A kernel without the detector has no switch for it.
+        let _ = fs::write(Path::new("/proc/sys/kernel").join(name), if on { "1\n" } else { "0\n" });
+    }
+}
