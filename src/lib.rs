@@ -25,6 +25,7 @@ pub mod lock;
 pub mod manifest;
 pub mod output;
 pub mod pki;
+pub mod project;
 pub mod qemu;
 pub mod repository;
 pub mod rootfs;

@@ -19,12 +19,15 @@ pub use args::{AskedForward, MachineArgs};
 use ready::{SSH, Ways};
 
 use super::failure::{INTERRUPTED, UNSEEN};
+use super::inputs::InputArgs;
+use super::progress::Display;
 use super::streams::{self, OutputError};
 use super::terminal::{self, Terminal};
-use super::{Global, context, signals};
+use super::{Global, signals};
 use crate::base::{input, limits};
 use crate::disk::gpt;
 use crate::disk::{FileDevice, SectorSize};
+use crate::project::{self, Inputs};
 use crate::qemu::machine::DiskFormat;
 use crate::qemu::process::Sink;
 use crate::qemu::{Accelerator, Machine, QemuError, Vm, process};
@@ -52,13 +55,13 @@ pub struct BootArgs {
     pub machine: MachineArgs,
     /// Where QEMU comes from.
     #[command(flatten)]
-    pub inputs: context::InputArgs,
+    pub inputs: InputArgs,
 }
 
 /// Boots the image.
 pub fn run(args: BootArgs, global: &Global) -> Result<ExitCode> {
     let guest = Guest { image: &args.image, ports: &[], what: args.image.display().to_string() };
-    boot(&guest, &args.machine, &args.inputs, global)
+    boot(&guest, &args.machine, &args.inputs.into(), global)
 }
 
 /// What is to be booted.
@@ -75,15 +78,10 @@ pub struct Guest<'a> {
 ///
 /// # Errors
 /// QEMU's, and a console that does not show what was expected.
-pub fn boot(
-    guest: &Guest<'_>,
-    args: &MachineArgs,
-    inputs: &context::InputArgs,
-    global: &Global,
-) -> Result<ExitCode> {
+pub fn boot(guest: &Guest<'_>, args: &MachineArgs, inputs: &Inputs, global: &Global) -> Result<ExitCode> {
     let begun = Instant::now();
     let format = disk_format(guest.image)?;
-    let qemu = context::qemu(inputs, global)?;
+    let qemu = project::qemu(inputs, &Display::new(global.verbosity()))?;
     let program = &qemu.program;
     let scratch =
         tempfile::Builder::new().prefix("keller-").tempdir().context("making a scratch directory")?;

@@ -10,15 +10,16 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::Global;
-use super::context::{self, InputArgs, Outside, Policy, Project};
+use super::inputs::InputArgs;
 use super::progress::{Display, summary};
 use super::streams;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::{AtomicFile, Digest, Size, atomic, input, limits};
-use crate::image::{self, Job, Means, Report, Settings};
+use crate::image::{self, Job, Means, Report};
 use crate::lock::{Lock, diff, file};
 use crate::manifest::{Manifest, Output};
 use crate::output::{self, Format};
+use crate::project::{Inputs, Outside, Policy, Project, store};
 use crate::tree::Content;
 
 /// Arguments of `keller build`.
@@ -124,13 +125,14 @@ pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Bu
         project.manifest = manifest.map_err(|problem| anyhow::anyhow!("--version: {problem}"))?;
     }
     let name = project.name.clone();
-    let store = context::store(&args.inputs, progress)?;
+    let inputs = Inputs::from(args.inputs.clone());
+    let store = inputs.open_store(progress)?;
     let policy = if args.locked { Policy::Locked } else { Policy::Follow };
     let targets = Targets::of(&project.manifest, &output);
     targets.check()?;
-    let means = Means { store: &store, settings: Settings { threads: args.inputs.threads }, progress };
+    let means = Means { store: &store, settings: inputs.settings(), progress };
     let work = || {
-        let begun = begin(&project, &policy, &args.inputs, &means)?;
+        let begun = begin(&project, &policy, &inputs, &means)?;
         let root = begun.laid.finish(&project.manifest, &begun.lock, &bytes, &means)?;
         store.sound()?;
         let lock = save(&project, &policy, begun.before.as_ref(), begun.lock, progress)?;
@@ -139,7 +141,7 @@ pub fn build(args: &BuildArgs, sums: bool, progress: &dyn Progress) -> Result<Bu
         write(&job, root, &targets, args.check, sums)
     };
     let (files, report) =
-        context::with_store(&store, progress, work).with_context(|| format!("building {name}"))?;
+        store::mending(&store, progress, work).with_context(|| format!("building {name}"))?;
     Ok(Built { files, report, project })
 }
 
@@ -154,11 +156,11 @@ pub struct Begun {
 }
 
 /// Makes a lock that fits, with everything that it names in the store; writes nothing.
-pub fn begin(project: &Project, policy: &Policy, inputs: &InputArgs, means: &Means<'_>) -> Result<Begun> {
+pub fn begin(project: &Project, policy: &Policy, inputs: &Inputs, means: &Means<'_>) -> Result<Begun> {
     let outside = Outside::new(inputs);
     let manifest = &project.manifest;
     let before = file::read(&project.lock, &manifest.id)?;
-    let resolved = outside.resolved(manifest, &project.lock, before.as_ref(), policy, means)?;
+    let resolved = policy.resolved(manifest, &project.lock, before.as_ref(), &outside, means)?;
     let fetched = outside.fetch(manifest, resolved, means)?;
     let (laid, facts) = image::root::lay(manifest, &fetched.resolved, means)?;
     Ok(Begun { before, lock: fetched.lock(facts), laid })

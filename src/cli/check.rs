@@ -7,7 +7,8 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{Global, failure, streams};
-use crate::manifest::{self, Manifest};
+use crate::manifest::Manifest;
+use crate::project;
 
 /// Checks a manifest with all that it includes, and tells everything that is wrong at once
 ///
@@ -31,11 +32,7 @@ pub struct Check {
 /// # Errors
 /// Those of standard output.
 pub fn run(args: Check, global: &Global) -> Result<ExitCode> {
-    let result = match &args.manifest {
-        Some(path) => manifest::load(path),
-        None => manifest::load_embedded(manifest::DEFAULT),
-    };
-    let manifest = match result {
+    let manifest = match project::manifest(args.manifest.as_deref()) {
         Ok(manifest) => manifest,
         Err(diagnostics) => {
             streams::tell(&diagnostics);

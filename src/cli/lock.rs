@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::context::{self, InputArgs, Policy, Project};
+use super::inputs::InputArgs;
 use super::progress::Display;
 use super::{Global, build, streams};
-use crate::image::{Means, Settings};
+use crate::image::Means;
 use crate::lock::resolve::Update;
 use crate::lock::{diff, file};
+use crate::project::{Inputs, Policy, Project, store};
 
 /// Arguments of `keller lock`.
 #[derive(Debug, Args)]
@@ -42,12 +43,13 @@ pub fn run(args: LockArgs, global: &Global) -> Result<ExitCode> {
         (_, false) => Update::Names(args.update.into_iter().collect()),
         _ => Update::Nothing,
     };
-    let store = context::store(&args.inputs, &display)?;
-    let settings = Settings { threads: args.inputs.threads };
+    let inputs = Inputs::from(args.inputs);
+    let store = inputs.open_store(&display)?;
+    let settings = inputs.settings();
     let means = Means { store: &store, settings, progress: &display };
     let policy = Policy::Update(update);
-    let build::Begun { before, lock, .. } = context::with_store(&store, &display, || {
-        let begun = build::begin(&project, &policy, &args.inputs, &means)?;
+    let build::Begun { before, lock, .. } = store::mending(&store, &display, || {
+        let begun = build::begin(&project, &policy, &inputs, &means)?;
         store.sound()?;
         Ok(begun)
     })?;

@@ -48,5 +48,5 @@ pub fn run(args: RunArgs, global: &Global) -> Result<ExitCode> {
     let machine = MachineArgs { sector_size: Some(sectors), ..args.machine };
     let what = format!("{} {}", manifest.id, manifest.version);
     let guest = Guest { image: built.bootable(), ports: &ports, what };
-    boot(&guest, &machine, &args.build.inputs, global)
+    boot(&guest, &machine, &args.build.inputs.into(), global)
 }

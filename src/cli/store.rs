@@ -2,7 +2,6 @@
 
 mod verify;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,13 +10,10 @@ use anyhow::Context;
 use serde_json::json;
 
 use super::progress::Display;
-use super::{Global, context, streams, time};
-
-use crate::base::{Digest, Size};
-use crate::lock::Lock;
+use super::{Global, streams, time};
+use crate::base::Size;
+use crate::project::store;
 use crate::store::{Freed, Store};
-
-pub use verify::KINDS;
 
 /// Look at the store of downloads, and make room in it.
 #[derive(Debug, clap::Args)]
@@ -61,17 +57,14 @@ enum Verb {
 
 /// Runs the verb.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let root = match &args.store {
-        Some(root) => root.clone(),
-        None => Store::locate()?,
-    };
+    let root = store::place(args.store.as_deref())?;
     let display = Display::new(global.verbosity());
-    let open = || context::open_store(&root, args.allow_shared_store, &display);
+    let open = || store::open(&root, args.allow_shared_store, &display);
     let mut report = match &args.verb {
         Verb::Path => Report { text: format!("{}\n", root.display()), json: json!(root), amiss: None },
         Verb::List => list(&open()?)?,
         Verb::Gc { keep, older_than } => {
-            let keep = kept(keep)?;
+            let keep = store::named_by(keep)?;
             let mut store = open()?;
             swept(&store.gc(&keep, *older_than).context("sweeping the store")?)
         }
@@ -124,21 +117,4 @@ fn swept(freed: &Freed) -> Report {
         "bytes": bytes, "blobs": blobs, "derived": derived, "tools": tools, "litter": litter
     });
     Report { text, json, amiss: None }
-}
-
-/// All digests that the lock files name.
-fn kept(locks: &[PathBuf]) -> anyhow::Result<BTreeSet<Digest>> {
-    let mut digests = BTreeSet::new();
-    for path in locks {
-        let text = crate::base::input::read(path, crate::base::limits::TEXT)
-            .with_context(|| format!("reading {}", path.display()))?;
-        let lock: Lock =
-            serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
-        digests.extend(lock.packages.values().map(|package| package.sha256));
-        digests.extend(lock.containers.values().flat_map(|packages| packages.values()).map(|p| p.sha256));
-        digests.extend(lock.files.values().map(|file| file.sha256));
-        digests.extend(lock.local.values());
-        digests.extend(lock.provenance.releases.values().map(|release| release.sha256));
-    }
-    Ok(digests)
 }

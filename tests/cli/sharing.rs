@@ -278,7 +278,7 @@ fn what_other_versions_left_is_nothing_wrong() {
     project.build(&[]).good();
     let kinds: std::collections::BTreeSet<_> =
         files(&project, "derived").iter().map(|name| name.split('/').nth(2).unwrap().to_owned()).collect();
-    assert_eq!(kinds, std::collections::BTreeSet::from(keller::cli::store::KINDS.map(str::to_owned)));
+    assert_eq!(kinds, std::collections::BTreeSet::from(keller::project::store::KINDS.map(str::to_owned)));
     let others =
         ["unpacked-4", "unpacked-99", "index-1", "index-3", "modules-3", "initramfs-1", "unheard-of"];
     for (at, kind) in others.iter().enumerate() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use keller::base::Digest;
 use keller::base::progress::Silent;
 use keller::base::seal::Key;
-use keller::cli::context::{InputArgs, Wanted};
+use keller::project::{Inputs, Wanted};
 use keller::store::{Access, Store};
 
 use super::project::Project;
@@ -44,7 +44,7 @@ impl Host {
             request: Digest::of(MANIFEST),
             manifest: keller::manifest::load(&self.project.path("node/tool.yaml")).unwrap(),
         };
-        let inputs = InputArgs {
+        let inputs = Inputs {
             mirror: Some(self.project.path("mirror/debian").display().to_string()),
             store: None,
             allow_shared_store: false,

@@ -11,9 +11,9 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use keller::base::progress::Silent;
-use keller::cli::context::{self, InputArgs, Outside, Policy};
-use keller::image::{Means, Settings, laid};
+use keller::image::{Means, laid};
 use keller::manifest;
+use keller::project::{Inputs, Outside, Policy};
 
 /// Directories with libraries, beside which the loader of a tree searches none of the host's.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/systemd"];
@@ -71,12 +71,11 @@ fn unpack(packages: &[&str], scratch: &Path, target: &Path) -> Result<()> {
     );
     fs::write(&path, text)?;
     let manifest = manifest::load(&path).map_err(|errors| anyhow::anyhow!("{errors}"))?;
-    let inputs =
-        InputArgs { mirror: None, store: None, allow_shared_store: false, offline: false, threads: 0 };
-    let store = context::store(&inputs, &Silent)?;
+    let inputs = Inputs::default();
+    let store = inputs.open_store(&Silent)?;
     let outside = Outside::new(&inputs);
-    let means = Means { store: &store, settings: Settings::default(), progress: &Silent };
-    let resolved = outside.resolved(&manifest, &scratch.join("judge.lock"), None, &Policy::Follow, &means)?;
+    let means = Means { store: &store, settings: inputs.settings(), progress: &Silent };
+    let resolved = Policy::Follow.resolved(&manifest, &scratch.join("judge.lock"), None, &outside, &means)?;
     let fetched = outside.fetch(&manifest, resolved, &means)?.resolved;
     let unpacked = laid::packages(&fetched.packages, fetched.epoch, &means)?;
     unpacked.tree.write_to_folder(target).context("writing the packages into a directory")

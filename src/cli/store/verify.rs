@@ -6,14 +6,8 @@ use serde_json::{Value, json};
 
 use super::{Report, streams};
 use crate::base::{Chain, Size};
-use crate::image::kernel;
-use crate::lock::online;
-use crate::rootfs::modules;
-use crate::source::debian::deb;
+use crate::project::store::KINDS;
 use crate::store::{Checked, CheckedDerived, Part, Store, StoreError};
-
-/// The kinds of derived files that this keller makes. Others are of an older or a newer one.
-pub const KINDS: [&str; 4] = [deb::index::FORMAT, online::KIND, modules::KIND, kernel::KIND];
 
 /// Reads all of `store`.
 ///

@@ -1,63 +1,19 @@
 //! Programs of Debian's that run on this host where it has none: unpacked into the store, or out of it.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context, Result, bail};
 
-use super::{InputArgs, Outside, now, store, with_store};
+use super::Inputs;
+use super::outside::{Outside, now};
 use crate::base::Digest;
 use crate::base::progress::Progress;
-use crate::cli::Global;
-use crate::cli::progress::Display;
-use crate::image::{Means, Settings, laid};
+use crate::image::{Means, laid};
 use crate::lock::Resolved;
 use crate::lock::archives::Archives;
 use crate::lock::kept::{Kept, Noting};
 use crate::lock::online::Online;
 use crate::lock::resolve::{Update, resolve};
-use crate::manifest::{self, Manifest};
-use crate::qemu::{Program, program};
+use crate::manifest::Manifest;
 use crate::store::{Store, Tool};
-
-/// A program that can be run, with what must last until it has ended.
-pub struct Qemu {
-    /// With its firmware.
-    pub program: Program,
-    _tool: Option<Tool>,
-    /// Keeps others from sweeping it away.
-    _store: Option<Store>,
-}
-
-/// The name of QEMU among the store's tools.
-const QEMU: &str = "qemu";
-
-/// The manifest of what is unpacked.
-const REQUEST: &str = "qemu/program.yaml";
-
-/// QEMU and firmware: those on PATH, or Debian's packages unpacked in the store.
-///
-/// # Errors
-/// What keeps it from being unpacked.
-pub fn qemu(inputs: &InputArgs, global: &Global) -> Result<Qemu> {
-    if let Some(program) = Program::find(&std::env::var_os("PATH").unwrap_or_default()) {
-        return Ok(Qemu { program, _tool: None, _store: None });
-    }
-    let display = Display::new(global.verbosity());
-    let store = store(inputs, &display)?;
-    let wanted = Wanted {
-        name: QEMU,
-        title: "QEMU with UEFI firmware",
-        size: "about 200 MB",
-        instead: "installing qemu-system-x86 and ovmf",
-        // One that another keller asked for otherwise is not used.
-        request: Digest::of(manifest::embedded::file(REQUEST).expect("the binary carries it").bytes),
-        manifest: manifest::load_embedded(REQUEST)?,
-    };
-    debug_assert!(program::PACKAGES.iter().all(|name| wanted.manifest.packages.contains_key(*name)));
-    let (program, tool) = with_store(&store, &display, || {
-        let tool = wanted.unpacked(inputs, &store, &display)?;
-        Ok((Program::in_tree(tool.folder())?, tool))
-    })?;
-    Ok(Qemu { program, _tool: Some(tool), _store: Some(store) })
-}
 
 /// A tool, and what it is made of.
 pub struct Wanted<'a> {
@@ -80,7 +36,7 @@ impl Wanted<'_> {
     ///
     /// # Errors
     /// What is missing, with the way out.
-    pub fn unpacked(&self, inputs: &InputArgs, store: &Store, progress: &dyn Progress) -> Result<Tool> {
+    pub fn unpacked(&self, inputs: &Inputs, store: &Store, progress: &dyn Progress) -> Result<Tool> {
         if let Some(tool) = store.tool(self.name, &self.request)? {
             return Ok(tool);
         }
@@ -88,7 +44,7 @@ impl Wanted<'_> {
         let outside = Outside::new(inputs);
         let fetched = (|| {
             let resolved = self.resolved(inputs, &outside, store, progress)?;
-            let means = Means { store, settings: Settings { threads: inputs.threads }, progress };
+            let means = Means { store, settings: inputs.settings(), progress };
             let fetched = outside.fetch(manifest, resolved, &means)?;
             laid::packages(&fetched.resolved.packages, fetched.resolved.epoch, &means)
         })();
@@ -110,7 +66,7 @@ impl Wanted<'_> {
     /// What it is made of, as the archives say; without them, as they said when it was unpacked last.
     fn resolved(
         &self,
-        inputs: &InputArgs,
+        inputs: &Inputs,
         outside: &Outside<'_>,
         store: &Store,
         progress: &dyn Progress,
