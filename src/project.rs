@@ -1,13 +1,17 @@
 //! A project is a directory with a manifest, its lock, and what is built of it. This room is the library's front door:
 //! it reads and writes those files, opens the store, asks the mirrors, and calls the rooms below in their order.
 //!
-//! Whoever wants something done fills in one plain value, such as [`Inputs`], and hands over who hears of the progress.
-//! What is done is a value again. Nothing here parses arguments or prints.
+//! Whoever wants something done fills in one plain value, such as [`Build`], and hands over who hears of the progress.
+//! What was done is a value again, such as [`Built`]. Nothing here parses arguments or prints.
 
+pub mod build;
 pub mod inputs;
+mod keller;
+mod outputs;
 pub mod outside;
 pub mod policy;
 pub mod qemu;
+pub mod relock;
 pub mod store;
 pub mod tool;
 
@@ -18,10 +22,12 @@ use anyhow::Result;
 use crate::lock::file;
 use crate::manifest::{self, Diagnostics, Manifest};
 
+pub use build::{Build, Built};
 pub use inputs::Inputs;
 pub use outside::Outside;
 pub use policy::Policy;
 pub use qemu::{Qemu, qemu};
+pub use relock::{Relock, Relocked};
 pub use tool::Wanted;
 
 /// The manifest that is meant, and where its lock lies.

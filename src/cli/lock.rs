@@ -8,11 +8,10 @@ use clap::Args;
 
 use super::inputs::InputArgs;
 use super::progress::Display;
-use super::{Global, build, streams};
-use crate::image::Means;
+use super::{Global, streams};
+use crate::lock::file;
 use crate::lock::resolve::Update;
-use crate::lock::{diff, file};
-use crate::project::{Inputs, Policy, Project, store};
+use crate::project::Relock;
 
 /// Arguments of `keller lock`.
 #[derive(Debug, Args)]
@@ -34,33 +33,27 @@ pub struct LockArgs {
     pub inputs: InputArgs,
 }
 
+impl LockArgs {
+    fn request(self) -> Relock {
+        let update = match (self.update_all, self.update.is_empty()) {
+            (true, _) => Update::All,
+            (_, false) => Update::Names(self.update.into_iter().collect()),
+            _ => Update::Nothing,
+        };
+        Relock { manifest: self.manifest, update, inputs: self.inputs.into() }
+    }
+}
+
 /// Resolves and tells the difference.
 pub fn run(args: LockArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(global.verbosity());
-    let project = Project::load(Some(&args.manifest), std::path::Path::new("out"))?;
-    let update = match (args.update_all, args.update.is_empty()) {
-        (true, _) => Update::All,
-        (_, false) => Update::Names(args.update.into_iter().collect()),
-        _ => Update::Nothing,
-    };
-    let inputs = Inputs::from(args.inputs);
-    let store = inputs.open_store(&display)?;
-    let settings = inputs.settings();
-    let means = Means { store: &store, settings, progress: &display };
-    let policy = Policy::Update(update);
-    let build::Begun { before, lock, .. } = store::mending(&store, &display, || {
-        let begun = build::begin(&project, &policy, &inputs, &means)?;
-        store.sound()?;
-        Ok(begun)
-    })?;
-    let lock = build::save(&project, &policy, before.as_ref(), lock, &display)?;
+    let done = args.request().run(&display)?;
     if global.json {
-        streams::json(file::to_text(&lock).trim_end())?;
+        streams::json(file::to_text(&done.lock).trim_end())?;
     } else if !global.quiet {
-        let changed = before.as_ref().is_none_or(|before| !diff::diff(before, &lock).is_empty());
-        let state = if changed { "is up to date now" } else { "was up to date" };
-        let count = lock.packages.len();
-        streams::line(format_args!("{} {state}: {count} packages", project.lock.display()))?;
+        let state = if done.changed { "is up to date now" } else { "was up to date" };
+        let count = done.lock.packages.len();
+        streams::line(format_args!("{} {state}: {count} packages", done.path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

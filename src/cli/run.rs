@@ -27,26 +27,19 @@ pub struct RunArgs {
 /// Builds the image, boots it, and says where it answers.
 pub fn run(args: RunArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(global.verbosity());
-    let built = build::build(&args.build, false, &display)?;
+    let inputs = args.build.inputs.clone().into();
+    let built = args.build.request(false).run(&display)?;
     if !global.quiet {
         streams::tell(summary(&display.stages()).trim_end());
     }
     drop(display);
     let manifest = &built.project.manifest;
-    let ports: Vec<u16> = manifest
-        .containers
-        .iter()
-        .filter(|container| container.start)
-        .flat_map(|container| &container.ports)
-        .filter(|port| !port.udp)
-        .map(|port| port.host)
-        .collect();
     let sectors = manifest.disk.sector_size;
     if let Some(asked) = args.machine.sector_size.filter(|asked| *asked != sectors) {
         bail!("--sector-size {asked}: the image is made for {sectors}; set `disk: {{sector_size: {asked}}}`");
     }
     let machine = MachineArgs { sector_size: Some(sectors), ..args.machine };
     let what = format!("{} {}", manifest.id, manifest.version);
-    let guest = Guest { image: built.bootable(), ports: &ports, what };
-    boot(&guest, &machine, &args.build.inputs.into(), global)
+    let guest = Guest { image: built.bootable(), ports: &built.pages(), what };
+    boot(&guest, &machine, &inputs, global)
 }
