@@ -6,10 +6,12 @@
 
 pub mod build;
 pub mod inputs;
+pub mod inspect;
 mod keller;
 mod outputs;
 pub mod outside;
 pub mod policy;
+pub mod publish;
 pub mod qemu;
 pub mod relock;
 pub mod store;
@@ -26,6 +28,7 @@ pub use build::{Build, Built};
 pub use inputs::Inputs;
 pub use outside::Outside;
 pub use policy::Policy;
+pub use publish::Publish;
 pub use qemu::{Qemu, qemu};
 pub use relock::{Relock, Relocked};
 pub use tool::Wanted;

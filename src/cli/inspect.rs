@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use super::progress::Display;
 use super::streams::one_line;
 use super::{Global, streams};
-use crate::base::{Size, input};
-use crate::image::inspect::{self, Inspection, SlotReport};
+use crate::base::Size;
+use crate::project::inspect::{self, Inspection, SlotReport};
 
 /// Arguments of `keller inspect`.
 #[derive(Debug, Args)]
@@ -39,9 +39,7 @@ pub struct InspectArgs {
 /// An image that cannot be read.
 pub fn run(args: &InspectArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(global.verbosity());
-    let context = || format!("inspecting {}", args.image.display());
-    let file = input::open_disk(&args.image).with_context(context)?;
-    let inspection = inspect::inspect(file, args.verify, &display).with_context(context)?;
+    let inspection = inspect::inspect(&args.image, args.verify, &display)?;
     drop(display);
     if global.json {
         streams::json(serde_json::to_string_pretty(&inspection)?)?;

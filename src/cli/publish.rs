@@ -4,19 +4,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::keys::read;
 use super::progress::Display;
 use super::{Global, streams, time};
 use crate::base::Size;
-use crate::base::progress::Progress;
-use crate::image::published::Published;
-use crate::repository::publish::{Added, Options, Times};
-use crate::repository::{Listing, Repository};
+use crate::project::publish::{Change, Outcome, Publish, Which};
+use crate::repository::Listing;
+use crate::repository::publish::{Added, Options};
 use crate::update::delta::LEVEL;
 
 /// Publish an image for nodes to take: a repository of static files, for any web server.
@@ -84,7 +82,8 @@ pub struct PublishArgs {
 /// Images, keys and repositories that do not go together; see the repository.
 pub fn run(args: &PublishArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(global.verbosity());
-    let (text, json) = done(args, &display)?;
+    let outcome = args.request().run(&read(&args.keys, &args.key)?, &display)?;
+    let (text, json) = told(&outcome)?;
     drop(display);
     match global.json {
         true => streams::json(json)?,
@@ -94,65 +93,48 @@ pub fn run(args: &PublishArgs, global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn done(args: &PublishArgs, progress: &dyn Progress) -> Result<(String, serde_json::Value)> {
-    let keys = read(&args.keys, &args.key)?;
-    let opening = || format!("opening the repository {}", args.to.display());
-    let times = Times { now: Timestamp::now(), life: args.expires };
-    if args.list && !args.to.is_dir() {
-        anyhow::bail!("{} is not there", args.to.display());
-    }
-    if args.list {
-        return listed(&Repository::open_to_read(&args.to, &keys).with_context(opening)?, args.id.as_deref());
-    }
-    let mut repository = Repository::open(&args.to, &keys).with_context(opening)?;
-    if let Some(path) = &args.image {
-        let doing = || format!("publishing {}", path.display());
-        let image = Published::read(path, progress).with_context(doing)?;
-        let options = Options {
-            channels: args.channel.clone(),
-            notes: args.notes.clone(),
-            minimum: args.minimum.clone(),
-            patches: args.patches,
-            level: args.level,
+impl PublishArgs {
+    fn request(&self) -> Publish {
+        let which = |version: &String| Which {
+            id: self.id.clone(),
+            version: version.clone(),
+            channels: self.channel.clone(),
         };
-        let added = repository.add(&image.image(), &options, times, progress).with_context(doing)?;
-        return Ok((added_text(&added), serde_json::to_value(&added)?));
+        let change = if self.list {
+            Change::List(self.id.clone())
+        } else if let Some(path) = &self.image {
+            let options = Options {
+                channels: self.channel.clone(),
+                notes: self.notes.clone(),
+                minimum: self.minimum.clone(),
+                patches: self.patches,
+                level: self.level,
+            };
+            Change::Add(path.clone(), options)
+        } else if let Some(version) = &self.promote {
+            Change::Promote(which(version))
+        } else if let Some(version) = &self.withdraw {
+            Change::Withdraw(which(version))
+        } else {
+            Change::Refresh
+        };
+        Publish { to: self.to.clone(), life: self.expires, change }
     }
-    let change = |version: &str, change: &mut dyn FnMut(&str) -> Result<Listing>| {
-        let mut listing = None;
-        for channel in &args.channel {
-            listing = Some(change(channel)?);
-        }
-        let listing = listing.context("no channel is named")?;
-        Ok::<_, anyhow::Error>((line(&listing), json!({ "version": version, "channels": listing.channels })))
-    };
-    let id = args.id.as_deref();
-    if let Some(version) = &args.promote {
-        return change(version, &mut |channel| {
-            repository
-                .promote(id, version, channel, times, progress)
-                .with_context(|| format!("adding {version} to {channel}"))
-        });
-    }
-    if let Some(version) = &args.withdraw {
-        return change(version, &mut |channel| {
-            repository
-                .withdraw(id, version, channel, times, progress)
-                .with_context(|| format!("taking {version} out of {channel}"))
-        });
-    }
-    let expires =
-        repository.refresh(times, progress).with_context(|| format!("renewing {}", args.to.display()))?;
-    let text = format!("good until {}\n", expires.strftime("%Y-%m-%d %H:%M UTC"));
-    Ok((text, json!({ "expires": expires.to_string() })))
 }
 
-fn listed(repository: &Repository<'_>, id: Option<&str>) -> Result<(String, serde_json::Value)> {
-    let releases = repository.releases();
-    let releases: Vec<&Listing> =
-        releases.iter().filter(|listing| id.is_none_or(|id| listing.id == id)).collect();
-    let text = releases.iter().map(|listing| line(listing)).collect();
-    Ok((text, serde_json::to_value(&releases)?))
+/// What came of it, for people and for programs.
+fn told(outcome: &Outcome) -> serde_json::Result<(String, serde_json::Value)> {
+    Ok(match outcome {
+        Outcome::Added(added) => (added_text(added), serde_json::to_value(added)?),
+        Outcome::Changed(listing) => {
+            (line(listing), json!({ "version": listing.version, "channels": listing.channels }))
+        }
+        Outcome::Refreshed(expires) => {
+            let text = format!("good until {}\n", expires.strftime("%Y-%m-%d %H:%M UTC"));
+            (text, json!({ "expires": expires.to_string() }))
+        }
+        Outcome::Listed(releases) => (releases.iter().map(line).collect(), serde_json::to_value(releases)?),
+    })
 }
 
 fn line(listing: &Listing) -> String {

@@ -1,0 +1,127 @@
+//! Versions for nodes to take, in a repository of static files.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+
+use crate::base::progress::Progress;
+use crate::image::published::Published;
+use crate::repository::keys::Keys;
+use crate::repository::publish::{Added, Options, Times};
+use crate::repository::{Listing, Repository};
+
+/// What `keller publish` is told.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// The repository's directory; made when missing.
+    pub to: PathBuf,
+    /// How long nodes believe that there is nothing newer, unless it is renewed.
+    pub life: Duration,
+    /// What is done in it.
+    pub change: Change,
+}
+
+/// What is done in a repository.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Adds the raw image at this path.
+    Add(PathBuf, Options),
+    /// Adds a published version to channels.
+    Promote(Which),
+    /// Takes a published version out of channels.
+    Withdraw(Which),
+    /// Renews what expires, and brings new keys out.
+    Refresh,
+    /// Nothing: lists what is published, of one image or of all.
+    List(Option<String>),
+}
+
+/// A published version, and the channels that are meant.
+#[derive(Clone, Debug)]
+pub struct Which {
+    /// Of several images in one repository, this one.
+    pub id: Option<String>,
+    /// As it was published.
+    pub version: String,
+    /// At least one.
+    pub channels: Vec<String>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// What became of the image.
+    Added(Added),
+    /// The version as it is listed now.
+    Changed(Listing),
+    /// When the first of what expires does.
+    Refreshed(Timestamp),
+    /// What is published.
+    Listed(Vec<Listing>),
+}
+
+impl Publish {
+    /// Does it, signed with `keys`.
+    ///
+    /// # Errors
+    /// Images, keys and repositories that do not go together; see the repository.
+    pub fn run(&self, keys: &Keys, progress: &dyn Progress) -> Result<Outcome> {
+        let opening = || format!("opening the repository {}", self.to.display());
+        let times = Times { now: Timestamp::now(), life: self.life };
+        let open = || Repository::open(&self.to, keys).with_context(opening);
+        Ok(match &self.change {
+            Change::Add(path, options) => Outcome::Added(add(&mut open()?, path, options, times, progress)?),
+            Change::Promote(which) => {
+                let mut repository = open()?;
+                Outcome::Changed(which.each(|id, version, channel| {
+                    let listing = repository.promote(id, version, channel, times, progress);
+                    listing.with_context(|| format!("adding {version} to {channel}"))
+                })?)
+            }
+            Change::Withdraw(which) => {
+                let mut repository = open()?;
+                Outcome::Changed(which.each(|id, version, channel| {
+                    let listing = repository.withdraw(id, version, channel, times, progress);
+                    listing.with_context(|| format!("taking {version} out of {channel}"))
+                })?)
+            }
+            Change::Refresh => {
+                let expires = open()?.refresh(times, progress);
+                Outcome::Refreshed(expires.with_context(|| format!("renewing {}", self.to.display()))?)
+            }
+            Change::List(id) => {
+                if !self.to.is_dir() {
+                    bail!("{} is not there", self.to.display());
+                }
+                let releases = Repository::open_to_read(&self.to, keys).with_context(opening)?.releases();
+                let is_meant = |listing: &Listing| id.as_ref().is_none_or(|id| listing.id == *id);
+                Outcome::Listed(releases.into_iter().filter(is_meant).collect())
+            }
+        })
+    }
+}
+
+fn add(
+    repository: &mut Repository<'_>,
+    path: &Path,
+    options: &Options,
+    times: Times,
+    progress: &dyn Progress,
+) -> Result<Added> {
+    let doing = || format!("publishing {}", path.display());
+    let image = Published::read(path, progress).with_context(doing)?;
+    repository.add(&image.image(), options, times, progress).with_context(doing)
+}
+
+impl Which {
+    /// Does `change` for each channel; gives what the last one left.
+    fn each(&self, mut change: impl FnMut(Option<&str>, &str, &str) -> Result<Listing>) -> Result<Listing> {
+        let mut listing = None;
+        for channel in &self.channels {
+            listing = Some(change(self.id.as_deref(), &self.version, channel)?);
+        }
+        listing.context("no channel is named")
+    }
+}
