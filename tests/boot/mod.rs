@@ -76,8 +76,8 @@ struct Node {
     seen: String,
     ssh: Vec<String>,
     url: String,
-    /// For temporary files of keller, which is killed in the end.
-    _scratch: TempDir,
+    /// For temporary files of keller, which is killed in the end, and the socket of the connection that commands share.
+    scratch: TempDir,
     _turn: Turn,
 }
 
@@ -124,7 +124,7 @@ impl Node {
             });
         }
         let (seen, ssh, url) = Default::default();
-        Self { child, console, seen, ssh, url, _scratch: scratch, _turn: turn }
+        Self { child, console, seen, ssh, url, scratch, _turn: turn }
     }
 
     /// Waits until ssh answers or has answered, after several boots if need be, and learns how to get in. Keller says
@@ -166,10 +166,13 @@ impl Node {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    /// Runs a shell command on the node as core.
+    /// Runs a shell command on the node as core. A login takes an emulated processor a second, so all commands share the
+    /// first one's, until the node ends the connection.
     fn try_run(&self, command: &str) -> Output {
         let mut ssh = Command::new(&self.ssh[0]);
         ssh.args(&self.ssh[1..]).args(["-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR"]);
+        ssh.args(["-o", "ControlMaster=auto", "-o", "ControlPersist=yes", "-S"])
+            .arg(self.scratch.path().join("ssh"));
         // A node that panics leaves the connection open: QEMU's network does not know.
         ssh.args(["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=4", "--", command]);
         ssh.stdin(Stdio::null()).output().expect("ssh is installed")
