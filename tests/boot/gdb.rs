@@ -46,11 +46,11 @@ impl Gdb {
         Self(stream)
     }
 
-    /// Has every processor hang in the kernel, deaf to interrupts, and lets the machine go. One of them spins; more
-    /// would only take time from other machines.
+    /// Has every processor hang in the kernel, deaf to interrupts, and lets the machine go. They halt: one that spins is as
+    /// dead to its watchdog, and takes 90 s of a processor from other machines until that resets it.
     pub fn hang_all(self) {
-        // cli; jmp . and cli; hlt; jmp to the hlt
-        self.hang(usize::MAX, ["faebfe", "faf4ebfd"], |processor| processor.rip >= KERNEL);
+        // cli; hlt; jmp to the hlt
+        self.hang(usize::MAX, ["faf4ebfd"; 2], |processor| processor.rip >= KERNEL);
     }
 
     /// Has one processor hang in the kernel, which still hears interrupts, and lets the machine go. It is one that
