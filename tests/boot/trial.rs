@@ -1,12 +1,14 @@
-//! Two versions on one disk, the newer on trial: it becomes good, or the older one comes back.
+//! Two versions on one disk, the newer on trial: it becomes good, or the older one comes back. What a good one outlives.
 
 use std::time::{Duration, Instant};
+
+use keller::disk::Slot;
 
 use super::pair::{install, newer, older};
 use super::{BOOT, Node};
 
 #[test]
-fn a_healthy_version_is_blessed_and_an_operator_goes_back() {
+fn a_healthy_version_is_blessed_an_operator_goes_back_and_the_node_outlives_pid_1_and_a_bad_block() {
     let image = older("healthy");
     install(&image, newer(), Some(3));
     let mut node = Node::boot(&image, &["--persist"]);
@@ -31,6 +33,10 @@ fn a_healthy_version_is_blessed_and_an_operator_goes_back() {
     assert_eq!((&status["version"], &status["slot"]), (&"1.0.0".into(), &"a".into()));
     assert_eq!(status["update"]["rejected"]["1.0.1"], "rolled back by hand");
     assert_eq!(status["next"], "pair_1.0.0.efi");
+
+    // What a good version outlives, on the same node: a boot under emulation takes 40 s of a processor.
+    super::watchdog::starts_it_over(&mut node);
+    super::corruption::panics_and_starts_over(&mut node, &image, Slot::A);
 }
 
 /// Waits until the node runs 1.0.0, verified and healthy, after 1.0.1 has fallen back, and the boot loader has

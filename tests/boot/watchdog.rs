@@ -2,14 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::pair::older;
 use super::{BOOT, Node};
 
-#[test]
-fn a_node_without_pid_1_is_started_over_by_its_watchdog() {
-    let image = older("watchdog");
-    let mut node = Node::boot(&image, &["--persist"]);
-    assert_eq!(node.settled(), "running");
+/// Stops PID 1 of a node that is up, and waits until its watchdog has started it over.
+pub(super) fn starts_it_over(node: &mut Node) {
     let log = node.run("sudo journalctl --boot --output=cat --no-pager");
     assert!(log.contains("watchdog i6300ESB timer armed, 90 seconds"), "/init has not armed it");
     assert!(log.contains("Using hardware watchdog 'i6300ESB timer'"), "systemd has not taken it over");
