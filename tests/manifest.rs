@@ -65,15 +65,15 @@ fn files_that_are_no_manifests() {
 fn the_outer_file_decides() {
     let manifest =
         manifest::load(Path::new("tests/manifest/decided/node.yaml")).unwrap_or_else(|e| panic!("{e}"));
-    let names: Vec<&String> = manifest.packages.keys().collect();
+    let names: Vec<&String> = manifest.recipe.packages.keys().collect();
     assert_eq!(names, ["curl", "htop", "nginx"]);
-    assert_eq!(manifest.packages["curl"].file, Path::new("tests/manifest/decided/a.yaml"));
+    assert_eq!(manifest.recipe.packages["curl"].file, Path::new("tests/manifest/decided/a.yaml"));
     assert_eq!(manifest.disk.root.to_string(), "4GiB");
     assert_eq!(manifest.disk.esp.to_string(), "256MiB");
     assert_eq!(manifest.disk.filesystem, RootFilesystem::Ext4);
     let files = fs::canonicalize("tests/manifest/decided/sub/files").unwrap();
-    assert_eq!(manifest.overlays[0].source, OverlaySource::Folder(files));
-    assert!(manifest.assume.is_empty(), "{:?}", manifest.assume);
+    assert_eq!(manifest.recipe.overlays[0].source, OverlaySource::Folder(files));
+    assert!(manifest.recipe.assume.is_empty(), "{:?}", manifest.recipe.assume);
     assert_eq!(
         (&*manifest.services.enable, &*manifest.services.mask),
         (&["b.service".into()][..], &["a.service".into()][..])

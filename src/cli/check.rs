@@ -65,8 +65,8 @@ fn summary(manifest: &Manifest) -> String {
         "{} {}: {} by name, {}, {}, {}: nothing wrong",
         manifest.id,
         manifest.version,
-        count(manifest.packages.len(), "package", "packages"),
-        count(manifest.overlays.len(), "overlay", "overlays"),
+        count(manifest.recipe.packages.len(), "package", "packages"),
+        count(manifest.recipe.overlays.len(), "overlay", "overlays"),
         count(manifest.services.enable.len(), "unit enabled", "units enabled"),
         count(manifest.containers.len(), "container", "containers"),
     )

@@ -10,7 +10,7 @@ use super::{inputs, laid, root};
 use crate::base::limits;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::{Facts, Lock, Resolved};
-use crate::manifest::{Allowed, Container, ContainerBuild, ContainerImage, Manifest, Said};
+use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest, Recipe};
 use crate::rootfs::checks::{Severity, programs};
 use crate::rootfs::containers::mounts::Mounts;
 use crate::rootfs::containers::{Config, Image, spec};
@@ -48,9 +48,9 @@ pub fn lay(
     for container in &manifest.containers {
         let laid = match &container.image {
             ContainerImage::Build(recipe) => {
-                lay_build(container, recipe, &manifest.said, resolved, facts, means).map(Laid::Build)
+                lay_build(container, &recipe.recipe, resolved, facts, means).map(Laid::Build)
             }
-            ContainerImage::Archive { path, reference: wanted } => {
+            ContainerImage::Archive { path, reference: wanted, .. } => {
                 rootfs::containers::archive::read(path, wanted.as_deref(), resolved.epoch)
                     .with_context(|| format!("reading the image in {}", path.display()))
                     .map(|(image, digest)| {
@@ -89,7 +89,7 @@ pub fn finish(manifest: &Manifest, laid: Vec<Laid>, lock: &Lock, means: &Means<'
                     })
             }
             (ContainerImage::Build(recipe), Laid::Build(laid)) => {
-                finish_build(container, recipe, &manifest.said, laid, lock, progress)
+                finish_build(container, recipe, laid, lock, progress)
             }
             _ => unreachable!("what is laid of a container is in its order"),
         };
@@ -102,26 +102,12 @@ fn making(container: &Container) -> String {
     format!("making container {}", container.name)
 }
 
-/// What may give others rights in the image of `container`.
-pub fn allowed(container: &Container) -> Allowed {
-    match &container.image {
-        ContainerImage::Archive { .. } => container.allowed.clone(),
-        ContainerImage::Build(recipe) => Allowed {
-            setuid: recipe.setuid.clone(),
-            device_nodes: recipe.device_nodes.clone(),
-            world_writable: recipe.world_writable.clone(),
-        },
-    }
-}
-
 /// Tells what an archive brings that would give others rights; fails with what is not allowed.
 fn judge(container: &Container, image: &Image, progress: &dyn Progress) -> Result<()> {
     let (users, groups) = spec::numbers(&image.tree)?;
-    let Allowed { setuid, device_nodes, world_writable } = container.allowed.clone();
     let inputs = rootfs::checks::Inputs {
-        setuid,
-        device_nodes,
-        world_writable,
+        allowed: container.allowed().clone(),
+        said: container.said.clone(),
         users,
         groups,
         is_archive: true,
@@ -165,13 +151,13 @@ fn reference(container: &Container) -> String {
 }
 
 /// Refuses an image in which the engine could not start the process.
-fn starts(container: &Container, config: &Config, tree: &Tree, said: &Said, pruned: &Taken) -> Result<()> {
+fn starts(container: &Container, config: &Config, tree: &Tree, pruned: &Taken) -> Result<()> {
     if let Some((field, program, unfit)) = programs::of_container(tree, container, config) {
         let way = pruned.program(tree, &program, &unfit, &programs::PATH);
         let way = way.unwrap_or_else(|| "add the package that has it to the image".to_owned());
         bail!(
             "{}, which {unfit}: {way}, or run another program",
-            said.at(field, &program, &format!("it runs {program}"))
+            container.said.at(field, &program, &format!("it runs {program}"))
         );
     }
     if let Some(user) = &config.user
@@ -179,7 +165,7 @@ fn starts(container: &Container, config: &Config, tree: &Tree, said: &Said, prun
     {
         bail!(
             "{}, which its /etc/passwd and /etc/group do not have: name it in the image's `system_users`",
-            said.at("user", user, &format!("it runs as user {user}"))
+            container.said.at("user", user, &format!("it runs as user {user}"))
         );
     }
     Ok(())
@@ -187,59 +173,50 @@ fn starts(container: &Container, config: &Config, tree: &Tree, said: &Said, prun
 
 fn lay_build(
     container: &Container,
-    recipe: &ContainerBuild,
-    said: &Said,
+    recipe: &Recipe,
     resolved: &Resolved,
     facts: &mut Facts,
     means: &Means<'_>,
 ) -> Result<laid::Laid<()>> {
     let none = BTreeMap::new();
-    let scope = format!("container {}: ", container.name);
+    let scope = container.scope();
     let parts = laid::Recipe {
         scope: &scope,
         packages: resolved.containers.get(&container.name).unwrap_or(&none),
         epoch: resolved.epoch,
-        prune: &recipe.prune,
-        keep: &recipe.keep,
-        overlays: &recipe.overlays,
-        files: &recipe.files,
-        carried: &|field, pattern| said.is_carried(&format!("containers.{field}"), pattern),
+        recipe,
     };
     let mut laid = laid::lay(&parts, facts, means, |_| Ok(()))?;
     facts.container_scripts.insert(container.name.clone(), std::mem::take(&mut laid.scripts));
     inputs::own_numbers(&mut laid.tree, &laid.overlays);
     let fixed = Wanted::fixed(&[], &recipe.system_users, &recipe.groups);
     root::judge(rootfs::checks::lines::sysusers(&laid.tree, fixed)?, means.progress)?;
-    facts.ids = rootfs::container_ids(&laid.tree, recipe, &facts.ids)?;
+    facts.ids = rootfs::ids(&laid.tree, &[], recipe, &facts.ids)?;
     Ok(laid)
 }
 
 fn finish_build(
     container: &Container,
-    recipe: &ContainerBuild,
-    said: &Said,
+    build: &ContainerBuild,
     laid: laid::Laid<()>,
     lock: &Lock,
     progress: &dyn Progress,
 ) -> Result<Image> {
     let laid::Laid { mut tree, overlays, files, libraries, pruned, .. } = laid;
     let _task = Task::new(progress, "container", 0, Unit::Items);
-    let accounts = &rootfs::container_accounts(&tree, recipe, &lock.ids)?;
+    let recipe = &build.recipe;
+    let accounts = &rootfs::accounts(&tree, &[], recipe, &lock.ids)?;
     let owned = inputs::own(&mut tree, &recipe.files, &files, &overlays, accounts)?;
     let rights = rootfs::checks::Inputs {
-        setuid: recipe.setuid.clone(),
-        device_nodes: recipe.device_nodes.clone(),
-        world_writable: recipe.world_writable.clone(),
         leaves_devices: true,
         pruned: pruned.clone(),
-        ..Default::default()
+        ..rootfs::checks::Inputs::of(recipe)
     };
     let known = root::check_inputs(accounts);
     let mut findings = rootfs::checks::brought(&tree, &rights);
     rootfs::finish_container(&mut tree, recipe, accounts)?;
     owned.again(&mut tree);
     let inputs = rootfs::checks::Inputs {
-        missing_libraries: recipe.missing_libraries.clone(),
         mounts: Mounts::of(&tree, container),
         libraries,
         users: known.users,
@@ -250,14 +227,14 @@ fn finish_build(
     findings.extend(rootfs::checks::layer(&tree, &inputs));
     root::judge(findings, progress)?;
     let config = Config {
-        entrypoint: recipe.entrypoint.clone(),
-        command: recipe.command.clone(),
-        environment: recipe.environment.clone(),
-        user: recipe.user.clone(),
-        workdir: recipe.workdir.clone(),
-        stop_signal: recipe.stop_signal,
+        entrypoint: build.entrypoint.clone(),
+        command: build.command.clone(),
+        environment: build.environment.clone(),
+        user: build.user.clone(),
+        workdir: build.workdir.clone(),
+        stop_signal: build.stop_signal,
     };
-    starts(container, &config, &tree, said, &pruned)?;
+    starts(container, &config, &tree, &pruned)?;
     leave_devices(&mut tree);
     Ok(Image { reference: reference(container), tree, config })
 }

@@ -11,7 +11,7 @@ use super::job::Means;
 use super::scripts::{self, Scripts};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::lock::{self, Facts, LockedPackage};
-use crate::manifest::{FileEntry, Overlay};
+use crate::manifest::{self, Said};
 use crate::rootfs::checks;
 use crate::rootfs::dangling::{self, LeftOut};
 use crate::rootfs::packages::{self, PackageInput};
@@ -41,17 +41,8 @@ pub struct Recipe<'a> {
     pub packages: &'a BTreeMap<String, LockedPackage>,
     /// Time of what the builder makes, in seconds since 1970.
     pub epoch: i64,
-    /// Patterns of what is left out.
-    pub prune: &'a [String],
-    /// Patterns of what stays all the same.
-    pub keep: &'a [String],
-    /// Laid over the packages, in their order.
-    pub overlays: &'a [Overlay],
-    /// Single files, laid over the overlays.
-    pub files: &'a [FileEntry],
-    /// Whether a pattern of a field comes from a file inside keller: those fit many images, and are nobody's mistake where
-    /// they match nothing.
-    pub carried: &'a dyn Fn(&str, &str) -> bool,
+    /// What is wanted.
+    pub recipe: &'a manifest::Recipe,
 }
 
 /// The tree before anybody owns anything in it.
@@ -113,7 +104,8 @@ pub fn lay<T>(
     means: &Means<'_>,
     aside: impl FnOnce(&mut Tree) -> Result<T>,
 ) -> Result<Laid<T>> {
-    let Recipe { scope, packages: locked, prune: pruning, keep, carried, .. } = recipe;
+    let Recipe { scope, packages: locked, .. } = recipe;
+    let manifest::Recipe { prune: pruning, keep, overlays, files, said, .. } = recipe.recipe;
     let progress = means.progress;
     let Packages { mut tree, scripts } = packages(locked, recipe.epoch, means)?;
     let script_accounts = scripts::accounts(locked, &scripts);
@@ -124,14 +116,14 @@ pub fn lay<T>(
     let libraries = checks::libraries(&tree);
     let leading = dangling::leading(&tree);
     let units = services::sources(&tree)?;
-    let pruned = prune(&mut tree, &Patterns::new(pruning, keep)?, scope, carried, progress);
+    let pruned = prune(&mut tree, &Patterns::new(pruning, keep)?, scope, said, progress);
     let mut left_out = LeftOut::take(&mut tree, leading);
     task.at("overlays");
-    let overlays = inputs::overlays(&mut tree, recipe.overlays, scope, &mut facts.local, progress)?;
+    let overlays = inputs::overlays(&mut tree, overlays, scope, &mut facts.local, progress)?;
     left_out.put_back(&mut tree)?;
-    let files = inputs::files(&mut tree, recipe.files, scope, facts, means)?;
+    let files = inputs::files(&mut tree, files, scope, facts, means)?;
     left_out.put_back(&mut tree)?;
-    tell_links(&left_out, scope, pruning.iter().all(|pattern| carried("prune", pattern)), progress);
+    tell_links(&left_out, scope, pruning.iter().all(|pattern| said.is_carried("prune", pattern)), progress);
     let pruned = Arc::new(Taken::new(pruned, left_out.links(), units));
     Ok(Laid { tree, overlays, files, scripts, script_accounts, libraries, pruned, aside })
 }
@@ -141,12 +133,12 @@ fn prune(
     tree: &mut Tree,
     patterns: &Patterns,
     scope: &str,
-    carried: &dyn Fn(&str, &str) -> bool,
+    said: &Said,
     progress: &dyn Progress,
 ) -> Vec<Pruned> {
     let idle = patterns.idle(tree).map(|idle| idle.into_iter().map(str::to_owned).collect::<Vec<_>>());
     let pruned = tree.prune(patterns);
-    let tell = |field: &str, pattern: &str, text: &str| match carried(field, pattern) {
+    let tell = |field: &str, pattern: &str, text: &str| match said.is_carried(field, pattern) {
         true => progress.detail(&format!("{scope}{field}: {text}")),
         false => progress.note(&format!("{scope}{field}: {text}")),
     };

@@ -62,19 +62,11 @@ fn lay_in_pool(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> R
     let progress = means.progress;
     let mut facts = Facts { ids: resolved.known.ids.clone(), ..Facts::default() };
     let containers = container::lay(manifest, resolved, &mut facts, means)?;
-    let carried = |field: &str, pattern: &str| match field {
-        "prune" => manifest.carried_prune.contains(pattern),
-        _ => manifest.said.is_carried(field, pattern),
-    };
     let recipe = laid::Recipe {
         scope: "",
         packages: &resolved.packages,
         epoch: resolved.epoch,
-        prune: &manifest.prune,
-        keep: &manifest.keep,
-        overlays: &manifest.overlays,
-        files: &manifest.files,
-        carried: &carried,
+        recipe: &manifest.recipe,
     };
     let mut laid = laid::lay(&recipe, &mut facts, means, |tree| {
         Ok(Aside { kernel: Kernel::take(tree)?, modules: rootfs::modules::paths(tree) })
@@ -89,9 +81,10 @@ fn lay_in_pool(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> R
     judge(rootfs::checks::lines::local(tree), progress)?;
     // A line of sysusers.d may name the owner of a path.
     inputs::own_numbers(tree, &laid.overlays);
-    let fixed = Wanted::fixed(&manifest.users, &manifest.system_users, &manifest.groups);
+    let fixed = Wanted::fixed(&manifest.users, &manifest.recipe.system_users, &manifest.recipe.groups);
     judge(rootfs::checks::lines::sysusers(tree, fixed)?, progress)?;
-    facts.ids = rootfs::ids(tree, manifest, &facts.ids).map_err(|error| placed(manifest, error))?;
+    facts.ids = rootfs::ids(tree, &manifest.users, &manifest.recipe, &facts.ids)
+        .map_err(|error| placed(manifest, error))?;
     let cared_for = scripts::cared_for(&resolved.packages);
     let foreign = resolved.packages.keys().filter(|name| !cared_for.contains(*name)).cloned().collect();
     Ok((Laid { laid, foreign, containers }, facts))
@@ -122,19 +115,13 @@ fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means:
     let task = Task::new(progress, "assembling", 0, Unit::Items);
     task.at("users and units");
     agent::install(&mut tree, keller)?;
-    let accounts = rootfs::accounts(&tree, manifest, &lock.ids).map_err(|error| placed(manifest, error))?;
+    let accounts = rootfs::accounts(&tree, &manifest.users, &manifest.recipe, &lock.ids)
+        .map_err(|error| placed(manifest, error))?;
     judge(rootfs::checks::lines::tmpfiles(&tree, &accounts)?, progress)?;
     // Before what is below /var, /opt and the like becomes lines that make it on the node.
-    let owned = inputs::own(&mut tree, &manifest.files, &files, &overlays, &accounts)?;
-    judge(rootfs::checks::homes::check(&tree, &manifest.system_users)?, progress)?;
-    let rights = Inputs {
-        setuid: manifest.setuid.clone(),
-        device_nodes: manifest.device_nodes.clone(),
-        world_writable: manifest.world_writable.clone(),
-        said: manifest.said.clone(),
-        pruned: pruned.clone(),
-        ..Inputs::default()
-    };
+    let owned = inputs::own(&mut tree, &manifest.recipe.files, &files, &overlays, &accounts)?;
+    judge(rootfs::checks::homes::check(&tree, &manifest.recipe.system_users)?, progress)?;
+    let rights = Inputs { pruned: pruned.clone(), ..Inputs::of(&manifest.recipe) };
     let mut findings = rootfs::checks::brought(&tree, &rights);
     owned.outlast(&mut tree)?;
     let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
@@ -154,21 +141,7 @@ fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means:
     owned.again(&mut tree);
     task.at("checks");
     let Inputs { users, groups, .. } = check_inputs(&accounts);
-    let inputs = Inputs {
-        missing_libraries: manifest.missing_libraries.clone(),
-        script_accounts,
-        foreign,
-        libraries,
-        assumed: manifest
-            .assume
-            .keys()
-            .filter(|name| manifest.said.is_carried("assume", name))
-            .cloned()
-            .collect(),
-        users,
-        groups,
-        ..rights.clone()
-    };
+    let inputs = Inputs { script_accounts, foreign, libraries, users, groups, ..rights.clone() };
     findings.extend(rootfs::checks::check_node(&tree, &inputs, manifest));
     judge(findings, progress)?;
     task.at("containers");
@@ -182,7 +155,7 @@ fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means:
             },
             _ => error.into(),
         })?;
-        places.push((place, container::allowed(container)));
+        places.push((place, container.allowed().clone()));
     }
     tree.check_size(limits::ROOT_NODES, limits::ROOT_NAMES)
         .context("putting packages, overlays and containers together")?;
@@ -229,7 +202,7 @@ fn placed(manifest: &Manifest, error: rootfs::Error) -> anyhow::Error {
         Error::UnknownModule { name, .. } => said.place("kernel.load", name),
         Error::UnknownGroup { user, group } => {
             let name = format!("{user} {group}");
-            said.place("users.groups", &name).or(said.place("system_users.groups", &name))
+            said.place("users.groups", &name).or(manifest.recipe.said.place("system_users.groups", &name))
         }
         Error::AccountExists { name, .. } | Error::NamesAGroup { name, .. } => said.place("users", name),
         _ => None,

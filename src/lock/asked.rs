@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Lock;
 use crate::base::Digest;
-use crate::manifest::{Container, ContainerImage, Manifest};
+use crate::manifest::{Container, Manifest, Recipe};
 
 /// The names that decide about packages. Two manifests that agree in them have the same pins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,10 +68,7 @@ impl Asked {
                     (repository.name.clone(), asked)
                 })
                 .collect(),
-            root: AskedPackages {
-                packages: manifest.packages.keys().cloned().collect(),
-                assume: manifest.assume.keys().cloned().collect(),
-            },
+            root: AskedPackages::of(&manifest.recipe),
             containers: manifest.containers.iter().filter_map(AskedPackages::of_container).collect(),
         }
     }
@@ -122,13 +119,15 @@ impl Asked {
 }
 
 impl AskedPackages {
+    fn of(recipe: &Recipe) -> Self {
+        Self {
+            packages: recipe.packages.keys().cloned().collect(),
+            assume: recipe.assume.keys().cloned().collect(),
+        }
+    }
+
     fn of_container(container: &Container) -> Option<(String, Self)> {
-        let ContainerImage::Build(build) = &container.image else { return None };
-        let asked = Self {
-            packages: build.packages.keys().cloned().collect(),
-            assume: build.assume.keys().cloned().collect(),
-        };
-        Some((container.name.clone(), asked))
+        Some((container.name.clone(), Self::of(&container.build()?.recipe)))
     }
 
     fn differences(&self, newer: &Self, scope: &str, lines: &mut Vec<String>) {

@@ -15,7 +15,7 @@ use super::{Known, Lock, LockedPackage, LockedRelease, Provenance, Resolved};
 use crate::base::near::{did_you_mean, near};
 use crate::base::{Chain, Digest, Progress, Task, Unit, limits};
 use crate::http::url::Url;
-use crate::manifest::{ContainerImage, Manifest, Place};
+use crate::manifest::{Manifest, Place, Recipe};
 use crate::source::debian::checksum::{Checksum, Sha512};
 use crate::source::debian::packages::{Deb, Index, IndexError, Record, Source};
 use crate::source::debian::release::ask::{AskError, ask};
@@ -253,19 +253,15 @@ pub fn resolve(
         Universe::new(snapshots.iter().map(|snapshot| (snapshot.archive.name.as_str(), &snapshot.index)))
             .map_err(|error| ResolveError::Packages(error.into()))?;
     let solver = Tree { universe: &universe, archives, upstream, update, progress };
-    let packages = solver.resolve(
-        &manifest.packages,
-        &manifest.assume,
-        previous.map(|lock| &lock.packages),
-        ResolveError::Packages,
-    )?;
+    let packages =
+        solver.resolve(&manifest.recipe, previous.map(|lock| &lock.packages), ResolveError::Packages)?;
     let mut containers = BTreeMap::new();
     for container in &manifest.containers {
-        let ContainerImage::Build(build) = &container.image else { continue };
+        let Some(build) = container.build() else { continue };
         task.at(&container.name);
         let earlier = previous.and_then(|lock| lock.containers.get(&container.name));
         let blame = |source| ResolveError::Container { container: container.name.clone(), source };
-        let packages = solver.resolve(&build.packages, &build.assume, earlier, blame)?;
+        let packages = solver.resolve(&build.recipe, earlier, blame)?;
         containers.insert(container.name.clone(), packages);
     }
     let asked = Asked::of(manifest);
@@ -435,11 +431,11 @@ struct Tree<'r, 'a> {
 impl Tree<'_, '_> {
     fn resolve(
         &self,
-        packages: &BTreeMap<String, Place>,
-        assume: &BTreeMap<String, String>,
+        recipe: &Recipe,
         previous: Option<&BTreeMap<String, LockedPackage>>,
         blame: impl Fn(SolveError) -> ResolveError,
     ) -> Result<BTreeMap<String, LockedPackage>, ResolveError> {
+        let Recipe { packages, assume, .. } = recipe;
         for name in assume.keys().filter(|name| self.universe.versions(name).is_empty()) {
             let near = did_you_mean(&near(name, self.universe.names()));
             self.progress.warn(&format!(

@@ -33,6 +33,10 @@ pub enum Short<T> {
     Long(T),
 }
 
+/// Field that is read from the very map that has it: fields that several maps share are declared once. serde's own
+/// `flatten` loses the places of values.
+const SAME: &str = "$keller::same";
+
 /// Name by which [`At`] asks the deserializer for a value with its mark; no user type can have it.
 const AT: &str = "$keller::At";
 
@@ -164,8 +168,20 @@ impl<'de> Deserializer<'de> for Source<'de> {
             Value::Null => visitor.visit_unit(),
             Value::Scalar { text, .. } => visitor.visit_borrowed_str(text),
             Value::List(items) => visitor.visit_seq(Items(items.iter())),
-            Value::Map(entries) => visitor.visit_map(Entries { rest: entries.iter(), value: None }),
+            Value::Map(_) => visitor.visit_map(Entries::of(self.0, &[])),
         })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        match &self.0.value {
+            Value::Map(_) => self.marked(visitor.visit_map(Entries::of(self.0, fields))),
+            _ => self.deserialize_any(visitor),
+        }
     }
 
     scalars! {
@@ -212,7 +228,7 @@ impl<'de> Deserializer<'de> for Source<'de> {
 
     forward_to_deserialize_any! {
         i8 i16 i32 i64 i128 u8 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple map
-        struct identifier ignored_any
+        identifier ignored_any
     }
 }
 
@@ -245,19 +261,30 @@ impl<'de> SeqAccess<'de> for Items<'de> {
     }
 }
 
+/// The entries of a map, after the map itself where it is asked for.
 struct Entries<'de> {
+    same: Option<&'de Node>,
     rest: std::slice::Iter<'de, Entry>,
-    value: Option<&'de Entry>,
+    /// Of the key that was given last.
+    value: Option<&'de Node>,
+}
+
+impl<'de> Entries<'de> {
+    /// Those of `map`, for a type with these fields.
+    fn of(map: &'de Node, fields: &[&str]) -> Self {
+        let entries: &[Entry] = if let Value::Map(entries) = &map.value { entries } else { &[] };
+        Self { same: fields.contains(&SAME).then_some(map), rest: entries.iter(), value: None }
+    }
 }
 
 /// A key is always a word.
-struct Key<'de>(&'de Entry);
+struct Key<'de>(&'de str);
 
 impl<'de> Deserializer<'de> for Key<'de> {
     type Error = Fault;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_borrowed_str(&self.0.key)
+        visitor.visit_borrowed_str(self.0)
     }
 
     forward_to_deserialize_any! {
@@ -270,18 +297,20 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = Fault;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
-        self.value = self.rest.next();
-        self.value
-            .map(|entry| {
-                seed.deserialize(Key(entry))
-                    .map_err(|fault| Fault { mark: fault.mark.or(Some(entry.mark)), ..fault })
-            })
-            .transpose()
+        if let Some(map) = self.same.take() {
+            self.value = Some(map);
+            return seed.deserialize(Key(SAME)).map(Some);
+        }
+        let Some(entry) = self.rest.next() else { return Ok(None) };
+        self.value = Some(&entry.value);
+        seed.deserialize(Key(&entry.key))
+            .map(Some)
+            .map_err(|fault| Fault { mark: fault.mark.or(Some(entry.mark)), ..fault })
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        let entry =
+        let value =
             self.value.take().ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
-        seed.deserialize(Source(&entry.value))
+        seed.deserialize(Source(value))
     }
 }

@@ -11,6 +11,7 @@ pub mod files;
 mod merge;
 mod place;
 mod raw;
+mod recipe;
 mod said;
 pub mod schema;
 mod shape;
@@ -25,10 +26,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::window::Window;
-use crate::base::{Digest, Signal, Size};
+use crate::base::{Signal, Size};
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 use files::Location;
+pub use recipe::{Allowed, FileContent, FileEntry, Group, Overlay, OverlaySource, Recipe, SystemUser};
 pub use said::Said;
 
 /// The manifest that is built where none is named; see [`load_embedded`].
@@ -105,9 +107,19 @@ impl Manifest {
     /// Whether `unit`, which is to be enabled, need not be there: only components inside the binary enable it,
     /// and the manifest takes packages away by an `assume` or a `prune` of its own.
     pub fn may_lack(&self, unit: &str) -> bool {
-        let takes_away = self.assume.keys().any(|name| !self.said.is_carried("assume", name))
-            || self.prune.iter().any(|pattern| !self.carried_prune.contains(pattern));
+        let Recipe { assume, prune, said, .. } = &self.recipe;
+        let takes_away = assume.keys().any(|name| !said.is_carried("assume", name))
+            || prune.iter().any(|pattern| !said.is_carried("prune", pattern));
         takes_away && self.said.is_carried("services.enable", unit)
+    }
+
+    /// What the root and each built container are made of, the root first; each with its [`Container::scope`].
+    pub fn recipes(&self) -> impl Iterator<Item = (String, &Recipe)> {
+        let built = self
+            .containers
+            .iter()
+            .filter_map(|container| Some((container.scope(), &container.build()?.recipe)));
+        std::iter::once((String::new(), &self.recipe)).chain(built)
     }
 
     /// The same node as version `version`.
@@ -139,28 +151,10 @@ pub struct Manifest {
     pub version: String,
     /// Where packages come from.
     pub debian: Debian,
-    /// Package names that are wanted, each with the place that asked, for explanations.
-    pub packages: BTreeMap<String, Place>,
-    /// Packages taken as present without being unpacked, each with its reason.
-    pub assume: BTreeMap<String, String>,
-    /// Absolute path patterns (`*` stays within a folder, `**` does not) of what is left out.
-    pub prune: Vec<String>,
-    /// Those of `prune` that only components inside the binary have: they fit many nodes, so one that
-    /// matches nothing is nobody's mistake.
-    #[serde(skip)]
-    pub carried_prune: BTreeSet<String>,
-    /// Exceptions to `prune`, same form.
-    pub keep: Vec<String>,
-    /// File trees laid over the root, in this order.
-    pub overlays: Vec<Overlay>,
-    /// Single files, links and folders.
-    pub files: Vec<FileEntry>,
+    /// What the root is made of.
+    pub recipe: Recipe,
     /// Accounts beyond those that packages bring.
     pub users: Vec<User>,
-    /// Accounts that packages make in a postinst, told here since no script runs; system users.
-    pub system_users: Vec<SystemUser>,
-    /// Groups beyond those that packages bring.
-    pub groups: Vec<Group>,
     /// Units.
     pub services: Services,
     /// Kernel and what the initramfs carries.
@@ -179,18 +173,9 @@ pub struct Manifest {
     pub disk: Disk,
     /// Where updates come from, if anywhere.
     pub update: Option<Update>,
-    /// Patterns of what may be setuid or setgid; any other fails the build.
-    pub setuid: Vec<String>,
-    /// Patterns of device nodes that may be there; any other fails the build.
-    pub device_nodes: Vec<String>,
-    /// Patterns of files that everybody may write to, and of such directories without the sticky bit; any other fails
-    /// the build.
-    pub world_writable: Vec<String>,
-    /// Libraries (`libfoo.so.1`) whose absence is accepted, each with its reason.
-    pub missing_libraries: BTreeMap<String, String>,
     /// File formats to write.
     pub outputs: Vec<Output>,
-    /// Where it says what.
+    /// Where it says what, besides what [`Recipe::said`] and [`Container::said`] know.
     #[serde(skip)]
     pub said: Said,
 }
@@ -253,65 +238,6 @@ pub struct Repository {
     pub keys: PathBuf,
 }
 
-/// A file tree laid over the root.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Overlay {
-    /// The tree: a folder on disk or one that is embedded in keller.
-    pub source: OverlaySource,
-    /// Whether files of packages may be replaced; else they are conflicts.
-    pub replace: bool,
-}
-
-/// Where an overlay's files are.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum OverlaySource {
-    /// Absolute path of a folder.
-    Folder(PathBuf),
-    /// Name of an overlay inside the binary, e.g. `base`.
-    Embedded(String),
-}
-
-/// One entry of `files:`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct FileEntry {
-    /// Absolute path on the node.
-    pub path: String,
-    /// What is there.
-    pub content: FileContent,
-    /// Permission bits; default 0644 for files, 0755 for folders.
-    pub mode: Option<u16>,
-    /// Owner by name; root by default, or for [`FileContent::Existing`] whose it is.
-    pub owner: Option<String>,
-    /// Group by name, the same.
-    pub group: Option<String>,
-    /// Clauses that [`crate::base::capabilities::Capabilities`] reads.
-    pub capabilities: Vec<String>,
-    /// Whether a file of a package or an overlay may be replaced.
-    pub replace: bool,
-}
-
-/// What an entry of `files:` puts at its path.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub enum FileContent {
-    /// These very characters.
-    Text(String),
-    /// A file beside the manifest, absolute path.
-    Source(PathBuf),
-    /// Fetched, verified.
-    Url {
-        /// http, https or file.
-        url: String,
-        /// What it must be.
-        sha256: Digest,
-    },
-    /// A symbolic link to this target.
-    Link(String),
-    /// A folder.
-    Directory,
-    /// What a package or an overlay has there, with another mode or owner.
-    Existing,
-}
-
 /// A person's or a program's account with a home.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct User {
@@ -327,30 +253,6 @@ pub struct User {
     pub shell: String,
     /// Crypt hash; none means no login by password.
     pub password_hash: Option<String>,
-}
-
-/// An account that a service runs as.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SystemUser {
-    /// Login and group name.
-    pub name: String,
-    /// A fixed id below 1000; else one is chosen and recorded in the lock.
-    pub uid: Option<u32>,
-    /// Home folder, `/` by default.
-    pub home: String,
-    /// Further groups by name.
-    pub groups: Vec<String>,
-    /// Shown name.
-    pub description: String,
-}
-
-/// A group of the system.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Group {
-    /// Its name.
-    pub name: String,
-    /// A fixed number below 1000; else one is chosen and recorded in the lock.
-    pub gid: Option<u32>,
 }
 
 /// Enablement of units; all others that packages ship stay off unless they are started by others.
@@ -442,24 +344,35 @@ pub struct Container {
     pub new_privileges: bool,
     /// Memory for what it writes outside of its volumes, where the runtime keeps that in memory.
     pub scratch: Size,
-    /// What its archive may have; a recipe says that itself.
-    pub allowed: Allowed,
+    /// Where it says what, and its image's file, besides what [`Recipe::said`] knows.
+    #[serde(skip)]
+    pub said: Said,
 }
 
 impl Container {
     /// What [`Container::scratch`] is by default.
     pub const SCRATCH: Size = Size(128 << 20);
-}
 
-/// What may give others rights, by absolute path in an image: any other fails the build.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Allowed {
-    /// As in [`Manifest::setuid`].
-    pub setuid: Vec<String>,
-    /// As in [`Manifest::device_nodes`].
-    pub device_nodes: Vec<String>,
-    /// As in [`Manifest::world_writable`].
-    pub world_writable: Vec<String>,
+    /// Stands before what is said and locked of it; the root's is empty.
+    pub fn scope(&self) -> String {
+        format!("container {}: ", self.name)
+    }
+
+    /// How its image is made, unless it is an archive.
+    pub fn build(&self) -> Option<&ContainerBuild> {
+        match &self.image {
+            ContainerImage::Build(build) => Some(build),
+            ContainerImage::Archive { .. } => None,
+        }
+    }
+
+    /// What may give others rights in its image.
+    pub fn allowed(&self) -> &Allowed {
+        match &self.image {
+            ContainerImage::Build(build) => &build.recipe.allowed,
+            ContainerImage::Archive { allowed, .. } => allowed,
+        }
+    }
 }
 
 /// Where a container's image comes from.
@@ -473,28 +386,16 @@ pub enum ContainerImage {
         path: PathBuf,
         /// Which of its images; the only one when none.
         reference: Option<String>,
+        /// What it may have.
+        allowed: Allowed,
     },
 }
 
-/// How to make an image: the root's own pipeline with less in it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// How to make an image, and what runs in it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ContainerBuild {
-    /// Package names.
-    pub packages: BTreeMap<String, Place>,
-    /// As in [`Manifest::assume`].
-    pub assume: BTreeMap<String, String>,
-    /// As in [`Manifest::prune`].
-    pub prune: Vec<String>,
-    /// As in [`Manifest::keep`].
-    pub keep: Vec<String>,
-    /// As in [`Manifest::overlays`].
-    pub overlays: Vec<Overlay>,
-    /// As in [`Manifest::files`].
-    pub files: Vec<FileEntry>,
-    /// As in [`Manifest::system_users`].
-    pub system_users: Vec<SystemUser>,
-    /// As in [`Manifest::groups`].
-    pub groups: Vec<Group>,
+    /// What the image is made of.
+    pub recipe: Recipe,
     /// The image's entry point.
     pub entrypoint: Vec<String>,
     /// The image's default arguments.
@@ -507,14 +408,6 @@ pub struct ContainerBuild {
     pub workdir: Option<String>,
     /// What asks the image's process to end; SIGTERM when none.
     pub stop_signal: Option<Signal>,
-    /// As in [`Manifest::setuid`].
-    pub setuid: Vec<String>,
-    /// As in [`Manifest::device_nodes`].
-    pub device_nodes: Vec<String>,
-    /// As in [`Manifest::world_writable`].
-    pub world_writable: Vec<String>,
-    /// As in [`Manifest::missing_libraries`].
-    pub missing_libraries: BTreeMap<String, String>,
 }
 
 /// A published port: `host:container[/udp]`.

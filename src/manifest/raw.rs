@@ -12,8 +12,7 @@ use super::{Etc, Output, RootFilesystem, Runtime};
 /// What a node is made of. Every field but `keller`, `id` and `version` may also stand in a component, a file
 /// named by `include`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "manifest")]
+#[schemars(rename = "manifest", deny_unknown_fields)]
 pub struct Raw {
     /// Form of the manifest: 1. Not in a component.
     pub keller: Option<At<u32>>,
@@ -31,35 +30,13 @@ pub struct Raw {
     /// Where packages come from.
     #[serde(default)]
     pub debian: RawDebian,
-    /// Names of wanted packages. What they depend on comes along, what they recommend does not.
-    #[serde(default)]
-    pub packages: Vec<At<String>>,
-    /// Packages taken as present without being unpacked, each with the reason.
-    #[serde(default)]
-    pub assume: BTreeMap<String, At<String>>,
-    /// Paths of packages that are left out. `*` stays within a directory, `**` does not; a directory goes with all
-    /// that is in it.
-    #[serde(default)]
-    pub prune: Vec<At<String>>,
-    /// Exceptions to `prune`.
-    #[serde(default)]
-    pub keep: Vec<At<String>>,
-    /// Directories that are laid over the root, in this order: a path relative to this file, `keller:overlays/…`, or the
-    /// long form.
-    #[serde(default)]
-    pub overlays: Vec<At<Short<RawOverlay>>>,
-    /// Single files, links and directories.
-    #[serde(default)]
-    pub files: Vec<At<RawFile>>,
+    /// What the root is made of.
+    #[serde(rename = "$keller::same")]
+    #[schemars(flatten)]
+    pub recipe: RawRecipe,
     /// Accounts of people.
     #[serde(default)]
     pub users: Vec<At<RawUser>>,
-    /// Accounts of services whose packages would make them in a script; keller runs no scripts.
-    #[serde(default)]
-    pub system_users: Vec<At<RawSystemUser>>,
-    /// Groups of the system beyond those of packages, for `groups` of users and `group` of files.
-    #[serde(default)]
-    pub groups: Vec<At<RawGroup>>,
     /// Which units start at boot.
     #[serde(default)]
     pub services: RawServices,
@@ -83,11 +60,48 @@ pub struct Raw {
     pub disk: RawDisk,
     /// Where updates come from.
     pub update: Option<At<RawUpdate>>,
+    /// File formats of the image. Default: `[raw]`.
+    #[serde(default)]
+    pub outputs: Vec<At<Output>>,
+}
+
+/// What a tree is made of: the root of a node, or the image of a container. Its fields stand among those of the manifest
+/// and of a container image's file.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "recipe")]
+pub struct RawRecipe {
+    /// Names of wanted packages. What they depend on comes along, what they recommend does not.
+    #[serde(default)]
+    pub packages: Vec<At<String>>,
+    /// Packages taken as present without being unpacked, each with the reason.
+    #[serde(default)]
+    pub assume: BTreeMap<String, At<String>>,
+    /// Paths of packages that are left out. `*` stays within a directory, `**` does not; a directory goes with all
+    /// that is in it.
+    #[serde(default)]
+    pub prune: Vec<At<String>>,
+    /// Exceptions to `prune`.
+    #[serde(default)]
+    pub keep: Vec<At<String>>,
+    /// Directories that are laid over the root, in this order: a path relative to this file, `keller:overlays/…`, or the
+    /// long form.
+    #[serde(default)]
+    pub overlays: Vec<At<Short<RawOverlay>>>,
+    /// Single files, links and directories.
+    #[serde(default)]
+    pub files: Vec<At<RawFile>>,
+    /// Accounts of services whose packages would make them in a script; keller runs no scripts.
+    #[serde(default)]
+    pub system_users: Vec<At<RawSystemUser>>,
+    /// Groups of the system beyond those of packages, for `groups` of users and `group` of files.
+    #[serde(default)]
+    pub groups: Vec<At<RawGroup>>,
     /// Files that may be setuid or setgid or have capabilities; any other fails the build. Paths or patterns as in
     /// `prune`: what matches a directory holds for all below it.
     #[serde(default)]
     pub setuid: Vec<At<String>>,
-    /// Device nodes that packages may bring, named as in `setuid`; any other fails the build.
+    /// Device nodes that packages may bring, named as in `setuid`; any other fails the build. A container's are left
+    /// out: it has the devices of its own `/dev`.
     #[serde(default)]
     pub device_nodes: Vec<At<String>>,
     /// Files that everybody may write to, and such directories without the sticky bit, named as in `setuid`; any other
@@ -97,9 +111,6 @@ pub struct Raw {
     /// Libraries (`libfoo.so.1`) whose absence is accepted, each with the reason.
     #[serde(default)]
     pub missing_libraries: BTreeMap<String, At<String>>,
-    /// File formats of the image. Default: `[raw]`.
-    #[serde(default)]
-    pub outputs: Vec<At<Output>>,
 }
 
 /// Debian's archives.
@@ -339,37 +350,16 @@ pub struct RawImage {
 /// How a container's image is made from packages. Stands in a file of its own, named by a container's
 /// `image: {build: …}`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "container_image")]
+#[schemars(rename = "container_image", deny_unknown_fields)]
 pub struct RawBuild {
     /// Further files of this form, as in a manifest.
     #[serde(default)]
     #[expect(dead_code, reason = "for the schema; merge takes it out of the tree")]
     pub include: Vec<At<String>>,
-    /// Names of wanted packages, with what they depend on.
-    #[serde(default)]
-    pub packages: Vec<At<String>>,
-    /// As in a manifest.
-    #[serde(default)]
-    pub assume: BTreeMap<String, At<String>>,
-    /// As in a manifest.
-    #[serde(default)]
-    pub prune: Vec<At<String>>,
-    /// As in a manifest.
-    #[serde(default)]
-    pub keep: Vec<At<String>>,
-    /// As in a manifest.
-    #[serde(default)]
-    pub overlays: Vec<At<Short<RawOverlay>>>,
-    /// As in a manifest.
-    #[serde(default)]
-    pub files: Vec<At<RawFile>>,
-    /// As in a manifest.
-    #[serde(default)]
-    pub system_users: Vec<At<RawSystemUser>>,
-    /// As in a manifest.
-    #[serde(default)]
-    pub groups: Vec<At<RawGroup>>,
+    /// What the image is made of.
+    #[serde(rename = "$keller::same")]
+    #[schemars(flatten)]
+    pub recipe: RawRecipe,
     /// What runs, as arguments.
     #[serde(default)]
     pub entrypoint: Vec<At<String>>,
@@ -385,19 +375,6 @@ pub struct RawBuild {
     pub workdir: Option<At<String>>,
     /// What asks the process to end, such as `SIGQUIT`; ten seconds later it is killed. Default: `SIGTERM`.
     pub stop_signal: Option<At<String>>,
-    /// As in a manifest.
-    #[serde(default)]
-    pub setuid: Vec<At<String>>,
-    /// Device nodes that packages may bring; any other fails the build. They are left out: a container has
-    /// the devices of its own `/dev`.
-    #[serde(default)]
-    pub device_nodes: Vec<At<String>>,
-    /// As in a manifest.
-    #[serde(default)]
-    pub world_writable: Vec<At<String>>,
-    /// As in a manifest.
-    #[serde(default)]
-    pub missing_libraries: BTreeMap<String, At<String>>,
 }
 
 /// The key-value store.

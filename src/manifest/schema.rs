@@ -64,10 +64,21 @@ pub fn markdown() -> String {
     page.push_str("\n## Fields\n");
     section(&mut page, &root, &root);
     definitions(&mut page, &root);
-    let image = container_image();
+    let mut image = container_image();
+    refer(&mut image, &root);
     page.push_str("\n## Container images\n");
     section(&mut page, &image, &image);
     page
+}
+
+/// Fields of `image` that are the manifest's are told there.
+fn refer(image: &mut Json, manifest: &Json) {
+    let Some(Json::Object(fields)) = image.get_mut("properties") else { return };
+    for (name, field) in fields {
+        if manifest.pointer(&format!("/properties/{name}")) == Some(field) {
+            field["description"] = "As in a manifest.".into();
+        }
+    }
 }
 
 fn text<'j>(schema: &'j Json, key: &str) -> &'j str {

@@ -18,7 +18,7 @@ use crate::lock::archives::Archives;
 use crate::lock::online::Online;
 use crate::lock::resolve::{self, Update};
 use crate::lock::{Lock, Resolved};
-use crate::manifest::{ContainerImage, FileContent, Manifest};
+use crate::manifest::{FileContent, Manifest};
 use crate::source::apt;
 use crate::source::mirror::Mirrors;
 use crate::store::Store;
@@ -128,17 +128,13 @@ struct Address {
 
 /// The addresses in the manifest and in its containers.
 fn addresses(manifest: &Manifest) -> Result<Vec<Address>> {
-    let mut all: Vec<_> = manifest.files.iter().map(|entry| (entry.path.clone(), entry)).collect();
-    for container in &manifest.containers {
-        if let ContainerImage::Build(recipe) = &container.image {
-            let name = |path: &str| format!("container {}: {path}", container.name);
-            all.extend(recipe.files.iter().map(|entry| (name(&entry.path), entry)));
-        }
-    }
     let mut addresses = Vec::new();
-    for (name, entry) in all {
-        if let FileContent::Url { url, sha256 } = &entry.content {
-            addresses.push(Address { name, url: Url::from_str(url)?, sha256: *sha256 });
+    for (scope, recipe) in manifest.recipes() {
+        for entry in &recipe.files {
+            if let FileContent::Url { url, sha256 } = &entry.content {
+                let name = format!("{scope}{}", entry.path);
+                addresses.push(Address { name, url: Url::from_str(url)?, sha256: *sha256 });
+            }
         }
     }
     Ok(addresses)

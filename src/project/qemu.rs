@@ -43,7 +43,7 @@ pub fn qemu(inputs: &Inputs, progress: &dyn Progress) -> Result<Qemu> {
         request: Digest::of(manifest::embedded::file(REQUEST).expect("the binary carries it").bytes),
         manifest: manifest::load_embedded(REQUEST)?,
     };
-    debug_assert!(program::PACKAGES.iter().all(|name| wanted.manifest.packages.contains_key(*name)));
+    debug_assert!(program::PACKAGES.iter().all(|name| wanted.manifest.recipe.packages.contains_key(*name)));
     let (program, tool) = mending(&store, progress, || {
         let tool = wanted.unpacked(inputs, &store, progress)?;
         Ok((Program::in_tree(tool.folder())?, tool))

@@ -27,7 +27,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use self::many::Entries;
-use crate::manifest::{Allowed, Manifest, Said};
+use crate::manifest::{Allowed, Manifest, Recipe, Said};
 use crate::rootfs::containers::mounts::Mounts;
 use crate::rootfs::pruned::Taken;
 use crate::rootfs::tmpfiles::FACTORY;
@@ -38,12 +38,8 @@ pub use script_accounts::ScriptAccount;
 /// What the manifest and the image's accounts allow.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    /// Patterns, as in `prune`, of what may be setuid or setgid or carry capabilities.
-    pub setuid: Vec<String>,
-    /// Such patterns of what may be a device node.
-    pub device_nodes: Vec<String>,
-    /// Such patterns of what everybody may write to.
-    pub world_writable: Vec<String>,
+    /// What may give others rights.
+    pub allowed: Allowed,
     /// Device nodes of the tree are left out before it is part of a node.
     pub leaves_devices: bool,
     /// The tree is that of an image, of which nothing can be left out.
@@ -64,7 +60,7 @@ pub struct Inputs {
     pub libraries: BTreeMap<String, String>,
     /// What `prune` has left out.
     pub pruned: Arc<Taken>,
-    /// Where the manifest says what.
+    /// Where the recipe says what.
     pub said: Said,
     /// Volumes, where the tree is a container's.
     pub mounts: Mounts,
@@ -77,6 +73,18 @@ const OF_OTHERS: u16 = 0o6002;
 const LISTED: usize = 40;
 
 impl Inputs {
+    /// What `recipe` says.
+    pub fn of(recipe: &Recipe) -> Self {
+        let Recipe { allowed, missing_libraries, assume, said, .. } = recipe;
+        Self {
+            allowed: allowed.clone(),
+            missing_libraries: missing_libraries.clone(),
+            assumed: assume.keys().filter(|name| said.is_carried("assume", name)).cloned().collect(),
+            said: said.clone(),
+            ..Self::default()
+        }
+    }
+
     /// What lets that stay as it is which `entry` names.
     fn allow(&self, field: &str, entry: &str) -> String {
         match self.is_archive {
@@ -298,9 +306,9 @@ pub fn finished(tree: &Tree, inputs: &Inputs, images: &[(String, Allowed)]) -> V
     let mut inputs = inputs.clone();
     for (place, allowed) in images {
         let below = |path: &String| format!("/{}{path}", globset::escape(place));
-        inputs.setuid.extend(allowed.setuid.iter().map(below));
-        inputs.device_nodes.extend(allowed.device_nodes.iter().map(below));
-        inputs.world_writable.extend(allowed.world_writable.iter().map(below));
+        inputs.allowed.setuid.extend(allowed.setuid.iter().map(below));
+        inputs.allowed.device_nodes.extend(allowed.device_nodes.iter().map(below));
+        inputs.allowed.world_writable.extend(allowed.world_writable.iter().map(below));
     }
     // All paths of a root with its images would take more memory than the tree: only those are kept that are told of.
     let mut paths = Vec::new();
@@ -347,9 +355,10 @@ fn rights(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
 /// Entries that allow what is not there.
 fn idle(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let there = devices::names(view);
-    let devices = Entries::new(&inputs.device_nodes).idle(&there).into_iter();
+    let devices = Entries::new(&inputs.allowed.device_nodes).idle(&there).into_iter();
     let devices = devices.map(|path| ("device_nodes", path, "which is not there or is no device"));
-    let open = Entries::new(&inputs.world_writable).idle(&writable::names(view, inputs.leaves_devices));
+    let open =
+        Entries::new(&inputs.allowed.world_writable).idle(&writable::names(view, inputs.leaves_devices));
     let open = open.into_iter().map(|path| match inputs.leaves_devices && there.contains(path) {
         true => ("world_writable", path, "a device, which is left out"),
         false => ("world_writable", path, "which is not there or is not open to everybody"),

@@ -28,7 +28,7 @@ pub mod tmpfiles;
 pub mod users;
 
 use crate::lock::Ids;
-use crate::manifest::{ContainerBuild, Manifest};
+use crate::manifest::{Manifest, Recipe, User};
 use crate::store::Store;
 use crate::tree::Tree;
 
@@ -57,27 +57,15 @@ pub struct Report {
     pub certificates: usize,
 }
 
-/// Numbers for the accounts of a node that leave theirs open, to be locked; `previous` stays as it is.
-pub fn ids(tree: &Tree, manifest: &Manifest, previous: &Ids) -> Result<Ids, Error> {
-    users::allocate(
-        &Wanted::collect(tree, &manifest.users, &manifest.system_users, &manifest.groups)?,
-        previous,
-    )
+/// Numbers for the accounts of a tree that leave theirs open, to be locked; `previous` stays as it is. The accounts of a
+/// node and of its containers are locked together; only a node has `people`.
+pub fn ids(tree: &Tree, people: &[User], recipe: &Recipe, previous: &Ids) -> Result<Ids, Error> {
+    users::allocate(&Wanted::collect(tree, people, &recipe.system_users, &recipe.groups)?, previous)
 }
 
-/// The same for a container, whose accounts are locked together with the node's.
-pub fn container_ids(tree: &Tree, build: &ContainerBuild, previous: &Ids) -> Result<Ids, Error> {
-    users::allocate(&Wanted::collect(tree, &[], &build.system_users, &build.groups)?, previous)
-}
-
-/// The accounts of a node, with the numbers of `ids`: whose files are may be said before [`finish`] moves them.
-pub fn accounts(tree: &Tree, manifest: &Manifest, ids: &Ids) -> Result<Accounts, Error> {
-    Wanted::collect(tree, &manifest.users, &manifest.system_users, &manifest.groups)?.with_ids(ids)
-}
-
-/// The same for a container.
-pub fn container_accounts(tree: &Tree, build: &ContainerBuild, ids: &Ids) -> Result<Accounts, Error> {
-    Wanted::collect(tree, &[], &build.system_users, &build.groups)?.with_ids(ids)
+/// The accounts of a tree, with the numbers of `ids`: whose files are may be said before [`finish`] moves them.
+pub fn accounts(tree: &Tree, people: &[User], recipe: &Recipe, ids: &Ids) -> Result<Accounts, Error> {
+    Wanted::collect(tree, people, &recipe.system_users, &recipe.groups)?.with_ids(ids)
 }
 
 /// Finishes the root of a node. The tree has all packages and overlays, pruned, with their
@@ -115,7 +103,7 @@ pub fn finish(
     let libraries = ldcache::write(tree)?;
 
     // After this, nothing below may look into a folder that is a link to the state partition.
-    let homes: Vec<String> = manifest.system_users.iter().map(|user| user.name.clone()).collect();
+    let homes: Vec<String> = manifest.recipe.system_users.iter().map(|user| user.name.clone()).collect();
     state::write(tree, accounts, &homes)?;
     tmpfiles::empty_var(tree)?;
     etc_defaults::node(tree, accounts)?;
@@ -123,10 +111,10 @@ pub fn finish(
 }
 
 /// Finishes the root of a container: accounts in /etc, no kernel, no units, its /var as packages ship it.
-pub fn finish_container(tree: &mut Tree, build: &ContainerBuild, accounts: &Accounts) -> Result<(), Error> {
+pub fn finish_container(tree: &mut Tree, recipe: &Recipe, accounts: &Accounts) -> Result<(), Error> {
     users::passwd::write(tree, accounts, |_| true)?;
     base_files::container_folders(tree)?;
-    base_files::homes(tree, accounts, &build.system_users)?;
+    base_files::homes(tree, accounts, &recipe.system_users)?;
     alternatives::write(tree)?;
     pam::write(tree)?;
     certificates::write(tree)?;
@@ -145,13 +133,7 @@ mod tests {
         let mut tree = Tree::new(86_400 * 20_000);
         tree.file("usr/bin/busybox", 0o755, "").unwrap();
         tree.file("usr/lib/sysusers.d/a.conf", 0o644, "u www - - /var/www\n").unwrap();
-        let build = ContainerBuild {
-            packages: Default::default(),
-            assume: Default::default(),
-            prune: Vec::new(),
-            keep: Vec::new(),
-            overlays: Vec::new(),
-            files: Vec::new(),
+        let recipe = Recipe {
             system_users: vec![SystemUser {
                 name: "app".into(),
                 uid: Some(300),
@@ -159,21 +141,11 @@ mod tests {
                 groups: vec!["www".into()],
                 description: String::new(),
             }],
-            groups: Vec::new(),
-            entrypoint: Vec::new(),
-            command: Vec::new(),
-            environment: Default::default(),
-            user: None,
-            workdir: None,
-            stop_signal: None,
-            setuid: Vec::new(),
-            device_nodes: Vec::new(),
-            world_writable: Vec::new(),
-            missing_libraries: Default::default(),
+            ..Recipe::default()
         };
-        let ids = container_ids(&tree, &build, &Ids::default()).unwrap();
-        let accounts = container_accounts(&tree, &build, &ids).unwrap();
-        finish_container(&mut tree, &build, &accounts).unwrap();
+        let ids = ids(&tree, &[], &recipe, &Ids::default()).unwrap();
+        let accounts = accounts(&tree, &[], &recipe, &ids).unwrap();
+        finish_container(&mut tree, &recipe, &accounts).unwrap();
         let read = |path: &str| String::from_utf8(tree.read(path).unwrap()).unwrap();
         assert!(read("etc/passwd").contains("app:x:300:300::/var/lib/app:/usr/sbin/nologin\n"));
         assert!(read("etc/group").contains("www:x:949:app\n"), "{}", read("etc/group"));

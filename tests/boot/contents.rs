@@ -84,15 +84,15 @@ fn expect() -> Option<Expected> {
     let ContainerImage::Build(hello) = &container.image else { panic!("expected a built container") };
 
     let mut root = packages::read(&lock.packages);
-    lay(&mut root, &manifest.overlays, &manifest.files, lock.epoch);
+    lay(&mut root, &manifest.recipe.overlays, &manifest.recipe.files, lock.epoch);
     let mut inner = packages::read(&lock.containers[&container.name]);
-    lay(&mut inner, &hello.overlays, &hello.files, lock.epoch);
+    lay(&mut inner, &hello.recipe.overlays, &hello.recipe.files, lock.epoch);
     let globs = |patterns: &[String]| patterns.iter().map(|pattern| glob(pattern)).collect();
     Some(Expected {
         root,
         hello: inner,
-        prune: [globs(&manifest.prune), globs(&hello.prune)],
-        keep: [globs(&manifest.keep), globs(&hello.keep)],
+        prune: [globs(&manifest.recipe.prune), globs(&hello.recipe.prune)],
+        keep: [globs(&manifest.recipe.keep), globs(&hello.recipe.keep)],
         epoch: lock.epoch,
     })
 }

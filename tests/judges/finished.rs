@@ -10,7 +10,7 @@ use std::process::Command;
 use keller::base::Size;
 use keller::lock::Ids;
 use keller::manifest::{
-    Debian, Disk, Etc, Health, Kernel, Manifest, RootFilesystem, Runtime, Services, SystemUser, User,
+    Debian, Disk, Etc, Health, Kernel, Manifest, Recipe, RootFilesystem, Runtime, Services, SystemUser, User,
 };
 use keller::rootfs::{self, BuildInfo};
 use keller::tree::{Kind, Tree};
@@ -42,13 +42,7 @@ fn manifest() -> Manifest {
             keys: None,
             repositories: Vec::new(),
         },
-        packages: BTreeMap::new(),
-        assume: BTreeMap::new(),
-        prune: Vec::new(),
-        carried_prune: Default::default(),
-        keep: Vec::new(),
-        overlays: Vec::new(),
-        files: Vec::new(),
+        recipe: Recipe { system_users: vec![system("etcd")], ..Recipe::default() },
         users: vec![User {
             name: "core".into(),
             uid: 1000,
@@ -57,8 +51,6 @@ fn manifest() -> Manifest {
             shell: "/bin/bash".into(),
             password_hash: Some("$y$j9T$none$none".into()),
         }],
-        system_users: vec![system("etcd")],
-        groups: Vec::new(),
         services: Services {
             enable: ["ssh.service", "systemd-networkd.service", "systemd-resolved.service", "etcd.service"]
                 .map(str::to_owned)
@@ -88,10 +80,6 @@ fn manifest() -> Manifest {
             sector_size: 512,
         },
         update: None,
-        setuid: Vec::new(),
-        device_nodes: Vec::new(),
-        world_writable: Vec::new(),
-        missing_libraries: BTreeMap::new(),
         outputs: Vec::new(),
     }
 }
@@ -105,9 +93,9 @@ fn accounts_and_units_of_a_whole_root() {
     let mut tree = folder::load(Path::new(&source));
     let manifest = manifest();
     let start = std::time::Instant::now();
-    let ids = rootfs::ids(&tree, &manifest, &Ids::default()).unwrap();
+    let ids = rootfs::ids(&tree, &manifest.users, &manifest.recipe, &Ids::default()).unwrap();
     let build = BuildInfo { keller: "0.1.0".into() };
-    let accounts = rootfs::accounts(&tree, &manifest, &ids).unwrap();
+    let accounts = rootfs::accounts(&tree, &manifest.users, &manifest.recipe, &ids).unwrap();
     let report = rootfs::finish(&mut tree, &manifest, &accounts, &build, None).unwrap();
     println!("finished in {:?}: {:#?}", start.elapsed(), report.services);
     println!("{ids:?} {} libraries {} certificates", report.libraries, report.certificates);

@@ -45,7 +45,7 @@ const TEXTS: [&str; 26] = [
 pub fn container(name: &str) -> Container {
     Container {
         name: name.into(),
-        image: ContainerImage::Archive { path: "x.tar".into(), reference: None },
+        image: ContainerImage::Archive { path: "x.tar".into(), reference: None, allowed: Default::default() },
         command: Vec::new(),
         environment: BTreeMap::new(),
         ports: Vec::new(),
@@ -54,7 +54,7 @@ pub fn container(name: &str) -> Container {
         start: true,
         new_privileges: false,
         scratch: Container::SCRATCH,
-        allowed: Default::default(),
+        said: Default::default(),
     }
 }
 

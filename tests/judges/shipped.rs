@@ -65,7 +65,7 @@ fn finish(tree: &mut Tree, hosts: &[&str]) {
     for (name, hosts) in [("one", hosts), ("two", &hosts[..hosts.len().min(2)])] {
         let container = Container {
             name: name.to_owned(),
-            image: ContainerImage::Archive { path: "x".into(), reference: None },
+            image: ContainerImage::Archive { path: "x".into(), reference: None, allowed: Default::default() },
             command: Vec::new(),
             environment: Default::default(),
             ports: Vec::new(),
@@ -74,7 +74,7 @@ fn finish(tree: &mut Tree, hosts: &[&str]) {
             start: true,
             new_privileges: false,
             scratch: Container::SCRATCH,
-            allowed: Default::default(),
+            said: Default::default(),
         };
         let image = Image { reference: String::new(), tree: Tree::new(0), config: Config::default() };
         let account = Account { uid: 1000, gid: 1001, groups: Vec::new() };

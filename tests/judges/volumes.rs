@@ -30,7 +30,7 @@ fn a_volume_keeps_mode_and_owner_over_boots() {
     };
     let container = Container {
         name: "db".to_owned(),
-        image: ContainerImage::Archive { path: "x".into(), reference: None },
+        image: ContainerImage::Archive { path: "x".into(), reference: None, allowed: Default::default() },
         command: Vec::new(),
         environment: Default::default(),
         ports: Vec::new(),
@@ -39,7 +39,7 @@ fn a_volume_keeps_mode_and_owner_over_boots() {
         start: true,
         new_privileges: false,
         scratch: Container::SCRATCH,
-        allowed: Default::default(),
+        said: Default::default(),
     };
     let image = Image { reference: String::new(), tree: image, config: Config::default() };
     let mut tree = Tree::new(0);
@@ -107,7 +107,7 @@ fn install(tree: &mut Tree, name: &str, id: u32, hosts: &[&str]) -> Result<(), S
         |host: &&str| Volume { host: (*host).to_owned(), container: "/data".to_owned(), read_only: false };
     let container = Container {
         name: name.to_owned(),
-        image: ContainerImage::Archive { path: "x".into(), reference: None },
+        image: ContainerImage::Archive { path: "x".into(), reference: None, allowed: Default::default() },
         command: Vec::new(),
         environment: Default::default(),
         ports: Vec::new(),
@@ -116,7 +116,7 @@ fn install(tree: &mut Tree, name: &str, id: u32, hosts: &[&str]) -> Result<(), S
         start: true,
         new_privileges: false,
         scratch: Container::SCRATCH,
-        allowed: Default::default(),
+        said: Default::default(),
     };
     let image = Image { reference: String::new(), tree: Tree::new(0), config: Config::default() };
     let account = Account { uid: id, gid: id, groups: Vec::new() };

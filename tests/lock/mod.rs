@@ -15,7 +15,8 @@ use keller::base::progress::Silent;
 use keller::lock::resolve::{ResolveError, Update, resolve};
 use keller::lock::{Facts, Lock, Resolved};
 use keller::manifest::{
-    Debian, Disk, Etc, Health, InitramfsModules, Kernel, Manifest, Place, RootFilesystem, Runtime, Services,
+    Debian, Disk, Etc, Health, InitramfsModules, Kernel, Manifest, Place, Recipe, RootFilesystem, Runtime,
+    Services,
 };
 use openpgp::Cert;
 use sequoia_openpgp as openpgp;
@@ -37,6 +38,10 @@ fn reasons(names: &[&str]) -> BTreeMap<String, String> {
     names.iter().map(|name| ((*name).to_owned(), "for the test".to_owned())).collect()
 }
 
+fn recipe(packages: &[&str], assume: &[&str]) -> Recipe {
+    Recipe { packages: places(packages), assume: reasons(assume), ..Recipe::default() }
+}
+
 fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
     Manifest {
         said: Default::default(),
@@ -54,16 +59,8 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
             keys: None,
             repositories: Vec::new(),
         },
-        packages: places(packages),
-        assume: reasons(assume),
-        prune: Vec::new(),
-        carried_prune: Default::default(),
-        keep: Vec::new(),
-        overlays: Vec::new(),
-        files: Vec::new(),
+        recipe: recipe(packages, assume),
         users: Vec::new(),
-        system_users: Vec::new(),
-        groups: Vec::new(),
         services: Services::default(),
         kernel: Kernel { initramfs_modules: InitramfsModules::Auto, ..Kernel::default() },
         etc: Etc::Persistent,
@@ -88,10 +85,6 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
             sector_size: 512,
         },
         update: None,
-        setuid: Vec::new(),
-        device_nodes: Vec::new(),
-        world_writable: Vec::new(),
-        missing_libraries: BTreeMap::new(),
         outputs: Vec::new(),
     }
 }

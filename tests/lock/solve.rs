@@ -7,7 +7,7 @@ use keller::lock::resolve::{ResolveError, Update};
 use keller::manifest::{Container, ContainerBuild, ContainerImage, Manifest};
 use sequoia_openpgp::types::HashAlgorithm;
 
-use super::{ROOT, SECURITY_ROOT, World, chain, manifest, names, places, reasons, versions};
+use super::{ROOT, SECURITY_ROOT, World, chain, manifest, names, places, reasons, recipe, versions};
 use crate::repository::{DATE, DAY, Release, archive, archives, key, sign};
 
 const SMALL: &str = "\
@@ -269,26 +269,7 @@ fn an_alternative_once_chosen_stays() {
 fn containers_are_resolved_by_themselves() {
     let world = World::new(SMALL, "");
     let mut wanted = manifest(&["libc"], &[]);
-    let build = ContainerBuild {
-        packages: places(&["app"]),
-        assume: reasons(&["lib"]),
-        prune: Vec::new(),
-        keep: Vec::new(),
-        overlays: Vec::new(),
-        files: Vec::new(),
-        system_users: Vec::new(),
-        groups: Vec::new(),
-        entrypoint: Vec::new(),
-        command: Vec::new(),
-        environment: BTreeMap::new(),
-        user: None,
-        workdir: None,
-        stop_signal: None,
-        setuid: Vec::new(),
-        device_nodes: Vec::new(),
-        world_writable: Vec::new(),
-        missing_libraries: BTreeMap::new(),
-    };
+    let build = ContainerBuild { recipe: recipe(&["app"], &["lib"]), ..ContainerBuild::default() };
     wanted.containers.push(Container {
         name: "hello".into(),
         image: ContainerImage::Build(Box::new(build)),
@@ -300,7 +281,7 @@ fn containers_are_resolved_by_themselves() {
         start: true,
         new_privileges: false,
         scratch: Container::SCRATCH,
-        allowed: Default::default(),
+        said: Default::default(),
     });
     let lock = world.resolve(&wanted).unwrap();
     assert_eq!(versions(&lock), ["libc 2.41-1"]);

@@ -10,24 +10,38 @@ const PEOPLE: std::ops::RangeInclusive<u32> = 1000..=59_999;
 /// Debian policy 9.2.2: 0–99 are allocated by Debian, 100–999 are free for the system.
 const SYSTEM: std::ops::RangeInclusive<u32> = 100..=999;
 
+/// The first account of each name and of each id.
+pub(super) struct Accounts {
+    names: Firsts<String>,
+    ids: Firsts<u32>,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self { names: Firsts::new(), ids: Firsts::new() }
+    }
+}
+
 impl Validator<'_> {
-    pub(super) fn accounts(
+    /// Accounts of people, which `accounts` then has.
+    pub(super) fn users(&mut self, users: Vec<At<RawUser>>, accounts: &mut Accounts) -> Vec<User> {
+        users.into_iter().filter_map(|at| self.user(at.value, accounts)).collect()
+    }
+
+    /// Accounts of services, of names and ids that `accounts` does not have.
+    pub(super) fn system_users(
         &mut self,
-        users: Vec<At<RawUser>>,
-        system_users: Vec<At<RawSystemUser>>,
-    ) -> (Vec<User>, Vec<SystemUser>) {
-        let (mut names, mut ids) = (Firsts::new(), Firsts::new());
-        let users = users.into_iter().filter_map(|at| self.user(at.value, &mut names, &mut ids)).collect();
-        let system =
-            system_users.into_iter().filter_map(|at| self.system_user(at.value, &mut names, &mut ids));
-        (users, system.collect())
+        users: Vec<At<RawSystemUser>>,
+        mut accounts: Accounts,
+    ) -> Vec<SystemUser> {
+        users.into_iter().filter_map(|at| self.system_user(at.value, &mut accounts)).collect()
     }
 
     pub(super) fn groups(&mut self, groups: Vec<At<RawGroup>>) -> Vec<Group> {
-        let (mut names, mut ids) = (Firsts::new(), Firsts::new());
+        let mut accounts = Accounts::default();
         let mut checked = Vec::new();
         for At { value: RawGroup { name, gid }, .. } in groups {
-            self.once(&name, gid.as_ref(), &mut names, &mut ids);
+            self.once(&name, gid.as_ref(), &mut accounts);
             if let Some(gid) = gid.as_ref().filter(|gid| !SYSTEM.contains(&gid.value)) {
                 self.error(gid.mark, format!("{} is not an id for a system group", gid.value))
                     .help("from 100 to 999, or leave it out: then keller chooses and the lock records it");
@@ -39,19 +53,13 @@ impl Validator<'_> {
         checked
     }
 
-    fn once(
-        &mut self,
-        name: &At<String>,
-        id: Option<&At<u32>>,
-        names: &mut Firsts<String>,
-        ids: &mut Firsts<u32>,
-    ) {
-        if let Some(first) = names.note(name.value.clone(), name.mark) {
+    fn once(&mut self, name: &At<String>, id: Option<&At<u32>>, accounts: &mut Accounts) {
+        if let Some(first) = accounts.names.note(name.value.clone(), name.mark) {
             self.error(name.mark, format!("the account `{}` stands here a second time", name.value))
                 .related(first, "the first is here");
         }
         if let Some(id) = id
-            && let Some(first) = ids.note(id.value, id.mark)
+            && let Some(first) = accounts.ids.note(id.value, id.mark)
         {
             self.error(id.mark, format!("the id {} is taken", id.value))
                 .help("each account has an id of its own")
@@ -59,8 +67,8 @@ impl Validator<'_> {
         }
     }
 
-    fn user(&mut self, raw: RawUser, names: &mut Firsts<String>, ids: &mut Firsts<u32>) -> Option<User> {
-        self.once(&raw.name, Some(&raw.uid), names, ids);
+    fn user(&mut self, raw: RawUser, accounts: &mut Accounts) -> Option<User> {
+        self.once(&raw.name, Some(&raw.uid), accounts);
         self.note("users", &raw.name.value, raw.name.mark);
         for group in &raw.groups {
             self.note("users.groups", &format!("{} {}", raw.name.value, group.value), group.mark);
@@ -87,13 +95,8 @@ impl Validator<'_> {
         })
     }
 
-    fn system_user(
-        &mut self,
-        raw: RawSystemUser,
-        names: &mut Firsts<String>,
-        ids: &mut Firsts<u32>,
-    ) -> Option<SystemUser> {
-        self.once(&raw.name, raw.uid.as_ref(), names, ids);
+    fn system_user(&mut self, raw: RawSystemUser, accounts: &mut Accounts) -> Option<SystemUser> {
+        self.once(&raw.name, raw.uid.as_ref(), accounts);
         self.note("system_users", &raw.name.value, raw.name.mark);
         for group in &raw.groups {
             let name = format!("{} {}", raw.name.value, group.value);

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::accounts::Accounts;
+use super::recipe::Target;
 use super::{At, Firsts, Kind, Validator, or, text};
 use crate::base::Size;
 use crate::manifest::place::Mark;
 use crate::manifest::raw::{RawBuild, RawContainer, RawImage};
-use crate::manifest::{Allowed, Container, ContainerBuild, ContainerImage, Runtime, decode, merge, schema};
+use crate::manifest::{Container, ContainerBuild, ContainerImage, Runtime, decode, merge, schema};
 
 /// Less than any container gets by with.
 const LEAST_SCRATCH: Size = Size(1 << 20);
@@ -99,18 +101,19 @@ impl Validator<'_> {
             }
             volumes.push(volume);
         }
+        let outer = std::mem::take(&mut self.said);
         self.note("containers", &raw.name.value, raw.name.mark);
         if let Some(program) = raw.command.first() {
             self.note("containers.command", &program.value, program.mark);
         }
         let scratch = raw.scratch.and_then(|at| self.form(&at, |text| text::size(text, LEAST_SCRATCH)));
         let image = self.image(raw.image);
+        let said = std::mem::replace(&mut self.said, outer);
         let name = self.checked(raw.name, text::id);
-        let (image, allowed) = image?;
         Some(Container {
             name: name?,
-            image,
-            allowed,
+            image: image?,
+            said,
             new_privileges: or(raw.new_privileges, false),
             scratch: scratch.unwrap_or(Container::SCRATCH),
             command: self.arguments(raw.command),
@@ -147,7 +150,7 @@ impl Validator<'_> {
         environment
     }
 
-    fn image(&mut self, At { value: raw, mark }: At<RawImage>) -> Option<(ContainerImage, Allowed)> {
+    fn image(&mut self, At { value: raw, mark }: At<RawImage>) -> Option<ContainerImage> {
         if let (Some(at), None) = (&raw.reference, &raw.archive) {
             self.error(at.mark, "only an archive has several images to choose from")
                 .help("remove `reference`; a recipe makes one image");
@@ -163,19 +166,13 @@ impl Validator<'_> {
                     .help(format!("move `{field}` into the recipe"));
             }
         }
-        let allowed = Allowed {
-            setuid: self.list(raw.setuid, text::path_pattern),
-            device_nodes: self.list(raw.device_nodes, text::path_pattern),
-            world_writable: self.list(raw.world_writable, text::path_pattern),
-        };
+        let allowed = self.allowed(raw.setuid, raw.device_nodes, raw.world_writable);
         let reference = raw.reference.and_then(|at| self.checked(at, text::reference));
         match (raw.build, raw.archive) {
-            (Some(build), None) => {
-                self.build(&build).map(|build| (ContainerImage::Build(Box::new(build)), allowed))
-            }
+            (Some(build), None) => self.build(&build).map(|build| ContainerImage::Build(Box::new(build))),
             (None, Some(archive)) => {
                 let path = self.beside_on_disk(&archive, &[Kind::File, Kind::Folder])?;
-                Some((ContainerImage::Archive { path, reference }, allowed))
+                Some(ContainerImage::Archive { path, reference, allowed })
             }
             (Some(_), Some(archive)) => {
                 self.error(archive.mark, "an image comes from `build` or from `archive`, not from both");
@@ -200,7 +197,8 @@ impl Validator<'_> {
                 return None;
             }
         };
-        if raw.packages.is_empty() && raw.files.is_empty() && raw.overlays.is_empty() {
+        let parts = &raw.recipe;
+        if parts.packages.is_empty() && parts.files.is_empty() && parts.overlays.is_empty() {
             self.error(node.mark, "this image is empty").help("name `packages`, `overlays` or `files`");
         }
         for (field, items) in [("entrypoint", &raw.entrypoint), ("command", &raw.command)] {
@@ -214,26 +212,14 @@ impl Validator<'_> {
         if raw.entrypoint.is_empty() && raw.command.is_empty() {
             self.error(node.mark, "this image has nothing to run").help("add `entrypoint: [/usr/bin/…]`");
         }
-        let packages = self.packages(raw.packages);
         Some(ContainerBuild {
-            assume: self.assume(raw.assume, &packages),
-            packages,
-            prune: self.names("containers.prune", raw.prune, text::pattern),
-            keep: self.names("containers.keep", raw.keep, text::pattern),
-            overlays: self.overlays(raw.overlays),
-            files: self.files(raw.files, false),
-            system_users: self.accounts(Vec::new(), raw.system_users).1,
-            groups: self.groups(raw.groups),
+            recipe: self.recipe(raw.recipe, Accounts::default(), Target::Container),
             entrypoint: self.arguments(raw.entrypoint),
             command: self.arguments(raw.command),
             environment: self.environment(raw.environment),
             user: raw.user.and_then(|at| self.checked(at, text::container_user)),
             workdir: raw.workdir.and_then(|at| self.checked(at, text::absolute)),
             stop_signal: raw.stop_signal.and_then(|at| self.form(&at, text::signal)),
-            setuid: self.list(raw.setuid, text::path_pattern),
-            device_nodes: self.list(raw.device_nodes, text::path_pattern),
-            world_writable: self.list(raw.world_writable, text::path_pattern),
-            missing_libraries: self.reasons(raw.missing_libraries, text::library),
         })
     }
 }

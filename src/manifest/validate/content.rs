@@ -1,5 +1,6 @@
 //! Overlays and single files.
 
+use super::recipe::Target;
 use super::{At, Firsts, Kind, Location, Mark, Validator, or, text, unique};
 use crate::base::Digest;
 use crate::base::capabilities::{Capabilities, CapabilityError};
@@ -70,8 +71,9 @@ impl Validator<'_> {
         unique(overlays.collect())
     }
 
-    /// `node`: the files are for a node, whose state partition covers some folders; else for a container.
-    pub(super) fn files(&mut self, items: Vec<At<RawFile>>, node: bool) -> Vec<FileEntry> {
+    /// Files of a tree; of a node's, none is where the state partition covers it.
+    pub(super) fn files(&mut self, items: Vec<At<RawFile>>, target: Target) -> Vec<FileEntry> {
+        let node = target == Target::Node;
         let mut paths = Firsts::new();
         let mut files = Vec::new();
         for At { value: raw, mark } in items {

@@ -5,6 +5,7 @@ mod accounts;
 mod containers;
 mod content;
 mod node;
+mod recipe;
 pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ use super::files::{Kind, Location};
 use super::place::{Mark, Sources};
 use super::raw::{Raw, RawDebian};
 use super::{Debian, Manifest, Output, Place, Repository, Said};
+use accounts::Accounts;
+use recipe::Target;
 use text::Wrong;
 
 /// The form of manifests that this keller reads.
@@ -129,14 +132,6 @@ impl Validator<'_> {
         unique(items.into_iter().filter_map(|at| self.checked(at, &form)).collect())
     }
 
-    /// The texts that no file on disk says.
-    fn carried(&self, items: &[At<String>]) -> BTreeSet<String> {
-        let inside = |at: &&At<String>| self.is_carried(at.mark);
-        let (carried, own): (Vec<_>, Vec<_>) = items.iter().partition(inside);
-        let own: BTreeSet<&String> = own.iter().map(|at| &at.value).collect();
-        carried.iter().map(|at| at.value.clone()).filter(|text| !own.contains(text)).collect()
-    }
-
     /// A reason for each key of this form.
     fn reasons(
         &mut self,
@@ -199,9 +194,9 @@ impl Validator<'_> {
     /// The whole manifest. It is worth something only when nothing was reported.
     pub fn manifest(&mut self, raw: Raw, top: Mark, folder: &Path) -> Manifest {
         let (id, version) = self.identity(&raw, top);
-        let packages = self.packages(raw.packages);
-        let assume = self.assume(raw.assume, &packages);
-        let (users, system_users) = self.accounts(raw.users, raw.system_users);
+        let mut accounts = Accounts::default();
+        let users = self.users(raw.users, &mut accounts);
+        let recipe = self.recipe(raw.recipe, accounts, Target::Node);
         if let Some(at) = &raw.runtime {
             self.note("runtime", "", at.mark);
         }
@@ -210,22 +205,13 @@ impl Validator<'_> {
         let services = self.services(raw.services, raw.kv.as_ref().map(|kv| kv.etcd.mark));
         let kv = raw.kv.and_then(|kv| self.kv(kv));
         let outputs = unique(raw.outputs.into_iter().map(|at| at.value).collect());
-        let carried_prune = self.carried(&raw.prune);
         Manifest {
-            carried_prune,
             folder: folder.to_owned(),
             id,
             version,
             debian: self.debian(raw.debian),
-            packages,
-            assume,
-            prune: self.list(raw.prune, text::pattern),
-            keep: self.names("keep", raw.keep, text::pattern),
-            overlays: self.overlays(raw.overlays),
-            files: self.files(raw.files, true),
+            recipe,
             users,
-            system_users,
-            groups: self.groups(raw.groups),
             services,
             kernel: self.kernel(raw.kernel),
             etc: or(raw.etc, Default::default()),
@@ -235,10 +221,6 @@ impl Validator<'_> {
             kv,
             disk: self.disk(raw.disk),
             update: raw.update.and_then(|at| self.update(at.value)),
-            setuid: self.names("setuid", raw.setuid, text::path_pattern),
-            device_nodes: self.names("device_nodes", raw.device_nodes, text::path_pattern),
-            world_writable: self.names("world_writable", raw.world_writable, text::path_pattern),
-            missing_libraries: self.reasons(raw.missing_libraries, text::library),
             outputs: if outputs.is_empty() { vec![Output::Raw] } else { outputs },
             said: std::mem::take(&mut self.said),
         }
@@ -275,36 +257,6 @@ impl Validator<'_> {
                 .help(format!("at most {LABEL_ROOM} characters: they name partitions"));
         }
         (id, version)
-    }
-
-    fn packages(&mut self, items: Vec<At<String>>) -> BTreeMap<String, Place> {
-        let mut packages = BTreeMap::new();
-        for at in items {
-            let mark = at.mark;
-            if let Some(name) = self.checked(at, text::package) {
-                let place = self.place(mark);
-                packages.entry(name).or_insert(place);
-            }
-        }
-        packages
-    }
-
-    fn assume(
-        &mut self,
-        items: BTreeMap<String, At<String>>,
-        packages: &BTreeMap<String, Place>,
-    ) -> BTreeMap<String, String> {
-        for (name, reason) in &items {
-            if let Some(place) = packages.get(name) {
-                let asked = format!("{}:{}", place.file.display(), place.line);
-                self.error(reason.mark, format!("`{name}` is assumed, but also wanted at {asked}"))
-                    .help("an assumed package is not unpacked: remove one of the two");
-            }
-        }
-        for (name, reason) in &items {
-            self.note("assume", name, reason.mark);
-        }
-        self.reasons(items, text::package)
     }
 
     fn debian(&mut self, raw: RawDebian) -> Debian {

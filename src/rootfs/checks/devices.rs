@@ -9,7 +9,7 @@ use crate::tree::Kind;
 /// Reports device nodes that the manifest does not allow. The character device 0:0 is never one: in a layer, overlayfs
 /// takes it for the mark of a removed file.
 pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
-    let allowed = Entries::new(&inputs.device_nodes);
+    let allowed = Entries::new(&inputs.allowed.device_nodes);
     let (mut marks, mut found) = (Vec::new(), Vec::new());
     for (path, id) in &view.paths {
         let (kind, major, minor) = match view.tree.node(*id).kind {

@@ -263,11 +263,8 @@ impl Check<'_> {
         let (names, aliases) = self.units.names();
         for container in &self.manifest.containers {
             let unit = format!("{}.service", container.name);
-            let has = self.manifest.said.at(
-                "containers",
-                &container.name,
-                &format!("container {}", container.name),
-            );
+            let name = &container.name;
+            let has = container.said.at("containers", name, &format!("container {name}"));
             if self.manifest.services.mask.contains(&unit) {
                 self.error(
                     format!("{has} is masked in `services.mask`"),

@@ -28,7 +28,7 @@ fn powers(node: &Node) -> Vec<&'static str> {
 
 /// Reports such files that the manifest does not allow.
 pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
-    let allowed = Entries::new(&inputs.setuid);
+    let allowed = Entries::new(&inputs.allowed.setuid);
     let mut found = Vec::new();
     for (path, id) in &view.paths {
         let node = view.tree.node(*id);
@@ -55,7 +55,7 @@ pub fn names(view: &View<'_>) -> BTreeSet<String> {
 
 /// Reports entries of the manifest that allow nothing.
 pub fn idle(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
-    let idle = Entries::new(&inputs.setuid).idle(&names(view));
+    let idle = Entries::new(&inputs.allowed.setuid).idle(&names(view));
     // What a component allows need not be there.
     let told = idle.into_iter().filter(|path| !inputs.said.is_carried("setuid", path));
     told.map(|path| inputs.unused("setuid", path, "which is not there or has no such bits")).collect()

@@ -199,7 +199,8 @@ fn owners_bits_and_capabilities() {
             "/usr/bin/d (sample) belongs to user 996, which is no user of the image, as does /usr/bin/e",
         ],
     );
-    inputs.setuid = ["/usr/bin/a", "/usr/bin/b", "/usr/bin/c", "/usr/bin/z"].map(str::to_owned).to_vec();
+    inputs.allowed.setuid =
+        ["/usr/bin/a", "/usr/bin/b", "/usr/bin/c", "/usr/bin/z"].map(str::to_owned).to_vec();
     inputs.users.insert("sample".to_owned(), 996);
     assert_found(&tree, &inputs, &["setuid allows /usr/bin/z, which is not there"]);
 }
@@ -222,7 +223,7 @@ fn bits_of_what_moves_are_allowed_by_its_path_on_the_node() {
             "/usr/local/bin/app (sample) is given capabilities (mode 0755, owner 0:0): allow it with `setuid: [/usr/local/bin/app]`",
         ],
     );
-    inputs.setuid = ["/usr/local/bin/app", "/opt/vendor/su"].map(str::to_owned).to_vec();
+    inputs.allowed.setuid = ["/usr/local/bin/app", "/opt/vendor/su"].map(str::to_owned).to_vec();
     assert_found(&tree, &inputs, &[]);
 }
 
@@ -456,7 +457,11 @@ fn a_containers_interpreter_is_searched_in_its_own_path() {
     elf(&mut tree, "opt/node/bin/node", &Elf::default());
     let mut container = Container {
         name: "app".into(),
-        image: ContainerImage::Archive { path: "/app.tar".into(), reference: None },
+        image: ContainerImage::Archive {
+            path: "/app.tar".into(),
+            reference: None,
+            allowed: Default::default(),
+        },
         command: Vec::new(),
         environment: BTreeMap::new(),
         ports: Vec::new(),
@@ -465,7 +470,7 @@ fn a_containers_interpreter_is_searched_in_its_own_path() {
         start: true,
         new_privileges: false,
         scratch: Container::SCRATCH,
-        allowed: Default::default(),
+        said: Default::default(),
     };
     let unfit = |container: &Container, program: &str, path: Option<&str>| {
         let path = path.map(|path| ("PATH".to_owned(), path.to_owned()));
@@ -503,7 +508,11 @@ fn what_leads_into_a_containers_volume_is_known_on_the_node() {
     elf(&mut tree, "usr/bin/env", &Elf::default());
     let mut container = Container {
         name: "app".into(),
-        image: ContainerImage::Archive { path: "/app.tar".into(), reference: None },
+        image: ContainerImage::Archive {
+            path: "/app.tar".into(),
+            reference: None,
+            allowed: Default::default(),
+        },
         command: Vec::new(),
         environment: BTreeMap::new(),
         ports: Vec::new(),
@@ -512,7 +521,7 @@ fn what_leads_into_a_containers_volume_is_known_on_the_node() {
         start: true,
         new_privileges: false,
         scratch: Container::SCRATCH,
-        allowed: Default::default(),
+        said: Default::default(),
     };
     let told = |container: &Container| {
         let inputs = Inputs { mounts: Mounts::of(&tree, container), ..Inputs::default() };
@@ -585,12 +594,12 @@ fn what_gives_others_rights_is_refused_unless_it_is_named() {
         "\n  what the image has, to choose from:\n    setuid: [/bin/su]\n    device_nodes: [/dev/null, /dev/vda]\
          \n    world_writable: [/app/drop, /app/log, /app/pipe]"
     );
-    let allowed = Inputs {
+    let allowed = Allowed {
         setuid: vec!["/bin/su".into()],
         device_nodes: vec!["/dev/vda".into(), "/dev/null".into(), "/dev/zero".into()],
         world_writable: vec!["/app".into(), "/dev/vda".into(), "/srv".into()],
-        ..inputs
     };
+    let allowed = Inputs { allowed, ..inputs };
     assert_eq!(
         found(&allowed),
         [
@@ -600,7 +609,8 @@ fn what_gives_others_rights_is_refused_unless_it_is_named() {
         ]
     );
     // On a node a device is there, and who may write to it is another matter than whether it may be there.
-    let node = Inputs { device_nodes: vec!["/dev".into()], ..Inputs::default() };
+    let allowed = Allowed { device_nodes: vec!["/dev".into()], ..Allowed::default() };
+    let node = Inputs { allowed, ..Inputs::default() };
     let said: Vec<_> = brought(&tree, &node).iter().map(Finding::to_string).collect();
     assert!(said.iter().any(|line| line.starts_with("/dev/vda (sample) may be written to")), "{said:#?}");
     assert!(!said.iter().any(|line| line.contains("device_nodes")), "{said:#?}");
@@ -646,12 +656,12 @@ fn thousands_of_names_are_told_by_their_directories() {
         "\n  what the image has, to choose from:\n    setuid: [/bin]\n    device_nodes: [/dev, /gone]\
          \n    world_writable: [/app/node_modules, '/srv/up load']"
     );
-    let allowed = Inputs {
+    let allowed = Allowed {
         setuid: vec!["/bin".into()],
         device_nodes: vec!["/dev/d*".into(), "/gone".into()],
         world_writable: vec!["/app/**/*.js".into(), "/srv/up load".into()],
-        ..inputs
     };
+    let allowed = Inputs { allowed, ..inputs };
     let said: Vec<_> = image(&tree, &allowed).iter().map(Finding::to_string).collect();
     assert_eq!(said.len(), 2, "{said:#?}");
 }
@@ -722,11 +732,12 @@ fn devices_of_packages_are_refused_before_they_become_lines() {
         assert!(text.contains(part), "{text}");
     }
     // The mark of overlayfs is none that a name could allow.
-    let inputs = Inputs {
+    let allowed = Allowed {
         device_nodes: vec!["/var/lib/x/sda".into(), "/etc/gone".into()],
         world_writable: vec!["/etc/open".into()],
-        ..Inputs::default()
+        ..Allowed::default()
     };
+    let inputs = Inputs { allowed: allowed.clone(), ..Inputs::default() };
     assert_eq!(said(&tree, &inputs).lines().count(), 2);
     tree.node_mut(hides).kind = Kind::CharDevice(1, 5);
     tree.node_mut(id).meta.xattrs.clear();
@@ -734,7 +745,8 @@ fn devices_of_packages_are_refused_before_they_become_lines() {
     // A file that packages ship in /var waits elsewhere, under its own name.
     tree.put("var/lib/x/open", Meta::new(0o666), Kind::File("".into()), origin).unwrap();
     tmpfiles::empty_var(&mut tree).unwrap();
-    let allowed = Inputs { world_writable: vec!["/var/lib/x/open".into()], ..inputs };
+    let allowed = Allowed { world_writable: vec!["/var/lib/x/open".into()], ..allowed };
+    let allowed = Inputs { allowed, ..inputs };
     let said: Vec<_> = finished(&tree, &allowed, &[]).iter().map(Finding::to_string).collect();
     assert!(said.iter().all(|line| !line.contains("/var/lib/x/open")), "{said:#?}");
 }

@@ -51,7 +51,7 @@ pub fn check(units: &Units<'_>, manifest: &Manifest) -> Vec<Finding> {
     if manifest.health.containers {
         for container in manifest.containers.iter().filter(|container| container.start) {
             let text = format!("health.containers waits for container {}", container.name);
-            let names = manifest.said.at("containers", &container.name, &text);
+            let names = container.said.at("containers", &container.name, &text);
             let drop_ins = units.drop_ins(&format!("{}.service", container.name));
             let own = start_seconds(&drop_ins).unwrap_or(START_SECONDS);
             judge(names, Some(own), waits_for_network(container));

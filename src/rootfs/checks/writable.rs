@@ -24,7 +24,7 @@ fn is_open(node: &Node, leaves_devices: bool) -> bool {
 
 /// Reports such files and directories that the manifest does not allow.
 pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
-    let allowed = Entries::new(&inputs.world_writable);
+    let allowed = Entries::new(&inputs.allowed.world_writable);
     let mut found = Vec::new();
     for (path, id) in &view.paths {
         let node = view.tree.node(*id);

@@ -165,7 +165,11 @@ mod tests {
     fn container() -> Container {
         Container {
             name: "web".into(),
-            image: ContainerImage::Archive { path: "web.tar".into(), reference: None },
+            image: ContainerImage::Archive {
+                path: "web.tar".into(),
+                reference: None,
+                allowed: Default::default(),
+            },
             command: Vec::new(),
             environment: Default::default(),
             ports: Vec::new(),
@@ -174,7 +178,7 @@ mod tests {
             start: true,
             new_privileges: false,
             scratch: Container::SCRATCH,
-            allowed: Default::default(),
+            said: Default::default(),
         }
     }
 

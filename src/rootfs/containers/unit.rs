@@ -140,7 +140,11 @@ mod tests {
     fn container() -> Container {
         Container {
             name: "web".into(),
-            image: crate::manifest::ContainerImage::Archive { path: "web.tar".into(), reference: None },
+            image: crate::manifest::ContainerImage::Archive {
+                path: "web.tar".into(),
+                reference: None,
+                allowed: Default::default(),
+            },
             command: Vec::new(),
             environment: Default::default(),
             ports: Vec::new(),
@@ -149,7 +153,7 @@ mod tests {
             start: true,
             new_privileges: false,
             scratch: Container::SCRATCH,
-            allowed: Default::default(),
+            said: Default::default(),
         }
     }
 

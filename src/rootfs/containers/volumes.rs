@@ -219,7 +219,7 @@ mod tests {
         };
         let container = Container {
             name: "db".into(),
-            image: ContainerImage::Archive { path: "x".into(), reference: None },
+            image: ContainerImage::Archive { path: "x".into(), reference: None, allowed: Default::default() },
             command: Vec::new(),
             environment: Default::default(),
             ports: Vec::new(),
@@ -228,7 +228,7 @@ mod tests {
             start: true,
             new_privileges: false,
             scratch: Container::SCRATCH,
-            allowed: Default::default(),
+            said: Default::default(),
         };
         let account = Account { uid: 1000, gid: 1001, groups: Vec::new() };
         install(tree, &container, image, &account, &accounts()).map_err(|error| error.to_string())?;
