@@ -84,9 +84,14 @@ fn the_outer_file_decides() {
 fn the_default_node_is_right_on_disk_and_inside() {
     let inside = manifest::load_embedded(manifest::DEFAULT).unwrap_or_else(|e| panic!("{e}"));
     let on_disk = manifest::load(Path::new("manifests/node.yaml")).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(inside.packages.keys().collect::<Vec<_>>(), on_disk.packages.keys().collect::<Vec<_>>());
-    assert!(inside.overlays.iter().all(|overlay| matches!(overlay.source, OverlaySource::Embedded(_))));
-    assert!(on_disk.overlays.iter().all(|overlay| matches!(overlay.source, OverlaySource::Folder(_))));
+    assert_eq!(
+        inside.recipe.packages.keys().collect::<Vec<_>>(),
+        on_disk.recipe.packages.keys().collect::<Vec<_>>()
+    );
+    assert!(
+        inside.recipe.overlays.iter().all(|overlay| matches!(overlay.source, OverlaySource::Embedded(_)))
+    );
+    assert!(on_disk.recipe.overlays.iter().all(|overlay| matches!(overlay.source, OverlaySource::Folder(_))));
     assert_eq!(inside.services, on_disk.services);
 }
 
@@ -101,6 +106,36 @@ fn every_component_is_right() {
         );
         fs::write(&path, text).unwrap();
         manifest::load(&path).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+#[test]
+fn each_recipe_knows_what_it_says_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let run = "packages: [busybox]\nentrypoint: [/bin/gone]\nuser: nobody\n";
+    write("carried.yaml", &format!("include: [keller:manifests/containers/base.yaml]\n{run}"));
+    write("own.yaml", &format!("{run}assume: {{adduser: x}}\nprune: [/usr/share/man]\n"));
+    write(
+        "node.yaml",
+        "keller: 1\nid: node\nversion: 1.0.0\ninclude: [keller:manifests/components/base.yaml]\nruntime: podman\n\
+         containers:\n  - {name: carried, image: {build: carried.yaml}}\n  - {name: own, image: {build: own.yaml}}\n",
+    );
+    let node = manifest::load(&folder.path().join("node.yaml")).unwrap_or_else(|error| panic!("{error}"));
+    let recipes: Vec<_> = node.recipes().collect();
+    let scopes: Vec<&str> = recipes.iter().map(|(scope, _)| scope.as_str()).collect();
+    assert_eq!(scopes, ["", "container carried: ", "container own: "]);
+    let carried = |field, name| [0, 1, 2].map(|index| recipes[index].1.said.is_carried(field, name));
+    assert_eq!(carried("prune", "/usr/share/man"), [true, true, false]);
+    assert_eq!(carried("assume", "adduser"), [true, true, false]);
+    // What a container assumes takes nothing away from the node.
+    assert!(!node.may_lack("systemd-timesyncd.service"));
+    for container in &node.containers {
+        let place = |field, name| container.said.place(field, name).unwrap().to_string();
+        for (field, name) in [("entrypoint", "/bin/gone"), ("user", "nobody")] {
+            let file = format!("/{}.yaml:", container.name);
+            assert!(place(field, name).contains(&file), "{}", place(field, name));
+        }
     }
 }
 

@@ -60,6 +60,43 @@ impl Drop for Task<'_> {
     }
 }
 
+/// Says of which part of the work each line is.
+pub struct Scoped<'a> {
+    scope: &'a str,
+    inner: &'a dyn Progress,
+}
+
+impl<'a> Scoped<'a> {
+    /// Puts `scope`, such as `container web: `, before each line that `inner` hears.
+    pub fn new(scope: &'a str, inner: &'a dyn Progress) -> Self {
+        Self { scope, inner }
+    }
+}
+
+impl Progress for Scoped<'_> {
+    fn begin(&self, stage: &str, total: u64, unit: Unit) -> TaskId {
+        self.inner.begin(stage, total, unit)
+    }
+    fn advance(&self, task: TaskId, by: u64) {
+        self.inner.advance(task, by);
+    }
+    fn at(&self, task: TaskId, what: &str) {
+        self.inner.at(task, what);
+    }
+    fn end(&self, task: TaskId) {
+        self.inner.end(task);
+    }
+    fn detail(&self, text: &str) {
+        self.inner.detail(&format!("{}{text}", self.scope));
+    }
+    fn note(&self, text: &str) {
+        self.inner.note(&format!("{}{text}", self.scope));
+    }
+    fn warn(&self, text: &str) {
+        self.inner.warn(&format!("{}{text}", self.scope));
+    }
+}
+
 /// Says nothing: for tests and for callers that do not look.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;

@@ -5,7 +5,7 @@ use std::fs::File;
 use anyhow::{Context, Result, bail};
 
 use super::difference::{self, Difference};
-use super::{Job, Means, Settings, laid, root};
+use super::{Job, Means, Settings, inputs, root};
 use crate::base::progress::Silent;
 use crate::disk::SectorSize;
 use crate::lock::Resolved;
@@ -29,7 +29,7 @@ pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
     for digest in digests {
         match job.means.store.open_verified(&digest)? {
             Checked::Good(blob) => store.insert(blob.reader(), &digest, None)?,
-            Checked::Missing => bail!("{digest} is {}", laid::GONE),
+            Checked::Missing => bail!("{digest} is {}", inputs::GONE),
             Checked::Rotten { moved_to, .. } => {
                 bail!("{digest} is not what its name says any more, and is now {}", moved_to.display())
             }

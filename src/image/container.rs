@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 
+use super::inputs::Owned;
 use super::job::Means;
-use super::{inputs, laid, root};
+use super::laid::{self, Purpose};
 use crate::base::limits;
-use crate::base::progress::{Progress, Task, Unit};
+use crate::base::progress::{Progress, Scoped};
 use crate::lock::{Facts, Lock, Resolved};
-use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest, Recipe};
-use crate::rootfs::checks::{Severity, programs};
+use crate::manifest::{Container, ContainerBuild, ContainerImage, Manifest, Recipe, User};
+use crate::rootfs::checks::{self, Finding, Inputs, programs};
 use crate::rootfs::containers::mounts::Mounts;
 use crate::rootfs::containers::{Config, Image, spec};
 use crate::rootfs::pruned::Taken;
-use crate::rootfs::{self, Wanted};
+use crate::rootfs::{self, Accounts};
 use crate::tree::{Kind, Tree};
 
 /// The image of a container before anybody owns anything in it.
@@ -47,8 +48,15 @@ pub fn lay(
     let (mut all, mut nodes) = (Vec::new(), 0);
     for container in &manifest.containers {
         let laid = match &container.image {
-            ContainerImage::Build(recipe) => {
-                lay_build(container, &recipe.recipe, resolved, facts, means).map(Laid::Build)
+            ContainerImage::Build(build) => {
+                let none = BTreeMap::new();
+                let locked = resolved.containers.get(&container.name).unwrap_or(&none);
+                laid::lay(&Built::of(container, build), locked, resolved.epoch, facts, means).map(
+                    |(laid, scripts)| {
+                        facts.container_scripts.insert(container.name.clone(), scripts);
+                        Laid::Build(laid)
+                    },
+                )
             }
             ContainerImage::Archive { path, reference: wanted, .. } => {
                 rootfs::containers::archive::read(path, wanted.as_deref(), resolved.epoch)
@@ -88,8 +96,8 @@ pub fn finish(manifest: &Manifest, laid: Vec<Laid>, lock: &Lock, means: &Means<'
                         image
                     })
             }
-            (ContainerImage::Build(recipe), Laid::Build(laid)) => {
-                finish_build(container, recipe, laid, lock, progress)
+            (ContainerImage::Build(build), Laid::Build(laid)) => {
+                finish_build(container, build, laid, lock, progress)
             }
             _ => unreachable!("what is laid of a container is in its order"),
         };
@@ -105,7 +113,7 @@ fn making(container: &Container) -> String {
 /// Tells what an archive brings that would give others rights; fails with what is not allowed.
 fn judge(container: &Container, image: &Image, progress: &dyn Progress) -> Result<()> {
     let (users, groups) = spec::numbers(&image.tree)?;
-    let inputs = rootfs::checks::Inputs {
+    let inputs = Inputs {
         allowed: container.allowed().clone(),
         said: container.said.clone(),
         users,
@@ -114,21 +122,14 @@ fn judge(container: &Container, image: &Image, progress: &dyn Progress) -> Resul
         leaves_devices: true,
         ..Default::default()
     };
-    let (errors, warnings): (Vec<_>, Vec<_>) = rootfs::checks::image(&image.tree, &inputs)
-        .into_iter()
-        .partition(|finding| finding.severity == Severity::Error);
-    for warning in &warnings {
-        progress.note(&format!("container {}: {warning}", container.name));
-    }
-    if errors.is_empty() {
-        return Ok(());
-    }
-    let lines: Vec<_> = errors.iter().map(|finding| format!("\n  {finding}")).collect();
+    let scope = container.scope();
+    let errors = laid::errors(checks::image(&image.tree, &inputs), &Scoped::new(&scope, progress));
     let all = match errors.len() {
+        0 => return Ok(()),
         1 => String::new(),
-        _ => rootfs::checks::wanted(&image.tree),
+        _ => checks::wanted(&image.tree),
     };
-    bail!("the image would give others rights on the node:{}{all}", lines.concat())
+    bail!("the image would give others rights on the node:{}{all}", laid::lines(&errors))
 }
 
 /// Leaves device nodes out. No container opens those of its image: its control group has no devices but those of its
@@ -171,28 +172,58 @@ fn starts(container: &Container, config: &Config, tree: &Tree, pruned: &Taken) -
     Ok(())
 }
 
-fn lay_build(
-    container: &Container,
-    recipe: &Recipe,
-    resolved: &Resolved,
-    facts: &mut Facts,
-    means: &Means<'_>,
-) -> Result<laid::Laid<()>> {
-    let none = BTreeMap::new();
-    let scope = container.scope();
-    let parts = laid::Recipe {
-        scope: &scope,
-        packages: resolved.containers.get(&container.name).unwrap_or(&none),
-        epoch: resolved.epoch,
-        recipe,
-    };
-    let mut laid = laid::lay(&parts, facts, means, |_| Ok(()))?;
-    facts.container_scripts.insert(container.name.clone(), std::mem::take(&mut laid.scripts));
-    inputs::own_numbers(&mut laid.tree, &laid.overlays);
-    let fixed = Wanted::fixed(&[], &recipe.system_users, &recipe.groups);
-    root::judge(rootfs::checks::lines::sysusers(&laid.tree, fixed)?, means.progress)?;
-    facts.ids = rootfs::ids(&laid.tree, &[], recipe, &facts.ids)?;
-    Ok(laid)
+/// The purpose of an image that is made out of packages.
+struct Built<'a> {
+    container: &'a Container,
+    recipe: &'a Recipe,
+    scope: String,
+}
+
+impl<'a> Built<'a> {
+    fn of(container: &'a Container, build: &'a ContainerBuild) -> Self {
+        Self { container, recipe: &build.recipe, scope: container.scope() }
+    }
+}
+
+impl Purpose for Built<'_> {
+    type Aside = ();
+    type Fixed = ();
+    const BOOTS: bool = false;
+
+    fn recipe(&self) -> &Recipe {
+        self.recipe
+    }
+
+    fn people(&self) -> &[User] {
+        &[]
+    }
+
+    fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    fn aside(&self, _: &mut Tree) -> Result<()> {
+        Ok(())
+    }
+
+    fn install(&self, _: &mut Tree, (): &(), _: &mut Facts) -> Result<()> {
+        Ok(())
+    }
+
+    fn placed(&self, error: rootfs::Error) -> anyhow::Error {
+        anyhow::anyhow!("{}{error}", laid::place(self.recipe, &error))
+    }
+
+    fn fix_up(&self, tree: &mut Tree, accounts: &Accounts, _: &Owned, _: &Taken) -> Result<()> {
+        rootfs::finish_container(tree, self.recipe, accounts).map_err(|error| self.placed(error))
+    }
+
+    fn check(&self, tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
+        let inputs = Inputs { mounts: Mounts::of(tree, self.container), ..inputs.clone() };
+        let mut findings = checks::check(tree, &inputs);
+        findings.extend(checks::layer(tree, &inputs));
+        findings
+    }
 }
 
 fn finish_build(
@@ -202,30 +233,8 @@ fn finish_build(
     lock: &Lock,
     progress: &dyn Progress,
 ) -> Result<Image> {
-    let laid::Laid { mut tree, overlays, files, libraries, pruned, .. } = laid;
-    let _task = Task::new(progress, "container", 0, Unit::Items);
-    let recipe = &build.recipe;
-    let accounts = &rootfs::accounts(&tree, &[], recipe, &lock.ids)?;
-    let owned = inputs::own(&mut tree, &recipe.files, &files, &overlays, accounts)?;
-    let rights = rootfs::checks::Inputs {
-        leaves_devices: true,
-        pruned: pruned.clone(),
-        ..rootfs::checks::Inputs::of(recipe)
-    };
-    let known = root::check_inputs(accounts);
-    let mut findings = rootfs::checks::brought(&tree, &rights);
-    rootfs::finish_container(&mut tree, recipe, accounts)?;
-    owned.again(&mut tree);
-    let inputs = rootfs::checks::Inputs {
-        mounts: Mounts::of(&tree, container),
-        libraries,
-        users: known.users,
-        groups: known.groups,
-        ..rights
-    };
-    findings.extend(rootfs::checks::check(&tree, &inputs));
-    findings.extend(rootfs::checks::layer(&tree, &inputs));
-    root::judge(findings, progress)?;
+    let laid::Finished { mut tree, inputs, .. } =
+        laid.finish(&Built::of(container, build), &lock.ids, progress)?;
     let config = Config {
         entrypoint: build.entrypoint.clone(),
         command: build.command.clone(),
@@ -234,7 +243,7 @@ fn finish_build(
         workdir: build.workdir.clone(),
         stop_signal: build.stop_signal,
     };
-    starts(container, &config, &tree, &pruned)?;
+    starts(container, &config, &tree, &inputs.pruned)?;
     leave_devices(&mut tree);
     Ok(Image { reference: reference(container), tree, config })
 }

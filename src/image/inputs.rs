@@ -9,7 +9,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 
 use super::job::Means;
-use super::laid::GONE;
 use crate::base::capabilities::{ATTRIBUTE, Capabilities};
 use crate::base::{Digest, Progress, input, limits};
 use crate::lock::{Facts, LockedFile};
@@ -20,6 +19,10 @@ use crate::store::Checked;
 use crate::tree::from_folder::{EXECUTE, META, Overlay, READ_BY_ALL, SPECIAL};
 use crate::tree::merge::Winner;
 use crate::tree::{Content, FILES_ORIGIN, Kind, Meta, NodeId, OVERLAY_ORIGIN, Tree, show_line};
+
+/// What becomes of a file that had been brought into the store.
+pub(super) const GONE: &str =
+    "not in the store any more: `keller store gc` or another program has removed it, so run it again";
 
 /// An overlay in a root.
 pub struct Laid {
@@ -85,7 +88,7 @@ pub fn overlays(
             }
         };
         let overlay = overlay.with_context(|| format!("reading {name}"))?;
-        told(&overlay, &format!("{scope}{name}"), progress);
+        told(&overlay, &name, progress);
         let digest = overlay.digest().with_context(|| format!("reading {name}"))?;
         local.insert(free(format!("{scope}{name}"), local), digest);
         let replace = asked.replace;
@@ -173,7 +176,7 @@ pub fn files(
             FileContent::Source(path) => {
                 let content = content(path).with_context(|| format!("reading {}", path.display()))?;
                 if entry.mode.is_none() {
-                    tell_mode(path, entry, scope, means.progress)?;
+                    tell_mode(path, entry, means.progress)?;
                 }
                 let (digest, _) = Digest::of_reader(&mut content.reader())
                     .with_context(|| format!("reading {}", path.display()))?;
@@ -215,7 +218,7 @@ pub fn files(
 }
 
 /// Says when a source without a `mode` has one on disk that does not count.
-fn tell_mode(source: &Path, entry: &FileEntry, scope: &str, progress: &dyn Progress) -> Result<()> {
+fn tell_mode(source: &Path, entry: &FileEntry, progress: &dyn Progress) -> Result<()> {
     let metadata = fs::metadata(source).with_context(|| format!("reading {}", source.display()))?;
     let on_disk = (metadata.permissions().mode() & 0o7777) as u16;
     let becomes = match on_disk {
@@ -224,7 +227,7 @@ fn tell_mode(source: &Path, entry: &FileEntry, scope: &str, progress: &dyn Progr
         _ => return Ok(()),
     };
     progress.note(&format!(
-        "{scope}files: modes on disk do not count, and {}, whose source has {on_disk:04o}, {becomes} with 0644; `mode: \
+        "files: modes on disk do not count, and {}, whose source has {on_disk:04o}, {becomes} with 0644; `mode: \
          \"{on_disk:04o}\"` says what it is to have",
         entry.path
     ));

@@ -1,28 +1,65 @@
-//! What a tree is made of, laid together: packages, without what is pruned, and overlays and files over them. A node's root
-//! and a container's image are made of the same parts in the same way.
+//! How a recipe becomes a tree: packages, without what is pruned, overlays and files over them, accounts, owners, fix-ups,
+//! checks. A node's root and a container's image are made in this one way, and a [`Purpose`] says what each has of its
+//! own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::inputs;
+use super::inputs::{self, GONE, Owned};
 use super::job::Means;
 use super::scripts::{self, Scripts};
-use crate::base::progress::{Progress, Task, Unit};
-use crate::lock::{self, Facts, LockedPackage};
-use crate::manifest::{self, Said};
-use crate::rootfs::checks;
+use crate::base::progress::{Progress, Scoped, Task, Unit};
+use crate::lock::{self, Facts, Ids, LockedPackage};
+use crate::manifest::{Recipe, User};
+use crate::rootfs::checks::{self, Finding, Inputs, Severity, homes};
 use crate::rootfs::dangling::{self, LeftOut};
 use crate::rootfs::packages::{self, PackageInput};
 use crate::rootfs::pruned::Taken;
-use crate::rootfs::services;
+use crate::rootfs::{self, Accounts, Wanted, services};
 use crate::tree::prune::{Patterns, Pruned};
 use crate::tree::{NodeId, Tree};
 
-/// What becomes of a file that had been brought into the store.
-pub(super) const GONE: &str =
-    "not in the store any more: `keller store gc` or another program has removed it, so run it again";
+/// What a tree is for: the recipe, and the steps that only a node's root or only a container's image has.
+pub trait Purpose {
+    /// What is taken out of the packages, or looked at, before anything is pruned.
+    type Aside;
+    /// What the fix-ups tell of the tree.
+    type Fixed;
+    /// Whether the tree is booted: systemd starts its units and reads its lines of tmpfiles.d, and its device nodes stay.
+    const BOOTS: bool;
+
+    /// What the tree is made of.
+    fn recipe(&self) -> &Recipe;
+
+    /// Accounts of people.
+    fn people(&self) -> &[User];
+
+    /// Stands before what is said and locked of the tree.
+    fn scope(&self) -> &str;
+
+    /// Takes aside what is wanted of the packages.
+    fn aside(&self, packages: &mut Tree) -> Result<Self::Aside>;
+
+    /// Puts in what the builder itself brings, while nothing has an owner.
+    fn install(&self, tree: &mut Tree, aside: &Self::Aside, facts: &mut Facts) -> Result<()>;
+
+    /// An error of the fix-ups with the line that it is about.
+    fn placed(&self, error: rootfs::Error) -> anyhow::Error;
+
+    /// Does what maintainer scripts would have done.
+    fn fix_up(
+        &self,
+        tree: &mut Tree,
+        accounts: &Accounts,
+        owned: &Owned,
+        pruned: &Taken,
+    ) -> Result<Self::Fixed>;
+
+    /// What is wrong with the whole tree.
+    fn check(&self, tree: &Tree, inputs: &Inputs) -> Vec<Finding>;
+}
 
 /// Packages of a lock, put together, and what is known of their maintainer scripts.
 #[derive(Debug)]
@@ -33,36 +70,32 @@ pub struct Packages {
     pub scripts: BTreeMap<String, Scripts>,
 }
 
-/// What a tree is made of.
-pub struct Recipe<'a> {
-    /// Stands before what is said and locked of a container; empty for a node.
-    pub scope: &'a str,
-    /// As they are resolved, with the scripts that an earlier lock knew.
-    pub packages: &'a BTreeMap<String, LockedPackage>,
-    /// Time of what the builder makes, in seconds since 1970.
-    pub epoch: i64,
-    /// What is wanted.
-    pub recipe: &'a manifest::Recipe,
-}
-
 /// The tree before anybody owns anything in it.
 pub struct Laid<T> {
     /// Everything of the recipe.
     pub tree: Tree,
     /// The overlays in it.
-    pub overlays: Vec<inputs::Laid>,
+    overlays: Vec<inputs::Laid>,
     /// The node of each of the recipe's files.
-    pub files: Vec<NodeId>,
-    /// Digests of the packages' maintainer scripts.
-    pub scripts: lock::Scripts,
-    /// Accounts that maintainer scripts would make.
-    pub script_accounts: Vec<checks::ScriptAccount>,
-    /// Paths of the packages' libraries by name, before anything was pruned.
-    pub libraries: BTreeMap<String, String>,
-    /// What `prune` has left out.
-    pub pruned: Arc<Taken>,
+    files: Vec<NodeId>,
+    /// What checks know of the packages before anything was pruned.
+    inputs: Inputs,
     /// What was taken aside.
-    pub aside: T,
+    aside: T,
+}
+
+/// The tree with all but what its purpose adds to it.
+pub struct Finished<P: Purpose> {
+    /// Everything of the recipe.
+    pub tree: Tree,
+    /// Its accounts.
+    pub accounts: Accounts,
+    /// What checks went by.
+    pub inputs: Inputs,
+    /// What was taken aside.
+    pub aside: P::Aside,
+    /// What the fix-ups tell.
+    pub fixed: P::Fixed,
 }
 
 /// Unpacks `locked` out of the store.
@@ -96,51 +129,146 @@ pub fn packages(locked: &BTreeMap<String, LockedPackage>, epoch: i64, means: &Me
     Ok(Packages { tree: packages::assemble(epoch, unpacked, means.progress)?, scripts })
 }
 
-/// Makes the tree of `recipe`. `facts` get what is to be locked of overlays and files; `aside` looks at the packages, and may
-/// take of them, before anything is pruned.
-pub fn lay<T>(
-    recipe: &Recipe<'_>,
+/// Lays together what `purpose` wants, of packages as they are resolved, with the scripts that an earlier lock knew. Gives
+/// the digests of their scripts, too. `facts` get what is to be locked of overlays, files and accounts.
+pub fn lay<P: Purpose>(
+    purpose: &P,
+    locked: &BTreeMap<String, LockedPackage>,
+    epoch: i64,
     facts: &mut Facts,
     means: &Means<'_>,
-    aside: impl FnOnce(&mut Tree) -> Result<T>,
-) -> Result<Laid<T>> {
-    let Recipe { scope, packages: locked, .. } = recipe;
-    let manifest::Recipe { prune: pruning, keep, overlays, files, said, .. } = recipe.recipe;
-    let progress = means.progress;
-    let Packages { mut tree, scripts } = packages(locked, recipe.epoch, means)?;
+) -> Result<(Laid<P::Aside>, lock::Scripts)> {
+    let (recipe, scope) = (purpose.recipe(), purpose.scope());
+    let progress: &dyn Progress = &Scoped::new(scope, means.progress);
+    let means = &Means { progress, ..*means };
+    let Packages { mut tree, scripts } = packages(locked, epoch, means)?;
     let script_accounts = scripts::accounts(locked, &scripts);
-    let scripts = scripts::settle(scope, locked, scripts, progress);
+    let scripts = scripts::settle(locked, scripts, progress);
     let task = Task::new(progress, "assembling", 0, Unit::Items);
-    let aside = aside(&mut tree)?;
+    let aside = purpose.aside(&mut tree)?;
     task.at("pruning");
     let libraries = checks::libraries(&tree);
     let leading = dangling::leading(&tree);
     let units = services::sources(&tree)?;
-    let pruned = prune(&mut tree, &Patterns::new(pruning, keep)?, scope, said, progress);
+    let pruned = prune(&mut tree, recipe, progress)?;
     let mut left_out = LeftOut::take(&mut tree, leading);
     task.at("overlays");
-    let overlays = inputs::overlays(&mut tree, overlays, scope, &mut facts.local, progress)?;
+    let overlays = inputs::overlays(&mut tree, &recipe.overlays, scope, &mut facts.local, progress)?;
     left_out.put_back(&mut tree)?;
-    let files = inputs::files(&mut tree, files, scope, facts, means)?;
+    let files = inputs::files(&mut tree, &recipe.files, scope, facts, means)?;
     left_out.put_back(&mut tree)?;
-    tell_links(&left_out, scope, pruning.iter().all(|pattern| said.is_carried("prune", pattern)), progress);
-    let pruned = Arc::new(Taken::new(pruned, left_out.links(), units));
-    Ok(Laid { tree, overlays, files, scripts, script_accounts, libraries, pruned, aside })
+    tell_links(&left_out, recipe, progress);
+    purpose.install(&mut tree, &aside, facts)?;
+    // A line of sysusers.d may name the owner of a path.
+    inputs::own_numbers(&mut tree, &overlays);
+    let fixed = Wanted::fixed(purpose.people(), &recipe.system_users, &recipe.groups);
+    judge(checks::lines::sysusers(&tree, fixed)?, progress)?;
+    facts.ids =
+        rootfs::ids(&tree, purpose.people(), recipe, &facts.ids).map_err(|error| purpose.placed(error))?;
+    let inputs = Inputs {
+        script_accounts,
+        foreign: foreign(locked),
+        libraries,
+        leaves_devices: !P::BOOTS,
+        pruned: Arc::new(Taken::new(pruned, left_out.links(), units)),
+        ..Inputs::of(recipe)
+    };
+    Ok((Laid { tree, overlays, files, inputs, aside }, scripts))
 }
 
-/// Leaves out what `patterns` say, and tells which of them match nothing. Says what they did.
-fn prune(
-    tree: &mut Tree,
-    patterns: &Patterns,
-    scope: &str,
-    said: &Said,
-    progress: &dyn Progress,
-) -> Vec<Pruned> {
+/// Packages that no component of keller's speaks for.
+fn foreign(locked: &BTreeMap<String, LockedPackage>) -> BTreeSet<String> {
+    let cared_for = scripts::cared_for(locked);
+    locked.keys().filter(|name| !cared_for.contains(*name)).cloned().collect()
+}
+
+impl<T> Laid<T> {
+    /// Gives everything its owner, of whom `ids` are the numbers, fixes it up and checks it.
+    ///
+    /// # Errors
+    /// Everything that would not work in the tree.
+    pub fn finish<P: Purpose<Aside = T>>(
+        self,
+        purpose: &P,
+        ids: &Ids,
+        progress: &dyn Progress,
+    ) -> Result<Finished<P>> {
+        let progress: &dyn Progress = &Scoped::new(purpose.scope(), progress);
+        let Self { mut tree, overlays, files, inputs, aside } = self;
+        let recipe = purpose.recipe();
+        let task = Task::new(progress, "assembling", 0, Unit::Items);
+        task.at("users and units");
+        let accounts =
+            rootfs::accounts(&tree, purpose.people(), recipe, ids).map_err(|error| purpose.placed(error))?;
+        if P::BOOTS {
+            judge(checks::lines::tmpfiles(&tree, &accounts)?, progress)?;
+        }
+        // Before what is below /var, /opt and the like becomes lines that make it on the node.
+        let owned = inputs::own(&mut tree, &recipe.files, &files, &overlays, &accounts)?;
+        judge(homes::check(&tree, &recipe.system_users, P::BOOTS)?, progress)?;
+        let mut findings = checks::brought(&tree, &inputs);
+        let fixed = purpose.fix_up(&mut tree, &accounts, &owned, &inputs.pruned)?;
+        owned.again(&mut tree);
+        task.at("checks");
+        let inputs = known(inputs, &accounts);
+        findings.extend(purpose.check(&tree, &inputs));
+        judge(findings, progress)?;
+        Ok(Finished { tree, accounts, inputs, aside, fixed })
+    }
+}
+
+/// Where `recipe` says what an error of accounts is about, for the begin of a message.
+pub(super) fn place(recipe: &Recipe, error: &rootfs::Error) -> String {
+    let place = match error {
+        rootfs::Error::UnknownGroup { user, group } => {
+            recipe.said.place("system_users.groups", &format!("{user} {group}"))
+        }
+        _ => None,
+    };
+    place.map(|place| format!("{place}: ")).unwrap_or_default()
+}
+
+/// What checks need to know of accounts.
+fn known(inputs: Inputs, accounts: &Accounts) -> Inputs {
+    Inputs {
+        users: accounts.users.iter().map(|(name, (uid, ..))| (name.clone(), *uid)).collect(),
+        groups: accounts.groups.iter().map(|(name, (gid, _))| (name.clone(), *gid)).collect(),
+        ..inputs
+    }
+}
+
+/// Tells the warnings; fails with all errors.
+pub(super) fn judge(findings: Vec<Finding>, progress: &dyn Progress) -> Result<()> {
+    match &errors(findings, progress)[..] {
+        [] => Ok(()),
+        errors => bail!("the root would not work on a node:{}", lines(errors)),
+    }
+}
+
+/// Tells the warnings and gives the errors.
+pub(super) fn errors(findings: Vec<Finding>, progress: &dyn Progress) -> Vec<Finding> {
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        findings.into_iter().partition(|finding| finding.severity == Severity::Error);
+    for warning in warnings {
+        progress.note(&warning.to_string());
+    }
+    errors
+}
+
+/// Each of `findings` in a line of its own.
+pub(super) fn lines(findings: &[Finding]) -> String {
+    findings.iter().map(|finding| format!("\n  {finding}")).collect()
+}
+
+/// Leaves out what `prune` says and `keep` does not hold, and tells which patterns do nothing.
+fn prune(tree: &mut Tree, recipe: &Recipe, progress: &dyn Progress) -> Result<Vec<Pruned>> {
+    let patterns = Patterns::new(&recipe.prune, &recipe.keep)?;
     let idle = patterns.idle(tree).map(|idle| idle.into_iter().map(str::to_owned).collect::<Vec<_>>());
-    let pruned = tree.prune(patterns);
-    let tell = |field: &str, pattern: &str, text: &str| match said.is_carried(field, pattern) {
-        true => progress.detail(&format!("{scope}{field}: {text}")),
-        false => progress.note(&format!("{scope}{field}: {text}")),
+    let pruned = tree.prune(&patterns);
+    // Components that keller carries fit many images: nobody's mistake where they match nothing.
+    let tell = |field: &str, pattern: &str, text: &str| match recipe.said.is_carried(field, pattern) {
+        true => progress.detail(&format!("{field}: {text}")),
+        false => progress.note(&format!("{field}: {text}")),
     };
     let [prune, keep] = idle;
     for Pruned { pattern, .. } in pruned.iter().filter(|pruned| pruned.names == 0) {
@@ -156,17 +284,17 @@ fn prune(
     for pattern in keep {
         tell("keep", &pattern, &format!("nothing matches {pattern}"));
     }
-    pruned
+    Ok(pruned)
 }
 
-/// Says which links went with what they led to; `carried`: only keller's own components prune.
-fn tell_links(left_out: &LeftOut, scope: &str, carried: bool, progress: &dyn Progress) {
+/// Says which links went with what they led to.
+fn tell_links(left_out: &LeftOut, recipe: &Recipe, progress: &dyn Progress) {
     let told = left_out.told();
     if told.is_empty() {
         return;
     }
-    let text = format!("{scope}prune: links to what is left out are left out too: {}", told.join(", "));
-    match carried {
+    let text = format!("prune: links to what is left out are left out too: {}", told.join(", "));
+    match recipe.prune.iter().all(|pattern| recipe.said.is_carried("prune", pattern)) {
         true => progress.detail(&text),
         false => progress.note(&text),
     }

@@ -1,22 +1,24 @@
 //! The root's tree: packages, overlays, files, users, units, containers, checks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 
+use super::inputs::Owned;
 use super::job::Means;
 use super::kernel::{Kernel, Modules};
+use super::laid::Purpose;
 use super::report::{RECORD, Record};
-use super::{agent, container, etcd, inputs, laid, modprobe, scripts};
+use super::{agent, container, etcd, laid, modprobe};
 use crate::base::limits;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::boot::microcode::{Microcode, Vendor};
 use crate::lock::{Facts, Lock, Resolved};
-use crate::manifest::{self, Manifest};
-use crate::rootfs::checks::Inputs;
-use crate::rootfs::checks::{Finding, Severity};
+use crate::manifest::{self, Allowed, Manifest, Recipe, User};
+use crate::rootfs::checks::{self, Finding, Inputs};
+use crate::rootfs::containers::Image;
 use crate::rootfs::pruned::Taken;
-use crate::rootfs::{self, Accounts, BuildInfo, Wanted, containers};
+use crate::rootfs::{self, Accounts, BuildInfo, containers};
 use crate::tree::{Content, Tree};
 
 /// The finished root and what was taken out of it to boot it.
@@ -37,8 +39,6 @@ pub struct Root {
 /// A root before anybody owns anything in it.
 pub struct Laid {
     laid: laid::Laid<Aside>,
-    /// Packages that no component of keller's speaks for.
-    foreign: BTreeSet<String>,
     /// Of each container of the manifest, in its order.
     containers: Vec<container::Laid>,
 }
@@ -59,35 +59,83 @@ pub fn lay(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> Resul
 }
 
 fn lay_in_pool(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> Result<(Laid, Facts)> {
-    let progress = means.progress;
     let mut facts = Facts { ids: resolved.known.ids.clone(), ..Facts::default() };
     let containers = container::lay(manifest, resolved, &mut facts, means)?;
-    let recipe = laid::Recipe {
-        scope: "",
-        packages: &resolved.packages,
-        epoch: resolved.epoch,
-        recipe: &manifest.recipe,
-    };
-    let mut laid = laid::lay(&recipe, &mut facts, means, |tree| {
-        Ok(Aside { kernel: Kernel::take(tree)?, modules: rootfs::modules::paths(tree) })
-    })?;
-    let tree = &mut laid.tree;
-    facts.scripts = std::mem::take(&mut laid.scripts);
-    modprobe::check_names(manifest, tree, &laid.aside.modules)?;
-    facts.local.extend(agent::tell(tree, manifest)?);
-    for text in etcd::install(tree, manifest)? {
-        progress.note(&text);
+    let node = Node { manifest, means };
+    let (laid, scripts) = laid::lay(&node, &resolved.packages, resolved.epoch, &mut facts, means)?;
+    facts.scripts = scripts;
+    Ok((Laid { laid, containers }, facts))
+}
+
+/// The purpose of a root.
+struct Node<'a> {
+    manifest: &'a Manifest,
+    means: &'a Means<'a>,
+}
+
+impl Purpose for Node<'_> {
+    type Aside = Aside;
+    type Fixed = rootfs::Report;
+    const BOOTS: bool = true;
+
+    fn recipe(&self) -> &Recipe {
+        &self.manifest.recipe
     }
-    judge(rootfs::checks::lines::local(tree), progress)?;
-    // A line of sysusers.d may name the owner of a path.
-    inputs::own_numbers(tree, &laid.overlays);
-    let fixed = Wanted::fixed(&manifest.users, &manifest.recipe.system_users, &manifest.recipe.groups);
-    judge(rootfs::checks::lines::sysusers(tree, fixed)?, progress)?;
-    facts.ids = rootfs::ids(tree, &manifest.users, &manifest.recipe, &facts.ids)
-        .map_err(|error| placed(manifest, error))?;
-    let cared_for = scripts::cared_for(&resolved.packages);
-    let foreign = resolved.packages.keys().filter(|name| !cared_for.contains(*name)).cloned().collect();
-    Ok((Laid { laid, foreign, containers }, facts))
+
+    fn people(&self) -> &[User] {
+        &self.manifest.users
+    }
+
+    fn scope(&self) -> &str {
+        ""
+    }
+
+    fn aside(&self, packages: &mut Tree) -> Result<Aside> {
+        Ok(Aside { kernel: Kernel::take(packages)?, modules: rootfs::modules::paths(packages) })
+    }
+
+    fn install(&self, tree: &mut Tree, aside: &Aside, facts: &mut Facts) -> Result<()> {
+        let progress = self.means.progress;
+        modprobe::check_names(self.manifest, tree, &aside.modules)?;
+        facts.local.extend(agent::tell(tree, self.manifest)?);
+        for text in etcd::install(tree, self.manifest)? {
+            progress.note(&text);
+        }
+        laid::judge(checks::lines::local(tree), progress)
+    }
+
+    fn placed(&self, error: rootfs::Error) -> anyhow::Error {
+        placed(self.manifest, error)
+    }
+
+    fn fix_up(
+        &self,
+        tree: &mut Tree,
+        accounts: &Accounts,
+        owned: &Owned,
+        pruned: &Taken,
+    ) -> Result<rootfs::Report> {
+        let Self { manifest, means } = *self;
+        owned.outlast(tree)?;
+        let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
+        let fixed = rootfs::finish(tree, manifest, accounts, &build, Some(means.store)).map_err(|error| {
+            let way = pruned_file(tree, pruned, &error).map(|way| format!("; {way}")).unwrap_or_default();
+            anyhow::anyhow!("{}{way}", placed(manifest, error))
+        })?;
+        for note in &fixed.services.notes {
+            means.progress.note(note);
+        }
+        laid::judge(checks::lines::shipped(tree)?, means.progress)?;
+        for unit in &fixed.services.absent {
+            let names = manifest.said.names("services.enable", unit);
+            means.progress.note(&format!("{names}, which no package and no overlay has: it is not enabled"));
+        }
+        Ok(fixed)
+    }
+
+    fn check(&self, tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
+        checks::check_node(tree, inputs, self.manifest)
+    }
 }
 
 impl Laid {
@@ -107,49 +155,42 @@ impl Laid {
 }
 
 fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means: &Means<'_>) -> Result<Root> {
-    let Laid { laid, foreign, containers } = laid;
-    let laid::Laid { mut tree, overlays, files, script_accounts, libraries, pruned, aside, .. } = laid;
-    let Aside { kernel, modules: modules_before } = aside;
+    let Laid { mut laid, containers } = laid;
     let progress = means.progress;
     let images = container::finish(manifest, containers, lock, means)?;
+    agent::install(&mut laid.tree, keller)?;
+    let laid::Finished { mut tree, accounts, inputs, aside, fixed } =
+        laid.finish(&Node { manifest, means }, &lock.ids, progress)?;
+    let places = install(&mut tree, manifest, images, &accounts, &inputs.pruned, progress)?;
+    tree.check_size(limits::ROOT_NODES, limits::ROOT_NAMES)
+        .context("putting packages, overlays and containers together")?;
+    tree.file(RECORD, 0o644, Record::of(manifest, lock).to_text())?;
+    laid::judge(checks::finished(&tree, &inputs, &places), progress)?;
+    let os_release = tree.read("usr/lib/os-release")?;
+    let [index] = &fixed.kernels[..] else { bail!("expected one kernel, but have {}", fixed.kernels.len()) };
+    modprobe::check_needs(manifest, index, &aside.modules, progress)?;
+    let modules = Modules::of(&tree, index, progress)?;
+    modprobe::tell_idle(manifest, index, &modules.config, progress);
+    let microcode = microcode(&tree, lock)?;
+    Ok(Root { tree, kernel: aside.kernel, modules, microcode, os_release })
+}
+
+/// Puts the images of containers into the root. Says where each is, and what is allowed there.
+fn install(
+    tree: &mut Tree,
+    manifest: &Manifest,
+    images: Vec<Image>,
+    accounts: &Accounts,
+    pruned: &Taken,
+    progress: &dyn Progress,
+) -> Result<Vec<(String, Allowed)>> {
     let task = Task::new(progress, "assembling", 0, Unit::Items);
-    task.at("users and units");
-    agent::install(&mut tree, keller)?;
-    let accounts = rootfs::accounts(&tree, &manifest.users, &manifest.recipe, &lock.ids)
-        .map_err(|error| placed(manifest, error))?;
-    judge(rootfs::checks::lines::tmpfiles(&tree, &accounts)?, progress)?;
-    // Before what is below /var, /opt and the like becomes lines that make it on the node.
-    let owned = inputs::own(&mut tree, &manifest.recipe.files, &files, &overlays, &accounts)?;
-    judge(rootfs::checks::homes::check(&tree, &manifest.recipe.system_users)?, progress)?;
-    let rights = Inputs { pruned: pruned.clone(), ..Inputs::of(&manifest.recipe) };
-    let mut findings = rootfs::checks::brought(&tree, &rights);
-    owned.outlast(&mut tree)?;
-    let build = BuildInfo { keller: env!("CARGO_PKG_VERSION").to_owned() };
-    let finished =
-        rootfs::finish(&mut tree, manifest, &accounts, &build, Some(means.store)).map_err(|error| {
-            let way = pruned_file(&tree, &pruned, &error).map(|way| format!("; {way}")).unwrap_or_default();
-            anyhow::anyhow!("{}{way}", placed(manifest, error))
-        })?;
-    for note in &finished.services.notes {
-        progress.note(note);
-    }
-    judge(rootfs::checks::lines::shipped(&tree)?, progress)?;
-    for unit in &finished.services.absent {
-        let names = manifest.said.names("services.enable", unit);
-        progress.note(&format!("{names}, which no package and no overlay has: it is not enabled"));
-    }
-    owned.again(&mut tree);
-    task.at("checks");
-    let Inputs { users, groups, .. } = check_inputs(&accounts);
-    let inputs = Inputs { script_accounts, foreign, libraries, users, groups, ..rights.clone() };
-    findings.extend(rootfs::checks::check_node(&tree, &inputs, manifest));
-    judge(findings, progress)?;
     task.at("containers");
     let mut places = Vec::new();
     for (container, image) in manifest.containers.iter().zip(images) {
-        let place = containers::install(&mut tree, manifest.runtime, container, image, &accounts);
+        let place = containers::install(tree, manifest.runtime, container, image, accounts);
         let place = place.map_err(|error| match &error {
-            containers::ContainerError::NoProgram { program, .. } => match pruned.way_out(&tree, program) {
+            containers::ContainerError::NoProgram { program, .. } => match pruned.way_out(tree, program) {
                 Some(way) => anyhow::anyhow!("{error}; {way}"),
                 None => error.into(),
             },
@@ -157,20 +198,7 @@ fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means:
         })?;
         places.push((place, container.allowed().clone()));
     }
-    tree.check_size(limits::ROOT_NODES, limits::ROOT_NAMES)
-        .context("putting packages, overlays and containers together")?;
-    tree.file(RECORD, 0o644, Record::of(manifest, lock).to_text())?;
-    let rights = Inputs { users: inputs.users, groups: inputs.groups, ..rights };
-    judge(rootfs::checks::finished(&tree, &rights, &places), progress)?;
-    let os_release = tree.read("usr/lib/os-release")?;
-    let [index] = &finished.kernels[..] else {
-        bail!("expected one kernel, but have {}", finished.kernels.len())
-    };
-    modprobe::check_needs(manifest, index, &modules_before, progress)?;
-    let modules = Modules::of(&tree, index, progress)?;
-    modprobe::tell_idle(manifest, index, &modules.config, progress);
-    let microcode = microcode(&tree, lock)?;
-    Ok(Root { tree, kernel, modules, microcode, os_release })
+    Ok(places)
 }
 
 /// The root's microcode: all that the packages of `lock` bring it for.
@@ -200,14 +228,14 @@ fn placed(manifest: &Manifest, error: rootfs::Error) -> anyhow::Error {
         | Error::NoInstance { unit }
         | Error::Masked { unit, .. } => said.place("services.enable", unit),
         Error::UnknownModule { name, .. } => said.place("kernel.load", name),
-        Error::UnknownGroup { user, group } => {
-            let name = format!("{user} {group}");
-            said.place("users.groups", &name).or(manifest.recipe.said.place("system_users.groups", &name))
-        }
+        Error::UnknownGroup { user, group } => said.place("users.groups", &format!("{user} {group}")),
         Error::AccountExists { name, .. } | Error::NamesAGroup { name, .. } => said.place("users", name),
         _ => None,
     };
-    let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
+    let place = match place {
+        Some(place) => format!("{place}: "),
+        None => laid::place(&manifest.recipe, &error),
+    };
     let container = |unit: &String| {
         let named =
             |container: &manifest::Container| Some(container.name.as_str()) == unit.strip_suffix(".service");
@@ -232,27 +260,4 @@ fn pruned_file(tree: &Tree, pruned: &Taken, error: &rootfs::Error) -> Option<Str
         rootfs::Error::Missing { path, .. } => pruned.way_out(tree, path),
         _ => None,
     }
-}
-
-/// What checks need to know of accounts.
-pub(super) fn check_inputs(accounts: &Accounts) -> Inputs {
-    Inputs {
-        users: accounts.users.iter().map(|(name, (uid, ..))| (name.clone(), *uid)).collect(),
-        groups: accounts.groups.iter().map(|(name, (gid, _))| (name.clone(), *gid)).collect(),
-        ..Inputs::default()
-    }
-}
-
-/// Tells the warnings; fails with all errors.
-pub(super) fn judge(findings: Vec<Finding>, progress: &dyn Progress) -> Result<()> {
-    let (errors, warnings): (Vec<_>, Vec<_>) =
-        findings.into_iter().partition(|finding| finding.severity == Severity::Error);
-    for warning in warnings {
-        progress.note(&warning.to_string());
-    }
-    if errors.is_empty() {
-        return Ok(());
-    }
-    let lines: Vec<_> = errors.iter().map(|finding| format!("\n  {finding}")).collect();
-    bail!("the root would not work on a node:{}", lines.concat())
 }

@@ -24,7 +24,6 @@ pub struct Scripts {
 /// Tells what scripts would do that `packages` have not locked as they are, and gives the digests to lock. Packages that
 /// keller's own components want are passed over: those say themselves what their packages need.
 pub fn settle(
-    scope: &str,
     packages: &BTreeMap<String, LockedPackage>,
     scripts: BTreeMap<String, Scripts>,
     progress: &dyn Progress,
@@ -46,7 +45,7 @@ pub fn settle(
     }
     if !lines.is_empty() {
         progress.note(&format!(
-            "{scope}no script of a package is run. These would make what the manifest has to say where it is \
+            "no script of a package is run. These would make what the manifest has to say where it is \
              wanted (`keller schema --markdown`, \"No scripts are run\"):{}",
             lines.concat()
         ));
@@ -196,7 +195,7 @@ mod tests {
         };
         let notes = Notes::default();
         for text in ["one", "one", "another"] {
-            let found = settle("", &packages, scripts(text), &notes);
+            let found = settle(&packages, scripts(text), &notes);
             for (name, digests) in found {
                 packages.get_mut(&name).unwrap().scripts = digests;
             }

@@ -13,6 +13,7 @@ use super::solver::{Chosen, SolveError, solve};
 use super::universe::{Package, Query, Request, Universe};
 use super::{Known, Lock, LockedPackage, LockedRelease, Provenance, Resolved};
 use crate::base::near::{did_you_mean, near};
+use crate::base::progress::Scoped;
 use crate::base::{Chain, Digest, Progress, Task, Unit, limits};
 use crate::http::url::Url;
 use crate::manifest::{Manifest, Place, Recipe};
@@ -261,6 +262,8 @@ pub fn resolve(
         task.at(&container.name);
         let earlier = previous.and_then(|lock| lock.containers.get(&container.name));
         let blame = |source| ResolveError::Container { container: container.name.clone(), source };
+        let scope = container.scope();
+        let solver = Tree { progress: &Scoped::new(&scope, progress), ..solver };
         let packages = solver.resolve(&build.recipe, earlier, blame)?;
         containers.insert(container.name.clone(), packages);
     }
@@ -420,6 +423,7 @@ impl<'a> Snapshot<'a> {
 }
 
 /// Resolves one tree after the other, root and containers, against the same archives.
+#[derive(Clone, Copy)]
 struct Tree<'r, 'a> {
     universe: &'r Universe<'a>,
     archives: &'r Archives,

@@ -22,6 +22,7 @@ mod owners;
 mod pipes;
 pub mod project;
 mod publish;
+mod recipes;
 mod rights;
 mod sharing;
 mod store;

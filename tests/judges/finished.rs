@@ -3,7 +3,6 @@
 //! Judged by a whole tree of packages only: KELLER_JUDGE_TREE names a folder with unpacked ones, and the
 //! test must be root, since the tree's own programs are started in it with chroot.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 

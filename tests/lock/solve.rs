@@ -7,7 +7,7 @@ use keller::lock::resolve::{ResolveError, Update};
 use keller::manifest::{Container, ContainerBuild, ContainerImage, Manifest};
 use sequoia_openpgp::types::HashAlgorithm;
 
-use super::{ROOT, SECURITY_ROOT, World, chain, manifest, names, places, reasons, recipe, versions};
+use super::{ROOT, SECURITY_ROOT, World, chain, manifest, names, places, recipe, versions};
 use crate::repository::{DATE, DAY, Release, archive, archives, key, sign};
 
 const SMALL: &str = "\
@@ -289,7 +289,7 @@ fn containers_are_resolved_by_themselves() {
     let Some(Container { image: ContainerImage::Build(build), .. }) = wanted.containers.first_mut() else {
         panic!()
     };
-    build.packages = places(&["apq"]);
+    build.recipe.packages = places(&["apq"]);
     assert_eq!(
         refusal(&world, &wanted),
         "packages of container hello: node.yaml:1:5: no archive has a package apq; did you mean app?"

@@ -7,12 +7,12 @@ use crate::rootfs::error::Error;
 use crate::rootfs::tmpfiles;
 use crate::tree::{Kind, Tree, show};
 
-/// Reports them, while they are still in the tree: a line of tmpfiles.d that speaks of one counts.
+/// Reports them, while they are still in the tree. Where the tree `boots`, a line of tmpfiles.d that speaks of one counts.
 ///
 /// # Errors
 /// What the tree says of a file of lines.
-pub fn check(tree: &Tree, users: &[SystemUser]) -> Result<Vec<Finding>, Error> {
-    let made = tmpfiles::made(tree)?;
+pub fn check(tree: &Tree, users: &[SystemUser], boots: bool) -> Result<Vec<Finding>, Error> {
+    let made = if boots { tmpfiles::made(tree)? } else { Default::default() };
     let mut findings = Vec::new();
     for user in users.iter().filter(|user| user.home.starts_with("/var/")) {
         let mut pending: Vec<_> =
@@ -77,7 +77,10 @@ mod tests {
             description: String::new(),
         };
         let users = [user("app", "/var/lib/app"), user("none", "/"), user("gone", "/var/lib/gone")];
-        let paths: Vec<_> = check(&tree, &users).unwrap().into_iter().map(|found| found.path).collect();
-        assert_eq!(paths, ["/var/lib/app/data", "/var/lib/app/own/roots"]);
+        let paths = |boots| {
+            check(&tree, &users, boots).unwrap().into_iter().map(|found| found.path).collect::<Vec<_>>()
+        };
+        assert_eq!(paths(true), ["/var/lib/app/data", "/var/lib/app/own/roots"]);
+        assert_eq!(paths(false), ["/var/lib/app/data", "/var/lib/app/made", "/var/lib/app/own/roots"]);
     }
 }

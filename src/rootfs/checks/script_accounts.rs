@@ -22,9 +22,11 @@ pub struct ScriptAccount {
 pub fn check(units: &Units<'_>, inputs: &Inputs) -> Vec<Finding> {
     let mut said = BTreeSet::new();
     let mut findings = Vec::new();
+    // What runs in a container is its own process, and no unit.
+    let started = |package: &str| if inputs.leaves_devices { None } else { units.started_of(package) };
     // Of several that make one account, one whose unit starts speaks for all; a user brings its group.
     let mut wanted: Vec<_> =
-        inputs.script_accounts.iter().map(|wanted| (units.started_of(&wanted.package), wanted)).collect();
+        inputs.script_accounts.iter().map(|wanted| (started(&wanted.package), wanted)).collect();
     wanted.sort_by_key(|(unit, wanted)| (unit.is_none(), wanted.account.group));
     for (unit, ScriptAccount { package, script, account }) in wanted {
         let Account { name, group, home } = account;
