@@ -84,7 +84,7 @@ fn accounts_of_scripts_and_directories_of_others() {
 #[test]
 fn groups_that_nobody_makes_are_told_with_their_place() {
     let said = "user greet is to be a member of group nosuch, which no package and no manifest entry makes";
-    for (file, line, column) in [("node/node.yaml", 10, 53), ("node/hello.yaml", 4, 27)] {
+    for (file, line, column) in [("node/node.yaml", 10, 50), ("node/hello.yaml", 4, 28)] {
         let project = Project::new();
         let text = project.text(file);
         let text = text
