@@ -2,7 +2,8 @@
 //! memory, and what was not healthy.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,10 @@ const PSTORE: &str = "/var/lib/systemd/pstore";
 const LINES: &str = "20";
 /// Boots that are looked at: more than any entry has tries.
 const BOOTS: usize = 8;
+/// Stories of versions that fell back that are kept, the newest of them.
+const STORIES: usize = 8;
+/// Most that is kept of a story, in bytes: eight boots of twenty lines, and what kernels have left.
+const STORY: usize = 256 << 10;
 /// What a kernel left that is older than this is about something else.
 const RECENT: Duration = Duration::from_secs(24 * 3600);
 
@@ -68,11 +73,32 @@ pub fn why(version: &str, since: Option<&str>, this_boot: &str) -> String {
         });
     }
     let reason = reasons.join("; ");
-    let file = format!("{FOLDER}/fallback-{version}.txt");
-    match atomic::write(Path::new(&file), format!("{story}\n{reason}\n")) {
-        Ok(()) => format!("{reason} (more in {file})"),
+    match write(Path::new(FOLDER), version, &story, &reason) {
+        Ok(file) => format!("{reason} (more in {})", file.display()),
         Err(_) => reason,
     }
+}
+
+/// Writes the story of `version`, cut where it is too long, and removes the oldest ones; says where it is.
+fn write(directory: &Path, version: &str, story: &str, reason: &str) -> io::Result<PathBuf> {
+    let file = directory.join(format!("fallback-{version}.txt"));
+    let end = story.floor_char_boundary(STORY);
+    let cut = if end < story.len() { "\n(the rest is left out)\n" } else { "" };
+    atomic::write(&file, format!("{}{cut}\n{reason}\n", &story[..end]))?;
+    let mut stories: Vec<(SystemTime, PathBuf)> = fs::read_dir(directory)?
+        .flatten()
+        .filter(|entry| entry.path() != file && is_story(&entry.file_name().to_string_lossy()))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    stories.sort();
+    for (_, path) in stories.iter().rev().skip(STORIES - 1) {
+        fs::remove_file(path)?;
+    }
+    Ok(file)
+}
+
+fn is_story(name: &str) -> bool {
+    name.starts_with("fallback-") && name.ends_with(".txt")
 }
 
 /// What the last start that was judged says, with the unit's own line.
@@ -144,6 +170,7 @@ mod tests {
     use super::*;
     use crate::agent::said::Said;
     use crate::agent::units::Fallen;
+    use crate::base::width::to_u64;
 
     #[test]
     fn the_units_own_line_is_the_reason() {
@@ -180,6 +207,28 @@ mod tests {
             "\nBoot b, not good:\n  web.service is failed (exit-code): cannot open /data\n\
              the last lines of web.service:\n  web: cannot open /data\n  systemd: web.service: Failed\n"
         );
+    }
+
+    #[test]
+    fn stories_take_little_room() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("state.json"), "{}").unwrap();
+        for version in 0..2 * STORIES {
+            let file = write(directory.path(), &format!("1.{version}"), &"ü".repeat(STORY), "why").unwrap();
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(text.len() < STORY + 100 && text.ends_with("(the rest is left out)\n\nwhy\n"));
+            // The next one is newer by the clock of the file system too.
+            let old = SystemTime::UNIX_EPOCH + Duration::from_secs(to_u64(version));
+            fs::File::options().write(true).open(&file).unwrap().set_modified(old).unwrap();
+        }
+        let names = fs::read_dir(directory.path()).unwrap().flatten();
+        let mut names: Vec<String> =
+            names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        let kept = (STORIES..2 * STORIES).map(|version| format!("fallback-1.{version}.txt"));
+        let mut kept: Vec<String> = kept.chain(["state.json".to_owned()]).collect();
+        kept.sort();
+        assert_eq!(names, kept);
     }
 
     #[test]

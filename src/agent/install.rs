@@ -13,6 +13,7 @@ use super::updater::Updater;
 use super::wire::Counted;
 use super::{node, systemd};
 use crate::base::failure::{Doing, Failure};
+use crate::base::width::to_u64;
 use crate::base::{Chain, Digest, Size, atomic};
 use crate::boot::entries::FOLDER as ENTRIES;
 use crate::update::Document;
@@ -22,6 +23,9 @@ use crate::update::settings::TRIES;
 
 /// The kernel image of a version that is staged, or what there is of one, so that nothing is fetched twice.
 const UKI: &str = "/var/lib/keller/update/uki";
+
+/// What a kernel image that is kept leaves free, in bytes: the records and the repository's metadata come first.
+const KEPT_FREE: u64 = 8 << 20;
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,8 +171,7 @@ impl Updater<'_> {
         }
         let doing = format!("fetching the kernel image of {}", document.version);
         let fetched = delta::uki(&document.uki, remote, old.uki, &mut uki, self.progress);
-        // Whole or in part, only to spare the next try; a full disk is told elsewhere.
-        let _ = atomic::write(Path::new(UKI), &uki);
+        keep(Path::new(UKI), &uki);
         Ok((uki, fetched.doing(doing)?.way.name().to_owned()))
     }
 
@@ -178,5 +181,34 @@ impl Updater<'_> {
         let Some((program, arguments)) = source.before.split_first() else { return Ok(()) };
         self.progress.note(&format!("running {}", source.before.join(" ")));
         systemd::output(Command::new(program).args(arguments)).map(drop)
+    }
+}
+
+/// Keeps what there is of a kernel image, whole or in part, only to spare the next try: nothing is kept where that would
+/// leave too little room for what must be written.
+fn keep(path: &Path, uki: &[u8]) {
+    // What it had is in `uki` too.
+    let _ = fs::remove_file(path);
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let Ok(room) = rustix::fs::statvfs(directory) else { return };
+    if room.f_bavail * room.f_frsize >= to_u64(uki.len()) + KEPT_FREE {
+        let _ = atomic::write(path, uki);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_image_is_kept_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("uki");
+        for bytes in [&b"part"[..], b"part and the rest"] {
+            keep(&path, bytes);
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        keep(&directory.path().join("none/uki"), b"x");
     }
 }
