@@ -52,6 +52,7 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
     let sizes = Sizes {
         esp: manifest.disk.esp,
         root: manifest.disk.root,
+        reserve: manifest.disk.reserve,
         state: manifest.disk.state_min,
         sector_size: SectorSize::try_from(manifest.disk.sector_size)?,
     };

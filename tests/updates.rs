@@ -21,19 +21,26 @@ use crate::http_server::{Act, Server};
 const LIFE: Duration = Duration::from_secs(14 * 86_400);
 
 /// A publisher, its web server, and a node.
-struct World {
+pub struct World {
+    /// IMAGE_ID of what is published.
+    id: &'static str,
     folder: TempDir,
-    server: Server,
-    root_json: Vec<u8>,
+    pub server: Server,
+    pub root_json: Vec<u8>,
 }
 
 impl World {
     fn new(versions: &[&str]) -> Self {
+        Self::of("node", versions)
+    }
+
+    /// Small versions of `id`, published and served.
+    pub fn of(id: &'static str, versions: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let expires = Timestamp::now() + Duration::from_secs(86_400 * 700);
         Keys::init(&folder.path().join("keys"), Wanted { root_keys: 3, root_threshold: 2, expires }).unwrap();
         let root_json = std::fs::read(folder.path().join("keys/root.json")).unwrap();
-        let world = Self { folder, server: Server::start(), root_json };
+        let world = Self { id, folder, server: Server::start(), root_json };
         versions.iter().for_each(|version| world.publish(version));
         world
     }
@@ -53,7 +60,7 @@ impl World {
         let mut tree = verity::Writer::new(io::sink(), options).unwrap();
         tree.write_all(root).unwrap();
         let image = Image {
-            id: "node",
+            id: self.id,
             version,
             epoch: 0,
             sector_size: 512,

@@ -22,6 +22,9 @@ pub struct Handover {
     pub verity: String,
     /// Device of the state partition, unless the state is in memory.
     pub state: Option<String>,
+    /// Device of the reserve partition, where there is one and it is in use.
+    #[serde(default)]
+    pub reserve: Option<String>,
     /// Whether the state was made in this boot.
     pub first_boot: bool,
     /// Where changes to /etc went: `persistent` or `ephemeral`.

@@ -135,6 +135,7 @@ mod tests {
         let sizes = Sizes {
             esp: Size::mib(64),
             root: Size::mib(64),
+            reserve: Some(Size::mib(64)),
             state: Size::mib(64),
             sector_size: SectorSize::B512,
         };

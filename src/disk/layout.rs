@@ -1,5 +1,5 @@
-//! Where partitions lie: pure arithmetic. The order is ESP, root and verity of slot A, of slot B, state;
-//! the state partition comes last, so that it can grow with the disk.
+//! Where partitions lie: pure arithmetic. The order is ESP, root and verity of slot A, of slot B, reserve, state;
+//! the state partition comes last, so that it can grow with the disk. A disk may have no reserve.
 
 use std::fmt;
 
@@ -15,6 +15,8 @@ use crate::verity;
 pub const ALIGNMENT: u64 = 1 << 20;
 /// Label of the state partition.
 pub const STATE_LABEL: &str = "keller-state";
+/// Label of the reserve: the partition of the journal and of the records of updates.
+pub const RESERVE_LABEL: &str = "keller-reserve";
 /// Label of the EFI system partition.
 pub const ESP_LABEL: &str = "esp";
 /// Largest disk that is laid out, in bytes: 8 EiB overflow what files and block devices can address.
@@ -29,18 +31,21 @@ pub enum Role {
     Root(Slot),
     /// The verity tree of a slot.
     Verity(Slot),
+    /// The journal and the records of updates, which nothing else on the node can fill.
+    Reserve,
     /// What outlives updates.
     State,
 }
 
 impl Role {
     /// Every role, in the order of the partitions.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Esp,
         Self::Root(Slot::A),
         Self::Verity(Slot::A),
         Self::Root(Slot::B),
         Self::Verity(Slot::B),
+        Self::Reserve,
         Self::State,
     ];
 
@@ -50,6 +55,7 @@ impl Role {
             Self::Esp => types::ESP,
             Self::Root(_) => types::ROOT,
             Self::Verity(_) => types::ROOT_VERITY,
+            Self::Reserve => types::LINUX,
             Self::State => types::VAR,
         }
     }
@@ -61,6 +67,7 @@ impl Role {
             Self::Root(_) => ("root file system", "disk.root"),
             // Its size follows from that of the root.
             Self::Verity(_) => ("verity tree", "disk.root"),
+            Self::Reserve => ("reserve", "disk.reserve"),
             Self::State => ("state", "disk.state.min"),
         }
     }
@@ -72,6 +79,7 @@ impl fmt::Display for Role {
             Self::Esp => f.write_str("esp"),
             Self::Root(slot) => write!(f, "root-{slot}"),
             Self::Verity(slot) => write!(f, "root-{slot}-verity"),
+            Self::Reserve => f.write_str("reserve"),
             Self::State => f.write_str("state"),
         }
     }
@@ -84,6 +92,8 @@ pub struct Sizes {
     pub esp: Size,
     /// One slot's root partition.
     pub root: Size,
+    /// The reserve; a disk without it has the journal and the records of updates on the state partition.
+    pub reserve: Option<Size>,
     /// The state partition in the image; it may grow on the node.
     pub state: Size,
     /// Of the disk.
@@ -109,7 +119,7 @@ pub struct Layout {
     /// In bytes, both partition tables included.
     pub disk_size: u64,
     /// In the order of [`Role::ALL`], which is that of their places.
-    pub partitions: [Partition; 6],
+    pub partitions: Vec<Partition>,
 }
 
 /// Why there is no layout, or why something does not fit into it.
@@ -158,9 +168,10 @@ impl Layout {
     /// # Errors
     /// `Zero`, `TooLarge`.
     pub fn plan(sizes: &Sizes) -> Result<Self, LayoutError> {
-        let asked = [sizes.esp, sizes.root, sizes.state];
-        let settings = ["disk.esp", "disk.root", "disk.state.min"];
-        for (size, setting) in asked.into_iter().zip(settings) {
+        let reserve = sizes.reserve.map(|size| (size, "disk.reserve"));
+        let asked = [(sizes.esp, "disk.esp"), (sizes.root, "disk.root"), (sizes.state, "disk.state.min")];
+        let asked = || asked.into_iter().chain(reserve);
+        for (size, setting) in asked() {
             if size.bytes() == 0 {
                 return Err(LayoutError::Zero { setting });
             }
@@ -172,26 +183,29 @@ impl Layout {
             Role::Esp => align::up(sizes.esp.bytes(), ALIGNMENT),
             Role::Root(_) => align::up(sizes.root.bytes(), ALIGNMENT),
             Role::Verity(_) => align::up(verity_size(align::up(sizes.root.bytes(), ALIGNMENT)), ALIGNMENT),
+            Role::Reserve => align::up(sizes.reserve.unwrap_or_default().bytes(), ALIGNMENT),
             Role::State => align::up(sizes.state.bytes(), ALIGNMENT),
         };
         let mut next = ALIGNMENT;
-        let partitions = Role::ALL.map(|role| {
+        let wanted = Role::ALL.into_iter().filter(|role| *role != Role::Reserve || reserve.is_some());
+        let partitions = wanted.map(|role| {
             let partition = Partition { role, start: next, size: size_of(role) };
             next += partition.size;
             partition
         });
+        let partitions = partitions.collect();
         // The backup table has the last ALIGNMENT for itself.
         let disk_size = next + ALIGNMENT;
         if disk_size > DISK_LIMIT {
-            let (size, setting) = asked.into_iter().zip(settings).max().expect("three sizes");
+            let (size, setting) = asked().max().expect("three sizes or more");
             return Err(LayoutError::TooLarge { setting, size });
         }
         Ok(Self { sector_size: sizes.sector_size, disk_size, partitions })
     }
 
-    /// The place of `role`.
+    /// The place of `role`, which every disk has but for the reserve's.
     pub fn partition(&self, role: Role) -> Partition {
-        *self.partitions.iter().find(|partition| partition.role == role).expect("every role has a place")
+        *self.partitions.iter().find(|partition| partition.role == role).expect("the role has a place")
     }
 
     /// Refuses content of `bytes` that `role`'s partition cannot hold.
@@ -224,8 +238,9 @@ impl Layout {
         for (partition, number) in self.partitions.iter().zip(1..) {
             let identity = match partition.role {
                 Role::Esp => fixed(disk, ESP_LABEL, 0),
-                // Whoever mounts by type shall leave it alone: the specification ties /var to a machine id
-                // through its GUID, which an image cannot know; init mounts it.
+                // Whoever mounts by type shall leave both alone: init mounts them, and the specification ties
+                // /var to a machine id through its GUID, which an image cannot know.
+                Role::Reserve => fixed(disk, RESERVE_LABEL, gpt::attributes::NO_AUTO),
                 Role::State => fixed(disk, STATE_LABEL, gpt::attributes::NO_AUTO),
                 Role::Root(Slot::A) => release.root(),
                 Role::Verity(Slot::A) => release.verity(),
@@ -281,6 +296,7 @@ mod tests {
         Sizes {
             esp: Size::mib(512),
             root: Size::mib(1024),
+            reserve: Some(Size::mib(256)),
             state: Size::mib(512),
             sector_size: SectorSize::B512,
         }
@@ -290,26 +306,45 @@ mod tests {
         Release { id: "node".to_owned(), version: version.to_owned(), root_hash: Digest::of("root") }
     }
 
+    fn places(layout: &Layout) -> Vec<String> {
+        let parts = layout.partitions.iter();
+        parts.map(|part| format!("{} {}+{}", part.role, Size(part.start), Size(part.size))).collect()
+    }
+
+    const BEFORE_THE_RESERVE: [&str; 5] = [
+        "esp 1MiB+512MiB",
+        "root-a 513MiB+1GiB",
+        "root-a-verity 1537MiB+9MiB",
+        "root-b 1546MiB+1GiB",
+        "root-b-verity 2570MiB+9MiB",
+    ];
+
     #[test]
     fn partitions_follow_one_another() {
         let layout = Layout::plan(&sizes()).unwrap();
-        let text: Vec<String> = layout
-            .partitions
-            .iter()
-            .map(|part| format!("{} {}+{}", part.role, Size(part.start), Size(part.size)))
-            .collect();
-        assert_eq!(
-            text,
-            [
-                "esp 1MiB+512MiB",
-                "root-a 513MiB+1GiB",
-                "root-a-verity 1537MiB+9MiB",
-                "root-b 1546MiB+1GiB",
-                "root-b-verity 2570MiB+9MiB",
-                "state 2579MiB+512MiB"
-            ]
-        );
-        assert_eq!(Size(layout.disk_size), Size::mib(3092));
+        let expected =
+            [&BEFORE_THE_RESERVE[..], &["reserve 2579MiB+256MiB", "state 2835MiB+512MiB"]].concat();
+        assert_eq!(places(&layout), expected);
+        assert_eq!(Size(layout.disk_size), Size::mib(3348));
+    }
+
+    /// As disks were laid out before there was a reserve, down to every GUID.
+    #[test]
+    fn without_a_reserve_the_table_is_the_one_of_before() {
+        let with = Layout::plan(&sizes()).unwrap();
+        let without = Layout::plan(&Sizes { reserve: None, ..sizes() }).unwrap();
+        let expected = [&BEFORE_THE_RESERVE[..], &["state 2579MiB+512MiB"]].concat();
+        assert_eq!(places(&without), expected);
+        assert_eq!(Size(without.disk_size), Size::mib(3092));
+        let [with, without] = [with, without].map(|layout| layout.table(&release("1.0.0")).unwrap().entries);
+        let of = |entries: &[Entry]| -> Vec<(Uuid, String, u64)> {
+            let rest = entries.iter().filter(|entry| entry.label != RESERVE_LABEL);
+            rest.map(|entry| (entry.guid, entry.label.clone(), entry.attributes)).collect()
+        };
+        assert_eq!((with.len(), of(&with)), (7, of(&without)));
+        assert_eq!(without.last().unwrap().number, 6);
+        let reserve = &with[5];
+        assert_eq!((reserve.type_guid, reserve.attributes), (types::LINUX, gpt::attributes::NO_AUTO));
     }
 
     #[test]
@@ -331,6 +366,10 @@ mod tests {
         assert!(error.contains("set disk.root to at least"), "{error}");
         let huge = Sizes { state: Size(u64::MAX), ..sizes() };
         assert!(Layout::plan(&huge).unwrap_err().to_string().starts_with("disk.state.min has"));
+        let huge = Sizes { reserve: Some(Size(u64::MAX)), ..sizes() };
+        assert!(Layout::plan(&huge).unwrap_err().to_string().starts_with("disk.reserve has"));
+        let zero = Sizes { reserve: Some(Size(0)), ..sizes() };
+        assert_eq!(Layout::plan(&zero).unwrap_err().to_string(), "disk.reserve must not be 0");
         let zero = Sizes { esp: Size(0), ..sizes() };
         assert_eq!(Layout::plan(&zero).unwrap_err().to_string(), "disk.esp must not be 0");
     }
@@ -347,7 +386,7 @@ mod tests {
         guids.push(table.disk_guid);
         guids.sort();
         guids.dedup();
-        assert_eq!(guids.len(), 7);
+        assert_eq!(guids.len(), 8);
         assert!(matches!(layout.table(&release(&"1".repeat(25))), Err(GptError::LabelTooLong { .. })));
     }
 }

@@ -13,6 +13,7 @@ mod etc;
 mod machine_id;
 mod modules;
 mod partitions;
+mod reserve;
 mod root;
 mod starts;
 mod state;
@@ -22,6 +23,7 @@ mod tools;
 mod trial;
 mod uevents;
 mod verity;
+mod volume;
 mod watchdog;
 
 use std::fs;
@@ -103,18 +105,27 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
         (Err(failure), State::Memory) => console.warn(&failure.lines().join(": ")),
         (settled, _) => settled?,
     }
-    let (state_device, first_boot) = match options.state {
+    let (state_device, reserve_device, first_boot) = match options.state {
         State::Disk => {
             let entry = state_entry(&disk)?;
             let device = disk.partition(entry.number)?;
             let is_new = table::is_as_shipped(entry.guid);
-            let made = state::mount(console, &device, is_new, options.reset)?;
-            table::own(&mut disk, entry.number)?;
-            (Some(device), made)
+            let made = state::VOLUME.mount(console, &device, is_new, options.reset)?;
+            let reserve = reserve::mount(console, &disk, options.reset);
+            let numbers = reserve.iter().map(|(reserve, _)| reserve.number).chain([entry.number]);
+            table::own(&mut disk, &numbers.collect::<Vec<_>>())?;
+            (Some(device), reserve.map(|(_, device)| device), made)
         }
-        State::Memory => (None, state::mount_memory(console).map(|()| true)?),
+        State::Memory => {
+            state::mount_memory(console)?;
+            reserve::mount_memory()?;
+            (None, None, true)
+        }
     };
     state::make_home()?;
+    if reserve_device.is_some() || options.state == State::Memory {
+        reserve::settle(console);
+    }
     etc::mount(console, options.etc, options.state)?;
     machine_id::settle(options.machine_id.as_deref())?;
 
@@ -126,6 +137,7 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
         root: root_device,
         verity: verity_device,
         state: state_device,
+        reserve: reserve_device,
         first_boot,
         etc: if etc::is_kept(options.etc, options.state) { "persistent" } else { "ephemeral" }.to_owned(),
         uptime: uptime(),

@@ -2,8 +2,8 @@
 //!
 //! Images are deterministic, so two disks with one image look alike, down to the GUID of the disk. That one
 //! is of version 8 in an image, for it was derived from the root hash, and replaced by a random one, of
-//! version 4, on the node. The state partition's GUID goes the same way once its file system is made: from
-//! then on a blank partition is no new one, but one that was lost. A change is written to the backup first
+//! version 4, on the node. The GUIDs of the reserve and of the state partition go the same way once their file systems
+//! are made: from then on a blank partition is no new one, but one that was lost. A change is written to the backup first
 //! and flushed, then to the primary: at every moment one of them is whole.
 
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use super::console::Console;
 use super::disks::BootDisk;
 use super::partitions::{read_again, resize};
 use crate::base::failure::{Doing, Failure};
-use crate::disk::gpt::{self, Found, GptError, Other, Table};
+use crate::disk::gpt::{self, Entry, Found, GptError, Other, Table};
 use crate::disk::layout::{ALIGNMENT, STATE_LABEL};
 use crate::disk::{FileDevice, ReadAt};
 
@@ -80,14 +80,17 @@ pub fn settle(console: &Console, disk: &mut BootDisk, grow: bool) -> Result<(), 
     Ok(())
 }
 
-/// Gives partition `number` a GUID of its own, unless it has one: what is on it is there to stay.
-pub fn own(disk: &mut BootDisk, number: u32) -> Result<(), Failure> {
-    let doing = || format!("giving partition {number} of {} its own GUID", disk.name);
+/// Gives each of the partitions `numbers` a GUID of its own, unless it has one: what is on it is there to stay.
+pub fn own(disk: &mut BootDisk, numbers: &[u32]) -> Result<(), Failure> {
+    let doing = || format!("giving partitions of {} GUIDs of their own", disk.name);
     let mut table = disk.found.table.clone();
-    let Some(entry) = table.entry(number).filter(|entry| is_as_shipped(entry.guid)).cloned() else {
+    let is_new = |entry: &&Entry| numbers.contains(&entry.number) && is_as_shipped(entry.guid);
+    for entry in disk.found.table.entries.iter().filter(is_new) {
+        table.rename(entry.number, own_guid()?, &entry.label, entry.attributes).doing(doing())?;
+    }
+    if table == disk.found.table {
         return Ok(());
-    };
-    table.rename(number, own_guid()?, &entry.label, entry.attributes).doing(doing())?;
+    }
     let mut device = disk.open().doing(doing())?;
     gpt::rewrite(&mut device, &disk.found, &table).doing(doing())?;
     disk.found = reread(&device, &disk.name)?;
@@ -117,7 +120,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::base::{Digest, Size};
-    use crate::disk::gpt::{Entry, types};
+    use crate::disk::gpt::types;
     use crate::disk::{Layout, SectorSize, Sizes, slot::Release};
 
     const OWN: Uuid = Uuid::from_u128(0x11111111_2222_4333_8444_555555555555);
@@ -129,8 +132,8 @@ pub(super) mod tests {
     }
 
     fn layout() -> Layout {
-        let (esp, root, state) = (Size::mib(4), Size::mib(4), Size::mib(4));
-        Layout::plan(&Sizes { esp, root, state, sector_size: SectorSize::B512 }).unwrap()
+        let (esp, root, reserve, state) = (Size::mib(4), Size::mib(4), Some(Size::mib(4)), Size::mib(4));
+        Layout::plan(&Sizes { esp, root, reserve, state, sector_size: SectorSize::B512 }).unwrap()
     }
 
     fn table() -> Table {
@@ -184,7 +187,7 @@ pub(super) mod tests {
         let end = foreign.entries.last().unwrap().end();
         foreign.entries.last_mut().unwrap().size -= 1 << 20;
         foreign.entries.push(Entry {
-            number: 7,
+            number: 8,
             type_guid: types::VAR,
             guid: OWN,
             label: "mine".into(),

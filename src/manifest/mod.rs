@@ -472,6 +472,8 @@ pub struct Disk {
     pub root: Size,
     /// The root's file system.
     pub filesystem: RootFilesystem,
+    /// The partition of the journal and of the records of updates, unless the disk has none.
+    pub reserve: Option<Size>,
     /// Size of the state partition in the image.
     pub state_min: Size,
     /// Whether the state partition is grown to the disk at boot.

@@ -457,6 +457,10 @@ pub struct RawDisk {
     pub esp: Option<At<String>>,
     /// The root partition of one slot; there are two. Default: `1GiB`.
     pub root: Option<At<String>>,
+    /// The partition of the journal and of the records of updates, which a container or service that fills /var
+    /// cannot take: one half for each. At least `64MiB`, or `none` for a disk without it, where both are in /var. A
+    /// node has what its disk was made with. Default: `256MiB`.
+    pub reserve: Option<At<String>>,
     /// The state partition, mounted at /var.
     #[serde(default)]
     pub state: RawState,

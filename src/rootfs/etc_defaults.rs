@@ -56,7 +56,7 @@ pub fn node(tree: &mut Tree, accounts: &Accounts) -> Result<(), Error> {
     if !tree.exists("etc/machine-id") {
         tree.file("etc/machine-id", 0o444, "")?;
     }
-    let journal = "# Kept over reboots, on the state partition.\n[Journal]\nStorage=persistent\n";
+    let journal = "# Kept over reboots. /init adds limits where the disk has a reserve partition.\n[Journal]\nStorage=persistent\n";
     default(tree, "usr/lib/systemd/journald.conf.d/50-keller.conf", journal)?;
     super::tmpfiles::bake_etc(tree, accounts)?;
 

@@ -134,7 +134,7 @@ fn build(folder: &Path, version: &str, parts: &str, port: u16) -> PathBuf {
          files: [{{path: /etc/version-of-this, content: \"{version}\\n\"}}]\n\
          kernel: {{cmdline: [\"console=ttyS0,115200\"], initramfs_modules: auto}}\nhealth: {{stable: 1s, deadline: 10min}}\n\
          update: {{url: \"http://10.0.2.2:{port}\", keys: keys}}\n\
-         disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
+         disk: {{esp: 128MiB, root: 512MiB, reserve: 64MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );
     std::fs::write(folder.join("node.yaml"), text).unwrap();
     run(keller().current_dir(folder).args(["build", "--quiet", "--output", ".", "node.yaml"]));

@@ -5,6 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use keller::disk::layout::RESERVE_LABEL;
+use keller::disk::{FileDevice, SectorSize, gpt};
+
 use super::scratch::{Disk, Scratch};
 use super::turn::Turn;
 use super::{Node, keller, processors};
@@ -78,8 +81,31 @@ fn inspect(image: &Path) -> (u64, u64) {
     (state["start"].as_u64().unwrap(), state["size"].as_u64().unwrap())
 }
 
+/// Start and size in bytes of the reserve.
+fn reserve(image: &Path) -> (u64, u64) {
+    let disk = FileDevice::image(File::open(image).unwrap(), SectorSize::B512).unwrap();
+    let table = gpt::read_any(&disk).unwrap().table;
+    let entry = table.entries.iter().find(|entry| entry.label == RESERVE_LABEL).unwrap();
+    (entry.start, entry.size)
+}
+
+/// By the judgement of e2fsck, once the journal of a machine without power has been replayed.
+fn reserve_is_clean(image: &Path) {
+    let Some(mut e2fsck) = tool("e2fsck") else { return };
+    let (start, size) = reserve(image);
+    let mut bytes = vec![0; size as usize];
+    File::open(image).unwrap().read_exact_at(&mut bytes, start).unwrap();
+    let copy = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&copy, bytes).unwrap();
+    let replayed = e2fsck.args(["-f", "-p"]).arg(copy.path()).output().unwrap();
+    assert!(replayed.status.code().is_some_and(|code| code < 4), "{replayed:?}");
+    let text = run(tool("e2fsck").unwrap().args(["-f", "-n"]).arg(copy.path()));
+    assert!(text.contains("keller-reserve: ") && !text.contains("Fix? no"), "{text}");
+}
+
 fn is_clean(image: &Path) {
     inspect(image);
+    reserve_is_clean(image);
     if let Some(mut sgdisk) = tool("sgdisk") {
         let output = sgdisk.arg("--verify").arg(image).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
@@ -90,7 +116,7 @@ fn is_clean(image: &Path) {
 #[test]
 fn large_sectors_an_ext4_root_and_a_disk_with_room() {
     const ROOM: u64 = 2 << 30;
-    let disk = "{filesystem: ext4, sector_size: 4096, esp: 272MiB, root: 512MiB, state: {min: 128MiB}}";
+    let disk = "{filesystem: ext4, sector_size: 4096, esp: 272MiB, root: 512MiB, reserve: none, state: {min: 128MiB}}";
     let keys = tempfile::tempdir().unwrap();
     let (own, public) = own_key(keys.path());
     let image = small_node("large-sectors", disk, &public);
@@ -103,6 +129,18 @@ fn large_sectors_an_ext4_root_and_a_disk_with_room() {
     assert_eq!(node.run("cat /sys/block/vda/queue/logical_block_size"), "4096");
     let size: u64 = node.run("df --block-size=1 --output=size /var | tail -n 1").trim().parse().unwrap();
     assert!(size > ROOM, "/var has {size} bytes");
+    // As on all disks that were made before there was a reserve.
+    assert!(!node.try_run("mountpoint --quiet /var/log/journal").status.success());
+    assert!(!node.try_run("test -e /run/systemd/journald.conf.d/50-keller-reserve.conf").status.success());
+    assert_eq!(node.run("stat -c '%a %U %G' /var/log/journal"), "2755 root systemd-journal");
+    assert_eq!(node.run("sudo keller update pin 1.0.0"), "only 1.0.0 is taken from now on");
+    let free = "$(df --block-size=1 --output=avail /var | tail -n 1)";
+    node.run(&format!("sudo fallocate --length {free} /var/fill"));
+    node.run("sudo sh -c 'for bs in 1M 4k; do dd if=/dev/zero of=/var/fill.$bs bs=$bs; done; sync' 2>&1 | grep 'No space'");
+    let full = node.try_run("sudo keller update pin --none");
+    let said = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert!(!full.status.success(), "{said}");
+    assert!(said.contains("writing /var/lib/keller/update/state.json: No space left on device"), "{said}");
 
     // The key of the manifest opens as well as the one that was handed over.
     let mut ssh = Command::new(&node.ssh[0]);
@@ -117,11 +155,16 @@ fn large_sectors_an_ext4_root_and_a_disk_with_room() {
 
 #[test]
 fn a_disk_is_torn_copied_wiped_and_given_back() {
-    let image = small_node("misused", "{esp: 64MiB, root: 512MiB, state: {min: 128MiB}}", "");
+    let image = small_node("misused", "{esp: 64MiB, root: 512MiB, reserve: 64MiB, state: {min: 128MiB}}", "");
     enlarge(&image, 1 << 30);
     contains(
         &boot_until("/etc mounted", &image, &[]),
-        &["is new: it is disk", "state partition grown to", "state made and mounted"],
+        &[
+            "is new: it is disk",
+            "state partition grown to",
+            "state made and mounted",
+            "reserve made and mounted",
+        ],
     );
     is_clean(&image);
 
@@ -129,7 +172,7 @@ fn a_disk_is_torn_copied_wiped_and_given_back() {
     let file = File::options().read(true).write(true).open(&image).unwrap();
     file.write_all_at(&[0; 33 * 512], 512).unwrap();
     let console = boot_until("/etc mounted", &image, &[]);
-    contains(&console, &["e2fsck: keller-state", "state checked and mounted"]);
+    contains(&console, &["e2fsck: keller-state", "state checked and mounted", "reserve checked and mounted"]);
     assert!(!console.contains("is new"), "{console}");
     is_clean(&image);
 
@@ -181,9 +224,21 @@ fn a_disk_is_torn_copied_wiped_and_given_back() {
         boot_until("starting /usr/lib/systemd", &image, &[&arguments[0], &arguments[1]])
     };
     contains(&boot_with("keller.state=memory"), &["state in memory: nothing of it outlives this boot"]);
-    contains(&boot_with("keller.reset=state"), &["is made anew, all that was on it is gone", "state made"]);
+    contains(
+        &boot_with("keller.reset=state"),
+        &["is made anew, all that was on it is gone", "state made", "reserve made"],
+    );
+    // No node waits for its reserve, and somebody else's data on it stays as well.
+    let (start, _) = reserve(&image);
+    file.write_all_at(&foreign, start).unwrap();
     contains(
         &boot_with("keller.etc=factory"),
-        &["the changes to /etc were put aside in /var/lib/keller/etc.1", "state checked"],
+        &[
+            "the changes to /etc were put aside in /var/lib/keller/etc.1",
+            "state checked",
+            "it is neither blank nor a reserve file system",
+        ],
     );
+    file.read_exact_at(&mut found, start).unwrap();
+    assert!(found == foreign, "a partition that was refused has been written to");
 }

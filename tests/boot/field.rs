@@ -2,6 +2,7 @@
 
 mod closed;
 mod containers;
+mod full;
 
 use super::scratch::{Disk, Scratch};
 use super::{Node, keller};
@@ -17,7 +18,7 @@ include:
   - keller:manifests/components/podman.yaml
 users: [{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}]
 health: {deadline: 10min}
-disk: {esp: 128MiB, root: 512MiB, state: {min: 256MiB}}
+disk: {esp: 128MiB, root: 512MiB, reserve: 64MiB, state: {min: 256MiB}}
 outputs: [raw]
 
 # Parameters of modules that /init loads, from both places; a device whose driver is not wanted.
@@ -69,6 +70,7 @@ fn reported_from_the_field() {
     closed::privileges_are_new_where_they_are_opened(&node);
     closed::nobody_holds_up_an_update(&node);
     containers::keep_their_volumes(&mut node);
+    full::var_takes_neither_an_update_nor_the_journal(&node);
 }
 
 /// The command line comes after modprobe.d.

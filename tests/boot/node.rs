@@ -49,6 +49,11 @@ fn default_node_is_whole_and_keeps_what_it_was_given() {
     assert_eq!(node.run("cat /etc/machine-id"), machine);
     assert_eq!(node.run("lsblk -ndo PTUUID /dev/vda"), disk);
     assert!(node.page().contains("Hello"));
+    // The journal of both boots is in the reserve, for whoever may read it.
+    assert!(node.run("findmnt --noheadings --output SOURCE /var/log/journal").ends_with("[/journal]"));
+    let boots = node.run("journalctl --directory=/var/log/journal --list-boots --no-pager --quiet");
+    assert_eq!(boots.lines().filter(|line| !line.contains("IDX")).count(), 2, "{boots}");
+    assert_eq!(node.run("stat -c '%a %U %G' /var/log/journal"), "2755 root systemd-journal");
 }
 
 /// Root needs no flag; neither `nobody` nor the user who logged in gets a key out of etcd or deletes one, whatever they

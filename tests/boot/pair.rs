@@ -37,7 +37,7 @@ fn build(name: &str, version: &str, health: &str) -> Disk {
          {files}\
          kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\n\
          health:\n  stable: 1s\n{health}\
-         disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
+         disk: {{esp: 128MiB, root: 512MiB, reserve: 64MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );
     std::fs::write(&manifest, text).unwrap();
     let status = keller().args(["build", "--quiet", "--output"]).arg(&*folder).arg(&manifest).status();

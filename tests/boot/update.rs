@@ -165,7 +165,7 @@ fn build(folder: &Path, version: &str, packages: &str, port: u16) -> PathBuf {
          packages: [{packages}]\noverlays: [overlay]\nservices: {{enable: [again.service]}}\n\
          kernel: {{cmdline: [\"console=ttyS0,115200\"]}}\nhealth: {{stable: 1s, deadline: 10min}}\n\
          update: {{url: \"http://10.0.2.2:{port}\", keys: keys}}\n\
-         disk: {{esp: 128MiB, root: 512MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
+         disk: {{esp: 128MiB, root: 512MiB, reserve: 64MiB, state: {{min: 256MiB}}}}\noutputs: [raw]\n"
     );
     std::fs::write(folder.join("node.yaml"), text).unwrap();
     run(keller().current_dir(folder).args(["build", "--quiet", "--output", ".", "node.yaml"]));

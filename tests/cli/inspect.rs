@@ -17,7 +17,7 @@ fn an_image_explains_itself() {
 
     let table = project.run(&["inspect", "--verify", "--packages", IMAGE]).good().out;
     for part in [
-        "Disk       raw, 260.0 MiB",
+        "Disk       raw, 324.0 MiB",
         "Slot a     tiny 1.2.3\n",
         &format!("  roothash {root_hash}\n"),
         "every block verified",

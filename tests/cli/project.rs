@@ -33,7 +33,7 @@ files:
   - {path: /usr/share/greet/logo, url: "URL", sha256: SHA256}
 services: {enable: [greet.service]}
 kernel: {cmdline: [quiet]}
-disk: {esp: 64MiB, root: 64MiB, state: {min: 64MiB}}
+disk: {esp: 64MiB, root: 64MiB, reserve: 64MiB, state: {min: 64MiB}}
 runtime: podman
 containers:
   - {name: hello, image: {build: hello.yaml}, ports: ["8080:80"]}

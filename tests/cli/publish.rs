@@ -94,6 +94,34 @@ fn from_keys_to_a_repository() {
     assert_eq!((&shown["version"], &shown["thresholds"]["root"]), (&6.into(), &1.into()));
 }
 
+/// Disks in the field stay as they are: what an image has of the reserve is nothing that a version needs.
+#[test]
+fn versions_with_and_without_a_reserve_share_a_repository() {
+    let project = Project::new();
+    project.run(&["keys", "init", "node/keys"]).good();
+    project.edit(
+        "runtime: podman",
+        "update: {url: \"https://updates.example/tiny\", keys: keys}\nruntime: podman",
+    );
+    let (mut version, mut reserve) = ("1.2.3", "reserve: 64MiB");
+    for (next, wanted) in
+        [("1.0.0", "reserve: none"), ("1.0.1", "reserve: 64MiB"), ("1.0.2", "reserve: none")]
+    {
+        project.edit(&format!("version: {version}"), &format!("version: {next}"));
+        project.edit(reserve, wanted);
+        project.build(&["--no-sums"]).good();
+        (version, reserve) = (next, wanted);
+        let shown = project.run(&["inspect", "--json", &image(version)]).good().out;
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let labels =
+            shown["partitions"].as_array().unwrap().iter().map(|part| part["label"].as_str().unwrap());
+        assert_eq!(labels.clone().any(|label| label == "keller-reserve"), wanted != "reserve: none");
+        assert_eq!(labels.last(), Some("keller-state"));
+        publish(&project, &[&image(version)]).good();
+    }
+    assert_eq!(seen(&project, "repository"), ["1.0.2", "1.0.1", "1.0.0"]);
+}
+
 #[test]
 fn what_is_refused() {
     let project = project(&["1.0.0"]);

@@ -74,6 +74,7 @@ fn manifest() -> Manifest {
             esp: Size::mib(512),
             root: Size::mib(1024),
             filesystem: RootFilesystem::default(),
+            reserve: Some(Size::mib(256)),
             state_min: Size::mib(512),
             state_grow: true,
             sector_size: 512,

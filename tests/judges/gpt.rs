@@ -15,7 +15,8 @@ fn release(version: &str) -> Release {
 }
 
 fn image(path: &Path, sector_size: SectorSize) -> Layout {
-    let sizes = Sizes { esp: Size::mib(64), root: Size::mib(100), state: Size::mib(32), sector_size };
+    let (esp, root, reserve, state) = (Size::mib(64), Size::mib(100), Some(Size::mib(64)), Size::mib(32));
+    let sizes = Sizes { esp, root, reserve, state, sector_size };
     let layout = Layout::plan(&sizes).unwrap();
     let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
     Image::create(&file, &layout, &layout.table(&release("1.0.0")).unwrap()).unwrap();
@@ -81,6 +82,8 @@ fn sfdisk_reads_what_was_laid_out() {
     assert_eq!(root["name"], "node_1.0.0");
     assert_eq!(root["attrs"], "GUID:60");
     assert_eq!(table["partitions"][3]["attrs"], "GUID:60,63");
+    assert_eq!(table["partitions"][5]["name"], "keller-reserve");
+    assert_eq!(table["partitions"][5]["attrs"], "GUID:63");
     let hash = Digest::of("1.0.0").to_hex();
     assert_eq!(root["uuid"].as_str().unwrap().replace('-', "").to_lowercase(), hash[..32]);
 }

@@ -80,6 +80,7 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
             esp: Size::mib(64),
             root: Size::mib(64),
             filesystem: RootFilesystem::Erofs,
+            reserve: Some(Size::mib(64)),
             state_min: Size::mib(64),
             state_grow: true,
             sector_size: 512,

@@ -37,6 +37,8 @@ pub mod types {
     pub const ROOT: Uuid = uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709");
     /// dm-verity hash tree of a root file system, x86-64.
     pub const ROOT_VERITY: Uuid = uuid!("2c7357ed-ebd2-46d9-aec1-23d437ec2bf5");
+    /// Data of any kind: "generic Linux data" of the Discoverable Partitions Specification.
+    pub const LINUX: Uuid = uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4");
     /// Variable data, /var.
     pub const VAR: Uuid = uuid!("4d21b016-b534-45c2-a9fb-5c16e091fd2d");
 
@@ -46,6 +48,7 @@ pub mod types {
             ESP => Some("esp"),
             ROOT => Some("root-x86-64"),
             ROOT_VERITY => Some("root-x86-64-verity"),
+            LINUX => Some("linux-generic"),
             VAR => Some("var"),
             _ => None,
         }

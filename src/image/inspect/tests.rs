@@ -15,6 +15,7 @@ pub(in crate::image) fn image(sector_size: SectorSize) -> (File, u64) {
     let sizes = Sizes {
         esp: Size::mib(if sector_size == SectorSize::B512 { 34 } else { 260 }),
         root: Size::mib(4),
+        reserve: Some(Size::mib(1)),
         state: Size::mib(1),
         sector_size,
     };
@@ -72,7 +73,11 @@ fn everything_is_found() {
         let found = inspected(&file);
         assert_eq!(found.problems, [""; 0]);
         assert_eq!((found.format, found.sector_size), ("raw", sector_size.bytes()));
-        assert_eq!(found.partitions.len(), 6);
+        assert_eq!(found.partitions.len(), 7);
+        assert_eq!(
+            (&*found.partitions[5].label, &*found.partitions[5].kind),
+            ("keller-reserve", "linux-generic")
+        );
         assert_eq!(found.partitions[3].flags, ["read-only", "no-auto"]);
         let root = found.slots[0].root.as_ref().unwrap();
         assert_eq!((root.filesystem, root.verified), ("erofs", Some(true)));

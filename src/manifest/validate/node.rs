@@ -28,6 +28,13 @@ const LEAST_ROOT: Size = Size::mib(64);
 /// mke2fs gives smaller file systems a journal too small for a busy node.
 const LEAST_STATE: Size = Size::mib(64);
 
+/// Of its 57 MiB of room, the half for updates holds a kernel image of 20 MiB, which the default node has.
+const LEAST_RESERVE: Size = Size::mib(64);
+
+/// Of its 237 MiB of room, the half for updates holds a kernel image with all drivers and microcode (66 MiB) and
+/// its successor's records; the half for the journal is some weeks of a quiet node.
+const RESERVE: Size = Size::mib(256);
+
 /// Health is checked until two minutes after the start, unless said otherwise: a slow disk and an emulated
 /// processor make it in one.
 const DEADLINE_SECONDS: u64 = 120;
@@ -156,12 +163,16 @@ impl Validator<'_> {
             }
         };
         let least_esp = if sector_size == 4096 { LEAST_ESP_4K } else { LEAST_ESP };
+        let reserve =
+            raw.reserve.and_then(|at| self.form(&at, |text| text::size_or_none(text, LEAST_RESERVE)));
+        let reserve = reserve.unwrap_or(Some(RESERVE));
         let mut size = |at: Option<At<String>>, least, default| {
             at.and_then(|at| self.form(&at, |text| text::size(text, least))).unwrap_or(default)
         };
         Disk {
             esp: size(raw.esp, least_esp, Size::mib(512)),
             root: size(raw.root, LEAST_ROOT, Size::mib(1024)),
+            reserve,
             state_min: size(raw.state.min, LEAST_STATE, Size::mib(512)),
             filesystem: or(raw.filesystem, Default::default()),
             state_grow: or(raw.state.grow, true),

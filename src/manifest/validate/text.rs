@@ -262,6 +262,15 @@ pub fn size(text: &str, least: Size) -> Result<Size, Wrong> {
     }
 }
 
+/// The size of a partition that a disk may do without, by the word `none`.
+pub fn size_or_none(text: &str, least: Size) -> Result<Option<Size>, Wrong> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let with_none = |wrong: Wrong| Wrong { help: format!("{}, or `none`", wrong.help), ..wrong };
+    size(text, least).map(Some).map_err(with_none)
+}
+
 /// Seconds of a length of time in `range`.
 pub fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<u64, Wrong> {
     match duration::parse(text, range) {

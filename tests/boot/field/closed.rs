@@ -111,7 +111,7 @@ include:
 users: [{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}]
 health: {deadline: 10min}
 kernel: {cmdline: ["console=ttyS0,115200"]}
-disk: {esp: 128MiB, root: 512MiB, state: {min: 256MiB}}
+disk: {esp: 128MiB, root: 512MiB, reserve: 64MiB, state: {min: 256MiB}}
 outputs: [raw]
 containers:
 "#;

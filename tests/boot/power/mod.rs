@@ -9,8 +9,8 @@
 //! whatever order they were written; a sector is written whole or not at all. Where there are too many such states
 //! between two flushes, each prefix, each gap and each sector alone is tried, and random subsets.
 //!
-//! Writes to the state partition are left out of the states and of the verdicts: ext4 has a journal, which is for
-//! this, and /init runs e2fsck over it; no version's start depends on what is in it. It is as recorded up to the flush
+//! Writes to the reserve and to the state partition are left out of the states and of the verdicts: ext4 has a journal,
+//! which is for this, and /init runs e2fsck over both; no version's start depends on what is in them. They are as recorded up to the flush
 //! before where a state is really booted.
 
 mod cuts;

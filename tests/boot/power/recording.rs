@@ -21,7 +21,7 @@ pub struct Recording {
     pub start: Vec<Id>,
     /// What it was told then.
     pub epochs: Vec<Epoch>,
-    /// Sectors of the state partition.
+    /// Sectors of the reserve and of the state partition behind it.
     pub state: Range<u64>,
 }
 
@@ -32,10 +32,12 @@ impl Recording {
         let judge = Judge::new(images, &mut contents);
         let start = contents.image(images[0]);
         let log = Log::open(log);
+        let reserve = judge.table.by_type(types::LINUX).next().unwrap();
         let state = judge.table.by_type(types::VAR).next().unwrap();
+        assert_eq!(reserve.end(), state.start);
         let sector = SECTOR as u64;
         // As far as it may grow at the first boot; behind that is the backup table.
-        let state = state.start / sector..judge.table.end_usable / ALIGNMENT * (ALIGNMENT / sector);
+        let state = reserve.start / sector..judge.table.end_usable / ALIGNMENT * (ALIGNMENT / sector);
         let epochs = epochs(&log, &mut contents, &state);
         let end = contents.image(recorded);
         let recording = Self { image: images[0].to_owned(), log, contents, judge, start, epochs, state };

@@ -24,7 +24,7 @@ debian: {suite: trixie, updates: false, security: false, mirror: MIRROR/debian, 
 /// `base.yaml`.
 pub const BASE: &str = "\
 packages: [base-files, linux-image-tiny, systemd, systemd-boot-efi]
-disk: {esp: 64MiB, root: 64MiB, state: {min: 64MiB}}
+disk: {esp: 64MiB, root: 64MiB, reserve: 64MiB, state: {min: 64MiB}}
 ";
 
 /// `image-base.yaml`.
@@ -334,6 +334,7 @@ pub const MANIFESTS: &[Sample] = &[
     // The disk.
     differ("disk.esp", "", "disk: {esp: 65MiB}"),
     differ("disk.root", "", "disk: {root: 65MiB}"),
+    differ("disk.reserve", "", "disk: {reserve: none}"),
     differ("disk.state.min", "", "disk: {state: {min: 65MiB}}"),
     differ("disk.state.grow", "", "disk: {state: {grow: false}}"),
     differ("disk.filesystem=erofs", "disk: {filesystem: ext4}", "disk: {filesystem: erofs}"),

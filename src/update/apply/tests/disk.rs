@@ -120,7 +120,8 @@ impl Made {
 
 /// A disk with these versions in its slots and these entries in its ESP.
 pub fn image(slots: [Option<&Version>; 2], entries: &[(&str, &Version)]) -> Made {
-    let sizes = Sizes { esp: ESP, root: Size::mib(1), state: Size::mib(1), sector_size: SectorSize::B512 };
+    let (root, state) = (Size::mib(1), Size::mib(1));
+    let sizes = Sizes { esp: ESP, root, reserve: None, state, sector_size: SectorSize::B512 };
     let layout = Layout::plan(&sizes).unwrap();
     let mut disk = Cursor::new(vec![0; to_usize(layout.disk_size)]);
     let mut table = layout.table(&Version::new("0", 99).release()).unwrap();

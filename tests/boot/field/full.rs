@@ -1,0 +1,91 @@
+//! A container whose volume takes the last of /var, block by block and inode by inode: an update and the journal have
+//! their room.
+
+use super::Node;
+use crate::updates::World;
+
+/// In the container `kept`, as its root: all of the state partition that it can have.
+const BLOCKS: &str =
+    "for bs in 1M 4k; do busybox dd if=/dev/zero of=/data/blocks.$bs bs=$bs; done; busybox sync";
+const INODES: &str =
+    "busybox mkdir /data/inodes; cd /data/inodes; busybox seq 100000 | busybox xargs touch; busybox sync";
+
+pub fn var_takes_neither_an_update_nor_the_journal(node: &Node) {
+    let world = World::of("field", &["1.0.1"]);
+    own_updates(node, &world);
+    let part = "lsblk --noheadings --list --output NAME,PARTLABEL | grep keller-reserve | cut -d' ' -f1";
+    let part = format!("/dev/{}", node.run(part));
+    for (directory, place) in [("journal", "/var/log/journal"), ("update", "/var/lib/keller/update")] {
+        let mounted = node.run(&format!("findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS {place}"));
+        let words: Vec<&str> = mounted.split_whitespace().collect();
+        assert_eq!(words[..2], [&format!("{part}[/{directory}]"), "ext4"]);
+        assert!(["nosuid", "nodev", "noexec"].iter().all(|flag| words[2].contains(flag)), "{mounted}");
+    }
+    assert_eq!(node.run("stat -c '%a %U %G' /var/log/journal"), "2755 root systemd-journal");
+    let facts: serde_json::Value = serde_json::from_str(&node.run("cat /run/keller/boot.json")).unwrap();
+    assert_eq!(facts["reserve"], part);
+    journal_leaves_one_half(node);
+
+    fill(node, BLOCKS);
+    assert!(!node.try_run("sudo dd if=/dev/zero of=/srv/more bs=1M count=16").status.success());
+    assert_eq!(node.run("df --output=avail /var | tail -n 1").trim(), "0");
+    logs(node, "blocks");
+    takes(node, "stage");
+    node.run("sudo rm -f /srv/more /srv/app/data/blocks.1M /srv/app/data/blocks.4k");
+
+    fill(node, INODES);
+    assert!(!node.try_run("sudo touch /srv/more").status.success());
+    assert_eq!(node.run("df --output=iavail /var | tail -n 1").trim(), "0");
+    logs(node, "inodes");
+    takes(node, "apply --no-reboot");
+    let state = node.run("sudo keller update status");
+    assert!(state.contains("1.0.1"), "{state}");
+}
+
+/// A repository of its own, in place of the one that the image does not name.
+fn own_updates(node: &Node, world: &World) {
+    let root = String::from_utf8(world.root_json.clone()).unwrap();
+    assert!(!root.contains('\''), "{root}");
+    let port = world.server.port();
+    node.run(&format!(
+        "sudo mkdir -p /etc/keller /run/systemd/timesync && sudo touch /run/systemd/timesync/synchronized && \
+         echo '{root}' | sudo tee /etc/keller/root.json && \
+         echo 'url: http://10.0.2.2:{port}' | sudo tee /etc/keller/update.yaml"
+    ));
+}
+
+/// By journald's own account.
+fn journal_leaves_one_half(node: &Node) {
+    let room: u64 =
+        node.run("df --block-size=1 --output=size /var/log/journal | tail -n 1").trim().parse().unwrap();
+    let limits =
+        node.run("systemd-analyze cat-config systemd/journald.conf | grep -E '^System(MaxUse|KeepFree)='");
+    let half = room / 2;
+    assert_eq!(limits, format!("SystemMaxUse={half}\nSystemKeepFree={half}"));
+    let said = node
+        .run("sudo journalctl --boot --output=cat --unit=systemd-journald.service | grep 'System Journal'");
+    assert!(said.contains("/var/log/journal/"), "{said}");
+}
+
+/// What podman itself cannot write at its end is no part of it.
+fn fill(node: &Node, command: &str) {
+    let said = node.try_run(&format!("sudo podman exec --user 0 kept sh -c '{command}'"));
+    println!("{}", String::from_utf8_lossy(&said.stderr));
+}
+
+/// A line in a file of the journal that has to be made first.
+fn logs(node: &Node, of: &str) {
+    node.run("sudo journalctl --rotate");
+    node.run(&format!("logger --tag neighbour 'no {of} are left' && echo 'none of the {of}' | systemd-cat --identifier neighbour"));
+    node.run("sudo journalctl --sync");
+    let files = "journalctl --directory=/var/log/journal --output=cat --no-pager --identifier=neighbour";
+    let found = node.run(&format!("{files} --grep '{of}'"));
+    assert_eq!(found, format!("no {of} are left\nnone of the {of}"));
+}
+
+fn takes(node: &Node, how: &str) {
+    let output = node.try_run(&format!("sudo keller update {how}"));
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{said}");
+    println!("{said}");
+}
