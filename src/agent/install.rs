@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use super::disk::BootDisk;
+use super::disk::{BootDisk, Idle};
 use super::esp::{self, Claim};
 use super::machine::State;
 use super::record::{Step, Transfer};
@@ -17,8 +17,8 @@ use crate::base::width::to_u64;
 use crate::base::{Chain, Digest, Size, atomic};
 use crate::boot::entries::FOLDER as ENTRIES;
 use crate::update::Document;
-use crate::update::apply::{ApplyError, Target};
-use crate::update::delta::{self, Old};
+use crate::update::apply::{ApplyError, Sealed, Target};
+use crate::update::delta::{self, Fetched, Old};
 use crate::update::settings::TRIES;
 
 /// The kernel image of a version that is staged, or what there is of one, so that nothing is fetched twice.
@@ -34,6 +34,32 @@ pub enum Until {
     Staged,
     /// The boot loader starts it next.
     Ready,
+}
+
+/// What an update writes to, held until it ends.
+struct Places {
+    disk: BootDisk,
+    idle: Idle,
+    esp: Claim,
+}
+
+impl Places {
+    fn find() -> Result<Self, Failure> {
+        let disk = BootDisk::find()?;
+        let idle = disk.idle()?;
+        let esp = Claim::take(&disk.esp()?)?;
+        Ok(Self { disk, idle, esp })
+    }
+
+    fn target(&mut self) -> Target<'_> {
+        Target {
+            disk: &mut self.idle.disk,
+            esp: self.esp.device(),
+            root: &mut self.idle.root,
+            verity: &mut self.idle.verity,
+            slot: self.disk.running.other(),
+        }
+    }
 }
 
 impl Updater<'_> {
@@ -66,58 +92,28 @@ impl Updater<'_> {
             return Err(Failure::new(format!("going to {version}"), cause)
                 .help("it is blessed when it is healthy, see `keller update status`"));
         }
-        let disk = BootDisk::find()?;
         let running_uki = self.running_uki();
-        let (running_root, root_size) = disk.running_root()?;
-        let mut idle = disk.idle()?;
-        let mut claim = Claim::take(&disk.esp()?)?;
-        let slot = disk.running.other();
+        let mut places = Places::find()?;
+        let (running_root, root_size) = places.disk.running_root()?;
+        let (slot, root_hash) = (places.disk.running.other(), places.disk.root_hash);
         let doing = || format!("putting {version} into slot {slot}");
-        let check = Target {
-            disk: &mut idle.disk,
-            esp: claim.device(),
-            root: &mut idle.root,
-            verity: &mut idle.verity,
-            slot,
-        }
-        .check(document, &disk.root_hash);
-        check.doing(doing())?;
+        places.target().check(document, &root_hash).doing(doing())?;
         let state = self.record.state.clone();
         let state = if matches!(state, State::WaitingToReboot { .. }) { state.withdraw() } else { Ok(state) };
         self.record.state = state.and_then(|state| state.begin(version)).doing(doing())?;
         self.record.save()?;
         self.progress.note(&format!("{version} goes into slot {slot}"));
 
-        let old =
-            Old { root: &running_root, root_size, root_hash: disk.root_hash, uki: running_uki.as_deref() };
+        let old = Old { root: &running_root, root_size, root_hash, uki: running_uki.as_deref() };
         let before = remote.bytes();
         let (uki, uki_way) = self.kernel_image(remote, document, &old)?;
         let uki_bytes = remote.bytes() - before;
-
         let before = remote.bytes();
         let mut afresh = false;
         let (sealed, fetched) = loop {
-            let target = Target {
-                disk: &mut idle.disk,
-                esp: claim.device(),
-                root: &mut idle.root,
-                verity: &mut idle.verity,
-                slot,
-            };
-            let mut cleared = target.clear(document, &disk.root_hash, self.progress).doing(doing())?;
-            let fetched = match afresh {
-                false => delta::root(&document.root, remote, Some(&old), cleared.root(), self.progress),
-                true => delta::root_afresh(&document.root, remote, cleared.root(), self.progress),
-            };
-            let fetched = fetched.doing(format!("fetching {version}"))?;
-            match cleared.written().and_then(|written| written.seal(self.progress)) {
-                Ok(sealed) => break (sealed, fetched),
-                // Something that was here was not what it seemed.
-                Err(error @ ApplyError::Root { .. }) if !afresh => {
-                    self.progress.warn(&format!("{}; all of it is fetched again", Chain(&error)));
-                    afresh = true;
-                }
-                Err(error) => return Err(error).doing(doing()),
+            match self.root(remote, document, &old, &mut places, afresh)? {
+                Some(done) => break done,
+                None => afresh = true,
             }
         };
         let transfer = Transfer {
@@ -150,6 +146,36 @@ impl Updater<'_> {
             let _ = fs::remove_file(UKI);
         }
         Ok(transfer)
+    }
+
+    /// Brings the root of `document` to `places`; nothing where what was here has misled, and all of it is to come
+    /// `afresh`.
+    fn root<'p>(
+        &self,
+        remote: &Counted<'_>,
+        document: &'p Document,
+        old: &Old<'_>,
+        places: &'p mut Places,
+        afresh: bool,
+    ) -> Result<Option<(Sealed<'p>, Fetched)>, Failure> {
+        let version = &document.version;
+        let doing = format!("putting {version} into slot {}", places.disk.running.other());
+        let mut cleared =
+            places.target().clear(document, &old.root_hash, self.progress).doing(doing.as_str())?;
+        let fetched = match afresh {
+            false => delta::root(&document.root, remote, Some(old), cleared.root(), self.progress),
+            true => delta::root_afresh(&document.root, remote, cleared.root(), self.progress),
+        };
+        let fetched = fetched.doing(format!("fetching {version}"))?;
+        match cleared.written().and_then(|written| written.seal(self.progress)) {
+            Ok(sealed) => Ok(Some((sealed, fetched))),
+            // Something that was here was not what it seemed.
+            Err(error @ ApplyError::Root { .. }) if !afresh => {
+                self.progress.warn(&format!("{}; all of it is fetched again", Chain(&error)));
+                Ok(None)
+            }
+            Err(error) => Err(error).doing(doing),
+        }
     }
 
     /// The running unified kernel image; without it, a new one comes in full.

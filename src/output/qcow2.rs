@@ -209,6 +209,61 @@ pub fn is_qcow2(file: &File) -> io::Result<bool> {
     }
 }
 
+/// What the header of an image says that can be read here.
+struct Shape {
+    /// Bytes of a cluster.
+    cluster: u64,
+    /// Bytes of the disk.
+    size: u64,
+    /// Clusters of the disk.
+    clusters: u64,
+    l1_entries: u32,
+    /// Where the L1 table begins, in bytes.
+    l1_at: u64,
+}
+
+impl Shape {
+    /// Reads and judges the header.
+    fn read(from: &File) -> Result<Self, Qcow2Error> {
+        let file_size = from.metadata()?.len();
+        let corrupt = |what, value| Qcow2Error::Corrupt { what, value, size: file_size };
+        if !is_qcow2(from)? {
+            return Err(Qcow2Error::NotQcow2);
+        }
+        let mut header = Header::new_zeroed();
+        from.read_exact_at(header.as_mut_bytes(), 0)
+            .map_err(|_| corrupt("header of bytes", HEADER_LENGTH.into()))?;
+        let version = header.version.get();
+        // Bit 0 of the incompatible features says that reference counts may be stale, which reading survives.
+        let features = [
+            (!matches!(version, 2 | 3), "an unknown version"),
+            (header.backing_file_offset != 0, "a backing file"),
+            (header.crypt_method != 0, "encryption"),
+            (
+                version == 3 && header.incompatible_features.get() & !1 != 0,
+                "features that this reader does not know",
+            ),
+        ];
+        if let Some((_, feature)) = features.into_iter().find(|(has, _)| *has) {
+            return Err(Qcow2Error::Unsupported { feature });
+        }
+        let (bits, size, l1_entries) = (header.cluster_bits.get(), header.size.get(), header.l1_size.get());
+        if !(9..=21).contains(&bits) {
+            return Err(corrupt("cluster_bits", bits.into()));
+        }
+        let cluster = 1_u64 << bits;
+        let clusters = align::units(size, cluster);
+        // The format's own limit: 32 MiB of L1 table.
+        if l1_entries > 1 << 22
+            || i64::try_from(size).is_err()
+            || u64::from(l1_entries) < clusters.div_ceil(cluster / 8)
+        {
+            return Err(corrupt("l1_size", l1_entries.into()));
+        }
+        Ok(Self { cluster, size, clusters, l1_entries, l1_at: header.l1_table_offset.get() })
+    }
+}
+
 /// Writes the disk inside of the qcow2 image `from` to the empty file `to`, leaving holes: images of ours,
 /// and such as QEMU has written to since, but none with a backing file, compression or encryption.
 ///
@@ -217,41 +272,8 @@ pub fn is_qcow2(file: &File) -> io::Result<bool> {
 pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
     let file_size = from.metadata()?.len();
     let corrupt = |what, value| Qcow2Error::Corrupt { what, value, size: file_size };
-    if !is_qcow2(from)? {
-        return Err(Qcow2Error::NotQcow2);
-    }
-    let mut header = Header::new_zeroed();
-    from.read_exact_at(header.as_mut_bytes(), 0)
-        .map_err(|_| corrupt("header of bytes", HEADER_LENGTH.into()))?;
-    let version = header.version.get();
-    // Bit 0 of the incompatible features says that reference counts may be stale, which reading survives.
-    let features = [
-        (!matches!(version, 2 | 3), "an unknown version"),
-        (header.backing_file_offset != 0, "a backing file"),
-        (header.crypt_method != 0, "encryption"),
-        (
-            version == 3 && header.incompatible_features.get() & !1 != 0,
-            "features that this reader does not know",
-        ),
-    ];
-    if let Some((_, feature)) = features.into_iter().find(|(has, _)| *has) {
-        return Err(Qcow2Error::Unsupported { feature });
-    }
-    let (bits, size, l1_entries, l1_at) =
-        (header.cluster_bits.get(), header.size.get(), header.l1_size.get(), header.l1_table_offset.get());
-    if !(9..=21).contains(&bits) {
-        return Err(corrupt("cluster_bits", bits.into()));
-    }
-    let cluster = 1_u64 << bits;
+    let Shape { cluster, size, clusters, l1_entries, l1_at } = Shape::read(from)?;
     let per_table = cluster / 8;
-    let clusters = align::units(size, cluster);
-    // The format's own limit: 32 MiB of L1 table.
-    if l1_entries > 1 << 22
-        || i64::try_from(size).is_err()
-        || u64::from(l1_entries) < clusters.div_ceil(per_table)
-    {
-        return Err(corrupt("l1_size", l1_entries.into()));
-    }
     let table = |at: u64, count: u64, what| -> Result<Vec<u64>, Qcow2Error> {
         if at.checked_add(count * 8).is_none_or(|end| end > file_size) {
             return Err(corrupt(what, at));

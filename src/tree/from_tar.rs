@@ -567,44 +567,15 @@ impl Stream<'_> {
             mtime: mtime.max(0),
             xattrs: extension.xattrs,
         };
-        let target = || {
-            extension.target.unwrap_or_else(|| header.raw.link_name_bytes().unwrap_or_default().into_owned())
-        };
-        let device = || {
-            let major = header.raw.device_major().map_err(fails)?.unwrap_or(0);
-            let minor = header.raw.device_minor().map_err(fails)?.unwrap_or(0);
-            Ok::<_, TarError>((major, minor))
-        };
         let size = extension.size.unwrap_or(header.size);
         if extension.sparse || header.kind == b'S' {
             return Err(unsupported("a sparse file"));
         }
-        let body = match header.kind {
+        let is_directory = header.kind == 0 && raw_path.ends_with(b"/") && size == 0;
+        let body = match is_directory {
             // Before ustar, a folder was a file whose name ends with a slash.
-            0 if raw_path.ends_with(b"/") && size == 0 => Body::Directory,
-            b'0' | 0 | b'7' => Body::File { offset: self.position, len: size },
-            b'1' => {
-                let raw = target();
-                Body::Link(
-                    clean(&raw, self.form)
-                        .ok()
-                        .filter(|path| !path.is_empty())
-                        .ok_or_else(|| TarError::LinkTarget { member: name.clone(), target: show(&raw) })?,
-                )
-            }
-            b'2' => {
-                let target = target();
-                if target.is_empty() || target.len() > limits::PATH || target.contains(&0) {
-                    let why = "a symbolic link to nothing that could be a path";
-                    return Err(TarError::UnsafePath { member: name, why });
-                }
-                Body::Symlink(target)
-            }
-            b'3' => device().map(|(major, minor)| Body::CharDevice(major, minor))?,
-            b'4' => device().map(|(major, minor)| Body::BlockDevice(major, minor))?,
-            b'5' => Body::Directory,
-            b'6' => Body::Fifo,
-            other => return Err(unsupported(&format!("of type {:?}", char::from(other)))),
+            true => Body::Directory,
+            false => self.kind(header, extension.target, size, &name)?,
         };
         match body {
             Body::File { len, .. } => self.skip(len, &name)?,
@@ -616,6 +587,50 @@ impl Stream<'_> {
             return Err(TarError::UnsafePath { member: name, why: "only a directory can be the root" });
         }
         Ok(Member { path, meta, body })
+    }
+
+    /// What the member `name` is; `target` is where it leads by an extension.
+    fn kind(
+        &self,
+        header: &Header<'_>,
+        target: Option<Vec<u8>>,
+        size: u64,
+        name: &str,
+    ) -> Result<Body, TarError> {
+        let target =
+            || target.unwrap_or_else(|| header.raw.link_name_bytes().unwrap_or_default().into_owned());
+        let device = || {
+            let fails = |error: io::Error| corrupt(header.offset, &error);
+            let major = header.raw.device_major().map_err(fails)?.unwrap_or(0);
+            let minor = header.raw.device_minor().map_err(fails)?.unwrap_or(0);
+            Ok::<_, TarError>((major, minor))
+        };
+        Ok(match header.kind {
+            b'0' | 0 | b'7' => Body::File { offset: self.position, len: size },
+            b'1' => {
+                let raw = target();
+                let path = clean(&raw, self.form).ok().filter(|path| !path.is_empty());
+                Body::Link(
+                    path.ok_or_else(|| TarError::LinkTarget { member: name.to_owned(), target: show(&raw) })?,
+                )
+            }
+            b'2' => {
+                let target = target();
+                if target.is_empty() || target.len() > limits::PATH || target.contains(&0) {
+                    let why = "a symbolic link to nothing that could be a path";
+                    return Err(TarError::UnsafePath { member: name.to_owned(), why });
+                }
+                Body::Symlink(target)
+            }
+            b'3' => device().map(|(major, minor)| Body::CharDevice(major, minor))?,
+            b'4' => device().map(|(major, minor)| Body::BlockDevice(major, minor))?,
+            b'5' => Body::Directory,
+            b'6' => Body::Fifo,
+            other => {
+                let what = format!("of type {:?}", char::from(other));
+                return Err(TarError::Unsupported { member: name.to_owned(), what });
+            }
+        })
     }
 }
 

@@ -113,28 +113,46 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
             let time = DosTime::new(options.mtime);
             bytes.extend(format::record(&label, format::VOLUME_LABEL, time, 0, 0).as_bytes());
         }
-        if index != 0 {
-            // The root's number is written as 0 here, whatever it is.
-            let above = if folder.parent == 0 { 0 } else { folders[folder.parent].start };
-            let dot = |name, start| format::record(name, format::DIRECTORY, folder.time, start, 0);
-            bytes.extend([dot(b".          ", folder.start), dot(b"..         ", above)].as_bytes());
-        }
-        for Child { name, time, target } in &folder.children {
-            bytes.extend(format::long_records(name));
-            let record = match target {
-                Target::Folder(index) => {
-                    format::record(&name.short, format::DIRECTORY, *time, folders[*index].start, 0)
-                }
-                Target::File(index) => {
-                    let File { content, start, .. } = &files[*index];
-                    let size = u32::try_from(content.len()).expect("longer ones were refused");
-                    format::record(&name.short, format::ARCHIVE, *time, *start, size)
-                }
-            };
-            bytes.extend(record.as_bytes());
-        }
+        bytes.extend(records(index, &folders, &files));
         write_at(&mut out, geometry.offset(folder.start), &bytes)?;
     }
+    write_files(&mut out, &files, &geometry)?;
+    out.flush().map_err(FatError::Write)?;
+    Ok(Summary { used: u64::from(used) * cluster, capacity: geometry.clusters * cluster })
+}
+
+/// The records of a folder, without the volume's label.
+fn records(index: usize, folders: &[Folder], files: &[File<'_>]) -> Vec<u8> {
+    let folder = &folders[index];
+    let mut bytes = Vec::new();
+    if index != 0 {
+        // The root's number is written as 0 here, whatever it is.
+        let above = if folder.parent == 0 { 0 } else { folders[folder.parent].start };
+        let dot = |name, start| format::record(name, format::DIRECTORY, folder.time, start, 0);
+        bytes.extend([dot(b".          ", folder.start), dot(b"..         ", above)].as_bytes());
+    }
+    for Child { name, time, target } in &folder.children {
+        bytes.extend(format::long_records(name));
+        let record = match target {
+            Target::Folder(index) => {
+                format::record(&name.short, format::DIRECTORY, *time, folders[*index].start, 0)
+            }
+            Target::File(index) => {
+                let File { content, start, .. } = &files[*index];
+                let size = u32::try_from(content.len()).expect("longer ones were refused");
+                format::record(&name.short, format::ARCHIVE, *time, *start, size)
+            }
+        };
+        bytes.extend(record.as_bytes());
+    }
+    bytes
+}
+
+fn write_files(
+    out: &mut (impl Write + Seek),
+    files: &[File<'_>],
+    geometry: &Geometry,
+) -> Result<(), FatError> {
     let mut buffer = vec![0; CHUNK];
     for File { path, content, start } in files.iter().filter(|file| file.start != 0) {
         out.seek(SeekFrom::Start(geometry.offset(*start))).map_err(FatError::Write)?;
@@ -144,8 +162,7 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
             out.write_all(part).map_err(FatError::Write)?;
         }
     }
-    out.flush().map_err(FatError::Write)?;
-    Ok(Summary { used: u64::from(used) * cluster, capacity: geometry.clusters * cluster })
+    Ok(())
 }
 
 fn write_at(out: &mut (impl Write + Seek), offset: u64, bytes: &[u8]) -> Result<(), FatError> {
