@@ -1,5 +1,8 @@
 //! All integration tests, one crate: it links once.
 
+// A test tells a story, which may be long.
+#![allow(clippy::too_many_lines)]
+
 mod bad_updates;
 mod boot;
 mod ci;
