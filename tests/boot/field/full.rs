@@ -77,7 +77,9 @@ fn fill(node: &Node, command: &str) {
 /// A line in a file of the journal that has to be made first.
 fn logs(node: &Node, of: &str) {
     node.run("sudo journalctl --rotate");
-    node.run(&format!("logger --tag neighbour 'no {of} are left' && echo 'none of the {of}' | systemd-cat --identifier neighbour"));
+    for said in [format!("no {of} are left"), format!("none of the {of}")] {
+        node.run(&format!("echo '{said}' | systemd-cat --identifier neighbour"));
+    }
     node.run("sudo journalctl --sync");
     let files = "journalctl --directory=/var/log/journal --output=cat --no-pager --identifier=neighbour";
     let found = node.run(&format!("{files} --grep '{of}'"));
