@@ -13,7 +13,8 @@ pub mod kernel;
 pub mod laid;
 mod modprobe;
 pub mod published;
-pub mod report;
+pub mod record;
+mod report;
 pub mod root;
 pub mod scripts;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::report::RECORD;
+use super::record::RECORD;
 use crate::base::input::TooLarge;
 use crate::base::width::to_u64;
 use crate::base::{Chain, Digest, Progress, Size, Task, Unit, limits};

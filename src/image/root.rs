@@ -8,7 +8,7 @@ use super::inputs::Owned;
 use super::job::Means;
 use super::kernel::{Kernel, Modules};
 use super::laid::Purpose;
-use super::report::{RECORD, Record};
+use super::record::{RECORD, Record};
 use super::{agent, container, etcd, laid, modprobe};
 use crate::base::limits;
 use crate::base::progress::{Progress, Task, Unit};

@@ -113,10 +113,10 @@ fn versions_with_and_without_a_reserve_share_a_repository() {
         (version, reserve) = (next, wanted);
         let shown = project.run(&["inspect", "--json", &image(version)]).good().out;
         let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-        let labels =
+        let mut labels =
             shown["partitions"].as_array().unwrap().iter().map(|part| part["label"].as_str().unwrap());
         assert_eq!(labels.clone().any(|label| label == "keller-reserve"), wanted != "reserve: none");
-        assert_eq!(labels.last(), Some("keller-state"));
+        assert_eq!(labels.next_back(), Some("keller-state"));
         publish(&project, &[&image(version)]).good();
     }
     assert_eq!(seen(&project, "repository"), ["1.0.2", "1.0.1", "1.0.0"]);
