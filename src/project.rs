@@ -4,6 +4,7 @@
 //! Whoever wants something done fills in one plain value, such as [`Build`], and hands over who hears of the progress.
 //! What was done is a value again, such as [`Built`]. Nothing here parses arguments or prints.
 
+pub mod boot;
 pub mod build;
 pub mod inputs;
 pub mod inspect;
@@ -12,7 +13,7 @@ mod outputs;
 pub mod outside;
 pub mod policy;
 pub mod publish;
-pub mod qemu;
+mod qemu;
 pub mod relock;
 pub mod store;
 pub mod tool;
@@ -24,12 +25,12 @@ use anyhow::Result;
 use crate::lock::file;
 use crate::manifest::{self, Diagnostics, Manifest};
 
+pub use boot::Boot;
 pub use build::{Build, Built};
 pub use inputs::Inputs;
 pub use outside::Outside;
 pub use policy::Policy;
 pub use publish::Publish;
-pub use qemu::{Qemu, qemu};
 pub use relock::{Relock, Relocked};
 pub use tool::Wanted;
 

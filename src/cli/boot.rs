@@ -1,10 +1,8 @@
 //! `keller boot`: an image under QEMU. Also what `keller run` does once its image is built.
 
 mod args;
-mod key;
 mod ready;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,13 +22,9 @@ use super::progress::Display;
 use super::streams::{self, OutputError};
 use super::terminal::{self, Terminal};
 use super::{Global, signals};
-use crate::base::{input, limits};
-use crate::disk::gpt;
-use crate::disk::{FileDevice, SectorSize};
-use crate::project::{self, Inputs};
-use crate::qemu::machine::DiskFormat;
+use crate::project::Inputs;
 use crate::qemu::process::Sink;
-use crate::qemu::{Accelerator, Machine, QemuError, Vm, process};
+use crate::qemu::{Accelerator, QemuError, Vm, process};
 
 /// How often is looked at what may end a run.
 const LOOK: Duration = Duration::from_millis(200);
@@ -61,7 +55,7 @@ pub struct BootArgs {
 /// Boots the image.
 pub fn run(args: BootArgs, global: &Global) -> Result<ExitCode> {
     let guest = Guest { image: &args.image, ports: &[], what: args.image.display().to_string() };
-    boot(&guest, &args.machine, &args.inputs.into(), global)
+    boot(&guest, &args.machine, args.inputs.into(), global)
 }
 
 /// What is to be booted.
@@ -78,36 +72,12 @@ pub struct Guest<'a> {
 ///
 /// # Errors
 /// QEMU's, and a console that does not show what was expected.
-pub fn boot(guest: &Guest<'_>, args: &MachineArgs, inputs: &Inputs, global: &Global) -> Result<ExitCode> {
+pub fn boot(guest: &Guest<'_>, args: &MachineArgs, inputs: Inputs, global: &Global) -> Result<ExitCode> {
     let begun = Instant::now();
-    let format = disk_format(guest.image)?;
-    let qemu = project::qemu(inputs, &Display::new(global.verbosity()))?;
-    let program = &qemu.program;
-    let scratch =
-        tempfile::Builder::new().prefix("keller-").tempdir().context("making a scratch directory")?;
-    let variables = firmware_variables(args.persist, guest.image, scratch.path(), program.variables())?;
-    let identity = args.identity.clone().unwrap_or_else(|| scratch.path().join("id_ed25519"));
-    let mut keys = key::make(&identity)?;
-    if let Some(file) = &args.ssh_key {
-        keys.push_str(&key::public(file)?);
-    }
-    let accelerator = if args.no_kvm { Accelerator::Tcg } else { Accelerator::probe() };
-    let machine = Machine {
-        disk: guest.image.to_owned(),
-        format,
-        persist: args.persist,
-        sector_size: args.sector_size.unwrap_or_else(|| sector_size(guest.image, format)),
-        memory_mib: u32::try_from(args.memory.bytes() >> 20).context("that much memory cannot be")?,
-        cpus: args.cpus,
-        accelerator,
-        credentials: vec![("ssh.authorized_keys.core".to_owned(), keys.into_bytes())],
-        variables,
-        monitor: scratch.path().join("monitor"),
-        no_reboot: false,
-        extra: args.qemu_arg.iter().map(Into::into).collect(),
-    };
+    let request = args.request(guest.image.to_owned(), inputs);
+    let prepared = request.prepare(&Display::new(global.verbosity()))?;
     if !global.quiet {
-        let how = match accelerator {
+        let how = match prepared.accelerator() {
             Accelerator::Kvm => "with KVM",
             Accelerator::Tcg => "under emulation (no KVM here): this takes a minute or two",
         };
@@ -116,13 +86,13 @@ pub fn boot(guest: &Guest<'_>, args: &MachineArgs, inputs: &Inputs, global: &Glo
     let interrupted = signals::interruption()?;
     let unwritten = Arc::default();
     let shown = (!global.quiet && !global.json).then(|| sink(&unwritten));
-    let mut vm = Vm::start(program, &machine, shown)?;
+    let mut vm = prepared.start(shown)?;
     let ways = open_ways(&mut vm, &args.forward, guest.ports)?;
     let _terminal = streams::output_is_terminal().then(Terminal::take).flatten();
     if !global.json {
         terminal::forward_keys(vm.input());
     }
-    let run = Run { guest, args, global, begun, identity: &identity, interrupted, unwritten };
+    let run = Run { guest, args, global, begun, identity: prepared.identity(), interrupted, unwritten };
     run.to_its_end(&mut vm, &ways)
 }
 
@@ -240,36 +210,4 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-fn disk_format(image: &Path) -> Result<DiskFormat> {
-    let mut magic = [0; 4];
-    let mut file = input::open_disk(image).with_context(|| format!("opening {}", image.display()))?;
-    file.read_exact(&mut magic).with_context(|| format!("{} is no disk image", image.display()))?;
-    Ok(if &magic == b"QFI\xfb" { DiskFormat::Qcow2 } else { DiskFormat::Raw })
-}
-
-/// The sectors that the partition table is made for; 512 bytes where that cannot be read.
-fn sector_size(image: &Path, format: DiskFormat) -> u32 {
-    let table = || {
-        let device = FileDevice::image(input::open_disk(image).ok()?, SectorSize::B512).ok()?;
-        gpt::read_any(&device).ok()
-    };
-    let found = (format == DiskFormat::Raw).then(table).flatten();
-    match found.map(|found| found.table.sector_size) {
-        Some(SectorSize::B4096) => 4096,
-        Some(SectorSize::B512) | None => 512,
-    }
-}
-
-/// A file of the machine's own with the firmware's variables: beside the image when changes are kept.
-fn firmware_variables(persist: bool, image: &Path, scratch: &Path, blank: &Path) -> Result<PathBuf> {
-    let target = if persist { image.with_extension("uefi-vars") } else { scratch.join("uefi-vars") };
-    if !target.exists() {
-        let bytes =
-            input::read(blank, limits::TEXT).with_context(|| format!("reading {}", blank.display()))?;
-        crate::base::atomic::write(&target, bytes)
-            .with_context(|| format!("writing {}", target.display()))?;
-    }
-    Ok(target)
 }

@@ -41,5 +41,5 @@ pub fn run(args: RunArgs, global: &Global) -> Result<ExitCode> {
     let machine = MachineArgs { sector_size: Some(sectors), ..args.machine };
     let what = format!("{} {}", manifest.id, manifest.version);
     let guest = Guest { image: built.bootable(), ports: &built.pages(), what };
-    boot(&guest, &machine, &inputs, global)
+    boot(&guest, &machine, inputs, global)
 }

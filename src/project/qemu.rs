@@ -11,9 +11,9 @@ use crate::qemu::{Program, program};
 use crate::store::{Store, Tool};
 
 /// A program that can be run, with what must last until it has ended.
-pub struct Qemu {
+pub(super) struct Qemu {
     /// With its firmware.
-    pub program: Program,
+    pub(super) program: Program,
     _tool: Option<Tool>,
     /// Keeps others from sweeping it away.
     _store: Option<Store>,
@@ -29,7 +29,7 @@ const REQUEST: &str = "qemu/program.yaml";
 ///
 /// # Errors
 /// What keeps it from being unpacked.
-pub fn qemu(inputs: &Inputs, progress: &dyn Progress) -> Result<Qemu> {
+pub(super) fn qemu(inputs: &Inputs, progress: &dyn Progress) -> Result<Qemu> {
     if let Some(program) = Program::find(&std::env::var_os("PATH").unwrap_or_default()) {
         return Ok(Qemu { program, _tool: None, _store: None });
     }

@@ -8,6 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use crate::base::Size;
 use crate::cli::time;
+use crate::project::{Boot, Inputs};
 
 /// The least memory that a node starts with: kernel, initramfs and the page cache of its root.
 const LEAST_MEMORY: Size = Size::mib(512);
@@ -49,6 +50,24 @@ pub struct MachineArgs {
     /// A further argument for QEMU; repeatable.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub qemu_arg: Vec<String>,
+}
+
+impl MachineArgs {
+    /// The machine that is asked for, with `image` as its disk.
+    pub fn request(&self, image: PathBuf, inputs: Inputs) -> Boot {
+        Boot {
+            image,
+            persist: self.persist,
+            memory: self.memory,
+            cpus: self.cpus,
+            no_kvm: self.no_kvm,
+            sector_size: self.sector_size,
+            ssh_key: self.ssh_key.clone(),
+            identity: self.identity.clone(),
+            qemu_args: self.qemu_arg.clone(),
+            inputs,
+        }
+    }
 }
 
 /// A forward as asked for.

@@ -1,0 +1,137 @@
+//! An image that boots under QEMU here: what its machine is made of.
+
+mod key;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use super::Inputs;
+use super::qemu::{Qemu, qemu};
+use crate::base::progress::Progress;
+use crate::base::{Size, atomic, input, limits};
+use crate::disk::{FileDevice, SectorSize, gpt};
+use crate::qemu::machine::DiskFormat;
+use crate::qemu::process::Sink;
+use crate::qemu::{Accelerator, Machine, QemuError, Vm};
+
+/// What is to be booted, and on what machine.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// A raw or qcow2 image.
+    pub image: PathBuf,
+    /// Whether the image keeps what the guest writes, and the file beside it what the firmware does.
+    pub persist: bool,
+    /// Memory, in whole MiB.
+    pub memory: Size,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Whether it is emulated even where KVM works.
+    pub no_kvm: bool,
+    /// Sectors of the disk in bytes; by default those that the image is made for.
+    pub sector_size: Option<u32>,
+    /// Public ssh keys (file) for user core, besides the one that is made for this run.
+    pub ssh_key: Option<PathBuf>,
+    /// Where the private key made for this run is written, if anywhere that outlasts it.
+    pub identity: Option<PathBuf>,
+    /// Further arguments for QEMU.
+    pub qemu_args: Vec<String>,
+    /// Where QEMU comes from.
+    pub inputs: Inputs,
+}
+
+/// A machine that can be started, with all that must last until it has ended.
+pub struct Prepared {
+    machine: Machine,
+    qemu: Qemu,
+    identity: PathBuf,
+    _scratch: TempDir,
+}
+
+impl Boot {
+    /// Finds QEMU, makes keys and the firmware's variables; starts nothing.
+    ///
+    /// # Errors
+    /// What is no image, keys that cannot be used, and what keeps QEMU from being found.
+    pub fn prepare(&self, progress: &dyn Progress) -> Result<Prepared> {
+        let format = disk_format(&self.image)?;
+        let qemu = qemu(&self.inputs, progress)?;
+        let scratch =
+            tempfile::Builder::new().prefix("keller-").tempdir().context("making a scratch directory")?;
+        let blank = qemu.program.variables();
+        let variables = firmware_variables(self.persist, &self.image, scratch.path(), blank)?;
+        let identity = self.identity.clone().unwrap_or_else(|| scratch.path().join("id_ed25519"));
+        let mut keys = key::make(&identity)?;
+        if let Some(file) = &self.ssh_key {
+            keys.push_str(&key::public(file)?);
+        }
+        let machine = Machine {
+            disk: self.image.clone(),
+            format,
+            persist: self.persist,
+            sector_size: self.sector_size.unwrap_or_else(|| sector_size(&self.image, format)),
+            memory_mib: u32::try_from(self.memory.bytes() >> 20).context("that much memory cannot be")?,
+            cpus: self.cpus,
+            accelerator: if self.no_kvm { Accelerator::Tcg } else { Accelerator::probe() },
+            credentials: vec![("ssh.authorized_keys.core".to_owned(), keys.into_bytes())],
+            variables,
+            monitor: scratch.path().join("monitor"),
+            no_reboot: false,
+            extra: self.qemu_args.iter().map(Into::into).collect(),
+        };
+        Ok(Prepared { machine, qemu, identity, _scratch: scratch })
+    }
+}
+
+impl Prepared {
+    /// How instructions will be run.
+    pub fn accelerator(&self) -> Accelerator {
+        self.machine.accelerator
+    }
+
+    /// The private key made for this run.
+    pub fn identity(&self) -> &Path {
+        &self.identity
+    }
+
+    /// Starts it; `shown` gets what the console says.
+    ///
+    /// # Errors
+    /// QEMU's.
+    pub fn start(&self, shown: Option<Sink>) -> Result<Vm, QemuError> {
+        Vm::start(&self.qemu.program, &self.machine, shown)
+    }
+}
+
+fn disk_format(image: &Path) -> Result<DiskFormat> {
+    let mut magic = [0; 4];
+    let mut file = input::open_disk(image).with_context(|| format!("opening {}", image.display()))?;
+    file.read_exact(&mut magic).with_context(|| format!("{} is no disk image", image.display()))?;
+    Ok(if &magic == b"QFI\xfb" { DiskFormat::Qcow2 } else { DiskFormat::Raw })
+}
+
+/// The sectors that the partition table is made for; 512 bytes where that cannot be read.
+fn sector_size(image: &Path, format: DiskFormat) -> u32 {
+    let table = || {
+        let device = FileDevice::image(input::open_disk(image).ok()?, SectorSize::B512).ok()?;
+        gpt::read_any(&device).ok()
+    };
+    let found = (format == DiskFormat::Raw).then(table).flatten();
+    match found.map(|found| found.table.sector_size) {
+        Some(SectorSize::B4096) => 4096,
+        Some(SectorSize::B512) | None => 512,
+    }
+}
+
+/// A file of the machine's own with the firmware's variables: beside the image when changes are kept.
+fn firmware_variables(persist: bool, image: &Path, scratch: &Path, blank: &Path) -> Result<PathBuf> {
+    let target = if persist { image.with_extension("uefi-vars") } else { scratch.join("uefi-vars") };
+    if !target.exists() {
+        let bytes =
+            input::read(blank, limits::TEXT).with_context(|| format!("reading {}", blank.display()))?;
+        atomic::write(&target, bytes).with_context(|| format!("writing {}", target.display()))?;
+    }
+    Ok(target)
+}
