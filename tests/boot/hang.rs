@@ -1,13 +1,12 @@
-//! A new version that hangs: nothing in it can help, its hardware watchdog does.
+//! A new version that hangs: nothing in it can help, its hardware watchdog does. One that hangs before its root is in
+//! [`super::early`].
 
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::gdb::Gdb;
 use super::monitor::Monitor;
-use super::pair::{entries_of, install, newer_with, older, on_trial};
+use super::pair::{install, newer_with, older, on_trial};
 use super::trial::is_back;
 use super::{BOOT, Node};
 
@@ -16,29 +15,6 @@ const ENTRIES: [&str; 2] = ["pair_1.0.0.efi", "pair_1.0.1+0-1.efi"];
 fn boot(image: &Path, arguments: [String; 2], more: &[String]) -> Node {
     let arguments: Vec<&str> = arguments.iter().chain(more).map(String::as_str).collect();
     Node::start(image, &[&["--persist", "--cpus", "2"], arguments.as_slice()].concat(), 8080)
-}
-
-#[test]
-fn a_disk_that_stops_answering_in_init_ends_in_the_old_version() {
-    let image = on_trial("init-hangs", 1, |_| ());
-    let sockets = tempfile::tempdir().unwrap();
-    let socket = sockets.path().join("monitor");
-    let mut node = boot(&image, Monitor::arguments(&socket), &[]);
-    node.expect("watchdog i6300ESB timer armed, 90 seconds", BOOT);
-    let mut monitor = Monitor::connect(&socket);
-    // At a byte per second the next block takes more than an hour. None is no limit.
-    let limit = |bytes: u32| json!({"device": "disk", "bps": bytes, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0});
-    monitor.execute("block_set_io_throttle", &limit(1));
-    let took = monitor.wait_for("WATCHDOG", Duration::from_secs(150));
-    eprintln!("the watchdog reset it after {took:.0?}");
-    let console = node.drain();
-    assert!(!console.contains("starting /usr/lib/systemd"), "/init came through:\n{console}");
-    monitor.execute("block_set_io_throttle", &limit(0));
-    node.expect("root in partition 2", BOOT);
-    node.expect("root verified and mounted", BOOT);
-    node.expect("multi-user.target", BOOT);
-    drop(node);
-    assert_eq!(entries_of(&image), ENTRIES);
 }
 
 #[test]

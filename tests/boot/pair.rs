@@ -116,21 +116,43 @@ fn install_changed(image: &Path, newer: &Path, tries: Option<u8>, change: impl F
     }
     gpt::rewrite(&mut to, &target, &table).unwrap();
 
-    let esp = entry(&from, types::ESP);
-    let path = format!("EFI/Linux/{ID}_1.0.1.efi");
-    let mut uki =
-        Reader::open(Window::new(&from, esp.start, esp.size)).unwrap().read(&path, 1 << 30).unwrap();
+    let mut uki = kernel_image(newer, "1.0.1");
     change(&mut uki);
-    let esp = entry(&to, types::ESP);
-    let mut esp = Window::new(&mut to, esp.start, esp.size);
+    put_entry(&mut to, "1.0.1", tries, &uki);
+}
+
+/// The kernel image of `version`, which is in `image`.
+fn kernel_image(image: &Path, version: &str) -> Vec<u8> {
+    let from = FileDevice::image(File::open(image).unwrap(), SectorSize::B512).unwrap();
+    let esp = entry(&from, types::ESP);
+    let path = format!("EFI/Linux/{ID}_{version}.efi");
+    Reader::open(Window::new(&from, esp.start, esp.size)).unwrap().read(&path, 1 << 30).unwrap()
+}
+
+fn put_entry(to: &mut FileDevice, version: &str, tries: Option<u8>, mut uki: &[u8]) {
+    let esp = entry(to, types::ESP);
+    let mut esp = Window::new(&mut *to, esp.start, esp.size);
     let mut editor = Editor::open(&mut esp).unwrap();
     let counter = tries.map(|left| entries::Counter { left: left.into(), done: 0 });
-    let path = format!("{}/{}", entries::FOLDER, entries::file_name(ID, "1.0.1", counter));
-    editor.put(&path, &mut uki.as_slice(), uki.len() as u64).unwrap();
+    let path = format!("{}/{}", entries::FOLDER, entries::file_name(ID, version, counter));
+    let size = uki.len() as u64;
+    editor.put(&path, &mut uki, size).unwrap();
     if tries.is_none() {
-        starts::reset(&mut editor, &format!("{ID}_1.0.1.efi")).unwrap();
+        starts::reset(&mut editor, &format!("{ID}_{version}.efi")).unwrap();
     }
     to.flush().unwrap();
+}
+
+/// Puts a `version` into the EFI system partition of `image` that is a kernel image and nothing else, with so many `tries`:
+/// that of 1.0.0 or 1.0.1, which goes through `change` before.
+pub fn add_entry(image: &Path, version: &str, tries: u8, from: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut uki = kernel_image(if from == "1.0.0" { image } else { newer() }, from);
+    let release = section(&mut uki, ".osrel");
+    let text = str::from_utf8(release).unwrap().replace(from, version);
+    release.copy_from_slice(text.as_bytes());
+    change(&mut uki);
+    let file = OpenOptions::new().read(true).write(true).open(image).unwrap();
+    put_entry(&mut FileDevice::image(file, SectorSize::B512).unwrap(), version, Some(tries), &uki);
 }
 
 /// The bytes of a section of a kernel image.

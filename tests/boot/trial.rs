@@ -42,6 +42,11 @@ fn a_healthy_version_is_blessed_an_operator_goes_back_and_the_node_outlives_pid_
 /// Waits until the node runs 1.0.0, verified and healthy, after 1.0.1 has fallen back, and the boot loader has
 /// `entries`. Gives the reason that the agent found.
 pub fn is_back(node: &Node, entries: [&str; 2]) -> String {
+    is_back_from(node, "1.0.1", &entries)
+}
+
+/// The same after several newer versions, of which the agent names `newest`.
+pub fn is_back_from(node: &Node, newest: &str, entries: &[&str]) -> String {
     let begun = Instant::now();
     while String::from_utf8_lossy(&node.try_run("cat /etc/version-of-this").stdout) != "1.0.0\n" {
         assert!(begun.elapsed() < 4 * BOOT, "it did not fall back");
@@ -57,7 +62,7 @@ pub fn is_back(node: &Node, entries: [&str; 2]) -> String {
     // The state can be told before the agent has written down the reason.
     loop {
         let status = wait_for(node, "fallen-back");
-        if let Some(why) = status["update"]["rejected"]["1.0.1"].as_str() {
+        if let Some(why) = status["update"]["rejected"][newest].as_str() {
             return why.to_owned();
         }
         assert!(begun.elapsed() < 6 * BOOT, "no reason: {status}");
