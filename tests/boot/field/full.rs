@@ -4,14 +4,12 @@
 use super::Node;
 use crate::updates::World;
 
-/// In the container `kept`, as its root: all of the state partition that it can have.
+/// In the container `kept`, as its root: all blocks of the state partition that it can have.
 const BLOCKS: &str =
     "for bs in 1M 4k; do busybox dd if=/dev/zero of=/data/blocks.$bs bs=$bs; done; busybox sync";
-const INODES: &str =
-    "busybox mkdir /data/inodes; cd /data/inodes; busybox seq 100000 | busybox xargs touch; busybox sync";
 
 pub fn var_takes_neither_an_update_nor_the_journal(node: &Node) {
-    let world = World::of("field", &["1.0.1"]);
+    let world = World::of("field", &["1.0.1", "1.0.2"]);
     own_updates(node, &world);
     let part = "lsblk --noheadings --list --output NAME,PARTLABEL | grep keller-reserve | cut -d' ' -f1";
     let part = format!("/dev/{}", node.run(part));
@@ -30,17 +28,24 @@ pub fn var_takes_neither_an_update_nor_the_journal(node: &Node) {
     assert!(!node.try_run("sudo dd if=/dev/zero of=/srv/more bs=1M count=16").status.success());
     assert_eq!(node.run("df --output=avail /var | tail -n 1").trim(), "0");
     logs(node, "blocks");
-    takes(node, "stage");
+    takes(node, "1.0.1");
     node.run("sudo rm -f /srv/more /srv/app/data/blocks.1M /srv/app/data/blocks.4k");
 
-    fill(node, INODES);
+    let inodes = node.run("df --output=iavail /var | tail -n 1");
+    let inodes = inodes.trim();
+    fill(
+        node,
+        &format!(
+            "busybox mkdir /data/inodes; cd /data/inodes; busybox seq {inodes} | busybox xargs touch; busybox sync"
+        ),
+    );
     // What podman has given back at the end of the command is taken as well.
     node.run("sudo sh -c 'n=0; while touch /srv/more.$n; do n=$((n+1)); done' 2>/dev/null");
     assert!(!node.try_run("sudo touch /srv/one-more").status.success());
     logs(node, "inodes");
-    takes(node, "apply --no-reboot");
+    takes(node, "1.0.2");
     let state = node.run("sudo keller update status");
-    assert!(state.contains("1.0.1"), "{state}");
+    assert!(state.contains("1.0.2"), "{state}");
 }
 
 /// A repository of its own, in place of the one that the image does not name.
@@ -87,8 +92,8 @@ fn logs(node: &Node, of: &str) {
     assert_eq!(found, format!("no {of} are left\nnone of the {of}"));
 }
 
-fn takes(node: &Node, how: &str) {
-    let output = node.try_run(&format!("sudo keller update {how}"));
+fn takes(node: &Node, version: &str) {
+    let output = node.try_run(&format!("sudo keller update stage --version {version}"));
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{said}");
     println!("{said}");
