@@ -73,14 +73,9 @@ impl BootDisk {
 
     /// The device of the ESP: the one that the boot loader came from, or the only one of this disk.
     pub fn esp(&self) -> Result<String, Failure> {
-        let told = variables::partition();
-        let esps: Vec<_> = self.table.by_type(types::ESP).collect();
-        let entry = esps.iter().find(|entry| Some(entry.guid) == told).or(match &esps[..] {
-            [one] => Some(one),
-            _ => None,
-        });
-        let entry = entry.ok_or_else(|| {
-            let cause = format!("{} has {} EFI system partitions", self.facts.disk, esps.len());
+        let entry = self.table.esp(variables::partition()).ok_or_else(|| {
+            let count = self.table.by_type(types::ESP).count();
+            let cause = format!("{} has {count} EFI system partitions", self.facts.disk);
             Failure::new("looking for the EFI system partition", cause)
         })?;
         self.device(entry.number)

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::base::version;
 use crate::boot::entries::BootEntry;
 
+/// Why an operator's roll-back gave a version up.
+pub const BY_HAND: &str = "rolled back by hand";
+
 /// How far a node is. The names are those of status and of the drawing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
@@ -183,7 +186,7 @@ impl State {
         match self {
             Self::Idle | Self::BootedUnproven { .. } | Self::Good { .. } => Ok(Self::FallenBack {
                 version: running.to_owned(),
-                why: "rolled back by hand".to_owned(),
+                why: BY_HAND.to_owned(),
                 boot: boot.to_owned(),
             }),
             state => Err(Refused { state, change: "roll_back" }),

@@ -1,8 +1,8 @@
-//! Back to the version before, by an operator's word.
+//! Back to the version before: by an operator's word, or since this one is given up.
 
 use super::disk::{self, BootDisk};
 use super::esp::Claim;
-use super::machine::State;
+use super::machine::{BY_HAND, State};
 use super::record::Step;
 use super::updater::Updater;
 use crate::base::device::{ReadAt, Window};
@@ -15,9 +15,6 @@ use crate::disk::slot::Release;
 use crate::fs::fat::Editor;
 use crate::update::apply;
 use crate::verity;
-
-/// Why a version in the reject list is there.
-const BY_HAND: &str = "rolled back by hand";
 
 /// What a roll-back came to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! A node's turn at its own update: what it finds, what it may do, and what it writes down.
+//! A node's turn at its own update: what it finds, what it may do, and what it writes down. The long steps have files of
+//! their own: `look`, `install`, `rollback`.
 
 use std::fs;
 use std::path::PathBuf;

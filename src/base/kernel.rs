@@ -1,6 +1,7 @@
-//! The running kernel, as /proc has it.
+//! The running kernel: what it tells, and what it can be told.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Seconds since the kernel started; 0 as long as /proc is not there.
@@ -16,4 +17,14 @@ pub fn panic_on_hangs(on: bool) {
         // A kernel without the detector has no switch for it.
         let _ = fs::write(Path::new("/proc/sys/kernel").join(name), if on { "1\n" } else { "0\n" });
     }
+}
+
+/// Sixteen random bytes, once there are any.
+///
+/// # Errors
+/// What the kernel says.
+pub fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
+    Ok(bytes)
 }

@@ -7,9 +7,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::{state, table};
+use super::state;
 use crate::base::AtomicFile;
 use crate::base::failure::{Doing, Failure};
+use crate::base::kernel;
 
 /// Where it is kept, below [`state::HOME`].
 const KEPT: &str = "machine-id";
@@ -32,7 +33,10 @@ fn kept_or_new(home: &Path) -> Result<String, Failure> {
         return Ok(id);
     }
     // systemd wants a UUID of version 4, and so does whoever derives others from it.
-    let id = uuid::Builder::from_random_bytes(table::random()?).into_uuid().simple().to_string();
+    let id = uuid::Builder::from_random_bytes(kernel::random().doing("waiting for randomness")?)
+        .into_uuid()
+        .simple()
+        .to_string();
     let doing = || format!("writing {}", path.display());
     write(&path, &id).doing(doing())?;
     // The name must be on the disk as well, before anybody learns the identity.

@@ -82,11 +82,11 @@ const RESET: &str = "resetting the count of starts in the ESP";
 /// The ESP that the boot loader came from, or the only one of the boot disk.
 fn open_esp(disk: &BootDisk) -> Result<FileDevice, Failure> {
     let table = &disk.found.table;
-    let entry = variables::partition()
-        .and_then(|guid| table.by_guid(guid))
-        .or_else(|| table.by_type(types::ESP).next());
-    let missing = || Failure::new("looking for the ESP", format!("{} has none", disk.name));
-    let device = disk.partition(entry.ok_or_else(missing)?.number)?;
+    let entry = table.esp(variables::partition()).ok_or_else(|| {
+        let cause = format!("{} has {} of them", disk.name, table.by_type(types::ESP).count());
+        Failure::new("looking for the ESP", cause)
+    })?;
+    let device = disk.partition(entry.number)?;
     let open = || -> io::Result<FileDevice> {
         FileDevice::block(OpenOptions::new().read(true).write(true).open(&device)?)
     };

@@ -12,6 +12,7 @@ use super::console::Console;
 use super::disks::BootDisk;
 use super::partitions::{read_again, resize};
 use crate::base::failure::{Doing, Failure};
+use crate::base::kernel;
 use crate::disk::gpt::{self, Entry, Found, GptError, Other, Table};
 use crate::disk::layout::{ALIGNMENT, STATE_LABEL};
 use crate::disk::{FileDevice, ReadAt};
@@ -99,19 +100,11 @@ pub fn own(disk: &mut BootDisk, numbers: &[u32]) -> Result<(), Failure> {
 
 /// A GUID that nothing else has: of version 4.
 fn own_guid() -> Result<Uuid, Failure> {
-    Ok(uuid::Builder::from_random_bytes(random()?).into_uuid())
+    Ok(uuid::Builder::from_random_bytes(kernel::random().doing("waiting for randomness")?).into_uuid())
 }
 
 fn reread(device: &FileDevice, name: &str) -> Result<Found, Failure> {
     gpt::read_any(device).doing(format!("reading back the partition table of {name}"))
-}
-
-/// Sixteen random bytes.
-pub fn random() -> Result<[u8; 16], Failure> {
-    let mut bytes = [0; 16];
-    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
-        .doing("waiting for randomness")?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

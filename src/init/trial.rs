@@ -1,5 +1,5 @@
 //! A version on trial: one whose boot entry has a try counter. Where it hangs it must panic, so that the next try
-//! comes; the agent takes that back once the version is blessed.
+//! comes; the agent takes that back once the version is healthy.
 
 use super::console::Console;
 use crate::base::kernel;
@@ -11,5 +11,5 @@ pub fn begin(console: &Console) {
         return;
     }
     kernel::panic_on_hangs(true);
-    console.say("this version is on trial: hangs panic until it is blessed");
+    console.say("this version is on trial: hangs panic until it is healthy");
 }

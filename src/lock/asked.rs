@@ -144,11 +144,6 @@ fn keys<'a, T>(a: &'a BTreeMap<String, T>, b: &'a BTreeMap<String, T>) -> BTreeS
     a.keys().chain(b.keys()).map(String::as_str).collect()
 }
 
-/// Digest of what `manifest` asks for by name.
-pub fn request_digest(manifest: &Manifest) -> Digest {
-    Asked::of(manifest).digest()
-}
-
 /// A lock that does not answer what the manifest asks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the manifest has changed since the lock was made:{}", indented(.differences))]

@@ -23,7 +23,8 @@ pub use facts::{Facts, Known, Resolved, Scripts};
 /// The form of lock files that this keller writes and reads.
 pub const LOCK_FORMAT: u32 = 1;
 
-/// What was resolved and what its content tells: all that an image is made of. Stored as JSON with sorted keys, one package an object, beside the manifest.
+/// What was resolved and what its content tells: all that an image is made of. Stored as JSON with sorted keys, one package
+/// an object, beside the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {

@@ -343,7 +343,8 @@ fn snapshots<'a>(
 }
 
 impl<'a> Snapshot<'a> {
-    /// From the first mirror that gives a release and its indexes; `passed_over` gets what is to say of others. Both are signed, so it does not matter which it is.
+    /// From the first mirror that gives a release and its indexes; `passed_over` gets what is to say of others. Both are
+    /// signed, so it does not matter which it is.
     fn of_any(
         archive: &'a Archive,
         suite: &'a Suite,

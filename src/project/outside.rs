@@ -97,7 +97,7 @@ impl<'a> Outside<'a> {
             return Ok(fetch::fetch(resolved, &urls, store, None, progress)?);
         }
         let archives = self.mirrors(manifest, progress)?.archives(&manifest.debian)?;
-        let upstream = Upstream { client: self.client()?, archives: &archives, parallel: 8 };
+        let upstream = Upstream { client: self.client()?, archives: &archives, parallel: fetch::PARALLEL };
         Ok(fetch::fetch(resolved, &urls, store, Some(upstream), progress)?)
     }
 

@@ -68,9 +68,8 @@ pub fn accounts(tree: &Tree, people: &[User], recipe: &Recipe, ids: &Ids) -> Res
     Wanted::collect(tree, people, &recipe.system_users, &recipe.groups)?.with_ids(ids)
 }
 
-/// Finishes the root of a node. The tree has all packages and overlays, pruned, with their
-/// owners, of which `accounts` are; `store` remembers what is
-/// slow to read.
+/// Finishes the root of a node. The tree has all packages and overlays, pruned, with their owners, who are among
+/// `accounts`; `store` remembers what is slow to read.
 pub fn finish(
     tree: &mut Tree,
     manifest: &Manifest,

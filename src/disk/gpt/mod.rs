@@ -218,8 +218,17 @@ impl Table {
     }
 
     /// The partitions of this type, by number.
-    pub fn by_type(&self, type_guid: Uuid) -> impl Iterator<Item = &Entry> {
+    pub fn by_type(&self, type_guid: Uuid) -> impl Iterator<Item = &Entry> + Clone {
         self.entries.iter().filter(move |entry| entry.type_guid == type_guid)
+    }
+
+    /// The EFI system partition: the one whose GUID the boot loader `told`, else the only one; none where there are several,
+    /// for another might be what the firmware reads.
+    pub fn esp(&self, told: Option<Uuid>) -> Option<&Entry> {
+        let mut all = self.by_type(types::ESP);
+        all.clone()
+            .find(|entry| Some(entry.guid) == told)
+            .or_else(|| all.next().filter(|_| all.next().is_none()))
     }
 
     /// Gives a partition another identity: what an update of a slot does.
