@@ -23,6 +23,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    // What lints a build as ci/test makes it: cargo knows of neither.
+    println!("cargo::rerun-if-changed=clippy.toml");
+    println!("cargo::rerun-if-changed=ci/rustc-and-clippy");
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     std::env::set_current_dir(&root).expect("the package folder exists");
     let mut files = Vec::new();

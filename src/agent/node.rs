@@ -13,6 +13,11 @@ pub fn handover() -> Result<Handover, Failure> {
     serde_json::from_slice(&text).doing(format!("reading {}", handover::PATH))
 }
 
+/// Why what was remembered of updates is out of reach in this boot, if it is.
+pub fn forgetful() -> Option<String> {
+    handover().ok()?.forgetful
+}
+
 /// The file of the entry that was started, if it had a try counter: without it, the entry is a good one, and
 /// systemd-boot sets no such variable. The name is the one after it was counted down.
 pub fn counted_entry() -> Option<String> {

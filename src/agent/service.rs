@@ -91,8 +91,8 @@ fn look(
         let Some(document) = found.document else { return Ok(None) };
         let version = &document.version;
         let waits = matches!(&updater.record().state, State::WaitingToReboot { version: waiting, .. } if waiting == version);
-        if !source.automatic || waits {
-            progress.note(&format!("{version} is there: `keller update apply` takes it"));
+        if let Some(told) = left_to_an_operator(version, source.automatic && !waits, node::forgetful()) {
+            progress.note(&told);
             return Ok(None);
         }
         let closed = schedule::until_open(source.window.as_ref(), clock::shown());
@@ -106,4 +106,36 @@ fn look(
     })();
     let failures = updater.record().trouble.as_ref().map_or(1, |trouble| trouble.times);
     result.map_err(|failure| (failure, failures))
+}
+
+/// What is told of `version` where the agent does not take it by itself: it may not, or what was remembered of updates is
+/// out of reach, a pin among it.
+fn left_to_an_operator(version: &str, may: bool, forgetful: Option<String>) -> Option<String> {
+    let way = "`keller update apply` takes it";
+    match (may, forgetful) {
+        (true, None) => None,
+        (true, Some(why)) => {
+            Some(format!("{version} is there; {way}, since a pin or a fall-back may be forgotten: {why}"))
+        }
+        (false, _) => Some(format!("{version} is there: {way}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_forgets_takes_nothing_by_itself() {
+        assert_eq!(left_to_an_operator("2", true, None), None);
+        let told = left_to_an_operator("2", true, Some("no reserve".to_owned())).unwrap();
+        assert_eq!(
+            told,
+            "2 is there; `keller update apply` takes it, since a pin or a fall-back may be forgotten: no reserve"
+        );
+        for forgetful in [None, Some("no reserve".to_owned())] {
+            let told = left_to_an_operator("2", false, forgetful);
+            assert_eq!(told.as_deref(), Some("2 is there: `keller update apply` takes it"));
+        }
+    }
 }

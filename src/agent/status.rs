@@ -68,6 +68,9 @@ impl Status {
     pub fn gather() -> Result<Self, Failure> {
         let mut problems = Vec::new();
         let built = Settings::image()?;
+        if let Some(why) = node::forgetful() {
+            problems.push(format!("what was remembered of updates is out of reach in this boot: {why}"));
+        }
         let settings = keep(Settings::read(), &mut problems);
         problems.extend(settings.iter().flat_map(|settings| settings.warnings.iter().cloned()));
         let mut record = keep(Record::peek(), &mut problems).unwrap_or_default();

@@ -143,6 +143,9 @@ impl<'a> Updater<'a> {
 
     /// Takes only `version` from now on; any with none.
     pub fn pin(&mut self, version: Option<String>) -> Result<(), Failure> {
+        if let Some(why) = node::forgetful() {
+            return Err(Failure::new("pinning", format!("the next boot would not know of it: {why}")));
+        }
         self.record.pinned = version;
         self.record.save()
     }

@@ -25,6 +25,10 @@ pub struct Handover {
     /// Device of the reserve partition, where there is one and it is in use.
     #[serde(default)]
     pub reserve: Option<String>,
+    /// Why what was remembered of updates is out of reach in this boot, a pin and versions that fell back among it;
+    /// nothing where it is not.
+    #[serde(default)]
+    pub forgetful: Option<String>,
     /// Whether the state was made in this boot.
     pub first_boot: bool,
     /// Where changes to /etc went: `persistent` or `ephemeral`.

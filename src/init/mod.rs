@@ -105,27 +105,24 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
         (Err(failure), State::Memory) => console.warn(&failure.lines().join(": ")),
         (settled, _) => settled?,
     }
-    let (state_device, reserve_device, first_boot) = match options.state {
+    let (state_device, reserve, first_boot) = match options.state {
         State::Disk => {
             let entry = state_entry(&disk)?;
             let device = disk.partition(entry.number)?;
             let is_new = table::is_as_shipped(entry.guid);
             let made = state::VOLUME.mount(console, &device, is_new, options.reset)?;
             let reserve = reserve::mount(console, &disk, options.reset);
-            let numbers = reserve.iter().map(|(reserve, _)| reserve.number).chain([entry.number]);
+            let numbers = reserve.number().into_iter().chain([entry.number]);
             table::own(&mut disk, &numbers.collect::<Vec<_>>())?;
-            (Some(device), reserve.map(|(_, device)| device), made)
+            (Some(device), reserve, made)
         }
         State::Memory => {
             state::mount_memory(console)?;
-            reserve::mount_memory()?;
-            (None, None, true)
+            (None, reserve::mount_memory()?, true)
         }
     };
     state::make_home()?;
-    if reserve_device.is_some() || options.state == State::Memory {
-        reserve::settle(console);
-    }
+    let (reserve_device, forgetful) = reserve.settle(console);
     etc::mount(console, options.etc, options.state)?;
     machine_id::settle(options.machine_id.as_deref())?;
 
@@ -138,6 +135,7 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
         verity: verity_device,
         state: state_device,
         reserve: reserve_device,
+        forgetful,
         first_boot,
         etc: if etc::is_kept(options.etc, options.state) { "persistent" } else { "ephemeral" }.to_owned(),
         uptime: uptime(),

@@ -2,11 +2,13 @@
 //! /var takes neither away. Reserved blocks or quotas of the state's file system would not hold: root of a container is
 //! uid 0, inodes have no such reserve, and root changes the project of its files.
 //!
-//! No node waits for it. Where there is none, as on disks that were made before it was, or where it cannot be used, its
-//! directories are those of /var.
+//! Where there is none, as on disks that were made before it was, or where it cannot be used, its directories are those of
+//! /var. The agent is told when it is there and cannot be used: an update of a node that has forgotten its pin is nothing
+//! that anybody asked for.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, unmount};
 
@@ -34,21 +36,36 @@ const VOLUME: Volume = Volume {
     making: &["-m", "0", "-i", "65536"],
 };
 
-/// Its directories, and where they belong in the root.
-const DIRECTORIES: [(&str, &str); 2] =
-    [("journal", "/sysroot/var/log/journal"), ("update", "/sysroot/var/lib/keller/update")];
+/// Where the state is, below which its directories belong.
+const STATE: &str = "/sysroot/var";
+/// Its directories, and where they belong.
+const JOURNAL: (&str, &str) = ("journal", "log/journal");
+const UPDATE: (&str, &str) = ("update", "lib/keller/update");
 
 /// Of the machine's memory, where the state is in memory as well: 100 MiB of the least machine.
 const MEMORY: &str = "mode=0755,size=10%";
 
-/// Where journald is told its share: what an operator has in /etc comes later, by journald.conf(5).
+/// Where journald is told its share. Of all drop-ins, wherever they are, the last by name holds (journald.conf(5)).
 const LIMITS: &str = "/run/systemd/journald.conf.d/50-keller-reserve.conf";
 
-/// Mounts the reserve of `disk`, if it has one that can be used; says which partition it is.
-pub fn mount(console: &Console, disk: &BootDisk, reset: Option<Reset>) -> Option<(Entry, String)> {
+/// What a boot has of it.
+#[derive(Debug)]
+pub enum Reserve {
+    /// The disk was made without one.
+    None,
+    /// The partition, mounted, and its device.
+    Partition(Entry, String),
+    /// A file system in memory.
+    Memory,
+    /// There is one that cannot be used, and why.
+    Unusable(String),
+}
+
+/// Mounts the reserve of `disk`, if it has one that can be used.
+pub fn mount(console: &Console, disk: &BootDisk, reset: Option<Reset>) -> Reserve {
     let Some(entry) = disk.found.table.entries.iter().find(|entry| entry.label == RESERVE_LABEL) else {
         console.say("no reserve partition: the journal and the records of updates are in /var");
-        return None;
+        return Reserve::None;
     };
     let mounted = fs::create_dir_all(VOLUME.mount).doing(format!("making {}", VOLUME.mount));
     let mounted = mounted.and_then(|()| disk.partition(entry.number)).and_then(|device| {
@@ -56,41 +73,79 @@ pub fn mount(console: &Console, disk: &BootDisk, reset: Option<Reset>) -> Option
         VOLUME.mount(console, &device, is_new, reset).map(|_| device)
     });
     match mounted {
-        Ok(device) => Some((entry.clone(), device)),
+        Ok(device) => Reserve::Partition(entry.clone(), device),
         Err(failure) => {
             let way_out = format!(
                 "the node goes on without it; `e2fsck`, or `mke2fs -t ext4 -b 4096 -L {RESERVE_LABEL}`, mends it \
                  before the next boot"
             );
-            console.warn(&Chain(&failure.help(way_out)).to_string());
-            None
+            let failure = failure.help(way_out);
+            console.warn(&Chain(&failure).to_string());
+            Reserve::Unusable(failure.lines().join(": "))
         }
     }
 }
 
 /// Mounts one that is gone at reboot.
-pub fn mount_memory() -> Result<(), Failure> {
+pub fn mount_memory() -> Result<Reserve, Failure> {
     fs::create_dir_all(VOLUME.mount).doing(format!("making {}", VOLUME.mount))?;
-    attach("tmpfs", VOLUME.mount, "tmpfs", FLAGS, MEMORY)
+    attach("tmpfs", VOLUME.mount, "tmpfs", FLAGS, MEMORY).map(|()| Reserve::Memory)
 }
 
-/// Puts the directories of the mounted reserve where they belong, and tells journald its share.
-pub fn settle(console: &Console) {
-    let settled = share(Path::new(VOLUME.mount))
-        .and_then(|()| DIRECTORIES.iter().try_for_each(|(name, place)| bind(name, place)))
-        .and_then(|()| {
-            unmount(VOLUME.mount, UnmountFlags::empty()).doing(format!("unmounting {}", VOLUME.mount))
-        });
-    if let Err(failure) = settled {
-        console.warn(&Chain(&failure).to_string());
+impl Reserve {
+    /// Number of the partition that is in use.
+    pub fn number(&self) -> Option<u32> {
+        match self {
+            Self::Partition(entry, _) => Some(entry.number),
+            _ => None,
+        }
+    }
+
+    /// Puts its directories where they belong, each for itself, and tells journald its share. Gives the device that is
+    /// in use, and why the records of updates are out of reach, if they are.
+    pub fn settle(self, console: &Console) -> (Option<String>, Option<String>) {
+        let (device, mut forgetful) = match self {
+            Self::None => return (None, None),
+            Self::Unusable(why) => return (None, Some(why)),
+            Self::Partition(_, device) => (Some(device), None),
+            Self::Memory => (None, Some("the state is in memory".to_owned())),
+        };
+        let told = |failure: &Failure| console.warn(&Chain(failure).to_string());
+        let journal = bind(JOURNAL).and_then(|()| share(Path::new(VOLUME.mount)));
+        let _ = journal.inspect_err(told);
+        if let Err(failure) = bind(UPDATE) {
+            told(&failure);
+            forgetful = Some(failure.lines().join(": "));
+        }
+        let unmounted =
+            unmount(VOLUME.mount, UnmountFlags::empty()).doing(format!("unmounting {}", VOLUME.mount));
+        let _ = unmounted.inspect_err(told);
+        (device, forgetful)
     }
 }
 
-fn bind(name: &str, place: &str) -> Result<(), Failure> {
+fn bind((name, place): (&str, &str)) -> Result<(), Failure> {
     let source = Path::new(VOLUME.mount).join(name);
     let doing = || format!("putting {name} of the reserve at {place}");
-    fs::create_dir_all(&source).and_then(|()| fs::create_dir_all(place)).doing(doing())?;
-    mount_bind(&source, place).doing(doing())
+    fs::create_dir_all(&source).doing(doing())?;
+    let place = directory(Path::new(STATE), place).doing(doing())?;
+    mount_bind(&source, &place).doing(doing())
+}
+
+/// The directory `place` below `state`, made where it is missing. What is there may be anybody's who has been root of the
+/// node: nothing of it is a link, or the mount would lie where that leads.
+fn directory(state: &Path, place: &str) -> io::Result<PathBuf> {
+    let mut path = state.to_owned();
+    for part in place.split('/') {
+        path.push(part);
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(io::Error::other(format!("{} is no directory", path.display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(&path)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(path)
 }
 
 /// The journal has one half and leaves the other one free.
@@ -113,6 +168,18 @@ fn limits(room: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_link_leads_a_mount_elsewhere() {
+        let state = tempfile::tempdir().unwrap();
+        let found = directory(state.path(), "lib/keller/update").unwrap();
+        assert!(found.is_dir() && found == state.path().join("lib/keller/update"));
+        assert_eq!(directory(state.path(), "lib/keller/update").unwrap(), found);
+        std::os::unix::fs::symlink("lib", state.path().join("log")).unwrap();
+        let error = directory(state.path(), "log/journal").unwrap_err().to_string();
+        assert!(error.ends_with("/log is no directory"), "{error}");
+        assert!(!state.path().join("lib/journal").exists());
+    }
 
     #[test]
     fn the_journal_leaves_one_half_free() {

@@ -46,7 +46,7 @@ const BLOCK: u64 = 4096;
 /// over from another life of a disk that is larger than the image.
 const BLANK: u64 = 16 << 20;
 
-/// What stands in the last block of either partition while mke2fs is at work.
+/// What stands in the last block of either partition while mke2fs is at work; of the reserve as well, for disks have it.
 const MARK: &[u8; 48] = b"keller: this state partition is being made anew\n";
 
 /// Where ext4 keeps its superblock, in bytes.
