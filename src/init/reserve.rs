@@ -81,7 +81,7 @@ pub fn mount(console: &Console, disk: &BootDisk, reset: Option<Reset>) -> Reserv
             );
             let failure = failure.help(way_out);
             console.warn(&Chain(&failure).to_string());
-            Reserve::Unusable(failure.lines().join(": "))
+            Reserve::Unusable(reason(&failure))
         }
     }
 }
@@ -115,13 +115,21 @@ impl Reserve {
         let _ = journal.inspect_err(told);
         if let Err(failure) = bind(UPDATE) {
             told(&failure);
-            forgetful = Some(failure.lines().join(": "));
+            forgetful = Some(reason(&failure));
         }
         let unmounted =
             unmount(VOLUME.mount, UnmountFlags::empty()).doing(format!("unmounting {}", VOLUME.mount));
         let _ = unmounted.inspect_err(told);
         (device, forgetful)
     }
+}
+
+/// What was done and what went wrong, in one line; the way out is in the kernel's log.
+fn reason(failure: &Failure) -> String {
+    let lines = failure.lines();
+    let lines: Vec<&str> =
+        lines.iter().map(|line| line.trim()).filter(|line| !line.starts_with("way out: ")).collect();
+    lines.join(": ")
 }
 
 fn bind((name, place): (&str, &str)) -> Result<(), Failure> {
@@ -168,6 +176,12 @@ fn limits(room: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_one_line() {
+        let failure = Failure::new("looking at it", "it is not ours").help("mend it");
+        assert_eq!(reason(&failure), "looking at it: it is not ours");
+    }
 
     #[test]
     fn no_link_leads_a_mount_elsewhere() {

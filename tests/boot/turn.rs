@@ -6,14 +6,14 @@ use std::time::Instant;
 /// Memory of the host for one machine, in KiB: 2 GiB of its own, and QEMU's.
 const MEMORY: usize = 3 << 20;
 
-/// How many machines run at a time. One more than there are processors: a machine under emulation keeps one busy, and
-/// waits for a quarter of its time, for a deadline or a disk. Never fewer than two, so that a test that waits for long
-/// does not stop all others.
+/// How many machines run at a time: one for each processor, which a machine under emulation keeps busy. A third one on two
+/// processors made no run shorter, and services on all three were late. Never fewer than two, so that a test that waits
+/// for long does not stop all others.
 fn machines() -> usize {
     static MACHINES: OnceLock<usize> = OnceLock::new();
     *MACHINES.get_or_init(|| {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        (processors + 1).min(free_memory() / MEMORY).clamp(2, 8)
+        processors.min(free_memory() / MEMORY).clamp(2, 8)
     })
 }
 
