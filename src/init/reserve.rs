@@ -15,8 +15,8 @@ use rustix::mount::{MountFlags, UnmountFlags, mount_bind, unmount};
 use super::console::Console;
 use super::disks::BootDisk;
 use super::root::attach;
-use super::table;
 use super::volume::Volume;
+use super::{state, table};
 use crate::base::Chain;
 use crate::base::failure::{Doing, Failure};
 use crate::boot::cmdline::Reset;
@@ -36,9 +36,7 @@ const VOLUME: Volume = Volume {
     making: &["-m", "0", "-i", "65536"],
 };
 
-/// Where the state is, below which its directories belong.
-const STATE: &str = "/sysroot/var";
-/// Its directories, and where they belong.
+/// Its directories, and where they belong in the state.
 const JOURNAL: (&str, &str) = ("journal", "log/journal");
 const UPDATE: (&str, &str) = ("update", "lib/keller/update");
 
@@ -136,7 +134,7 @@ fn bind((name, place): (&str, &str)) -> Result<(), Failure> {
     let source = Path::new(VOLUME.mount).join(name);
     let doing = || format!("putting {name} of the reserve at {place}");
     fs::create_dir_all(&source).doing(doing())?;
-    let place = directory(Path::new(STATE), place).doing(doing())?;
+    let place = directory(Path::new(state::VOLUME.mount), place).doing(doing())?;
     mount_bind(&source, &place).doing(doing())
 }
 

@@ -6,9 +6,9 @@ use std::time::Instant;
 /// Memory of the host for one machine, in KiB: 2 GiB of its own, and QEMU's.
 const MEMORY: usize = 3 << 20;
 
-/// How many machines run at a time: one for each processor, which a machine under emulation keeps busy. A third one on two
-/// processors made no run shorter, and services on all three were late. Never fewer than two, so that a test that waits
-/// for long does not stop all others.
+/// How many machines run at a time: one for each processor, which a machine under emulation keeps busy. With a third one on
+/// two processors, services have needed more than 90 s for their start. Never fewer than two, so that a test that waits for long
+/// does not stop all others.
 fn machines() -> usize {
     static MACHINES: OnceLock<usize> = OnceLock::new();
     *MACHINES.get_or_init(|| {

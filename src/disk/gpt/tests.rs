@@ -192,3 +192,22 @@ fn no_single_flipped_byte_of_the_tables_is_believed() {
     }
     assert_eq!(bytes.as_slice().size(), 5 * UNIT);
 }
+
+/// Another of several might be what the firmware reads.
+#[test]
+fn the_esp_is_the_one_that_was_told_or_the_only_one() {
+    let (mut table, _) = made(SectorSize::B512, 16 << 20);
+    let number = |table: &Table, told| table.esp(told).map(|entry| entry.number);
+    table.entries.iter_mut().for_each(|entry| entry.type_guid = types::LINUX);
+    assert_eq!(number(&table, None), None);
+    let (first, second) = (table.entries[0].clone(), table.entries[1].clone());
+    table.entries[1].type_guid = types::ESP;
+    // What was told may be of another disk, or no ESP at all.
+    for told in [None, Some(second.guid), Some(first.guid), Some(Uuid::from_u128(77))] {
+        assert_eq!(number(&table, told), Some(second.number));
+    }
+    table.entries[0].type_guid = types::ESP;
+    assert_eq!(number(&table, Some(second.guid)), Some(second.number));
+    assert_eq!(number(&table, Some(first.guid)), Some(first.number));
+    assert_eq!([None, Some(Uuid::from_u128(77))].map(|told| number(&table, told)), [None, None]);
+}
