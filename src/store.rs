@@ -111,6 +111,16 @@ fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
+/// Removes what is at `path`, if that can be.
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
+}
+
+/// Whether a directory, and no link to one, is at `path`.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| there.is_dir())
+}
+
 impl Store {
     /// The folder that the user's environment asks for: `$KELLER_STORE`, else `$XDG_CACHE_HOME/keller`,
     /// else `$HOME/.cache/keller`.
@@ -292,6 +302,12 @@ impl Store {
 
     /// Moves what is at `path` to where it can be looked at, under `name`.
     fn put_aside(&self, path: &Path, name: &str) -> Result<PathBuf> {
+        self.put_kind_aside(path, name, is_folder(path))
+    }
+
+    /// The same of a directory, or else of anything but one. If the other kind is at `path` by now, then somebody else
+    /// has mended it, and it stays.
+    fn put_kind_aside(&self, path: &Path, name: &str, is_folder: bool) -> Result<PathBuf> {
         let folder = self.root.join("rotten");
         let moved_to = folder.join(name);
         if folder.is_symlink() {
@@ -299,29 +315,53 @@ impl Store {
             let _ = fs::remove_file(&folder);
         }
         let moved = make_folder(&folder).and_then(|()| {
-            // The last one of this name makes way.
-            let _ = fs::remove_file(&moved_to).or_else(|_| fs::remove_dir_all(&moved_to));
-            if_exists(fs::rename(path, &moved_to))
+            // rename(2) replaces a file by no directory, and a directory by nothing else.
+            let place = match is_folder {
+                true => tempfile::tempdir_in(&folder)?.keep(),
+                false => tempfile::NamedTempFile::new_in(&folder)?.into_temp_path().keep()?,
+            };
+            let is_moved = match fs::rename(path, &place) {
+                Ok(()) => true,
+                Err(error) => {
+                    remove(&place);
+                    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+                    match error.kind() {
+                        NotFound | IsADirectory | NotADirectory => false,
+                        _ => return Err(error),
+                    }
+                }
+            };
+            if is_moved {
+                // The last one of this name makes way.
+                remove(&moved_to);
+                fs::rename(&place, &moved_to)?;
+            }
+            Ok(moved_to)
         });
-        moved.map_err(|reason| StoreError::Stuck { path: path.to_owned(), reason })?;
-        Ok(moved_to)
+        moved.map_err(|reason| StoreError::Stuck { path: path.to_owned(), reason })
     }
 
     /// Moves away what is where the file `path` is to be and no file could replace: a directory, or a file in the place
     /// of one that is to hold it.
     fn make_way(&self, path: &Path) -> Result<()> {
-        let below = path.ancestors().skip(1).take_while(|folder| *folder != self.root);
-        if let Some(file) = below.filter(|folder| !folder.is_dir()).find(|it| it.symlink_metadata().is_ok()) {
-            return self.make_way_of(file, "is not a directory, where keller has one");
+        // Each is asked for once: what was not there a moment ago may be another thread's directory by now.
+        let blocks = |folder: &&Path| match fs::symlink_metadata(folder) {
+            Ok(there) if there.is_symlink() => !folder.is_dir(),
+            Ok(there) => !there.is_dir(),
+            Err(_) => false,
+        };
+        let mut below = path.ancestors().skip(1).take_while(|folder| *folder != self.root);
+        if let Some(file) = below.find(blocks) {
+            return self.make_way_of(file, false, "is not a directory, where keller has one");
         }
-        match fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) {
-            true => self.make_way_of(path, "is a directory, where keller has a file"),
+        match is_folder(path) {
+            true => self.make_way_of(path, true, "is a directory, where keller has a file"),
             false => Ok(()),
         }
     }
 
-    fn make_way_of(&self, path: &Path, what: &str) -> Result<()> {
-        let moved_to = self.put_aside(path, &self.flat_name(path))?;
+    fn make_way_of(&self, path: &Path, is_folder: bool, what: &str) -> Result<()> {
+        let moved_to = self.put_kind_aside(path, &self.flat_name(path), is_folder)?;
         self.doubts.tell(format!("{} {what}: it is now {}", path.display(), moved_to.display()));
         Ok(())
     }

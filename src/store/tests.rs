@@ -588,6 +588,34 @@ fn directories_where_files_belong_make_way() {
 }
 
 #[test]
+fn a_directory_that_another_thread_has_just_made_stays() {
+    let (folder, store) = store();
+    for round in 0..200 {
+        let kind = format!("kind-{round}");
+        // In every other round a file is in the way, which the first one moves.
+        if round % 2 == 1 {
+            fs::write(folder.path().join("derived").join(&kind), "planted").unwrap();
+        }
+        let start = std::sync::Barrier::new(3);
+        std::thread::scope(|scope| {
+            for key in ["one", "two", "three"] {
+                let (store, kind, start) = (&store, &kind, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    assert_eq!(derived(store, kind, key, key), key);
+                });
+            }
+        });
+        for key in ["one", "two", "three"] {
+            assert!(store.derived_path(&kind, key).is_file(), "{key} of round {round}");
+        }
+    }
+    let aside = fs::read_dir(folder.path().join("rotten")).unwrap();
+    let is_file = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_type().unwrap().is_file();
+    assert!(aside.into_iter().all(is_file));
+}
+
+#[test]
 fn bad_blob_that_cannot_be_moved_is_named() {
     let (folder, store) = store();
     let digest = store.import("x").unwrap();
