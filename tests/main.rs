@@ -1,5 +1,7 @@
 //! All integration tests, one crate: it links once.
 
+// Nothing leaves a program of tests.
+#![allow(unreachable_pub)]
 // A test tells a story, which may be long.
 #![allow(clippy::too_many_lines)]
 

@@ -19,7 +19,7 @@ struct Record {
 }
 
 /// User and group of the system user `name` on the node at `root`.
-pub fn find(root: &Path, name: &str) -> Result<Owner, Failure> {
+pub(super) fn find(root: &Path, name: &str) -> Result<Owner, Failure> {
     let doing = || format!("looking for the system user {name}");
     if let Ok(text) = fs::read(root.join(RECORDS).join(format!("{name}.user"))) {
         let Record { uid, gid } = serde_json::from_slice(&text).doing(doing())?;

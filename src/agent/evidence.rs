@@ -35,7 +35,7 @@ struct Boot {
 
 /// One line on why `version` fell back, which was made ready in the boot `since`. The whole story goes into a
 /// file, which the line names.
-pub fn why(version: &str, since: Option<&str>, this_boot: &str) -> String {
+pub(super) fn why(version: &str, since: Option<&str>, this_boot: &str) -> String {
     let mut reasons = Vec::new();
     let mut story = format!("{version} fell back.\n");
     let failed = failed_boots(&list_boots(), since, this_boot);

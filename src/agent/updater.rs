@@ -36,7 +36,7 @@ pub struct Updater<'a> {
 }
 
 /// The folder of the repository's metadata on the node.
-pub fn metadata() -> PathBuf {
+pub(super) fn metadata() -> PathBuf {
     PathBuf::from(METADATA)
 }
 

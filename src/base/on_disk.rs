@@ -33,14 +33,14 @@ macro_rules! on_disk {
         )]
         #[repr(C)]
         #[allow(missing_docs, dead_code, reason = "the specification has its fields")]
-        $vis struct $name { $($(#[$note])* pub $field: $type,)* }
+        $vis struct $name { $($(#[$note])* pub(crate) $field: $type,)* }
 
         const _: () = assert!(size_of::<$name>() == $size);
 
         #[allow(dead_code, reason = "not every structure is written and read")]
         impl $name {
             /// Bytes on disk.
-            pub const SIZE: usize = $size;
+            pub(crate) const SIZE: usize = $size;
         }
     };
 }

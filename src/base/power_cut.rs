@@ -24,7 +24,7 @@ const SUBSETS: usize = 64;
 
 /// Keeps every write and flush, and shows what the disk may look like after a loss of power at any of them.
 #[derive(Clone)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     before: Vec<u8>,
     now: Vec<u8>,
     sector_size: SectorSize,
@@ -35,7 +35,7 @@ pub struct Recorder {
 
 /// Writes, and the flush behind them.
 #[derive(Clone, Debug, Default)]
-pub struct Epoch {
+pub(crate) struct Epoch {
     /// In their order.
     pub writes: Vec<Write>,
     /// The view that was flushed; nothing at the end of the recording, or where a test took the flush away.
@@ -44,7 +44,7 @@ pub struct Epoch {
 
 /// One write.
 #[derive(Clone, Debug)]
-pub struct Write {
+pub(crate) struct Write {
     /// What it went through.
     pub view: usize,
     /// In bytes from the start of the disk.
@@ -55,7 +55,7 @@ pub struct Write {
 
 /// Which state of the disk this is.
 #[derive(Clone, Copy, Debug)]
-pub struct Cut<'a> {
+pub(crate) struct Cut<'a> {
     /// In words.
     pub what: &'a str,
     /// The sector that is garbage, and what was there before.
@@ -64,7 +64,7 @@ pub struct Cut<'a> {
 
 /// How much was tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// States of the disk, those that are alike included.
     pub states: usize,
     /// States that differ from all others.
@@ -77,18 +77,18 @@ pub struct Tally {
 
 impl Recorder {
     /// A disk with these bytes.
-    pub fn new(bytes: Vec<u8>, sector_size: SectorSize) -> Self {
+    pub(crate) fn new(bytes: Vec<u8>, sector_size: SectorSize) -> Self {
         let views = vec!["disk".to_owned()];
         Self { before: bytes.clone(), now: bytes, sector_size, views, epochs: vec![Epoch::default()] }
     }
 
     /// The bytes when power stays.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.now
     }
 
     /// What epoch `number` is, in words.
-    pub fn describe(&self, number: usize) -> String {
+    pub(crate) fn describe(&self, number: usize) -> String {
         let Epoch { writes, flushed } = &self.epochs[number];
         let bytes: usize = writes.iter().map(|write| write.bytes.len()).sum();
         let views: BTreeSet<&str> = writes.iter().map(|write| self.views[write.view].as_str()).collect();
@@ -98,13 +98,13 @@ impl Recorder {
     }
 
     /// The epochs that write to this view.
-    pub fn epochs_of(&self, view: &str) -> Vec<usize> {
+    pub(crate) fn epochs_of(&self, view: &str) -> Vec<usize> {
         let through = |epoch: &Epoch| epoch.writes.iter().any(|write| self.views[write.view] == view);
         (0..self.epochs.len()).filter(|number| through(&self.epochs[*number])).collect()
     }
 
     /// How many writes nothing has made durable.
-    pub fn unflushed(&self) -> usize {
+    pub(crate) fn unflushed(&self) -> usize {
         let mut pending: Vec<usize> = Vec::new();
         for epoch in &self.epochs {
             pending.extend(epoch.writes.iter().map(|write| write.view));
@@ -118,17 +118,17 @@ impl Recorder {
     /// half written or garbage. Prefixes, single sectors and single gaps are tried completely, other
     /// subsets by a fixed sequence of 64 for each flush; of more than 256 sectors between two flushes, a
     /// fixed sample.
-    pub fn each_cut(&self, mut judge: impl FnMut(&[u8], &str)) -> Tally {
+    pub(crate) fn each_cut(&self, mut judge: impl FnMut(&[u8], &str)) -> Tally {
         self.cuts(None, |disk, cut| judge(disk, cut.what))
     }
 
     /// As [`Recorder::each_cut`], but states that are the same bytes are judged once.
-    pub fn each_distinct_cut(&self, mut judge: impl FnMut(&[u8], &str)) -> Tally {
+    pub(crate) fn each_distinct_cut(&self, mut judge: impl FnMut(&[u8], &str)) -> Tally {
         self.each_distinct_state(|disk, cut| judge(disk, cut.what))
     }
 
     /// As [`Recorder::each_distinct_cut`], with more on the state.
-    pub fn each_distinct_state(&self, judge: impl FnMut(&[u8], &Cut<'_>)) -> Tally {
+    pub(crate) fn each_distinct_state(&self, judge: impl FnMut(&[u8], &Cut<'_>)) -> Tally {
         self.cuts(Some(BTreeSet::new()), judge)
     }
 
@@ -316,7 +316,7 @@ impl<J: FnMut(&[u8], &Cut<'_>)> Cutter<J> {
 }
 
 /// xorshift64: the same sequence in every run.
-pub fn next(state: &mut u64) -> u64 {
+pub(crate) fn next(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
@@ -365,21 +365,21 @@ impl Device for Recorder {
 
 /// A recorder that is written through several views.
 #[derive(Clone)]
-pub struct Shared(Rc<RefCell<Recorder>>);
+pub(crate) struct Shared(Rc<RefCell<Recorder>>);
 
 impl Shared {
     /// Shares `recorder`.
-    pub fn new(recorder: Recorder) -> Self {
+    pub(crate) fn new(recorder: Recorder) -> Self {
         Self(Rc::new(RefCell::new(recorder)))
     }
 
     /// The recorder, to look at.
-    pub fn recorder(&self) -> Ref<'_, Recorder> {
+    pub(crate) fn recorder(&self) -> Ref<'_, Recorder> {
         self.0.borrow()
     }
 
     /// The `size` bytes from `start` on, as a device of their own.
-    pub fn view(&self, name: &str, start: u64, size: u64) -> View {
+    pub(crate) fn view(&self, name: &str, start: u64, size: u64) -> View {
         let mut recorder = self.0.borrow_mut();
         recorder.views.push(name.to_owned());
         View { shared: self.clone(), number: recorder.views.len() - 1, start, size }
@@ -387,7 +387,7 @@ impl Shared {
 }
 
 /// Part of a shared recorder.
-pub struct View {
+pub(crate) struct View {
     shared: Shared,
     number: usize,
     start: u64,

@@ -9,9 +9,9 @@ use crate::base::width::{to_index, to_u64, to_usize};
 
 /// File type bits of the mode field.
 mod kind {
-    pub const DIRECTORY: u32 = 0o040_000;
-    pub const FILE: u32 = 0o100_000;
-    pub const SYMLINK: u32 = 0o120_000;
+    pub(super) const DIRECTORY: u32 = 0o040_000;
+    pub(super) const FILE: u32 = 0o100_000;
+    pub(super) const SYMLINK: u32 = 0o120_000;
 }
 
 /// Name of the entry that ends an archive.

@@ -14,7 +14,7 @@ const DAY: u64 = 24 * 3600;
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn any(text: &str) -> Result<Duration, String> {
+pub(super) fn any(text: &str) -> Result<Duration, String> {
     duration::parse(text, &RANGE).map_err(|error| error.to_string())
 }
 
@@ -22,7 +22,7 @@ pub fn any(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     counted(text, 1)
 }
 
@@ -30,7 +30,7 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn days(text: &str) -> Result<Duration, String> {
+pub(super) fn days(text: &str) -> Result<Duration, String> {
     counted(text, DAY)
 }
 

@@ -15,7 +15,7 @@ const FOLDERS: [&str; 2] = ["usr/lib/firmware/updates", "usr/lib/firmware"];
 const ENDS: [&str; 3] = ["", ".zst", ".xz"];
 
 /// What `tree` has of the names that a module declares; a name may be a pattern, as `brcm/brcmfmac*.bin` is.
-pub fn of(tree: &Tree, declared: &[String]) -> Vec<Firmware> {
+pub(super) fn of(tree: &Tree, declared: &[String]) -> Vec<Firmware> {
     let mut found = Vec::new();
     for name in declared {
         if !name.contains(['*', '?', '[']) {
@@ -61,7 +61,7 @@ fn matching(tree: &Tree, pattern: &str) -> Vec<String> {
 
 /// Tells what comes along and what is missing; gives a text that names every byte. What is missing for a module
 /// that the manifest names is for a person to see; most that `auto` takes do without.
-pub fn settle(job: &Job<'_>, firmware: &[(String, Firmware)]) -> Result<String> {
+pub(super) fn settle(job: &Job<'_>, firmware: &[(String, Firmware)]) -> Result<String> {
     let mut key = String::new();
     let (mut names, mut missing) = (Vec::new(), Vec::new());
     let mut size = 0;

@@ -18,7 +18,7 @@ use crate::tree::Tree;
 const FOLDER: &str = "modprobe.d";
 
 /// Reads all files, and tells which lines modprobe ignores.
-pub fn read(tree: &Tree, progress: &dyn Progress) -> Result<Config> {
+pub(super) fn read(tree: &Tree, progress: &dyn Progress) -> Result<Config> {
     let mut config = Config::default();
     for file in conf_d::files(tree, FOLDER)? {
         for line in config.read(&file.path, &file.text()) {
@@ -40,7 +40,7 @@ fn listed(manifest: &Manifest) -> &[String] {
 
 /// Fails when the manifest asks by name for a module that its own `prune` took away and neither an overlay nor
 /// `files` brought back; `before` are the paths of modules by name before that.
-pub fn check_names(manifest: &Manifest, tree: &Tree, before: &BTreeMap<String, String>) -> Result<()> {
+pub(super) fn check_names(manifest: &Manifest, tree: &Tree, before: &BTreeMap<String, String>) -> Result<()> {
     let now = paths(tree);
     let fields = [("kernel.load", &manifest.kernel.load[..]), ("kernel.initramfs_modules", listed(manifest))];
     for (field, names) in fields {
@@ -56,7 +56,7 @@ pub fn check_names(manifest: &Manifest, tree: &Tree, before: &BTreeMap<String, S
 
 /// Tells which modules are there without one that they cannot be loaded without. Fails when the manifest asks for one
 /// of them by name, or for one that needs it.
-pub fn check_needs(
+pub(super) fn check_needs(
     manifest: &Manifest,
     index: &ModuleIndex,
     before: &BTreeMap<String, String>,
@@ -94,7 +94,7 @@ pub fn check_needs(
 
 /// Tells what the manifest and modprobe.d say of modules without an effect: a module to load that the kernel has built
 /// in, and a parameter that a module does not have, which the kernel ignores.
-pub fn tell_idle(manifest: &Manifest, index: &ModuleIndex, config: &Config, progress: &dyn Progress) {
+pub(super) fn tell_idle(manifest: &Manifest, index: &ModuleIndex, config: &Config, progress: &dyn Progress) {
     let fields = [("kernel.load", &manifest.kernel.load[..]), ("kernel.initramfs_modules", listed(manifest))];
     for (field, names) in fields {
         for name in names.iter().filter(|name| index.builtin.contains(&name.replace('-', "_"))) {
@@ -140,7 +140,7 @@ fn wanted<'a>(manifest: &Manifest, index: &'a ModuleIndex) -> BTreeSet<&'a str> 
 }
 
 /// Tells which commands of `config` the initramfs does not run, though it has their modules.
-pub fn tell_commands(config: &Config, carried: &ModuleList, progress: &dyn Progress) {
+pub(super) fn tell_commands(config: &Config, carried: &ModuleList, progress: &dyn Progress) {
     for entry in &carried.0 {
         if let Some(install) = config.install(&entry.name) {
             progress.note(&format!(

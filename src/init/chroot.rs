@@ -7,7 +7,7 @@ use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
 use rustix::thread::UnshareFlags;
 
 /// Where the root is mounted until it becomes `/`.
-pub const ROOT: &str = "/sysroot";
+pub(super) const ROOT: &str = "/sysroot";
 
 /// What a program may look for besides its own files.
 const SHARED: [(&str, &str); 3] =
@@ -15,7 +15,7 @@ const SHARED: [(&str, &str); 3] =
 
 /// A program of the root, with the root as its `/` and with the devices. It gets mounts of its own, which
 /// are gone when it ends.
-pub fn in_root(program: &str) -> Command {
+pub(super) fn in_root(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TERM", "linux").current_dir("/");
     let enter = || {

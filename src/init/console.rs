@@ -25,25 +25,25 @@ const CRITICAL: u8 = 8 + 2;
 
 /// The kernel's log and the consoles.
 #[derive(Debug)]
-pub struct Console {
+pub(super) struct Console {
     log: Option<File>,
 }
 
 impl Console {
     /// Opens the log. `/dev` must be there; without a log, failures still reach the consoles.
-    pub fn open() -> Self {
+    pub(super) fn open() -> Self {
         // The kernel takes ten lines in five seconds from a program that does not ask for more.
         let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
         Self { log: OpenOptions::new().write(true).open("/dev/kmsg").ok() }
     }
 
     /// A step that was done.
-    pub fn say(&self, text: &str) {
+    pub(super) fn say(&self, text: &str) {
         self.write(NOTICE, text);
     }
 
     /// Something that a person should look at; the boot goes on.
-    pub fn warn(&self, text: &str) {
+    pub(super) fn warn(&self, text: &str) {
         self.write(WARNING, text);
     }
 
@@ -56,7 +56,7 @@ impl Console {
     }
 
     /// Says why the boot failed and starts over; with `debug`, after a shell has ended.
-    pub fn fail(&self, failure: &Failure, debug: bool) -> ! {
+    pub(super) fn fail(&self, failure: &Failure, debug: bool) -> ! {
         // The log keeps the lines, the screens get them from here: else each would show them twice.
         let _ = fs::write("/proc/sys/kernel/printk", "1\n");
         let lines = failure.lines();
@@ -88,7 +88,7 @@ impl Console {
     }
 
     /// Gives the log back as the kernel had it.
-    pub fn close(self) {
+    pub(super) fn close(self) {
         let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "ratelimit\n");
     }
 }

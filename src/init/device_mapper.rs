@@ -68,7 +68,7 @@ const _: () = assert!(HEADER == to_index(HEADER_BYTES) && SPEC == 40);
 
 /// What a whole device is mapped to.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(super) struct Target {
     /// e.g. `verity`.
     pub kind: &'static str,
     /// Size of the device, in 512-byte sectors.
@@ -78,7 +78,7 @@ pub struct Target {
 }
 
 /// Makes the read-only device `name`; gives the N of its node `/dev/dm-N`.
-pub fn create(name: &str, uuid: &str, target: &Target) -> io::Result<u32> {
+pub(super) fn create(name: &str, uuid: &str, target: &Target) -> io::Result<u32> {
     let control = OpenOptions::new().read(true).write(true).open(CONTROL)?;
     let control = control.as_fd();
     let header = header(name, uuid)?;

@@ -34,7 +34,7 @@ const QUIET_CAP: Duration = Duration::from_secs(2);
 
 /// What a boot disk must have, and what tells two of them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub(super) struct Wanted {
     /// PARTUUID of the root.
     pub root: Uuid,
     /// PARTUUID of its hash tree.
@@ -45,7 +45,7 @@ pub struct Wanted {
 
 /// A disk and its partition table.
 #[derive(Debug)]
-pub struct Disk {
+pub(super) struct Disk {
     /// The kernel's name, e.g. `vda`.
     pub name: String,
     /// Its table.
@@ -54,7 +54,7 @@ pub struct Disk {
 
 /// Why no disk can be the boot disk.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub(super) enum Doubt {
     /// None has the partitions, so far.
     None,
     /// More than one has them.
@@ -82,7 +82,7 @@ impl fmt::Display for Doubt {
 
 /// Chooses the boot disk. Where the boot loader told which ESP it came from and a candidate has it, the
 /// others are out of question; two copies of one image have the same ESP, and are refused.
-pub fn choose(disks: &[Disk], wanted: &Wanted) -> Result<usize, Doubt> {
+pub(super) fn choose(disks: &[Disk], wanted: &Wanted) -> Result<usize, Doubt> {
     let count =
         |disk: &Disk, guid| disk.found.table.entries.iter().filter(|entry| entry.guid == guid).count();
     let carries = |disk: &Disk| count(disk, wanted.root) > 0 && count(disk, wanted.verity) > 0;
@@ -107,7 +107,7 @@ fn describe(disk: &Disk) -> String {
 
 /// The boot disk, its devices open to use.
 #[derive(Debug)]
-pub struct BootDisk {
+pub(super) struct BootDisk {
     /// The kernel's name, e.g. `vda`.
     pub name: String,
     /// Its table, as read.
@@ -120,7 +120,7 @@ pub struct BootDisk {
 
 impl BootDisk {
     /// Waits until the boot disk is there, loading drivers for what appears.
-    pub fn wait(console: &Console, loader: &mut Loader, root_hash: &Digest) -> Result<Self, Failure> {
+    pub(super) fn wait(console: &Console, loader: &mut Loader, root_hash: &Digest) -> Result<Self, Failure> {
         let events = Uevents::listen();
         let (root, verity) = partition_guids(root_hash);
         let wanted = Wanted { root, verity, esp: variables::partition() };
@@ -154,18 +154,18 @@ impl BootDisk {
     }
 
     /// The disk's device.
-    pub fn device(&self) -> String {
+    pub(super) fn device(&self) -> String {
         format!("/dev/{}", self.name)
     }
 
     /// Opens the whole disk to change its table.
-    pub fn open(&self) -> io::Result<FileDevice> {
+    pub(super) fn open(&self) -> io::Result<FileDevice> {
         open(&self.name, true)
     }
 
     /// The device of partition `number`. The kernel may not know it where only the backup table was whole;
     /// then it reads the table again.
-    pub fn partition(&self, number: u32) -> Result<String, Failure> {
+    pub(super) fn partition(&self, number: u32) -> Result<String, Failure> {
         let find = || sys::partition(&self.name, number);
         if find().is_none() {
             self.open()

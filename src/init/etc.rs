@@ -24,12 +24,12 @@ const MEMORY: &str = "/run/keller/etc";
 const OPTIONS: &str = "index=off,metacopy=off,redirect_dir=off,xino=off";
 
 /// Whether changes outlive this boot.
-pub fn is_kept(etc: Etc, state: State) -> bool {
+pub(super) fn is_kept(etc: Etc, state: State) -> bool {
     etc != Etc::Ephemeral && state == State::Disk
 }
 
 /// Lays the node's changes over the root's `/etc`.
-pub fn mount(console: &Console, etc: Etc, state: State) -> Result<(), Failure> {
+pub(super) fn mount(console: &Console, etc: Etc, state: State) -> Result<(), Failure> {
     let kept = is_kept(etc, state);
     let home = Path::new(state::HOME);
     if etc == Etc::Factory

@@ -19,7 +19,7 @@ const SHOWN: &str = "/sysroot/etc/machine-id";
 
 /// Shows the kept identity in /etc; makes one if there is none. One from the command line counts for this
 /// boot and is not kept.
-pub fn settle(given: Option<&str>) -> Result<(), Failure> {
+pub(super) fn settle(given: Option<&str>) -> Result<(), Failure> {
     let id = match given {
         Some(id) => id.to_owned(),
         None => kept_or_new(Path::new(state::HOME))?,

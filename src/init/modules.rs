@@ -24,7 +24,7 @@ const CMDLINE: &str = "/proc/cmdline";
 
 /// The modules of the initramfs and which of them are loaded.
 #[derive(Debug)]
-pub struct Loader {
+pub(super) struct Loader {
     list: ModuleList,
     config: Config,
     loaded: BTreeSet<String>,
@@ -62,7 +62,7 @@ impl fmt::Display for Failed {
 
 impl Loader {
     /// Reads the list. An initramfs without one has a kernel that needs no modules.
-    pub fn open() -> Result<Self, Failure> {
+    pub(super) fn open() -> Result<Self, Failure> {
         let list = ModuleList::parse(&carried(LIST)?).doing(format!("reading /{LIST}"))?;
         let mut config = Config::default();
         // The builder wrote it: there is no line that says nothing.
@@ -73,7 +73,7 @@ impl Loader {
     }
 
     /// Loads what every boot needs, and the drivers of the devices that are there already.
-    pub fn load_needed(&mut self, console: &Console) -> Result<(), Failure> {
+    pub(super) fn load_needed(&mut self, console: &Console) -> Result<(), Failure> {
         // First what is faster on this processor: dm-verity takes the best SHA-256 that is there.
         let processor = fs::read_to_string(PROCESSOR).ok();
         let accelerators = self.wanted_by(processor);
@@ -99,7 +99,7 @@ impl Loader {
 
     /// Loads drivers for devices that it has not seen; says whether there were any. A driver that does not
     /// load is no reason to stop: the disk may hang on another.
-    pub fn load_for_devices(&mut self, console: &Console) -> bool {
+    pub(super) fn load_for_devices(&mut self, console: &Console) -> bool {
         let before = self.seen.len();
         let names = self.wanted_by(device_identifiers());
         let failed = self.load(&names);

@@ -33,7 +33,7 @@ struct Partition {
 }
 
 /// Tells the kernel that a partition has another size; works while other partitions are in use.
-pub fn resize(disk: &File, number: u32, start: u64, size: u64) -> io::Result<()> {
+pub(super) fn resize(disk: &File, number: u32, start: u64, size: u64) -> io::Result<()> {
     let narrow = |value: u64| i64::try_from(value).map_err(io::Error::other);
     let mut partition = Partition {
         start: narrow(start)?,
@@ -49,7 +49,7 @@ pub fn resize(disk: &File, number: u32, start: u64, size: u64) -> io::Result<()>
 }
 
 /// Has the kernel read a disk's table again; fails while a partition of it is in use.
-pub fn read_again(disk: &File) -> io::Result<()> {
+pub(super) fn read_again(disk: &File) -> io::Result<()> {
     // SAFETY: this request has no argument.
     check(unsafe { libc::ioctl(disk.as_raw_fd(), READ_AGAIN) })
 }

@@ -48,7 +48,7 @@ const LIMITS: &str = "/run/systemd/journald.conf.d/50-keller-reserve.conf";
 
 /// What a boot has of it.
 #[derive(Debug)]
-pub enum Reserve {
+pub(super) enum Reserve {
     /// The disk was made without one.
     None,
     /// The partition, mounted, and its device.
@@ -60,7 +60,7 @@ pub enum Reserve {
 }
 
 /// Mounts the reserve of `disk`, if it has one that can be used.
-pub fn mount(console: &Console, disk: &BootDisk, reset: Option<Reset>) -> Reserve {
+pub(super) fn mount(console: &Console, disk: &BootDisk, reset: Option<Reset>) -> Reserve {
     let Some(entry) = disk.found.table.entries.iter().find(|entry| entry.label == RESERVE_LABEL) else {
         console.say("no reserve partition: the journal and the records of updates are in /var");
         return Reserve::None;
@@ -85,14 +85,14 @@ pub fn mount(console: &Console, disk: &BootDisk, reset: Option<Reset>) -> Reserv
 }
 
 /// Mounts one that is gone at reboot.
-pub fn mount_memory() -> Result<Reserve, Failure> {
+pub(super) fn mount_memory() -> Result<Reserve, Failure> {
     fs::create_dir_all(VOLUME.mount).doing(format!("making {}", VOLUME.mount))?;
     attach("tmpfs", VOLUME.mount, "tmpfs", FLAGS, MEMORY).map(|()| Reserve::Memory)
 }
 
 impl Reserve {
     /// Number of the partition that is in use.
-    pub fn number(&self) -> Option<u32> {
+    pub(super) fn number(&self) -> Option<u32> {
         match self {
             Self::Partition(entry, _) => Some(entry.number),
             _ => None,
@@ -101,7 +101,7 @@ impl Reserve {
 
     /// Puts its directories where they belong, each for itself, and tells journald its share. Gives the device that is
     /// in use, and why the records of updates are out of reach, if they are.
-    pub fn settle(self, console: &Console) -> (Option<String>, Option<String>) {
+    pub(super) fn settle(self, console: &Console) -> (Option<String>, Option<String>) {
         let (device, mut forgetful) = match self {
             Self::None => return (None, None),
             Self::Unusable(why) => return (None, Some(why)),

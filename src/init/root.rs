@@ -44,7 +44,7 @@ const KERNEL: [Mount<'static>; 4] = [
 const CLOSED: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// Mounts `/proc`, `/sys`, `/dev` and `/run`.
-pub fn mount_kernel() -> Result<(), Failure> {
+pub(super) fn mount_kernel() -> Result<(), Failure> {
     for Mount { source, target, kind, flags, options } in &KERNEL {
         fs::create_dir_all(target).doing(format!("making {target}"))?;
         attach(source, target, kind, *flags, options)?;
@@ -53,7 +53,7 @@ pub fn mount_kernel() -> Result<(), Failure> {
 }
 
 /// Mounts the firmware's variables, where there are any.
-pub fn mount_firmware_variables() {
+pub(super) fn mount_firmware_variables() {
     let target = "/sys/firmware/efi/efivars";
     if Path::new(target).exists() {
         // Without them, two disks with one image cannot be told apart; one disk needs no telling.
@@ -62,7 +62,7 @@ pub fn mount_firmware_variables() {
 }
 
 /// Mounts the verified root, never to be written.
-pub fn mount_verified(root_fs: RootFs) -> Result<(), Failure> {
+pub(super) fn mount_verified(root_fs: RootFs) -> Result<(), Failure> {
     // ext4 would replay its journal even on a read-only mount, and the device cannot be written.
     let options = match root_fs {
         RootFs::Erofs => "",
@@ -73,7 +73,7 @@ pub fn mount_verified(root_fs: RootFs) -> Result<(), Failure> {
 }
 
 /// Mounts one file system.
-pub fn attach(
+pub(super) fn attach(
     source: &str,
     target: &str,
     kind: &str,

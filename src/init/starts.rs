@@ -20,7 +20,7 @@ use crate::update::apply;
 ///
 /// # Errors
 /// The version was given up: the machine is to start over, with another one.
-pub fn begin(console: &Console, disk: &BootDisk) -> Result<(), Failure> {
+pub(super) fn begin(console: &Console, disk: &BootDisk) -> Result<(), Failure> {
     match count(disk) {
         Ok(None) => Ok(()),
         Ok(Some((own, missed))) => give_up(console, disk, &own, missed),

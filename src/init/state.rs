@@ -11,12 +11,12 @@ use crate::base::failure::{Doing, Failure};
 use crate::disk::layout::STATE_LABEL;
 
 /// What is ours on it.
-pub const HOME: &str = "/sysroot/var/lib/keller";
+pub(super) const HOME: &str = "/sysroot/var/lib/keller";
 
 const FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
 /// Its file system.
-pub const VOLUME: Volume = Volume {
+pub(super) const VOLUME: Volume = Volume {
     label: STATE_LABEL,
     name: "state",
     mount: "/sysroot/var",
@@ -26,13 +26,13 @@ pub const VOLUME: Volume = Volume {
 };
 
 /// Mounts a state that is gone at reboot.
-pub fn mount_memory(console: &Console) -> Result<(), Failure> {
+pub(super) fn mount_memory(console: &Console) -> Result<(), Failure> {
     attach("tmpfs", VOLUME.mount, "tmpfs", FLAGS, "mode=0755")?;
     console.warn("state in memory: nothing of it outlives this boot");
     Ok(())
 }
 
 /// Makes the directory for what is ours.
-pub fn make_home() -> Result<(), Failure> {
+pub(super) fn make_home() -> Result<(), Failure> {
     fs::create_dir_all(HOME).doing(format!("making {HOME}"))
 }

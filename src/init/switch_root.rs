@@ -20,7 +20,7 @@ const MOVED: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
 const INIT: [&str; 2] = ["/usr/lib/systemd/systemd", "/sbin/init"];
 
 /// Picks the program that the root is handed to.
-pub fn find_init(asked: Option<&str>) -> Result<String, Failure> {
+pub(super) fn find_init(asked: Option<&str>) -> Result<String, Failure> {
     let exists = |path: &&str| {
         // Links lead to places in the root, so only their presence can be checked from here.
         fs::symlink_metadata(Path::new(ROOT).join(path.trim_start_matches('/'))).is_ok()
@@ -35,7 +35,7 @@ pub fn find_init(asked: Option<&str>) -> Result<String, Failure> {
 }
 
 /// Moves the kernel's file systems, frees the initramfs, and becomes `init`. Returns only why it did not.
-pub fn hand_over(init: &str) -> Failure {
+pub(super) fn hand_over(init: &str) -> Failure {
     match enter() {
         Err(failure) => failure,
         // The environment is what the kernel gave us: HOME, TERM and words of the command line.
@@ -75,7 +75,7 @@ fn empty(folder: &Path, device: u64) {
 }
 
 /// Whether the kernel has the initramfs in memory, so that emptying it cannot hit a disk.
-pub fn is_in_memory() -> io::Result<bool> {
+pub(super) fn is_in_memory() -> io::Result<bool> {
     const RAMFS: i64 = 0x8584_58f6_u32 as i64;
     const TMPFS: i64 = 0x0102_1994;
     let path = CString::new(Path::new("/").as_os_str().as_bytes())?;

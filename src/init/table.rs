@@ -21,13 +21,13 @@ use crate::disk::{FileDevice, ReadAt};
 const DERIVED: usize = 8;
 
 /// Whether `guid` is still the one that the image came with.
-pub fn is_as_shipped(guid: Uuid) -> bool {
+pub(super) fn is_as_shipped(guid: Uuid) -> bool {
     guid.get_version_num() == DERIVED
 }
 
 /// What there is to change.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Plan {
+pub(super) struct Plan {
     /// The table to write, unless the one on disk will do.
     pub table: Option<Table>,
     /// Whether the disk gets its own GUID.
@@ -38,7 +38,7 @@ pub struct Plan {
 
 /// Plans the table of a disk with `disk_size` bytes; `own_guid` is what an unnamed disk shall be called.
 /// Only a state partition that comes last is grown: anything behind it is not ours.
-pub fn plan(found: &Found, disk_size: u64, grow: bool, own_guid: Uuid) -> Result<Plan, GptError> {
+pub(super) fn plan(found: &Found, disk_size: u64, grow: bool, own_guid: Uuid) -> Result<Plan, GptError> {
     let mut table = found.table.clone();
     let new_identity = is_as_shipped(table.disk_guid);
     if new_identity {
@@ -57,7 +57,7 @@ pub fn plan(found: &Found, disk_size: u64, grow: bool, own_guid: Uuid) -> Result
 }
 
 /// Brings the boot disk's table up to date, on the disk and in the kernel.
-pub fn settle(console: &Console, disk: &mut BootDisk, grow: bool) -> Result<(), Failure> {
+pub(super) fn settle(console: &Console, disk: &mut BootDisk, grow: bool) -> Result<(), Failure> {
     let doing = || format!("updating the partition table of {}", disk.name);
     let mut device = disk.open().doing(doing())?;
     let plan = plan(&disk.found, device.size(), grow, own_guid()?).doing(doing())?;
@@ -82,7 +82,7 @@ pub fn settle(console: &Console, disk: &mut BootDisk, grow: bool) -> Result<(), 
 }
 
 /// Gives each of the partitions `numbers` a GUID of its own, unless it has one: what is on it is there to stay.
-pub fn own(disk: &mut BootDisk, numbers: &[u32]) -> Result<(), Failure> {
+pub(super) fn own(disk: &mut BootDisk, numbers: &[u32]) -> Result<(), Failure> {
     let doing = || format!("giving partitions of {} GUIDs of their own", disk.name);
     let mut table = disk.found.table.clone();
     let is_new = |entry: &&Entry| numbers.contains(&entry.number) && is_as_shipped(entry.guid);
@@ -119,7 +119,7 @@ pub(super) mod tests {
     const OWN: Uuid = Uuid::from_u128(0x11111111_2222_4333_8444_555555555555);
 
     /// Puts `table` onto a disk in memory.
-    pub fn write(bytes: &mut [u8], table: &Table) {
+    pub(crate) fn write(bytes: &mut [u8], table: &Table) {
         let mut cursor = io::Cursor::new(bytes);
         gpt::create(&mut cursor, table).unwrap();
     }

@@ -8,7 +8,7 @@ use super::console::Console;
 use crate::base::failure::{Doing, Failure};
 
 /// Runs a program of the root to its end without input; what it says goes to the log.
-pub fn run(console: &Console, program: &str, arguments: &[&str]) -> Result<Output, Failure> {
+pub(super) fn run(console: &Console, program: &str, arguments: &[&str]) -> Result<Output, Failure> {
     let output = in_root(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -23,7 +23,7 @@ pub fn run(console: &Console, program: &str, arguments: &[&str]) -> Result<Outpu
 
 /// The lines of a program's output that say something. File names in it may hold anything, so that control
 /// sequences are kept from the consoles.
-pub fn said(output: &Output) -> Vec<String> {
+pub(super) fn said(output: &Output) -> Vec<String> {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].join(&b'\n');
     let text = String::from_utf8_lossy(&text).replace('\r', "\n");
     let text = text.replace('\t', " ").replace(|letter: char| letter.is_control() && letter != '\n', "?");
@@ -35,7 +35,7 @@ pub fn said(output: &Output) -> Vec<String> {
 const SHOWN: usize = 3;
 
 /// How a program ended, for an error message.
-pub fn ending(output: &Output) -> io::Error {
+pub(super) fn ending(output: &Output) -> io::Error {
     let said = said(output);
     let last = match said.as_slice() {
         [] => "it said nothing".to_owned(),

@@ -6,7 +6,7 @@ use crate::base::kernel;
 use crate::boot::variables;
 
 /// Has the kernel panic when a processor hangs for 20 seconds or a task for two minutes.
-pub fn begin(console: &Console) {
+pub(super) fn begin(console: &Console) {
     if variables::read(variables::COUNTED).is_none() {
         return;
     }

@@ -13,11 +13,11 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The kernel's messages about devices.
 #[derive(Debug)]
-pub struct Uevents(Option<OwnedFd>);
+pub(super) struct Uevents(Option<OwnedFd>);
 
 impl Uevents {
     /// Listens from now on.
-    pub fn listen() -> Self {
+    pub(super) fn listen() -> Self {
         let open = || {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let kernel = Some(KOBJECT_UEVENT);
@@ -30,12 +30,12 @@ impl Uevents {
     }
 
     /// Returns when something happened, or after a tenth of a second.
-    pub fn wait(&self) {
+    pub(super) fn wait(&self) {
         self.wait_for(PATIENCE);
     }
 
     /// Returns when nothing has happened for `quiet`, or when `cap` is over.
-    pub fn settle(&self, quiet: Duration, cap: Duration) {
+    pub(super) fn settle(&self, quiet: Duration, cap: Duration) {
         let end = Instant::now() + cap;
         while self.wait_for(quiet) && Instant::now() < end {}
     }

@@ -26,7 +26,7 @@ use crate::verity::{self, BLOCK};
 /// Name of the mapped device.
 const NAME: &str = "root";
 /// What `findmnt /` shows.
-pub const DEVICE: &str = "/dev/mapper/root";
+pub(super) const DEVICE: &str = "/dev/mapper/root";
 /// The device mapper counts in these, in bytes.
 const SECTOR: u64 = 512;
 
@@ -84,7 +84,7 @@ impl Superblock {
 }
 
 /// Makes [`DEVICE`] out of the partitions `data` and `hash`, e.g. `/dev/vda2`.
-pub fn open(data: &str, hash: &str, root_hash: &Digest) -> Result<(), Failure> {
+pub(super) fn open(data: &str, hash: &str, root_hash: &Digest) -> Result<(), Failure> {
     let refused = |cause: io::Error| Failure::new(format!("opening the hash tree on {hash}"), cause);
     let room =
         File::open(data).and_then(FileDevice::block).doing(format!("opening {data}"))?.size() / to_u64(BLOCK);

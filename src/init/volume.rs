@@ -25,7 +25,7 @@ use crate::disk::{Device, FileDevice, ReadAt};
 
 /// One of them.
 #[derive(Debug)]
-pub struct Volume {
+pub(super) struct Volume {
     /// Of the partition and of the file system.
     pub label: &'static str,
     /// As messages call it.
@@ -79,7 +79,7 @@ const RESIZE: u64 = 0x4008_6610;
 
 /// What is on the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
+pub(super) enum Content {
     /// Nothing: as shipped.
     Blank,
     /// The beginning of a file system that was never used.
@@ -95,7 +95,7 @@ pub enum Content {
 
 /// What to do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     /// Make a file system, over whatever is there.
     Make,
     /// Check the one that is there.
@@ -106,7 +106,7 @@ pub enum Action {
 
 /// Why a partition is left as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub(super) enum Doubt {
     /// Blank, though it had a file system.
     Emptied,
     /// Something that we did not make.
@@ -116,7 +116,7 @@ pub enum Doubt {
 impl Content {
     /// What to do on a partition that `is_new`: still under the GUID that it was shipped with. Only the
     /// operator's explicit word makes us overwrite anything.
-    pub fn action(self, is_new: bool, reset: Option<Reset>) -> Action {
+    pub(super) fn action(self, is_new: bool, reset: Option<Reset>) -> Action {
         match (self, reset) {
             (_, Some(Reset::State)) | (Self::HalfMade, None) => Action::Make,
             (Self::Blank, None) if is_new => Action::Make,
@@ -127,7 +127,7 @@ impl Content {
     }
 
     /// Looks at a partition whose file system would be called `label`.
-    pub fn of(partition: &impl ReadAt, label: &str) -> io::Result<Self> {
+    pub(super) fn of(partition: &impl ReadAt, label: &str) -> io::Result<Self> {
         let mut mark = [0; MARK.len()];
         partition.read_at(&mut mark, last_block(partition.size())?)?;
         if &mark == MARK {
@@ -174,7 +174,7 @@ fn last_block(size: u64) -> io::Result<u64> {
 impl Volume {
     /// Mounts it from `device`, made or checked before; says whether it was made. `is_new`: see
     /// [`Content::action`].
-    pub fn mount(
+    pub(super) fn mount(
         &self,
         console: &Console,
         device: &str,

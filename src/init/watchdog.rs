@@ -19,7 +19,7 @@ const SET_TIMEOUT: libc::Ioctl = 0xc004_5706_u32 as libc::Ioctl;
 const SECONDS: libc::c_int = 90;
 
 /// Starts the countdown. A machine without a watchdog boots all the same.
-pub fn arm(console: &Console) {
+pub(super) fn arm(console: &Console) {
     if !Path::new(DEVICE).exists() {
         return;
     }

@@ -17,7 +17,7 @@ use super::yaml::{Entry, Node, Value};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub struct At<T> {
+pub(super) struct At<T> {
     /// The value.
     pub value: T,
     /// Where it stands.
@@ -26,7 +26,7 @@ pub struct At<T> {
 
 /// One word for the usual case, a longer form for the rest.
 #[derive(Clone, Debug)]
-pub enum Short<T> {
+pub(super) enum Short<T> {
     /// The word.
     Text(String),
     /// A map or list.

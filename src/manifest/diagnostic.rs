@@ -31,7 +31,7 @@ pub(super) struct Report {
 
 impl Report {
     /// Notes a finding; more can be said about it through what is given back.
-    pub fn error(&mut self, mark: Mark, message: impl Into<String>) -> &mut Problem {
+    pub(super) fn error(&mut self, mark: Mark, message: impl Into<String>) -> &mut Problem {
         let message = message.into();
         let problem = Problem { mark, message, help: None, related: Vec::new(), secret: false };
         if self.problems.len() >= limits::MISTAKES {
@@ -42,12 +42,12 @@ impl Report {
     }
 
     /// Nothing was found.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }
 
     /// The findings in the order of the files and lines, each once.
-    pub fn finish(self, sources: &Sources) -> Diagnostics {
+    pub(super) fn finish(self, sources: &Sources) -> Diagnostics {
         let mut problems = self.problems;
         problems.sort_by(|a, b| (a.mark, &a.message).cmp(&(b.mark, &b.message)));
         problems.dedup_by(|a, b| a.mark == b.mark && a.message == b.message);
@@ -79,19 +79,19 @@ impl Report {
 
 impl Problem {
     /// What would be right.
-    pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
+    pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
         self
     }
 
     /// Keeps the line out of every message.
-    pub fn secret(&mut self, secret: bool) -> &mut Self {
+    pub(super) fn secret(&mut self, secret: bool) -> &mut Self {
         self.secret |= secret;
         self
     }
 
     /// Another place that has to do with it.
-    pub fn related(&mut self, mark: Mark, note: impl Into<String>) -> &mut Self {
+    pub(super) fn related(&mut self, mark: Mark, note: impl Into<String>) -> &mut Self {
         self.related.push((mark, note.into()));
         self
     }

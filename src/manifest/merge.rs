@@ -51,12 +51,12 @@ struct Step {
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(sources: &'a mut Sources, report: &'a mut Report, schema: &'a Json) -> Self {
+    pub(super) fn new(sources: &'a mut Sources, report: &'a mut Report, schema: &'a Json) -> Self {
         Self { sources, report, schema, seen: BTreeMap::new(), below: BTreeMap::new(), order: Vec::new() }
     }
 
     /// The merged tree of the file at `location`, named at `by`; none when that file itself cannot be read.
-    pub fn load(mut self, location: Location, by: Option<Mark>) -> Option<Node> {
+    pub(super) fn load(mut self, location: Location, by: Option<Mark>) -> Option<Node> {
         self.file(location, by, &mut Vec::new())?;
         let mut files = std::mem::take(&mut self.order).into_iter();
         let mut merged = files.next()?;

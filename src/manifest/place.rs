@@ -9,7 +9,7 @@ use crate::base::{Size, limits};
 
 /// A stretch of one line of one source. Small enough to stand beside every value that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark {
+pub(super) struct Mark {
     /// Index into [`Sources`].
     pub source: u32,
     /// From 1.
@@ -22,7 +22,7 @@ pub struct Mark {
 
 impl Mark {
     /// The first character of a source: for what is missing from the file as a whole.
-    pub const fn top(source: u32) -> Self {
+    pub(super) const fn top(source: u32) -> Self {
         Self { source, line: 1, column: 1, length: 1 }
     }
 
@@ -47,7 +47,7 @@ impl Mark {
 
 /// One file that was read.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub(super) struct Source {
     /// Where it lies.
     pub location: Location,
     /// The path by which people know it.
@@ -58,7 +58,7 @@ pub struct Source {
 
 /// All files that one manifest is made of.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub(super) struct Sources {
     files: Vec<Source>,
     /// What they have together.
     pub(super) sum: Sum,
@@ -77,13 +77,13 @@ pub(super) struct Sum {
 
 impl Sum {
     /// Counts a file of `len` bytes. False: it is too much.
-    pub fn file(&mut self, len: usize) -> bool {
+    pub(super) fn file(&mut self, len: usize) -> bool {
         self.text += len as u64;
         self.text <= limits::TEXT
     }
 
     /// Counts values with so many bytes; or says which limit they exceed.
-    pub fn add(&mut self, values: usize, bytes: usize) -> Result<(), String> {
+    pub(super) fn add(&mut self, values: usize, bytes: usize) -> Result<(), String> {
         self.values = self.values.saturating_add(values);
         self.bytes = self.bytes.saturating_add(bytes);
         let most = match () {
@@ -99,18 +99,18 @@ impl Sum {
 
 impl Sources {
     /// Adds a file and gives its number.
-    pub fn add(&mut self, source: Source) -> u32 {
+    pub(super) fn add(&mut self, source: Source) -> u32 {
         self.files.push(source);
         u32::try_from(self.files.len() - 1).expect("a manifest has few files")
     }
 
     /// The file with this number.
-    pub fn get(&self, source: u32) -> &Source {
+    pub(super) fn get(&self, source: u32) -> &Source {
         &self.files[to_index(source)]
     }
 
     /// The same place for the outside.
-    pub fn place(&self, mark: Mark) -> Place {
+    pub(super) fn place(&self, mark: Mark) -> Place {
         Place {
             file: self.get(mark.source).name.clone(),
             line: to_index(mark.line),
@@ -119,7 +119,7 @@ impl Sources {
     }
 
     /// A line's text without its end.
-    pub fn line(&self, mark: Mark) -> &str {
+    pub(super) fn line(&self, mark: Mark) -> &str {
         let text = &self.get(mark.source).text;
         text.split('\n').nth(to_index(mark.line) - 1).unwrap_or_default().trim_end_matches('\r')
     }

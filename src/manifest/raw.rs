@@ -13,7 +13,7 @@ use super::{Etc, Output, RootFilesystem, Runtime};
 /// named by `include`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[schemars(rename = "manifest", deny_unknown_fields)]
-pub struct Raw {
+pub(super) struct Raw {
     /// Form of the manifest: 1. Not in a component.
     pub keller: Option<At<u32>>,
     /// Name of the image, of `a-z`, `0-9` and `-`: it stands in labels, file names and os-release. Not in a
@@ -69,7 +69,7 @@ pub struct Raw {
 /// and of a container image's file.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[schemars(rename = "recipe")]
-pub struct RawRecipe {
+pub(super) struct RawRecipe {
     /// Names of wanted packages. What they depend on comes along, what they recommend does not.
     #[serde(default)]
     pub packages: Vec<At<String>>,
@@ -117,7 +117,7 @@ pub struct RawRecipe {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "debian")]
-pub struct RawDebian {
+pub(super) struct RawDebian {
     /// Default: `trixie`.
     pub suite: Option<At<String>>,
     /// Default: `[main]`. Firmware for bare metal needs `non-free-firmware`.
@@ -146,7 +146,7 @@ pub struct RawDebian {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "repository")]
-pub struct RawRepository {
+pub(super) struct RawRepository {
     /// Short name; stands in the lock instead of the address.
     pub name: At<String>,
     /// Root of the archive: http, https or file.
@@ -165,7 +165,7 @@ pub struct RawRepository {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "overlay")]
-pub struct RawOverlay {
+pub(super) struct RawOverlay {
     /// The directory.
     pub path: At<String>,
     /// Whether files of packages may be replaced; else they are conflicts. Default: `false`.
@@ -177,7 +177,7 @@ pub struct RawOverlay {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "file")]
-pub struct RawFile {
+pub(super) struct RawFile {
     /// Absolute path on the node.
     pub path: At<String>,
     /// The text of the file.
@@ -210,7 +210,7 @@ pub struct RawFile {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "user")]
-pub struct RawUser {
+pub(super) struct RawUser {
     /// Login name.
     pub name: At<String>,
     /// From 1000 to 59999.
@@ -231,7 +231,7 @@ pub struct RawUser {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "system_user")]
-pub struct RawSystemUser {
+pub(super) struct RawSystemUser {
     /// Name of the user and its group.
     pub name: At<String>,
     /// From 100 to 999. Without one, keller chooses and the lock records it.
@@ -249,7 +249,7 @@ pub struct RawSystemUser {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "group")]
-pub struct RawGroup {
+pub(super) struct RawGroup {
     /// Its name.
     pub name: At<String>,
     /// From 100 to 999. Without one, keller chooses and the lock records it.
@@ -261,7 +261,7 @@ pub struct RawGroup {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "services")]
-pub struct RawServices {
+pub(super) struct RawServices {
     /// Units that start at boot, such as `nginx.service`.
     #[serde(default)]
     pub enable: Vec<At<String>>,
@@ -275,7 +275,7 @@ pub struct RawServices {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kernel")]
-pub struct RawKernel {
+pub(super) struct RawKernel {
     /// Words appended to those that keller sets itself. `MODULE.PARAMETER=VALUE`, `modprobe.blacklist=` and
     /// `module_blacklist=` hold for modules of the initramfs too.
     #[serde(default)]
@@ -292,7 +292,7 @@ pub struct RawKernel {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "container")]
-pub struct RawContainer {
+pub(super) struct RawContainer {
     /// Of `a-z`, `0-9` and `-`; the unit is `NAME.service`.
     pub name: At<String>,
     /// Where its image comes from.
@@ -325,7 +325,7 @@ pub struct RawContainer {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "image")]
-pub struct RawImage {
+pub(super) struct RawImage {
     /// A file that says what the image is made of; see *Container images* below.
     pub build: Option<At<String>>,
     /// An OCI layout or the output of `docker save` beside the manifest, as a directory or a tar archive, which may
@@ -351,7 +351,7 @@ pub struct RawImage {
 /// `image: {build: …}`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[schemars(rename = "container_image", deny_unknown_fields)]
-pub struct RawBuild {
+pub(super) struct RawBuild {
     /// Further files of this form, as in a manifest.
     #[serde(default)]
     #[expect(dead_code, reason = "for the schema; merge takes it out of the tree")]
@@ -381,7 +381,7 @@ pub struct RawBuild {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "kv")]
-pub struct RawKv {
+pub(super) struct RawKv {
     /// etcd as this node's member: its unit is enabled, so its package must be there (component `etcd.yaml`). It answers
     /// nobody without a certificate, which the node makes for itself at the first boot; root's etcdctl has one.
     pub etcd: At<RawEtcd>,
@@ -391,7 +391,7 @@ pub struct RawKv {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "etcd")]
-pub struct RawEtcd {
+pub(super) struct RawEtcd {
     /// `single` for one member on loopback. `static`, a cluster of listed members, is refused: it is to come
     /// with mutual TLS. Default: `single`.
     pub cluster: Option<At<Cluster>>,
@@ -404,7 +404,7 @@ pub struct RawEtcd {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "cluster")]
-pub enum Cluster {
+pub(super) enum Cluster {
     /// There is one.
     #[default]
     Single,
@@ -416,7 +416,7 @@ pub enum Cluster {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "member")]
-pub struct RawMember {
+pub(super) struct RawMember {
     /// Host name of the node.
     #[expect(dead_code, reason = "for the schema; a cluster is refused")]
     pub name: At<String>,
@@ -429,7 +429,7 @@ pub struct RawMember {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "health")]
-pub struct RawHealth {
+pub(super) struct RawHealth {
     /// Units that are active.
     #[serde(default)]
     pub units: Vec<At<String>>,
@@ -452,7 +452,7 @@ pub struct RawHealth {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "disk")]
-pub struct RawDisk {
+pub(super) struct RawDisk {
     /// The EFI system partition; it holds the kernels of both slots. Default: `512MiB`.
     pub esp: Option<At<String>>,
     /// The root partition of one slot; there are two. Default: `1GiB`.
@@ -474,7 +474,7 @@ pub struct RawDisk {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "state")]
-pub struct RawState {
+pub(super) struct RawState {
     /// Its size in the image. Default: `512MiB`.
     pub min: Option<At<String>>,
     /// Whether it takes the rest of the disk at first boot. Default: `true`.
@@ -485,7 +485,7 @@ pub struct RawState {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "update")]
-pub struct RawUpdate {
+pub(super) struct RawUpdate {
     /// Root of the update repository: http or https.
     pub url: At<String>,
     /// Directory beside the manifest that holds `root.json`, whose keys a node trusts.

@@ -20,7 +20,7 @@ const MOST_VALUES: usize = 20_000;
 
 /// A value with its place.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(super) struct Node {
     /// Where it begins.
     pub mark: Mark,
     /// What it is.
@@ -31,7 +31,7 @@ pub struct Node {
 
 /// What a value is, as far as YAML alone tells.
 #[derive(Clone, Debug)]
-pub enum Value {
+pub(super) enum Value {
     /// Nothing: an empty value, `~` or `null`.
     Null,
     /// Text; `plain` when written without quotes.
@@ -49,7 +49,7 @@ pub enum Value {
 
 /// A key and its value.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(super) struct Entry {
     /// The key.
     pub key: String,
     /// Where the key stands.
@@ -64,7 +64,7 @@ impl Node {
     }
 
     /// The value under `key`, if this is a map that has it.
-    pub fn get(&self, key: &str) -> Option<&Entry> {
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key),
             _ => None,
@@ -72,7 +72,7 @@ impl Node {
     }
 
     /// As [`Self::get`], to be changed.
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
         match &mut self.value {
             Value::Map(entries) => {
                 entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.value)
@@ -82,7 +82,7 @@ impl Node {
     }
 
     /// Says the same, wherever it stands.
-    pub fn same(&self, other: &Self) -> bool {
+    pub(super) fn same(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {
             (Value::Null, Value::Null) => true,
             (Value::Scalar { text: a, .. }, Value::Scalar { text: b, .. }) => a == b,

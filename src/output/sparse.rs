@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 /// The stretches of `file`, of `size` bytes, that are not holes, in order. On file systems that do not know
 /// holes it is one stretch.
-pub fn stretches(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
+pub(super) fn stretches(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < size {
@@ -34,7 +34,7 @@ pub fn stretches(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
 }
 
 /// Whether `bytes` are zeros.
-pub fn is_zero(bytes: &[u8]) -> bool {
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
     // Without an early end inside of 64 bytes, so that they are compared all at once.
     let (chunks, rest) = bytes.as_chunks::<64>();
     chunks.iter().all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)

@@ -8,7 +8,7 @@ use crate::verity;
 
 /// What stays free in the EFI system partition beside two kernel images, in bytes: a boot loader is replaced
 /// by writing its successor beside it, and files take whole clusters.
-pub const ESP_SLACK: u64 = 1 << 20;
+pub(super) const ESP_SLACK: u64 = 1 << 20;
 
 /// A version that is too large for a disk in the field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +34,7 @@ fn shown(bytes: u64) -> String {
 
 /// What a version needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Needs {
+pub(super) struct Needs {
     /// Bytes of the root file system.
     pub root: u64,
     /// Bytes of the unified kernel image.
@@ -43,7 +43,7 @@ pub struct Needs {
 
 /// Refuses what does not fit the smallest of the `published` layouts, or the image's `own`. `largest_uki` is
 /// the largest kernel image that a node may have beside the new one.
-pub fn check(
+pub(super) fn check(
     needs: Needs,
     own: (&str, &str, Layout),
     published: &[&Listing],

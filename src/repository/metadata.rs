@@ -9,32 +9,33 @@ use serde::Serialize;
 use tough::schema::{Role, RoleType, Root, Signed};
 
 /// Version of the specification that the metadata names.
-pub const SPEC_VERSION: &str = "1.0.0";
+pub(super) const SPEC_VERSION: &str = "1.0.0";
 /// Folder of the metadata.
-pub const FOLDER: &str = "metadata";
+pub(super) const FOLDER: &str = "metadata";
 /// The one metadata file without a number.
-pub const TIMESTAMP: &str = "timestamp.json";
+pub(super) const TIMESTAMP: &str = "timestamp.json";
 
 /// The roles with keys of their own.
-pub const ROLES: [RoleType; 4] = [RoleType::Root, RoleType::Targets, RoleType::Snapshot, RoleType::Timestamp];
+pub(super) const ROLES: [RoleType; 4] =
+    [RoleType::Root, RoleType::Targets, RoleType::Snapshot, RoleType::Timestamp];
 
 /// `N.ROLE.json`.
-pub fn numbered(version: u64, role: RoleType) -> String {
+pub(super) fn numbered(version: u64, role: RoleType) -> String {
     format!("{version}.{role}.json")
 }
 
 /// The number of a file `N.ROLE.json`.
-pub fn number_of(name: &str, role: RoleType) -> Option<u64> {
+pub(super) fn number_of(name: &str, role: RoleType) -> Option<u64> {
     name.strip_suffix(&format!(".{role}.json"))?.parse().ok()
 }
 
 /// The version after `version`.
-pub fn after(version: u64) -> NonZeroU64 {
+pub(super) fn after(version: u64) -> NonZeroU64 {
     NonZeroU64::new(version.saturating_add(1)).expect("one more than something is not zero")
 }
 
 /// The bytes of a metadata file: names in order, so that the same metadata is the same file.
-pub fn bytes<T: Serialize>(signed: &Signed<T>) -> Vec<u8> {
+pub(super) fn bytes<T: Serialize>(signed: &Signed<T>) -> Vec<u8> {
     let value = serde_json::to_value(signed).expect("metadata is JSON");
     let mut bytes = serde_json::to_vec_pretty(&value).expect("a value is JSON");
     bytes.push(b'\n');
@@ -42,16 +43,16 @@ pub fn bytes<T: Serialize>(signed: &Signed<T>) -> Vec<u8> {
 }
 
 /// Whether `root` names enough of the keys that signed `metadata`.
-pub fn is_signed<T: Role>(root: &Signed<Root>, metadata: &Signed<T>) -> bool {
+pub(super) fn is_signed<T: Role>(root: &Signed<Root>, metadata: &Signed<T>) -> bool {
     root.signed.verify_role(metadata).is_ok()
 }
 
 /// Ids of the keys that `role` has in `root`, hexadecimal.
-pub fn key_ids(root: &Root, role: RoleType) -> Vec<String> {
+pub(super) fn key_ids(root: &Root, role: RoleType) -> Vec<String> {
     root.roles.get(&role).map_or_else(Vec::new, |keys| keys.keyids.iter().map(hex::encode).collect())
 }
 
 /// A point in time as operators read it.
-pub fn date(time: Timestamp) -> String {
+pub(super) fn date(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }

@@ -130,7 +130,7 @@ impl Listing {
 
 /// All that `targets` lists, in [`Listing::order`]. Targets of others, or whose name says something else than
 /// what is in them, are left out.
-pub fn listings(targets: &Targets) -> Vec<Listing> {
+pub(super) fn listings(targets: &Targets) -> Vec<Listing> {
     let mut found: Vec<Listing> = targets
         .targets
         .iter()
@@ -146,7 +146,7 @@ pub fn listings(targets: &Targets) -> Vec<Listing> {
 ///
 /// # Errors
 /// A version that makes no name of a file.
-pub fn list(targets: &mut Targets, listing: &Listing) -> Result<(), Box<tough::error::Error>> {
+pub(super) fn list(targets: &mut Targets, listing: &Listing) -> Result<(), Box<tough::error::Error>> {
     let name = TargetName::new(listing.target_name()).map_err(Box::new)?;
     targets.add_target(name, listing.to_target());
     Ok(())

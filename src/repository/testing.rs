@@ -27,12 +27,12 @@ thread_local! {
 }
 
 /// Lets this thread's repositories write so many files and no more.
-pub fn allow(writes: Option<usize>) {
+pub(super) fn allow(writes: Option<usize>) {
     WRITES.set(writes);
 }
 
 /// Counts a file that is to be written.
-pub fn may_write() -> io::Result<()> {
+pub(super) fn may_write() -> io::Result<()> {
     match WRITES.get() {
         None => Ok(()),
         Some(0) => Err(io::ErrorKind::StorageFull.into()),
@@ -44,7 +44,7 @@ pub fn may_write() -> io::Result<()> {
 }
 
 /// Every file of a folder, put into another.
-pub fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
         let target = to.join(entry.file_name());
@@ -56,17 +56,17 @@ pub fn copy(from: &Path, to: &Path) {
 }
 
 /// Mon, 01 Jun 2026 00:00:00 UTC.
-pub const NOW: i64 = 1_780_272_000;
+pub(super) const NOW: i64 = 1_780_272_000;
 /// In seconds.
-pub const DAY: i64 = 86_400;
+pub(super) const DAY: i64 = 86_400;
 
 /// A point in time, in days after [`NOW`].
-pub fn day(days: i64) -> Timestamp {
+pub(super) fn day(days: i64) -> Timestamp {
     Timestamp::from_second(NOW + days * DAY).unwrap()
 }
 
 /// A version: a root of some blocks, of which some are its own, and a kernel image.
-pub struct Made {
+pub(super) struct Made {
     pub id: String,
     pub version: String,
     pub root: Vec<u8>,
@@ -75,7 +75,7 @@ pub struct Made {
     pub root_json: Option<Vec<u8>>,
 }
 
-pub fn made(version: &str) -> Made {
+pub(super) fn made(version: &str) -> Made {
     let seed = version.bytes().fold(7usize, |sum, byte| sum * 31 + usize::from(byte));
     let block = |number: usize| {
         let seed = if number % 16 == seed % 16 { seed + number } else { number };
@@ -93,14 +93,14 @@ pub fn made(version: &str) -> Made {
 }
 
 impl Made {
-    pub fn root_hash(&self) -> Digest {
+    pub(super) fn root_hash(&self) -> Digest {
         let options = verity::Options { salt: vec![1, 2], uuid: Uuid::nil() };
         let mut tree = verity::Writer::new(io::sink(), options).unwrap();
         tree.write_all(&self.root).unwrap();
         tree.finish().unwrap().root_hash.digest()
     }
 
-    pub fn image<'a>(&'a self, root: &'a &'a [u8]) -> Image<'a> {
+    pub(super) fn image<'a>(&'a self, root: &'a &'a [u8]) -> Image<'a> {
         Image {
             id: &self.id,
             version: &self.version,
@@ -119,63 +119,68 @@ impl Made {
 }
 
 /// Keys, a repository and a node's memory, in one folder.
-pub struct Publisher {
+pub(super) struct Publisher {
     pub folder: TempDir,
 }
 
 impl Publisher {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let publisher = Self { folder: tempfile::tempdir().unwrap() };
         let wanted = Wanted { root_keys: 1, root_threshold: 1, expires: day(700) };
         Keys::init(&publisher.keys_folder(), wanted).unwrap();
         publisher
     }
 
-    pub fn keys_folder(&self) -> PathBuf {
+    pub(super) fn keys_folder(&self) -> PathBuf {
         self.folder.path().join("keys")
     }
 
-    pub fn repository(&self) -> PathBuf {
+    pub(super) fn repository(&self) -> PathBuf {
         self.folder.path().join("repository")
     }
 
-    pub fn datastore(&self) -> PathBuf {
+    pub(super) fn datastore(&self) -> PathBuf {
         self.folder.path().join("datastore")
     }
 
-    pub fn keys(&self) -> Keys {
+    pub(super) fn keys(&self) -> Keys {
         Keys::open(&self.keys_folder(), &[]).unwrap()
     }
 
-    pub fn root_json(&self) -> Vec<u8> {
+    pub(super) fn root_json(&self) -> Vec<u8> {
         fs::read(self.keys_folder().join("root.json")).unwrap()
     }
 
-    pub fn add(&self, made: &Made, channels: &[&str], now: i64) -> Result<Added, PublishError> {
+    pub(super) fn add(&self, made: &Made, channels: &[&str], now: i64) -> Result<Added, PublishError> {
         self.add_with(made, &options(channels), now)
     }
 
-    pub fn add_with(&self, made: &Made, options: &Options, now: i64) -> Result<Added, PublishError> {
+    pub(super) fn add_with(&self, made: &Made, options: &Options, now: i64) -> Result<Added, PublishError> {
         let keys = self.keys();
         let mut repository = Repository::open(self.repository(), &keys)?;
         repository.add(&made.image(&made.root.as_slice()), options, times(now), &Silent)
     }
 
-    pub fn publish(&self, version: &str) -> Added {
+    pub(super) fn publish(&self, version: &str) -> Added {
         self.add(&made(version), &["stable"], 0).unwrap()
     }
 
-    pub fn refresh(&self, now: i64) -> Result<Timestamp, PublishError> {
+    pub(super) fn refresh(&self, now: i64) -> Result<Timestamp, PublishError> {
         let keys = self.keys();
         Repository::open(self.repository(), &keys)?.refresh(times(now), &Silent)
     }
 
-    pub fn rotate(&self, role: RoleType) {
+    pub(super) fn rotate(&self, role: RoleType) {
         self.keys().rotate(role, None, day(700)).unwrap();
     }
 
     /// Looks from a node that trusts `root_json`; gives the versions.
-    pub fn look(&self, root_json: &[u8], remote: &dyn Remote, now: i64) -> Result<Vec<String>, String> {
+    pub(super) fn look(
+        &self,
+        root_json: &[u8],
+        remote: &dyn Remote,
+        now: i64,
+    ) -> Result<Vec<String>, String> {
         let trusted = Client::update(root_json, remote, &self.datastore(), NOW + now * DAY);
         match trusted {
             Ok(trusted) => Ok(trusted.releases().iter().map(|listing| listing.version.clone()).collect()),
@@ -184,11 +189,11 @@ impl Publisher {
     }
 }
 
-pub fn times(now: i64) -> Times {
+pub(super) fn times(now: i64) -> Times {
     Times { now: day(now), life: Duration::from_secs(14 * 86_400) }
 }
 
-pub fn options(channels: &[&str]) -> Options {
+pub(super) fn options(channels: &[&str]) -> Options {
     Options {
         channels: channels.iter().map(|&channel| channel.to_owned()).collect(),
         notes: None,
@@ -199,7 +204,7 @@ pub fn options(channels: &[&str]) -> Options {
 }
 
 /// What goes wrong with a file.
-pub enum Fault {
+pub(super) enum Fault {
     Missing,
     Broken,
     Endless,
@@ -207,7 +212,7 @@ pub enum Fault {
 }
 
 /// A folder on a server that has faults, by the end of a path.
-pub struct Faulty {
+pub(super) struct Faulty {
     folder: Folder,
     faults: Vec<(String, Fault)>,
     /// What was asked for.
@@ -215,7 +220,7 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    pub fn new(folder: &Path, faults: Vec<(&str, Fault)>) -> Self {
+    pub(super) fn new(folder: &Path, faults: Vec<(&str, Fault)>) -> Self {
         let faults = faults.into_iter().map(|(path, fault)| (path.to_owned(), fault)).collect();
         Self { folder: Folder::new(folder), faults, asked: Mutex::default() }
     }

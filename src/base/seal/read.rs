@@ -14,7 +14,7 @@ use crate::base::width::{to_u64, to_usize};
 const KEPT: usize = 16;
 
 /// Told of a file whose body turns out to be broken, with what is wrong.
-pub type Listener = Box<dyn Fn(&SealError) + Send + Sync>;
+pub(super) type Listener = Box<dyn Fn(&SealError) + Send + Sync>;
 
 /// A sealed file whose table is verified, and whose body is verified as it is read.
 pub struct Sealed {

@@ -14,7 +14,7 @@ use crate::cli::streams::{self, OutputError};
 use crate::qemu::Forward;
 
 /// The guest's port for ssh.
-pub const SSH: u16 = 22;
+pub(super) const SSH: u16 = 22;
 
 /// A port that is looked at until something answers there.
 struct Service {
@@ -23,7 +23,7 @@ struct Service {
 }
 
 /// The ways into a guest.
-pub struct Ways {
+pub(super) struct Ways {
     /// Those behind which something is known to answer, once it runs.
     services: Arc<Vec<Service>>,
     /// Those that were asked for besides.
@@ -32,7 +32,7 @@ pub struct Ways {
 
 impl Ways {
     /// Looks at `services` in the background until all have answered.
-    pub fn watch(services: Vec<Forward>, others: Vec<Forward>) -> Self {
+    pub(super) fn watch(services: Vec<Forward>, others: Vec<Forward>) -> Self {
         let service = |forward| Service { forward, answered: AtomicBool::new(false) };
         let services: Arc<Vec<Service>> = Arc::new(services.into_iter().map(service).collect());
         let watched = Arc::clone(&services);
@@ -48,7 +48,7 @@ impl Ways {
     }
 
     /// Whether every service has answered.
-    pub fn ready(&self) -> bool {
+    pub(super) fn ready(&self) -> bool {
         all_answered(&self.services)
     }
 
@@ -56,7 +56,7 @@ impl Ways {
     ///
     /// # Errors
     /// Those of standard output.
-    pub fn report(
+    pub(super) fn report(
         &self,
         what: &str,
         identity: &Path,

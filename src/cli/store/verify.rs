@@ -13,7 +13,7 @@ use crate::store::{Checked, CheckedDerived, Part, Store, StoreError};
 ///
 /// # Errors
 /// `Io` of the disk where not even the names of tools can be read.
-pub fn verify(store: &Store) -> anyhow::Result<Report> {
+pub(super) fn verify(store: &Store) -> anyhow::Result<Report> {
     let mut seen = Seen::default();
     let (blobs, failures) = store.survey(Part::Blobs);
     failures.iter().for_each(|error| seen.unread(error));

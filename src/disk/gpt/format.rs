@@ -10,24 +10,24 @@ use crate::base::on_disk::{FromBytes, FromZeros, IntoBytes, le, on_disk, whole};
 use crate::base::width::{to_index, to_usize};
 
 /// Field `Signature` of the header.
-pub const SIGNATURE: &[u8; 8] = b"EFI PART";
+pub(super) const SIGNATURE: &[u8; 8] = b"EFI PART";
 /// Field `Revision`: 1.0, the only one there is.
-pub const REVISION: u32 = 0x0001_0000;
+pub(super) const REVISION: u32 = 0x0001_0000;
 /// Field `HeaderSize` as we write it; readers accept up to a sector.
-pub const HEADER_SIZE: u32 = 92;
+pub(super) const HEADER_SIZE: u32 = 92;
 /// Field `SizeOfPartitionEntry`.
-pub const ENTRY_SIZE: u32 = 128;
+pub(super) const ENTRY_SIZE: u32 = 128;
 const _: () = assert!(RawHeader::SIZE == to_index(HEADER_SIZE) && RawEntry::SIZE == to_index(ENTRY_SIZE));
 /// UTF-16 code units in a name.
-pub const LABEL_UNITS: usize = 36;
+pub(super) const LABEL_UNITS: usize = 36;
 /// Field `NumberOfPartitionEntries` as we write it: the specification's minimum of 16 KiB.
-pub const CAPACITY: u32 = 128;
+pub(super) const CAPACITY: u32 = 128;
 /// Largest number of entries that is read; a header that claims more is not believed.
-pub const CAPACITY_LIMIT: u32 = 1024;
+pub(super) const CAPACITY_LIMIT: u32 = 1024;
 
 /// The header's fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(super) struct Header {
     /// Sector of this header.
     pub my_lba: u64,
     /// Sector of the other header.
@@ -105,7 +105,7 @@ on_disk! {
 
 impl Header {
     /// Reads a header out of its sector.
-    pub fn decode(sector: &[u8]) -> Result<Self, HeaderError> {
+    pub(super) fn decode(sector: &[u8]) -> Result<Self, HeaderError> {
         let Ok((raw, _)) = RawHeader::ref_from_prefix(sector) else { return Err(HeaderError::NoSignature) };
         if &raw.signature != SIGNATURE {
             return Err(HeaderError::NoSignature);
@@ -148,7 +148,7 @@ impl Header {
     }
 
     /// The header's whole sector.
-    pub fn encode(&self, sector_size: SectorSize) -> Vec<u8> {
+    pub(super) fn encode(&self, sector_size: SectorSize) -> Vec<u8> {
         let mut raw = RawHeader {
             signature: *SIGNATURE,
             revision: REVISION.into(),
@@ -173,12 +173,12 @@ impl Header {
 }
 
 /// Sectors that `capacity` entries take.
-pub const fn entries_sectors(capacity: u32, sector_size: SectorSize) -> u64 {
+pub(super) const fn entries_sectors(capacity: u32, sector_size: SectorSize) -> u64 {
     align::units(capacity as u64 * ENTRY_SIZE as u64, sector_size.bytes())
 }
 
 /// The entries that are in use, with their places in the array. Their positions on disk are not judged here.
-pub fn decode_entries(bytes: &[u8], sector_size: SectorSize) -> Vec<Entry> {
+pub(super) fn decode_entries(bytes: &[u8], sector_size: SectorSize) -> Vec<Entry> {
     let entry = |(number, raw): (u32, &RawEntry)| {
         let type_guid = Uuid::from_bytes_le(raw.partition_type_guid);
         if type_guid.is_nil() {
@@ -205,7 +205,7 @@ pub fn decode_entries(bytes: &[u8], sector_size: SectorSize) -> Vec<Entry> {
 ///
 /// # Errors
 /// Labels that do not fit, numbers out of range, positions that are not whole sectors.
-pub fn encode_entries(table: &Table) -> Result<Vec<u8>, GptError> {
+pub(super) fn encode_entries(table: &Table) -> Result<Vec<u8>, GptError> {
     let sector = table.sector_size.bytes();
     let mut raws = vec![RawEntry::new_zeroed(); to_index(table.capacity)];
     for entry in &table.entries {

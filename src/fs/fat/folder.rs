@@ -12,11 +12,11 @@ use super::volume::CLUSTER_BITS;
 use crate::base::on_disk::{transmute_ref, whole};
 
 /// First byte of a record that is not in use any more.
-pub const DELETED: u8 = 0xe5;
+pub(super) const DELETED: u8 = 0xe5;
 
 /// One entry of a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// The long name, or the short one where there is no other.
     pub name: String,
     /// As the record has it.
@@ -31,7 +31,7 @@ pub struct Entry {
 
 impl Entry {
     /// Whether the entry answers to `name`, in whatever case, by its long name or its short one.
-    pub fn has_name(&self, name: &str) -> bool {
+    pub(super) fn has_name(&self, name: &str) -> bool {
         let name = name.to_lowercase();
         self.name.to_lowercase() == name || shown(&self.short, 0).to_lowercase() == name
     }
@@ -39,7 +39,7 @@ impl Entry {
 
 /// What is in a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Folder {
+pub(super) struct Folder {
     /// In their order, without `.`, `..` and the volume's label.
     pub entries: Vec<Entry>,
     /// The record from which on none is in use.
@@ -47,12 +47,12 @@ pub struct Folder {
 }
 
 /// Whether one of these records says that it and all further ones were never used.
-pub fn has_end(bytes: &[u8]) -> bool {
+pub(super) fn has_end(bytes: &[u8]) -> bool {
     bytes.iter().step_by(RECORD_SIZE).any(|first| *first == 0)
 }
 
 /// Reads the records of a folder's clusters.
-pub fn decode(bytes: &[u8]) -> Folder {
+pub(super) fn decode(bytes: &[u8]) -> Folder {
     let records: &[Record] = whole(bytes);
     let mut entries = Vec::new();
     let mut long = LongName::default();

@@ -9,54 +9,54 @@ use crate::base::on_disk::{FromZeros, IntoBytes, le, on_disk};
 use crate::base::width::to_usize;
 
 /// Bytes in a record of a folder.
-pub const RECORD_SIZE: usize = Record::SIZE;
+pub(super) const RECORD_SIZE: usize = Record::SIZE;
 /// FSInfo's sector.
-pub const FSINFO_SECTOR: u16 = 1;
+pub(super) const FSINFO_SECTOR: u16 = 1;
 /// Sector of the copies of boot sector and FSInfo (BPB_BkBootSec).
-pub const BACKUP_SECTOR: u16 = 6;
+pub(super) const BACKUP_SECTOR: u16 = 6;
 /// The root folder's cluster.
-pub const ROOT_CLUSTER: u32 = 2;
+pub(super) const ROOT_CLUSTER: u32 = 2;
 /// An entry of the FAT that ends a chain.
-pub const END_OF_CHAIN: u32 = 0x0fff_ffff;
+pub(super) const END_OF_CHAIN: u32 = 0x0fff_ffff;
 /// Media byte of a fixed disk, in the boot sector and in the first entry of the FAT.
 const MEDIA: u8 = 0xf8;
 /// The first two entries of the FAT: the media byte, and "unmounted cleanly, without errors".
-pub const RESERVED_ENTRIES: [u32; 2] = [0x0fff_ff00 | MEDIA as u32, END_OF_CHAIN];
+pub(super) const RESERVED_ENTRIES: [u32; 2] = [0x0fff_ff00 | MEDIA as u32, END_OF_CHAIN];
 /// Attribute of a folder.
-pub const DIRECTORY: u8 = 0x10;
+pub(super) const DIRECTORY: u8 = 0x10;
 /// Attribute of a file: changed since the last backup, as every new file is.
-pub const ARCHIVE: u8 = 0x20;
+pub(super) const ARCHIVE: u8 = 0x20;
 /// Attribute of the record that carries the volume's label.
-pub const VOLUME_LABEL: u8 = 0x08;
+pub(super) const VOLUME_LABEL: u8 = 0x08;
 /// Attribute of a piece of a long name.
-pub const LONG_NAME: u8 = 0x0f;
+pub(super) const LONG_NAME: u8 = 0x0f;
 /// UTF-16 code units in one piece of a long name.
-pub const PIECE: usize = 13;
+pub(super) const PIECE: usize = 13;
 /// Heads that the boot sector claims; with 32 sectors a track a cylinder has 1 MiB.
 const HEADS: u16 = 64;
 /// Code for a BIOS: try the next boot device (int 0x18), and stop if it comes back.
 const BOOT_CODE: [u8; 4] = [0xcd, 0x18, 0xeb, 0xfe];
 
 /// The last bytes of a boot sector.
-pub const SIGNATURE: [u8; 2] = [0x55, 0xaa];
+pub(super) const SIGNATURE: [u8; 2] = [0x55, 0xaa];
 /// `FSI_TrailSig`.
 const TRAIL_SIGNATURE: [u8; 4] = [0, 0, 0x55, 0xaa];
 /// `FSI_LeadSig`.
-pub const LEAD_SIGNATURE: &[u8; 4] = b"RRaA";
+pub(super) const LEAD_SIGNATURE: &[u8; 4] = b"RRaA";
 /// `FSI_StrucSig`.
-pub const STRUCTURE_SIGNATURE: &[u8; 4] = b"rrAa";
+pub(super) const STRUCTURE_SIGNATURE: &[u8; 4] = b"rrAa";
 /// Bit of `BPB_ExtFlags`: only one of the FATs is kept.
-pub const NOT_MIRRORED: u16 = 0x80;
+pub(super) const NOT_MIRRORED: u16 = 0x80;
 /// Bits of `DIR_NTRes`: small letters in name and extension of the short name.
-pub const SMALL_NAME: u8 = 0x08;
+pub(super) const SMALL_NAME: u8 = 0x08;
 /// See [`SMALL_NAME`].
-pub const SMALL_EXTENSION: u8 = 0x10;
+pub(super) const SMALL_EXTENSION: u8 = 0x10;
 /// Bit of `LDIR_Ord`: the last piece of a name, which comes first.
-pub const LAST_PIECE: u8 = 0x40;
+pub(super) const LAST_PIECE: u8 = 0x40;
 
 on_disk! {
     /// The first 512 bytes of a volume, FAT32: jump, BIOS Parameter Block, code.
-    pub BootSector: 512 bytes {
+    pub(super) BootSector: 512 bytes {
         bs_jmp_boot: [u8; 3],
         bs_oem_name: [u8; 8],
         bpb_byts_per_sec: le::U16,
@@ -91,7 +91,7 @@ on_disk! {
 
 on_disk! {
     /// The first 512 bytes of the FSInfo sector.
-    pub FsInfo: 512 bytes {
+    pub(super) FsInfo: 512 bytes {
         fsi_lead_sig: [u8; 4],
         fsi_reserved1: [u8; 480],
         fsi_struc_sig: [u8; 4],
@@ -106,7 +106,7 @@ on_disk! {
 
 on_disk! {
     /// A record of a folder: the short name of a file, and where it is.
-    pub Record: 32 bytes {
+    pub(super) Record: 32 bytes {
         dir_name: Short,
         dir_attr: u8,
         /// [`SMALL_NAME`], [`SMALL_EXTENSION`].
@@ -125,7 +125,7 @@ on_disk! {
 
 on_disk! {
     /// A record that holds a piece of a long name.
-    pub LongRecord: 32 bytes {
+    pub(super) LongRecord: 32 bytes {
         /// Number of the piece from 1 on, and [`LAST_PIECE`].
         ldir_ord: u8,
         ldir_name1: [le::U16; 5],
@@ -140,12 +140,12 @@ on_disk! {
 
 impl Record {
     /// The first cluster, with the bits of a FAT entry that are no number.
-    pub fn cluster(&self) -> u32 {
+    pub(super) fn cluster(&self) -> u32 {
         u32::from(self.dir_fst_clus_hi) << 16 | u32::from(self.dir_fst_clus_lo)
     }
 
     /// Leads to another chain.
-    pub fn point(&mut self, cluster: u32, size: u32) {
+    pub(super) fn point(&mut self, cluster: u32, size: u32) {
         // Both halves of the number.
         self.dir_fst_clus_hi.set((cluster >> 16) as u16);
         self.dir_fst_clus_lo.set(cluster as u16);
@@ -155,13 +155,13 @@ impl Record {
 
 impl LongRecord {
     /// The UTF-16 code units of the piece.
-    pub fn units(&self) -> impl Iterator<Item = u16> {
+    pub(super) fn units(&self) -> impl Iterator<Item = u16> {
         self.ldir_name1.iter().chain(&self.ldir_name2).chain(&self.ldir_name3).map(|unit| unit.get())
     }
 }
 
 /// The boot sector.
-pub fn boot_sector(geometry: &Geometry, volume_id: u32, label: &Short) -> Vec<u8> {
+pub(super) fn boot_sector(geometry: &Geometry, volume_id: u32, label: &Short) -> Vec<u8> {
     let narrow = |number: u64| u16::try_from(number).expect("the geometry keeps to FAT's fields").into();
     let number = |number: u64| u32::try_from(number).expect("the geometry keeps to FAT's fields").into();
     let mut boot = BootSector {
@@ -192,7 +192,7 @@ pub fn boot_sector(geometry: &Geometry, volume_id: u32, label: &Short) -> Vec<u8
 }
 
 /// The FSInfo sector.
-pub fn fsinfo_sector(geometry: &Geometry, used_clusters: u32) -> Vec<u8> {
+pub(super) fn fsinfo_sector(geometry: &Geometry, used_clusters: u32) -> Vec<u8> {
     let clusters = u32::try_from(geometry.clusters).expect("the geometry keeps to FAT's fields");
     let info = FsInfo {
         fsi_lead_sig: *LEAD_SIGNATURE,
@@ -213,7 +213,7 @@ fn whole_sector(geometry: &Geometry, bytes: &[u8]) -> Vec<u8> {
 
 /// Date and time as FAT has them, in UTC: years from 1980 to 2107, every other second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DosTime {
+pub(super) struct DosTime {
     date: u16,
     time: u16,
     /// The odd second, in units of 10 ms; only creation times have it.
@@ -222,7 +222,7 @@ pub struct DosTime {
 
 impl DosTime {
     /// The nearest time that FAT has to `seconds` since 1970.
-    pub fn new(seconds: i64) -> Self {
+    pub(super) fn new(seconds: i64) -> Self {
         // 1980-01-01 00:00:00 and 2107-12-31 23:59:59.
         let stamp = Timestamp::from_second(seconds.clamp(315_532_800, 4_354_819_199)).expect("in range");
         let at = Offset::UTC.to_datetime(stamp);
@@ -238,7 +238,7 @@ impl DosTime {
 }
 
 /// One record, without a long name.
-pub fn record(short: &Short, attributes: u8, time: DosTime, cluster: u32, size: u32) -> Record {
+pub(super) fn record(short: &Short, attributes: u8, time: DosTime, cluster: u32, size: u32) -> Record {
     let mut record = Record {
         dir_name: *short,
         dir_attr: attributes,
@@ -255,12 +255,12 @@ pub fn record(short: &Short, attributes: u8, time: DosTime, cluster: u32, size: 
 }
 
 /// How many records a name takes, its short one included.
-pub fn record_count(name: &Name) -> usize {
+pub(super) fn record_count(name: &Name) -> usize {
     1 + name.long.len().div_ceil(PIECE)
 }
 
 /// The records of a long name, last piece first, as they stand before the short one.
-pub fn long_records(name: &Name) -> Vec<u8> {
+pub(super) fn long_records(name: &Name) -> Vec<u8> {
     let sum = checksum(&name.short);
     let pieces: Vec<&[u16]> = name.long.chunks(PIECE).collect();
     let mut bytes = Vec::with_capacity(pieces.len() * RECORD_SIZE);

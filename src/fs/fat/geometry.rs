@@ -12,7 +12,7 @@ const MAX_CLUSTERS: u64 = 0x0fff_fff5;
 const RESERVED_SECTORS: u64 = 32;
 /// Sectors in the track that the boot sector claims. mtools refuses a volume that is not whole tracks, so a
 /// rest at the end of the partition stays unused; with 32 there is none in whole MiB.
-pub const TRACK_SECTORS: u64 = 32;
+pub(super) const TRACK_SECTORS: u64 = 32;
 /// Clusters of this many bytes where there is room: the page size of what will read them.
 const PREFERRED_CLUSTER: u64 = 4096;
 /// Sizes that a volume is asked to have when it does not fit, in bytes.
@@ -20,7 +20,7 @@ const STEP: u64 = 1 << 20;
 
 /// Sizes and places of a volume's parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
+pub(super) struct Geometry {
     /// In bytes.
     pub sector: u64,
     /// Sectors in a cluster.
@@ -40,7 +40,7 @@ impl Geometry {
     ///
     /// # Errors
     /// `SectorSize`, `TooSmall`, `PartitionTooLarge`.
-    pub fn new(options: &Options, needed: impl Fn(u64) -> u64) -> Result<Self, FatError> {
+    pub(super) fn new(options: &Options, needed: impl Fn(u64) -> u64) -> Result<Self, FatError> {
         let Options { size, sector_size, .. } = *options;
         if ![512, 4096].contains(&sector_size) {
             return Err(FatError::SectorSize { bytes: sector_size });
@@ -59,12 +59,12 @@ impl Geometry {
     }
 
     /// Bytes in a cluster.
-    pub fn cluster(&self) -> u64 {
+    pub(super) fn cluster(&self) -> u64 {
         self.cluster_sectors * self.sector
     }
 
     /// Where a cluster lies, in bytes from the start of the volume.
-    pub fn offset(&self, cluster: u32) -> u64 {
+    pub(super) fn offset(&self, cluster: u32) -> u64 {
         let sectors = self.reserved + 2 * self.fat_sectors + (u64::from(cluster) - 2) * self.cluster_sectors;
         sectors * self.sector
     }

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::FatError;
 
 /// An 8.3 name as a record keeps it: padded with spaces, without the dot.
-pub type Short = [u8; 11];
+pub(super) type Short = [u8; 11];
 
 /// UTF-16 code units in a long name.
 const LONG_LIMIT: usize = 255;
 
 /// A name as it will stand in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
+pub(super) struct Name {
     /// Unique in the folder.
     pub short: Short,
     /// UTF-16 code units; empty when the short name says it all.
@@ -23,7 +23,7 @@ pub struct Name {
 ///
 /// # Errors
 /// `Name`, `Clash`.
-pub fn names<'a>(
+pub(super) fn names<'a>(
     folder: &str,
     children: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Vec<(String, Name)>, FatError> {
@@ -64,7 +64,7 @@ pub fn names<'a>(
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn one_more(text: &str, taken: &BTreeSet<Short>) -> Result<Name, &'static str> {
+pub(super) fn one_more(text: &str, taken: &BTreeSet<Short>) -> Result<Name, &'static str> {
     check(text.as_bytes())?;
     let plain = plain(&text.to_ascii_uppercase()).filter(|short| !taken.contains(short));
     let made_up = || (1..).map(|tail| with_tail(text, tail)).find(|short| !taken.contains(short));
@@ -136,7 +136,7 @@ fn with_tail(text: &str, tail: u32) -> Short {
 }
 
 /// The sum by which a long name's records are tied to their short one.
-pub fn checksum(short: &Short) -> u8 {
+pub(super) fn checksum(short: &Short) -> u8 {
     short.iter().fold(0, |sum: u8, byte| sum.rotate_right(1).wrapping_add(*byte))
 }
 

@@ -16,7 +16,7 @@ const NOT_KNOWN: u32 = u32::MAX;
 
 /// The first FAT, and where the disk differs from it.
 #[derive(Debug)]
-pub struct Table {
+pub(super) struct Table {
     /// Whole sectors of the first FAT, as far as clusters have entries.
     bytes: Vec<u8>,
     /// Numbers of sectors of the FAT that are to be written to every copy.
@@ -28,7 +28,7 @@ pub struct Table {
 impl Table {
     /// Reads all copies. Sectors in which a further copy differs from the first, or cannot be read, are to be
     /// written.
-    pub fn read<D: Device + ?Sized>(device: &D, volume: &Volume) -> io::Result<Self> {
+    pub(super) fn read<D: Device + ?Sized>(device: &D, volume: &Volume) -> io::Result<Self> {
         let sector = device.sector_size().bytes();
         let size = to_usize(align::up((u64::from(volume.clusters) + 2) * 4, sector).min(volume.fat_size));
         let mut bytes = vec![0; size];
@@ -45,12 +45,12 @@ impl Table {
     }
 
     /// What follows `cluster`: a cluster, 0, or a mark.
-    pub fn get(&self, cluster: u32) -> u32 {
+    pub(super) fn get(&self, cluster: u32) -> u32 {
         self.raw(cluster) & CLUSTER_BITS
     }
 
     /// Writes it down for the next [`Table::write`].
-    pub fn set(&mut self, cluster: u32, next: u32) {
+    pub(super) fn set(&mut self, cluster: u32, next: u32) {
         let value = self.raw(cluster) & !CLUSTER_BITS | next;
         let at = to_index(cluster) * 4;
         le::U32::mut_from_prefix(&mut self.bytes[at..]).expect("whole entries").0.set(value);
@@ -63,14 +63,14 @@ impl Table {
     }
 
     /// Links clusters to a chain with an end.
-    pub fn link(&mut self, chain: &[u32]) {
+    pub(super) fn link(&mut self, chain: &[u32]) {
         for (index, cluster) in chain.iter().enumerate() {
             self.set(*cluster, chain.get(index + 1).copied().unwrap_or(END_OF_CHAIN));
         }
     }
 
     /// Writes what is new to every copy, without a flush. Says whether there was anything.
-    pub fn write<D: Device + ?Sized>(&mut self, device: &mut D, volume: &Volume) -> io::Result<bool> {
+    pub(super) fn write<D: Device + ?Sized>(&mut self, device: &mut D, volume: &Volume) -> io::Result<bool> {
         let dirty = std::mem::take(&mut self.dirty);
         for copy in 0..volume.fats {
             let start = volume.fat + copy * volume.fat_size;
@@ -83,7 +83,7 @@ impl Table {
     }
 
     /// Frees every cluster that nothing refers to, whatever left it behind, for the next [`Table::write`].
-    pub fn sweep(&mut self, volume: &Volume, used: &Used) {
+    pub(super) fn sweep(&mut self, volume: &Volume, used: &Used) {
         for cluster in volume.numbers().filter(|cluster| !used.has(*cluster)) {
             if ![0, BAD_CLUSTER].contains(&self.get(cluster)) {
                 self.set(cluster, 0);
@@ -93,7 +93,7 @@ impl Table {
 
     /// Brings FSInfo in line, without a flush: firmware believes its number of free clusters. Says whether
     /// there was anything to write.
-    pub fn write_info<D: Device + ?Sized>(&self, device: &mut D, volume: &Volume) -> io::Result<bool> {
+    pub(super) fn write_info<D: Device + ?Sized>(&self, device: &mut D, volume: &Volume) -> io::Result<bool> {
         let Some(at) = volume.info else { return Ok(false) };
         let mut bytes = vec![0; self.sector];
         device.read_at(&mut bytes, at)?;
@@ -115,22 +115,22 @@ impl Table {
 
 /// Clusters that some file or folder has.
 #[derive(Debug)]
-pub struct Used(Vec<bool>);
+pub(super) struct Used(Vec<bool>);
 
 impl Used {
     /// None yet.
-    pub fn none(volume: &Volume) -> Self {
+    pub(super) fn none(volume: &Volume) -> Self {
         Self(vec![false; to_index(volume.clusters)])
     }
 
     /// Whether `cluster`, which must be one, is in use.
-    pub fn has(&self, cluster: u32) -> bool {
+    pub(super) fn has(&self, cluster: u32) -> bool {
         self.0[to_index(cluster) - 2]
     }
 
     /// Takes the clusters of the chain from `start` on, up to where it ends, is broken, or meets clusters that
     /// are in use already. Gives those that were taken.
-    pub fn take(&mut self, volume: &Volume, table: &Table, start: u32) -> Vec<u32> {
+    pub(super) fn take(&mut self, volume: &Volume, table: &Table, start: u32) -> Vec<u32> {
         let mut chain = Vec::new();
         let mut next = start;
         while volume.has(next) && !self.has(next) {
@@ -142,14 +142,14 @@ impl Used {
     }
 
     /// The first `count` clusters that are free; fewer where there are not so many.
-    pub fn free(&self, volume: &Volume, table: &Table, count: u64) -> Vec<u32> {
+    pub(super) fn free(&self, volume: &Volume, table: &Table, count: u64) -> Vec<u32> {
         let free = volume.numbers().filter(|cluster| !self.has(*cluster));
         let good = free.filter(|cluster| table.get(*cluster) != BAD_CLUSTER);
         good.take(usize::try_from(count).unwrap_or(usize::MAX)).collect()
     }
 
     /// Marks clusters as used.
-    pub fn mark(&mut self, clusters: &[u32]) {
+    pub(super) fn mark(&mut self, clusters: &[u32]) {
         for cluster in clusters {
             self.0[to_index(*cluster) - 2] = true;
         }

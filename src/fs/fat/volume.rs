@@ -6,15 +6,15 @@ use super::format::{BootSector, NOT_MIRRORED, SIGNATURE};
 use crate::base::on_disk::transmute_ref;
 
 /// Bits of a FAT entry that are a cluster's number; the rest is to be kept as it is.
-pub const CLUSTER_BITS: u32 = 0x0fff_ffff;
+pub(super) const CLUSTER_BITS: u32 = 0x0fff_ffff;
 /// The smallest entry that ends a chain.
-pub const LEAST_END_OF_CHAIN: u32 = 0x0fff_fff8;
+pub(super) const LEAST_END_OF_CHAIN: u32 = 0x0fff_fff8;
 /// The entry of a cluster that is not to be used.
-pub const BAD_CLUSTER: u32 = 0x0fff_fff7;
+pub(super) const BAD_CLUSTER: u32 = 0x0fff_fff7;
 
 /// Sizes and places of a volume's parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Volume {
+pub(super) struct Volume {
     /// Bytes in a sector.
     pub sector: u64,
     /// Bytes in a cluster.
@@ -46,7 +46,7 @@ impl Volume {
     ///
     /// # Errors
     /// `NotFat32`; `Corrupt` when the root is nowhere.
-    pub fn new(sector: &[u8; 512], size: u64) -> Result<Self, ReadError> {
+    pub(super) fn new(sector: &[u8; 512], size: u64) -> Result<Self, ReadError> {
         let not = |problem: &str| ReadError::NotFat32 { problem: problem.to_owned() };
         let boot: &BootSector = transmute_ref!(sector);
         if boot.signature_word != SIGNATURE {
@@ -92,12 +92,12 @@ impl Volume {
     }
 
     /// Whether there is such a cluster.
-    pub fn has(&self, cluster: u32) -> bool {
+    pub(super) fn has(&self, cluster: u32) -> bool {
         cluster >= 2 && cluster - 2 < self.clusters
     }
 
     /// As [`Volume::has`], as an error of the file or folder `path`.
-    pub fn check(&self, cluster: u32, path: &str) -> Result<(), ReadError> {
+    pub(super) fn check(&self, cluster: u32, path: &str) -> Result<(), ReadError> {
         match self.has(cluster) {
             true => Ok(()),
             false => Err(corrupt(path, format!("its chain leads to cluster {cluster}"))),
@@ -105,12 +105,12 @@ impl Volume {
     }
 
     /// All clusters.
-    pub fn numbers(&self) -> impl Iterator<Item = u32> + use<> {
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> + use<> {
         2..self.clusters + 2
     }
 
     /// Where a cluster begins, in bytes.
-    pub fn offset(&self, cluster: u32) -> u64 {
+    pub(super) fn offset(&self, cluster: u32) -> u64 {
         self.data + u64::from(cluster - 2) * self.cluster
     }
 }

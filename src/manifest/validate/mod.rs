@@ -6,7 +6,7 @@ mod containers;
 mod content;
 mod node;
 mod recipe;
-pub mod text;
+pub(super) mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use recipe::Target;
 use text::Wrong;
 
 /// The form of manifests that this keller reads.
-pub const FORM: u32 = 1;
+pub(super) const FORM: u32 = 1;
 
 /// GPT names have 36 characters; the longest of ours is `<id>_<version>_verity`.
 pub(super) const LABEL_ROOM: usize = 36 - "_".len() - "_verity".len();
@@ -71,7 +71,7 @@ impl<K: Ord> Firsts<K> {
 }
 
 impl<'a> Validator<'a> {
-    pub fn new(sources: &'a mut Sources, report: &'a mut Report) -> Self {
+    pub(super) fn new(sources: &'a mut Sources, report: &'a mut Report) -> Self {
         Self { sources, report, said: Said::default() }
     }
 }
@@ -192,7 +192,7 @@ impl Validator<'_> {
     }
 
     /// The whole manifest. It is worth something only when nothing was reported.
-    pub fn manifest(&mut self, raw: Raw, top: Mark, folder: &Path) -> Manifest {
+    pub(super) fn manifest(&mut self, raw: Raw, top: Mark, folder: &Path) -> Manifest {
         let (id, version) = self.identity(&raw, top);
         let mut accounts = Accounts::default();
         let users = self.users(raw.users, &mut accounts);

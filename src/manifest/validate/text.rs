@@ -14,7 +14,7 @@ use crate::manifest::{Port, Volume};
 
 /// Why a text is no good, and what would be.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub(crate) struct Wrong {
     /// Follows the quoted text: `is not …`.
     pub what: String,
     /// What would be right.
@@ -36,7 +36,7 @@ fn lower(c: char) -> bool {
 }
 
 /// `a-z`, `0-9` and `-`, beginning with a letter.
-pub fn id(text: &str) -> Result<(), Wrong> {
+pub(crate) fn id(text: &str) -> Result<(), Wrong> {
     let good = text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.chars().all(|c| lower(c) || c == '-')
         && !text.ends_with('-');
@@ -52,7 +52,7 @@ pub fn id(text: &str) -> Result<(), Wrong> {
 
 /// The UAPI version format specification's characters but `_` and `+`: in the ESP the file is named
 /// `<id>_<version>+<tries>.efi`.
-pub fn version(text: &str) -> Result<(), Wrong> {
+pub(crate) fn version(text: &str) -> Result<(), Wrong> {
     if let Some(bad) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || ".-~^".contains(*c))) {
         let why = match bad {
             '+' => "`+` begins the boot counter in the name of the boot entry".to_owned(),
@@ -73,7 +73,7 @@ pub fn version(text: &str) -> Result<(), Wrong> {
 }
 
 /// Debian policy 5.6.1.
-pub fn package(text: &str) -> Result<(), Wrong> {
+pub(crate) fn package(text: &str) -> Result<(), Wrong> {
     let name = text.split([':', '=', '/', ' ', '(']).next().unwrap_or_default();
     let good =
         name.len() >= 2 && name.starts_with(lower) && name.chars().all(|c| lower(c) || "+-.".contains(c));
@@ -91,13 +91,13 @@ pub fn package(text: &str) -> Result<(), Wrong> {
 }
 
 /// An archive's suite, `trixie` or `stable/updates`.
-pub fn suite(text: &str) -> Result<(), Wrong> {
+pub(crate) fn suite(text: &str) -> Result<(), Wrong> {
     let good = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
     if good { Ok(()) } else { wrong("is not a suite", "one word, such as `trixie`") }
 }
 
 /// An archive's component, `main` or `non-free-firmware`.
-pub fn component(text: &str) -> Result<(), Wrong> {
+pub(crate) fn component(text: &str) -> Result<(), Wrong> {
     let good = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
     if good { Ok(()) } else { wrong("is not a component", "one word, such as `main`") }
 }
@@ -117,7 +117,7 @@ const UNIT_SUFFIXES: [&str; 10] = [
 ];
 
 /// A unit by its full name.
-pub fn unit(text: &str) -> Result<(), Wrong> {
+pub(crate) fn unit(text: &str) -> Result<(), Wrong> {
     let good_characters = text.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c));
     match UNIT_SUFFIXES.iter().any(|suffix| text.len() > suffix.len() && text.ends_with(suffix)) {
         true if good_characters => Ok(()),
@@ -129,13 +129,13 @@ pub fn unit(text: &str) -> Result<(), Wrong> {
 }
 
 /// A unit, or a generator by its bare name.
-pub fn unit_or_generator(text: &str) -> Result<(), Wrong> {
+pub(crate) fn unit_or_generator(text: &str) -> Result<(), Wrong> {
     let bare = text.ends_with("-generator") && text.chars().all(|c| lower(c) || c == '-');
     if bare { Ok(()) } else { unit(text) }
 }
 
 /// useradd(8)'s names.
-pub fn account(text: &str) -> Result<(), Wrong> {
+pub(crate) fn account(text: &str) -> Result<(), Wrong> {
     let good = text.len() <= 31
         && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && text.chars().all(|c| lower(c) || "_-".contains(c));
@@ -150,7 +150,7 @@ pub fn account(text: &str) -> Result<(), Wrong> {
 
 /// Names of accounts of services and of groups, as systemd-sysusers takes them: Debian has some with capitals, such as
 /// `Debian-exim`.
-pub fn system_account(text: &str) -> Result<(), Wrong> {
+pub(crate) fn system_account(text: &str) -> Result<(), Wrong> {
     match account(&text.to_ascii_lowercase()) {
         Ok(()) => Ok(()),
         Err(_) => wrong(
@@ -161,7 +161,7 @@ pub fn system_account(text: &str) -> Result<(), Wrong> {
 }
 
 /// An absolute path in its shortest form.
-pub fn absolute(text: &str) -> Result<(), Wrong> {
+pub(crate) fn absolute(text: &str) -> Result<(), Wrong> {
     if !text.starts_with('/') {
         return wrong("is not an absolute path", format!("begin with `/`: `/{text}`"));
     }
@@ -175,13 +175,13 @@ pub fn absolute(text: &str) -> Result<(), Wrong> {
 }
 
 /// A path that stands in a line of passwd(5): a home or a shell.
-pub fn account_path(text: &str) -> Result<(), Wrong> {
+pub(crate) fn account_path(text: &str) -> Result<(), Wrong> {
     absolute(text)?;
     account_text(text)
 }
 
 /// What stands in a field of a line of passwd(5), as systemd's `valid_gecos()` and `valid_home()` have it.
-pub fn account_text(text: &str) -> Result<(), Wrong> {
+pub(crate) fn account_text(text: &str) -> Result<(), Wrong> {
     match text.chars().any(|letter| letter == ':' || letter.is_control()) {
         true => wrong(
             "cannot stand in /etc/passwd",
@@ -192,7 +192,7 @@ pub fn account_text(text: &str) -> Result<(), Wrong> {
 }
 
 /// Who a container runs as: `user` or `user:group`, each by name or number. Names are the image's own.
-pub fn container_user(text: &str) -> Result<(), Wrong> {
+pub(crate) fn container_user(text: &str) -> Result<(), Wrong> {
     let is_one = |part: &str| !part.is_empty() && account_text(part).is_ok();
     let good = match text.split_once(':') {
         Some((user, group)) => is_one(user) && is_one(group),
@@ -208,7 +208,7 @@ pub fn container_user(text: &str) -> Result<(), Wrong> {
 }
 
 /// An absolute path with `*`, `?`, `[…]`, `{…}` and `**`.
-pub fn pattern(text: &str) -> Result<(), Wrong> {
+pub(crate) fn pattern(text: &str) -> Result<(), Wrong> {
     if !text.starts_with('/') {
         return wrong("is not an absolute path", format!("begin with `/`: `/{text}`"));
     }
@@ -223,7 +223,7 @@ pub fn pattern(text: &str) -> Result<(), Wrong> {
 }
 
 /// A pattern as in `prune` that is not to remove anything: it may be all, and has no other form than paths have.
-pub fn path_pattern(text: &str) -> Result<(), Wrong> {
+pub(crate) fn path_pattern(text: &str) -> Result<(), Wrong> {
     absolute(text)?;
     match GlobBuilder::new(text).literal_separator(true).build() {
         Ok(_) => Ok(()),
@@ -235,7 +235,7 @@ pub fn path_pattern(text: &str) -> Result<(), Wrong> {
 }
 
 /// Octal permission bits.
-pub fn mode(text: &str) -> Result<u16, Wrong> {
+pub(crate) fn mode(text: &str) -> Result<u16, Wrong> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     match u16::from_str_radix(digits, 8) {
         Ok(mode) if mode <= 0o7777 && (3..=5).contains(&digits.len()) => Ok(mode),
@@ -244,7 +244,7 @@ pub fn mode(text: &str) -> Result<u16, Wrong> {
 }
 
 /// A size that is a whole number of MiB, at least `least`.
-pub fn size(text: &str, least: Size) -> Result<Size, Wrong> {
+pub(crate) fn size(text: &str, least: Size) -> Result<Size, Wrong> {
     let Ok(size) = text.parse::<Size>() else {
         return wrong("is not a size", "a whole number with KiB, MiB, GiB or TiB, such as `512MiB`");
     };
@@ -263,7 +263,7 @@ pub fn size(text: &str, least: Size) -> Result<Size, Wrong> {
 }
 
 /// The size of a partition that a disk may do without, by the word `none`.
-pub fn size_or_none(text: &str, least: Size) -> Result<Option<Size>, Wrong> {
+pub(crate) fn size_or_none(text: &str, least: Size) -> Result<Option<Size>, Wrong> {
     if text == "none" {
         return Ok(None);
     }
@@ -272,7 +272,7 @@ pub fn size_or_none(text: &str, least: Size) -> Result<Option<Size>, Wrong> {
 }
 
 /// Seconds of a length of time in `range`.
-pub fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<u64, Wrong> {
+pub(crate) fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<u64, Wrong> {
     match duration::parse(text, range) {
         Ok(duration) => Ok(duration.as_secs()),
         Err(error) => wrong(error.problem.to_string(), error.problem.expected()),
@@ -280,7 +280,7 @@ pub fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<u64, Wro
 }
 
 /// A time of day, on all days or some.
-pub fn window(text: &str) -> Result<Window, Wrong> {
+pub(crate) fn window(text: &str) -> Result<Window, Wrong> {
     match text.parse() {
         Ok(window) => Ok(window),
         Err(_) => wrong("is not a time of day", "such as `02:00-05:00` or `Sat,Sun 02:00-05:00`"),
@@ -288,7 +288,7 @@ pub fn window(text: &str) -> Result<Window, Wrong> {
 }
 
 /// An address with one of `schemes`, without a password.
-pub fn url(text: &str, schemes: &[&str]) -> Result<(), Wrong> {
+pub(crate) fn url(text: &str, schemes: &[&str]) -> Result<(), Wrong> {
     let example = "such as `https://mirror.example/debian`";
     let Ok(url) = Url::parse(text) else { return wrong("is not an address", example) };
     if !schemes.contains(&url.scheme()) {
@@ -310,7 +310,7 @@ pub fn url(text: &str, schemes: &[&str]) -> Result<(), Wrong> {
 }
 
 /// `host:container[/udp]`.
-pub fn port(text: &str) -> Result<Port, Wrong> {
+pub(crate) fn port(text: &str) -> Result<Port, Wrong> {
     let (numbers, udp) = match text.rsplit_once('/') {
         Some((numbers, "udp")) => (numbers, Some(true)),
         Some((numbers, "tcp")) => (numbers, Some(false)),
@@ -330,7 +330,7 @@ pub fn port(text: &str) -> Result<Port, Wrong> {
 }
 
 /// `host:container[:ro]`.
-pub fn volume(text: &str) -> Result<Volume, Wrong> {
+pub(crate) fn volume(text: &str) -> Result<Volume, Wrong> {
     let parts: Vec<&str> = text.split(':').collect();
     let (host, container, read_only) = match parts[..] {
         [host, container] => (host, container, false),
@@ -351,7 +351,7 @@ pub fn volume(text: &str) -> Result<Volume, Wrong> {
 const LONGEST_ARGUMENT: usize = (32 << 12) - 1;
 
 /// Why no program can be given this text as an argument, with so many bytes before it; nothing if it can.
-pub fn not_exec(text: &str, before: usize) -> Option<&'static str> {
+pub(crate) fn not_exec(text: &str, before: usize) -> Option<&'static str> {
     if text.contains('\0') {
         return Some("has a NUL in it");
     }
@@ -359,7 +359,7 @@ pub fn not_exec(text: &str, before: usize) -> Option<&'static str> {
 }
 
 /// An image of an archive, by name or digest.
-pub fn reference(text: &str) -> Result<(), Wrong> {
+pub(crate) fn reference(text: &str) -> Result<(), Wrong> {
     let good = |c: char| c.is_ascii_alphanumeric() || "._-/:@+".contains(c);
     match !text.is_empty() && text.chars().all(good) {
         true => Ok(()),
@@ -368,7 +368,7 @@ pub fn reference(text: &str) -> Result<(), Wrong> {
 }
 
 /// A signal by name or number.
-pub fn signal(text: &str) -> Result<Signal, Wrong> {
+pub(crate) fn signal(text: &str) -> Result<Signal, Wrong> {
     match text.parse() {
         Ok(signal) => Ok(signal),
         Err(_) => {
@@ -378,7 +378,7 @@ pub fn signal(text: &str) -> Result<Signal, Wrong> {
 }
 
 /// `NAME` of an environment variable.
-pub fn variable(text: &str) -> Result<(), Wrong> {
+pub(crate) fn variable(text: &str) -> Result<(), Wrong> {
     let good = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if good {
@@ -389,7 +389,7 @@ pub fn variable(text: &str) -> Result<(), Wrong> {
 }
 
 /// A shared library's file name.
-pub fn library(text: &str) -> Result<(), Wrong> {
+pub(crate) fn library(text: &str) -> Result<(), Wrong> {
     let good = text.contains(".so") && !text.contains(|c: char| c == '/' || c.is_whitespace());
     if good {
         Ok(())
@@ -399,7 +399,7 @@ pub fn library(text: &str) -> Result<(), Wrong> {
 }
 
 /// A kernel module's name, without a folder or suffix.
-pub fn module(text: &str) -> Result<(), Wrong> {
+pub(crate) fn module(text: &str) -> Result<(), Wrong> {
     let good = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
     if good {
         Ok(())
@@ -426,7 +426,7 @@ const OWNED: [(&str, &str); 13] = [
 ];
 
 /// One word of the kernel command line.
-pub fn cmdline_word(text: &str) -> Result<(), Wrong> {
+pub(crate) fn cmdline_word(text: &str) -> Result<(), Wrong> {
     let bare = text.split('=').next().unwrap_or_default();
     if text.is_empty() || text.contains(|c: char| c.is_control()) {
         return wrong("is not a word of a command line", "such as `console=ttyS0`");
@@ -465,7 +465,7 @@ pub fn cmdline_word(text: &str) -> Result<(), Wrong> {
 }
 
 /// A crypt hash as in shadow(5).
-pub fn password_hash(text: &str) -> Result<(), Wrong> {
+pub(crate) fn password_hash(text: &str) -> Result<(), Wrong> {
     let good = text.starts_with('$')
         && text.matches('$').count() >= 3
         && text.len() >= 20
@@ -491,7 +491,7 @@ const KEY_TYPES: [&str; 7] = [
 ];
 
 /// A line of authorized_keys: options, type, key, comment.
-pub fn ssh_key(text: &str) -> Result<(), Wrong> {
+pub(crate) fn ssh_key(text: &str) -> Result<(), Wrong> {
     let example = "one line of authorized_keys, such as the content of `~/.ssh/id_ed25519.pub`";
     if text.contains("PRIVATE KEY") {
         return secret(

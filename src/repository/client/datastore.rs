@@ -35,7 +35,7 @@ const SCRATCH: &str = "scratch-";
 
 /// The folder, locked.
 #[derive(Debug)]
-pub struct Datastore {
+pub(super) struct Datastore {
     folder: PathBuf,
     _lock: File,
 }
@@ -70,7 +70,7 @@ impl Datastore {
     ///
     /// # Errors
     /// `Busy`, `Datastore`.
-    pub fn open(folder: &Path) -> Result<Self, RepositoryError> {
+    pub(super) fn open(folder: &Path) -> Result<Self, RepositoryError> {
         let context = || format!("opening {}", folder.display());
         fs::create_dir_all(folder).map_err(failed(context()))?;
         // Not the directory itself: whoever may read that could hold its lock.
@@ -90,14 +90,14 @@ impl Datastore {
     }
 
     /// The latest time at which metadata was good. A file that says nothing is as good as none.
-    pub fn latest_known_time(&self) -> Result<Option<Timestamp>, RepositoryError> {
+    pub(super) fn latest_known_time(&self) -> Result<Option<Timestamp>, RepositoryError> {
         let bytes = optional(&self.folder.join(TIME))?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
     /// The last root of the chain that begins with `shipped`. Each step is verified anew: the state partition
     /// is not to be believed.
-    pub fn newest_root(&self, shipped: Signed<Root>) -> Result<Signed<Root>, RepositoryError> {
+    pub(super) fn newest_root(&self, shipped: Signed<Root>) -> Result<Signed<Root>, RepositoryError> {
         let mut newest = shipped;
         loop {
             let version = newest.signed.version.get() + 1;
@@ -110,7 +110,7 @@ impl Datastore {
     }
 
     /// Keeps those of the fetched `roots` that follow `start`; gives the last of them.
-    pub fn keep_roots(
+    pub(super) fn keep_roots(
         &self,
         start: &Signed<Root>,
         roots: &BTreeMap<u64, Vec<u8>>,
@@ -142,7 +142,7 @@ impl Datastore {
     }
 
     /// A folder for `tough`, with what was trusted last in it.
-    pub fn scratch(&self) -> Result<TempDir, RepositoryError> {
+    pub(super) fn scratch(&self) -> Result<TempDir, RepositoryError> {
         let doing = || failed(format!("writing to {}", self.folder.display()));
         let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(&self.folder).map_err(doing())?;
         for name in KEPT {
@@ -154,7 +154,7 @@ impl Datastore {
     }
 
     /// Takes over what `tough` has left in `scratch`, which was good at `now`.
-    pub fn commit(&self, scratch: TempDir, now: Timestamp) -> Result<(), RepositoryError> {
+    pub(super) fn commit(&self, scratch: TempDir, now: Timestamp) -> Result<(), RepositoryError> {
         for name in KEPT {
             let Some(bytes) = optional(&scratch.path().join(name))? else { continue };
             self.write(name, &bytes)?;

@@ -18,7 +18,7 @@ use crate::update::remote::Remote;
 
 /// Asks for files.
 #[derive(Clone, Debug)]
-pub struct Asking(Sender<Question>);
+pub(super) struct Asking(Sender<Question>);
 
 #[derive(Debug)]
 struct Question {
@@ -28,7 +28,7 @@ struct Question {
 
 /// What was asked for, and what came of it.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(super) struct Seen {
     /// The last file.
     pub last: String,
     /// Why the last file could not be had, if it could not.
@@ -39,7 +39,7 @@ pub struct Seen {
 
 impl Asking {
     /// The address that stands for the repository's root. The top-level domain is one that nobody has (RFC 2606).
-    pub fn base(&self) -> Url {
+    pub(super) fn base(&self) -> Url {
         Url::parse("https://repository.invalid/").expect("an address")
     }
 }
@@ -63,7 +63,7 @@ impl Transport for Asking {
 }
 
 /// Runs `work` on a thread and answers what it asks for out of `remote`, `limit` bytes of each path at the most.
-pub fn serve<T: Send>(
+pub(super) fn serve<T: Send>(
     remote: &dyn Remote,
     limit: impl Fn(&str) -> u64,
     work: impl FnOnce(Asking) -> T + Send,

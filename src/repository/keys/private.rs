@@ -35,7 +35,7 @@ impl fmt::Debug for PrivateKey {
 }
 
 /// The begin of an id, by which people and file names tell keys apart.
-pub fn short(id: &str) -> &str {
+pub(super) fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
 }
 

@@ -6,7 +6,7 @@ use super::{Finding, Inputs, View, named};
 use crate::tree::{is_plain_attribute, show};
 
 /// Reports attributes other than users' own and capabilities, which are a matter of `setuid`.
-pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let mut found = Vec::new();
     for (path, id) in &view.paths {
         for name in view.tree.node(*id).meta.xattrs.keys().filter(|name| !is_plain_attribute(name)) {

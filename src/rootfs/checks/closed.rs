@@ -7,7 +7,7 @@ use crate::rootfs::containers::FOLDER;
 const CLOSED: u16 = 0o700;
 
 /// Reports a directory of images that others may enter.
-pub fn check(view: &View<'_>) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>) -> Vec<Finding> {
     let Some(id) = view.tree.lookup(FOLDER) else { return Vec::new() };
     let meta = &view.tree.node(id).meta;
     if (meta.mode & 0o7777, meta.uid, meta.gid) == (CLOSED, 0, 0) {

@@ -8,7 +8,7 @@ use crate::tree::Kind;
 
 /// Reports device nodes that the manifest does not allow. The character device 0:0 is never one: in a layer, overlayfs
 /// takes it for the mark of a removed file.
-pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let allowed = Entries::new(&inputs.allowed.device_nodes);
     let (mut marks, mut found) = (Vec::new(), Vec::new());
     for (path, id) in &view.paths {
@@ -33,7 +33,7 @@ pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
 }
 
 /// Names of all device nodes.
-pub fn names(view: &View<'_>) -> BTreeSet<String> {
+pub(super) fn names(view: &View<'_>) -> BTreeSet<String> {
     let is = |id| matches!(view.tree.node(id).kind, Kind::CharDevice(..) | Kind::BlockDevice(..));
     view.paths.iter().filter(|(_, id)| is(*id)).map(|(path, _)| named(path)).collect()
 }

@@ -9,7 +9,7 @@ use super::{Finding, Inputs, Severity, View, and_others};
 use crate::tree::show;
 
 /// Reports, once for each interpreter, scripts that cannot be started.
-pub fn check(view: &View<'_>, programs: &[Program<'_>], inputs: &Inputs) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>, programs: &[Program<'_>], inputs: &Inputs) -> Vec<Finding> {
     // By interpreter and the package that was taken away with it.
     let mut missing: BTreeMap<(String, Option<&str>), Vec<&Program<'_>>> = BTreeMap::new();
     for program in programs {

@@ -257,7 +257,7 @@ fn expand(program: &Program<'_>, text: &str) -> String {
 type Missing<'a> = BTreeMap<(String, String), Vec<&'a Program<'a>>>;
 
 /// Reports libraries and loaders that are not there.
-pub fn check<'a>(view: &'a View<'a>, programs: &'a [Program<'a>], inputs: &Inputs) -> Vec<Finding> {
+pub(super) fn check<'a>(view: &'a View<'a>, programs: &'a [Program<'a>], inputs: &Inputs) -> Vec<Finding> {
     let accepted = &inputs.missing_libraries;
     let mut loader = Loader::new(view, programs);
     let misses = loader.misses();

@@ -117,7 +117,7 @@ pub(super) struct Entries<'a> {
 
 impl<'a> Entries<'a> {
     /// The entries `texts`, which the manifest's reader has looked at: one that is no pattern is a name.
-    pub fn new(texts: &'a [String]) -> Self {
+    pub(super) fn new(texts: &'a [String]) -> Self {
         let (mut set, mut places, mut names) = (GlobSetBuilder::new(), Vec::new(), BTreeMap::new());
         for (place, text) in texts.iter().enumerate() {
             let text = text.trim_end_matches('/');
@@ -135,12 +135,12 @@ impl<'a> Entries<'a> {
     }
 
     /// Whether one of them is for `name`.
-    pub fn allow(&self, name: &str) -> bool {
+    pub(super) fn allow(&self, name: &str) -> bool {
         above(name).any(|part| self.names.contains_key(part) || self.patterns.is_match(part))
     }
 
     /// Those that are for none of `names`.
-    pub fn idle(&self, names: &BTreeSet<String>) -> Vec<&'a String> {
+    pub(super) fn idle(&self, names: &BTreeSet<String>) -> Vec<&'a String> {
         let mut idle: BTreeSet<usize> = (0..self.texts.len()).collect();
         let mut known = BTreeSet::new();
         for part in names.iter().flat_map(|name| above(name)) {

@@ -23,7 +23,12 @@ const SSH_UNITS: [&str; 4] = ["ssh.service", "ssh.socket", "sshd.service", "sshd
 const INIT_SCRIPTS: &str = "etc/init.d";
 
 /// Reports names of `manifest` that nothing has.
-pub fn check(view: &View<'_>, inputs: &Inputs, units: &Units<'_>, manifest: &Manifest) -> Vec<Finding> {
+pub(super) fn check(
+    view: &View<'_>,
+    inputs: &Inputs,
+    units: &Units<'_>,
+    manifest: &Manifest,
+) -> Vec<Finding> {
     let mut check =
         Check { view, tree: view.tree, pruned: &inputs.pruned, units, manifest, findings: Vec::new() };
     check.health_units();

@@ -9,7 +9,7 @@ use crate::tree::NodeId;
 type Named<'a> = (&'a [u8], NodeId);
 
 /// Reports, once for each number, owners that the image's accounts do not have.
-pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let users: BTreeSet<u32> = inputs.users.values().copied().chain([0]).collect();
     let groups: BTreeSet<u32> = inputs.groups.values().copied().chain([0]).collect();
     let mut unknown: BTreeMap<(&str, u32), Vec<Named<'_>>> = BTreeMap::new();

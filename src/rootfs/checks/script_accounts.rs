@@ -19,7 +19,7 @@ pub struct ScriptAccount {
 }
 
 /// Reports those that the image does not have: an error where a unit of the package starts.
-pub fn check(units: &Units<'_>, inputs: &Inputs) -> Vec<Finding> {
+pub(super) fn check(units: &Units<'_>, inputs: &Inputs) -> Vec<Finding> {
     let mut said = BTreeSet::new();
     let mut findings = Vec::new();
     // What runs in a container is its own process, and no unit.

@@ -27,7 +27,7 @@ fn powers(node: &Node) -> Vec<&'static str> {
 }
 
 /// Reports such files that the manifest does not allow.
-pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let allowed = Entries::new(&inputs.allowed.setuid);
     let mut found = Vec::new();
     for (path, id) in &view.paths {
@@ -48,13 +48,13 @@ pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
 }
 
 /// Names of all such files.
-pub fn names(view: &View<'_>) -> BTreeSet<String> {
+pub(super) fn names(view: &View<'_>) -> BTreeSet<String> {
     let with_power = view.paths.iter().filter(|(_, id)| !powers(view.tree.node(*id)).is_empty());
     with_power.map(|(path, _)| named(path)).collect()
 }
 
 /// Reports entries of the manifest that allow nothing.
-pub fn idle(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+pub(super) fn idle(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let idle = Entries::new(&inputs.allowed.setuid).idle(&names(view));
     // What a component allows need not be there.
     let told = idle.into_iter().filter(|path| !inputs.said.is_carried("setuid", path));

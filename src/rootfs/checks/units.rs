@@ -41,7 +41,7 @@ const PATH_CONDITIONS: [&str; 6] = [
 ];
 
 /// Units of a tree: what there is, and what of it starts.
-pub struct Units<'a> {
+pub(super) struct Units<'a> {
     walk: Walk<'a>,
     /// Files of units that are started at boot, or by what is.
     started: BTreeSet<NodeId>,
@@ -51,7 +51,7 @@ pub struct Units<'a> {
 
 /// What there is under the name of a unit.
 #[derive(Debug)]
-pub enum Look {
+pub(super) enum Look {
     /// Nothing.
     Absent,
     /// It never starts.
@@ -72,7 +72,7 @@ pub enum Look {
 
 impl<'a> Units<'a> {
     /// The units of the tree; what keeps started ones from starting comes beside.
-    pub fn of(view: &'a View<'a>, inputs: &'a Inputs) -> (Self, Vec<Finding>) {
+    pub(super) fn of(view: &'a View<'a>, inputs: &'a Inputs) -> (Self, Vec<Finding>) {
         let generated = view.told(Generated::of(view.tree)).unwrap_or_default();
         let mut walk = Walk { view, inputs, generated, findings: Vec::new() };
         let started = started(&mut walk);
@@ -81,7 +81,7 @@ impl<'a> Units<'a> {
     }
 
     /// What the tree has under `name`.
-    pub fn look(&self, name: &str) -> Look {
+    pub(super) fn look(&self, name: &str) -> Look {
         match self.walk.find(name) {
             Some(Fragment::Masked) => Look::Masked,
             Some(Fragment::File { path, id }) => {
@@ -103,7 +103,7 @@ impl<'a> Units<'a> {
     }
 
     /// What the file of this name and its drop-ins say.
-    pub fn settings(&self, name: &str) -> Option<Settings> {
+    pub(super) fn settings(&self, name: &str) -> Option<Settings> {
         match self.walk.find(name)? {
             Fragment::File { id, .. } => Some(self.walk.settings(name, id)),
             Fragment::Masked => None,
@@ -111,14 +111,14 @@ impl<'a> Units<'a> {
     }
 
     /// What drop-ins of the tree say to a unit that is made at boot.
-    pub fn drop_ins(&self, name: &str) -> Settings {
+    pub(super) fn drop_ins(&self, name: &str) -> Settings {
         let mut settings = Settings::default();
         self.walk.drop_ins(name, &mut settings);
         settings
     }
 
     /// Whether the unit `name` is ordered after `other`, by itself or by what it is after.
-    pub fn comes_after(&self, name: &str, other: &str) -> bool {
+    pub(super) fn comes_after(&self, name: &str, other: &str) -> bool {
         let (mut known, mut pending) = (BTreeSet::from([name.to_owned()]), vec![name.to_owned()]);
         while let Some(name) = pending.pop() {
             let names =
@@ -137,13 +137,13 @@ impl<'a> Units<'a> {
     }
 
     /// Generators that keller does not know: they may make units of any name.
-    pub fn other_generators(&self) -> Vec<&str> {
+    pub(super) fn other_generators(&self) -> Vec<&str> {
         self.walk.generated.others().collect()
     }
 
     /// Whether the image has this name, or that of its template, other than as a mask: a file, another name of a
     /// unit (`Alias=`), or something that a generator makes.
-    pub fn is_shipped(&self, name: &str) -> bool {
+    pub(super) fn is_shipped(&self, name: &str) -> bool {
         let names = [Some(name.to_owned()), template(name)];
         let in_tree = |folder: &str, name: &str| {
             let tree = self.walk.view.tree;
@@ -159,7 +159,7 @@ impl<'a> Units<'a> {
     }
 
     /// A started unit that `package` brings, by the path of its file.
-    pub fn started_of(&self, package: &str) -> Option<String> {
+    pub(super) fn started_of(&self, package: &str) -> Option<String> {
         let View { tree, paths, .. } = self.walk.view;
         let of_package = |id: &NodeId| tree.origin_name(tree.node(*id).origin) == package;
         let (path, _) = paths.iter().find(|(_, id)| self.started.contains(id) && of_package(id))?;
@@ -167,12 +167,12 @@ impl<'a> Units<'a> {
     }
 
     /// Whether a file of this name is started at boot.
-    pub fn starts(&self, name: &str) -> bool {
+    pub(super) fn starts(&self, name: &str) -> bool {
         matches!(self.look(name), Look::File { started: true, .. })
     }
 
     /// Names of all units, and of those that are `Alias=` of one: alias and file.
-    pub fn names(&self) -> &(BTreeSet<String>, BTreeMap<String, String>) {
+    pub(super) fn names(&self) -> &(BTreeSet<String>, BTreeMap<String, String>) {
         self.names.get_or_init(|| self.read_names())
     }
 

@@ -65,7 +65,7 @@ const EXTENDED: [&str; 14] = [
 ];
 
 /// Reports them.
-pub fn check(view: &View<'_>) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>) -> Vec<Finding> {
     let tree = view.tree;
     let own = view
         .paths

@@ -15,7 +15,7 @@ const ONLINE: &str = "network-online.target";
 
 /// Tells which units of `health:` may take longer than the deadline. All that is said is a warning: a wait is only the
 /// most that a unit may take.
-pub fn check(units: &Units<'_>, manifest: &Manifest) -> Vec<Finding> {
+pub(super) fn check(units: &Units<'_>, manifest: &Manifest) -> Vec<Finding> {
     let deadline = manifest.health.deadline_seconds;
     let network = network_seconds(units);
     let mut findings = Vec::new();

@@ -7,7 +7,7 @@ use super::{Finding, Inputs, View, named};
 const WHITEOUT: &[u8] = b".wh.";
 
 /// Reports such names, which tools for images would take for the absence of others.
-pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let is_mark =
         |path: &[u8]| path.rsplit(|byte| *byte == b'/').next().is_some_and(|name| name.starts_with(WHITEOUT));
     let marks = view.paths.iter().filter(|(path, _)| is_mark(path));

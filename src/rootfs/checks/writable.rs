@@ -23,7 +23,7 @@ fn is_open(node: &Node, leaves_devices: bool) -> bool {
 }
 
 /// Reports such files and directories that the manifest does not allow.
-pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
+pub(super) fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
     let allowed = Entries::new(&inputs.allowed.world_writable);
     let mut found = Vec::new();
     for (path, id) in &view.paths {
@@ -48,7 +48,7 @@ pub fn check(view: &View<'_>, inputs: &Inputs) -> Vec<Finding> {
 }
 
 /// Names of all such files and directories.
-pub fn names(view: &View<'_>, leaves_devices: bool) -> BTreeSet<String> {
+pub(super) fn names(view: &View<'_>, leaves_devices: bool) -> BTreeSet<String> {
     let open = view.paths.iter().filter(|(_, id)| is_open(view.tree.node(*id), leaves_devices));
     open.map(|(path, _)| named(path)).collect()
 }

@@ -16,7 +16,7 @@ use crate::tree::Content;
 pub const KIND: &str = "modules-4";
 
 /// The facts of `modules` (path and content) in their order, remembered by their paths and bytes.
-pub fn facts(store: &Store, folder: &str, modules: &[(&str, &Content)]) -> Result<Vec<Facts>, Error> {
+pub(super) fn facts(store: &Store, folder: &str, modules: &[(&str, &Content)]) -> Result<Vec<Facts>, Error> {
     let unreadable = |what: String| Error::Malformed { path: format!("/{folder}"), line: 0, what };
     let prints: Vec<Fingerprint> = modules
         .par_iter()

@@ -2,7 +2,7 @@ use super::*;
 use crate::base::progress::Silent;
 
 /// A package of text files, each holding the package's name.
-pub fn package(name: &str, fields: &str, paths: &[&str]) -> Unpacked {
+pub(super) fn package(name: &str, fields: &str, paths: &[&str]) -> Unpacked {
     let control = Control::parse(&format!("Package: {name}\nVersion: 1\n{fields}")).unwrap();
     let mut tree = Tree::new(0);
     let origin = tree.origin(name);

@@ -31,7 +31,7 @@ const PATTERNS: [(&str, &str); 8] = [
 ];
 
 /// Whether a name is one that no package has and nobody means to have on a node.
-pub fn is_litter(name: &[u8]) -> bool {
+pub(super) fn is_litter(name: &[u8]) -> bool {
     let fits = |(start, end): &(&str, &str)| {
         name.len() > start.len() + end.len()
             && name.starts_with(start.as_bytes())

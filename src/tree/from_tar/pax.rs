@@ -4,10 +4,10 @@
 //! Values are bytes: a file capability may well contain a line break, so lines are no way to split them.
 
 /// One record, or what is wrong with it.
-pub type Record<'a> = Result<(&'a [u8], &'a [u8]), &'static str>;
+pub(super) type Record<'a> = Result<(&'a [u8], &'a [u8]), &'static str>;
 
 /// The records of `body` in order; nothing follows an error.
-pub fn records(body: &[u8]) -> impl Iterator<Item = Record<'_>> {
+pub(super) fn records(body: &[u8]) -> impl Iterator<Item = Record<'_>> {
     let mut rest = body;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -33,7 +33,7 @@ fn split(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 /// Whole seconds of a time such as `1700000000.25` or `-1.5`, rounded down as the kernel does.
-pub fn seconds(value: &[u8]) -> Option<i64> {
+pub(super) fn seconds(value: &[u8]) -> Option<i64> {
     let text = str::from_utf8(value).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -16,13 +16,13 @@ const PIECE: usize = 1 << 20;
 /// What was written is not what is there.
 #[derive(Debug, thiserror::Error)]
 #[error("what was written at byte {offset} does not read back, though it was written {} times", RETRIES + 1)]
-pub struct WrongBytes {
+pub(super) struct WrongBytes {
     /// Where the stretch that differs begins.
     pub offset: u64,
 }
 
 /// See the module.
-pub struct Checked<'d> {
+pub(super) struct Checked<'d> {
     inner: &'d mut dyn Device,
     /// What was written since the last flush, by where; no two overlap.
     written: BTreeMap<u64, Vec<u8>>,
@@ -30,7 +30,7 @@ pub struct Checked<'d> {
 
 impl<'d> Checked<'d> {
     /// Writes to `inner`.
-    pub fn new(inner: &'d mut dyn Device) -> Self {
+    pub(super) fn new(inner: &'d mut dyn Device) -> Self {
         Self { inner, written: BTreeMap::new() }
     }
 

@@ -9,7 +9,7 @@ use crate::disk::slot::{self, Identity, Slot};
 use crate::verity::partition_guids;
 
 /// The table as the disk has it.
-pub fn read(disk: &dyn Device) -> Result<Found, ApplyError> {
+pub(super) fn read(disk: &dyn Device) -> Result<Found, ApplyError> {
     Ok(gpt::read(&Uncached(disk), disk.sector_size())?)
 }
 
@@ -17,7 +17,7 @@ pub fn read(disk: &dyn Device) -> Result<Found, ApplyError> {
 ///
 /// # Errors
 /// When there is none, or when more than one partition has one of the GUIDs.
-pub fn slot_of(table: &Table, root_hash: &Digest) -> Result<Slot, ApplyError> {
+pub(super) fn slot_of(table: &Table, root_hash: &Digest) -> Result<Slot, ApplyError> {
     let slots = slot::slots(table)?;
     let (root, verity) = partition_guids(root_hash);
     let count = |guid| table.entries.iter().filter(|entry| entry.guid == guid).count();
@@ -32,7 +32,11 @@ pub fn slot_of(table: &Table, root_hash: &Digest) -> Result<Slot, ApplyError> {
 
 /// Makes the slot's two partitions say that they are `root` and `verity`: the backup first, then the
 /// primary, with a flush behind each. Writes nothing where both copies say so already.
-pub fn identify(disk: &mut dyn Device, slot: Slot, [root, verity]: [&Identity; 2]) -> Result<(), ApplyError> {
+pub(super) fn identify(
+    disk: &mut dyn Device,
+    slot: Slot,
+    [root, verity]: [&Identity; 2],
+) -> Result<(), ApplyError> {
     let found = read(disk)?;
     let mut table = found.table.clone();
     let [a, b] = slot::slots(&found.table)?;

@@ -16,7 +16,7 @@ use crate::base::width::{to_u64, to_usize};
 const NEARLY_ALL: f64 = 0.95;
 
 /// What there is before anything is fetched.
-pub struct Survey {
+pub(super) struct Survey {
     /// For each run of the index.
     have: Vec<Have>,
     /// The head of the digest of each block in the target.
@@ -34,7 +34,7 @@ enum Have {
 
 /// What a way took and gave; bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(super) struct Tally {
     /// Taken from the running version.
     pub reused: u64,
     /// In their place in the target before.
@@ -46,7 +46,7 @@ pub struct Tally {
 impl Survey {
     /// Looks at the target and into the inventory of the running version. `fresh` trusts nothing that the
     /// target holds.
-    pub fn of(
+    pub(super) fn of(
         index: &Index,
         inventory: &Inventory,
         target: &dyn Device,
@@ -84,19 +84,19 @@ impl Survey {
     }
 
     /// Bytes that have to be fetched at the most.
-    pub fn lacking(&self, index: &Index) -> u64 {
+    pub(super) fn lacking(&self, index: &Index) -> u64 {
         self.lacking_runs(index).map(|(_, run)| to_u64(run.length)).sum()
     }
 
     /// Where in the frames file the last of what is lacking ends: a server without ranges gives all that is
     /// before it.
-    pub fn end(&self, index: &Index) -> u64 {
+    pub(super) fn end(&self, index: &Index) -> u64 {
         self.lacking_runs(index).last().map_or(0, |(_, run)| run.at + to_u64(run.length))
     }
 
     /// How much of an image that is cut into pieces of so many blocks is in pieces that are not in their place
     /// as a whole, from 0 to 1. Runs that lie in two pieces do not tell which, and do not count.
-    pub fn missing_share(&self, index: &Index, piece: u64) -> f64 {
+    pub(super) fn missing_share(&self, index: &Index, piece: u64) -> f64 {
         let blocks = index.size / to_u64(BLOCK);
         let runs = index.runs.iter().zip(&self.have).filter(|(_, have)| **have != Have::InPlace);
         let mut missing: Vec<u64> = runs
@@ -137,7 +137,7 @@ enum Source {
 }
 
 /// Puts an image together in a target.
-pub struct Assembly<'a, 'r> {
+pub(super) struct Assembly<'a, 'r> {
     /// What it is made of.
     pub index: &'a Index,
     /// What there is of it.
@@ -158,7 +158,7 @@ pub struct Assembly<'a, 'r> {
 
 impl Assembly<'_, '_> {
     /// Fetches what is lacking and writes what is not in its place.
-    pub fn run(mut self, task: &Task) -> Result<Tally, DeltaError> {
+    pub(super) fn run(mut self, task: &Task) -> Result<Tally, DeltaError> {
         let index = self.index;
         let entries = self.entries;
         let stretches = self.stretches();
@@ -314,7 +314,7 @@ impl Assembly<'_, '_> {
 
 /// Writes `blocks` where they differ from `before`, which is there; gives the bytes that were written, and
 /// those that were not.
-pub fn write_changed(
+pub(super) fn write_changed(
     target: &mut dyn Device,
     offset: u64,
     blocks: &[u8],
@@ -339,7 +339,7 @@ pub fn write_changed(
 
 /// Entries of the block table that were read.
 #[derive(Default)]
-pub struct Entries {
+pub(super) struct Entries {
     bytes: Vec<u8>,
     /// By number of the run, ascending.
     places: Vec<(usize, Range<usize>)>,
@@ -348,7 +348,7 @@ pub struct Entries {
 impl Entries {
     /// Reads those of lacking runs, where they may save frames. Afterwards it is known whether the server knows
     /// ranges; of one that knows none they are not read, since all frames come along before the table does.
-    pub fn read(index: &Index, survey: &Survey, wire: &mut Wire) -> Result<Self, DeltaError> {
+    pub(super) fn read(index: &Index, survey: &Survey, wire: &mut Wire) -> Result<Self, DeltaError> {
         let mut entries = Self::default();
         let table = index.table();
         let wanted: Vec<(usize, Range<u64>)> = survey

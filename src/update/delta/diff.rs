@@ -21,7 +21,7 @@ const NONE: u32 = u32::MAX;
 
 /// One step: `add` bytes that are the sum of old ones from `from` on and a difference, then `copy` new bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub(super) struct Step {
     /// Offset in the old bytes.
     pub from: usize,
     /// In bytes.
@@ -31,7 +31,7 @@ pub struct Step {
 }
 
 /// Old bytes, and where in them to look for what.
-pub struct Finder<'a> {
+pub(super) struct Finder<'a> {
     old: &'a [u8],
     /// The last position of each hash.
     heads: Vec<u32>,
@@ -42,7 +42,7 @@ pub struct Finder<'a> {
 
 impl<'a> Finder<'a> {
     /// Takes in old bytes, less than 4 GiB of them. It keeps 4 to 8 bytes for each.
-    pub fn new(old: &'a [u8]) -> Self {
+    pub(super) fn new(old: &'a [u8]) -> Self {
         assert!(old.len() < to_index(NONE), "positions have 32 bits");
         let bits = (old.len().max(1).ilog2() + 1).clamp(10, 24);
         let mut finder =
@@ -63,7 +63,7 @@ impl<'a> Finder<'a> {
     }
 
     /// What was taken in.
-    pub fn old(&self) -> &'a [u8] {
+    pub(super) fn old(&self) -> &'a [u8] {
         self.old
     }
 
@@ -100,7 +100,7 @@ impl<'a> Finder<'a> {
     }
 
     /// The steps that make `new`: all of it.
-    pub fn steps(&self, new: &[u8]) -> Vec<Step> {
+    pub(super) fn steps(&self, new: &[u8]) -> Vec<Step> {
         let old = self.old;
         let same = |at: usize, offset: i64| {
             usize::try_from(at as i64 + offset).ok().and_then(|at| old.get(at)) == Some(&new[at])

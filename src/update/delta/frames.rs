@@ -37,7 +37,7 @@ const IN_ROOT: usize = 8;
 /// hardly more than longer ones, and a change of the command line costs that alone.
 const IN_UKI: usize = 1;
 /// What it begins with.
-pub const MAGIC: &[u8; 8] = b"kellrFRM";
+pub(super) const MAGIC: &[u8; 8] = b"kellrFRM";
 const VERSION: u16 = 1;
 /// zstd's level for what is made once and fetched by many: above 19 only windows grow, and a frame is smaller than
 /// all of them.
@@ -56,14 +56,14 @@ const _: () = assert!(Header::SIZE == FRAMES_HEADER);
 
 /// An entry of the block table.
 #[derive(Debug)]
-pub struct Entry<'a> {
+pub(super) struct Entry<'a> {
     lengths: &'a [le::U16],
     heads: &'a [[u8; SHORT]],
 }
 
 impl<'a> Entry<'a> {
     /// The entry of `run`, in an image with so many blocks in a frame; none if it is another.
-    pub fn parse(bytes: &'a [u8], run: &Indexed, in_frame: usize) -> Option<Self> {
+    pub(super) fn parse(bytes: &'a [u8], run: &Indexed, in_frame: usize) -> Option<Self> {
         let (lengths, heads) = bytes.split_at_checked(2 * run.run.blocks.div_ceil(in_frame))?;
         let entry = Self { lengths: <[le::U16]>::ref_from_bytes(lengths).ok()?, heads: heads.as_chunks().0 };
         let is_whole = bytes.len() == entry_size(run.run.blocks, in_frame);
@@ -71,27 +71,27 @@ impl<'a> Entry<'a> {
     }
 
     /// Bytes of each frame.
-    pub fn frames(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn frames(&self) -> impl Iterator<Item = usize> {
         self.lengths.iter().map(|length| usize::from(*length))
     }
 
     /// The head of each block's digest.
-    pub fn blocks(&self) -> impl Iterator<Item = &'a [u8; SHORT]> + use<'a> {
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &'a [u8; SHORT]> + use<'a> {
         self.heads.iter()
     }
 }
 
 /// Decompresses frames of one size of block.
-pub struct Decoder(zstd::bulk::Decompressor<'static>);
+pub(super) struct Decoder(zstd::bulk::Decompressor<'static>);
 
 impl Decoder {
     /// A decoder.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         zstd::bulk::Decompressor::new().map(Self)
     }
 
     /// Fills `blocks` from one frame, which must hold just that.
-    pub fn decode(&mut self, frame: &[u8], blocks: &mut [u8]) -> Result<(), String> {
+    pub(super) fn decode(&mut self, frame: &[u8], blocks: &mut [u8]) -> Result<(), String> {
         match self.0.decompress_to_buffer(frame, blocks) {
             Ok(length) if length == blocks.len() => Ok(()),
             Ok(length) => Err(format!("{length} bytes of {}", blocks.len())),
@@ -101,7 +101,7 @@ impl Decoder {
 }
 
 /// Bytes of the first frame in `stretch`; an error if there is no whole one.
-pub fn first_frame(stretch: &[u8]) -> Result<usize, String> {
+pub(super) fn first_frame(stretch: &[u8]) -> Result<usize, String> {
     zstd::zstd_safe::find_frame_compressed_size(stretch)
         .map_err(|code| zstd::zstd_safe::get_error_name(code).to_owned())
 }

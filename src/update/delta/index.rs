@@ -23,26 +23,26 @@ use crate::base::on_disk::{FromBytes, IntoBytes, le, on_disk};
 use crate::base::width::{to_index, to_u64};
 
 /// What it begins with.
-pub const MAGIC: &[u8; 8] = b"kellrIDX";
+pub(super) const MAGIC: &[u8; 8] = b"kellrIDX";
 const VERSION: u16 = 1;
 /// Name for errors.
 const FILE: &str = "the index";
 
 /// An index takes no more than this: that of 64 GiB in runs of one block would.
-pub const LIMIT: u64 = to_u64(Header::SIZE) + to_u64(Entry::SIZE) * MOST_BLOCKS;
+pub(super) const LIMIT: u64 = to_u64(Header::SIZE) + to_u64(Entry::SIZE) * MOST_BLOCKS;
 
 /// Bytes of the frames file before its first frame.
-pub const FRAMES_HEADER: usize = 16;
+pub(super) const FRAMES_HEADER: usize = 16;
 /// A block table counts the bytes of a frame in 16 bits.
-pub const MOST_IN_FRAME: usize = 15;
+pub(super) const MOST_IN_FRAME: usize = 15;
 
 /// Bytes that the frames of so many blocks take at the most: zstd stores what does not compress.
-pub fn most_bytes(blocks: usize, in_frame: usize) -> usize {
+pub(super) fn most_bytes(blocks: usize, in_frame: usize) -> usize {
     blocks * BLOCK + blocks.div_ceil(in_frame) * 64
 }
 
 /// Bytes of an entry in the block table, for a run of so many blocks.
-pub fn entry_size(blocks: usize, in_frame: usize) -> usize {
+pub(super) fn entry_size(blocks: usize, in_frame: usize) -> usize {
     2 * blocks.div_ceil(in_frame) + SHORT * blocks
 }
 
@@ -71,7 +71,7 @@ on_disk! {
 
 /// What the index says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Index {
+pub(super) struct Index {
     /// Bytes of the image.
     pub size: u64,
     /// Blocks in a frame; the last one of a run may have fewer.
@@ -84,7 +84,7 @@ pub struct Index {
 
 /// A run and where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Indexed {
+pub(super) struct Indexed {
     /// What is in it.
     pub run: Run,
     /// Its first block.
@@ -99,19 +99,19 @@ pub struct Indexed {
 
 impl Indexed {
     /// Its place in the image, in bytes.
-    pub fn offset(&self) -> u64 {
+    pub(super) fn offset(&self) -> u64 {
         self.first * to_u64(BLOCK)
     }
 
     /// Its bytes in the image.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.run.blocks * BLOCK
     }
 }
 
 impl Index {
     /// Puts together what was published: the runs with the bytes of their frames, of so many blocks each.
-    pub fn new(frame_blocks: usize, runs: impl IntoIterator<Item = (Run, usize)>) -> Self {
+    pub(super) fn new(frame_blocks: usize, runs: impl IntoIterator<Item = (Run, usize)>) -> Self {
         let (mut first, mut at, mut entry) = (0, to_u64(FRAMES_HEADER), 0);
         let runs: Vec<Indexed> = runs
             .into_iter()
@@ -127,12 +127,12 @@ impl Index {
     }
 
     /// Where the block table begins in the frames file.
-    pub fn table(&self) -> u64 {
+    pub(super) fn table(&self) -> u64 {
         self.runs.last().map_or(to_u64(FRAMES_HEADER), |last| last.at + to_u64(last.length))
     }
 
     /// As a file.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let header = Header {
             magic: *MAGIC,
             version: VERSION.into(),
@@ -156,7 +156,7 @@ impl Index {
     }
 
     /// Reads the file of an image of `size` bytes, whose frames file has `frames_size` bytes.
-    pub fn parse(bytes: &[u8], size: u64, frames_size: u64) -> Result<Self, DeltaError> {
+    pub(super) fn parse(bytes: &[u8], size: u64, frames_size: u64) -> Result<Self, DeltaError> {
         let index = Self::read(bytes)?;
         if [index.size, index.frames_size] != [size, frames_size] {
             let (image, frames) = (index.size, index.frames_size);
@@ -167,7 +167,7 @@ impl Index {
     }
 
     /// Reads the file of any image.
-    pub fn read(bytes: &[u8]) -> Result<Self, DeltaError> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, DeltaError> {
         let damaged = |what: String| DeltaError::Damaged { file: FILE, what };
         let (header, entries) =
             Header::ref_from_prefix(bytes).map_err(|_| damaged("no whole header".to_owned()))?;

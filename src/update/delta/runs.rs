@@ -16,22 +16,22 @@ use crate::base::device::ReadAt;
 use crate::base::width::{to_u64, to_usize};
 
 /// Bytes of a block: that of EROFS, of dm-verity and of all ways of updating.
-pub const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 /// Blocks of a run at the most.
-pub const LONGEST: usize = 256;
+pub(super) const LONGEST: usize = 256;
 /// Bytes that are read, and hashed by all processors, at once.
 const WINDOW: usize = 4 << 20;
 
 /// SHA-256 of one block.
-pub type BlockDigest = [u8; 32];
+pub(super) type BlockDigest = [u8; 32];
 
 /// The head of the SHA-256 over the digests of a run's blocks. Short, since it only has to tell the runs of
 /// two images apart: the root hash judges the result.
-pub type RunDigest = [u8; 8];
+pub(super) type RunDigest = [u8; 8];
 
 /// Some blocks in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub(super) struct Run {
     /// What is in it.
     pub digest: RunDigest,
     /// How many, from 1 to [`LONGEST`].
@@ -39,42 +39,42 @@ pub struct Run {
 }
 
 /// The digests of whole blocks.
-pub fn digests(blocks: &[u8]) -> Vec<BlockDigest> {
+pub(super) fn digests(blocks: &[u8]) -> Vec<BlockDigest> {
     // One call for many blocks: a task of its own costs more than to hash one.
     blocks.par_chunks(BLOCK).with_min_len(16).map(|block| Sha256::digest(block).into()).collect()
 }
 
 /// The digest of the run that is made of these blocks.
-pub fn run_digest(blocks: &[BlockDigest]) -> RunDigest {
+pub(super) fn run_digest(blocks: &[BlockDigest]) -> RunDigest {
     let digest: [u8; 32] = Sha256::digest(blocks.as_flattened()).into();
     *digest.first_chunk().expect("a digest is longer than its head")
 }
 
 /// What [`short`] leaves of a digest, in bytes.
-pub const SHORT: usize = 5;
+pub(super) const SHORT: usize = 5;
 
 /// The head of a block's digest: enough to find the block among those of another image. Where it misleads,
 /// the digest of the run tells.
-pub fn short(digest: &BlockDigest) -> [u8; SHORT] {
+pub(super) fn short(digest: &BlockDigest) -> [u8; SHORT] {
     *digest.first_chunk().expect("a digest is longer than its head")
 }
 
 /// Cuts a sequence of blocks into runs.
 #[derive(Debug, Default)]
-pub struct Cutter {
+pub(super) struct Cutter {
     current: Vec<BlockDigest>,
 }
 
 impl Cutter {
     /// Takes the next block; gives the run that ends with it.
-    pub fn push(&mut self, block: BlockDigest) -> Option<Run> {
+    pub(super) fn push(&mut self, block: BlockDigest) -> Option<Run> {
         self.current.push(block);
         let ends = block[0] >> 2 == 0 || self.current.len() == LONGEST;
         ends.then(|| self.cut()).flatten()
     }
 
     /// The run that the end of the image ends.
-    pub fn finish(mut self) -> Option<Run> {
+    pub(super) fn finish(mut self) -> Option<Run> {
         self.cut()
     }
 
@@ -90,7 +90,7 @@ impl Cutter {
 ///
 /// # Errors
 /// The offset of the window that could not be read, and why.
-pub fn scan(
+pub(super) fn scan(
     source: &dyn ReadAt,
     size: u64,
     task: &Task,
@@ -111,7 +111,7 @@ pub fn scan(
 
 /// Where to find what is in an image: in the root that is running.
 #[derive(Debug, Default)]
-pub struct Inventory {
+pub(super) struct Inventory {
     /// The first block of each run.
     runs: HashMap<RunDigest, u64>,
     /// Five bytes of a block's digest and three of its number, in order: 8 bytes for a block keep the
@@ -120,14 +120,14 @@ pub struct Inventory {
 }
 
 /// Blocks that an [`Inventory`] can number.
-pub const MOST_BLOCKS: u64 = 1 << 24;
+pub(super) const MOST_BLOCKS: u64 = 1 << 24;
 
 impl Inventory {
     /// Reads an image of `size` bytes; a last part that is no whole block is left out.
     ///
     /// # Errors
     /// The offset of what could not be read, and why.
-    pub fn of(source: &dyn ReadAt, size: u64, task: &Task) -> Result<Self, (u64, io::Error)> {
+    pub(super) fn of(source: &dyn ReadAt, size: u64, task: &Task) -> Result<Self, (u64, io::Error)> {
         let count = (size / to_u64(BLOCK)).min(MOST_BLOCKS);
         let mut inventory = Self { runs: HashMap::new(), blocks: Vec::with_capacity(to_usize(count)) };
         let mut cutter = Cutter::default();
@@ -150,12 +150,12 @@ impl Inventory {
     }
 
     /// The first block of the run with this digest.
-    pub fn run(&self, digest: &RunDigest) -> Option<u64> {
+    pub(super) fn run(&self, digest: &RunDigest) -> Option<u64> {
         self.runs.get(digest).copied()
     }
 
     /// A block whose digest begins so.
-    pub fn block(&self, head: &[u8; SHORT]) -> Option<u64> {
+    pub(super) fn block(&self, head: &[u8; SHORT]) -> Option<u64> {
         let key = key(head);
         let found = self.blocks[self.blocks.partition_point(|entry| *entry < key)..].first()?;
         (found & !(MOST_BLOCKS - 1) == key).then_some(found & (MOST_BLOCKS - 1))

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use crate::base::width::to_u64;
 
 /// Bytes that a decoder looks back at the most, and so about what it keeps in memory.
-pub const WINDOW: usize = 1 << WINDOW_LOG;
+pub(super) const WINDOW: usize = 1 << WINDOW_LOG;
 const WINDOW_LOG: u32 = 24;
 /// Where zstd's fastest saves less than a fiftieth, nothing saves much: compressed modules, pictures, keys.
 const HOPELESS: usize = 50;
@@ -40,7 +40,7 @@ enum How {
 const ALL: [How; 4] = [How::Stored, How::Zstd, How::Lzma, How::LzmaX86];
 
 /// Appends an unsigned number, low seven bits first.
-pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -49,12 +49,12 @@ pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Appends a signed number, small ones of both signs in one byte.
-pub fn put_signed(out: &mut Vec<u8>, number: i64) {
+pub(super) fn put_signed(out: &mut Vec<u8>, number: i64) {
     put_number(out, ((number << 1) ^ (number >> 63)).cast_unsigned());
 }
 
 /// Reads what [`put_number`] wrote.
-pub fn number(from: &mut dyn Read) -> io::Result<u64> {
+pub(super) fn number(from: &mut dyn Read) -> io::Result<u64> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
         let mut byte = [0];
@@ -72,13 +72,13 @@ pub fn number(from: &mut dyn Read) -> io::Result<u64> {
 }
 
 /// Reads what [`put_signed`] wrote.
-pub fn signed(from: &mut dyn Read) -> io::Result<i64> {
+pub(super) fn signed(from: &mut dyn Read) -> io::Result<i64> {
     let number = number(from)?;
     Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
 }
 
 /// Appends `bytes` as a stream.
-pub fn put(out: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn put(out: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     let (how, stored) = smallest(bytes)?;
     append(out, how, &stored, bytes.len());
     Ok(())
@@ -94,7 +94,7 @@ fn append(out: &mut Vec<u8>, how: How, stored: &[u8], length: usize) {
 /// Appends many bytes, most of them of programs, as a stream. What [`put`] tries takes several times as long,
 /// and makes a root smaller by less than a hundredth. `level` is that of zstd, which is used itself below [`THOROUGH`], or
 /// about as thorough as what is.
-pub fn put_programs(out: &mut Vec<u8>, bytes: &[u8], level: i32) -> io::Result<()> {
+pub(super) fn put_programs(out: &mut Vec<u8>, bytes: &[u8], level: i32) -> io::Result<()> {
     let (how, stored) = match hopeless(bytes)? {
         Some(quick) => quick,
         None if level < THOROUGH => (How::Zstd, zstd::bulk::compress(bytes, level)?),
@@ -164,7 +164,7 @@ fn filters(how: How, preset: u32, dictionary: usize) -> io::Result<Filters> {
 }
 
 /// Takes the stream that `bytes` begin with; gives its bytes as they are, how many, and what follows it.
-pub fn take(bytes: &[u8]) -> io::Result<(Box<dyn Read + '_>, u64, &[u8])> {
+pub(super) fn take(bytes: &[u8]) -> io::Result<(Box<dyn Read + '_>, u64, &[u8])> {
     let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
     let (first, mut rest) = bytes.split_first().ok_or_else(|| invalid("no stream"))?;
     let how = *ALL.get(usize::from(*first)).ok_or_else(|| invalid("a stream of an unknown kind"))?;
@@ -188,7 +188,7 @@ pub fn take(bytes: &[u8]) -> io::Result<(Box<dyn Read + '_>, u64, &[u8])> {
 }
 
 /// How each of the streams is compressed, from how many bytes to how many.
-pub fn describe(mut bytes: &[u8]) -> io::Result<String> {
+pub(super) fn describe(mut bytes: &[u8]) -> io::Result<String> {
     let mut text = Vec::new();
     while let Some(how) = bytes.first().and_then(|how| ALL.get(usize::from(*how))) {
         let (_, length, rest) = take(bytes)?;

@@ -12,27 +12,27 @@ use crate::update::document::Blob;
 use crate::update::remote::{Part, Remote, RemoteError};
 
 /// xorshift64*: the same numbers in every run.
-pub struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         (self.next() >> 8) % limit
     }
 }
 
 /// Bytes that do not compress.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random::new(seed);
     let mut bytes: Vec<u8> = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -43,7 +43,7 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// Bytes that compress about as programs do.
-pub fn text(seed: u64, length: usize) -> Vec<u8> {
+pub(super) fn text(seed: u64, length: usize) -> Vec<u8> {
     let words: Vec<Vec<u8>> = (0..500).map(|word| noise(word, 2 + (to_usize(word) * 7) % 11)).collect();
     let mut random = Random::new(seed);
     let mut bytes = Vec::with_capacity(length + 16);
@@ -55,7 +55,7 @@ pub fn text(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// A disk in memory that counts what is written.
-pub struct Memory {
+pub(super) struct Memory {
     pub bytes: Vec<u8>,
     pub written: u64,
     /// Offset from which on every write fails.
@@ -63,7 +63,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub fn new(bytes: Vec<u8>) -> Self {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
         Self { bytes, written: 0, bad_from: u64::MAX }
     }
 }
@@ -99,7 +99,7 @@ impl Device for Memory {
 
 /// A web server with what may go wrong.
 #[derive(Default)]
-pub struct Server {
+pub(super) struct Server {
     pub files: BTreeMap<String, Vec<u8>>,
     /// Gives whole files whatever is asked for.
     pub knows_no_ranges: bool,
@@ -112,28 +112,28 @@ pub struct Server {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Log {
+pub(super) struct Log {
     pub bytes: u64,
     pub requests: u64,
 }
 
 impl Server {
-    pub fn put(&mut self, bytes: Vec<u8>) -> Blob {
+    pub(super) fn put(&mut self, bytes: Vec<u8>) -> Blob {
         let blob = Blob::of(&bytes);
         self.files.insert(blob.path(), bytes);
         blob
     }
 
-    pub fn file(&mut self, blob: &Blob) -> &mut Vec<u8> {
+    pub(super) fn file(&mut self, blob: &Blob) -> &mut Vec<u8> {
         self.files.get_mut(&blob.path()).unwrap()
     }
 
-    pub fn log(&self) -> Log {
+    pub(super) fn log(&self) -> Log {
         *self.log.lock().unwrap()
     }
 
     /// The log since it was looked at last.
-    pub fn take_log(&self) -> Log {
+    pub(super) fn take_log(&self) -> Log {
         std::mem::take(&mut self.log.lock().unwrap())
     }
 }

@@ -20,7 +20,7 @@ const SMALL_PATCH: u64 = 16;
 
 /// An image that is there, to start from.
 #[derive(Clone, Copy)]
-pub struct Base<'a> {
+pub(super) struct Base<'a> {
     /// It.
     pub image: &'a dyn ReadAt,
     /// Bytes of it that count.
@@ -30,7 +30,7 @@ pub struct Base<'a> {
 }
 
 /// Brings one image into a target.
-pub struct Traveller<'a> {
+pub(super) struct Traveller<'a> {
     /// What it travels by.
     pub ways: &'a Ways,
     /// In bytes. The target has room for whole blocks.
@@ -64,7 +64,7 @@ impl Traveller<'_> {
     ///
     /// # Errors
     /// That of the last way that was left, or of what is no fault of a way.
-    pub fn travel(&mut self, ways: &[Way]) -> Result<Fetched, DeltaError> {
+    pub(super) fn travel(&mut self, ways: &[Way]) -> Result<Fetched, DeltaError> {
         let (size, room) = (self.blocks_size(), self.target.size());
         if room < size {
             return Err(DeltaError::TooSmall { size, room });

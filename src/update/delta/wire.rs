@@ -17,7 +17,7 @@ const GAP: u64 = 512;
 const REQUESTS: usize = 128;
 
 /// One file, read in ascending stretches.
-pub struct Wire<'a> {
+pub(super) struct Wire<'a> {
     remote: &'a dyn Remote,
     path: String,
     size: u64,
@@ -38,13 +38,13 @@ struct Open<'a> {
 
 impl<'a> Wire<'a> {
     /// A file that is said to have `blob.size` bytes.
-    pub fn new(remote: &'a dyn Remote, blob: &Blob) -> Self {
+    pub(super) fn new(remote: &'a dyn Remote, blob: &Blob) -> Self {
         let path = blob.path();
         Self { remote, path, size: blob.size, open: None, no_ranges: false, bytes: 0, requests: 0 }
     }
 
     /// Fills `buffer` from `at` on, which lies in `within`: the stretch to ask for if none is open.
-    pub fn read(&mut self, buffer: &mut [u8], at: u64, within: &Range<u64>) -> Result<(), DeltaError> {
+    pub(super) fn read(&mut self, buffer: &mut [u8], at: u64, within: &Range<u64>) -> Result<(), DeltaError> {
         let end = at + to_u64(buffer.len());
         if end > self.size {
             return Err(DeltaError::Short { path: self.path.clone(), at: self.size, size: end });
@@ -62,7 +62,7 @@ impl<'a> Wire<'a> {
 
     /// Asks for `within` from `at` on, unless a stream is open that comes to `at..end`. After that it is known
     /// whether the server knows ranges.
-    pub fn reach(&mut self, at: u64, end: u64, within: &Range<u64>) -> Result<(), DeltaError> {
+    pub(super) fn reach(&mut self, at: u64, end: u64, within: &Range<u64>) -> Result<(), DeltaError> {
         match &self.open {
             Some(open) if open.at <= at && end <= open.end => Ok(()),
             _ => self.ask(at, within.end.max(end)),
@@ -113,7 +113,7 @@ impl<'a> Wire<'a> {
 }
 
 /// Reads a whole file of a size that was announced, and compares its digest. `name` is for errors.
-pub fn whole(
+pub(super) fn whole(
     remote: &dyn Remote,
     blob: &Blob,
     limit: u64,
@@ -136,7 +136,7 @@ pub fn whole(
 }
 
 /// What to ask for in order to get all of `pieces`, which ascend: few and long stretches.
-pub fn coalesce(pieces: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+pub(super) fn coalesce(pieces: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let mut stretches: Vec<Range<u64>> = Vec::new();
     for piece in pieces {
         match stretches.last_mut() {
@@ -158,7 +158,7 @@ pub fn coalesce(pieces: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>>
 }
 
 /// The stretch of [`coalesce`] in which `at` lies.
-pub fn stretch_of(stretches: &[Range<u64>], at: u64) -> Range<u64> {
+pub(super) fn stretch_of(stretches: &[Range<u64>], at: u64) -> Range<u64> {
     let next = stretches.partition_point(|stretch| stretch.start <= at);
     next.checked_sub(1).map_or(at..at, |index| stretches[index].clone())
 }

@@ -13,7 +13,7 @@ const FOLDERS: [(char, &str); 7] = [
 
 /// Fills in what the unit's own name says (`%i`, `%p`, `%n`, `%N` and so on) and the system's directories; nothing
 /// when only the running system knows.
-pub fn fill(text: &str, name: &str) -> Option<String> {
+pub(super) fn fill(text: &str, name: &str) -> Option<String> {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
     let last = prefix.rsplit('-').next().unwrap_or_default();

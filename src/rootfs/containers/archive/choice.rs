@@ -18,7 +18,7 @@ const DEEPEST: usize = 4;
 const SHOWN: usize = 20;
 
 #[derive(Clone, Deserialize)]
-pub struct Descriptor {
+pub(super) struct Descriptor {
     pub digest: String,
     #[serde(default, rename = "mediaType")]
     pub media_type: String,
@@ -35,7 +35,7 @@ impl Descriptor {
 
 /// What a program must run on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Platform {
+pub(super) struct Platform {
     #[serde(default = "amd64")]
     architecture: String,
     #[serde(default = "linux")]
@@ -69,7 +69,7 @@ struct Index {
 }
 
 #[derive(Deserialize)]
-pub struct Manifest {
+pub(super) struct Manifest {
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
 }
@@ -86,7 +86,7 @@ struct Saved {
 
 /// An image of the archive.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub(super) struct Found {
     names: Vec<String>,
     /// Of its manifest, or of its configuration where there is no manifest.
     pub digest: Digest,
@@ -103,7 +103,7 @@ pub struct Found {
 ///
 /// # Errors
 /// `Reference`, `Several` or `Platform`; else what is wrong with a document.
-pub fn choose(layout: &Layout, wanted: Option<&str>) -> Result<Found, ArchiveError> {
+pub(super) fn choose(layout: &Layout, wanted: Option<&str>) -> Result<Found, ArchiveError> {
     let all = all(layout)?;
     let meant: Vec<&Found> = match wanted {
         None => all.iter().collect(),

@@ -16,7 +16,7 @@ use super::DebError;
 const AR_MAGIC: &[u8; 8] = b"!<arch>\n";
 
 /// A file read from its start, hashed and reported. Does not move the file's own position.
-pub struct Hashed<'a> {
+pub(super) struct Hashed<'a> {
     file: &'a File,
     position: u64,
     hasher: Hasher,
@@ -34,16 +34,16 @@ impl Read for Hashed<'_> {
 }
 
 /// [`Hashed`], buffered.
-pub struct Measured<'a>(BufReader<Hashed<'a>>);
+pub(super) struct Measured<'a>(BufReader<Hashed<'a>>);
 
 impl<'a> Measured<'a> {
-    pub fn new(file: &'a File, report: &'a dyn Fn(u64)) -> Self {
+    pub(super) fn new(file: &'a File, report: &'a dyn Fn(u64)) -> Self {
         let hashed = Hashed { file, position: 0, hasher: Hasher::new(), report };
         Self(BufReader::with_capacity(256 << 10, hashed))
     }
 
     /// Reads what is left; the digest of the whole file.
-    pub fn finish(mut self) -> io::Result<Digest> {
+    pub(super) fn finish(mut self) -> io::Result<Digest> {
         loop {
             match self.0.fill_buf()?.len() {
                 0 => return Ok(self.0.into_inner().hasher.finish()),
@@ -54,7 +54,7 @@ impl<'a> Measured<'a> {
 }
 
 /// Header of one member.
-pub struct ArMember {
+pub(super) struct ArMember {
     /// Without padding and trailing slash.
     pub name: String,
     /// Of its body, in bytes.
@@ -64,7 +64,7 @@ pub struct ArMember {
 }
 
 /// The outer archive. Members are taken in order: [`Ar::expect`], [`Ar::body`], [`Ar::end`].
-pub struct Ar<'a, 'b> {
+pub(super) struct Ar<'a, 'b> {
     reader: &'a mut Measured<'b>,
     /// Where the next header begins.
     next: u64,
@@ -73,7 +73,7 @@ pub struct Ar<'a, 'b> {
 }
 
 impl<'a, 'b> Ar<'a, 'b> {
-    pub fn new(reader: &'a mut Measured<'b>) -> Result<Self, DebError> {
+    pub(super) fn new(reader: &'a mut Measured<'b>) -> Result<Self, DebError> {
         let mut magic = [0; 8];
         match reader.0.read_exact(&mut magic) {
             Ok(()) if magic == *AR_MAGIC => Ok(Self { reader, next: 8, rest: 0 }),
@@ -84,7 +84,7 @@ impl<'a, 'b> Ar<'a, 'b> {
 
     /// The next member, which must have this name, an ending of a compression aside; those that begin with `_` are passed over, as
     /// deb(5) asks.
-    pub fn expect(&mut self, stem: &'static str) -> Result<ArMember, DebError> {
+    pub(super) fn expect(&mut self, stem: &'static str) -> Result<ArMember, DebError> {
         loop {
             let member = self.header()?;
             if member.name.strip_prefix(stem).is_some_and(|ending| Compression::of_ending(ending).is_some()) {
@@ -107,12 +107,12 @@ impl<'a, 'b> Ar<'a, 'b> {
     }
 
     /// Reader of the body of the member that was expected last.
-    pub fn body(&mut self, _: &ArMember) -> Body<'_, 'b> {
+    pub(super) fn body(&mut self, _: &ArMember) -> Body<'_, 'b> {
         Body { take: (&mut self.reader.0).take(self.rest), rest: &mut self.rest }
     }
 
     /// Passes over what is left of the member and its padding.
-    pub fn end(&mut self, member: &ArMember) -> Result<(), DebError> {
+    pub(super) fn end(&mut self, member: &ArMember) -> Result<(), DebError> {
         let rest = std::mem::take(&mut self.rest) + member.size % 2;
         // The last member's padding may be missing.
         io::copy(&mut (&mut self.reader.0).take(rest), &mut io::sink()).map_err(DebError::Read)?;
@@ -140,7 +140,7 @@ impl<'a, 'b> Ar<'a, 'b> {
 }
 
 /// The bytes of one member.
-pub struct Body<'a, 'b> {
+pub(super) struct Body<'a, 'b> {
     take: Take<&'a mut BufReader<Hashed<'b>>>,
     rest: &'a mut u64,
 }
@@ -165,7 +165,7 @@ impl BufRead for Body<'_, '_> {
 }
 
 /// Decompresses `body` as the ending of its name says.
-pub fn decompress<'a>(name: &str, body: Body<'a, '_>) -> Result<Box<dyn Read + 'a>, DebError> {
+pub(super) fn decompress<'a>(name: &str, body: Body<'a, '_>) -> Result<Box<dyn Read + 'a>, DebError> {
     let ending = name.rsplit_once(".tar").map(|(_, ending)| ending);
     match ending.and_then(Compression::of_ending) {
         Some(compression) => compression.reader(body).map_err(|source| DebError::Tar {

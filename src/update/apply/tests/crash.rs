@@ -14,7 +14,7 @@ use crate::disk::slot::Slot;
 const EVERY: usize = if cfg!(debug_assertions) { 40 } else { 1 };
 
 /// A disk, what runs on it and what comes.
-pub struct Scenario {
+pub(super) struct Scenario {
     pub name: &'static str,
     made: Made,
     versions: Vec<Version>,
@@ -45,7 +45,7 @@ impl Scenario {
         Judge { made: &self.made, versions, may_boot, running }
     }
 
-    pub fn record(&self) -> Recorder {
+    pub(super) fn record(&self) -> Recorder {
         let shared = Shared::new(Recorder::new(self.made.bytes.clone(), SectorSize::B512));
         let mut parts =
             parts(&self.made.layout, self.slot, |name, start, size| shared.view(name, start, size));
@@ -87,7 +87,7 @@ fn versions() -> Vec<Version> {
 }
 
 /// The first update of a new node.
-pub fn first() -> Scenario {
+pub(super) fn first() -> Scenario {
     let versions = versions();
     let made = image([Some(&versions[0]), None], &[("node_1.0.0.efi", &versions[0])]);
     Scenario { name: "first update", made, versions, running: 0, new: 2, slot: Slot::B }
@@ -95,7 +95,7 @@ pub fn first() -> Scenario {
 
 /// A version has been put in place, but not been started, and the next one is out: it goes where a version
 /// is that would be the next to start.
-pub fn superseding() -> Scenario {
+pub(super) fn superseding() -> Scenario {
     let versions = versions();
     let entries = [("node_1.0.0.efi", &versions[0]), ("node_1.0.1+3.efi", &versions[1])];
     let made = image([Some(&versions[0]), Some(&versions[1])], &entries);
@@ -103,7 +103,7 @@ pub fn superseding() -> Scenario {
 }
 
 /// The way back into slot A, on a disk whose backup table is damaged.
-pub fn damaged() -> Scenario {
+pub(super) fn damaged() -> Scenario {
     let versions = versions();
     let entries = [("node_1.0.0.efi", &versions[0]), ("node_1.0.1.efi", &versions[1])];
     let mut made = image([Some(&versions[0]), Some(&versions[1])], &entries);
@@ -114,7 +114,7 @@ pub fn damaged() -> Scenario {
 
 /// What came of trying all cuts.
 #[derive(Default)]
-pub struct Outcome {
+pub(super) struct Outcome {
     tally: Tally,
     booted_old: usize,
     booted_new: usize,
@@ -124,7 +124,7 @@ pub struct Outcome {
     pub failures: Vec<String>,
 }
 
-pub fn try_all(scenario: &Scenario, recorder: &Recorder, again: bool) -> Outcome {
+pub(super) fn try_all(scenario: &Scenario, recorder: &Recorder, again: bool) -> Outcome {
     let judge = scenario.judge();
     let mut outcome = Outcome::default();
     let tally = recorder.each_distinct_state(|disk, cut| {

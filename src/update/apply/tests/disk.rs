@@ -29,7 +29,7 @@ const INITRD: usize = 20_000;
 const ESP: Size = Size::mib(34);
 
 /// A version with all that belongs to it.
-pub struct Version {
+pub(crate) struct Version {
     pub document: Document,
     pub root: Vec<u8>,
     pub tree: HashTree,
@@ -37,7 +37,7 @@ pub struct Version {
 }
 
 /// `len` bytes that depend on `seed` alone.
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
@@ -48,7 +48,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// A boot loader.
-pub fn loader(seed: u64) -> Vec<u8> {
+pub(super) fn loader(seed: u64) -> Vec<u8> {
     let mut image = pe::Image::parse(pe::sample()).unwrap();
     image.append(".sdmagic", b"#### LoaderInfo: systemd-boot 257 ####\0", Holds::Data).unwrap();
     image.append(".noise", &noise(seed, 3000), Holds::Data).unwrap();
@@ -57,7 +57,7 @@ pub fn loader(seed: u64) -> Vec<u8> {
 
 impl Version {
     /// Half of the blocks of all versions are the same.
-    pub fn new(version: &str, seed: u64) -> Self {
+    pub(crate) fn new(version: &str, seed: u64) -> Self {
         let mut root = noise(0, BLOCKS * verity::BLOCK);
         root[..BLOCKS / 2 * verity::BLOCK].copy_from_slice(&noise(seed, BLOCKS / 2 * verity::BLOCK));
         let options = verity::Options { salt: vec![7; 32], uuid: Uuid::from_u128(seed.into()) };
@@ -95,17 +95,17 @@ impl Version {
         Self { document, root, tree, uki }
     }
 
-    pub fn root_hash(&self) -> Digest {
+    pub(crate) fn root_hash(&self) -> Digest {
         self.document.root.root_hash
     }
 
-    pub fn release(&self) -> Release {
+    pub(crate) fn release(&self) -> Release {
         self.document.release()
     }
 }
 
 /// A disk's bytes and what is where.
-pub struct Made {
+pub(super) struct Made {
     pub bytes: Vec<u8>,
     pub layout: Layout,
     /// The boot loader, and its successor.
@@ -113,13 +113,13 @@ pub struct Made {
 }
 
 impl Made {
-    pub fn partition(&self, role: Role) -> Partition {
+    pub(super) fn partition(&self, role: Role) -> Partition {
         self.layout.partition(role)
     }
 }
 
 /// A disk with these versions in its slots and these entries in its ESP.
-pub fn image(slots: [Option<&Version>; 2], entries: &[(&str, &Version)]) -> Made {
+pub(super) fn image(slots: [Option<&Version>; 2], entries: &[(&str, &Version)]) -> Made {
     let (root, state) = (Size::mib(1), Size::mib(1));
     let sizes = Sizes { esp: ESP, root, reserve: None, state, sector_size: SectorSize::B512 };
     let layout = Layout::plan(&sizes).unwrap();
@@ -164,7 +164,7 @@ pub fn image(slots: [Option<&Version>; 2], entries: &[(&str, &Version)]) -> Made
 }
 
 /// The devices of an update.
-pub struct Parts<'d> {
+pub(crate) struct Parts<'d> {
     pub disk: Box<dyn Device + 'd>,
     pub esp: Box<dyn Device + 'd>,
     pub root: Box<dyn Device + 'd>,
@@ -174,7 +174,7 @@ pub struct Parts<'d> {
 /// A disk over bytes that stay as they are: what is written is kept aside, so that thousands of updates can
 /// begin at one disk.
 #[derive(Clone)]
-pub struct Memory<'b> {
+pub(super) struct Memory<'b> {
     base: &'b [u8],
     sectors: Rc<RefCell<BTreeMap<u64, Vec<u8>>>>,
 }
@@ -182,21 +182,21 @@ pub struct Memory<'b> {
 const SECTOR: u64 = 512;
 
 impl<'b> Memory<'b> {
-    pub fn new(base: &'b [u8]) -> Self {
+    pub(super) fn new(base: &'b [u8]) -> Self {
         Self { base, sectors: Rc::default() }
     }
 
     /// A copy that goes its own way.
-    pub fn fork(&self) -> Self {
+    pub(super) fn fork(&self) -> Self {
         Self { base: self.base, sectors: Rc::new(RefCell::new(self.sectors.borrow().clone())) }
     }
 
     /// Whether nothing was written.
-    pub fn is_untouched(&self) -> bool {
+    pub(super) fn is_untouched(&self) -> bool {
         self.sectors.borrow().is_empty()
     }
 
-    pub fn parts(&self, made: &Made, slot: Slot) -> Parts<'b> {
+    pub(super) fn parts(&self, made: &Made, slot: Slot) -> Parts<'b> {
         parts(&made.layout, slot, |_, start, size| Window::new(self.clone(), start, size))
     }
 }
@@ -242,7 +242,7 @@ impl Device for Memory<'_> {
 const RUN: usize = 8;
 
 /// Writes what differs of a root: what the deltas do, less the fetching.
-pub fn fill(target: &mut dyn Device, root: &[u8]) -> io::Result<()> {
+pub(super) fn fill(target: &mut dyn Device, root: &[u8]) -> io::Result<()> {
     let run = RUN * verity::BLOCK;
     let mut there = vec![0; run];
     for (blocks, at) in root.chunks(run).zip((0..).step_by(run)) {
@@ -255,7 +255,7 @@ pub fn fill(target: &mut dyn Device, root: &[u8]) -> io::Result<()> {
 }
 
 /// The devices for an update of `slot`, made by `view` out of a name, a start and a size.
-pub fn parts<'d, D: Device + 'd>(
+pub(super) fn parts<'d, D: Device + 'd>(
     made: &Layout,
     slot: Slot,
     mut view: impl FnMut(&str, u64, u64) -> D,

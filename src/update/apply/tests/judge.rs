@@ -19,7 +19,7 @@ use crate::verity;
 const LIMIT: u64 = 1 << 20;
 
 /// Knows what is whole.
-pub struct Judge<'v> {
+pub(super) struct Judge<'v> {
     pub made: &'v Made,
     /// All that may be in a slot.
     pub versions: Vec<&'v Version>,
@@ -50,7 +50,7 @@ impl Judge<'_> {
     ///
     /// Firmware and kernel take the primary table where it is whole, and else the backup. Each of the two that
     /// is whole must do, since which one that is may differ from reader to reader.
-    pub fn boots(&self, disk: &dyn ReadAt) -> Result<String, String> {
+    pub(super) fn boots(&self, disk: &dyn ReadAt) -> Result<String, String> {
         let table = gpt::read(disk, SectorSize::B512).map_err(|error| error.to_string())?.table;
         let mut tables = vec![table];
         for header in [512, disk.size() - 512] {

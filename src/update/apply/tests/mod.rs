@@ -13,7 +13,7 @@ use crate::base::progress::Silent;
 use disk::{Made, Memory, Parts, Version, image};
 
 /// Runs an update as an agent would, with a plain writer for the root.
-pub fn update(
+pub(super) fn update(
     parts: &mut Parts<'_>,
     slot: Slot,
     running: &Version,

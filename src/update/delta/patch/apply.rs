@@ -24,7 +24,7 @@ const CHUNK: usize = 1 << 20;
 const CACHE: usize = 64 << 10;
 
 /// Applies one patch.
-pub struct Patcher<'a, 'r> {
+pub(crate) struct Patcher<'a, 'r> {
     /// What it is, for errors.
     pub file: &'static str,
     /// The patch.
@@ -71,7 +71,7 @@ impl From<&str> for Fault {
 
 impl Patcher<'_, '_> {
     /// Fetches the segments that are not in their place and applies them.
-    pub fn run(mut self, task: &Task) -> Result<Tally, DeltaError> {
+    pub(crate) fn run(mut self, task: &Task) -> Result<Tally, DeltaError> {
         let file = self.file;
         let ahead = self.size.min(FIRST);
         let mut first = vec![0; to_usize(ahead)];

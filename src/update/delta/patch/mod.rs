@@ -32,7 +32,7 @@
 mod apply;
 mod make;
 
-pub use apply::Patcher;
+pub(super) use apply::Patcher;
 pub use make::{make_full, make_patch};
 
 use std::fmt::Write as _;
@@ -44,12 +44,12 @@ use crate::base::on_disk::{FromBytes, IntoBytes, le, on_disk};
 use crate::base::width::{to_index, to_u64};
 
 /// What it begins with.
-pub const MAGIC: &[u8; 8] = b"kellrPAT";
+pub(super) const MAGIC: &[u8; 8] = b"kellrPAT";
 const VERSION: u16 = 1;
 /// Name of one for errors.
-pub const FILE: &str = "the patch";
+pub(super) const FILE: &str = "the patch";
 /// The same of one from nothing.
-pub const FULL: &str = "the whole image";
+pub(super) const FULL: &str = "the whole image";
 
 /// New blocks in a segment at the most, in bytes: what is made of them is looked for, and found again, within
 /// a segment only.
@@ -58,7 +58,7 @@ const NEW_IN_SEGMENT: usize = 8 << 20;
 /// memory, and fetches a segment again that was cut off.
 const FROM_NOTHING: usize = streams::WINDOW;
 /// The same in blocks.
-pub const BLOCKS_FROM_NOTHING: u64 = to_u64(FROM_NOTHING / BLOCK);
+pub(super) const BLOCKS_FROM_NOTHING: u64 = to_u64(FROM_NOTHING / BLOCK);
 /// Bytes that a segment takes at the most: its new blocks, should none of them compress, and its plan.
 const LONGEST_SEGMENT: usize = 2 * FROM_NOTHING;
 
@@ -202,7 +202,7 @@ impl Head {
 }
 
 /// Appends what the patch that `bytes` begin with says of itself.
-pub fn describe(bytes: &[u8], text: &mut String) -> Result<(), DeltaError> {
+pub(super) fn describe(bytes: &[u8], text: &mut String) -> Result<(), DeltaError> {
     let cut = || damaged(FILE, "it is cut off");
     let (header, rest) = Header::ref_from_prefix(bytes).map_err(|_| cut())?;
     let (count, old_size, new_size) = Head::parse_header(header, FILE)?;

@@ -47,7 +47,7 @@ const WITH_VALUE: [&str; 38] = [
 const COMMAND: usize = 4096;
 /// Most commands of a script of which more than the name is looked at: real scripts have some ten, and in a hostile one
 /// each word is a command with the rest of the line.
-pub const COMMANDS: usize = 256;
+pub(super) const COMMANDS: usize = 256;
 /// Most bytes of a word, and of what a variable holds: names have at most 32, paths of homes some more.
 const WORD: usize = 256;
 /// Options that say nothing of what is made.
@@ -87,7 +87,7 @@ impl Account {
 }
 
 /// What variables hold that are set once, to text.
-pub fn variables(text: &str) -> BTreeMap<String, String> {
+pub(super) fn variables(text: &str) -> BTreeMap<String, String> {
     let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
     for line in text.lines() {
         let line = line.trim_start();
@@ -112,7 +112,7 @@ pub fn variables(text: &str) -> BTreeMap<String, String> {
 
 /// `adduser NAME`, or `adduser NAME --home=DIR`, of the command `name` with the words `rest`; no name where it only
 /// makes one account a member of another.
-pub fn command(name: &str, rest: &str, variables: &BTreeMap<String, String>) -> String {
+pub(super) fn command(name: &str, rest: &str, variables: &BTreeMap<String, String>) -> String {
     let mut home = None;
     let mut operands = Vec::new();
     let mut creates = false;
