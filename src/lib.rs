@@ -13,6 +13,16 @@
 
 // A test tells a story, which may be long.
 #![cfg_attr(test, allow(clippy::too_many_lines))]
+// What its samples are worth is known.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_lossless,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 pub mod agent;
 pub mod base;

@@ -468,7 +468,7 @@ fn note_use(file: &File) {
             &Timestamps {
                 last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
                 last_modification: Timespec {
-                    tv_sec: now.as_secs() as i64,
+                    tv_sec: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
                     tv_nsec: i64::from(now.subsec_nanos()),
                 },
             },

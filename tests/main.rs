@@ -4,6 +4,13 @@
 #![allow(unreachable_pub)]
 // A test tells a story, which may be long.
 #![allow(clippy::too_many_lines)]
+// What its samples are worth is known.
+#![allow(
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
 
 mod bad_updates;
 mod boot;

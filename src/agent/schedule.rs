@@ -39,8 +39,8 @@ pub fn next(machine: &str, interval: u64, failures: u32) -> Duration {
 pub fn until_open(window: Option<&Window>, now: i64) -> Duration {
     let (Some(window), Ok(time)) = (window, jiff::Timestamp::from_second(now)) else { return Duration::ZERO };
     let local = time.to_zoned(jiff::tz::TimeZone::system());
-    let minute = local.hour() as u16 * 60 + local.minute() as u16;
-    let weekday = local.weekday().to_monday_zero_offset() as usize;
+    let minute = u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs());
+    let weekday = usize::from(local.weekday().to_monday_zero_offset().unsigned_abs());
     Duration::from_secs(u64::from(window.opens_in(weekday, minute)) * 60)
 }
 

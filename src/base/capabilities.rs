@@ -4,6 +4,7 @@
 //! Names, numbers and `struct vfs_cap_data` of revision 2: the kernel's include/uapi/linux/capability.h.
 
 use super::on_disk::{IntoBytes, le, on_disk};
+use super::width::halves;
 
 /// The extended attribute that holds [`Capabilities::to_bytes`].
 pub const ATTRIBUTE: &[u8] = b"security.capability";
@@ -136,11 +137,12 @@ impl Capabilities {
     /// `struct vfs_cap_data` of revision 2.
     pub fn to_bytes(self) -> Vec<u8> {
         let magic = REVISION | if self.effective { EFFECTIVE } else { 0 };
-        let half = |shift: u32| VfsCap {
-            permitted: ((self.permitted >> shift) as u32).into(),
-            inheritable: ((self.inheritable >> shift) as u32).into(),
+        let (permitted, inheritable) = (halves(self.permitted), halves(self.inheritable));
+        let half = |index: usize| VfsCap {
+            permitted: permitted[index].into(),
+            inheritable: inheritable[index].into(),
         };
-        VfsCapData { magic_etc: magic.into(), data: [half(0), half(u32::BITS)] }.as_bytes().to_vec()
+        VfsCapData { magic_etc: magic.into(), data: [half(0), half(1)] }.as_bytes().to_vec()
     }
 }
 

@@ -94,7 +94,7 @@ fn opened(path: &Path, devices: bool) -> io::Result<std::fs::File> {
     // Asked before it is opened, as opening alone starts some devices, and again after it, as it may be another file
     // by then.
     judge(&std::fs::metadata(path)?, devices)?;
-    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path)?;
     judge(&file.metadata()?, devices)?;
     Ok(file)
@@ -157,7 +157,7 @@ pub fn read_pipe(
     waiting: &mut dyn FnMut(),
 ) -> io::Result<Vec<u8>> {
     // Opened anew, so that not to block it is this reader's alone.
-    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut pipe = OpenOptions::new().read(true).custom_flags(nonblock).open(path)?;
     if !pipe.metadata()?.file_type().is_fifo() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no longer a pipe"));
@@ -175,7 +175,7 @@ pub fn read_pipe(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let limit = patience.map(|time| Timespec {
-                    tv_sec: time.as_secs() as i64,
+                    tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
                     tv_nsec: i64::from(time.subsec_nanos()),
                 });
                 let mut polled = [PollFd::new(&pipe, PollFlags::IN)];

@@ -10,6 +10,7 @@ pub const fn to_u64(length: usize) -> u64 {
 
 /// A length or an offset in a file, as one in memory. Whether there is as much memory is for the caller to ask first.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the assertion above refuses other widths")]
 pub const fn to_usize(length: u64) -> usize {
     length as usize
 }
@@ -18,6 +19,13 @@ pub const fn to_usize(length: u64) -> usize {
 #[inline]
 pub const fn to_index(number: u32) -> usize {
     number as usize
+}
+
+/// The low and the high 32 bits of a number, for fields that hold it in two parts.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "what each half leaves out is in the other")]
+pub const fn halves(number: u64) -> [u32; 2] {
+    [number as u32, (number >> 32) as u32]
 }
 
 #[cfg(test)]
@@ -29,5 +37,6 @@ mod tests {
         assert_eq!(to_usize(u64::MAX), usize::MAX);
         assert_eq!(to_u64(usize::MAX), u64::MAX);
         assert_eq!(to_u64(to_index(u32::MAX)), u64::from(u32::MAX));
+        assert_eq!(halves(0x0123_4567_89ab_cdef), [0x89ab_cdef, 0x0123_4567]);
     }
 }

@@ -96,7 +96,8 @@ fn amount(done: u64, unit: Unit, time: Duration) -> String {
         _ if done == 0 => String::new(),
         Unit::Items => format!("{done}"),
         Unit::Bytes if time.as_millis() > 0 => {
-            let rate = Size((done as f64 / time.as_secs_f64()) as u64);
+            let rate = u128::from(done) * 1000 / time.as_millis();
+            let rate = Size(u64::try_from(rate).unwrap_or(u64::MAX));
             format!("{}, {}/s", Size(done).human(), rate.human())
         }
         Unit::Bytes => Size(done).human(),

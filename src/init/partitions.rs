@@ -42,7 +42,7 @@ pub(super) fn resize(disk: &File, number: u32, start: u64, size: u64) -> io::Res
         device_name: [0; 64],
         volume_name: [0; 64],
     };
-    let data_len = size_of::<Partition>() as i32;
+    let data_len = i32::try_from(size_of::<Partition>()).map_err(io::Error::other)?;
     let request = Request { operation: RESIZE, flags: 0, data_len, data: &mut partition };
     // SAFETY: the kernel reads a Request and the Partition that it points to; both outlive the call.
     check(unsafe { libc::ioctl(disk.as_raw_fd(), CHANGE_PARTITION, &request) })

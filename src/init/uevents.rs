@@ -46,7 +46,10 @@ impl Uevents {
             std::thread::sleep(time);
             return false;
         };
-        let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        let timeout = Timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        };
         let mut wanted = [PollFd::new(socket, PollFlags::IN)];
         if !matches!(poll(&mut wanted, Some(&timeout)), Ok(1..)) {
             return false;

@@ -80,8 +80,9 @@ impl PackageChange {
 
     /// By how many bytes the download grows.
     pub fn growth(&self) -> i64 {
-        let size =
-            |package: &Option<LockedPackage>| package.as_ref().map_or(0, |package| package.size as i64);
+        let size = |package: &Option<LockedPackage>| {
+            package.as_ref().map_or(0, |package| i64::try_from(package.size).unwrap_or(i64::MAX))
+        };
         size(&self.new) - size(&self.old)
     }
 }

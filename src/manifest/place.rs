@@ -35,6 +35,7 @@ impl Mark {
     }
 
     /// Undoes [`Mark::pack`].
+    #[expect(clippy::cast_possible_truncation, reason = "what a number leaves out is the others'")]
     pub(super) const fn unpack(packed: u128) -> Self {
         Self {
             source: (packed >> 96) as u32,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::base::input::{self, TooLarge};
 use crate::base::limits;
 use crate::base::seal::Sealed;
+use crate::base::width::{to_u64, to_usize};
 
 /// Bytes of a file. Cloning is cheap: bodies are shared, never copied.
 #[derive(Clone, Debug)]
@@ -148,7 +149,7 @@ impl Content {
         }
         match self {
             Self::Bytes(bytes) => {
-                let start = offset as usize;
+                let start = to_usize(offset);
                 buffer.copy_from_slice(&bytes[start..start + buffer.len()]);
                 Ok(())
             }
@@ -166,7 +167,7 @@ impl Content {
         if self.len() > limits::WHOLE_FILE {
             return Err(TooLarge { limit: limits::WHOLE_FILE }.into());
         }
-        let mut bytes = vec![0; self.len() as usize];
+        let mut bytes = vec![0; to_usize(self.len())];
         self.read_at(&mut bytes, 0)?;
         Ok(bytes)
     }
@@ -192,7 +193,7 @@ pub struct Reader<'a> {
 
 impl Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = (self.content.len() - self.position).min(buffer.len() as u64) as usize;
+        let count = to_usize((self.content.len() - self.position).min(to_u64(buffer.len())));
         self.content.read_at(&mut buffer[..count], self.position)?;
         self.position += count as u64;
         Ok(count)

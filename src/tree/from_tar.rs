@@ -15,6 +15,7 @@ use std::io::{self, Read, Write};
 
 use super::{Bodies, Kind, Meta, Node, NodeId, Origin, Tree, show};
 use crate::base::limits;
+use crate::base::width::{to_u64, to_usize};
 
 pub use error::TarError;
 
@@ -488,10 +489,10 @@ impl Stream<'_> {
                 limit: MAX_EXTENSION,
             });
         }
-        let mut body = vec![0; (header.size as usize).next_multiple_of(BLOCK)];
+        let mut body = vec![0; to_usize(header.size).next_multiple_of(BLOCK)];
         self.expect(body.len() as u64, &header.name())?;
         self.fill(&mut body)?;
-        body.truncate(header.size as usize);
+        body.truncate(to_usize(header.size));
         Ok(body)
     }
 
@@ -510,12 +511,12 @@ impl Stream<'_> {
         self.expect(padded, member)?;
         let mut rest = if self.form == Form::Layer { len } else { padded };
         while rest > 0 {
-            let count = rest.min(buffer.len() as u64) as usize;
+            let count = to_usize(rest.min(to_u64(buffer.len())));
             self.fill(&mut buffer[..count])?;
             rest -= count as u64;
         }
         if self.form == Form::Layer {
-            self.up_to(&mut buffer[..(padded - len) as usize])?;
+            self.up_to(&mut buffer[..to_usize(padded - len)])?;
         }
         self.buffer = buffer;
         Ok(())
@@ -554,7 +555,8 @@ impl Stream<'_> {
         };
         let mtime = match extension.mtime {
             Some(mtime) => mtime,
-            None => header.raw.mtime().map_err(fails)? as i64,
+            // A time before 1970 has a two's complement here.
+            None => header.raw.mtime().map_err(fails)?.cast_signed(),
         };
         if mtime > MAX_MTIME {
             return Err(unsupported("newer than the year 2446"));

@@ -17,7 +17,7 @@ use super::format::{
 use super::layout::{Body, Directory, Layout, Record};
 use crate::base::align;
 use crate::base::on_disk::{FromZeros, IntoBytes};
-use crate::base::width::{to_u64, to_usize};
+use crate::base::width::{halves, to_u64, to_usize};
 use crate::tree::{Content, Tree, show};
 
 /// Bytes handed to the output at once: large enough that a verity writer behind keeps all cores busy.
@@ -205,7 +205,7 @@ fn inode(record: &Record, nid: u64, block: u64) -> InodeExtended {
             _ => address(block).into(),
         },
         // Only for programs that know inode numbers of 32 bits; a number beyond is cut for them.
-        i_ino: (nid as u32).into(),
+        i_ino: halves(nid)[0].into(),
         i_uid: record.meta.uid.into(),
         i_gid: record.meta.gid.into(),
         i_mtime: record.meta.mtime.cast_unsigned().into(),

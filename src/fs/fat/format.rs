@@ -146,9 +146,9 @@ impl Record {
 
     /// Leads to another chain.
     pub(super) fn point(&mut self, cluster: u32, size: u32) {
-        // Both halves of the number.
-        self.dir_fst_clus_hi.set((cluster >> 16) as u16);
-        self.dir_fst_clus_lo.set(cluster as u16);
+        let [low @ .., c, d] = cluster.to_le_bytes();
+        self.dir_fst_clus_hi.set(u16::from_le_bytes([c, d]));
+        self.dir_fst_clus_lo.set(u16::from_le_bytes(low));
         self.dir_file_size.set(size);
     }
 }

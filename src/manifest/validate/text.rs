@@ -533,7 +533,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
         bits += 6;
         if bits >= 8 {
             bits -= 8;
-            bytes.push((held >> bits) as u8);
+            bytes.push((held >> bits).to_le_bytes()[0]);
         }
     }
     Some(bytes)

@@ -10,6 +10,7 @@ use object::read::{ReadCache, ReadCacheOps, ReadRef};
 use serde::Deserialize;
 
 use crate::base::limits;
+use crate::base::width::{to_u64, to_usize};
 use crate::tree::Content;
 
 /// Type of the note that lists libraries opened at run time; its owner is `FDO`.
@@ -200,7 +201,7 @@ impl ReadCacheOps for Window<'_> {
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ()> {
         let rest = self.content.len().saturating_sub(self.position);
-        let count = rest.min(buffer.len() as u64) as usize;
+        let count = to_usize(rest.min(to_u64(buffer.len())));
         self.read_exact(&mut buffer[..count]).map(|()| count)
     }
 

@@ -115,6 +115,8 @@ fn span(text: &str) -> Option<u64> {
         seconds += number * UNITS.iter().find(|(names, _)| names.contains(&&after[..letters]))?.1;
         rest = after[letters..].trim_start();
     }
+    // `as` ends at the ends of the integer.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "no unit is negative")]
     Some(seconds.ceil() as u64)
 }
 

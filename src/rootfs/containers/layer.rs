@@ -66,7 +66,7 @@ impl<W: Write> Entries<W> {
         header.set_mode(u32::from(node.meta.mode));
         header.set_uid(u64::from(node.meta.uid));
         header.set_gid(u64::from(node.meta.gid));
-        header.set_mtime(node.meta.mtime.max(0) as u64);
+        header.set_mtime(u64::try_from(node.meta.mtime).unwrap_or(0));
         header.set_size(0);
         if let Some(first) = seen.get(&id) {
             header.set_entry_type(EntryType::Link);

@@ -86,7 +86,11 @@ impl ModuleIndex {
         let mut trie = Trie::new();
         for (symbol, owner) in self.exporters() {
             let key = format!("symbol:{symbol}");
-            trie.insert(key.as_bytes(), self.modules[owner].name.as_bytes(), owner as u32);
+            trie.insert(
+                key.as_bytes(),
+                self.modules[owner].name.as_bytes(),
+                u32::try_from(owner).expect("limits::MODULES is less"),
+            );
         }
         trie.to_bytes()
     }

@@ -57,7 +57,7 @@ impl<'a> Finder<'a> {
             last = Some(seed);
             let head = &mut finder.heads[hash(seed, finder.shift)];
             finder.previous[at] = *head;
-            *head = at as u32;
+            *head = u32::try_from(at).expect("asserted above");
         }
         finder
     }
@@ -102,19 +102,19 @@ impl<'a> Finder<'a> {
     /// The steps that make `new`: all of it.
     pub(super) fn steps(&self, new: &[u8]) -> Vec<Step> {
         let old = self.old;
-        let same = |at: usize, offset: i64| {
-            usize::try_from(at as i64 + offset).ok().and_then(|at| old.get(at)) == Some(&new[at])
+        let same = |at: usize, offset: isize| {
+            at.checked_add_signed(offset).and_then(|at| old.get(at)) == Some(&new[at])
         };
         let mut steps = Vec::new();
         let (mut scan, mut position, mut length) = (0, 0, 0);
         // Where the step that is being made begins, in new and old, and old less new of it.
-        let (mut from_new, mut from_old, mut offset) = (0_usize, 0_usize, 0_i64);
+        let (mut from_new, mut from_old, mut offset) = (0_usize, 0_usize, 0_isize);
         while scan < new.len() {
             scan += length;
             // Bytes of new[scan..counted] that the present step would give.
             let (mut score, mut counted) = (0, scan);
             while scan < new.len() {
-                let aligned = usize::try_from(scan as i64 + offset).ok();
+                let aligned = scan.checked_add_signed(offset);
                 (position, length) = self.longest(new, scan, aligned);
                 while counted < scan + length.max(1) {
                     score += usize::from(same(counted, offset));
@@ -151,7 +151,7 @@ impl<'a> Finder<'a> {
             }
             from_new = scan - backward;
             from_old = position - backward;
-            offset = position as i64 - scan as i64;
+            offset = position.cast_signed() - scan.cast_signed();
         }
         steps
     }

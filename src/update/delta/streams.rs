@@ -42,10 +42,10 @@ const ALL: [How; 4] = [How::Stored, How::Zstd, How::Lzma, How::LzmaX86];
 /// Appends an unsigned number, low seven bits first.
 pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        out.push(number as u8 | 0x80);
+        out.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.push(number.to_le_bytes()[0]);
 }
 
 /// Appends a signed number, small ones of both signs in one byte.
@@ -99,7 +99,7 @@ pub(super) fn put_programs(out: &mut Vec<u8>, bytes: &[u8], level: i32) -> io::R
         Some(quick) => quick,
         None if level < THOROUGH => (How::Zstd, zstd::bulk::compress(bytes, level)?),
         None => {
-            let preset = (level.clamp(0, 19) as u32 / 3).min(PRESET);
+            let preset = (level.clamp(0, 19).unsigned_abs() / 3).min(PRESET);
             (How::LzmaX86, lzma(bytes, encoder_filters(How::LzmaX86, preset, bytes.len())?)?)
         }
     };
@@ -154,7 +154,7 @@ fn encoder_filters(how: How, preset: u32, length: usize) -> io::Result<Filters> 
 
 fn filters(how: How, preset: u32, dictionary: usize) -> io::Result<Filters> {
     let mut options = LzmaOptions::new_preset(preset)?;
-    options.dict_size(dictionary as u32);
+    options.dict_size(u32::try_from(dictionary).map_err(io::Error::other)?);
     let mut filters = Filters::new();
     if how == How::LzmaX86 {
         filters.x86();

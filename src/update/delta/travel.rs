@@ -185,6 +185,7 @@ impl Journey<'_, '_> {
             Survey::of(&index, &inventory, self.to.target, self.to.fresh, &task)?
         };
         let rest = survey.missing_share(&index, patch::BLOCKS_FROM_NOTHING);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
         let full = full.map(|size| (size as f64 * rest) as u64);
         let shortest = |blocks: u64| {
             let ways =

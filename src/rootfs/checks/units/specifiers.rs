@@ -54,7 +54,7 @@ fn unescaped(text: &str) -> Option<String> {
             (b'-', _) => bytes.push(b'/'),
             (b'\\', [b'x', high, low, after @ ..]) => {
                 let digit = |byte: &u8| char::from(*byte).to_digit(16);
-                bytes.push((digit(high)? * 16 + digit(low)?) as u8);
+                bytes.push(u8::try_from(digit(high)? * 16 + digit(low)?).ok()?);
                 rest = after;
             }
             (byte, _) => bytes.push(*byte),

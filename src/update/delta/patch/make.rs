@@ -302,6 +302,11 @@ fn around(extents: &[Extent], first: usize, all: usize) -> Vec<Extent> {
     near
 }
 
+/// A position, of which another one is taken away.
+fn signed(position: usize) -> i64 {
+    to_u64(position).cast_signed()
+}
+
 impl Plan {
     /// The segment: `new` is made out of `extents`, whose bytes the finder has.
     fn segment(&self, extents: &[Extent], finder: &Finder, new: &[u8]) -> io::Result<Vec<u8>> {
@@ -316,7 +321,7 @@ impl Plan {
             put_number(&mut plan, to_u64(step.copy));
             if step.copy > 0 {
                 expected += step.new;
-                put_signed(&mut plan, step.from as i64 - expected as i64);
+                put_signed(&mut plan, signed(step.from) - signed(expected));
                 expected = step.from + step.copy;
             }
         }
@@ -330,7 +335,7 @@ impl Plan {
         let (mut add, mut copy) = (Vec::new(), Vec::new());
         let (mut at, mut old_at) = (0, 0);
         for (step, place) in steps.iter().zip(places) {
-            put_signed(&mut plan, place as i64 - old_at as i64);
+            put_signed(&mut plan, signed(place) - signed(old_at));
             put_number(&mut plan, to_u64(step.add));
             put_number(&mut plan, to_u64(step.copy));
             let (sum, taken) = new[at..][..step.add + step.copy].split_at(step.add);
