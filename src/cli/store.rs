@@ -13,7 +13,7 @@ use super::progress::Display;
 use super::{Global, streams, time};
 use crate::base::Size;
 use crate::project::store;
-use crate::store::{Freed, Store};
+use crate::store::{Freed, Store, StoreError};
 
 /// Look at the store of downloads, and make room in it.
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,8 @@ enum Verb {
     /// Remove what was not used for some time and is not in one of the locks.
     #[command(after_help = "Examples:\n  \
         keller store gc\n  \
-        keller store gc --older-than 0 --keep node.lock --keep other/node.lock")]
+        keller store gc --older-than 0 --keep node.lock --keep other/node.lock\n  \
+        keller store gc --max-size 4GiB")]
     Gc {
         /// Keep the files that this lock names, whatever their age; may be repeated.
         #[arg(long, value_name = "LOCK")]
@@ -50,6 +51,9 @@ enum Verb {
         /// Remove only what was not used for this long, such as 12h; a number alone is days.
         #[arg(long, value_name = "TIME", default_value = "30", value_parser = time::days)]
         older_than: Duration,
+        /// Then remove derived files, the least recently used first, until they take at most this much, such as 4GiB.
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<Size>,
     },
     /// Read all of it, and move away what has rotted on the disk or was changed.
     Verify,
@@ -63,10 +67,17 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let mut report = match &args.verb {
         Verb::Path => Report { text: format!("{}\n", root.display()), json: json!(root), amiss: None },
         Verb::List => list(&open()?)?,
-        Verb::Gc { keep, older_than } => {
+        Verb::Gc { keep, older_than, max_size } => {
             let keep = store::named_by(keep)?;
             let mut store = open()?;
-            swept(&store.gc(&keep, *older_than).context("sweeping the store")?)
+            let sweep = || -> Result<Freed, StoreError> {
+                let mut freed = store.gc(&keep, *older_than)?;
+                if let Some(limit) = max_size {
+                    freed += store.trim(limit.bytes(), Duration::ZERO)?;
+                }
+                Ok(freed)
+            };
+            swept(&{ sweep }().context("sweeping the store")?)
         }
         Verb::Verify => verify::verify(&open()?)?,
     };

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::outputs::Outputs;
 use super::relock::{begin, save};
-use super::store::mending;
+use super::store::{mending, trim};
 use super::{Inputs, Policy, Project, keller};
 use crate::base::progress::Progress;
 use crate::image::{Job, Means, Report};
@@ -73,6 +73,7 @@ impl Build {
         };
         let built = mending(&store, progress, work);
         let (files, report) = built.with_context(|| format!("building {}", project.name))?;
+        trim(store, progress);
         Ok(Built { files, report, project })
     }
 

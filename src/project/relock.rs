@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::store::mending;
+use super::store::{mending, trim};
 use super::{Inputs, Outside, Policy, Project};
 use crate::base::progress::Progress;
 use crate::image::{Means, root};
@@ -50,6 +50,7 @@ impl Relock {
             Ok(begun)
         })?;
         let lock = save(&project, &policy, before.as_ref(), lock, progress)?;
+        trim(store, progress);
         let changed = before.as_ref().is_none_or(|before| !diff::diff(before, &lock).is_empty());
         Ok(Relocked { path: project.lock, lock, changed })
     }

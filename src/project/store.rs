@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::base::progress::Progress;
-use crate::base::{Chain, Digest, input, limits};
+use crate::base::{Chain, Digest, Size, input, limits};
 use crate::image::kernel;
 use crate::lock::{Lock, online};
 use crate::rootfs::modules;
 use crate::source::debian::deb;
 use crate::store::key::{self, Found};
-use crate::store::{Access, Store};
+use crate::store::{Access, Freed, Store, StoreError};
 
 /// The kinds of derived files that this keller makes. Others are of an older or a newer one.
 pub const KINDS: [&str; 4] = [deb::index::FORMAT, online::KIND, modules::KIND, kernel::KIND];
@@ -20,6 +21,28 @@ pub const KINDS: [&str; 4] = [deb::index::FORMAT, online::KIND, modules::KIND, k
 /// How often a build begins again after it has found something wrong with the store. Each time finds all blobs of
 /// one kind; it is not once only since containers are read apart from the root.
 const TRIES: usize = 8;
+
+/// What derived files may take in the end, in bytes. The default node has 0.6 GB of them, and 727 packages have 4 GB.
+const DERIVED: u64 = 16 << 30;
+
+/// Derived files that were used this lately are not removed to make room: one build may need more of them than
+/// [`DERIVED`], and the next one after it needs the same.
+const LATELY: Duration = Duration::from_secs(24 * 3600);
+
+/// Removes what was derived in excess, at the end of a verb. Where another one works with the store, that one will.
+pub(super) fn trim(mut store: Store, progress: &dyn Progress) {
+    match store.trim(DERIVED, LATELY) {
+        Ok(Freed { derived: 0, .. }) | Err(StoreError::InUse { .. } | StoreError::NoLock { .. }) => {}
+        Ok(freed) => progress.note(&format!(
+            "what was derived takes more than {} in {}: {} that were not used for a day are gone, {} in all",
+            Size(DERIVED).human(),
+            store.root().display(),
+            freed.derived,
+            Size(freed.bytes).human()
+        )),
+        Err(error) => progress.warn(&format!("making room in the store: {}", Chain(&error))),
+    }
+}
 
 /// Where the store is: at `named`, or where the environment says.
 ///

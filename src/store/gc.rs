@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -40,6 +41,16 @@ pub struct Freed {
     pub litter: usize,
     /// The sum of their sizes.
     pub bytes: u64,
+}
+
+impl AddAssign for Freed {
+    fn add_assign(&mut self, more: Self) {
+        self.blobs += more.blobs;
+        self.derived += more.derived;
+        self.tools += more.tools;
+        self.litter += more.litter;
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
 }
 
 /// What files of a store are for.
@@ -134,6 +145,42 @@ impl Store {
         self.sweep_rotten(&mut freed)?;
         self.sweep_tools(&old, &mut freed)?;
         Ok(freed)
+    }
+
+    /// Removes derived files, the least recently used first, until they take at most `limit` bytes; none that was used
+    /// within `spare`. What was removed is made anew when it is needed.
+    ///
+    /// # Errors
+    /// As those of [`Store::gc`].
+    pub fn trim(&mut self, limit: u64, spare: Duration) -> Result<Freed> {
+        let mut freed = Freed::default();
+        if self.surplus(limit, spare)?.is_empty() {
+            return Ok(freed);
+        }
+        let _alone = self.alone()?;
+        // Others may have made or removed some before they were kept out.
+        for entry in self.surplus(limit, spare)? {
+            freed.derived += 1;
+            remove(&entry, &mut freed)?;
+        }
+        Ok(freed)
+    }
+
+    /// What is to go for derived files to take at most `limit` bytes.
+    fn surplus(&self, limit: u64, spare: Duration) -> Result<Vec<Entry>> {
+        let now = SystemTime::now();
+        let mut entries = self.derivatives()?;
+        let mut total = entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.size));
+        entries.sort_by_key(|entry| entry.used);
+        let may_go = |entry: &Entry| {
+            entry.is_ours() && now.duration_since(entry.used).is_ok_and(|unused| unused >= spare)
+        };
+        entries.retain(|entry| {
+            let goes = total > limit && may_go(entry);
+            total -= if goes { entry.size } else { 0 };
+            goes
+        });
+        Ok(entries)
     }
 
     fn sweep_rotten(&self, freed: &mut Freed) -> Result<()> {

@@ -3,6 +3,9 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use super::*;
 
+/// What is waited for is counted in these.
+const HOUR: Duration = Duration::from_secs(3600);
+
 fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = opened(folder.path());
@@ -150,6 +153,40 @@ fn sweeps_what_is_neither_kept_nor_young() {
     assert!(store.has(&kept) && !store.has(&swept));
     // And shares again after a sweep.
     Store::open(folder.path()).unwrap();
+}
+
+#[test]
+fn derived_files_make_room_in_the_order_of_their_use() {
+    let (folder, mut store) = store();
+    let now = SystemTime::now();
+    let blob = store.import(vec![7; 50_000]).unwrap();
+    for (key, hours) in [("young", 1), ("oldest", 72), ("old", 48), ("future", 0)] {
+        derived(&store, "kind", key, &"x".repeat(1000));
+        let used = if key == "future" { now + Duration::from_secs(999) } else { now - hours * HOUR };
+        let file = File::options().write(true).open(store.derived_path("kind", key)).unwrap();
+        file.set_modified(used).unwrap();
+    }
+    fs::write(folder.path().join("derived/.half.tmp"), [0; 5000]).unwrap();
+    let size = store.derivatives().unwrap()[0].size;
+    let day = 24 * HOUR;
+    let left = |store: &Store| -> Vec<String> {
+        let name = |entry: Entry| entry.path.file_name().unwrap().to_str().unwrap().to_owned();
+        store.derivatives().unwrap().into_iter().map(name).collect()
+    };
+    assert_eq!(store.trim(4 * size, Duration::ZERO).unwrap(), Freed::default());
+    let other = opened(folder.path());
+    assert_eq!(store.trim(4 * size, Duration::ZERO).unwrap(), Freed::default());
+    assert!(matches!(store.trim(0, Duration::ZERO), Err(StoreError::InUse { .. })));
+    drop(other);
+    assert_eq!(store.trim(4 * size - 1, day).unwrap(), Freed { derived: 1, bytes: size, ..Freed::default() });
+    assert_eq!(left(&store), ["future", "old", "young"]);
+    assert_eq!(store.trim(0, day).unwrap().derived, 1);
+    assert_eq!(left(&store), ["future", "young"]);
+    assert_eq!(store.trim(0, Duration::ZERO).unwrap().derived, 1);
+    // A clock that was set back is no reason to remove anything.
+    assert_eq!(left(&store), ["future"]);
+    assert!(store.has(&blob));
+    opened(folder.path());
 }
 
 #[test]
