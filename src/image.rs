@@ -28,7 +28,7 @@ use crate::base::Digest;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::width::to_u64;
 use crate::boot::{esp, uki};
-use crate::disk::image::PartitionWriter;
+use crate::disk::PartitionWriter;
 use crate::disk::{self, Layout, Release, Role, SectorSize, Sizes, Slot};
 use crate::fs::{erofs, ext4, fat};
 use crate::lock::Lock;

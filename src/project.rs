@@ -26,12 +26,11 @@ use crate::lock::file;
 use crate::manifest::{self, Diagnostics, Manifest};
 
 pub use boot::Boot;
-pub use build::{Build, Built};
+pub use build::Build;
 pub use inputs::Inputs;
 pub use outside::Outside;
 pub use policy::Policy;
-pub use publish::Publish;
-pub use relock::{Relock, Relocked};
+pub use relock::Relock;
 pub use tool::Wanted;
 
 /// The manifest that is meant, and where its lock lies.

@@ -43,11 +43,6 @@ impl RootHash {
     pub fn digest(&self) -> Digest {
         self.0
     }
-
-    /// GUIDs of the partitions, see [`partition_guids`].
-    pub fn partition_guids(&self) -> (Uuid, Uuid) {
-        partition_guids(&self.0)
-    }
 }
 
 impl fmt::Display for RootHash {
@@ -153,8 +148,6 @@ pub struct HashTree {
     pub root_hash: RootHash,
     /// The whole content of the hash device, superblock included.
     pub bytes: Vec<u8>,
-    /// Blocks of data.
-    pub data_blocks: u64,
 }
 
 /// Bytes of the hash device, superblock included, for `data_blocks` blocks of data.
@@ -309,7 +302,7 @@ fn build(options: &Options, salted: &Salted, leaves: Vec<u8>) -> HashTree {
     let mut bytes = Vec::with_capacity(to_usize(tree_size(data_blocks)));
     bytes.extend(superblock(options, data_blocks));
     levels.iter().rev().for_each(|level| bytes.extend(level));
-    HashTree { root_hash: RootHash(Digest::from_bytes(root)), bytes, data_blocks }
+    HashTree { root_hash: RootHash(Digest::from_bytes(root)), bytes }
 }
 
 on_disk! {
@@ -595,7 +588,7 @@ mod tests {
     #[test]
     fn guids_have_the_digits_of_the_hash() {
         let (tree, _) = tree(&data(2), BLOCK);
-        let (first, last) = tree.root_hash.partition_guids();
+        let (first, last) = partition_guids(&tree.root_hash.digest());
         assert_eq!(format!("{}{}", first.simple(), last.simple()), tree.root_hash.to_string());
     }
 }

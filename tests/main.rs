@@ -17,6 +17,7 @@ mod boot;
 mod ci;
 mod cli;
 mod deb;
+mod dump;
 mod fetch;
 mod http_server;
 mod judges;

@@ -236,5 +236,5 @@ pub fn archive(name: &str, root: &str, key: &Cert, suites: &[&str]) -> Archive {
 
 /// Only these archives.
 pub fn archives(list: Vec<Archive>) -> Archives {
-    Archives::from_parts(list)
+    Archives(list)
 }

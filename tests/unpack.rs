@@ -38,7 +38,7 @@ fn unpack_in(folder: &Path, input: PackageInput) -> Result<Unpacked, String> {
     match unpack(&[input], &store, 0, 1, &Silent) {
         Ok(mut unpacked) => Ok(unpacked.remove(0)),
         Err(error) => {
-            let left = std::fs::read_dir(folder.join("derived/unpacked-5")).into_iter().flatten().count();
+            let left = std::fs::read_dir(folder.join("derived/unpacked-6")).into_iter().flatten().count();
             assert_eq!(left, 0, "a refused package left a file");
             Err(error.to_string())
         }
@@ -220,7 +220,7 @@ fn a_damaged_unpacked_file_is_made_anew() {
     let bytes = deb(&[file("./a", b"text")]);
     let folder = tempfile::tempdir().unwrap();
     unpack_in(folder.path(), input(&bytes)).unwrap();
-    let path = folder.path().join("derived/unpacked-5").join(Digest::of(&bytes).to_hex());
+    let path = folder.path().join("derived/unpacked-6").join(Digest::of(&bytes).to_hex());
     let len = path.metadata().unwrap().len();
     for at in [len - 1, len - 32, len - 40] {
         let file = File::options().read(true).write(true).open(&path).unwrap();

@@ -30,13 +30,13 @@ pub mod units;
 mod updater;
 mod wire;
 
-pub use crate::base::failure::{Doing, Failure};
+pub use crate::base::failure::Failure;
 pub use bless::bless;
 pub use choice::Wanted;
 pub use install::Until;
 pub use remote::connect;
 pub use rollback::RolledBack;
-pub use settings::{Settings, Source};
+pub use settings::Settings;
 pub use status::Status;
 pub use updater::{Updater, reset_clock};
 pub use wire::Counted;

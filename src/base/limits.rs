@@ -255,7 +255,7 @@ pub const CONTROL: u64 = 32 << 20;
 /// Most threads that can be asked for: more than any machine has processors that help here.
 pub const THREADS: usize = 1024;
 
-/// Most bytes of one file in it that is read: `control`, a script, `conffiles`. Found: 15 KB.
+/// Most bytes of one file in it that is read: `control`, a script. Found: 15 KB.
 pub const CONTROL_FILE: usize = 1 << 20;
 
 /// Most keys of root: a root document with as many, each signing twice in a rotation, stays below the 256 KiB that

@@ -11,7 +11,6 @@ use crate::base::width::{to_index, to_u64, to_usize};
 mod kind {
     pub(super) const DIRECTORY: u32 = 0o040_000;
     pub(super) const FILE: u32 = 0o100_000;
-    pub(super) const SYMLINK: u32 = 0o120_000;
 }
 
 /// Name of the entry that ends an archive.
@@ -102,14 +101,6 @@ impl<W: Write> Writer<W> {
         Ok(self.pad()?)
     }
 
-    /// Adds a symbolic link.
-    pub fn symlink(&mut self, name: &str, target: &str) -> Result<(), CpioError> {
-        self.header(name, kind::SYMLINK | 0o777, 1, to_u64(target.len()))?;
-        self.put(target.as_bytes())?;
-        self.pad()?;
-        Ok(())
-    }
-
     /// Writes the end mark and gives the sink back.
     pub fn finish(mut self) -> Result<W, CpioError> {
         self.inode = 0;
@@ -165,7 +156,7 @@ pub struct Entry<'a> {
     pub name: String,
     /// Type and permission bits as in `stat`.
     pub mode: u32,
-    /// Body of a file or target of a link.
+    /// Body of a file.
     pub body: &'a [u8],
 }
 
@@ -219,7 +210,6 @@ mod tests {
         let mut writer = Writer::new(Vec::new());
         writer.directory("dev", 0o755).unwrap();
         writer.file("init", 0o755, 5, &mut &b"hello"[..]).unwrap();
-        writer.symlink("bin", "usr/bin").unwrap();
         writer.finish().unwrap()
     }
 
@@ -229,14 +219,7 @@ mod tests {
         let (entries, end) = entries(&bytes).unwrap();
         assert_eq!(end, bytes.len());
         let seen: Vec<_> = entries.iter().map(|e| (e.name.as_str(), e.mode, e.body)).collect();
-        assert_eq!(
-            seen,
-            [
-                ("dev", 0o40755, &b""[..]),
-                ("init", 0o100_755, &b"hello"[..]),
-                ("bin", 0o120_777, &b"usr/bin"[..])
-            ]
-        );
+        assert_eq!(seen, [("dev", 0o40755, &b""[..]), ("init", 0o100_755, &b"hello"[..]),]);
         assert_eq!(bytes.len() % 4, 0);
         assert!(super::entries(&bytes[..bytes.len() - 8]).is_err());
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader};
 
 use crate::base::width::{to_u64, to_usize};
-use crate::base::{Compression, Size, input, limits};
+use crate::base::{Compression, Size, limits};
 use crate::boot::cmdline::RootFs;
 use crate::boot::cpio::{CpioError, Writer};
 use crate::boot::modprobe::{self, Config};
@@ -151,17 +151,6 @@ pub enum InitramfsError {
     Io(#[from] io::Error),
 }
 
-/// A finished initramfs.
-#[derive(Clone, Debug)]
-pub struct Initramfs {
-    /// For the `.initrd` section.
-    pub bytes: Vec<u8>,
-    /// What it carries.
-    pub modules: ModuleList,
-    /// How these are to be loaded.
-    pub config: Config,
-}
-
 /// What an initramfs carries besides `/init`.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -270,16 +259,15 @@ const WATCHDOGS: [&str; 3] = ["i6300esb", "wdat_wdt", "sp5100_tco"];
 const ACCELERATORS: [&str; 4] = ["sha256_ssse3", "crc32c_intel", "crc32_pclmul", "crct10dif_pclmul"];
 
 impl Parts<'_> {
-    /// Chooses, orders and packs.
-    pub fn build(&self) -> Result<Initramfs, InitramfsError> {
+    /// Chooses, orders and packs: the bytes of the `.initrd` section.
+    pub fn build(&self) -> Result<Vec<u8>, InitramfsError> {
         let chosen = self.choose()?;
         let plan = self.plan_of(&chosen);
         let (init, archive) = rayon::join(|| self.init_archive(), || module_archive(&chosen, &plan));
-        let Plan { modules, config, .. } = plan;
         let mut bytes = init?;
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         bytes.extend(archive?);
-        Ok(Initramfs { bytes, modules, config })
+        Ok(bytes)
     }
 
     /// What [`Parts::build`] would carry, without the work of packing it.
@@ -579,33 +567,6 @@ pub(super) fn decompress(body: &Content) -> io::Result<Vec<u8>> {
     let known = to_usize(body.len()).min(magic.len());
     body.read_at(&mut magic[..known], 0)?;
     Compression::of_magic(&magic).unpack(BufReader::new(body.reader()), limits::MODULE)
-}
-
-/// Unpacks the archives of an initramfs, plain or compressed with zstd, one after the other as the kernel
-/// does: for inspection.
-pub fn unpack(bytes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    let mut archives = Vec::new();
-    let mut unpacked = 0;
-    let mut rest = bytes;
-    loop {
-        let zeros = rest.iter().take_while(|b| **b == 0).count();
-        rest = &rest[zeros..];
-        if rest.is_empty() {
-            return Ok(archives);
-        }
-        if rest.starts_with(b"0707") {
-            let (_, len) = crate::boot::cpio::entries(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            archives.push(rest[..len].to_vec());
-            rest = &rest[len..];
-        } else {
-            let mut decoder = zstd::Decoder::with_buffer(rest)?.single_frame();
-            let plain = input::read_open(&mut decoder, limits::INITRAMFS - unpacked)?;
-            unpacked += to_u64(plain.len());
-            rest = decoder.finish();
-            archives.push(plain);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -323,11 +323,6 @@ impl Image {
         Ok(image)
     }
 
-    /// The sections so far.
-    pub fn sections(&self) -> &[Section] {
-        &self.sections
-    }
-
     /// Bytes that the image takes in memory.
     pub fn size_in_memory(&self) -> Result<u32, PeError> {
         Ok(self.header()?.optional.size_of_image.get())

@@ -126,11 +126,6 @@ impl Uki {
     }
 
     /// The EFI program.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The EFI program, given away.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
@@ -217,11 +212,11 @@ mod tests {
     #[test]
     fn describes_itself() {
         let uki = make(&Options::default()).unwrap();
-        let description = Description::read(&mut Cursor::new(uki.bytes())).unwrap();
+        let description = Description::read(&mut Cursor::new(&uki.bytes)).unwrap();
         assert_eq!(description.cmdline, uki.cmdline().to_string());
         assert_eq!(description.os_release, "ID=x\nIMAGE_VERSION=1");
         assert_eq!((description.initrd_size, description.kernel_version.as_str()), (6, "6.12.0"));
-        let sections = pe::sections(&mut Cursor::new(uki.bytes())).unwrap();
+        let sections = pe::sections(&mut Cursor::new(&uki.bytes)).unwrap();
         let names: Vec<_> = sections.iter().map(|section| section.name.as_str()).collect();
         assert_eq!(names, [".text", ".osrel", ".cmdline", ".uname", ".initrd", ".linux"]);
         assert_eq!(sections[5].virtual_size, 0x2000);

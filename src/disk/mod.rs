@@ -1,12 +1,12 @@
-//! Partition layout, GPT, slots, the image file.
+//! Partition layout, GPT, slots, the partitions of an image file.
 
 pub mod gpt;
-pub mod image;
 pub mod layout;
+mod partition_writer;
 pub mod slot;
 pub mod sys;
 
 pub use crate::base::device::{Device, FileDevice, ReadAt, SectorSize, Window};
-pub use image::Image;
 pub use layout::{Layout, Role, Sizes};
+pub use partition_writer::PartitionWriter;
 pub use slot::{Release, Slot};

@@ -21,9 +21,6 @@ pub enum Slot {
 }
 
 impl Slot {
-    /// Both, in the order of their partitions.
-    pub const ALL: [Self; 2] = [Self::A, Self::B];
-
     /// The other one.
     pub const fn other(self) -> Self {
         match self {

@@ -120,14 +120,6 @@ pub struct Plan<'t> {
     inodes: u64,
 }
 
-/// Plans `tree` and writes it to `out`, see [`Plan::write`].
-///
-/// # Errors
-/// See [`plan`] and [`Plan::write`].
-pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> Result<Summary, Error> {
-    plan(tree, options)?.write(out)
-}
-
 /// Finds a place for everything in `tree`.
 ///
 /// # Errors

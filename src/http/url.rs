@@ -144,11 +144,6 @@ impl Url {
         let _ = url.set_password(None);
         url
     }
-
-    /// Everything, secrets included.
-    pub fn reveal(&self) -> &url::Url {
-        &self.0
-    }
 }
 
 impl FromStr for Url {

@@ -151,7 +151,7 @@ pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
     ));
     let made = job.means.store.derive::<anyhow::Error>(KIND, &key.to_hex(), |file| {
         let _task = Task::new(job.means.progress, "initramfs", 0, Unit::Items);
-        Ok(file.write_all(&parts.build()?.bytes)?)
+        Ok(file.write_all(&parts.build()?)?)
     })?;
     made.to_vec().context("reading it back")
 }

@@ -44,7 +44,7 @@ impl Archive {
 
 /// All archives of a manifest. A version that several have is taken from the first.
 #[derive(Clone, Debug)]
-pub struct Archives(Vec<Archive>);
+pub struct Archives(pub Vec<Archive>);
 
 /// Why the archives are not complete.
 #[derive(Debug, thiserror::Error)]
@@ -117,11 +117,6 @@ impl Archives {
             archives.push(Archive { name, mirrors, keyring, suites });
         }
         Ok(Self(archives))
-    }
-
-    /// These very archives, for callers with keys of their own.
-    pub fn from_parts(archives: Vec<Archive>) -> Self {
-        Self(archives)
     }
 
     /// In order of preference among equal versions.

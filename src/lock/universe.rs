@@ -150,16 +150,6 @@ impl<'a> Universe<'a> {
         Ok(Self { packages, names, by_name, providers })
     }
 
-    /// How many packages there are, counting versions.
-    pub fn len(&self) -> usize {
-        self.packages.len()
-    }
-
-    /// Whether there is no package at all.
-    pub fn is_empty(&self) -> bool {
-        self.packages.is_empty()
-    }
-
     pub(super) fn package(&self, id: u32) -> &Package<'a> {
         &self.packages[to_index(id)]
     }

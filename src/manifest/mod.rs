@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::window::Window;
 use crate::base::{Signal, Size};
 
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use diagnostic::Diagnostics;
 use files::Location;
 pub use recipe::{Allowed, FileContent, FileEntry, Group, Overlay, OverlaySource, Recipe, SystemUser};
 pub use said::Said;

@@ -9,7 +9,6 @@ pub mod program;
 pub mod qmp;
 
 pub use accelerator::Accelerator;
-pub use console::Console;
 pub use forward::Forward;
 pub use machine::Machine;
 pub use process::Vm;

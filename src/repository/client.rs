@@ -53,13 +53,10 @@ pub struct Client;
 pub struct Trusted<'r> {
     remote: &'r dyn Remote,
     releases: Vec<Listing>,
-    root_version: u64,
-    expires: Timestamp,
 }
 
 /// What `tough` has verified.
 struct Loaded {
-    root: Signed<Root>,
     targets: Signed<Targets>,
     /// When each role's metadata ends, in the order in which they are judged.
     expiries: [(RoleType, Timestamp); 4],
@@ -100,12 +97,7 @@ impl Client {
             }
         }
         datastore.commit(scratch, now)?;
-        Ok(Trusted {
-            remote,
-            releases: release::listings(&loaded.targets.signed),
-            root_version: loaded.root.signed.version.get(),
-            expires: loaded.expiries.iter().map(|(_, expires)| *expires).min().expect("four roles"),
-        })
+        Ok(Trusted { remote, releases: release::listings(&loaded.targets.signed) })
     }
 }
 
@@ -113,16 +105,6 @@ impl Trusted<'_> {
     /// Every published version, by id, the newest first.
     pub fn releases(&self) -> &[Listing] {
         &self.releases
-    }
-
-    /// Version of the root of trust that was reached.
-    pub fn root_version(&self) -> u64 {
-        self.root_version
-    }
-
-    /// When the first of the metadata ends, unless it is renewed.
-    pub fn expires(&self) -> Timestamp {
-        self.expires
     }
 
     /// Fetches and verifies the release document of `listing`.
@@ -223,14 +205,14 @@ fn load(
             })
             .expiration_enforcement(ExpirationEnforcement::Unsafe);
         let repository = runtime.block_on(loader.load()).map_err(Box::new)?;
-        let (root, targets) = (repository.root().clone(), repository.targets().clone());
+        let targets = repository.targets().clone();
         let expiries = [
-            (RoleType::Root, root.signed.expires()),
+            (RoleType::Root, repository.root().signed.expires()),
             (RoleType::Timestamp, repository.timestamp().signed.expires()),
             (RoleType::Snapshot, repository.snapshot().signed.expires()),
             (RoleType::Targets, targets.signed.expires()),
         ];
-        Ok(Loaded { root, targets, expiries })
+        Ok(Loaded { targets, expiries })
     })
 }
 

@@ -25,8 +25,8 @@ mod web;
 pub use client::{Client, RepositoryError, Trusted, forget_time};
 pub use fit::Misfit;
 pub use folder::Folder;
-pub use keys::{Keys, KeysError};
-pub use publish::{PublishError, Repository};
+pub use keys::Keys;
+pub use publish::Repository;
 pub use release::{Layout, Listing};
 pub use web::Web;
 

@@ -37,9 +37,7 @@ use crate::update::Document;
 /// Held by the one publisher that works on the repository. Nodes have no use for it.
 const LOCK: &str = ".lock";
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// How long nodes believe that nothing newer was published, unless told otherwise.
-pub const TIMESTAMP_LIFE: Duration = Duration::from_secs(14 * DAY.as_secs());
-/// The same of a snapshot, which is renewed with every timestamp, at the least.
+/// How long a snapshot is good, which is renewed with every timestamp, at the least.
 const SNAPSHOT_LIFE: Duration = Duration::from_secs(30 * DAY.as_secs());
 /// How long a list of releases is good. It is renewed at half of that where its key is at hand.
 const TARGETS_LIFE: Duration = Duration::from_secs(365 * DAY.as_secs());

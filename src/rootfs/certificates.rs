@@ -13,10 +13,9 @@ const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
 const OPENSSL_BUNDLE: &str = "usr/lib/ssl/cert.pem";
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Writes the bundle, in the order of the files' paths; gives the number of files in it.
-pub fn write(tree: &mut Tree) -> Result<usize, Error> {
+/// Writes the bundle, in the order of the files' paths; without any there is none.
+pub fn write(tree: &mut Tree) -> Result<(), Error> {
     let mut bundle: Vec<u8> = Vec::new();
-    let mut count = 0;
     for (path, id) in tree.walk() {
         if !path.starts_with(SOURCES.as_bytes()) || !path.ends_with(b".crt") {
             continue;
@@ -33,15 +32,14 @@ pub fn write(tree: &mut Tree) -> Result<usize, Error> {
         }
         bundle.extend(text.trim_ascii_end());
         bundle.push(b'\n');
-        count += 1;
     }
-    if count > 0 {
+    if !bundle.is_empty() {
         tree.file(BUNDLE, 0o644, bundle)?;
         if tree.resolve(OPENSSL_BUNDLE).is_err() {
             tree.symlink(OPENSSL_BUNDLE, format!("/{BUNDLE}"))?;
         }
     }
-    Ok(count)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -51,13 +49,15 @@ mod tests {
     #[test]
     fn bundle_by_path() {
         let mut tree = Tree::new(0);
-        assert_eq!(write(&mut tree).unwrap(), 0);
+        write(&mut tree).unwrap();
+        assert!(tree.lookup(BUNDLE).is_none());
         let certificate =
             |name: &str| format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n\n");
         tree.file(format!("{SOURCES}mozilla/B.crt"), 0o644, certificate("B")).unwrap();
         tree.file(format!("{SOURCES}local/A.crt"), 0o644, certificate("A")).unwrap();
-        assert_eq!(write(&mut tree).unwrap(), 2);
+        write(&mut tree).unwrap();
         let text = String::from_utf8(tree.read(OPENSSL_BUNDLE).unwrap()).unwrap();
+        assert_eq!(text.matches("BEGIN").count(), 2);
         assert!(text.find("\nA\n") < text.find("\nB\n") && !text.contains("\n\n"), "{text}");
         tree.file(format!("{SOURCES}local/C.crt"), 0o644, "der").unwrap();
         assert!(write(&mut tree).is_err());

@@ -135,9 +135,8 @@ struct Library {
     is_link: bool,
 }
 
-/// Writes the cache, and the links by which sonames lead to their files where a package lacks them. Gives
-/// the number of libraries.
-pub fn write(tree: &mut Tree) -> Result<usize, Error> {
+/// Writes the cache, and the links by which sonames lead to their files where a package lacks them.
+pub fn write(tree: &mut Tree) -> Result<(), Error> {
     let mut entries = Vec::new();
     let mut seen: Vec<NodeId> = Vec::new();
     for folder in folders(tree)? {
@@ -168,7 +167,7 @@ pub fn write(tree: &mut Tree) -> Result<usize, Error> {
     }
     entries.sort_by(order);
     tree.file("etc/ld.so.cache", 0o644, encode(&entries))?;
-    Ok(entries.len())
+    Ok(())
 }
 
 /// The folders in which the loader finds libraries, in its order: those of ld.so.conf, then its own.

@@ -51,10 +51,6 @@ pub struct Report {
     pub kernels: Vec<ModuleIndex>,
     /// What starts and what never does.
     pub services: Enabled,
-    /// Libraries in the loader's cache.
-    pub libraries: usize,
-    /// Certificates in the CA bundle.
-    pub certificates: usize,
 }
 
 /// Numbers for the accounts of a tree that leave theirs open, to be locked; `previous` stays as it is. The accounts of a
@@ -84,7 +80,7 @@ pub fn finish(
     os_release::write(tree, &manifest.id, &manifest.version, &build.keller)?;
     alternatives::write(tree)?;
     pam::write(tree)?;
-    let certificates = certificates::write(tree)?;
+    certificates::write(tree)?;
     ssh::write(tree, accounts)?;
 
     let kernels: Vec<ModuleIndex> = modules::kernels(tree)
@@ -99,14 +95,14 @@ pub fn finish(
     let services = services::write(tree, &manifest.services, &|unit| manifest.may_lack(unit))?;
 
     // While /usr/local and /opt are directories, as they are to the loader of a node that has booted.
-    let libraries = ldcache::write(tree)?;
+    ldcache::write(tree)?;
 
     // After this, nothing below may look into a folder that is a link to the state partition.
     let homes: Vec<String> = manifest.recipe.system_users.iter().map(|user| user.name.clone()).collect();
     state::write(tree, accounts, &homes)?;
     tmpfiles::empty_var(tree)?;
     etc_defaults::node(tree, accounts)?;
-    Ok(Report { kernels, services, libraries, certificates })
+    Ok(Report { kernels, services })
 }
 
 /// Finishes the root of a container: accounts in /etc, no kernel, no units, its /var as packages ship it.

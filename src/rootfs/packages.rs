@@ -52,8 +52,6 @@ pub struct Unpacked {
     pub scripts: BTreeMap<String, Digest>,
     /// Words of its scripts that do something to the system, by script; nobody runs them here.
     pub actions: BTreeMap<String, Vec<String>>,
-    /// Absolute paths of its configuration files.
-    pub conffiles: Vec<String>,
     /// Its files, of the origin [`Unpacked::name`]; bodies lie in the store.
     pub tree: Tree,
 }
@@ -308,7 +306,6 @@ fn unpack_one(
         control: package.control,
         scripts: package.scripts,
         actions: package.actions,
-        conffiles: package.conffiles,
         tree,
     })
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use keller::base::progress::Silent;
 use keller::base::{Digest, Size};
-use keller::fs::dump::dump;
 use keller::fs::{erofs, fat};
 use keller::image::inspect;
 use keller::tree::Content;
 
 use super::project::Project;
+use crate::dump::dump;
 use crate::judges::tool::{run, tool};
 
 /// What an image has, to the byte, as text that can be compared: of the parts first, then of the whole.

@@ -54,7 +54,7 @@ fn no_flipped_bit_of_what_was_derived_gives_another_image() {
     let derived = files(&project, "derived");
     let kinds: std::collections::BTreeSet<_> =
         derived.iter().map(|name| name.split('/').nth(2).unwrap()).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["index-2", "initramfs-2", "modules-4", "unpacked-5"]);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["index-2", "initramfs-2", "modules-4", "unpacked-6"]);
     let (mut told, mut tried) = (0, 0);
     for name in &derived {
         let path = project.path(name);
@@ -171,16 +171,16 @@ fn a_planted_unit_does_not_get_into_a_locked_image() {
     project.build(&[]).good();
     let sums = project.read(SUMS);
     let sha256 = project.json("node/node.lock")["packages"]["greeter"]["sha256"].as_str().unwrap().to_owned();
-    let place = project.path(&format!("store/derived/unpacked-5/{sha256}"));
+    let place = project.path(&format!("store/derived/unpacked-6/{sha256}"));
     let unit = tar(&[file("./usr/lib/systemd/system/planted.service", b"[Service]\nExecStart=/bin/sh\n")]);
-    let whole = project.read(&format!("store/derived/unpacked-5/{sha256}"));
+    let whole = project.read(&format!("store/derived/unpacked-6/{sha256}"));
     // Sealed with a key of the planter's, then with the seal of what was there.
     let planter = tempfile::tempdir().unwrap();
     let store = Store::open_with(planter.path(), key(9)).unwrap();
     store
-        .derive::<StoreError>("unpacked-5", &sha256, |file| file.write_all(&unit).map_err(StoreError::Read))
+        .derive::<StoreError>("unpacked-6", &sha256, |file| file.write_all(&unit).map_err(StoreError::Read))
         .unwrap();
-    let sealed = fs::read(planter.path().join("derived/unpacked-5").join(&sha256)).unwrap();
+    let sealed = fs::read(planter.path().join("derived/unpacked-6").join(&sha256)).unwrap();
     let footer = &whole[whole.len() - 64..];
     for planted in
         [&sealed[..], &[&unit[..], footer].concat(), &[&whole[..], footer].concat(), &unit, b"", footer]
@@ -192,7 +192,7 @@ fn a_planted_unit_does_not_get_into_a_locked_image() {
     }
     // Another file of this very store, and a link to one.
     let other =
-        files(&project, "derived/unpacked-5").into_iter().find(|name| !name.ends_with(&sha256)).unwrap();
+        files(&project, "derived/unpacked-6").into_iter().find(|name| !name.ends_with(&sha256)).unwrap();
     for plant in [&(|| assert!(fs::copy(project.path(&other), &place).unwrap() > 0)) as &dyn Fn(), &|| {
         fs::remove_file(&place).unwrap();
         std::os::unix::fs::symlink(project.path(&other), &place).unwrap();
@@ -332,7 +332,7 @@ fn other_files_of_a_store_may_be_anything() {
         fs::remove_file(project.path(name)).unwrap();
     }
     // A directory in the place of a file.
-    let derived = files(&project, "derived/unpacked-5").remove(0);
+    let derived = files(&project, "derived/unpacked-6").remove(0);
     fs::remove_file(project.path(&derived)).unwrap();
     fs::create_dir(project.path(&derived)).unwrap();
     let ran = project.build(&["--locked", "--offline"]).good();
@@ -373,7 +373,7 @@ fn verifying_tells_what_was_derived_too() {
     assert!(ran.out.contains(&format!("\n{count} derived files verified, ")), "{}", ran.out);
     let derived = files(&project, "derived");
     flip(&project.path(&derived[0]), 3);
-    project.write("store/derived/unpacked-5/planted", "x");
+    project.write("store/derived/unpacked-6/planted", "x");
     fs::create_dir_all(project.path("store/tools/qemu/usr/bin")).unwrap();
     project.write("store/tools/qemu/usr/bin/qemu-system-x86_64", "#!/bin/sh\n");
     let ran = project.run(&["store", "verify", "--json"]);
@@ -456,7 +456,7 @@ fn a_store_that_others_can_write_is_refused() {
         ("store", 0o777, "is writable by everybody (mode 0777); close it by `chmod -R go-w "),
         ("store", 0o775, "is writable by its group (mode 0775)"),
         ("store/blobs", 0o757, "store/blobs is writable by everybody (mode 0757)"),
-        ("store/derived/unpacked-5", 0o775, "store/derived/unpacked-5 is writable by its group"),
+        ("store/derived/unpacked-6", 0o775, "store/derived/unpacked-6 is writable by its group"),
         // What is above it: whoever writes there puts another store in its place.
         ("", 0o777, "is writable by everybody (mode 0777)"),
     ] {
@@ -490,7 +490,7 @@ fn made_by_keller_a_store_is_its_users_whatever_the_umask() {
     shell.args(["-c", "umask 0; exec \"$@\"", "sh"]).arg(build.get_program()).args(build.get_args());
     like(&mut shell, &build);
     Ran::of(&shell.output().unwrap()).good();
-    for folder in ["store", "store/blobs", "store/derived", "store/derived/unpacked-5"] {
+    for folder in ["store", "store/blobs", "store/derived", "store/derived/unpacked-6"] {
         let mode = fs::metadata(project.path(folder)).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode, 0o755, "{folder}");
     }
@@ -546,12 +546,12 @@ fn a_store_that_cannot_be_written_is_enough() {
             }
             build.uid(NOBODY).gid(NOBODY);
         } else {
-            for folder in ["store", "store/blobs", "store/derived", "store/derived/unpacked-5"] {
+            for folder in ["store", "store/blobs", "store/derived", "store/derived/unpacked-6"] {
                 let _ = fs::set_permissions(project.path(folder), fs::Permissions::from_mode(0o555));
             }
         }
         let ran = Ran::of(&build.output().unwrap());
-        for folder in ["store", "store/blobs", "store/derived", "store/derived/unpacked-5"] {
+        for folder in ["store", "store/blobs", "store/derived", "store/derived/unpacked-6"] {
             let _ = fs::set_permissions(project.path(folder), fs::Permissions::from_mode(0o755));
         }
         let ran = ran.good();

@@ -303,7 +303,7 @@ fn what_other_versions_left_is_nothing_wrong() {
     let count = |part: &str| said[part]["another"].as_u64().unwrap();
     assert_eq!((count("derived"), count("tools")), (7, 1));
     // In a kind of its own it is none of theirs.
-    project.write("store/derived/unpacked-5/old", "as it was written then");
+    project.write("store/derived/unpacked-6/old", "as it was written then");
     assert!(project.run(&["store", "verify"]).error().starts_with("error: 1 derived files were changed"));
     project.run(&["store", "gc", "--older-than", "0", "--keep", "node/node.lock"]).good();
     for kind in others {
@@ -323,7 +323,7 @@ fn verifying_is_not_led_astray() {
     let digest = blobs[0].rsplit('/').next().unwrap();
     fs::copy(project.path(&blobs[0]), project.path("store/blobs/zz").join(digest)).unwrap();
     assert!(project.run(&["store", "verify"]).good().out.starts_with(&count));
-    project.write("store/derived/unpacked-5/x\n9999 blobs verified, 1 GiB", "x");
+    project.write("store/derived/unpacked-6/x\n9999 blobs verified, 1 GiB", "x");
     let ran = project.run(&["store", "verify"]);
     assert!(ran.error().starts_with("error: 1 derived files were changed"), "{}", ran.err);
     assert!(!ran.out.contains("\n9999") && ran.out.contains("x\\u{a}9999 blobs verified"), "{}", ran.out);

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use keller::boot::cmdline::RootFs;
 use keller::boot::cpio::Writer;
-use keller::boot::initramfs::{self, Parts};
+use keller::boot::initramfs::Parts;
 use keller::boot::modprobe::Config;
 use keller::tree::Content;
 
@@ -22,7 +22,6 @@ fn cpio_unpacks_what_was_packed() {
     writer.directory("modules", 0o755).unwrap();
     writer.file("modules/a.ko", 0o640, 5001, &mut [7; 5001].as_slice()).unwrap();
     writer.file("init", 0o755, 1, &mut b"x".as_slice()).unwrap();
-    writer.symlink("bin", "usr/bin").unwrap();
     writer.finish().unwrap();
     let target = folder.path().join("unpacked");
     fs::create_dir(&target).unwrap();
@@ -32,7 +31,6 @@ fn cpio_unpacks_what_was_packed() {
         .stdin(Stdio::from(File::open(&archive).unwrap())));
     assert_eq!(fs::read(target.join("modules/a.ko")).unwrap(), [7; 5001]);
     assert_eq!(fs::metadata(target.join("init")).unwrap().permissions().mode() & 0o7777, 0o755);
-    assert_eq!(fs::read_link(target.join("bin")).unwrap().to_str(), Some("usr/bin"));
 }
 
 /// Both archives are whole frames, with at most three bytes of padding between them: so the kernel reads one
@@ -55,7 +53,7 @@ fn zstd_reads_both_archives() {
         config: &Config::default(),
         root_fs: RootFs::Erofs,
     };
-    let made = parts.build().unwrap().bytes;
+    let made = parts.build().unwrap();
     let second = (4..made.len()).step_by(4).find(|at| made[*at..].starts_with(MAGIC)).unwrap();
     let is_whole = |frame: &[u8]| {
         fs::write(&path, frame).unwrap();
@@ -63,10 +61,11 @@ fn zstd_reads_both_archives() {
     };
     let padded = &made[..second];
     let zeros = padded.iter().rev().take_while(|byte| **byte == 0).count().min(3);
-    assert!((0..=zeros).any(|padding| is_whole(&padded[..second - padding])));
+    let padding = (0..=zeros).find(|padding| is_whole(&padded[..second - padding])).unwrap();
     assert!(is_whole(&made[second..]));
     assert!(!is_whole(&made[second..made.len() - 1]));
-    for archive in initramfs::unpack(&made).unwrap() {
+    for frame in [&padded[..second - padding], &made[second..]] {
+        let archive = zstd::decode_all(frame).unwrap();
         assert!(archive.windows(10).any(|window| window == b"TRAILER!!!"));
     }
 }

@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io::{Cursor, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use keller::fs::dump::dump;
 use keller::fs::ext4::{self, Options};
 use keller::tree::{Kind, Meta, Tree};
 use uuid::Uuid;
 
 use super::fixture::{assert_same, everything, from_folder, mounted};
 use super::tool::{run, tool};
+use crate::dump::dump;
 
 fn options() -> Options {
     Options {
@@ -107,7 +107,7 @@ fn same_tree_same_bytes_wherever_it_lies() {
     let image = |base: u64| {
         let mut out = Cursor::new(vec![0xee; base as usize]);
         out.seek(SeekFrom::Start(base)).unwrap();
-        ext4::write(&tree, &options(), &mut out).unwrap();
+        ext4::plan(&tree, &options()).unwrap().write(&mut out).unwrap();
         out.write_all(b"behind").unwrap();
         let mut bytes = out.into_inner().split_off(base as usize);
         assert_eq!(bytes.split_off(bytes.len() - 6), b"behind");

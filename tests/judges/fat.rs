@@ -128,7 +128,8 @@ fn mtools_goes_on_writing() {
     on(tool("mdeltree").unwrap(), &["::/many"]);
     run(fsck.arg("-n").arg(&path));
     let mut reader = Reader::open(File::open(&path).unwrap()).unwrap();
-    assert_eq!((reader.volume_id(), reader.label()), (0x1234_abcd, "KELLER"));
+    let volume = fatfs::FileSystem::new(File::open(&path).unwrap(), fatfs::FsOptions::new()).unwrap();
+    assert_eq!((volume.volume_id(), &*volume.volume_label()), (0x1234_abcd, "KELLER"));
     let paths: Vec<String> = reader.list().unwrap().into_iter().map(|entry| entry.path).collect();
     assert!(paths.contains(&"EFI/Linux/node_1.0.0+2-1.efi".to_owned()), "{paths:?}");
     assert!(reader.read("EFI/Linux/node_2.0.0+3.efi", 6_000_000).unwrap() == pattern(5_000_000, 9));

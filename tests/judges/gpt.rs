@@ -6,7 +6,7 @@ use std::path::Path;
 use keller::base::{Digest, Size};
 use keller::disk::gpt::{self, types};
 use keller::disk::layout;
-use keller::disk::{FileDevice, Image, Layout, Release, SectorSize, Sizes};
+use keller::disk::{FileDevice, Layout, Release, SectorSize, Sizes};
 
 use super::tool::{run, tool};
 
@@ -19,7 +19,8 @@ fn image(path: &Path, sector_size: SectorSize) -> Layout {
     let sizes = Sizes { esp, root, reserve, state, sector_size };
     let layout = Layout::plan(&sizes).unwrap();
     let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
-    Image::create(&file, &layout, &layout.table(&release("1.0.0")).unwrap()).unwrap();
+    file.set_len(layout.disk_size).unwrap();
+    gpt::create(&mut &file, &layout.table(&release("1.0.0")).unwrap()).unwrap();
     layout
 }
 

@@ -1,3 +1,5 @@
+use std::io::Read;
+
 use super::*;
 use crate::base::width::to_usize;
 use crate::boot::cpio;
@@ -29,45 +31,75 @@ fn kernel() -> Vec<Module> {
     ]
 }
 
-fn build(modules: &[Module], choice: Option<&[String]>) -> Result<Initramfs, InitramfsError> {
+/// Unpacks the archives of an initramfs, plain or compressed with zstd, one after the other as the kernel does.
+fn unpack(bytes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    let mut archives = Vec::new();
+    let mut rest = bytes;
+    loop {
+        let zeros = rest.iter().take_while(|b| **b == 0).count();
+        rest = &rest[zeros..];
+        if rest.is_empty() {
+            return Ok(archives);
+        }
+        if rest.starts_with(b"0707") {
+            let (_, len) = cpio::entries(rest).map_err(io::Error::other)?;
+            archives.push(rest[..len].to_vec());
+            rest = &rest[len..];
+        } else {
+            let mut decoder = zstd::Decoder::with_buffer(rest)?.single_frame();
+            let mut plain = Vec::new();
+            decoder.read_to_end(&mut plain)?;
+            rest = decoder.finish();
+            archives.push(plain);
+        }
+    }
+}
+
+/// The list of modules that an initramfs carries.
+fn carried(initramfs: &[u8]) -> ModuleList {
+    let archives = unpack(initramfs).unwrap();
+    let (entries, _) = cpio::entries(&archives[1]).unwrap();
+    let list = entries.iter().find(|entry| entry.name == LIST).unwrap();
+    ModuleList::parse(str::from_utf8(list.body).unwrap()).unwrap()
+}
+
+fn build(modules: &[Module], choice: Option<&[String]>) -> Result<Vec<u8>, InitramfsError> {
     let builtin = BTreeSet::from(["ext4".to_owned()]);
     let keller = Content::from("keller");
     let config = &Config::default();
     Parts { keller: &keller, modules, builtin: &builtin, choice, config, root_fs: RootFs::Erofs }.build()
 }
 
-fn names(initramfs: &Initramfs) -> Vec<&str> {
-    initramfs.modules.0.iter().map(|entry| entry.name.as_str()).collect()
+fn names(modules: &ModuleList) -> Vec<&str> {
+    modules.0.iter().map(|entry| entry.name.as_str()).collect()
 }
 
 #[test]
 fn what_is_needed_comes_first() {
-    let initramfs = build(&kernel(), None).unwrap();
+    let modules = carried(&build(&kernel(), None).unwrap());
     let builtin = BTreeSet::from(["ext4".to_owned()]);
-    let (keller, modules) = (&Content::from("keller"), &kernel());
+    let (keller, kernel) = (&Content::from("keller"), &kernel());
     let choice = None;
     let config = &Config::default();
-    let parts = Parts { keller, modules, builtin: &builtin, choice, config, root_fs: RootFs::Erofs };
+    let parts = Parts { keller, modules: kernel, builtin: &builtin, choice, config, root_fs: RootFs::Erofs };
     let plan = parts.plan().unwrap();
-    assert_eq!((&plan.modules, &plan.config), (&initramfs.modules, &initramfs.config));
+    assert_eq!((&plan.modules, &plan.config), (&modules, &Config::default()));
     assert!(plan.firmware.is_empty());
     assert_eq!(
-        names(&initramfs),
+        names(&modules),
         ["dm_mod", "dm_bufio", "dm_verity", "overlay", "netfs", "libcrc32c", "erofs", "virtio_blk"]
     );
-    let list = initramfs.modules.to_string();
-    assert_eq!(ModuleList::parse(&list).unwrap(), initramfs.modules);
-    assert!(initramfs.modules.get("dm_verity").unwrap().when == When::Always);
-    assert!(initramfs.modules.get("virtio_blk").unwrap().when == When::Asked);
-    assert!(!initramfs.modules.get("erofs").unwrap().aliases.contains(&"fs-erofs".to_owned()));
+    assert!(modules.get("dm_verity").unwrap().when == When::Always);
+    assert!(modules.get("virtio_blk").unwrap().when == When::Asked);
+    assert!(!modules.get("erofs").unwrap().aliases.contains(&"fs-erofs".to_owned()));
 }
 
 #[test]
 fn a_list_is_taken_at_its_word() {
     let choice = ["e1000".to_owned()];
-    let initramfs = build(&kernel(), Some(&choice)).unwrap();
-    assert!(initramfs.modules.get("e1000").unwrap().when == When::Listed);
-    assert!(initramfs.modules.get("virtio_blk").is_none());
+    let modules = carried(&build(&kernel(), Some(&choice)).unwrap());
+    assert!(modules.get("e1000").unwrap().when == When::Listed);
+    assert!(modules.get("virtio_blk").is_none());
     let choice = ["e2000".to_owned()];
     assert!(matches!(build(&kernel(), Some(&choice)), Err(InitramfsError::UnknownModule { .. })));
 }
@@ -93,8 +125,8 @@ fn two_archives_with_plain_modules() {
     encoder.write_all(b"\x7fELF virtio_blk").unwrap();
     modules[0].body = Content::from(encoder.finish().unwrap());
     let first = build(&modules, None).unwrap();
-    assert_eq!(first.bytes, build(&kernel(), None).unwrap().bytes);
-    let archives = unpack(&first.bytes).unwrap();
+    assert_eq!(first, build(&kernel(), None).unwrap());
+    let archives = unpack(&first).unwrap();
     assert_eq!(archives.len(), 2);
     let (entries, _) = cpio::entries(&archives[0]).unwrap();
     assert_eq!(entries.last().unwrap().name, "init");
@@ -118,19 +150,21 @@ fn modprobe_d_counts() {
         None,
     )
     .unwrap();
-    assert!(names(&made).ends_with(&["erofs", "e1000", "virtio_blk"]), "{:?}", names(&made));
-    let entry = made.modules.get("virtio_blk").unwrap();
+    let modules = carried(&made);
+    assert!(names(&modules).ends_with(&["erofs", "e1000", "virtio_blk"]), "{:?}", names(&modules));
+    let entry = modules.get("virtio_blk").unwrap();
     assert_eq!((&entry.before[..], &entry.after[..]), (&["e1000".into()][..], &["netfs".into()][..]));
-    let archives = unpack(&made.bytes).unwrap();
+    let archives = unpack(&made).unwrap();
     let (entries, _) = cpio::entries(&archives[1]).unwrap();
     let file = entries.iter().find(|entry| entry.name == modprobe::FILE).unwrap();
     assert_eq!(file.body, b"options virtio_blk queue_depth=17\noptions e1000 x=1\n");
     // Without anything to say there is no file.
-    let archives = unpack(&build("", None).unwrap().bytes).unwrap();
+    let archives = unpack(&build("", None).unwrap()).unwrap();
     let (entries, _) = cpio::entries(&archives[1]).unwrap();
     assert!(entries.iter().all(|entry| entry.name != modprobe::FILE));
 
-    assert!(build("install virtio-* /bin/true\n", None).unwrap().modules.get("virtio_blk").is_none());
+    let made = build("install virtio-* /bin/true\n", None).unwrap();
+    assert!(carried(&made).get("virtio_blk").is_none());
     for (line, choice) in [
         ("install overlay /bin/false\n", None),
         ("install netfs /usr/bin/true\n", None),
@@ -158,7 +192,8 @@ fn a_wish_that_leads_back_is_passed_over() {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let choice = (!names.is_empty()).then_some(&names[..]);
         let root_fs = RootFs::Erofs;
-        Parts { keller, modules: &modules, builtin, choice, config: &config, root_fs }.build().unwrap()
+        let parts = Parts { keller, modules: &modules, builtin, choice, config: &config, root_fs };
+        carried(&parts.build().unwrap())
     };
     let end = ["nvme_auth", "nvme_core", "nvme"];
     for text in [
@@ -176,8 +211,8 @@ fn a_wish_that_leads_back_is_passed_over() {
     }
     // What does not lead back is loaded before.
     let made = build("softdep nvme_core pre: nvme e1000\n", &[]);
-    assert_eq!(made.modules.get("nvme_core").unwrap().before, ["e1000"]);
-    assert_eq!(made.modules.get("nvme").unwrap().when, When::Asked);
+    assert_eq!(made.get("nvme_core").unwrap().before, ["e1000"]);
+    assert_eq!(made.get("nvme").unwrap().when, When::Asked);
 }
 
 #[test]
@@ -190,7 +225,7 @@ fn firmware_of_carried_modules_comes_along_plain() {
     modules[1].firmware = vec![firmware("isci/a b.bin", Some(b"microprogram".to_vec()))];
     modules[8].firmware = vec![firmware("e1000.bin", Some(b"of a module that is not here".to_vec()))];
     let made = build(&modules, None).unwrap();
-    let archives = unpack(&made.bytes).unwrap();
+    let archives = unpack(&made).unwrap();
     let (entries, _) = cpio::entries(&archives[1]).unwrap();
     let seen: Vec<_> = entries.iter().filter(|entry| entry.name.starts_with("lib")).collect();
     let names: Vec<_> = seen.iter().map(|entry| entry.name.as_str()).collect();

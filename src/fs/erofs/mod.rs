@@ -9,7 +9,7 @@ pub mod reader;
 pub mod writer;
 
 pub use reader::{Image, ReadError};
-pub use writer::{Options, Plan, Summary, plan, write};
+pub use writer::{Options, plan};
 
 /// Why an image was not written.
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,6 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use uuid::Uuid;
-
 use super::format::{
     BLKSZBITS, BLOCK, Dirent, FEATURE_COMPAT_SB_CHKSUM, I_ALL, I_DATALAYOUT_BIT, I_VERSION_EXTENDED,
     INODE_FLAT_INLINE, INODE_FLAT_PLAIN, InodeCompact, InodeExtended, NAME_LEN, SLOT, SUPER_MAGIC_V1,
@@ -215,19 +213,9 @@ impl Image {
         Ok(Self { source, superblock })
     }
 
-    /// The superblock as it stands.
-    pub fn superblock(&self) -> &SuperBlock {
-        &self.superblock
-    }
-
     /// Bytes of the image; what is stored behind it is not part of it.
     pub fn size(&self) -> u64 {
         u64::from(self.superblock.blocks) * BLOCK
-    }
-
-    /// The file system's name for itself.
-    pub fn uuid(&self) -> Uuid {
-        Uuid::from_bytes(self.superblock.uuid)
     }
 
     /// Every file of the image, with hard links as such.
@@ -491,7 +479,9 @@ fn xattr(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::writer::{Options, write};
+    use uuid::Uuid;
+
+    use super::super::writer::{Options, plan};
     use super::*;
 
     /// A directory below `depth` others, with `files` files in it.
@@ -515,7 +505,7 @@ mod tests {
     fn back(tree: &Tree) -> Result<Tree, ReadError> {
         let options = Options { uuid: Uuid::nil(), build_time: 0, volume_name: [0; 16], dedupe: true };
         let mut image = Vec::new();
-        write(tree, &options, &mut image).unwrap();
+        plan(tree, &options).unwrap().write(&mut image).unwrap();
         Image::open(image.into())?.tree()
     }
 

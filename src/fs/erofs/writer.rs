@@ -68,14 +68,6 @@ struct Places {
     end: u64,
 }
 
-/// Plans `tree` and writes it to `out`.
-///
-/// # Errors
-/// See [`plan`] and [`Plan::write`].
-pub fn write(tree: &Tree, options: &Options, out: &mut impl Write) -> Result<Summary, Error> {
-    plan(tree, options)?.write(out)
-}
-
 /// Finds a place for everything in `tree`.
 ///
 /// # Errors
@@ -364,7 +356,7 @@ mod tests {
     #[test]
     fn an_empty_tree_is_two_blocks() {
         let mut image = Vec::new();
-        let summary = write(&Tree::new(0), &OPTIONS, &mut image).unwrap();
+        let summary = plan(&Tree::new(0), &OPTIONS).unwrap().write(&mut image).unwrap();
         assert_eq!(summary, Summary { blocks: 2, metadata_blocks: 2, inodes: 1 });
         assert_eq!(image.len(), 8192);
     }
@@ -401,7 +393,7 @@ mod tests {
             tree.file(format!("{at}"), 0o644, vec![at as u8; 10_000 + at]).unwrap();
         }
         let mut pieces = Pieces(Vec::new());
-        write(&tree, &OPTIONS, &mut pieces).unwrap();
+        plan(&tree, &OPTIONS).unwrap().write(&mut pieces).unwrap();
         let (last, whole) = pieces.0.split_last().unwrap();
         assert!(whole.iter().all(|size| *size == BATCH) && last.is_multiple_of(to_usize(BLOCK)));
     }
@@ -411,10 +403,10 @@ mod tests {
         let mut tree = Tree::new(0);
         let file = Arc::new(tempfile::tempfile().unwrap());
         tree.file("etc/gone", 0o644, Content::Slice { file, offset: 0, len: 10 }).unwrap();
-        let error = write(&tree, &OPTIONS, &mut io::sink()).unwrap_err();
+        let error = plan(&tree, &OPTIONS).and_then(|plan| plan.write(&mut io::sink())).unwrap_err();
         assert!(matches!(error, Error::Content { path, .. } if path == "etc/gone"));
         let mut full = [0; 5000];
-        let error = write(&Tree::new(0), &OPTIONS, &mut full.as_mut_slice()).unwrap_err();
+        let error = plan(&Tree::new(0), &OPTIONS).unwrap().write(&mut full.as_mut_slice()).unwrap_err();
         assert!(matches!(error, Error::Output(_)));
     }
 }

@@ -59,16 +59,6 @@ impl<T: Read + Seek> Reader<T> {
         Ok(Self { source, volume: Volume::new(&sector, end)?, cached: (0, Vec::new()), left: LISTED_LIMIT })
     }
 
-    /// The volume's serial number.
-    pub fn volume_id(&self) -> u32 {
-        self.volume.id
-    }
-
-    /// The volume's label in the boot sector.
-    pub fn label(&self) -> &str {
-        &self.volume.label
-    }
-
     /// Every file and folder, parents first, by name.
     ///
     /// # Errors

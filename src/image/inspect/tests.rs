@@ -6,7 +6,7 @@ use super::*;
 use crate::base::progress::Silent;
 use crate::base::width::to_usize;
 use crate::boot::{cmdline::Options as CmdlineOptions, uki};
-use crate::disk::{Image, Layout, Role, Sizes};
+use crate::disk::{Layout, PartitionWriter, Role, Sizes, gpt};
 use crate::output::Format;
 
 /// A whole disk with a tiny root; gives its file and where the root begins.
@@ -27,7 +27,7 @@ pub(in crate::image) fn image(sector_size: SectorSize) -> (File, u64) {
     let options =
         erofs::Options { uuid: Uuid::from_u128(1), build_time: 0, volume_name: [0; 16], dedupe: true };
     let mut bytes = Vec::new();
-    erofs::write(&root, &options, &mut bytes).unwrap();
+    erofs::plan(&root, &options).unwrap().write(&mut bytes).unwrap();
     let options = verity::Options { salt: vec![1, 2], uuid: Uuid::from_u128(2) };
     let mut writer = verity::Writer::new(Vec::new(), options).unwrap();
     writer.write_all(&bytes).unwrap();
@@ -48,7 +48,9 @@ pub(in crate::image) fn image(sector_size: SectorSize) -> (File, u64) {
     let release = Release { id: "node".to_owned(), version: "1.0".to_owned(), root_hash };
 
     let file = tempfile::tempfile().unwrap();
-    let disk = Image::create(&file, &layout, &layout.table(&release).unwrap()).unwrap();
+    file.set_len(layout.disk_size).unwrap();
+    gpt::create(&mut &file, &layout.table(&release).unwrap()).unwrap();
+    let writer = |role| PartitionWriter::new(&file, layout.partition(role));
     let options = fat::Options {
         size: layout.partition(Role::Esp).size,
         sector_size: sector_size.bytes() as u32,
@@ -56,9 +58,9 @@ pub(in crate::image) fn image(sector_size: SectorSize) -> (File, u64) {
         label: "ESP".to_owned(),
         mtime: 0,
     };
-    fat::write(&esp, &options, &mut disk.partition(Role::Esp)).unwrap();
-    disk.partition(Role::Root(Slot::A)).write_all(&bytes).unwrap();
-    disk.partition(Role::Verity(Slot::A)).write_all(&tree.bytes).unwrap();
+    fat::write(&esp, &options, &mut writer(Role::Esp)).unwrap();
+    writer(Role::Root(Slot::A)).write_all(&bytes).unwrap();
+    writer(Role::Verity(Slot::A)).write_all(&tree.bytes).unwrap();
     (file, layout.partition(Role::Root(Slot::A)).start)
 }
 

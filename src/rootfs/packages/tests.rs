@@ -20,7 +20,6 @@ pub(super) fn package(name: &str, fields: &str, paths: &[&str]) -> Unpacked {
         control,
         scripts: BTreeMap::new(),
         actions: BTreeMap::new(),
-        conffiles: Vec::new(),
         tree,
     }
 }
@@ -115,7 +114,6 @@ fn packages_have_sums() {
         control: Control::parse(&format!("Package: a\nVersion: 1\nX: {}\n", "x".repeat(control))).unwrap(),
         scripts: BTreeMap::new(),
         actions: BTreeMap::new(),
-        conffiles: Vec::new(),
         members: vec![
             crate::tree::from_tar::Member {
                 path: vec![b'x'; path],

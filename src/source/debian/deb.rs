@@ -38,8 +38,6 @@ pub struct Package {
     pub scripts: BTreeMap<String, Digest>,
     /// Words of its scripts that do something to the system, by script; see [`scripts::words`].
     pub actions: BTreeMap<String, Vec<String>>,
-    /// Absolute paths of the files that dpkg would keep when an operator changed them.
-    pub conffiles: Vec<String>,
     /// The data, offsets counted from the beginning of the unpacked file.
     pub members: Vec<Member>,
 }
@@ -175,8 +173,7 @@ pub fn load(unpacked: &Sealed) -> Result<Package, IndexError> {
 impl Package {
     /// Bytes of its names, attributes and control data.
     pub fn size_in_memory(&self) -> u64 {
-        let texts = self.conffiles.iter().chain(self.actions.values().flatten());
-        let texts: usize = texts.map(String::len).sum();
+        let texts: usize = self.actions.values().flatten().map(String::len).sum();
         let members: u64 = self.members.iter().map(Member::names).sum();
         let control = self.control.text();
         // Each field is kept in the text and by itself.
@@ -255,13 +252,13 @@ fn control_members(parts: &[Member], bytes: &[u8], archive: &stream::ArMember) -
         })
     };
     let corrupt = |what| DebError::Corrupt { offset: archive.offset, what };
-    for name in SCRIPTS.into_iter().chain(["control", "conffiles"]) {
+    for name in SCRIPTS.into_iter().chain(["control"]) {
         if find(name).is_some_and(|text| text.len() > limits::CONTROL_FILE) {
-            return Err(corrupt("a control file, script or list of conffiles has more than 1 MiB"));
+            return Err(corrupt("a control file or script has more than 1 MiB"));
         }
     }
-    let text = |bytes| str::from_utf8(bytes).map_err(|_| corrupt("control file is not UTF-8"));
-    let control = text(find("control").ok_or_else(|| corrupt("no control file"))?)?;
+    let control = find("control").ok_or_else(|| corrupt("no control file"))?;
+    let control = str::from_utf8(control).map_err(|_| corrupt("control file is not UTF-8"))?;
     let mut digests = BTreeMap::new();
     let mut actions = BTreeMap::new();
     for name in SCRIPTS {
@@ -272,16 +269,5 @@ fn control_members(parts: &[Member], bytes: &[u8], archive: &stream::ArMember) -
             actions.insert(name.to_owned(), words);
         }
     }
-    let conffiles = match find("conffiles") {
-        // A line may begin with a flag, `remove-on-upgrade`: such a file is not in the package.
-        Some(lines) => text(lines)?.lines().filter(|line| line.starts_with('/')).map(str::to_owned).collect(),
-        None => Vec::new(),
-    };
-    Ok(Package {
-        control: Control::parse(control)?,
-        scripts: digests,
-        actions,
-        conffiles,
-        members: Vec::new(),
-    })
+    Ok(Package { control: Control::parse(control)?, scripts: digests, actions, members: Vec::new() })
 }

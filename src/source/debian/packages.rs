@@ -3,7 +3,7 @@
 //! An index of 57 MB becomes 20 MB of lines with tab-separated fields, which is kept under the digest of the
 //! compressed file: reading that again takes a fiftieth of the time of decoding and parsing.
 
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::sync::{Mutex, PoisonError};
 
 mod trim;
@@ -221,12 +221,6 @@ impl Index {
         Ok(Self { text })
     }
 
-    /// Reads a plain index, as tests and local archives have it.
-    pub fn read(input: impl Read) -> Result<Self, IndexError> {
-        let decode = |source| IndexError::Decode { path: "Packages".to_owned(), source };
-        Ok(Self { text: trim(BufReader::new(input)).map_err(decode)? })
-    }
-
     /// Bytes that it takes.
     pub fn size(&self) -> u64 {
         to_u64(self.text.len())
@@ -369,9 +363,16 @@ impl<'a> Record<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::base::progress::Silent;
     use crate::source::debian::upstream::Received;
+
+    /// A plain index.
+    fn read(input: &[u8]) -> io::Result<Index> {
+        Ok(Index { text: trim(input)? })
+    }
 
     fn paragraph(change: (&str, &str)) -> String {
         let text = "Package: app\nVersion: 1.0-1\nArchitecture: amd64\nPre-Depends: a\nDepends: b (>= 1),\n c | d\n\
@@ -383,7 +384,7 @@ mod tests {
     fn trims_and_reads_back() {
         let other = paragraph(("amd64", "i386"));
         let text = paragraph(("", "")) + &other + &paragraph(("app\n", "app2\n"));
-        let index = Index::read(text.trim_end().as_bytes()).unwrap();
+        let index = read(text.trim_end().as_bytes()).unwrap();
         let records: Vec<_> = index.records().collect();
         assert_eq!(records.len(), 2);
         assert_eq!(records[0].depends, "a, b (>= 1), c | d");
@@ -394,7 +395,7 @@ mod tests {
 
     /// The only package that is read after `change`, and what is left out.
     fn changed(change: (&str, &str)) -> (Option<Result<String, String>>, Vec<String>) {
-        let index = Index::read((paragraph(change) + &paragraph(("app\n", "other\n"))).as_bytes()).unwrap();
+        let index = read((paragraph(change) + &paragraph(("app\n", "other\n"))).as_bytes()).unwrap();
         let files = |record: Record<'_>| record.file.map(|file| file.path.to_owned()).map_err(str::to_owned);
         let mut records = index.records();
         let app = records.next().filter(|record| record.name == "app").map(files);
@@ -438,7 +439,7 @@ mod tests {
         let mut bytes = std::mem::take(&mut text).into_bytes();
         bytes.remove(at);
         bytes.extend(paragraph(("app\n", "other\n")).bytes());
-        let index = Index::read(&bytes[..]).unwrap();
+        let index = read(&bytes).unwrap();
         let faults: Vec<_> = index.records().map(|record| record.file.err()).collect();
         assert_eq!(faults, [Some("its Depends is not UTF-8"), None]);
     }
@@ -464,9 +465,9 @@ mod tests {
     #[test]
     fn written_on_windows_or_by_hand() {
         let text = paragraph(("", "")).replace('\n', "\r\n").replace("Filename:", "filename:");
-        let index = Index::read(text.as_bytes()).unwrap();
+        let index = read(text.as_bytes()).unwrap();
         let plain = paragraph(("", ""));
-        assert_eq!(index, Index::read(plain.as_bytes()).unwrap());
+        assert_eq!(index, read(plain.as_bytes()).unwrap());
         assert_eq!(index.records().count(), 1);
     }
 
@@ -523,15 +524,12 @@ mod tests {
 
     #[test]
     fn lines_have_a_limit() {
-        let told = |text: &str| match Index::read(text.as_bytes()).unwrap_err() {
-            IndexError::Decode { source, .. } => source.to_string(),
-            other => panic!("{other}"),
-        };
+        let told = |text: &str| read(text.as_bytes()).unwrap_err().to_string();
         let line = |length: usize| format!("Tag: {}", "x".repeat(length - 5));
         let most = limits::INDEX_LINE;
         // With its line break, and without one at the end.
         for good in [line(most - 1) + "\n", line(most)] {
-            assert_eq!(Index::read((paragraph(("", "")) + &good).as_bytes()).unwrap().records().count(), 1);
+            assert_eq!(read((paragraph(("", "")) + &good).as_bytes()).unwrap().records().count(), 1);
         }
         let said = |line: u32| format!("line {line} has more than the 1.0 MiB that are read of one");
         assert_eq!(told(&line(most + 1)), said(1));

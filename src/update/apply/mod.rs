@@ -36,7 +36,6 @@ use crate::base::{Digest, Progress, Size, Task, Unit};
 use crate::boot::cmdline::Cmdline;
 use crate::boot::entries::{self, Counter, FOLDER};
 use crate::boot::uki::Description;
-use crate::disk::Release;
 use crate::disk::gpt::Table;
 use crate::disk::slot::{self, Slot};
 use crate::verity::{self, BLOCK, HashTree};
@@ -278,11 +277,6 @@ fn hash(
 }
 
 impl Sealed<'_> {
-    /// What the slot holds.
-    pub fn release(&self) -> Release {
-        self.0.document.release()
-    }
-
     /// Makes the slot bootable: GUIDs and labels first, the kernel image `uki` with its `tries` last.
     /// Returns the name of the entry's file.
     ///

@@ -65,11 +65,6 @@ impl Control {
         self.fields.get(field).map(str::trim)
     }
 
-    /// All fields in the order of the file.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.fields.iter()
-    }
-
     /// The text as it stood in the package.
     pub fn text(&self) -> &str {
         &self.text

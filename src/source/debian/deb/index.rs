@@ -20,7 +20,7 @@ use crate::tree::from_tar::{Body, Member};
 use super::{Control, Package};
 
 /// Names this form, for the key under which unpacked packages are kept. A change here makes them anew.
-pub const FORMAT: &str = "unpacked-5";
+pub const FORMAT: &str = "unpacked-6";
 
 const MAGIC: &[u8; 16] = b"keller-unpack-2\n";
 
@@ -57,7 +57,6 @@ pub fn encode(package: &Package, start: u64) -> Vec<u8> {
         out.bytes(name.as_bytes());
         out.texts(words);
     }
-    out.texts(&package.conffiles);
     out.count(package.members.len());
     for member in &package.members {
         out.member(member);
@@ -205,9 +204,8 @@ impl<'a> Decoder<'a> {
             let name = self.text()?;
             actions.insert(name, self.texts()?);
         }
-        let conffiles = self.texts()?;
         let members = (0..self.number()?).map(|_| self.member(data)).collect::<Option<_>>()?;
-        self.0.is_empty().then_some(Package { control, scripts, actions, conffiles, members })
+        self.0.is_empty().then_some(Package { control, scripts, actions, members })
     }
 
     fn member(&mut self, data: u64) -> Option<Member> {
@@ -266,7 +264,6 @@ mod tests {
             control: Control::parse("Package: a\nVersion: 1\n").unwrap(),
             scripts: BTreeMap::from([("postinst".to_owned(), Digest::of("x"))]),
             actions: BTreeMap::from([("preinst".to_owned(), vec!["dpkg-divert".to_owned()])]),
-            conffiles: vec!["/etc/a".to_owned()],
             members: (0..members).map(member).collect(),
         }
     }

@@ -127,7 +127,7 @@ pub(super) fn image(slots: [Option<&Version>; 2], entries: &[(&str, &Version)]) 
     let mut table = layout.table(&Version::new("0", 99).release()).unwrap();
     let disk_guid = table.disk_guid;
     let place = |role| to_usize(layout.partition(role).start);
-    for (slot, version) in Slot::ALL.into_iter().zip(slots) {
+    for (slot, version) in [Slot::A, Slot::B].into_iter().zip(slots) {
         let number = |role| 1 + Role::ALL.iter().position(|other| *other == role).unwrap() as u32;
         let (root, verity) = match version {
             None => crate::disk::slot::empty(disk_guid, slot),

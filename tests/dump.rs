@@ -1,4 +1,4 @@
-//! A tree as text, one line a name: for snapshots, comparisons and people.
+//! A tree as text, one line a name: for snapshots and comparisons.
 //!
 //! A line is `TYPE MODE UID:GID SIZE MTIME PATH REST`, where REST is the SHA-256 of a file, `-> TARGET`
 //! of a link, `MAJOR:MINOR` of a device, `= PATH` for a further name of what stands above, and then
@@ -9,9 +9,9 @@ use std::fmt::Write;
 
 use rayon::prelude::*;
 
-use crate::base::Digest;
-use crate::base::width::to_u64;
-use crate::tree::{Kind, NodeId, Tree, TreeError, show};
+use keller::base::Digest;
+use keller::base::width::to_u64;
+use keller::tree::{Kind, Meta, NodeId, Tree, TreeError, show};
 
 /// The text of `tree`, ordered as [`Tree::walk`].
 ///
@@ -87,30 +87,24 @@ fn escape(bytes: &[u8]) -> String {
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tree::Meta;
-
-    #[test]
-    fn every_kind_has_its_line() {
-        let mut tree = Tree::new(7);
-        let origin = tree.origin("test");
-        let file = tree.file("a file", 0o644, "x").unwrap();
-        tree.node_mut(file).meta.xattrs.insert(b"user.k".to_vec(), vec![0xab]);
-        tree.link("b", file).unwrap();
-        tree.symlink("c", "a file").unwrap();
-        tree.put("d", Meta::new(0o600).owned(1, 70_000), Kind::CharDevice(1, 3), origin).unwrap();
-        tree.directory("e", 0o1777).unwrap();
-        let digest = Digest::of("x");
-        let expected = format!(
-            "d 0755 0:0 0 7 /\n\
-             - 0644 0:0 1 7 /a\\x20file {digest} user.k=ab\n\
-             - 0644 0:0 1 7 /b = /a\\x20file\n\
-             l 0777 0:0 6 7 /c -> a\\x20file\n\
-             c 0600 1:70000 0 0 /d 1:3\n\
-             d 1777 0:0 0 7 /e\n"
-        );
-        assert_eq!(dump(&tree).unwrap(), expected);
-    }
+#[test]
+fn every_kind_has_its_line() {
+    let mut tree = Tree::new(7);
+    let origin = tree.origin("test");
+    let file = tree.file("a file", 0o644, "x").unwrap();
+    tree.node_mut(file).meta.xattrs.insert(b"user.k".to_vec(), vec![0xab]);
+    tree.link("b", file).unwrap();
+    tree.symlink("c", "a file").unwrap();
+    tree.put("d", Meta::new(0o600).owned(1, 70_000), Kind::CharDevice(1, 3), origin).unwrap();
+    tree.directory("e", 0o1777).unwrap();
+    let digest = Digest::of("x");
+    let expected = format!(
+        "d 0755 0:0 0 7 /\n\
+         - 0644 0:0 1 7 /a\\x20file {digest} user.k=ab\n\
+         - 0644 0:0 1 7 /b = /a\\x20file\n\
+         l 0777 0:0 6 7 /c -> a\\x20file\n\
+         c 0600 1:70000 0 0 /d 1:3\n\
+         d 1777 0:0 0 7 /e\n"
+    );
+    assert_eq!(dump(&tree).unwrap(), expected);
 }
