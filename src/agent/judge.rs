@@ -24,24 +24,53 @@ const OWN_UNIT: &str = "keller-health.service";
 /// How long others may have the turn: the restart is more urgent than the tries.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a version that is not good leads to.
+/// Where the version that runs stands, as the boot loader and the ESP tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// It has proven itself, or was never on trial: the node goes on.
+enum Standing {
+    /// It has proven itself, or was never on trial.
     Proven,
-    /// There is no other version that has: the node goes on.
+    /// It is on trial, and no other version has proven itself.
     Alone,
-    /// Back to the other one, sooner or later.
-    Back,
+    /// It is on trial, and another version has proven itself.
+    Replaceable,
 }
 
-fn way(version: &str) -> Result<Way, Failure> {
-    if node::counted_entry().is_none() {
-        return Ok(Way::Proven);
+impl Standing {
+    fn of(version: &str) -> Result<Self, Failure> {
+        if node::counted_entry().is_none() {
+            return Ok(Self::Proven);
+        }
+        match esp::another_is_good(&esp::entries(&BootDisk::find()?)?, version) {
+            true => Ok(Self::Replaceable),
+            false => Ok(Self::Alone),
+        }
     }
-    match esp::another_is_good(&esp::entries(&BootDisk::find()?)?, version) {
-        true => Ok(Way::Back),
-        false => Ok(Way::Alone),
+}
+
+/// What follows from a start that is not good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// The node goes on, for this reason.
+    GoOn(&'static str),
+    /// The node starts over, which takes one of the tries.
+    TryAgain,
+    /// The node starts over with the other version: the same failure was seen on as many starts.
+    GoBack {
+        /// Starts with the same failure.
+        alike: usize,
+    },
+}
+
+impl Course {
+    /// Decides, and does nothing: `alike` starts had the same failure, of which `enough` are to be seen.
+    fn decide(standing: Standing, alike: usize, enough: usize) -> Self {
+        match standing {
+            // A first node that waits for its peers, or a version that has proven itself.
+            Standing::Proven => Self::GoOn("this entry is not on trial: the node goes on"),
+            Standing::Alone => Self::GoOn("there is no other version to go back to: the node goes on"),
+            Standing::Replaceable if alike >= enough => Self::GoBack { alike },
+            Standing::Replaceable => Self::TryAgain,
+        }
     }
 }
 
@@ -50,7 +79,7 @@ pub fn judge(progress: &dyn Progress) -> Result<bool, Failure> {
     let built = Settings::image()?;
     let deadline = health::deadline(&built.health);
     // Where nothing follows from a failure there is time: an operator may mend it.
-    let ends_early = way(&built.version).is_ok_and(|way| way == Way::Back);
+    let ends_early = Standing::of(&built.version).is_ok_and(|standing| standing == Standing::Replaceable);
     let judged = health::wait(&built.health, deadline, ends_early, progress)?;
     if judged.missing.is_empty() {
         note(&built, true, Vec::new(), progress);
@@ -60,7 +89,43 @@ pub fn judge(progress: &dyn Progress) -> Result<bool, Failure> {
     }
     let start = start(judged);
     note(&built, false, start.missing.clone(), progress);
-    progress.warn(&match &start.fallen {
+    progress.warn(&not_good(&built, &start));
+    let standing = Standing::of(&built.version)?;
+    let made_ready = Record::peek().ok().and_then(|record| record.made_ready);
+    let trial = Trial::with(Path::new(FOLDER), &built.version, made_ready.as_deref(), start);
+    let course = Course::decide(standing, trial.alike(), to_index(built.health.give_up_after));
+    follow(course, &built.version, &trial, progress)?;
+    Ok(false)
+}
+
+/// Does what was decided about `version`, and writes the `trial` down before the node starts over.
+fn follow(course: Course, version: &str, trial: &Trial, progress: &dyn Progress) -> Result<(), Failure> {
+    if let Course::GoOn(reason) = course {
+        progress.note(reason);
+        return Ok(());
+    }
+    warn_of(trial.save(Path::new(FOLDER)), progress);
+    let given_up = match course {
+        Course::GoBack { alike } => warn_of(give_up(progress), progress).then_some(alike),
+        Course::GoOn(_) | Course::TryAgain => None,
+    };
+    progress.warn(&match given_up {
+        Some(alike) => format!("starting over, without another try of {version}: {}", starts(alike)),
+        None => format!("starting over, which takes one of the tries of {version}"),
+    });
+    systemd::reboot()
+}
+
+/// Whether it was done; a failure is only a warning.
+fn warn_of(done: Result<(), Failure>, progress: &dyn Progress) -> bool {
+    if let Err(failure) = &done {
+        progress.warn(&Chain(failure).to_string());
+    }
+    done.is_ok()
+}
+
+fn not_good(built: &Built, start: &Start) -> String {
+    match &start.fallen {
         Some(fallen) => format!("{} will not be healthy: {fallen}", built.version),
         None => format!(
             "{} is not healthy {} seconds after the start: {}",
@@ -68,22 +133,13 @@ pub fn judge(progress: &dyn Progress) -> Result<bool, Failure> {
             built.health.deadline_seconds,
             start.missing.join("; ")
         ),
-    });
-    match way(&built.version)? {
-        // A first node that waits for its peers, or a version that has proven itself.
-        Way::Proven => progress.note("this entry is not on trial: the node goes on"),
-        Way::Alone => progress.note("there is no other version to go back to: the node goes on"),
-        Way::Back => go_back(&built, start, progress)?,
     }
-    Ok(false)
 }
 
 /// Writes the verdict down. A state partition that is full must not make a good boot a bad one.
 fn note(built: &Built, good: bool, missing: Vec<String>, progress: &dyn Progress) {
     let verdict = Verdict { version: built.version.clone(), boot: node::boot_id(), good, missing };
-    if let Err(failure) = health::record(&verdict) {
-        progress.warn(&Chain(&failure).to_string());
-    }
+    warn_of(health::record(&verdict), progress);
 }
 
 /// What is to be kept of this start.
@@ -112,28 +168,6 @@ fn start(judged: Judged) -> Start {
     Start { boot: node::boot_id(), at: clock::shown(), missing, fallen: judged.fallen, said }
 }
 
-/// Starts the node over: with one try less, or none where the same failure was seen often enough.
-fn go_back(built: &Built, start: Start, progress: &dyn Progress) -> Result<(), Failure> {
-    let made_ready = Record::peek().ok().and_then(|record| record.made_ready);
-    let trial = Trial::with(Path::new(FOLDER), &built.version, made_ready.as_deref(), start);
-    if let Err(failure) = trial.save(Path::new(FOLDER)) {
-        progress.warn(&Chain(&failure).to_string());
-    }
-    let alike = trial.alike();
-    let given_up = alike >= to_index(built.health.give_up_after) && {
-        let done = give_up(progress);
-        if let Err(failure) = &done {
-            progress.warn(&Chain(failure).to_string());
-        }
-        done.is_ok()
-    };
-    progress.warn(&match given_up {
-        true => format!("starting over, without another try of {}: {}", built.version, starts(alike)),
-        false => format!("starting over, which takes one of the tries of {}", built.version),
-    });
-    systemd::reboot()
-}
-
 /// `the same on 2 starts`.
 fn starts(alike: usize) -> String {
     match alike {
@@ -149,4 +183,25 @@ fn give_up(progress: &dyn Progress) -> Result<(), Failure> {
     let entry = file.ok_or_else(|| Failure::new(doing, "the boot loader does not tell its entry"))?;
     let _turn = Turn::take_within(PATIENCE, progress)?;
     rollback::demote(&BootDisk::find()?, &entry, progress).map_err(|failure| failure.within(doing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_version_on_trial_beside_a_good_one_ends_the_start() {
+        let decide = |standing, alike| Course::decide(standing, alike, 2);
+        for alike in [0, 1, 2, 9] {
+            assert!(matches!(decide(Standing::Proven, alike), Course::GoOn(_)), "{alike}");
+            assert!(matches!(decide(Standing::Alone, alike), Course::GoOn(_)), "{alike}");
+        }
+        for alike in [0, 1] {
+            assert_eq!(decide(Standing::Replaceable, alike), Course::TryAgain);
+        }
+        for alike in [2, 3] {
+            assert_eq!(decide(Standing::Replaceable, alike), Course::GoBack { alike });
+        }
+        assert_eq!(Course::decide(Standing::Replaceable, 1, 1), Course::GoBack { alike: 1 });
+    }
 }
