@@ -10,9 +10,7 @@ use crate::base::failure::{Doing, Failure};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::width::to_u64;
 use crate::boot::entries::BootEntry;
-use crate::boot::starts;
 use crate::disk::slot::Release;
-use crate::fs::fat::Editor;
 use crate::update::apply;
 use crate::verity;
 
@@ -93,14 +91,12 @@ impl Updater<'_> {
     }
 }
 
-/// Takes all tries from `entry`, so that the boot loader starts another.
+/// Takes all tries from `entry` while nobody else has the ESP, so that the boot loader starts another.
 pub(super) fn demote(disk: &BootDisk, entry: &BootEntry, progress: &dyn Progress) -> Result<(), Failure> {
     let whole = disk.whole()?;
     let mut claim = Claim::take(&disk.esp()?)?;
     let doing = || format!("taking all tries from {}", entry.file);
     let name = apply::demote(&whole, claim.device(), &entry.file).doing(doing())?;
-    let mut editor = Editor::open(claim.device()).doing(doing())?;
-    starts::reset(&mut editor, &entry.name()).doing(doing())?;
     progress.note(&format!("{} is {name} now", entry.file));
     Ok(())
 }

@@ -60,8 +60,6 @@ fn count_in<D: Device>(esp: &mut D, selected: &str) -> Result<Option<(BootEntry,
 fn give_up(console: &Console, disk: &BootDisk, own: &BootEntry, missed: u32) -> Result<(), Failure> {
     let demote = || {
         let mut esp = open_esp(disk)?;
-        // Should somebody give it tries again, it has them.
-        starts::reset(&mut Editor::open(&mut esp).doing(RESET)?, &own.name()).doing(RESET)?;
         let whole = disk.open().doing(format!("opening {}", disk.device()))?;
         apply::demote(&whole, &mut esp, &own.file).doing(format!("demoting {}", own.file))
     };
@@ -76,8 +74,6 @@ fn give_up(console: &Console, disk: &BootDisk, own: &BootEntry, missed: u32) -> 
         }
     }
 }
-
-const RESET: &str = "resetting the count of starts in the ESP";
 
 /// The ESP that the boot loader came from, or the only one of the boot disk.
 fn open_esp(disk: &BootDisk) -> Result<FileDevice, Failure> {

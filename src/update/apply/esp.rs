@@ -10,6 +10,7 @@ use crate::base::{Digest, Progress, Size};
 use crate::boot::cmdline::Cmdline;
 use crate::boot::entries::{self, BootEntry, FOLDER};
 use crate::boot::pe;
+use crate::boot::starts;
 use crate::boot::uki::Description;
 use crate::disk::gpt::Table;
 use crate::disk::slot::{self, Slot};
@@ -137,8 +138,9 @@ pub(super) fn put(esp: &mut dyn Device, path: &str, bytes: &[u8]) -> Result<(), 
     Err(ApplyError::File { path: path.to_owned() })
 }
 
-/// Takes all tries from an entry, so that systemd-boot starts another: how a node goes back to the version
-/// before. Returns the file's new name; that of an entry which has no tries left stays.
+/// Gives a version up: takes all tries from its entry, so that systemd-boot starts another. How a node goes back to the
+/// version before, whether the agent or /init has it so. Returns the file's new name; that of an entry which has no tries
+/// left stays.
 ///
 /// # Errors
 /// `OnlyEntry` when no other entry has both tries and a slot that holds its root.
@@ -146,6 +148,8 @@ pub fn demote(disk: &dyn Device, esp: &mut dyn Device, file: &str) -> Result<Str
     let all = installed(disk, esp)?;
     let entry = all.iter().find(|installed| installed.entry.file == file);
     let entry = entry.ok_or_else(|| ApplyError::NoSuchEntry { file: file.to_owned() })?;
+    // Should somebody give it tries again, it has them. First, so that no loss of power leaves it without.
+    starts::reset(&mut Editor::open(&mut Checked::new(esp))?, &entry.entry.name())?;
     if entry.entry.is_used_up() {
         return Ok(file.to_owned());
     }

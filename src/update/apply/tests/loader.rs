@@ -5,6 +5,8 @@ use super::judge::Judge;
 use super::*;
 use crate::base::device::SectorSize;
 use crate::base::power_cut::{Recorder, Shared};
+use crate::boot::starts;
+use crate::fs::fat::Editor;
 
 struct Node {
     made: Made,
@@ -79,6 +81,12 @@ fn the_way_back_is_taken_at_once_or_not_at_all() {
     let (states, older) = node.cut(|parts| {
         let name = demote(&*parts.disk, &mut *parts.esp, "node_1.0.1+2-1.efi").unwrap();
         assert_eq!(name, "node_1.0.1+0-1.efi");
+        let mut editor = Editor::open(&mut *parts.esp).unwrap();
+        assert_eq!(
+            starts::begin(&mut editor, "node_1.0.1.efi").unwrap(),
+            Some(0),
+            "it counts from zero again"
+        );
         assert_eq!(demote(&*parts.disk, &mut *parts.esp, &name).unwrap(), name);
         let last = demote(&*parts.disk, &mut *parts.esp, "node_1.0.0.efi").unwrap_err();
         assert!(matches!(last, ApplyError::OnlyEntry { .. }), "{last}");
