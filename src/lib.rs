@@ -39,7 +39,7 @@ pub mod manifest;
 pub mod output;
 pub mod pki;
 pub mod project;
-pub mod qemu;
+pub(crate) mod qemu;
 pub mod repository;
 pub mod rootfs;
 pub mod source;

@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
-pub use args::{AskedForward, MachineArgs};
-use ready::{SSH, Ways};
+pub use args::MachineArgs;
 
 use super::failure::{INTERRUPTED, UNSEEN};
 use super::inputs::InputArgs;
@@ -24,13 +23,8 @@ use super::terminal::{self, Terminal};
 use super::{Global, signals};
 use crate::project::Inputs;
 use crate::qemu::process::Sink;
-use crate::qemu::{Accelerator, QemuError, Vm, process};
-
-/// How often is looked at what may end a run.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// How long a guest may take to shut down.
-const SHUTDOWN: Duration = Duration::from_secs(90);
+use crate::qemu::session::{Event, Expected};
+use crate::qemu::{Accelerator, QemuError, Session, Ways};
 
 /// Arguments of `keller boot`.
 #[derive(Debug, Args)]
@@ -87,13 +81,16 @@ pub fn boot(guest: &Guest<'_>, args: &MachineArgs, inputs: Inputs, global: &Glob
     let unwritten = Arc::default();
     let shown = (!global.quiet && !global.json).then(|| sink(&unwritten));
     let mut vm = prepared.start(shown)?;
-    let ways = open_ways(&mut vm, &args.forward, guest.ports)?;
+    let asked: Vec<_> = args.forward.iter().map(|forward| (forward.guest, forward.host)).collect();
+    let ways = Ways::open(&mut vm, &asked, guest.ports)?;
+    let expected = args.expect.clone().map(|text| Expected::new(text, args.timeout, begun));
+    let mut session = Session::new(vm, ways, expected);
     let _terminal = streams::output_is_terminal().then(Terminal::take).flatten();
     if !global.json {
-        terminal::forward_keys(vm.input());
+        terminal::forward_keys(session.input());
     }
     let run = Run { guest, args, global, begun, identity: prepared.identity(), interrupted, unwritten };
-    run.to_its_end(&mut vm, &ways)
+    run.to_its_end(&mut session)
 }
 
 /// Shows the console; notes when that fails.
@@ -106,21 +103,17 @@ fn sink(unwritten: &Arc<Mutex<Option<OutputError>>>) -> Sink {
     })
 }
 
-/// Opens what was asked for, and a way to ssh and to each of `pages` where none was.
-fn open_ways(vm: &mut Vm, asked: &[AskedForward], pages: &[u16]) -> Result<Ways, QemuError> {
-    let mut others =
-        asked.iter().map(|one| vm.forward(one.guest, one.host)).collect::<Result<Vec<_>, _>>()?;
-    let mut services = Vec::new();
-    for port in std::iter::once(SSH).chain(pages.iter().copied()) {
-        services.push(match others.iter().position(|forward| forward.guest == port) {
-            Some(place) => others.remove(place),
-            None => vm.forward(port, None)?,
-        });
-    }
-    Ok(Ways::watch(services, others))
+/// Why a run ends before the guest does.
+enum Stop {
+    /// Ctrl-C or a signal.
+    Interrupted,
+    /// Whoever reads has gone: nobody would see how it goes on, or find it to end it.
+    Unseen,
+    /// The console can no longer be shown.
+    Unwritten(OutputError),
 }
 
-/// A machine that runs, with all that may end it.
+/// What a run shows, and what may end it.
 struct Run<'a> {
     guest: &'a Guest<'a>,
     args: &'a MachineArgs,
@@ -133,70 +126,50 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn to_its_end(&self, vm: &mut Vm, ways: &Ways) -> Result<ExitCode> {
-        let deadline = self.begun + self.args.timeout;
-        let (mut seen, mut reported) = (0, false);
+    fn to_its_end(&self, session: &mut Session) -> Result<ExitCode> {
         loop {
-            if self.interrupted.swap(false, Ordering::SeqCst) {
-                self.power_off(vm)?;
-                return Ok(ExitCode::from(INTERRUPTED));
-            }
-            // Nobody would see how it goes on, or find it to end it.
-            let unwritten = self.unwritten.lock().expect("no panic while held").take();
-            if streams::reader_has_gone() || matches!(unwritten, Some(OutputError::Gone)) {
-                self.power_off(vm)?;
-                return Ok(ExitCode::from(UNSEEN));
-            }
-            if let Some(error) = unwritten {
-                self.power_off(vm)?;
-                return Err(error).context("showing the console");
-            }
-            if let Some(text) = &self.args.expect {
-                // A short slice, so that all else is seen as well.
-                let came = vm.console().position();
-                match vm.expect(text, seen, LOOK) {
-                    Ok(_) => {
-                        self.tell_found(text)?;
-                        return Ok(ExitCode::SUCCESS);
-                    }
-                    Err(QemuError::Timeout { .. }) if Instant::now() < deadline => {
-                        seen = came.saturating_sub(text.len());
-                    }
-                    Err(QemuError::Timeout { what, tail, .. }) => {
-                        let timeout = self.args.timeout;
-                        return Err(QemuError::Timeout { what, timeout, tail }.into());
-                    }
-                    Err(error) => return Err(error.into()),
+            match session.next(|| self.stop())? {
+                Event::Ready => {
+                    let (what, ways) = (&self.guest.what, session.ways());
+                    ready::report(ways, what, self.identity, self.begun, self.global)?;
                 }
-                continue;
-            }
-            if let Some(status) = vm.wait(LOOK)? {
-                if status.success() {
+                Event::Found(text) => {
+                    self.tell_found(&text)?;
                     return Ok(ExitCode::SUCCESS);
                 }
-                bail!("QEMU ended with {}\n{}", process::show(status), vm.errors().trim_end());
-            }
-            if !reported && ways.ready() {
-                reported = true;
-                ways.report(&self.guest.what, self.identity, self.begun, self.global)?;
+                Event::ShutDown => return Ok(ExitCode::SUCCESS),
+                Event::Stopped(stop) => {
+                    self.power_off(session)?;
+                    return match stop {
+                        Stop::Interrupted => Ok(ExitCode::from(INTERRUPTED)),
+                        Stop::Unseen => Ok(ExitCode::from(UNSEEN)),
+                        Stop::Unwritten(error) => Err(error).context("showing the console"),
+                    };
+                }
             }
         }
     }
 
+    fn stop(&self) -> Option<Stop> {
+        if self.interrupted.swap(false, Ordering::SeqCst) {
+            return Some(Stop::Interrupted);
+        }
+        let unwritten = self.unwritten.lock().expect("no panic while held").take();
+        if streams::reader_has_gone() || matches!(unwritten, Some(OutputError::Gone)) {
+            return Some(Stop::Unseen);
+        }
+        unwritten.map(Stop::Unwritten)
+    }
+
     /// Ends the machine; a guest whose writes are kept gets to shut down first.
-    fn power_off(&self, vm: &mut Vm) -> Result<(), QemuError> {
+    fn power_off(&self, session: &mut Session) -> Result<(), QemuError> {
         if self.args.persist {
             streams::tell("\nshutting the guest down; Ctrl-C again cuts its power");
-            let deadline = Instant::now() + SHUTDOWN;
-            let mut down = vm.power_down(Duration::ZERO)?;
-            while !down && Instant::now() < deadline && !self.interrupted.load(Ordering::SeqCst) {
-                down = vm.wait(LOOK)?.is_some();
-            }
-            if !down {
+            if !session.shut_down(|| self.interrupted.load(Ordering::SeqCst))? {
                 streams::tell("the guest did not shut down: power cut");
             }
         }
-        vm.kill();
+        session.kill();
         Ok(())
     }
 

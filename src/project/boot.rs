@@ -87,7 +87,7 @@ impl Boot {
 
 impl Prepared {
     /// How instructions will be run.
-    pub fn accelerator(&self) -> Accelerator {
+    pub(crate) fn accelerator(&self) -> Accelerator {
         self.machine.accelerator
     }
 
@@ -100,7 +100,7 @@ impl Prepared {
     ///
     /// # Errors
     /// QEMU's.
-    pub fn start(&self, shown: Option<Sink>) -> Result<Vm, QemuError> {
+    pub(crate) fn start(&self, shown: Option<Sink>) -> Result<Vm, QemuError> {
         Vm::start(&self.qemu.program, &self.machine, shown)
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 
 /// How instructions of the guest are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accelerator {
+pub(crate) enum Accelerator {
     /// By the processor.
     Kvm,
     /// By emulation: 10 to 30 times slower, works everywhere.
@@ -15,7 +15,7 @@ pub enum Accelerator {
 impl Accelerator {
     /// KVM where it works. A readable /dev/kvm is not enough: in nested machines the device may be there
     /// while the processor shows no virtualisation, and QEMU would abort on its first register access.
-    pub fn probe() -> Self {
+    pub(crate) fn probe() -> Self {
         let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let capable = flags
             .lines()
@@ -25,7 +25,7 @@ impl Accelerator {
     }
 
     /// QEMU's arguments.
-    pub fn arguments(self) -> [&'static str; 4] {
+    pub(crate) fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
             Self::Tcg => ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"],

@@ -9,7 +9,7 @@ const KEPT: usize = 4 << 20;
 
 /// The console's output so far.
 #[derive(Debug, Default)]
-pub struct Console {
+pub(crate) struct Console {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -36,7 +36,7 @@ enum Escape {
 
 /// How waiting for a text ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub(crate) enum Wait {
     /// The text came; it ends at this position of the output.
     Found(usize),
     /// The guest's serial port was closed first.
@@ -47,7 +47,7 @@ pub enum Wait {
 
 impl Console {
     /// Takes in what the guest wrote.
-    pub fn push(&self, bytes: &[u8]) {
+    pub(crate) fn push(&self, bytes: &[u8]) {
         let mut state = self.state.lock().expect("no panic while held");
         for &byte in bytes {
             let (next, keep) = match (state.escape, byte) {
@@ -75,20 +75,20 @@ impl Console {
     }
 
     /// Nothing more will come.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.state.lock().expect("no panic while held").closed = true;
         self.changed.notify_all();
     }
 
     /// The position behind all that has come.
-    pub fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         let state = self.state.lock().expect("no panic while held");
         state.dropped + state.kept.len()
     }
 
     /// Waits until one of `texts` stands behind position `from`, at most `timeout`; control sequences and
     /// carriage returns do not count.
-    pub fn wait_for(&self, text: &str, from: usize, timeout: Duration) -> Wait {
+    pub(crate) fn wait_for(&self, text: &str, from: usize, timeout: Duration) -> Wait {
         let deadline = Instant::now() + timeout;
         let mut state = self.state.lock().expect("no panic while held");
         let mut searched = from;
@@ -111,14 +111,14 @@ impl Console {
     }
 
     /// All that is kept from position `from` on.
-    pub fn text(&self, from: usize) -> String {
+    pub(crate) fn text(&self, from: usize) -> String {
         let mut state = self.state.lock().expect("no panic while held");
         let start = from.saturating_sub(state.dropped).min(state.kept.len());
         String::from_utf8_lossy(&state.kept.make_contiguous()[start..]).into_owned()
     }
 
     /// The last `lines` lines.
-    pub fn tail(&self, lines: usize) -> String {
+    pub(crate) fn tail(&self, lines: usize) -> String {
         let text = self.text(0);
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")

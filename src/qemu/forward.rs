@@ -18,11 +18,11 @@ const TRIES: u32 = 64;
 
 /// A TCP port of the host that leads to one of the guest; loopback only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
+pub(crate) struct Forward {
     /// On 127.0.0.1.
-    pub host: u16,
+    pub(crate) host: u16,
     /// In the guest.
-    pub guest: u16,
+    pub(crate) guest: u16,
 }
 
 impl Forward {

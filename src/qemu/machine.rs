@@ -13,7 +13,7 @@ const MACHINE: &str = include_str!("../../qemu/machine.args");
 
 /// A disk image's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskFormat {
+pub(crate) enum DiskFormat {
     /// Byte for byte.
     Raw,
     /// Copy on write.
@@ -22,36 +22,36 @@ pub enum DiskFormat {
 
 /// Everything about a virtual machine but where it runs.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// The image.
-    pub disk: PathBuf,
+    pub(crate) disk: PathBuf,
     /// Its format.
-    pub format: DiskFormat,
+    pub(crate) format: DiskFormat,
     /// Whether writes go to the image; else they are forgotten at the end.
-    pub persist: bool,
+    pub(crate) persist: bool,
     /// Logical sector size in bytes.
-    pub sector_size: u32,
+    pub(crate) sector_size: u32,
     /// Memory in MiB.
-    pub memory_mib: u32,
+    pub(crate) memory_mib: u32,
     /// Virtual processors.
-    pub cpus: u32,
+    pub(crate) cpus: u32,
     /// How instructions are run.
-    pub accelerator: Accelerator,
+    pub(crate) accelerator: Accelerator,
     /// systemd credentials by name, handed over in SMBIOS strings (systemd.system-credentials(7)).
-    pub credentials: Vec<(String, Vec<u8>)>,
+    pub(crate) credentials: Vec<(String, Vec<u8>)>,
     /// The firmware's variables, a file of this machine's own.
-    pub variables: PathBuf,
+    pub(crate) variables: PathBuf,
     /// Socket on which the monitor listens.
-    pub monitor: PathBuf,
+    pub(crate) monitor: PathBuf,
     /// Whether QEMU ends instead of restarting the guest.
-    pub no_reboot: bool,
+    pub(crate) no_reboot: bool,
     /// Further arguments as they are.
-    pub extra: Vec<OsString>,
+    pub(crate) extra: Vec<OsString>,
 }
 
 impl Machine {
     /// QEMU's arguments when run as `program`. The first serial port is standard input and output.
-    pub fn arguments(&self, program: &Program) -> Vec<OsString> {
+    pub(crate) fn arguments(&self, program: &Program) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
         settings(MACHINE).for_each(|words| add(&words));

@@ -1,25 +1,29 @@
 //! Boots images on a workstation: QEMU with UEFI firmware, its console, its ports.
 
-pub mod accelerator;
-pub mod console;
-pub mod forward;
-pub mod machine;
-pub mod process;
-pub mod program;
-pub mod qmp;
+pub(crate) mod accelerator;
+pub(crate) mod console;
+pub(crate) mod forward;
+pub(crate) mod machine;
+pub(crate) mod process;
+pub(crate) mod program;
+pub(crate) mod qmp;
+pub(crate) mod session;
+pub(crate) mod ways;
 
-pub use accelerator::Accelerator;
-pub use forward::Forward;
-pub use machine::Machine;
-pub use process::Vm;
-pub use program::Program;
+pub(crate) use accelerator::Accelerator;
+pub(crate) use forward::Forward;
+pub(crate) use machine::Machine;
+pub(crate) use process::Vm;
+pub(crate) use program::Program;
+pub(crate) use session::Session;
+pub(crate) use ways::Ways;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// What can go wrong with a virtual machine.
 #[derive(Debug, thiserror::Error)]
-pub enum QemuError {
+pub(crate) enum QemuError {
     /// Neither on PATH nor unpacked.
     #[error("no {what} here: install it, or let keller fetch it (needs a Debian mirror)")]
     Missing {
@@ -45,6 +49,14 @@ pub enum QemuError {
     /// QEMU ended before it had begun.
     #[error("QEMU ended with {status} before the machine had begun\n{}", .errors.trim_end())]
     NotBegun {
+        /// Exit code or signal.
+        status: String,
+        /// What QEMU itself wrote.
+        errors: String,
+    },
+    /// QEMU ended while the machine ran.
+    #[error("QEMU ended with {status}\n{}", .errors.trim_end())]
+    Failed {
         /// Exit code or signal.
         status: String,
         /// What QEMU itself wrote.

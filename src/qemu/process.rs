@@ -1,6 +1,6 @@
 //! A running virtual machine.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
@@ -12,7 +12,7 @@ use super::console::{Console, Wait};
 use super::{Forward, Machine, Program, QemuError, forward, qmp};
 
 /// Called with everything the guest writes, as it comes.
-pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
+pub(crate) type Sink = Box<dyn FnMut(&[u8]) + Send>;
 
 /// How long a machine may take until its monitor listens: QEMU alone has to start, which takes less than a second.
 const MONITOR: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const TAIL: usize = 30;
 
 /// A virtual machine; dropping it ends it.
-pub struct Vm {
+pub(crate) struct Vm {
     child: Child,
     input: Arc<Mutex<ChildStdin>>,
     console: Arc<Console>,
@@ -35,7 +35,11 @@ pub struct Vm {
 
 impl Vm {
     /// Starts `machine`; what the guest writes goes to the console and to `sink`.
-    pub fn start(program: &Program, machine: &Machine, mut sink: Option<Sink>) -> Result<Self, QemuError> {
+    pub(crate) fn start(
+        program: &Program,
+        machine: &Machine,
+        mut sink: Option<Sink>,
+    ) -> Result<Self, QemuError> {
         let mut command = program.command();
         command.args(machine.arguments(program));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -81,26 +85,17 @@ impl Vm {
     }
 
     /// What the guest wrote.
-    pub fn console(&self) -> &Arc<Console> {
+    pub(crate) fn console(&self) -> &Arc<Console> {
         &self.console
     }
 
     /// Where what a person types goes.
-    pub fn input(&self) -> Arc<Mutex<ChildStdin>> {
+    pub(crate) fn input(&self) -> Arc<Mutex<ChildStdin>> {
         Arc::clone(&self.input)
     }
 
-    /// Types `text` on the serial console.
-    pub fn send(&self, text: &str) -> Result<(), QemuError> {
-        let mut input = self.input.lock().expect("no panic while held");
-        input
-            .write_all(text.as_bytes())
-            .and_then(|()| input.flush())
-            .map_err(QemuError::io("typing on the console"))
-    }
-
     /// Waits for `text` behind position `from`; gives the position behind it.
-    pub fn expect(&mut self, text: &str, from: usize, timeout: Duration) -> Result<usize, QemuError> {
+    pub(crate) fn expect(&mut self, text: &str, from: usize, timeout: Duration) -> Result<usize, QemuError> {
         match self.console.wait_for(text, from, timeout) {
             Wait::Found(position) => Ok(position),
             Wait::TimedOut => {
@@ -124,7 +119,7 @@ impl Vm {
     }
 
     /// Waits for QEMU's end, at most `timeout`; nothing when it still runs.
-    pub fn wait(&mut self, timeout: Duration) -> Result<Option<ExitStatus>, QemuError> {
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<Option<ExitStatus>, QemuError> {
         let deadline = Instant::now() + timeout;
         loop {
             let status = self.child.try_wait().map_err(QemuError::io("waiting for QEMU"))?;
@@ -154,7 +149,7 @@ impl Vm {
     ///
     /// # Errors
     /// `Port` when it cannot be had, `NotBegun` when QEMU has ended.
-    pub fn forward(&mut self, guest: u16, host: Option<u16>) -> Result<Forward, QemuError> {
+    pub(crate) fn forward(&mut self, guest: u16, host: Option<u16>) -> Result<Forward, QemuError> {
         self.begun()?;
         forward::open(guest, host, |command| qmp::human(&self.monitor, command))
     }
@@ -177,18 +172,18 @@ impl Vm {
     }
 
     /// What QEMU itself wrote to its standard error, once it has ended.
-    pub fn errors(&self) -> String {
+    pub(crate) fn errors(&self) -> String {
         String::from_utf8_lossy(&self.errors.lock().expect("no panic while held")).into_owned()
     }
 
     /// Presses the power button and waits for the guest to shut down, at most `timeout`.
-    pub fn power_down(&mut self, timeout: Duration) -> Result<bool, QemuError> {
+    pub(crate) fn power_down(&mut self, timeout: Duration) -> Result<bool, QemuError> {
         qmp::execute(&self.monitor, "system_powerdown", serde_json::json!({}))?;
         Ok(self.wait(timeout)?.is_some())
     }
 
     /// Cuts the power: the guest sees nothing coming.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.wait(Duration::from_secs(10));
     }
@@ -201,7 +196,7 @@ impl Drop for Vm {
 }
 
 /// An exit status in words.
-pub fn show(status: ExitStatus) -> String {
+pub(crate) fn show(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (_, Some(signal)) => format!("signal {signal}"),

@@ -7,7 +7,7 @@ use super::{QemuError, settings};
 
 /// QEMU and UEFI firmware.
 #[derive(Clone, Debug)]
-pub struct Program {
+pub(crate) struct Program {
     path: PathBuf,
     /// The folder of an unpacked Debian tree that holds QEMU and every library it needs.
     tree: Option<PathBuf>,
@@ -16,7 +16,7 @@ pub struct Program {
 }
 
 /// The packages that an unpacked QEMU is made of, with what they depend on.
-pub const PACKAGES: [&str; 2] = ["qemu-system-x86", "ovmf"];
+pub(crate) const PACKAGES: [&str; 2] = ["qemu-system-x86", "ovmf"];
 
 /// Where distributions keep UEFI firmware.
 const FIRMWARE: &str = include_str!("../../qemu/firmware.paths");
@@ -34,12 +34,12 @@ fn firmware_in(root: &Path) -> Option<(PathBuf, PathBuf)> {
 
 impl Program {
     /// The given programs and files.
-    pub fn on_path(path: PathBuf, firmware: PathBuf, variables: PathBuf) -> Self {
+    pub(crate) fn on_path(path: PathBuf, firmware: PathBuf, variables: PathBuf) -> Self {
         Self { path, tree: None, firmware, variables }
     }
 
     /// The host's own, looked up in `search_path` (the form of PATH). Nothing when either is missing.
-    pub fn find(search_path: &std::ffi::OsStr) -> Option<Self> {
+    pub(crate) fn find(search_path: &std::ffi::OsStr) -> Option<Self> {
         let path =
             std::env::split_paths(search_path).map(|folder| folder.join(NAME)).find(|path| path.is_file())?;
         let (firmware, variables) = firmware_in(Path::new("/"))?;
@@ -50,7 +50,7 @@ impl Program {
     ///
     /// # Errors
     /// `Missing` when a part is not there.
-    pub fn in_tree(tree: &Path) -> Result<Self, QemuError> {
+    pub(crate) fn in_tree(tree: &Path) -> Result<Self, QemuError> {
         let path = tree.join("usr/bin").join(NAME);
         if !path.is_file() {
             return Err(QemuError::Missing { what: NAME.to_owned() });
@@ -61,29 +61,29 @@ impl Program {
     }
 
     /// The program itself, for messages.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// UEFI code.
-    pub fn firmware(&self) -> &Path {
+    pub(crate) fn firmware(&self) -> &Path {
         &self.firmware
     }
 
     /// Blank UEFI variables, to be copied for each machine.
-    pub fn variables(&self) -> &Path {
+    pub(crate) fn variables(&self) -> &Path {
         &self.variables
     }
 
     /// Folders with QEMU's own data, in the order of search.
-    pub fn data_folders(&self) -> Vec<PathBuf> {
+    pub(crate) fn data_folders(&self) -> Vec<PathBuf> {
         let folders = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
         self.tree.iter().flat_map(|tree| folders.map(|folder| tree.join(folder))).collect()
     }
 
     /// The command without arguments. An unpacked QEMU is started by its own loader with its own libraries,
     /// so that it runs on any host.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let Some(tree) = &self.tree else { return Command::new(&self.path) };
         let libraries = tree.join("usr/lib/x86_64-linux-gnu");
         let mut command = Command::new(tree.join("usr/lib64/ld-linux-x86-64.so.2"));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::QemuError;
 
 /// Connects to the monitor at `socket`, runs `command` with `arguments`, gives what it returns.
-pub fn execute(socket: &Path, command: &str, arguments: Value) -> Result<Value, QemuError> {
+pub(crate) fn execute(socket: &Path, command: &str, arguments: Value) -> Result<Value, QemuError> {
     let io = |source| QemuError::Io { doing: format!("asking QEMU's monitor for {command}"), source };
     let mut stream = UnixStream::connect(socket).map_err(io)?;
     stream.set_read_timeout(Some(Duration::from_secs(20))).map_err(io)?;
@@ -39,7 +39,7 @@ pub fn execute(socket: &Path, command: &str, arguments: Value) -> Result<Value, 
 }
 
 /// Runs a command of the monitor for people; gives its answer, which is empty when there is nothing to say.
-pub fn human(socket: &Path, command: &str) -> Result<String, QemuError> {
+pub(crate) fn human(socket: &Path, command: &str) -> Result<String, QemuError> {
     let answer = execute(socket, "human-monitor-command", json!({ "command-line": command }))?;
     Ok(answer.as_str().unwrap_or_default().to_owned())
 }
