@@ -384,14 +384,6 @@ impl Store {
         incoming.finish().map(drop)
     }
 
-    /// Takes in bytes that nobody promised a digest for, at most `limit` of them.
-    pub fn receive(&self, mut reader: impl Read, limit: u64) -> Result<(Digest, u64)> {
-        let mut incoming = self.incoming(None, None)?.at_most(limit);
-        incoming.take_all(&mut reader)?;
-        let size = incoming.len();
-        Ok((incoming.finish()?, size))
-    }
-
     /// Takes in `bytes`.
     pub fn import(&self, bytes: impl AsRef<[u8]>) -> Result<Digest> {
         let bytes = bytes.as_ref();

@@ -17,7 +17,6 @@ use crate::rootfs::Accounts;
 use crate::rootfs::tmpfiles::owners;
 use crate::store::Checked;
 use crate::tree::from_folder::{EXECUTE, META, Overlay, READ_BY_ALL, SPECIAL};
-use crate::tree::merge::Winner;
 use crate::tree::{Content, FILES_ORIGIN, Kind, Meta, NodeId, OVERLAY_ORIGIN, Tree, show_line};
 
 /// What becomes of a file that had been brought into the store.
@@ -91,8 +90,7 @@ pub fn overlays(
         told(&overlay, &name, progress);
         let digest = overlay.digest().with_context(|| format!("reading {name}"))?;
         local.insert(free(format!("{scope}{name}"), local), digest);
-        let replace = asked.replace;
-        tree.merge(&overlay.tree, &|_, _| replace.then_some(Winner::Second)).with_context(|| {
+        tree.merge(&overlay.tree, asked.replace).with_context(|| {
             format!("laying {name} over the root (`replace: true` on an overlay lets it replace files)")
         })?;
         let nodes = overlay.laid(tree).with_context(|| format!("laying {name} over the root"))?;

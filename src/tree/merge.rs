@@ -2,21 +2,12 @@
 //!
 //! Directories are shared: the first one's owner and mode hold. A directory that meets a symbolic link to a
 //! directory goes where the link leads, so that `./bin/` of a package lands in base-files' `/usr/bin`.
-//! Anything else that two trees have at one path is a conflict, unless the caller knows who wins.
+//! Anything else that two trees have at one path is a conflict, unless the tree laid over may replace it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::{Kind, Node, NodeId, Origin, Tree, TreeError, show};
-
-/// Whose file stays where two trees have one path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Winner {
-    /// That of the tree below, which came first.
-    First,
-    /// That of the tree laid over it.
-    Second,
-}
 
 /// A path that two trees have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,26 +20,6 @@ pub struct Conflict {
     pub second: String,
     /// Whether one of them is a directory: then nobody can win.
     pub directory: bool,
-}
-
-/// Two owners or modes of one directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Disagreement {
-    /// The path, without leading slash.
-    pub path: String,
-    /// Whose owner and mode hold.
-    pub first: String,
-    /// Whose do not.
-    pub second: String,
-}
-
-/// What was decided while merging.
-#[derive(Clone, Debug, Default)]
-pub struct Merged {
-    /// Files for which the caller named a winner.
-    pub replaced: Vec<(Conflict, Winner)>,
-    /// Directories that the trees describe differently; times do not count.
-    pub disagreements: Vec<Disagreement>,
 }
 
 /// All conflicts of one merge.
@@ -88,42 +59,29 @@ impl fmt::Display for Conflict {
 }
 
 impl Tree {
-    /// Lays `other` over this tree; its nodes keep the names of their origins, bodies are shared. `decide`
-    /// says, by the origins of the two files that have one path, whose stays; nobody's is a conflict.
+    /// Lays `other` over this tree; its nodes keep the names of their origins, bodies are shared. Of two files
+    /// that have one path, that of `other` stays where it `replaces`; else they are a conflict.
     ///
     /// # Errors
     /// `Conflicts` with all of them; the tree then has everything of `other` that did not conflict.
-    pub fn merge(
-        &mut self,
-        other: &Tree,
-        decide: &dyn Fn(&str, &str) -> Option<Winner>,
-    ) -> Result<Merged, MergeError> {
+    pub fn merge(&mut self, other: &Tree, replaces: bool) -> Result<(), MergeError> {
         let origins = other.origins.iter().map(|name| self.origin(name)).collect();
-        let mut merge = Merge {
-            tree: self,
-            other,
-            decide,
-            origins,
-            copies: HashMap::new(),
-            merged: Merged::default(),
-            conflicts: Vec::new(),
-        };
+        let mut merge =
+            Merge { tree: self, other, replaces, origins, copies: HashMap::new(), conflicts: Vec::new() };
         let root = merge.tree.root();
         merge.directory(other.root(), root, &mut Vec::new())?;
-        let Merge { merged, conflicts, .. } = merge;
-        if conflicts.is_empty() { Ok(merged) } else { Err(MergeError::Conflicts(conflicts)) }
+        if merge.conflicts.is_empty() { Ok(()) } else { Err(MergeError::Conflicts(merge.conflicts)) }
     }
 }
 
 struct Merge<'a> {
     tree: &'a mut Tree,
     other: &'a Tree,
-    decide: &'a dyn Fn(&str, &str) -> Option<Winner>,
+    replaces: bool,
     /// Of `other`, by their index there.
     origins: Vec<Origin>,
     /// Nodes of `other` that are in the tree already: further names are hard links.
     copies: HashMap<NodeId, NodeId>,
-    merged: Merged,
     conflicts: Vec<Conflict>,
 }
 
@@ -152,38 +110,20 @@ impl Merge<'_> {
         };
         let shared = self.shared(existing, path)?;
         if is_directory && let Some(target) = shared {
-            let (first, second) = (&self.tree.node(target).meta, &node.meta);
-            if (first.mode, first.uid, first.gid, &first.xattrs)
-                != (second.mode, second.uid, second.gid, &second.xattrs)
-            {
-                self.merged.disagreements.push(Disagreement {
-                    path: show(path),
-                    first: self.tree.origin_name(self.tree.node(target).origin).to_owned(),
-                    second: self.other.origin_name(node.origin).to_owned(),
-                });
-            }
             return self.directory(id, target, path);
         }
         let directory = is_directory || matches!(self.tree.node(existing).kind, Kind::Directory(_));
-        let conflict = Conflict {
+        if self.replaces && !directory {
+            let copy = self.copy(id);
+            self.tree.set_child(parent, name.to_vec(), copy);
+            return Ok(());
+        }
+        self.conflicts.push(Conflict {
             path: show(path),
             first: self.tree.origin_name(self.tree.node(existing).origin).to_owned(),
             second: self.other.origin_name(node.origin).to_owned(),
             directory,
-        };
-        let winner = (self.decide)(&conflict.first, &conflict.second).filter(|_| !directory);
-        match winner {
-            None => {
-                self.conflicts.push(conflict);
-                return Ok(());
-            }
-            Some(Winner::First) => {}
-            Some(Winner::Second) => {
-                let copy = self.copy(id);
-                self.tree.set_child(parent, name.to_vec(), copy);
-            }
-        }
-        self.merged.replaced.extend(winner.map(|winner| (conflict, winner)));
+        });
         Ok(())
     }
 
@@ -236,7 +176,7 @@ mod tests {
         tree
     }
 
-    fn conflicts(result: Result<Merged, MergeError>) -> Vec<String> {
+    fn conflicts(result: Result<(), MergeError>) -> Vec<String> {
         match result {
             Err(MergeError::Conflicts(found)) => found.into_iter().map(|found| found.path).collect(),
             other => panic!("{other:?}"),
@@ -246,21 +186,20 @@ mod tests {
     #[test]
     fn directories_follow_links_of_the_tree_below() {
         let mut root = tree("base-files", &["usr/bin/", "usr/lib/", "bin -> usr/bin", "lib -> usr/lib"]);
-        root.merge(&tree("dash", &["bin/sh", "lib/x/y"]), &|_, _| None).unwrap();
+        root.merge(&tree("dash", &["bin/sh", "lib/x/y"]), false).unwrap();
         assert_eq!(root.read("usr/bin/sh").unwrap(), b"bin/sh");
         assert!(root.exists("usr/lib/x/y"));
-        let error = root.merge(&tree("bash", &["usr/bin/sh"]), &|_, _| None).unwrap_err();
+        let error = root.merge(&tree("bash", &["usr/bin/sh"]), false).unwrap_err();
         assert_eq!(error.to_string(), "/usr/bin/sh is in dash and in bash");
     }
 
     #[test]
     fn all_conflicts_at_once_and_directories_never_win() {
         let mut root = tree("a", &["x", "y", "d/z"]);
-        assert_eq!(conflicts(root.clone().merge(&tree("b", &["x", "y"]), &|_, _| None)), ["x", "y"]);
-        assert_eq!(conflicts(root.clone().merge(&tree("b", &["x/"]), &|_, _| Some(Winner::Second))), ["x"]);
-        assert_eq!(conflicts(root.clone().merge(&tree("b", &["d"]), &|_, _| Some(Winner::Second))), ["d"]);
-        let merged = root.merge(&tree("b", &["x -> y"]), &|_, _| Some(Winner::Second)).unwrap();
-        assert_eq!(merged.replaced.len(), 1);
+        assert_eq!(conflicts(root.clone().merge(&tree("b", &["x", "y"]), false)), ["x", "y"]);
+        assert_eq!(conflicts(root.clone().merge(&tree("b", &["x/"]), true)), ["x"]);
+        assert_eq!(conflicts(root.clone().merge(&tree("b", &["d"]), true)), ["d"]);
+        root.merge(&tree("b", &["x -> y"]), true).unwrap();
         assert_eq!(root.node(root.lookup("x").unwrap()).kind.letter(), 'l');
     }
 
@@ -272,10 +211,9 @@ mod tests {
         other.link("first", id).unwrap();
         other.link("y", id).unwrap();
         other.node_mut(other.lookup("d").unwrap()).meta.mode = 0o700;
-        let merged = root.merge(&other, &|_, _| Some(Winner::First)).unwrap();
+        root.merge(&other, true).unwrap();
         assert_eq!(root.lookup("d/x"), root.lookup("y"));
-        assert_eq!(root.read("first").unwrap(), b"first");
-        assert_eq!(merged.disagreements.len(), 1);
+        assert_eq!(root.lookup("d/x"), root.lookup("first"));
         assert_eq!(root.node(root.lookup("d").unwrap()).meta.mode, 0o755);
     }
 }

@@ -108,18 +108,8 @@ impl Sealed {
     }
 
     /// Bytes of the body.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.length
-    }
-
-    /// Whether the body has no byte.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Where it is, or was when it was opened.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Fills `buffer` from byte `offset` of the body on.

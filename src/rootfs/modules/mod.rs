@@ -173,25 +173,6 @@ impl ModuleIndex {
             || self.builtin_aliases.iter().any(|(_, alias)| is_alias(alias))
     }
 
-    /// The named modules and all that they need, each after what it needs, each once. What is built into
-    /// the kernel is left out. Soft dependencies count where they are there.
-    ///
-    /// # Errors
-    /// `UnknownModule` for a name that is neither a module nor built in.
-    pub fn load_order<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<&Module>, Error> {
-        let mut order = Vec::new();
-        let mut seen = BTreeSet::new();
-        for name in names {
-            let wanted = name.replace('-', "_");
-            match self.by_name.get(&wanted) {
-                Some(index) => self.visit(*index, &mut seen, &mut order),
-                None if self.builtin.contains(&wanted) => {}
-                None => return Err(self.unknown(name)),
-            }
-        }
-        Ok(order.into_iter().map(|index| &self.modules[index]).collect())
-    }
-
     /// Every module with the name of one that it cannot be loaded without and that is not there.
     pub fn unmet(&self) -> impl Iterator<Item = (&Module, &str)> {
         let is_there = |name: &str| self.by_name.contains_key(name) || self.builtin.contains(name);
@@ -206,22 +187,6 @@ impl ModuleIndex {
         let names = self.by_name.keys().map(String::as_str);
         let near = near_or_part(&name.replace('-', "_"), names);
         Error::UnknownModule { name: name.to_owned(), kernel: self.kernel.clone(), near }
-    }
-
-    fn visit(&self, index: usize, seen: &mut BTreeSet<usize>, order: &mut Vec<usize>) {
-        if !seen.insert(index) {
-            return;
-        }
-        let module = &self.modules[index];
-        for name in module.soft_before() {
-            if let Some(before) = self.by_name.get(&name.replace('-', "_")) {
-                self.visit(*before, seen, order);
-            }
-        }
-        for before in module.depends.iter().rev() {
-            self.visit(*before, seen, order);
-        }
-        order.push(index);
     }
 
     /// Who exports what; of two exporters the later one, as with depmod.
@@ -394,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn load_order_follows_symbols_and_soft_dependencies() {
+    fn modules_need_whoever_exports_what_they_use() {
         let mut user = module("dm_verity", &[], &["dm_get", "bufio_new", "printk"]);
         user.facts.softdeps.push("pre: sha256-fast post: zlib".into());
         let modules = vec![
@@ -402,13 +367,17 @@ mod tests {
             user,
             module("dm_bufio", &["bufio_new"], &["dm_get"]),
             module("sha256_fast", &[], &[]),
-            module("zlib", &[], &[]),
         ];
         let index = index(modules).unwrap();
-        let order = index.load_order(["dm-verity", "ext4"]).unwrap();
-        let names: Vec<_> = order.iter().map(|module| module.name.as_str()).collect();
-        assert_eq!(names, ["sha256_fast", "dm_mod", "dm_bufio", "dm_verity"]);
-        let error = index.load_order(["dm-veritas"]).unwrap_err().to_string();
+        let names = |module: &Module| -> BTreeSet<String> {
+            module.depends.iter().map(|needs| index.modules[*needs].name.clone()).collect()
+        };
+        let verity = index.get("dm-verity").unwrap();
+        assert_eq!(names(verity), ["dm_bufio", "dm_mod"].map(str::to_owned).into());
+        assert_eq!(names(index.get("dm_bufio").unwrap()), ["dm_mod".to_owned()].into());
+        assert_eq!(verity.soft_before().collect::<Vec<_>>(), ["sha256-fast"]);
+        assert_eq!(verity.soft_after().collect::<Vec<_>>(), ["zlib"]);
+        let error = index.unknown("dm-veritas").to_string();
         assert_eq!(error, "kernel 6.12 has no module dm-veritas; did you mean dm_verity?");
     }
 
