@@ -10,6 +10,8 @@ mod console;
 mod device_mapper;
 mod disks;
 mod etc;
+#[cfg(test)]
+mod first_boot;
 mod machine_id;
 mod modules;
 mod partitions;

@@ -84,18 +84,26 @@ pub(super) fn settle(console: &Console, disk: &mut BootDisk, grow: bool) -> Resu
 /// Gives each of the partitions `numbers` a GUID of its own, unless it has one: what is on it is there to stay.
 pub(super) fn own(disk: &mut BootDisk, numbers: &[u32]) -> Result<(), Failure> {
     let doing = || format!("giving partitions of {} GUIDs of their own", disk.name);
-    let mut table = disk.found.table.clone();
-    let is_new = |entry: &&Entry| numbers.contains(&entry.number) && is_as_shipped(entry.guid);
-    for entry in disk.found.table.entries.iter().filter(is_new) {
-        table.rename(entry.number, own_guid()?, &entry.label, entry.attributes).doing(doing())?;
-    }
-    if table == disk.found.table {
-        return Ok(());
-    }
+    let Some(table) = owned(&disk.found, numbers, own_guid).doing(doing())? else { return Ok(()) };
     let mut device = disk.open().doing(doing())?;
     gpt::rewrite(&mut device, &disk.found, &table).doing(doing())?;
     disk.found = reread(&device, &disk.name)?;
     Ok(())
+}
+
+/// The table in which each of the partitions `numbers` has a GUID of its own, by `guid`; none where all have one.
+pub(super) fn owned(
+    found: &Found,
+    numbers: &[u32],
+    mut guid: impl FnMut() -> Result<Uuid, Failure>,
+) -> Result<Option<Table>, Failure> {
+    let mut table = found.table.clone();
+    let is_new = |entry: &&Entry| numbers.contains(&entry.number) && is_as_shipped(entry.guid);
+    for entry in found.table.entries.iter().filter(is_new) {
+        let renamed = table.rename(entry.number, guid()?, &entry.label, entry.attributes);
+        renamed.doing(format!("renaming partition {}", entry.number))?;
+    }
+    Ok((table != found.table).then_some(table))
 }
 
 /// A GUID that nothing else has: of version 4.

@@ -148,14 +148,16 @@ impl Content {
     }
 }
 
+/// Whether the partition is blank; of its last block, a mark that the power cut off while it was written may be left.
 fn is_zero(partition: &impl ReadAt) -> io::Result<bool> {
-    let end = BLANK.min(partition.size());
-    let mut chunk = vec![0; 1 << 20];
+    let end = BLANK.min(last_block(partition.size())?);
+    let zeros = vec![0; 1 << 20];
+    let mut chunk = zeros.clone();
     let mut at = 0;
     while at < end {
         let count = to_usize((end - at).min(to_u64(chunk.len())));
         partition.read_at(&mut chunk[..count], at)?;
-        if chunk[..count].iter().any(|byte| *byte != 0) {
+        if chunk[..count] != zeros[..count] {
             return Ok(false);
         }
         at += to_u64(count);
@@ -235,23 +237,19 @@ impl Volume {
         blocks: u64,
     ) -> Result<(), Failure> {
         let doing = || format!("making the {} file system on {device}", self.name);
-        let at = blocks * BLOCK;
-        partition.write_at(MARK, at).and_then(|()| partition.flush()).doing(doing())?;
-        drop(partition);
         let blocks = blocks.to_string();
         // Inode tables and journal are zeroed by the kernel later on: seconds instead of minutes.
         let lazy = "lazy_itable_init=1,lazy_journal_init=1";
         let mut arguments = vec!["-q", "-t", "ext4", "-b", "4096", "-L", self.label, "-E", lazy];
         arguments.extend(self.making);
         arguments.extend([device, &blocks]);
-        let output = tools::run(console, "/usr/sbin/mke2fs", &arguments)?;
-        if !output.status.success() {
-            return Err(Failure::new(doing(), tools::ending(&output)));
-        }
-        let mut partition = open(device).doing(doing())?;
-        partition.flush().doing(doing())?;
-        let nothing = [0; MARK.len()];
-        partition.write_at(&nothing, at).and_then(|()| partition.flush()).doing(doing())
+        under_mark(&mut partition, doing, |_| {
+            let output = tools::run(console, "/usr/sbin/mke2fs", &arguments)?;
+            if output.status.success() {
+                return Ok(());
+            }
+            Err(Failure::new(doing(), tools::ending(&output)))
+        })
     }
 
     fn check(&self, console: &Console, device: &str) -> Result<(), Failure> {
@@ -275,6 +273,22 @@ impl Volume {
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
+
+/// Has `make` write the file system of `partition`. The mark is on the disk before that begins, and stays until all of it is.
+pub(super) fn under_mark<D: Device>(
+    partition: &mut D,
+    doing: impl Fn() -> String,
+    make: impl FnOnce(&mut D) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let at = last_block(partition.size()).doing(doing())?;
+    let mut block = [0; to_usize(BLOCK)];
+    block[..MARK.len()].copy_from_slice(MARK);
+    partition.write_at(&block, at).and_then(|()| partition.flush()).doing(doing())?;
+    make(partition)?;
+    partition.flush().doing(doing())?;
+    block.fill(0);
+    partition.write_at(&block, at).and_then(|()| partition.flush()).doing(doing())
 }
 
 fn open(device: &str) -> io::Result<FileDevice> {
