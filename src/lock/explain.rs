@@ -141,8 +141,8 @@ pub(super) fn request(
     if query.assume.contains(request.name) {
         return Some(RequestError::Assumed { name, place });
     }
-    let available = universe.versions(request.name);
-    if available.is_empty() {
+    let mut available = universe.versions(request.name);
+    if available.len() == 0 {
         let providers = universe.providers(request.name).into_iter();
         let providers: Vec<_> = providers.take(MOST_OFFERED).map(str::to_owned).collect();
         return Some(match providers.is_empty() {
@@ -151,11 +151,11 @@ pub(super) fn request(
         });
     }
     let wanted = request.version?;
-    if available.iter().any(|package| compare(package.record.version, wanted).is_eq()) {
+    if available.any(|package| compare(package.version, wanted).is_eq()) {
         return None;
     }
-    let available = available.iter().take(MOST_OFFERED);
-    let available = available.map(|package| package.record.version.to_owned()).collect();
+    let available = universe.versions(request.name).take(MOST_OFFERED);
+    let available = available.map(|package| package.version.to_owned()).collect();
     Some(RequestError::NoVersion { name, version: wanted.to_owned(), place, available })
 }
 
@@ -405,7 +405,7 @@ impl<'m, 'a> Map<'m, 'a> {
     /// The way to `package`, or to the manifest's own request `text`.
     fn trail(&self, package: Option<u32>, text: &str) -> Option<Trail> {
         let shown = |id: u32| {
-            let record = &self.universe.package(id).record;
+            let record = self.universe.heading(id);
             cut(&format!("{} {}", record.name, record.version))
         };
         let mut steps = Vec::new();
@@ -430,8 +430,7 @@ impl<'m, 'a> Map<'m, 'a> {
 fn instead(universe: &Universe<'_>, text: &str) -> Vec<String> {
     let alternatives = version::groups(text).flatten().next().unwrap_or_default();
     let line = |relation: &Relation<'_>| {
-        let versions: BTreeSet<_> =
-            universe.versions(relation.name).iter().map(|package| package.record.version).collect();
+        let versions: BTreeSet<_> = universe.versions(relation.name).map(|package| package.version).collect();
         if !versions.is_empty() {
             let versions: Vec<_> = versions.into_iter().take(MOST_OFFERED).map(cut).collect();
             return format!("of {} there is only {}", relation.name, versions.join(", "));

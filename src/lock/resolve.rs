@@ -441,7 +441,7 @@ impl Tree<'_, '_> {
         blame: impl Fn(SolveError) -> ResolveError,
     ) -> Result<BTreeMap<String, LockedPackage>, ResolveError> {
         let Recipe { packages, assume, .. } = recipe;
-        for name in assume.keys().filter(|name| self.universe.versions(name).is_empty()) {
+        for name in assume.keys().filter(|name| self.universe.versions(name).len() == 0) {
             let near = did_you_mean(&near(name, self.universe.names()));
             self.progress.warn(&format!(
                 "assume: no archive has a package {name}, so nothing is left out by it{near}"
@@ -490,15 +490,15 @@ impl Tree<'_, '_> {
     }
 
     fn unusable(&self, package: &Package<'_>, reason: &str) -> ResolveError {
-        let versions = self.universe.versions(package.record.name).iter();
+        let versions = self.universe.versions(package.record.name);
         ResolveError::Unusable {
             archive: package.archive.to_owned(),
             package: package.record.name.to_owned(),
             version: package.record.version.to_owned(),
             reason: reason.to_owned(),
             others: versions
-                .filter(|other| other.record.file.is_ok())
-                .map(|other| other.record.version.to_owned())
+                .filter(|other| other.record().file.is_ok())
+                .map(|other| other.version.to_owned())
                 .collect(),
         }
     }
@@ -556,8 +556,7 @@ impl Tree<'_, '_> {
 
     /// Says so when a version could not stay because mirrors drop what is superseded.
     fn note_superseded(&self, name: &str, earlier: &LockedPackage, version: &str) {
-        let there =
-            self.universe.versions(name).iter().any(|package| package.record.version == earlier.version);
+        let there = self.universe.versions(name).any(|package| package.version == earlier.version);
         if self.kept(name) && !there {
             let text = format!("the archives no longer have {name} {}: taking {version}", earlier.version);
             self.progress.note(&text);

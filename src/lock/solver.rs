@@ -111,9 +111,7 @@ impl<'u, 'a> Provider<'u, 'a> {
         let mut assumed = query.assume.clone();
         for name in &query.assume {
             for package in universe.versions(name) {
-                assumed.extend(
-                    version::relations(package.record.provides).flatten().map(|relation| relation.name),
-                );
+                assumed.extend(version::relations(package.provides).flatten().map(|relation| relation.name));
             }
         }
         Self {
@@ -208,7 +206,7 @@ impl<'u, 'a> Provider<'u, 'a> {
     }
 
     fn dependencies(&self, id: u32) -> Result<KnownDependencies, ParseRelationError> {
-        let record = &self.universe.package(id).record;
+        let record = self.universe.package(id).record;
         let mut known = KnownDependencies::default();
         for group in version::groups(record.depends).take_while(|_| !self.is_exhausted()) {
             known.requirements.extend(self.requirement(&group?).map(ConditionalRequirement::from));
@@ -236,7 +234,7 @@ impl Interner for Provider<'_, '_> {
     type SolvableId = SolvableId;
 
     fn display_solvable(&self, id: SolvableId) -> impl Display + '_ {
-        let record = &self.universe.package(id.into_raw()).record;
+        let record = self.universe.heading(id.into_raw());
         format!("{} {}", record.name, record.version)
     }
     fn display_name(&self, id: NameId) -> impl Display + '_ {
@@ -284,7 +282,7 @@ impl DependencyProvider for Provider<'_, '_> {
 
     async fn sort_candidates(&self, _: &SolverCache<Self>, candidates: &mut [SolvableId]) {
         candidates.sort_by_key(|id| {
-            let record = &self.universe.package(id.into_raw()).record;
+            let record = self.universe.heading(id.into_raw());
             let kept = self.query.previous.get(record.name).copied().flatten();
             (kept != Some(record.version), id.into_raw())
         });
@@ -341,14 +339,18 @@ fn attempt<'a>(
         .iter()
         .map(|request| {
             let admitted = universe.ids(request.name).filter(|id| {
-                request
-                    .version
-                    .is_none_or(|version| compare(universe.package(*id).record.version, version).is_eq())
+                request.version.is_none_or(|version| compare(universe.heading(*id).version, version).is_eq())
             });
             let text = request
                 .version
                 .map_or(request.name.to_owned(), |version| format!("{} (= {version})", request.name));
-            provider.set(universe.by_name[request.name], admitted.collect(), &text.into()).into()
+            provider
+                .set(
+                    universe.name_id(request.name).expect("requests were looked at"),
+                    admitted.collect(),
+                    &text.into(),
+                )
+                .into()
         })
         .collect();
     let pinned: BTreeSet<&str> = query
@@ -359,10 +361,8 @@ fn attempt<'a>(
         .collect();
     let constraints = newest
         .iter()
-        .filter(|id| !pinned.contains(universe.package(**id).record.name))
-        .map(|id| {
-            provider.set(universe.name_of(*id), vec![*id], &universe.package(*id).record.version.into())
-        })
+        .filter(|id| !pinned.contains(universe.heading(**id).name))
+        .map(|id| provider.set(universe.name_of(*id), vec![*id], &universe.heading(*id).version.into()))
         .collect();
     let mut solver = Solver::new(provider);
     match solver.solve(Problem::new().requirements(requirements).constraints(constraints)) {
@@ -397,7 +397,7 @@ fn needed<'a>(
     let mut open: Vec<(&str, Vec<u32>)> = Vec::new();
     loop {
         while let Some(id) = queue.pop_front() {
-            let record = &universe.package(id).record;
+            let record = universe.package(id).record;
             for group in version::groups(record.depends).flatten() {
                 let Demand::AnyOf(members) = provider.demand(&group) else { continue };
                 let members: Vec<u32> =
@@ -434,7 +434,7 @@ fn needed<'a>(
     let chosen = wanted_by
         .into_iter()
         .map(|(id, by)| {
-            let package = *universe.package(id);
+            let package = universe.package(id);
             let manifest = asked.contains(&id).then_some(MANIFEST);
             let packages = by.into_iter().filter(|name| *name != package.record.name);
             let wanted_by = manifest.into_iter().chain(packages).map(str::to_owned).collect();

@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::base::limits;
 use crate::base::width::to_index;
 use crate::manifest::Place;
-use crate::source::debian::packages::{Index, Record};
+use crate::source::debian::packages::{Heading, Index, Record};
 use crate::source::debian::version::{self, Relation, compare};
 
 /// One name that was asked for.
@@ -53,13 +53,21 @@ pub struct Package<'a> {
 
 /// All packages of all archives, by name.
 pub struct Universe<'a> {
-    /// Sorted by name; of one name the highest version first.
-    packages: Vec<Package<'a>>,
+    /// With their archives, sorted by name; of one name the highest version first.
+    packages: Vec<(&'a str, Heading<'a>)>,
     /// Names in order, with their packages.
     pub(super) names: Vec<(&'a str, Range<u32>)>,
-    pub(super) by_name: HashMap<&'a str, u32>,
-    /// Packages that provide a name, in the order in which they are tried.
-    providers: HashMap<&'a str, Vec<(u32, Option<&'a str>)>>,
+    /// Sorted by name; of one name in the order in which packages are tried.
+    provisions: Vec<Provision<'a>>,
+}
+
+/// A package provides a name.
+struct Provision<'a> {
+    name: &'a str,
+    /// A place in the order of preference.
+    priority: u8,
+    package: u32,
+    version: Option<&'a str>,
 }
 
 /// More than any archives have.
@@ -75,8 +83,8 @@ pub struct TooMany {
 }
 
 /// A place in the order of preference among providers.
-fn priority(package: &Package<'_>) -> u8 {
-    match package.record.priority {
+fn priority(package: &Heading<'_>) -> u8 {
+    match package.priority {
         "required" => 0,
         "important" => 1,
         "standard" => 2,
@@ -92,74 +100,75 @@ impl<'a> Universe<'a> {
     /// # Errors
     /// `TooMany`.
     pub fn new(indexes: impl IntoIterator<Item = (&'a str, &'a Index)>) -> Result<Self, TooMany> {
-        let mut packages: Vec<Package<'a>> = indexes
+        let mut packages: Vec<(&str, Heading<'a>)> = indexes
             .into_iter()
-            .flat_map(|(archive, index)| index.records().map(move |record| Package { archive, record }))
+            .flat_map(|(archive, index)| index.headings().map(move |heading| (archive, heading)))
             .take(limits::INDEX_PACKAGES + 1)
             .collect();
         if packages.len() > limits::INDEX_PACKAGES {
             return Err(TooMany { what: "packages", limit: limits::INDEX_PACKAGES });
         }
         // The sort is stable, so the order of archives decides among equals.
-        packages.sort_by(|a, b| {
-            a.record
-                .name
-                .cmp(b.record.name)
-                .then_with(|| match a.record.version == b.record.version {
+        packages.sort_by(|(_, a), (_, b)| {
+            a.name
+                .cmp(b.name)
+                .then_with(|| match a.version == b.version {
                     true => Ordering::Equal,
-                    false => compare(b.record.version, a.record.version),
+                    false => compare(b.version, a.version),
                 })
-                .then_with(|| a.record.file.is_err().cmp(&b.record.file.is_err()))
+                .then_with(|| a.record().file.is_err().cmp(&b.record().file.is_err()))
         });
-        packages.dedup_by(|b, a| {
-            a.record.name == b.record.name && compare(a.record.version, b.record.version).is_eq()
-        });
+        packages.dedup_by(|(_, b), (_, a)| a.name == b.name && compare(a.version, b.version).is_eq());
         let mut names: Vec<(&str, Range<u32>)> = Vec::new();
-        for (id, package) in (0..).zip(&packages) {
+        for (id, (_, package)) in (0..).zip(&packages) {
             match names.last_mut() {
-                Some((name, range)) if *name == package.record.name => range.end = id + 1,
-                _ => names.push((package.record.name, id..id + 1)),
+                Some((name, range)) if *name == package.name => range.end = id + 1,
+                _ => names.push((package.name, id..id + 1)),
             }
         }
-        let by_name = (0..).zip(&names).map(|(id, (name, _))| (*name, id)).collect();
-        let mut providers: HashMap<&str, Vec<(u32, Option<&str>)>> = HashMap::new();
-        let mut provided = 0;
-        for (id, package) in (0..).zip(&packages).filter(|(_, package)| !package.record.provides.is_empty()) {
+        let mut provisions = Vec::new();
+        for (id, (_, package)) in
+            (0..).zip(&packages).filter(|(_, (_, package))| !package.provides.is_empty())
+        {
             // A provision that cannot be read provides nothing.
-            for relation in version::relations(package.record.provides).flatten() {
-                provided += 1;
-                if provided > limits::INDEX_PROVIDED {
+            for Relation { name, bound, .. } in version::relations(package.provides).flatten() {
+                if provisions.len() == limits::INDEX_PROVIDED {
                     return Err(TooMany { what: "provided names", limit: limits::INDEX_PROVIDED });
                 }
-                providers
-                    .entry(relation.name)
-                    .or_default()
-                    .push((id, relation.bound.map(|(_, version)| version)));
+                let version = bound.map(|(_, version)| version);
+                provisions.push(Provision { name, priority: priority(package), package: id, version });
             }
         }
-        for list in providers.values_mut() {
-            list.sort_by_key(|(id, _)| (priority(&packages[to_index(*id)]), *id));
-        }
+        provisions.sort_by_key(|provision| (provision.name, provision.priority, provision.package));
         let too_many = |what| Err(TooMany { what, limit: limits::INDEX_ALIKE });
         if names.iter().any(|(_, range)| range.len() > limits::INDEX_ALIKE) {
             return too_many("versions of one package");
         }
-        if providers.values().any(|list| list.len() > limits::INDEX_ALIKE) {
+        if provisions.chunk_by(|a, b| a.name == b.name).any(|alike| alike.len() > limits::INDEX_ALIKE) {
             return too_many("packages that provide one name");
         }
-        Ok(Self { packages, names, by_name, providers })
+        Ok(Self { packages, names, provisions })
     }
 
-    pub(super) fn package(&self, id: u32) -> &Package<'a> {
-        &self.packages[to_index(id)]
+    pub(super) fn package(&self, id: u32) -> Package<'a> {
+        let (archive, heading) = self.packages[to_index(id)];
+        Package { archive, record: heading.record() }
+    }
+
+    pub(super) fn heading(&self, id: u32) -> &Heading<'a> {
+        &self.packages[to_index(id)].1
     }
 
     /// The packages of this name, the highest version first.
-    pub fn versions(&self, name: &str) -> &[Package<'a>] {
-        self.by_name.get(name).map_or(&[], |id| {
-            let range = &self.names[to_index(*id)].1;
-            &self.packages[to_index(range.start)..to_index(range.end)]
-        })
+    pub fn versions(&self, name: &str) -> impl ExactSizeIterator<Item = &Heading<'a>> {
+        let range = self.ids(name);
+        self.packages[to_index(range.start)..to_index(range.end)].iter().map(|(_, heading)| heading)
+    }
+
+    /// The number of a name that packages have.
+    pub(super) fn name_id(&self, name: &str) -> Option<u32> {
+        let place = self.names.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
+        Some(u32::try_from(place).expect("limits::INDEX_PACKAGES is less"))
     }
 
     /// All names in order.
@@ -169,25 +178,33 @@ impl<'a> Universe<'a> {
 
     /// Names of packages that provide `name`, in order of preference.
     pub(super) fn providers(&self, name: &str) -> Vec<&'a str> {
-        let all = self.providers.get(name).into_iter().flatten().map(|(id, _)| self.package(*id).record.name);
+        let all = self.provisions(name).iter().map(|provision| self.heading(provision.package).name);
         let mut seen = HashSet::new();
         all.filter(|provider| seen.insert(*provider)).collect()
     }
 
+    fn provisions(&self, name: &str) -> &[Provision<'a>] {
+        let begin = self.provisions.partition_point(|provision| provision.name < name);
+        let rest = &self.provisions[begin..];
+        &rest[..rest.partition_point(|provision| provision.name == name)]
+    }
+
     pub(super) fn ids(&self, name: &str) -> Range<u32> {
-        self.by_name.get(name).map_or(0..0, |id| self.names[to_index(*id)].1.clone())
+        self.name_id(name).map_or(0..0, |id| self.names[to_index(id)].1.clone())
     }
 
     pub(super) fn name_of(&self, package: u32) -> u32 {
-        self.by_name[self.package(package).record.name]
+        let place = self.names.partition_point(|(_, packages)| packages.end <= package);
+        u32::try_from(place).expect("limits::INDEX_PACKAGES is less")
     }
 
     /// Packages that meet `relation`, grouped by name: the one of that name first, then providers.
     pub(super) fn meeting(&self, relation: &Relation<'_>) -> Members {
         let mut found = Members::default();
-        let real = self.ids(relation.name).filter(|id| relation.admits(self.package(*id).record.version));
-        let provided = self.providers.get(relation.name).into_iter().flatten();
-        let provided = provided.filter(|(_, version)| relation.admits_provided(*version)).map(|(id, _)| *id);
+        let real = self.ids(relation.name).filter(|id| relation.admits(self.heading(*id).version));
+        let provided = self.provisions(relation.name).iter();
+        let provided =
+            provided.filter(|it| relation.admits_provided(it.version)).map(|provision| provision.package);
         for id in real.chain(provided) {
             found.add(self.name_of(id), id);
         }
