@@ -55,7 +55,7 @@ impl Machine {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
         settings(MACHINE).for_each(|words| add(&words));
-        add(&self.accelerator.arguments());
+        add(&self.accelerator.arguments(program.is_unpacked()));
         add(&["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.to_string()]);
         for directory in program.data_folders() {
             add(&["-L", &directory.to_string_lossy()]);
@@ -134,6 +134,8 @@ mod tests {
         assert!(text(&machine).contains("snapshot=on,discard=unmap,file=a,,b.raw"));
         assert!(text(&machine).contains("-netdev user,id=net -device virtio-net-pci,netdev=net"));
         assert!(text(&machine).contains("credential.binary:x=MQ=="));
+        // An older QEMU on PATH would end over what it does not know.
+        assert!(text(&machine).contains("-cpu max,-erms,-fsrm -m 2048"), "{}", text(&machine));
         machine.persist = true;
         assert!(text(&machine).contains("snapshot=off"));
     }

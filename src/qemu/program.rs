@@ -60,6 +60,11 @@ impl Program {
         Ok(Self { path, tree: Some(tree.to_owned()), firmware, variables })
     }
 
+    /// Whether it is that of Debian's packages, which are those of trixie or later.
+    pub(crate) fn is_unpacked(&self) -> bool {
+        self.tree.is_some()
+    }
+
     /// The program itself, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
