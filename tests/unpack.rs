@@ -35,7 +35,7 @@ fn input(bytes: &[u8]) -> PackageInput {
 fn unpack_in(folder: &Path, input: PackageInput) -> Result<Unpacked, String> {
     let access = Access { key: Some(Key::from_bytes([7; 32])), shared: false };
     let store = Store::open_with(folder, access).unwrap();
-    match unpack(&[input], &store, 0, 1, &Silent) {
+    match unpack(&[input], &store, 0, &Silent) {
         Ok(mut unpacked) => Ok(unpacked.remove(0)),
         Err(error) => {
             let left = std::fs::read_dir(folder.join("derived/unpacked-6")).into_iter().flatten().count();
@@ -188,7 +188,7 @@ fn another_package_than_locked() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = deb_with(&CONTROL.replace("sample", "other"), "data.tar", &tar(&[]));
     let store = Store::open(folder.path()).unwrap();
-    let text = unpack(&[input(&bytes)], &store, 0, 1, &Silent).unwrap_err().to_string();
+    let text = unpack(&[input(&bytes)], &store, 0, &Silent).unwrap_err().to_string();
     assert_eq!(text, "the package locked as sample 1.0 says that it is other 1.0");
 }
 

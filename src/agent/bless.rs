@@ -4,7 +4,7 @@
 //! empty file first, and says where its content is by a second write. A loss of power between the two leaves an entry
 //! without content, and with it a version that was just found good is gone. Here one sector is written.
 
-use super::disk::BootDisk;
+use super::disk::NodeDisk;
 use super::esp::Claim;
 use super::node;
 use super::record::Turn;
@@ -19,7 +19,7 @@ pub fn bless(progress: &dyn Progress) -> Result<(), Failure> {
         return Ok(());
     };
     let _turn = Turn::take(progress)?;
-    let disk = BootDisk::find()?;
+    let disk = NodeDisk::find()?;
     let mut claim = Claim::take(&disk.esp()?)?;
     let name = apply::bless(claim.device(), &file).doing(format!("blessing {file}"))?;
     progress.note(&format!("{file} is {name} from now on"));

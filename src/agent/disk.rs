@@ -19,7 +19,7 @@ const MAPPED: &str = "/dev/mapper/root";
 
 /// The boot disk as it is laid out.
 #[derive(Debug)]
-pub struct BootDisk {
+pub struct NodeDisk {
     facts: Handover,
     table: Table,
     /// Of the version that runs.
@@ -40,7 +40,7 @@ pub struct Idle {
     pub verity: FileDevice,
 }
 
-impl BootDisk {
+impl NodeDisk {
     /// Finds it by what `/init` has left.
     pub fn find() -> Result<Self, Failure> {
         let facts = node::handover()?;

@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::{BootDisk, block};
+use super::disk::{NodeDisk, block};
 use super::systemd;
 use crate::base::device::{FileDevice, ReadAt, Window};
 use crate::base::failure::{Doing, Failure};
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// The entries, as the boot loader orders them: the first is the one that it would start. Read from the partition
 /// itself, since it is not mounted while somebody holds a [`Claim`]; the mount writes through the same cache.
-pub fn entries(disk: &BootDisk) -> Result<Vec<BootEntry>, Failure> {
+pub fn entries(disk: &NodeDisk) -> Result<Vec<BootEntry>, Failure> {
     let path = disk.esp()?;
     let doing = || format!("reading the entries in the EFI system partition {path}");
     let device = block(&path, false, false).doing(doing())?;

@@ -11,7 +11,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::UnshareFlags;
 use serde::Serialize;
 
-use super::disk::BootDisk;
+use super::disk::NodeDisk;
 use super::settings::Settings;
 use crate::base::failure::{Doing, Failure};
 use crate::base::version;
@@ -53,7 +53,7 @@ pub struct Change {
 /// Compares the /etc of both slots, as far as the node has files of its own there.
 pub fn diff() -> Result<EtcDiff, Failure> {
     let built = Settings::image()?;
-    let disk = BootDisk::find()?;
+    let disk = NodeDisk::find()?;
     let Some(release) = disk.release(disk.running.other()) else {
         let cause = format!("slot {} holds no version", disk.running.other());
         return Err(Failure::new("comparing two versions", cause));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use super::disk::{BootDisk, Idle};
+use super::disk::{Idle, NodeDisk};
 use super::esp::{self, Claim};
 use super::machine::State;
 use super::record::{Step, Transfer};
@@ -38,14 +38,14 @@ pub enum Until {
 
 /// What an update writes to, held until it ends.
 struct Places {
-    disk: BootDisk,
+    disk: NodeDisk,
     idle: Idle,
     esp: Claim,
 }
 
 impl Places {
     fn find() -> Result<Self, Failure> {
-        let disk = BootDisk::find()?;
+        let disk = NodeDisk::find()?;
         let idle = disk.idle()?;
         let esp = Claim::take(&disk.esp()?)?;
         Ok(Self { disk, idle, esp })

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::disk::BootDisk;
+use super::disk::NodeDisk;
 use super::health::{self, Judged, Verdict};
 use super::missing::Missing;
 use super::record::{FOLDER, Record, Turn};
@@ -40,7 +40,7 @@ impl Standing {
         if node::counted_entry().is_none() {
             return Ok(Self::Proven);
         }
-        match esp::another_is_good(&esp::entries(&BootDisk::find()?)?, version) {
+        match esp::another_is_good(&esp::entries(&NodeDisk::find()?)?, version) {
             true => Ok(Self::Replaceable),
             false => Ok(Self::Alone),
         }
@@ -182,7 +182,7 @@ fn give_up(progress: &dyn Progress) -> Result<(), Failure> {
     let file = node::counted_entry().and_then(|file| entries::parse(&file));
     let entry = file.ok_or_else(|| Failure::new(doing, "the boot loader does not tell its entry"))?;
     let _turn = Turn::take_within(PATIENCE, progress)?;
-    rollback::demote(&BootDisk::find()?, &entry, progress).map_err(|failure| failure.within(doing))
+    rollback::demote(&NodeDisk::find()?, &entry, progress).map_err(|failure| failure.within(doing))
 }
 
 #[cfg(test)]

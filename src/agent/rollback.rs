@@ -1,6 +1,6 @@
 //! Back to the version before: by an operator's word, or since this one is given up.
 
-use super::disk::{self, BootDisk};
+use super::disk::{self, NodeDisk};
 use super::esp::Claim;
 use super::machine::{BY_HAND, State};
 use super::record::Step;
@@ -40,7 +40,7 @@ impl Updater<'_> {
     }
 
     fn try_roll_back(&mut self) -> Result<RolledBack, Failure> {
-        let disk = BootDisk::find()?;
+        let disk = NodeDisk::find()?;
         if let State::Staged { version } | State::WaitingToReboot { version, .. } = self.record.state.clone()
         {
             let doing = format!("withdrawing {version}");
@@ -74,7 +74,7 @@ impl Updater<'_> {
     }
 
     /// Reads the whole other slot: a way back that ends in a panic is none.
-    fn check_other(&self, disk: &BootDisk, release: &Release) -> Result<(), Failure> {
+    fn check_other(&self, disk: &NodeDisk, release: &Release) -> Result<(), Failure> {
         let slot = disk.running.other();
         let doing = || format!("verifying {} in slot {slot}", release.version);
         let (root, tree) = disk.devices(slot)?;
@@ -92,7 +92,7 @@ impl Updater<'_> {
 }
 
 /// Takes all tries from `entry` while nobody else has the ESP, so that the boot loader starts another.
-pub(super) fn demote(disk: &BootDisk, entry: &BootEntry, progress: &dyn Progress) -> Result<(), Failure> {
+pub(super) fn demote(disk: &NodeDisk, entry: &BootEntry, progress: &dyn Progress) -> Result<(), Failure> {
     let whole = disk.whole()?;
     let mut claim = Claim::take(&disk.esp()?)?;
     let doing = || format!("taking all tries from {}", entry.file);

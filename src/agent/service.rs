@@ -59,7 +59,7 @@ fn settle(settings: &Settings, progress: &dyn Progress) {
             if updater.is_on_trial() {
                 return Ok(false);
             }
-            updater.after_blessing().map(|()| true)
+            updater.complete_blessing().map(|()| true)
         });
         match settled {
             Ok(true) => return,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::disk::BootDisk;
+use super::disk::NodeDisk;
 use super::health::{self, Verdict};
 use super::machine::{Seen, State};
 use super::record::Record;
@@ -74,7 +74,7 @@ impl Status {
         let settings = keep(Settings::read(), &mut problems);
         problems.extend(settings.iter().flat_map(|settings| settings.warnings.iter().cloned()));
         let mut record = keep(Record::peek(), &mut problems).unwrap_or_default();
-        let disk = keep(BootDisk::find(), &mut problems);
+        let disk = keep(NodeDisk::find(), &mut problems);
         let entries =
             disk.as_ref().and_then(|disk| keep(esp::entries(disk), &mut problems)).unwrap_or_default();
         let own = |entry: &&BootEntry| entry.id == built.id && entry.version == built.version;

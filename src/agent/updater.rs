@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::disk::BootDisk;
+use super::disk::NodeDisk;
 use super::machine::{Seen, State};
 use super::record::{Record, Step, Turn};
 use super::settings::{Settings, Source};
@@ -63,7 +63,7 @@ impl<'a> Updater<'a> {
 
     /// Compares what is remembered with what is there.
     pub fn settle(&mut self) -> Result<(), Failure> {
-        let found = esp::entries(&BootDisk::find()?)?;
+        let found = esp::entries(&NodeDisk::find()?)?;
         self.entries = found.into_iter().filter(|entry| entry.id == self.settings.id).collect();
         let seen = Seen { running: &self.settings.version, boot: &self.boot, entries: &self.entries };
         let since = self.record.made_ready.clone();
@@ -99,10 +99,10 @@ impl<'a> Updater<'a> {
 
     /// What is to be done once a version is blessed: its starts count from zero, the boot loader in the ESP is
     /// that of this version, and hangs are forgiven.
-    pub fn after_blessing(&mut self) -> Result<(), Failure> {
+    pub fn complete_blessing(&mut self) -> Result<(), Failure> {
         kernel::panic_on_hangs(false);
         let Some(name) = self.own_entry().map(BootEntry::name) else { return Ok(()) };
-        let disk = BootDisk::find()?;
+        let disk = NodeDisk::find()?;
         let mut claim = esp::Claim::take(&disk.esp()?)?;
         let doing = "resetting the count of starts in the EFI system partition";
         starts::reset(&mut Editor::open(claim.device()).doing(doing)?, &name).doing(doing)?;

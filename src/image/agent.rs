@@ -21,9 +21,9 @@ pub fn install(tree: &mut Tree, keller: &Content) -> Result<()> {
     Ok(())
 }
 
-/// Puts the settings of keller and the trusted root of the update repository into the root. Gives the digest of that, by
-/// its name in the lock.
-pub fn tell(tree: &mut Tree, manifest: &Manifest) -> Result<Option<(String, Digest)>> {
+/// Writes the settings of the agent and the trusted root of the update repository into the root. Gives the digest of that
+/// one, by its name in the lock.
+pub fn write_settings(tree: &mut Tree, manifest: &Manifest) -> Result<Option<(String, Digest)>> {
     let built = built(manifest, tree.epoch);
     let text = serde_json::to_string_pretty(&built).context("telling the agent its settings")? + "\n";
     tree.file(PATH, 0o644, text)?;

@@ -20,14 +20,14 @@ use crate::rootfs::{self, Accounts};
 use crate::tree::{Kind, Tree};
 
 /// The image of a container before anybody owns anything in it.
-pub enum Laid {
+pub enum LaidContainer {
     /// Read out of an archive, as it is.
     Archive(Image),
     /// Made out of packages.
-    Build(laid::Laid<()>),
+    Build(laid::LaidTree<()>),
 }
 
-impl Laid {
+impl LaidContainer {
     /// How many files, directories and links it has.
     fn nodes(&mut self) -> usize {
         match self {
@@ -44,7 +44,7 @@ pub fn lay(
     resolved: &Resolved,
     facts: &mut Facts,
     means: &Means<'_>,
-) -> Result<Vec<Laid>> {
+) -> Result<Vec<LaidContainer>> {
     let (mut all, mut nodes) = (Vec::new(), 0);
     for container in &manifest.containers {
         let laid = match &container.image {
@@ -54,7 +54,7 @@ pub fn lay(
                 laid::lay(&Built::of(container, build), locked, resolved.epoch, facts, means).map(
                     |(laid, scripts)| {
                         facts.container_scripts.insert(container.name.clone(), scripts);
-                        Laid::Build(laid)
+                        LaidContainer::Build(laid)
                     },
                 )
             }
@@ -63,7 +63,7 @@ pub fn lay(
                     .with_context(|| format!("reading the image in {}", path.display()))
                     .map(|(image, digest)| {
                         facts.local.insert(format!("container {}", container.name), digest);
-                        Laid::Archive(Image { reference: reference(container), ..image })
+                        LaidContainer::Archive(Image { reference: reference(container), ..image })
                     })
             }
         };
@@ -84,11 +84,16 @@ pub fn lay(
 }
 
 /// One image for each container of the manifest, of what was laid for each.
-pub fn finish(manifest: &Manifest, laid: Vec<Laid>, lock: &Lock, means: &Means<'_>) -> Result<Vec<Image>> {
+pub fn finish(
+    manifest: &Manifest,
+    laid: Vec<LaidContainer>,
+    lock: &Lock,
+    means: &Means<'_>,
+) -> Result<Vec<Image>> {
     let progress = means.progress;
-    let one = |(container, laid): (&Container, Laid)| {
+    let one = |(container, laid): (&Container, LaidContainer)| {
         let image = match (&container.image, laid) {
-            (ContainerImage::Archive { path, .. }, Laid::Archive(mut image)) => {
+            (ContainerImage::Archive { path, .. }, LaidContainer::Archive(mut image)) => {
                 judge(container, &image, progress)
                     .with_context(|| format!("reading the image in {}", path.display()))
                     .map(|()| {
@@ -96,7 +101,7 @@ pub fn finish(manifest: &Manifest, laid: Vec<Laid>, lock: &Lock, means: &Means<'
                         image
                     })
             }
-            (ContainerImage::Build(build), Laid::Build(laid)) => {
+            (ContainerImage::Build(build), LaidContainer::Build(laid)) => {
                 finish_build(container, build, laid, lock, progress)
             }
             _ => unreachable!("what is laid of a container is in its order"),
@@ -229,7 +234,7 @@ impl Purpose for Built<'_> {
 fn finish_build(
     container: &Container,
     build: &ContainerBuild,
-    laid: laid::Laid<()>,
+    laid: laid::LaidTree<()>,
     lock: &Lock,
     progress: &dyn Progress,
 ) -> Result<Image> {

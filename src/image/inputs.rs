@@ -24,7 +24,7 @@ pub(super) const GONE: &str =
     "not in the store any more: `keller store gc` or another program has removed it, so run it again";
 
 /// An overlay in a root.
-pub struct Laid {
+pub struct LaidOverlay {
     overlay: Overlay,
     /// What its `.meta` is about.
     nodes: BTreeMap<Vec<u8>, NodeId>,
@@ -73,7 +73,7 @@ pub fn overlays(
     scope: &str,
     local: &mut BTreeMap<String, Digest>,
     progress: &dyn Progress,
-) -> Result<Vec<Laid>> {
+) -> Result<Vec<LaidOverlay>> {
     let mut laid = Vec::new();
     for asked in overlays {
         let name = name(&asked.source);
@@ -94,7 +94,7 @@ pub fn overlays(
             format!("laying {name} over the root (`replace: true` on an overlay lets it replace files)")
         })?;
         let nodes = overlay.laid(tree).with_context(|| format!("laying {name} over the root"))?;
-        laid.push(Laid { overlay, nodes });
+        laid.push(LaidOverlay { overlay, nodes });
     }
     Ok(laid)
 }
@@ -265,8 +265,8 @@ fn give(meta: &mut Meta, clauses: &[String]) -> Result<()> {
 }
 
 /// Gives overlays the owners that they name by number: lines of sysusers.d may go by them. `files` names accounts only.
-pub fn own_numbers(tree: &mut Tree, overlays: &[Laid]) {
-    for Laid { overlay, nodes } in overlays {
+pub fn own_numbers(tree: &mut Tree, overlays: &[LaidOverlay]) {
+    for LaidOverlay { overlay, nodes } in overlays {
         overlay.own_numbers(tree, nodes);
     }
 }
@@ -277,13 +277,13 @@ pub fn own(
     tree: &mut Tree,
     entries: &[FileEntry],
     nodes: &[NodeId],
-    overlays: &[Laid],
+    overlays: &[LaidOverlay],
     accounts: &Accounts,
 ) -> Result<Owned> {
     let user = |name: &str| accounts.users.get(name).map(|(uid, ..)| *uid);
     let group = |name: &str| accounts.groups.get(name).map(|(gid, _)| *gid);
     let mut owned = Owned(Vec::new());
-    for Laid { overlay, nodes } in overlays {
+    for LaidOverlay { overlay, nodes } in overlays {
         for (path, id) in overlay.own(tree, nodes, &user, &group)? {
             owned.note(tree, &path, id);
         }

@@ -71,11 +71,11 @@ pub struct Packages {
 }
 
 /// The tree before anybody owns anything in it.
-pub struct Laid<T> {
+pub struct LaidTree<T> {
     /// Everything of the recipe.
     pub tree: Tree,
     /// The overlays in it.
-    overlays: Vec<inputs::Laid>,
+    overlays: Vec<inputs::LaidOverlay>,
     /// The node of each of the recipe's files.
     files: Vec<NodeId>,
     /// What checks know of the packages before anything was pruned.
@@ -113,7 +113,7 @@ pub fn packages(locked: &BTreeMap<String, LockedPackage>, epoch: i64, means: &Me
             size: package.size,
         });
     }
-    let mut unpacked = packages::unpack(&wanted, means.store, epoch, means.settings.threads, means.progress)?;
+    let mut unpacked = packages::unpack(&wanted, means.store, epoch, means.progress)?;
     for package in &mut unpacked {
         if let Some(text) = package.to_root() {
             means.progress.note(&text);
@@ -137,7 +137,7 @@ pub fn lay<P: Purpose>(
     epoch: i64,
     facts: &mut Facts,
     means: &Means<'_>,
-) -> Result<(Laid<P::Aside>, lock::Scripts)> {
+) -> Result<(LaidTree<P::Aside>, lock::Scripts)> {
     let (recipe, scope) = (purpose.recipe(), purpose.scope());
     let progress: &dyn Progress = &Scoped::new(scope, means.progress);
     let means = &Means { progress, ..*means };
@@ -173,7 +173,7 @@ pub fn lay<P: Purpose>(
         pruned: Arc::new(Taken::new(pruned, left_out.links(), units)),
         ..Inputs::of(recipe)
     };
-    Ok((Laid { tree, overlays, files, inputs, aside }, scripts))
+    Ok((LaidTree { tree, overlays, files, inputs, aside }, scripts))
 }
 
 /// Packages that no component of keller's speaks for.
@@ -182,7 +182,7 @@ fn foreign(locked: &BTreeMap<String, LockedPackage>) -> BTreeSet<String> {
     locked.keys().filter(|name| !cared_for.contains(*name)).cloned().collect()
 }
 
-impl<T> Laid<T> {
+impl<T> LaidTree<T> {
     /// Gives everything its owner, of whom `ids` are the numbers, fixes it up and checks it.
     ///
     /// # Errors

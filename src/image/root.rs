@@ -37,10 +37,10 @@ pub struct Root {
 }
 
 /// A root before anybody owns anything in it.
-pub struct Laid {
-    laid: laid::Laid<Aside>,
+pub struct LaidRoot {
+    laid: laid::LaidTree<Aside>,
     /// Of each container of the manifest, in its order.
-    containers: Vec<container::Laid>,
+    containers: Vec<container::LaidContainer>,
 }
 
 /// What is taken out of the packages, or looked at, before anything is pruned.
@@ -54,17 +54,17 @@ struct Aside {
 ///
 /// # Errors
 /// What cannot be read or laid together, and accounts that cannot have the numbers that they should have.
-pub fn lay(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> Result<(Laid, Facts)> {
+pub fn lay(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> Result<(LaidRoot, Facts)> {
     means.settings.pool()?.install(|| lay_in_pool(manifest, resolved, means))
 }
 
-fn lay_in_pool(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> Result<(Laid, Facts)> {
+fn lay_in_pool(manifest: &Manifest, resolved: &Resolved, means: &Means<'_>) -> Result<(LaidRoot, Facts)> {
     let mut facts = Facts { ids: resolved.known.ids.clone(), ..Facts::default() };
     let containers = container::lay(manifest, resolved, &mut facts, means)?;
     let node = Node { manifest, means };
     let (laid, scripts) = laid::lay(&node, &resolved.packages, resolved.epoch, &mut facts, means)?;
     facts.scripts = scripts;
-    Ok((Laid { laid, containers }, facts))
+    Ok((LaidRoot { laid, containers }, facts))
 }
 
 /// The purpose of a root.
@@ -97,7 +97,7 @@ impl Purpose for Node<'_> {
     fn install(&self, tree: &mut Tree, aside: &Aside, facts: &mut Facts) -> Result<()> {
         let progress = self.means.progress;
         modprobe::check_names(self.manifest, tree, &aside.modules)?;
-        facts.local.extend(agent::tell(tree, self.manifest)?);
+        facts.local.extend(agent::write_settings(tree, self.manifest)?);
         for text in etcd::install(tree, self.manifest)? {
             progress.note(&text);
         }
@@ -138,7 +138,7 @@ impl Purpose for Node<'_> {
     }
 }
 
-impl Laid {
+impl LaidRoot {
     /// Finishes the root, containers included, and checks it. `keller` is the one for the node.
     ///
     /// # Errors
@@ -154,8 +154,14 @@ impl Laid {
     }
 }
 
-fn finish(laid: Laid, manifest: &Manifest, lock: &Lock, keller: &Content, means: &Means<'_>) -> Result<Root> {
-    let Laid { mut laid, containers } = laid;
+fn finish(
+    laid: LaidRoot,
+    manifest: &Manifest,
+    lock: &Lock,
+    keller: &Content,
+    means: &Means<'_>,
+) -> Result<Root> {
+    let LaidRoot { mut laid, containers } = laid;
     let progress = means.progress;
     let images = container::finish(manifest, containers, lock, means)?;
     agent::install(&mut laid.tree, keller)?;

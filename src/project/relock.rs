@@ -63,7 +63,7 @@ pub(super) struct Begun {
     /// The lock that fits.
     pub(super) lock: Lock,
     /// What the root is made of, out of the store.
-    pub(super) laid: root::Laid,
+    pub(super) laid: root::LaidRoot,
 }
 
 /// Makes a lock that fits, with everything that it names in the store; writes nothing.

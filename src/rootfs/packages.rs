@@ -185,9 +185,6 @@ pub enum PackagesError {
         /// [`limits::MIXED`].
         limit: usize,
     },
-    /// No threads to work with.
-    #[error("starting threads: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
     /// The disk under the store is full.
     #[error("unpacking {name}: {source}")]
     Full {
@@ -208,9 +205,8 @@ fn hint(diverts: &[String]) -> String {
     format!("\nDiversions are not supported: dpkg-divert is called by {}", diverts.join(", "))
 }
 
-/// Unpacks `packages` with `threads` threads (0: one for each processor). What the store has unpacked
-/// before is only looked up. The result is in the order of `packages`; nodes that the builder makes are at
-/// `epoch`.
+/// Unpacks `packages` with the threads of the pool that it is called in. What the store has unpacked before is only
+/// looked up. The result is in the order of `packages`; nodes that the builder makes are at `epoch`.
 ///
 /// # Errors
 /// Those of the first package that failed; see [`PackagesError`].
@@ -218,7 +214,6 @@ pub fn unpack(
     packages: &[PackageInput],
     store: &Store,
     epoch: i64,
-    threads: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<Unpacked>, PackagesError> {
     let task = Task::new(progress, "unpacking", packages.iter().map(|input| input.size).sum(), Unit::Bytes);
@@ -226,17 +221,11 @@ pub fn unpack(
     let mut order: Vec<usize> = (0..packages.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(packages[*index].size));
     let sums = Sums::default();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let done: Result<Vec<_>, _> = pool.install(|| {
-        order
-            .par_iter()
-            .with_max_len(1)
-            .map(|index| {
-                let unpacked = unpack_one(&packages[*index], store, epoch, &sums, &task);
-                unpacked.map(|unpacked| (*index, unpacked))
-            })
-            .collect::<Result<_, _>>()
-    });
+    let one = |index: &usize| {
+        let unpacked = unpack_one(&packages[*index], store, epoch, &sums, &task);
+        unpacked.map(|unpacked| (*index, unpacked))
+    };
+    let done: Result<Vec<_>, _> = order.par_iter().with_max_len(1).map(one).collect();
     if let Err(PackagesError::Deb { source, .. }) = &done
         && matches!(**source, DebError::Size { .. } | DebError::Digest { .. })
     {

@@ -166,7 +166,7 @@ fn each_compression_gives_what_dpkg_gives() {
         let store = Store::open(folder.path().join("store")).unwrap();
         for _cold_then_warm in 0..2 {
             let inputs = [input(&deb).unwrap()];
-            let unpacked = unpack(&inputs, &store, 0, 2, &Silent).unwrap();
+            let unpacked = unpack(&inputs, &store, 0, &Silent).unwrap();
             judge(&unpacked[0], &deb);
             let digest = Digest::of("#!/bin/sh\nexit 0\n");
             assert_eq!(unpacked[0].scripts, BTreeMap::from([("postinst".to_owned(), digest)]));
@@ -188,7 +188,7 @@ fn real_packages_give_what_dpkg_gives() {
     let inputs: Vec<_> = debs.iter().map(|deb| input(deb).expect("dpkg-deb is needed")).collect();
     for state in ["cold", "warm"] {
         let start = std::time::Instant::now();
-        let unpacked = unpack(&inputs, &store, 0, 0, &Silent).unwrap();
+        let unpacked = unpack(&inputs, &store, 0, &Silent).unwrap();
         let unpacking = start.elapsed();
         let tree = assemble(0, unpacked.clone(), &Silent).unwrap();
         eprintln!(

@@ -96,7 +96,7 @@ fn ours(debs: &[PathBuf], store: &Store) -> Result<BTreeMap<String, String>, Str
             PackageInput { name, version: "1".to_owned(), deb: File::open(path).unwrap(), sha256, size }
         })
         .collect();
-    let unpacked = unpack(&inputs, store, 0, 1, &Silent).unwrap();
+    let unpacked = unpack(&inputs, store, 0, &Silent).unwrap();
     match assemble(0, unpacked, &Silent) {
         Ok(tree) => Ok(listing(&tree)),
         Err(error @ PackagesError::Conflicts { .. }) => Err(error.to_string()),
