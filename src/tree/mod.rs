@@ -4,209 +4,33 @@
 //! one order. A hard link is a second name for the same [`NodeId`].
 
 pub mod content;
+mod error;
 pub mod from_folder;
 pub mod from_tar;
 pub mod graft;
 pub mod layer;
 pub mod merge;
+mod node;
 pub mod prune;
 pub mod to_folder;
+mod walk;
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use content::{Bodies, Content, NoBodies};
+pub use error::TreeError;
+pub use node::{Kind, Meta, Node, NodeId, Origin};
+pub use walk::Paths;
 
 use crate::base::input::TooLarge;
-use crate::base::{Size, limits};
-
-/// Names a node of one [`Tree`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(u32);
-
-impl NodeId {
-    /// A number from 0 to [`Tree::capacity`], for tables beside the tree.
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// Names who put a node into a tree: a package, an overlay, the builder. See [`Tree::origin_name`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Origin(u16);
+use crate::base::limits;
 
 /// Origin of the entries of `files`.
 pub const FILES_ORIGIN: &str = "files";
 /// How the origin of an overlay begins; its name follows. No package has a blank in its name.
 pub const OVERLAY_ORIGIN: &str = "overlay ";
-
-/// What `stat` says of a node besides its kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Meta {
-    /// Permission bits with setuid, setgid and sticky: `0o7777` at most.
-    pub mode: u16,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Seconds since 1970.
-    pub mtime: i64,
-    /// Extended attributes by their full names, e.g. `security.capability`.
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-impl Meta {
-    /// Owned by root, without extended attributes, at time 0.
-    pub fn new(mode: u16) -> Self {
-        Self { mode, uid: 0, gid: 0, mtime: 0, xattrs: BTreeMap::new() }
-    }
-
-    /// The same with another owner and group.
-    pub fn owned(self, uid: u32, gid: u32) -> Self {
-        Self { uid, gid, ..self }
-    }
-
-    /// The same with another time.
-    pub fn at(self, mtime: i64) -> Self {
-        Self { mtime, ..self }
-    }
-}
-
-/// What a node is.
-#[derive(Clone, Debug)]
-pub enum Kind {
-    /// Children by name; a name is not empty, not `.` or `..`, and has no `/` and no NUL.
-    Directory(BTreeMap<Vec<u8>, NodeId>),
-    /// A regular file.
-    File(Content),
-    /// A symbolic link and its target as written.
-    Symlink(Vec<u8>),
-    /// Major and minor number.
-    CharDevice(u32, u32),
-    /// Major and minor number.
-    BlockDevice(u32, u32),
-    /// A named pipe.
-    Fifo,
-    /// A socket.
-    Socket,
-}
-
-impl Kind {
-    /// The type as `ls -l` writes it.
-    pub fn letter(&self) -> char {
-        match self {
-            Self::Directory(_) => 'd',
-            Self::File(_) => '-',
-            Self::Symlink(_) => 'l',
-            Self::CharDevice(..) => 'c',
-            Self::BlockDevice(..) => 'b',
-            Self::Fifo => 'p',
-            Self::Socket => 's',
-        }
-    }
-}
-
-/// One inode.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// Owner, mode, time, attributes.
-    pub meta: Meta,
-    /// Type and what goes with it.
-    pub kind: Kind,
-    /// Who put it there.
-    pub origin: Origin,
-}
-
-/// Why a tree could not be changed or read.
-#[derive(Debug, thiserror::Error)]
-pub enum TreeError {
-    /// A path that climbs out of the tree, or has an empty or NUL-carrying part.
-    #[error("unsafe path {path:?}")]
-    UnsafePath {
-        /// The path as given.
-        path: String,
-    },
-    /// Two sources want one path.
-    #[error("{path} is in {first} and in {second}")]
-    Conflict {
-        /// The path.
-        path: String,
-        /// Who has it already.
-        first: String,
-        /// Who wants it too.
-        second: String,
-    },
-    /// A part of the path is no directory.
-    #[error("{path} is not a directory")]
-    NotDirectory {
-        /// The part that is none.
-        path: String,
-    },
-    /// Nothing is there.
-    #[error("{path} does not exist in the tree")]
-    NotFound {
-        /// The path.
-        path: String,
-    },
-    /// Links that lead a long way round.
-    #[error("{path} leads over more than {limit} directories and links")]
-    TooFar {
-        /// The path.
-        path: String,
-        /// [`limits::STEPS`].
-        limit: usize,
-    },
-    /// Links that lead to themselves.
-    #[error("too many symbolic links at {path}")]
-    LinkLoop {
-        /// Where it was given up.
-        path: String,
-    },
-    /// A path below more directories than are walked.
-    #[error("{path} lies below more than {limit} directories")]
-    TooDeep {
-        /// The path, cut short.
-        path: String,
-        /// [`limits::DEPTH`].
-        limit: usize,
-    },
-    /// More files, directories and links than fit into memory.
-    #[error(
-        "more than {limit} files, directories and links, with {path}: leave some out, or make packages, overlays and \
-         images with fewer"
-    )]
-    TooMany {
-        /// The first that is too much.
-        path: String,
-        /// [`limits::NODES`] or [`limits::ROOT_NODES`].
-        limit: usize,
-    },
-    /// Names that are too long in sum.
-    #[error("the paths and attributes in one tree, with {path}, have more than {} together", Size(*.limit).human())]
-    TooLong {
-        /// The first that is too much.
-        path: String,
-        /// [`limits::NAMES`] or [`limits::ROOT_NAMES`], in bytes.
-        limit: u64,
-    },
-    /// Files to work with, each of which may be as large as one may be.
-    #[error("reading {path}: all files that are read have more than {} together", Size(*.limit).human())]
-    TooMuch {
-        /// The file.
-        path: String,
-        /// [`limits::READ`], in bytes.
-        limit: u64,
-    },
-    /// The disk under the content.
-    #[error("reading {path}: {source}")]
-    Io {
-        /// The path.
-        path: String,
-        /// What the disk said.
-        source: std::io::Error,
-    },
-}
 
 /// How many symbolic links one path may cross: the kernel's MAXSYMLINKS.
 const MAX_LINKS: usize = 40;
@@ -369,28 +193,6 @@ impl Tree {
     /// Whether something, links at the end not followed, is at `path`.
     pub fn exists(&self, path: impl AsRef<[u8]>) -> bool {
         self.lookup(path).is_some()
-    }
-
-    /// Every node by every name it has, parents before children, ordered by name; the root comes first
-    /// as an empty path. Paths have no leading slash.
-    pub fn walk(&self) -> Vec<(Vec<u8>, NodeId)> {
-        let mut found = Vec::with_capacity(self.nodes.len());
-        self.visit(&mut |path, id| found.push((path.to_vec(), id)));
-        found
-    }
-
-    /// Calls `each` with all that [`Tree::walk`] gives. Of a tree with hundreds of thousands of names, all paths at once
-    /// would take more memory than the tree.
-    pub fn visit(&self, each: &mut dyn FnMut(&[u8], NodeId)) {
-        let mut paths = self.paths();
-        while let Some((path, id)) = paths.next() {
-            each(path, id);
-        }
-    }
-
-    /// As [`Tree::visit`], one path after the other.
-    pub fn paths(&self) -> Paths<'_> {
-        Paths { tree: self, path: Vec::new(), open: Vec::new(), is_begun: false }
     }
 
     /// How many names each node has, by [`NodeId::index`]; 0 for nodes that were removed. Directories
@@ -636,37 +438,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Refuses a tree with more than `most_nodes` names, whose paths have more than `most_names` bytes, or that is deeper
-    /// than [`limits::DEPTH`], before something walks it.
-    ///
-    /// # Errors
-    /// `TooDeep`, `TooMany` or `TooLong`.
-    pub fn check_size(&self, most_nodes: usize, most_names: u64) -> Result<(), TreeError> {
-        let (mut nodes, mut names) = (0, 0);
-        // The walk itself is bounded by the first of the limits that is passed.
-        let mut pending = vec![(self.root(), 0_u64, 0_usize)];
-        while let Some((id, above, depth)) = pending.pop() {
-            for (name, child) in self.children(id) {
-                let length = above + name.len() as u64 + u64::from(depth > 0);
-                // Containers add up here, each of which has as many as one may have.
-                let attributes = from_tar::attributes_in_memory(&self.node(child).meta.xattrs);
-                (nodes, names) = (nodes + 1, names + length + attributes);
-                let path = || show(name);
-                if depth > limits::DEPTH {
-                    return Err(TreeError::TooDeep { path: path(), limit: limits::DEPTH });
-                }
-                if nodes > most_nodes {
-                    return Err(TreeError::TooMany { path: path(), limit: most_nodes });
-                }
-                if names > most_names {
-                    return Err(TreeError::TooLong { path: path(), limit: most_names });
-                }
-                pending.push((child, length, depth + 1));
-            }
-        }
-        Ok(())
-    }
-
     /// Puts a new node into the directory `parent`, which has none of this name. A walk that has come to `parent`
     /// already need not begin at the root again.
     pub(crate) fn put_in(&mut self, parent: NodeId, name: &[u8], node: Node) -> NodeId {
@@ -678,48 +449,6 @@ impl Tree {
     /// Gives `id` a name in the directory `parent`.
     pub(crate) fn link_in(&mut self, parent: NodeId, name: &[u8], id: NodeId) {
         self.set_child(parent, name.to_vec(), id);
-    }
-}
-
-/// A walk over all names of a tree: see [`Tree::paths`].
-pub struct Paths<'t> {
-    tree: &'t Tree,
-    /// Of what came last.
-    path: Vec<u8>,
-    /// Directories that the walk is in: what is left of each, and how long its path is.
-    open: Vec<(btree_map::Iter<'t, Vec<u8>, NodeId>, usize)>,
-    is_begun: bool,
-}
-
-impl Paths<'_> {
-    /// The next path and its node. No iterator's, since the path is overwritten with the next.
-    #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend")]
-    pub fn next(&mut self) -> Option<(&[u8], NodeId)> {
-        if !std::mem::replace(&mut self.is_begun, true) {
-            let root = self.tree.root();
-            self.enter(root);
-            return Some((self.path.as_slice(), root));
-        }
-        let (name, id) = loop {
-            let (left, length) = self.open.last_mut()?;
-            self.path.truncate(*length);
-            match left.next() {
-                Some((name, id)) => break (name, *id),
-                None => drop(self.open.pop()),
-            }
-        };
-        if !self.path.is_empty() {
-            self.path.push(b'/');
-        }
-        self.path.extend_from_slice(name);
-        self.enter(id);
-        Some((self.path.as_slice(), id))
-    }
-
-    fn enter(&mut self, id: NodeId) {
-        if let Kind::Directory(children) = &self.tree.node(id).kind {
-            self.open.push((children.iter(), self.path.len()));
-        }
     }
 }
 
@@ -738,84 +467,4 @@ fn split(path: &[u8]) -> Result<Vec<&[u8]>, TreeError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_are_followed_inside_only() {
-        let mut tree = Tree::new(0);
-        tree.directory("usr/bin", 0o755).unwrap();
-        tree.symlink("bin", "usr/bin").unwrap();
-        tree.file("/bin/sh", 0o755, "#!").unwrap();
-        assert_eq!(tree.read("usr/bin/sh").unwrap(), b"#!");
-        tree.symlink("up", "../../../usr").unwrap();
-        assert_eq!(tree.read("up/bin/sh").unwrap(), b"#!");
-        tree.symlink("loop", "loop").unwrap();
-        assert!(matches!(tree.resolve("loop"), Err(TreeError::LinkLoop { .. })));
-        assert!(matches!(tree.file("../x", 0o644, ""), Err(TreeError::UnsafePath { .. })));
-        assert!(matches!(tree.file("bin/sh/x", 0o644, ""), Err(TreeError::NotDirectory { .. })));
-    }
-
-    #[test]
-    fn hard_links_and_walk_order() {
-        let mut tree = Tree::new(0);
-        let id = tree.file("b/x", 0o644, "1").unwrap();
-        tree.link("a", id).unwrap();
-        let paths: Vec<_> = tree.walk().into_iter().map(|(path, _)| show(&path)).collect();
-        assert_eq!(paths, ["", "a", "b", "b/x"]);
-        assert_eq!(tree.link_counts()[id.index()], 2);
-        assert!(tree.remove("a") && !tree.remove("a"));
-    }
-
-    /// A path of `depth` directories and a file.
-    fn deep(depth: usize) -> String {
-        "d/".repeat(depth) + "x"
-    }
-
-    #[test]
-    fn depth_has_a_limit_that_is_named() {
-        let mut tree = Tree::new(0);
-        tree.file(deep(limits::DEPTH), 0o644, "").unwrap();
-        let error = tree.file(deep(limits::DEPTH + 1), 0o644, "").unwrap_err();
-        assert!(matches!(error, TreeError::TooDeep { limit: 256, .. }), "{error}");
-        assert!(error.to_string().ends_with("lies below more than 256 directories"), "{error}");
-        assert!(tree.directory(deep(2000), 0o755).is_err());
-        // A link leads down as well.
-        tree.symlink("bottom", "d/".repeat(limits::DEPTH)).unwrap();
-        assert!(tree.file("bottom/y", 0o644, "").is_ok());
-        tree.check_size(limits::NODES, limits::NAMES).unwrap();
-        tree.file("bottom/e/f/z", 0o644, "").unwrap();
-        assert!(matches!(tree.check_size(limits::NODES, limits::NAMES), Err(TreeError::TooDeep { .. })));
-    }
-
-    #[test]
-    fn a_walk_has_an_end() {
-        let mut tree = Tree::new(0);
-        tree.directory("a", 0o755).unwrap();
-        // 30 links, each of which goes the same way round 30 times.
-        let round = "a/../".repeat(30);
-        tree.symlink("l0", format!("{round}a")).unwrap();
-        for link in 1..30 {
-            tree.symlink(format!("l{link}"), format!("{round}l{}", link - 1)).unwrap();
-        }
-        assert!(tree.resolve("l9").is_ok());
-        let error = tree.resolve("l29").unwrap_err();
-        assert_eq!(error.to_string(), "l29 leads over more than 1024 directories and links");
-        assert!(tree.lookup("l29/x").is_none() && tree.file("l29/x", 0o644, "").is_err());
-    }
-
-    #[test]
-    fn parents_are_found_from_where_the_walk_has_come() {
-        let mut tree = Tree::new(0);
-        tree.directory("usr/lib", 0o755).unwrap();
-        tree.symlink("lib", "usr/lib").unwrap();
-        tree.symlink("usr/lib/up", "../..").unwrap();
-        tree.symlink("usr/lib/root", "/usr").unwrap();
-        tree.file("lib/up/lib/root/x", 0o644, "1").unwrap();
-        assert_eq!(tree.read("usr/x").unwrap(), b"1");
-        tree.symlink("gone", "nowhere").unwrap();
-        let told = |result: Result<NodeId, TreeError>| result.unwrap_err().to_string();
-        assert_eq!(told(tree.file("lib/up/gone/x", 0o644, "")), "/lib/up/gone does not exist in the tree");
-        assert_eq!(told(tree.file("lib/root/x/y", 0o644, "")), "/lib/root/x is not a directory");
-    }
-}
+mod tests;
