@@ -2,7 +2,7 @@
 //! it reads and writes those files, opens the store, asks the mirrors, and calls the rooms below in their order.
 //!
 //! Whoever wants something done fills in one plain value, such as [`Build`], and hands over who hears of the progress.
-//! What was done is a value again, such as [`Built`]. Nothing here parses arguments or prints.
+//! What was done is a value again, such as [`build::Built`]. Nothing here parses arguments or prints.
 
 pub mod boot;
 pub mod build;

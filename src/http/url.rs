@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 const HIDDEN: &str = "***";
 
 /// An http, https or file address. Both `{}` and `{:?}` leave out its user, password and query values; it
-/// cannot be serialized. [`Url::reveal`] is for the one who connects.
+/// cannot be serialized. Only this room sees them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Url(url::Url);
 

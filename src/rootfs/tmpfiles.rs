@@ -2,7 +2,7 @@
 //! that make it at boot, since /var is blank when a node starts for the first time.
 //!
 //! A line of which the build cannot know all, or that systemd-tmpfiles would refuse, is left as it is: the
-//! node does it, or says what is wrong with it. Format: [`line`].
+//! node does it, or says what is wrong with it. Format: [`mod@line`].
 
 pub mod line;
 pub mod mistakes;

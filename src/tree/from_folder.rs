@@ -14,7 +14,7 @@
 //!
 //! Owners are names or numbers. Names are kept until the image's users are known: [`Overlay::own`].
 //! `.gitkeep` files are left out; they only keep a folder alive in git. So is what other programs leave in a
-//! directory of sources ([`litter`]), unless `.meta` names it: then it comes along with all that is in it. A line
+//! directory of sources (`litter`), unless `.meta` names it: then it comes along with all that is in it. A line
 //! about a directory of another name is about that alone.
 
 mod litter;
@@ -56,7 +56,7 @@ pub struct Overlay {
     pub tree: Tree,
     /// What `.meta` says of files and folders, by path without leading slash.
     pub stated: BTreeMap<Vec<u8>, Stated>,
-    /// What other programs left there and is not part of the tree, with the mode it would have; see [`litter`].
+    /// What other programs left there and is not part of the tree, with the mode it would have; see `litter`.
     pub left_out: Vec<(Vec<u8>, u16)>,
     /// What only some may read on disk, or is setuid there, of which `.meta` says nothing, with its mode there.
     pub opened: Vec<(Vec<u8>, u16)>,

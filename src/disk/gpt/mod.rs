@@ -1,7 +1,7 @@
 //! GUID partition tables: made for an image, read anywhere, changed on a node without a moment in which
 //! none of the two copies is whole.
 //!
-//! An image's table is made by the crate `gpt` ([`create`]). Reading and changing are our own: `gpt` writes
+//! An image's table is made by the crate `gpt` ([`create()`]). Reading and changing are our own: `gpt` writes
 //! the primary entries before it has written a backup, and gives up on a primary whose header is whole and
 //! whose entries are torn, which is just the moment the backup exists for. A test holds both encodings to
 //! be the same bytes.

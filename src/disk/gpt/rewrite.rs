@@ -8,7 +8,7 @@ use crate::base::width::{to_index, to_u64};
 
 /// Puts `new` in place of the table that was read as `found`: first over the copy that was *not* read from,
 /// then, once that is on the disk, over the one that was. So at every moment one copy is whole, and
-/// [`super::read`] gives the old table or the new one. Writing back `found.table` mends a broken copy and
+/// [`super::read()`] gives the old table or the new one. Writing back `found.table` mends a broken copy and
 /// moves the backup to the end of a disk that has grown.
 ///
 /// # Errors

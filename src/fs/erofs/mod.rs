@@ -1,6 +1,6 @@
 //! EROFS, the read-only file system of the root: uncompressed, blocks of 4 KiB.
 //!
-//! [`format`] is what stands on disk, [`layout`] decides what goes where, [`writer`] lays it down,
+//! [`mod@format`] is what stands on disk, [`layout`] decides what goes where, [`writer`] lays it down,
 //! [`reader`] gives the tree back.
 
 pub mod format;

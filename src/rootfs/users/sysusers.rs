@@ -1,9 +1,9 @@
-//! sysusers.d: accounts that packages and overlays ask for. Format: [`line`].
+//! sysusers.d: accounts that packages and overlays ask for. Format: [`mod@line`].
 //!
 //! What is made is what systemd-sysusers makes on an empty root that has base-passwd's accounts: groups first,
 //! then users, each in the order of its lines; of two lines for one name the first counts, and a number that
 //! somebody has already gives way to a free one (`process_item()`, `add_group()` and `add_user()` of systemd
-//! 257's sysusers.c). Free numbers are not chosen here but by [`super::allocate`], and recorded in the lock.
+//! 257's sysusers.c). Free numbers are not chosen here but by [`super::allocate()`], and recorded in the lock.
 
 pub mod line;
 

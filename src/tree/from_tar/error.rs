@@ -58,7 +58,7 @@ pub enum TarError {
     /// More members than the limit.
     #[error("more than {limit} members")]
     TooMany {
-        /// [`Limits::members`].
+        /// `members` of [`Limits`](super::Limits).
         limit: usize,
     },
     /// More files and directories than the limit, those included that the archive leaves out.
@@ -66,7 +66,7 @@ pub enum TarError {
     TooManyNodes {
         /// The member at which the limit is passed.
         member: String,
-        /// [`limits::NODES`].
+        /// [`NODES`](crate::base::limits::NODES).
         limit: usize,
     },
     /// More bytes than the limit; found before they are read.
@@ -76,7 +76,7 @@ pub enum TarError {
         member: String,
         /// Size of the archive up to the end of this member.
         size: u64,
-        /// [`Limits::bytes`].
+        /// `bytes` of [`Limits`](super::Limits).
         limit: u64,
     },
     /// Names or attributes that would fill the memory.

@@ -1,8 +1,8 @@
 //! How a root and a unified kernel image travel: three ways, of which a node takes the shortest.
 //!
-//! - **Full:** all of it in the fewest bytes, a [patch] from nothing.
-//! - **Blocks:** from whatever the node has. The [index] tells which runs of blocks the new image is made of;
-//!   those that the running one has are copied, of the others only the [frames] are fetched that hold a block
+//! - **Full:** all of it in the fewest bytes, a `patch` from nothing.
+//! - **Blocks:** from whatever the node has. The `index` tells which runs of blocks the new image is made of;
+//!   those that the running one has are copied, of the others only the `frames` are fetched that hold a block
 //!   which is nowhere here. The publisher need not know the version that the node comes from.
 //! - **Patch:** from one certain version, made when the new one was published; the shortest by far.
 //!

@@ -17,7 +17,7 @@
 //!
 //! Integers are little-endian. A segment is independent of all others, so that a node applies one after the
 //! other in little memory and goes on with the first that is not in its place. It has three
-//! [streams](super::streams):
+//! [`streams`]:
 //!
 //! 1. The plan, all of it numbers in LEB128, signed ones zigzag:
 //!    - how many moves; for each: blocks that are new, then blocks to copy from the old file, and where these
