@@ -146,7 +146,6 @@ fn every_power_cut_of_a_first_boot_is_ended_by_the_next() {
     for sector_size in [SectorSize::B512, SectorSize::B4096] {
         let recorder = recorded(sector_size);
         let (tally, wrong) = cut(&recorder, sector_size);
-        println!("{sector_size:?}: {tally:?}");
         assert!(wrong.is_empty(), "{sector_size:?}: {:#?}", wrong);
         // The table twice, three flushes for each file system, the GUIDs, and the end.
         assert_eq!((tally.epochs, tally.sampled), (11, 0));
