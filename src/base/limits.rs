@@ -68,7 +68,10 @@ pub const LINES: usize = 50_000;
 /// Most lines of all files of sysusers.d, and of each of base-passwd's. There are 999 numbers for accounts of the system.
 pub const ACCOUNTS: usize = 5_000;
 
-/// Most bytes of all certificates of authorities that an image trusts. Found: 220 KB.
+/// Most bytes of a file of users and passwords. Each of its words can take ten times as much.
+pub const CREDENTIALS: u64 = 1 << 20;
+
+/// Most bytes of all certificates of authorities that an image, or a builder, trusts. Found: 220 KB.
 pub const CERTIFICATES: u64 = 4 << 20;
 
 /// Most bytes that one kernel module or firmware file unpacks to. Found: 30 MB, amdgpu.
@@ -80,9 +83,18 @@ pub const ELF: u64 = 256 << 10;
 /// Most bytes of the names of libraries that all ELF files of a root ask for. Found: 210 KB, of 2,399 files.
 pub const LIBRARIES: usize = 16 << 20;
 
-/// Most steps of finding the libraries that all programs load, each library that a file asks for being one. Found:
-/// 55,123, of 2,399 files.
-pub const LOADS: usize = 10_000_000;
+/// Most steps of finding the libraries that all programs load, each library that a file asks for being one, and each part
+/// of a path of its own at which it is looked for. Found: 55,123, of 2,399 files.
+pub const LOADS: usize = 2_000_000;
+
+/// Most directories that ld.so.conf and all that it includes name. Found: 4.
+pub const LOADER_FOLDERS: usize = 1_000;
+
+/// Most files that ld.so.conf includes, one that is included twice counted twice. Found: 4.
+pub const LOADER_FILES: usize = 1_000;
+
+/// Most names in the directories that ld.so.conf leads to, a directory counted as often as it is looked at. Found: 3,900.
+pub const LOADER_NAMES: usize = 1_000_000;
 
 /// From how many bytes on a file that was decompressed into memory is alone there, whatever the number of threads. Found:
 /// two modules of 4,230 are larger, amdgpu with 30 MB and i915 with 10 MB.
@@ -163,6 +175,17 @@ pub const RELEASE: u64 = 16 << 20;
 /// Most bytes of a file that a person writes by hand or a program writes for keller: `.meta`, a lock, keys,
 /// configuration. Found: 300 KB, a lock.
 pub const TEXT: u64 = 16 << 20;
+
+/// Most values of a JSON document whose shape is anybody's: TUF metadata, the record of a root, the documents of a
+/// container's archive. Two of them can take 660 bytes, as `{"":0}` does. Found: 14,000, the list of a thousand releases.
+pub const JSON_VALUES: usize = 200_000;
+
+/// Most values of a lock, of which one takes at most 100 bytes. Found: 6,000, of a manifest with three containers.
+pub const LOCK_VALUES: usize = 300_000;
+
+/// Most bytes of all roots of trust that a node follows in one go, each of which it keeps and verifies by all its
+/// signatures. Found: 3 KB in one root, of which a node follows 1,024.
+pub const ROOTS: u64 = 4 << 20;
 
 /// Most values of all files of a manifest together, recipes of containers included, after aliases are expanded. Found: 312,
 /// in the largest manifest that ships, with all that it includes.

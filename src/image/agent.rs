@@ -31,8 +31,8 @@ pub fn write_settings(tree: &mut Tree, manifest: &Manifest) -> Result<Option<(St
     let path = update.keys.join(ROOT_FILE);
     let bytes = crate::base::input::read(&path, crate::base::limits::TEXT)
         .with_context(|| format!("reading {}, which `keller keys init` makes", path.display()))?;
-    let json: serde_json::Value =
-        serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
+    let json: serde_json::Value = crate::base::json::parse(&bytes, crate::base::limits::JSON_VALUES)
+        .with_context(|| format!("reading {}", path.display()))?;
     if json.pointer("/signed/_type").and_then(|kind| kind.as_str()) != Some("root") {
         bail!("{} is no root.json of a TUF repository", path.display());
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::base::progress::Progress;
-use crate::base::{Chain, Digest, Size, input, limits};
+use crate::base::{Chain, Digest, Size, input, json, limits};
 use crate::image::kernel;
 use crate::lock::{Lock, online};
 use crate::rootfs::modules;
@@ -103,7 +103,7 @@ pub fn named_by(locks: &[PathBuf]) -> Result<BTreeSet<Digest>> {
     for path in locks {
         let text = input::read(path, limits::TEXT).with_context(|| format!("reading {}", path.display()))?;
         let lock: Lock =
-            serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
+            json::parse(&text, limits::LOCK_VALUES).with_context(|| format!("reading {}", path.display()))?;
         digests.extend(lock.packages.values().map(|package| package.sha256));
         digests.extend(lock.containers.values().flat_map(|packages| packages.values()).map(|p| p.sha256));
         digests.extend(lock.files.values().map(|file| file.sha256));

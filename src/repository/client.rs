@@ -16,7 +16,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use tough::error::Error as Tough;
-use tough::schema::{Error as Schema, Role, RoleType, Root, Signed, Targets};
+use tough::schema::{Error as Schema, Role, RoleType, Root, Signed};
 use tough::{ExpirationEnforcement, Limits, RepositoryLoader};
 
 pub use datastore::forget_time;
@@ -25,8 +25,8 @@ pub use error::RepositoryError;
 use super::DOCUMENT_LIMIT;
 use super::metadata::{self, numbered};
 use super::release::{self, Listing};
-use crate::base::Digest;
 use crate::base::width::to_u64;
+use crate::base::{Digest, json, limits};
 use crate::update::Document;
 use crate::update::document::FORMAT;
 use crate::update::remote::{Remote, RemoteError};
@@ -57,7 +57,7 @@ pub struct Trusted<'r> {
 
 /// What `tough` has verified.
 struct Loaded {
-    targets: Signed<Targets>,
+    releases: Vec<Listing>,
     /// When each role's metadata ends, in the order in which they are judged.
     expiries: [(RoleType, Timestamp); 4],
 }
@@ -97,7 +97,7 @@ impl Client {
             }
         }
         datastore.commit(scratch, now)?;
-        Ok(Trusted { remote, releases: release::listings(&loaded.targets.signed) })
+        Ok(Trusted { remote, releases: loaded.releases })
     }
 }
 
@@ -131,7 +131,7 @@ fn parse(bytes: &[u8], listing: &Listing, path: String) -> Result<Document, Repo
     struct Form {
         format: u32,
     }
-    let form: Form = serde_json::from_slice(bytes)
+    let form: Form = json::parse(bytes, limits::JSON_VALUES)
         .map_err(|source| RepositoryError::Document { path: path.clone(), source })?;
     if form.format > FORMAT {
         let (version, format, known) = (listing.version.clone(), form.format, FORMAT);
@@ -166,12 +166,19 @@ fn fetch(remote: &dyn Remote, path: &str, limit: u64) -> Result<Vec<u8>, Reposit
 }
 
 fn trusted_root(bytes: &[u8]) -> Result<Signed<Root>, RepositoryError> {
-    let root: Signed<Root> = serde_json::from_slice(bytes)
+    let root: Signed<Root> = json::parse(bytes, limits::JSON_VALUES)
         .map_err(|error| RepositoryError::TrustedRoot { problem: error.to_string() })?;
     root.signed
         .verify_role(&root)
         .map_err(|error| RepositoryError::TrustedRoot { problem: error.to_string() })?;
-    Ok(root)
+    let version = root.signed.version.get();
+    match version.checked_add(2 * MAX_ROOTS) {
+        Some(_) => Ok(root),
+        None => {
+            let problem = format!("its version {version} leaves none for the roots after it");
+            Err(RepositoryError::TrustedRoot { problem })
+        }
+    }
 }
 
 /// Most bytes of a metadata file.
@@ -205,14 +212,14 @@ fn load(
             })
             .expiration_enforcement(ExpirationEnforcement::Unsafe);
         let repository = runtime.block_on(loader.load()).map_err(Box::new)?;
-        let targets = repository.targets().clone();
+        let targets = &repository.targets().signed;
         let expiries = [
             (RoleType::Root, repository.root().signed.expires()),
             (RoleType::Timestamp, repository.timestamp().signed.expires()),
             (RoleType::Snapshot, repository.snapshot().signed.expires()),
-            (RoleType::Targets, targets.signed.expires()),
+            (RoleType::Targets, targets.expires()),
         ];
-        Ok(Loaded { targets, expiries })
+        Ok(Loaded { releases: release::listings(targets), expiries })
     })
 }
 

@@ -24,7 +24,7 @@ pub use private::{PrivateKey, sign};
 
 use super::metadata::{self, ROLES, SPEC_VERSION, after, key_ids, numbered};
 use crate::base::width::to_u64;
-use crate::base::{AtomicFile, atomic, input, limits};
+use crate::base::{AtomicFile, atomic, input, json, limits};
 
 /// The newest root, under a name without a number.
 const ROOT: &str = "root.json";
@@ -373,7 +373,8 @@ fn read_root(path: &Path) -> Result<Signed<Root>, KeysError> {
     let bytes = input::read(path, limits::TEXT)
         .map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
     let no_root = |problem: String| KeysError::NoRoot { path: path.to_owned(), problem };
-    let root: Signed<Root> = serde_json::from_slice(&bytes).map_err(|error| no_root(error.to_string()))?;
+    let root: Signed<Root> =
+        json::parse(&bytes, limits::JSON_VALUES).map_err(|error| no_root(error.to_string()))?;
     root.signed.verify_role(&root).map_err(|error| no_root(error.to_string()))?;
     Ok(root)
 }

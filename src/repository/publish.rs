@@ -31,7 +31,7 @@ use crate::base::device::ReadAt;
 use crate::base::progress::Progress;
 use crate::base::version::compare;
 use crate::base::width::to_u64;
-use crate::base::{Digest, flock, input, limits};
+use crate::base::{Digest, flock, input, json, limits};
 use crate::update::Document;
 
 /// Held by the one publisher that works on the repository. Nodes have no use for it.
@@ -199,7 +199,7 @@ impl<'k> Repository<'k> {
         if Digest::of(&bytes) != listing.document.sha256 {
             return Err(damaged("it is not what the list of releases says".to_owned()));
         }
-        serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))
+        json::parse(&bytes, limits::JSON_VALUES).map_err(|error| damaged(error.to_string()))
     }
 
     /// Publishes `image`. One that is there already with the same bytes is added to channels at the most.
@@ -421,7 +421,7 @@ impl<'k> Repository<'k> {
                 .warn(&format!("{id} {version} has no root of trust in it: its nodes take no later update"));
             return Ok(());
         };
-        let root: Option<Signed<Root>> = serde_json::from_slice(bytes).ok();
+        let root: Option<Signed<Root>> = json::parse(bytes, limits::JSON_VALUES).ok();
         let roots = || self.keys.roots().chain(&self.published_root);
         if root.is_some_and(|root| roots().any(|known| known.signed == root.signed))
             || self.is_published(bytes)

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tough::schema::{RoleType, Root, Signed};
 
 use super::RepositoryError;
-use crate::base::{atomic, flock, input, limits};
+use crate::base::{atomic, flock, input, json, limits};
 use crate::repository::metadata::{self, key_ids, numbered};
 
 /// The latest time at which metadata was good.
@@ -175,7 +175,7 @@ impl Datastore {
 
 /// The root in `bytes`, if it is the one after `root`.
 fn successor(root: &Signed<Root>, bytes: &[u8]) -> Option<Signed<Root>> {
-    let next: Signed<Root> = serde_json::from_slice(bytes).ok()?;
+    let next: Signed<Root> = json::parse(bytes, limits::JSON_VALUES).ok()?;
     let follows = next.signed.version.get() == root.signed.version.get() + 1;
     (follows && metadata::is_signed(root, &next) && metadata::is_signed(&next, &next)).then_some(next)
 }

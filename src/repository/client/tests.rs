@@ -1,5 +1,7 @@
 //! A node before a repository that is old, damaged, foreign, or held back.
 
+mod hostile;
+
 use std::fs;
 
 use super::*;

@@ -13,8 +13,13 @@ use tough::{Bytes, Transport, TransportError, TransportErrorKind, TransportStrea
 use url::Url;
 
 use super::{RepositoryError, fetch};
+use crate::base::width::to_u64;
+use crate::base::{Size, json, limits};
 use crate::repository::metadata;
 use crate::update::remote::Remote;
+
+/// Timestamp, snapshot and list of releases: the files that are read besides roots.
+const OTHERS: usize = 3;
 
 /// Asks for files.
 #[derive(Clone, Debug)]
@@ -33,8 +38,45 @@ pub(super) struct Seen {
     pub last: String,
     /// Why the last file could not be had, if it could not.
     pub failure: Option<RepositoryError>,
+    /// Files besides roots.
+    others: usize,
     /// Roots by version, as they came: not verified.
     pub roots: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Seen {
+    /// The file at `path`, if it is of a kind that is read, and what reading it as JSON costs is bounded.
+    fn fetch(&self, remote: &dyn Remote, path: &str, limit: u64) -> Result<Vec<u8>, RepositoryError> {
+        let malformed = |problem: String| RepositoryError::Malformed { path: path.to_owned(), problem };
+        // A list that delegates to itself by its own name would be read for ever.
+        if !is_own(path) || self.others > OTHERS {
+            let problem = "it is the list of somebody to whom the repository delegates, and nodes read none";
+            return Err(malformed(problem.to_owned()));
+        }
+        let bytes = fetch(remote, path, limit)?;
+        let roots = self.roots.values().map(|root| to_u64(root.len())).sum::<u64>() + to_u64(bytes.len());
+        if root_number(path).is_some() && roots > limits::ROOTS {
+            let most = Size(limits::ROOTS).human();
+            return Err(malformed(format!("all roots up to it have more than {most} together")));
+        }
+        // What is no JSON at all is told by whoever knows what it should have been.
+        match json::judge(&bytes, limits::JSON_VALUES) {
+            Err(error) if error.is_data() => Err(malformed(error.to_string())),
+            _ => Ok(bytes),
+        }
+    }
+}
+
+/// Whether a publisher of this program makes a file of this name: tough would read what others may sign, too.
+fn is_own(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let numbered = [RoleType::Root, RoleType::Snapshot, RoleType::Targets];
+    name == metadata::TIMESTAMP || numbered.into_iter().any(|role| metadata::number_of(name, role).is_some())
+}
+
+/// The version of the root at `path`, if it is one.
+fn root_number(path: &str) -> Option<u64> {
+    metadata::number_of(path.rsplit('/').next().unwrap_or_default(), RoleType::Root)
 }
 
 impl Asking {
@@ -73,13 +115,13 @@ pub(super) fn serve<T: Send>(
     let done = thread::scope(|scope| {
         let worker = scope.spawn(move || work(Asking(sender)));
         for Question { path, answer } in questions {
-            let result = fetch(remote, &path, limit(&path));
+            seen.others += usize::from(root_number(&path).is_none());
+            let result = seen.fetch(remote, &path, limit(&path));
             seen.last.clone_from(&path);
             let result = match result {
                 Ok(bytes) => {
                     seen.failure = None;
-                    let name = path.rsplit('/').next().unwrap_or_default();
-                    if let Some(version) = metadata::number_of(name, RoleType::Root) {
+                    if let Some(version) = root_number(&path) {
                         seen.roots.insert(version, bytes.clone());
                     }
                     Ok(bytes)

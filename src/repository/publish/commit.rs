@@ -10,7 +10,7 @@ use tough::schema::{Hashes, Metafile, Timestamp};
 
 use super::*;
 use crate::base::width::to_u64;
-use crate::base::{input, limits};
+use crate::base::{input, json, limits};
 use crate::repository::metadata::{FOLDER, TIMESTAMP, after, number_of};
 
 /// A file that names another by its digest.
@@ -20,6 +20,20 @@ fn metafile(bytes: &[u8], version: u64) -> Metafile {
         hashes: Some(Hashes { sha256: Digest::of(bytes).as_bytes().to_vec().into(), _extra: HashMap::new() }),
         version: after(version - 1),
         _extra: HashMap::new(),
+    }
+}
+
+/// The version after `version`, which `name` has: of the last that there can be, nodes would never see a newer one.
+fn following(name: &str, version: u64) -> Result<std::num::NonZeroU64, PublishError> {
+    match version.checked_add(1).and_then(std::num::NonZeroU64::new) {
+        Some(next) => Ok(next),
+        None => Err(PublishError::Damaged {
+            path: format!("{FOLDER}/{name}"),
+            problem: format!(
+                "version {version} is the last that there can be, which no publisher comes to: restore the repository \
+                 from a copy, or begin another one"
+            ),
+        }),
     }
 }
 
@@ -44,7 +58,9 @@ impl Repository<'_> {
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, PublishError> {
         let damaged = |problem| PublishError::Damaged { path: format!("{FOLDER}/{name}"), problem };
         match input::read(self.metadata_path(name), limits::TEXT) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(error.to_string())),
+            Ok(bytes) => {
+                json::parse(&bytes, limits::JSON_VALUES).map(Some).map_err(|error| damaged(error.to_string()))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(damaged(error.to_string())),
         }
@@ -164,7 +180,7 @@ impl Repository<'_> {
         let snapshot = self.sign(snapshot)?;
         let snapshot_bytes = metadata::bytes(&snapshot);
         let expires = whole(times.now + times.life);
-        let version = after(self.state.as_ref().map_or(0, |state| state.timestamp));
+        let version = following(TIMESTAMP, self.state.as_ref().map_or(0, |state| state.timestamp))?;
         let mut timestamp = Timestamp::new(metadata::SPEC_VERSION.to_owned(), version, expires);
         let meta = metafile(&snapshot_bytes, snapshot.signed.version.get());
         timestamp.meta.insert("snapshot.json".to_owned(), meta);
@@ -192,7 +208,8 @@ impl Repository<'_> {
 
     /// A number that no file of `role` has had, so that none is rewritten.
     fn next(&self, role: RoleType, known: u64) -> Result<std::num::NonZeroU64, PublishError> {
-        Ok(after(self.numbers(role)?.last().copied().unwrap_or_default().max(known)))
+        let last = self.numbers(role)?.last().copied().unwrap_or_default().max(known);
+        following(&numbered(last, role), last)
     }
 
     /// All of them, should one have been lost; those that are there stay.

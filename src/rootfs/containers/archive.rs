@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::image::{Config, Image};
 use crate::base::signal::NoSignal;
-use crate::base::{Compression, Digest, Hasher, Size, input, limits, user};
+use crate::base::{Compression, Digest, Hasher, Size, input, json, limits, user};
 use crate::tree::from_folder::{Overlay, OverlayError};
 use crate::tree::from_tar::{self, Limits, Member, TarError};
 use crate::tree::{Content, Kind, Tree, TreeError};
@@ -347,7 +347,7 @@ fn document<T: for<'a> Deserialize<'a>>(layout: &Layout, path: &str) -> Result<T
 
 fn parsed<T: for<'a> Deserialize<'a>>(bytes: &[u8], path: &str) -> Result<T, ArchiveError> {
     let wrong = |what: String| ArchiveError::Document { path: path.to_owned(), what };
-    serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))
+    json::parse(bytes, limits::JSON_VALUES).map_err(|error| wrong(error.to_string()))
 }
 
 fn document_bytes(layout: &Layout, path: &str) -> Result<Vec<u8>, ArchiveError> {

@@ -3,7 +3,7 @@
 pub mod checksum;
 pub mod deb;
 pub mod packages;
-mod path;
+pub(crate) mod path;
 pub mod release;
 pub mod upstream;
 pub mod version;

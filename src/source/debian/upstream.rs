@@ -73,7 +73,7 @@ impl From<HttpError> for UpstreamError {
 
 fn missing(url: &Url, forbidden: bool) -> String {
     match forbidden {
-        true => format!("fetching {url}: {}", Cause::Unauthorized { status: 403 }),
+        true => format!("fetching {url}: {}", Cause::Unauthorized { status: 403, unread: String::new() }),
         false => format!("there is no {url}"),
     }
 }

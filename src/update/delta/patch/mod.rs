@@ -185,7 +185,7 @@ impl Head {
         file: &'static str,
     ) -> Result<Self, DeltaError> {
         let head = Self::read_table(table, old_size, new_size);
-        let blocks: u64 = head.segments.iter().map(|segment| segment.blocks).sum();
+        let blocks: u64 = head.segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.blocks));
         if blocks != new_size.div_ceil(to_u64(BLOCK)) || head.end() != size {
             let (expected, end) = (new_size.div_ceil(to_u64(BLOCK)), head.end());
             let what = format!(
