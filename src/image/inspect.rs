@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::record::RECORD;
 use crate::base::input::TooLarge;
 use crate::base::width::to_u64;
-use crate::base::{Chain, Digest, Progress, Size, Task, Unit, limits};
+use crate::base::{Chain, Digest, Progress, Size, Task, Unit, json, limits};
 use crate::boot::cmdline::Cmdline;
 use crate::boot::microcode::Vendor;
 use crate::boot::uki::Description;
@@ -20,7 +20,7 @@ use crate::disk::gpt::{self, Entry, Found, Other, Which, attributes, types};
 use crate::disk::slot::{self, Parts};
 use crate::disk::{FileDevice, ReadAt, Release, SectorSize, Slot, Window};
 use crate::fs::{erofs, fat};
-use crate::output::qcow2;
+use crate::output::qcow2::{self, Qcow2Error};
 use crate::tree::{Content, Kind, Tree};
 use crate::verity;
 
@@ -162,7 +162,7 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
     let allocated = file.metadata().context("reading the image's size")?.blocks() * 512;
     let (format, file) = if qcow2::is_qcow2(&file).context("reading the image")? {
         let raw = tempfile::tempfile().context("making a temporary file")?;
-        qcow2::expand(&file, &raw).context("reading the qcow2 image")?;
+        qcow2::expand(&file, &raw).map_err(|error| unpacking(&file, error))?;
         ("qcow2", raw)
     } else {
         ("raw", file)
@@ -214,6 +214,26 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
         remarks,
         problems,
     })
+}
+
+/// Names the way out where a qcow2 image has no room as the raw one that it is unpacked to.
+fn unpacking(image: &File, error: Qcow2Error) -> anyhow::Error {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    let no_room = match &error {
+        Qcow2Error::Io(error) => matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull),
+        _ => false,
+    };
+    if !no_room {
+        return anyhow::Error::new(error).context("reading the qcow2 image");
+    }
+    let size =
+        qcow2::size(image).map_or_else(|_| "all of it".to_owned(), |size| Size(size).human().to_string());
+    let place = std::env::temp_dir();
+    anyhow::Error::new(error).context(format!(
+        "unpacking the qcow2 image, whose disk has {size}, into a temporary file (it has no room in {}: name a \
+         directory on another file system by TMPDIR)",
+        place.display()
+    ))
 }
 
 fn table_problems(found: &Found) -> Vec<String> {
@@ -316,7 +336,7 @@ impl Source<'_> {
         let os_release = read(&tree, "usr/lib/os-release", limits::WORDS)?;
         report.os_release = variables(&String::from_utf8_lossy(&os_release));
         if tree.exists(RECORD) {
-            let record = serde_json::from_slice(&read(&tree, RECORD, limits::RECORD)?)
+            let record = json::parse(&read(&tree, RECORD, limits::RECORD)?, limits::JSON_VALUES)
                 .with_context(|| format!("reading {RECORD}"))?;
             report.build = Some(record);
         }

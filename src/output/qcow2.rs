@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
-use super::sparse::{is_zero, stretches};
+use super::sparse::{data_in, is_zero, stretches};
 use crate::base::align;
 use crate::base::on_disk::{FromZeros, IntoBytes, be, on_disk};
 use crate::base::width::{to_index, to_u64, to_usize};
@@ -209,6 +209,25 @@ pub fn is_qcow2(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Flag of `incompatible_features`: the data lies in another file.
+const EXTERNAL_DATA: u64 = 1 << 2;
+
+/// Whether `file` is a qcow2 image that reads from another file, which whoever made it has chosen: a backing file or an
+/// external data file.
+///
+/// # Errors
+/// What the disk says.
+pub fn leads_elsewhere(file: &File) -> io::Result<bool> {
+    let mut header = Header::new_zeroed();
+    match file.read_exact_at(header.as_mut_bytes(), 0) {
+        // Version 2 has no more than 72 bytes of it, and nothing need follow.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        result => result?,
+    }
+    let has_data_file = header.version == 3 && header.incompatible_features.get() & EXTERNAL_DATA != 0;
+    Ok(header.magic == *MAGIC && (header.backing_file_offset != 0 || has_data_file))
+}
+
 /// What the header of an image says that can be read here.
 struct Shape {
     /// Bytes of a cluster.
@@ -264,6 +283,14 @@ impl Shape {
     }
 }
 
+/// Bytes of the disk inside of the qcow2 image `from`.
+///
+/// # Errors
+/// As [`expand`].
+pub fn size(from: &File) -> Result<u64, Qcow2Error> {
+    Ok(Shape::read(from)?.size)
+}
+
 /// Writes the disk inside of the qcow2 image `from` to the empty file `to`, leaving holes: images of ours,
 /// and such as QEMU has written to since, but none with a backing file, compression or encryption.
 ///
@@ -284,10 +311,13 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
     };
     to.set_len(size)?;
     // A table or a cluster that is named again and again would be read again and again: none is, of a disk alone.
-    let mut left = file_size;
+    // Holes are not read: a small file could have any number of them.
+    let mut left = data_in(from, 0..file_size)?;
     let mut take = |what, at: u64, count: u64| {
-        left = left.checked_sub(count).ok_or_else(|| corrupt(what, at))?;
-        Ok::<_, Qcow2Error>(())
+        let end = at.saturating_add(count).min(file_size);
+        let data = data_in(from, at.min(end)..end)?;
+        left = left.checked_sub(data).ok_or_else(|| corrupt(what, at))?;
+        Ok::<_, Qcow2Error>(data > 0)
     };
     let mut buffer = vec![0; to_usize(cluster)];
     for (l1, first) in
@@ -296,7 +326,13 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
         if l1 & OFFSET == 0 || first >= clusters {
             continue;
         }
-        take("L2 table, which overlaps with others, at", l1 & OFFSET, cluster)?;
+        if (l1 & OFFSET).saturating_add(cluster) > file_size {
+            return Err(corrupt("L2 table at", l1 & OFFSET));
+        }
+        // A file of holes may say that it has petabytes.
+        if !take("L2 table, which overlaps with others, at", l1 & OFFSET, cluster)? {
+            continue;
+        }
         for (l2, number) in table(l1 & OFFSET, per_table, "L2 table at")?.into_iter().zip(first..clusters) {
             if l2 & COMPRESSED != 0 {
                 return Err(Qcow2Error::Unsupported { feature: "compressed clusters" });
@@ -311,7 +347,9 @@ pub fn expand(from: &File, to: &File) -> Result<(), Qcow2Error> {
             if there == 0 {
                 return Err(corrupt("data cluster at", at));
             }
-            take("data cluster, which overlaps with others, at", at, to_u64(there))?;
+            if !take("data cluster, which overlaps with others, at", at, to_u64(there))? {
+                continue;
+            }
             part[there..].fill(0);
             from.read_exact_at(&mut part[..there], at)?;
             if !is_zero(part) {
@@ -404,6 +442,12 @@ mod tests {
         assert!(refusal(0, b"x").contains("signature"));
         assert!(refusal(4, &[0, 0, 0, 9]).contains("unknown version"));
         assert!(refusal(8, &[1]).contains("a backing file; convert it first: qemu-img convert"));
+        let leads = |at: u64, bytes: &[u8]| {
+            let image = written();
+            image.write_all_at(bytes, at).unwrap();
+            leads_elsewhere(&image).unwrap()
+        };
+        assert!(!leads(0, b"") && leads(15, &[1]) && leads(79, &[4]) && !leads(79, &[1]));
         assert!(refusal(20, &[0, 0, 0, 60]).contains("cluster_bits 60"));
         assert!(refusal(40, &[1]).contains("L1 table at"));
         assert!(refusal(3 * CLUSTER, &[0x00, 0x77]).contains("L2 table at"));

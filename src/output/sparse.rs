@@ -10,11 +10,20 @@ use rustix::io::Errno;
 /// The stretches of `file`, of `size` bytes, that are not holes, in order. On file systems that do not know
 /// holes it is one stretch.
 pub(super) fn stretches(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
+    stretches_in(file, 0..size)
+}
+
+/// Bytes of `range` of `file` that are no holes.
+pub(super) fn data_in(file: &File, range: Range<u64>) -> io::Result<u64> {
+    Ok(stretches_in(file, range)?.iter().map(|stretch| stretch.end - stretch.start).sum())
+}
+
+fn stretches_in(file: &File, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
     let mut found = Vec::new();
-    let mut at = 0;
+    let (mut at, size) = (range.start, range.end);
     while at < size {
         let start = match seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start,
+            Ok(start) => start.min(size),
             // Nothing but a hole up to the end.
             Err(Errno::NXIO) => break,
             Err(Errno::INVAL) => at,
@@ -56,6 +65,9 @@ mod tests {
         file.write_all_at(&[1; 100], (10 << 20) - 100).unwrap();
         let found = stretches(&file, 10 << 20).unwrap();
         let has = |at: u64| found.iter().any(|stretch| stretch.contains(&at));
+        assert_eq!(data_in(&file, 5 << 20..(5 << 20) + 10).unwrap(), 10);
+        assert!(data_in(&file, 4 << 20..6 << 20).unwrap() >= 100);
+        assert!(data_in(&file, 1 << 20..2 << 20).unwrap() == 0 || found.len() == 1);
         assert!(has(5 << 20) && has((10 << 20) - 1) && found.last().unwrap().end == 10 << 20);
         assert!(is_zero(&[0; 1000]) && is_zero(&[]));
         for at in [0, 63, 64, 999] {

@@ -5,7 +5,7 @@ mod key;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use super::Inputs;
@@ -13,6 +13,7 @@ use super::qemu::{Qemu, qemu};
 use crate::base::progress::Progress;
 use crate::base::{Size, atomic, input, limits};
 use crate::disk::{FileDevice, SectorSize, gpt};
+use crate::output::qcow2;
 use crate::qemu::machine::DiskFormat;
 use crate::qemu::process::Sink;
 use crate::qemu::{Accelerator, Machine, QemuError, Vm};
@@ -109,6 +110,13 @@ fn disk_format(image: &Path) -> Result<DiskFormat> {
     let mut magic = [0; 4];
     let mut file = input::open_disk(image).with_context(|| format!("opening {}", image.display()))?;
     file.read_exact(&mut magic).with_context(|| format!("{} is no disk image", image.display()))?;
+    if qcow2::leads_elsewhere(&file).with_context(|| format!("reading {}", image.display()))? {
+        bail!(
+            "{} is a qcow2 image that reads from another file, which its maker has chosen and the guest would see: \
+             convert it first: qemu-img convert -O raw IMAGE OUTPUT",
+            image.display()
+        );
+    }
     Ok(if &magic == b"QFI\xfb" { DiskFormat::Qcow2 } else { DiskFormat::Raw })
 }
 

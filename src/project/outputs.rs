@@ -66,12 +66,20 @@ impl<'a> Outputs<'a> {
             matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
                 || ["(os error 28)", "(os error 122)"].iter().any(|number| text.ends_with(number))
         });
-        let help = match is_full {
-            true => format!(
-                " (no space is left in {}: free some, or name another directory with --output)",
-                self.folder.display()
+        let is_large = error.chain().any(|cause| {
+            let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            kind == Some(io::ErrorKind::FileTooLarge) || cause.to_string().ends_with("(os error 27)")
+        });
+        let folder = self.folder.display();
+        let help = match (is_full, is_large) {
+            (true, _) => {
+                format!(" (no space is left in {folder}: free some, or name another directory with --output)")
+            }
+            (false, true) => format!(
+                " (the file system of {folder} takes no file of the size of this disk, holes included: make `disk` \
+                 smaller, or name a directory on another file system, such as XFS, with --output)"
             ),
-            false => String::new(),
+            (false, false) => String::new(),
         };
         error.context(format!("writing {}{help}", path.display()))
     }
