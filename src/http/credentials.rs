@@ -1,6 +1,7 @@
 //! User and password for a host: from netrc files in the form that apt takes (apt_auth.conf(5)).
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::base::{input, limits};
@@ -8,7 +9,11 @@ use crate::http::url::Url;
 
 /// What the files say, in order; the first entry that fits is used.
 #[derive(Clone, Default)]
-pub struct Credentials(Vec<Entry>);
+pub struct Credentials {
+    entries: Vec<Entry>,
+    /// Of files that are there and cannot be used: `; PATH was not read: REASON`.
+    unread: String,
+}
 
 #[derive(Clone, Default)]
 struct Entry {
@@ -33,11 +38,20 @@ impl Credentials {
         parts.sort();
         let mut credentials = Self::default();
         for file in netrc.into_iter().chain([apt.join("auth.conf")]).chain(parts) {
-            if let Ok(text) = input::read_text(file, limits::TEXT) {
-                credentials.parse(&text);
+            match input::read_text(&file, limits::CREDENTIALS) {
+                Ok(text) => credentials.parse(&text),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
+                Err(error) => {
+                    credentials.unread += &format!("; {} was not read: {error}", file.display());
+                }
             }
         }
         credentials
+    }
+
+    /// What is to be told of files that are there and were not read, when credentials are missing.
+    pub(super) fn unread(&self) -> &str {
+        &self.unread
     }
 
     /// Takes in one file: words, `machine NAME login USER password PASSWORD`, in any layout.
@@ -46,10 +60,10 @@ impl Credentials {
         let mut words = lines.flat_map(str::split_ascii_whitespace);
         let mut open = false;
         while let Some(word) = words.next() {
-            match (word, self.0.last_mut().filter(|_| open)) {
+            match (word, self.entries.last_mut().filter(|_| open)) {
                 ("machine", _) => {
                     let machine = words.next().unwrap_or_default().to_owned();
-                    self.0.push(Entry { machine, ..Entry::default() });
+                    self.entries.push(Entry { machine, ..Entry::default() });
                     open = true;
                 }
                 // curl's catch-all would send a password to any host: not here.
@@ -65,7 +79,7 @@ impl Credentials {
     /// User and password for `url`: its own, else those of the first entry that fits.
     pub(super) fn find(&self, url: &Url) -> Option<(String, Option<String>)> {
         url.credentials().or_else(|| {
-            let entry = self.0.iter().find(|entry| entry.fits(url))?;
+            let entry = self.entries.iter().find(|entry| entry.fits(url))?;
             Some((entry.login.clone()?, entry.password.clone()))
         })
     }
@@ -94,6 +108,24 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_end_is_not_read_and_told_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let netrc = directory.path().join(".netrc");
+        let read =
+            || Credentials::read(|name| (name == "NETRC").then(|| netrc.clone()), Path::new("/nowhere"));
+        assert_eq!(read().unread(), "");
+        fs::write(&netrc, "machine a ".repeat(110_000)).unwrap();
+        let told = format!("; {} was not read: it has more than the 1.0 MiB", netrc.display());
+        assert!(read().unread().starts_with(&told), "{}", read().unread());
+        fs::write(&netrc, "machine a ".repeat(100_000)).unwrap();
+        assert_eq!((read().entries.len(), read().unread()), (100_000, ""));
+        // Words in strange places: names without values, control characters, a line without end.
+        let mut credentials = Credentials::default();
+        credentials.parse("login x password y machine machine login\u{1b}[2J machine a.example login");
+        assert!(credentials.find(&"https://a.example/".parse().unwrap()).is_none());
+    }
 
     #[test]
     fn entries() {

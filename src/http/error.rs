@@ -38,12 +38,14 @@ pub enum Cause {
     /// The server wants to know who asks, or does not like who does.
     #[error(
         "the server says {status}: credentials go into a line \
-         `machine HOST login USER password PASSWORD` of apt's auth.conf or of ~/.netrc{}",
+         `machine HOST login USER password PASSWORD` of apt's auth.conf or of ~/.netrc{}{unread}",
         if *.status == 403 { "; object stores say so of what is missing, too" } else { "" }
     )]
     Unauthorized {
         /// 401, 403 or 407.
         status: u16,
+        /// Files of credentials that could not be used, as the end of a sentence.
+        unread: String,
     },
     /// The server refuses.
     #[error("the server says {status}")]
@@ -137,6 +139,12 @@ pub enum Cause {
     /// To nowhere, or too often.
     #[error("redirected {0} times, or without a target")]
     Redirects(usize),
+    /// From one address to the next, each after some silence.
+    #[error("redirected again and again for more than {} seconds", within.as_secs_f32())]
+    NoEnd {
+        /// As long as one answer may take.
+        within: Duration,
+    },
     /// To somewhere that is no address.
     #[error("redirected to a bad address")]
     RedirectTarget(#[source] UrlError),
@@ -164,7 +172,7 @@ impl HttpError {
     /// Whether the server does not have it, or says 403: object stores do so for what is missing where nobody may
     /// list what there is.
     pub fn is_missing(&self) -> bool {
-        matches!(*self.cause, Cause::NotFound | Cause::Unauthorized { status: 403 })
+        matches!(*self.cause, Cause::NotFound | Cause::Unauthorized { status: 403, .. })
     }
 
     /// Whether nothing else from this server will come either.
@@ -219,7 +227,11 @@ impl Cause {
                 .and_then(std::io::Error::get_ref)
                 .is_some_and(|inner| inner.to_string().contains("certificate"))
         });
-        let is_parse = parts().any(|error| error.to_string().contains("invalid HTTP"));
+        let unparsable = ["invalid HTTP", "invalid content-length", "transfer-encoding", "head is too large"];
+        let is_parse = parts().any(|error| {
+            let text = error.to_string();
+            unparsable.iter().any(|words| text.contains(words))
+        });
         if is_tls {
             Self::Untrusted { reason: reason(&source) }
         } else if source.is_timeout() && !source.is_connect() {

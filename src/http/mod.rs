@@ -2,6 +2,7 @@
 //! CAs and credentials as users of apt and curl know them.
 
 pub mod apt;
+mod authorities;
 mod credentials;
 mod error;
 mod mutual;
@@ -141,10 +142,12 @@ impl Client {
                 }))
                 .dns_resolver(Arc::new(names::Names::default()))
         };
-        let trusting = read_authorities(&settings.authorities).and_then(|certificates| {
-            // The chain tells what is wrong; its head only says that building failed.
-            builder().tls_certs_merge(certificates).build().map_err(|error| error::reason(&error))
-        });
+        let judged = authorities::judge(|name| std::env::var_os(name));
+        let trusting =
+            judged.and_then(|()| authorities::read(&settings.authorities)).and_then(|certificates| {
+                // The chain tells what is wrong; its head only says that building failed.
+                builder().tls_certs_merge(certificates).build().map_err(|error| error::reason(&error))
+            });
         let (inner, no_trust) = match trusting {
             Ok(client) => (client, None),
             Err(reason) => (builder().tls_certs_only([]).build()?, Some(reason)),
@@ -336,7 +339,7 @@ impl Client {
 
     /// Sends the request, follows redirections, and gives the answer if it is one with the content.
     fn open(&self, url: &Url, this_try: Try, resume: Option<&Resume>) -> Result<Response, Cause> {
-        let mut url = url.clone();
+        let (mut url, begun) = (url.clone(), Instant::now());
         for _ in 0..=MAX_REDIRECTS {
             if url.scheme() == "https"
                 && let Some(reason) = &self.no_trust
@@ -376,11 +379,17 @@ impl Client {
                         return Err(Cause::Downgrade { to: target });
                     }
                     url = target;
+                    if begun.elapsed() >= self.settings.idle {
+                        return Err(Cause::NoEnd { within: self.settings.idle });
+                    }
                 }
                 404 | 410 => return Err(Cause::NotFound),
                 // What is here, or was announced, is no part of what the server has.
                 416 => return Err(Cause::Shorter { than: resume.map_or(0, |resume| resume.from) }),
-                status @ (401 | 403 | 407) => return Err(Cause::Unauthorized { status }),
+                status @ (401 | 403 | 407) => {
+                    let unread = self.settings.credentials.unread().to_owned();
+                    return Err(Cause::Unauthorized { status, unread });
+                }
                 status if status >= 500 || matches!(status, 408 | 429) => {
                     let after = response.headers().get(header::RETRY_AFTER);
                     let seconds = after.and_then(|value| value.to_str().ok()?.parse().ok());
@@ -455,19 +464,4 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     Some((range.split_once('-')?.0.trim().parse().ok()?, total.trim().parse().ok()))
-}
-
-/// The certificates of all `files`, or what is wrong with one of them.
-fn read_authorities(files: &[PathBuf]) -> Result<Vec<reqwest::Certificate>, String> {
-    let mut certificates = Vec::new();
-    for file in files {
-        let pem = input::read(file, limits::TEXT).map_err(|error| format!("{}: {error}", file.display()))?;
-        let bundle = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|error| format!("{}: {}", file.display(), error::reason(&error)))?;
-        if bundle.is_empty() {
-            return Err(format!("{}: no certificate in it", file.display()));
-        }
-        certificates.extend(bundle);
-    }
-    Ok(certificates)
 }
