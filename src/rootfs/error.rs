@@ -153,7 +153,7 @@ pub enum Error {
         why: &'static str,
     },
     /// A file of a package or an overlay does not follow its format.
-    #[error("{path}:{line}: {what}")]
+    #[error("{path}{}: {what}", if *.line == 0 { String::new() } else { format!(":{line}") })]
     Malformed {
         /// Path in the tree.
         path: String,

@@ -5,7 +5,7 @@
 //! folders). All numbers are little-endian. What gets in, and in which order, follows elf/ldconfig.c.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use globset::Glob;
 
@@ -138,26 +138,26 @@ struct Library {
 /// Writes the cache, and the links by which sonames lead to their files where a package lacks them.
 pub fn write(tree: &mut Tree) -> Result<(), Error> {
     let mut entries = Vec::new();
-    let mut seen: Vec<NodeId> = Vec::new();
+    let mut seen: BTreeSet<NodeId> = BTreeSet::new();
+    let mut left = limits::LOADER_NAMES;
     for folder in folders(tree)? {
         let folder = folder.trim_end_matches('/');
         let Ok(id) = tree.resolve(folder) else { continue };
-        if seen.contains(&id) {
+        if !seen.insert(id) {
             continue;
         }
-        seen.push(id);
         let hwcaps: Vec<Vec<u8>> = match tree.resolve(format!("{folder}/glibc-hwcaps")) {
             Ok(id) => tree.children(id).map(|(name, _)| name.to_vec()).collect(),
             Err(_) => Vec::new(),
         };
         for name in hwcaps {
             let below = format!("{folder}/glibc-hwcaps/{}", show(&name));
-            for (soname, library) in libraries(tree, &below)? {
+            for (soname, library) in libraries(tree, &below, &mut left)? {
                 let path = [below.as_bytes(), b"/", &library.name].concat();
                 entries.push(Entry { soname, path, hwcaps: Some(name.clone()) });
             }
         }
-        for (soname, library) in libraries(tree, folder)? {
+        for (soname, library) in libraries(tree, folder, &mut left)? {
             let path = [folder.as_bytes(), b"/", &soname].concat();
             if !library.is_link && library.name != soname && !tree.exists(&path) {
                 tree.symlink(&path, &library.name)?;
@@ -172,52 +172,93 @@ pub fn write(tree: &mut Tree) -> Result<(), Error> {
 
 /// The folders in which the loader finds libraries, in its order: those of ld.so.conf, then its own.
 pub fn folders(tree: &Tree) -> Result<Vec<String>, Error> {
-    let mut folders = Vec::new();
-    configured(tree, "/etc/ld.so.conf", 0, &mut folders)?;
+    let mut configuration = Configuration { folders: Vec::new(), names: limits::LOADER_NAMES, files: 0 };
+    configuration.read(tree, "/etc/ld.so.conf", 0)?;
+    let mut folders = configuration.folders;
     folders.extend(SYSTEM_FOLDERS.map(str::to_owned));
     Ok(folders)
 }
 
-/// The folders that a configuration file names, in order.
-fn configured(tree: &Tree, path: &str, depth: usize, folders: &mut Vec<String>) -> Result<(), Error> {
-    if depth > MAX_INCLUDES {
-        let what = "included too deep".to_owned();
-        return Err(Error::Malformed { path: path.to_owned(), line: 0, what });
-    }
-    if tree.resolve(path).is_err() {
-        return Ok(());
-    }
-    let text = tree.read(path)?;
-    for (text, line) in String::from_utf8_lossy(&text).lines().zip(1..) {
-        let text = text.split('#').next().unwrap_or_default().trim();
-        let Some(patterns) = text.strip_prefix("include ").or_else(|| text.strip_prefix("include\t")) else {
-            // `hwcap` lines mean nothing since glibc 2.33.
-            if !text.is_empty() && !text.starts_with("hwcap ") {
-                folders.push(text.to_owned());
-            }
-            continue;
-        };
-        for pattern in patterns.split_whitespace() {
-            let pattern =
-                if pattern.starts_with('/') { pattern.to_owned() } else { format!("/etc/{pattern}") };
-            let (folder, name) = pattern.rsplit_once('/').unwrap_or(("", &pattern));
-            let glob = Glob::new(name)
-                .map_err(|error| Error::Malformed { path: path.to_owned(), line, what: error.to_string() })?
-                .compile_matcher();
-            let Ok(id) = tree.resolve(folder) else { continue };
-            let names = tree.children(id).map(|(name, _)| show(name));
-            for name in names.filter(|name| !name.starts_with('.') && glob.is_match(name)) {
-                configured(tree, &format!("{folder}/{name}"), depth + 1, folders)?;
-            }
-        }
-    }
+/// What was read of ld.so.conf and of what it includes.
+struct Configuration {
+    folders: Vec<String>,
+    files: usize,
+    /// Names that may still be compared with patterns.
+    names: usize,
+}
+
+/// Takes `count` from `left`, of the names that ld.so.conf at `path` has the loader look at.
+fn look_at(left: &mut usize, count: usize, path: &str) -> Result<(), Error> {
+    let what = || format!("what it leads to has more than {} names together", limits::LOADER_NAMES);
+    *left = left.checked_sub(count).ok_or_else(|| Error::Malformed {
+        path: path.to_owned(),
+        line: 0,
+        what: what(),
+    })?;
     Ok(())
 }
 
+impl Configuration {
+    /// Takes in the configuration file at `path`: the folders that it names, in order, and what it includes.
+    fn read(&mut self, tree: &Tree, path: &str, depth: usize) -> Result<(), Error> {
+        let malformed = |line, what| Error::Malformed { path: path.to_owned(), line, what };
+        if depth > MAX_INCLUDES {
+            return Err(malformed(0, "included too deep".to_owned()));
+        }
+        self.files += 1;
+        if self.files > limits::LOADER_FILES {
+            let what = format!("ld.so.conf includes more than {} files", limits::LOADER_FILES);
+            return Err(malformed(0, what));
+        }
+        if tree.resolve(path).is_err() {
+            return Ok(());
+        }
+        let text = tree.read(path)?;
+        for (text, line) in String::from_utf8_lossy(&text).lines().zip(1..) {
+            let text = text.split('#').next().unwrap_or_default().trim();
+            let Some(patterns) = text.strip_prefix("include ").or_else(|| text.strip_prefix("include\t"))
+            else {
+                // `hwcap` lines mean nothing since glibc 2.33.
+                if !text.is_empty() && !text.starts_with("hwcap ") {
+                    if self.folders.len() == limits::LOADER_FOLDERS {
+                        let what =
+                            format!("ld.so.conf names more than {} directories", limits::LOADER_FOLDERS);
+                        return Err(malformed(line, what));
+                    }
+                    self.folders.push(text.to_owned());
+                }
+                continue;
+            };
+            for pattern in patterns.split_whitespace() {
+                let pattern =
+                    if pattern.starts_with('/') { pattern.to_owned() } else { format!("/etc/{pattern}") };
+                let (folder, name) = pattern.rsplit_once('/').unwrap_or(("", &pattern));
+                if name.len() > limits::NAME {
+                    let what =
+                        format!("a pattern has more than {} bytes, as no name of a file has", limits::NAME);
+                    return Err(malformed(line, what));
+                }
+                // What compiling a pattern costs is like so many names.
+                look_at(&mut self.names, 1000, path)?;
+                let glob =
+                    Glob::new(name).map_err(|error| malformed(line, error.to_string()))?.compile_matcher();
+                let Ok(id) = tree.resolve(folder) else { continue };
+                look_at(&mut self.names, tree.children(id).count(), path)?;
+                let names = tree.children(id).map(|(name, _)| show(name));
+                for name in names.filter(|name| !name.starts_with('.') && glob.is_match(name)) {
+                    self.read(tree, &format!("{folder}/{name}"), depth + 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The libraries of one folder by soname: of several with one soname the newest file, else a link.
-fn libraries(tree: &Tree, folder: &str) -> Result<BTreeMap<Vec<u8>, Library>, Error> {
+fn libraries(tree: &Tree, folder: &str, left: &mut usize) -> Result<BTreeMap<Vec<u8>, Library>, Error> {
     let mut found: BTreeMap<Vec<u8>, Library> = BTreeMap::new();
     let id = tree.resolve(folder)?;
+    look_at(left, tree.children(id).count(), folder)?;
     for (name, child) in tree.children(id) {
         if !is_library_name(name) {
             continue;

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use super::elf::{Object, Opened, Priority};
 use super::links::{Destination, name_on_node, on_node};
@@ -14,6 +15,7 @@ use crate::rootfs::{Error, ldcache};
 use crate::tree::{NodeId, show};
 
 /// An ELF file of the image.
+#[derive(Clone, Copy)]
 struct File<'a> {
     program: &'a Program<'a>,
     object: &'a Object,
@@ -30,6 +32,10 @@ struct Loader<'a> {
     index: HashMap<NodeId, Index>,
     /// Directories for everyone.
     folders: Vec<String>,
+    /// Directories of RPATH or RUNPATH of a file.
+    expanded: HashMap<Index, Rc<[String]>>,
+    /// Bytes that these may still take.
+    room: usize,
     /// What they have.
     known: HashMap<&'a str, Option<Index>>,
     /// What a file finds in directories of its own.
@@ -60,9 +66,20 @@ impl<'a> Loader<'a> {
             Err(Error::Tree(error)) => view.told(Err(error)).unwrap_or_default(),
             folders => folders.unwrap_or_default(),
         };
-        let (known, known_to) = (HashMap::new(), HashMap::new());
+        let (known, known_to, expanded) = (HashMap::new(), HashMap::new(), HashMap::new());
         let left = Cell::new(limits::LOADS);
-        Self { view, files, index, folders, known, known_to, asked_for, left }
+        Self {
+            view,
+            files,
+            index,
+            folders,
+            expanded,
+            room: limits::LIBRARIES,
+            known,
+            known_to,
+            asked_for,
+            left,
+        }
     }
 
     /// Whether `count` more steps may be made.
@@ -79,14 +96,43 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// The directories of RPATH or RUNPATH of `file`, expanded once for all that it loads.
+    fn own_folders(&mut self, file: Index) -> Rc<[String]> {
+        if let Some(known) = self.expanded.get(&file) {
+            return known.clone();
+        }
+        let File { program, object } = self.files[file];
+        let fits = |folder: &String| folder.len() <= limits::PATH;
+        let folders =
+            object.folders.iter().filter(|folder| fits(folder)).map(|folder| expand(program, folder));
+        let mut folders: Rc<[String]> = folders.filter(fits).collect();
+        let size: usize = folders.iter().map(|folder| folder.len() + size_of::<String>()).sum();
+        match self.room.checked_sub(size) {
+            Some(room) => self.room = room,
+            // `$ORIGIN`, thousands of times: nothing more is looked for.
+            None => {
+                folders = Rc::default();
+                self.left.set(0);
+            }
+        }
+        self.expanded.insert(file, folders.clone());
+        folders
+    }
+
     /// `library` in a directory of the RPATH or RUNPATH of `file`.
     fn in_own_folders(&mut self, file: Index, library: &'a str) -> Option<Index> {
         if let Some(known) = self.known_to.get(&(file, library)) {
             return *known;
         }
-        let File { program, object } = &self.files[file];
-        self.step(object.folders.len());
-        let paths = object.folders.iter().map(|folder| format!("{}/{library}", expand(program, folder)));
+        if self.files[file].object.folders.is_empty() {
+            return None;
+        }
+        let folders = self.own_folders(file);
+        // What a path costs: as many steps as it has parts.
+        if !self.step(folders.iter().map(|folder| folder.matches('/').count().max(1)).sum()) {
+            return None;
+        }
+        let paths = folders.iter().map(|folder| format!("{folder}/{library}"));
         let found = paths.filter_map(|path| self.at(&path)).next();
         self.known_to.insert((file, library), found);
         found
@@ -97,7 +143,9 @@ impl<'a> Loader<'a> {
         if let Some(known) = self.known.get(library) {
             return *known;
         }
-        self.step(self.folders.len());
+        if !self.step(self.folders.len()) {
+            return None;
+        }
         let paths = self.folders.iter().map(|folder| format!("{folder}/{library}"));
         let found = paths.filter_map(|path| self.at(&path)).next();
         self.known.insert(library, found);
@@ -112,7 +160,9 @@ impl<'a> Loader<'a> {
         mut above: impl Iterator<Item = Index>,
     ) -> Option<Index> {
         if library.contains('/') {
-            return self.at(&expand(self.files[file].program, library));
+            // What the path costs: as many steps as it has parts.
+            let parts = library.matches(['/', '$']).count();
+            return self.step(parts).then(|| self.at(&expand(self.files[file].program, library))).flatten();
         }
         if let Some(found) = self.in_own_folders(file, library) {
             return Some(found);
@@ -306,6 +356,7 @@ pub(super) fn check<'a>(view: &'a View<'a>, programs: &'a [Program<'a>], inputs:
         }
     }
     let mut findings: Vec<_> = programs.iter().filter_map(|program| broken(view, program)).collect();
+    // What was not looked for is not known to be missing.
     if loader.left.get() == 0 {
         findings.push(Finding {
             severity: Severity::Error,
@@ -314,6 +365,7 @@ pub(super) fn check<'a>(view: &'a View<'a>, programs: &'a [Program<'a>], inputs:
             problem: format!("programs and libraries ask for each other in more than {} ways", limits::LOADS),
             advice: "leave out packages, or `prune` programs".to_owned(),
         });
+        return findings;
     }
     for ((problem, library), programs) in missing {
         let others: Vec<_> = programs[1..].iter().map(|program| program.path).collect();
