@@ -3,8 +3,9 @@
 //! Source: Documentation/driver-api/early-userspace/buffer-format.rst of Linux. Inode numbers count up from
 //! 1, everything belongs to root and has the time 0, so that equal input gives equal bytes.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use crate::base::limits;
 use crate::base::width::{to_index, to_u64, to_usize};
 
 /// File type bits of the mode field.
@@ -170,6 +171,57 @@ pub struct CorruptCpio {
     pub what: &'static str,
 }
 
+/// What is read of a header.
+struct Numbers {
+    mode: u32,
+    size: u32,
+    name_size: u32,
+}
+
+impl Numbers {
+    /// Of [`HEADER`] bytes; else what is wrong with them.
+    fn of(header: &[u8]) -> Result<Self, &'static str> {
+        if !header.starts_with(b"070701") {
+            return Err("wrong magic");
+        }
+        let field = |index: usize| {
+            let digits = std::str::from_utf8(&header[6 + index * 8..14 + index * 8]).ok();
+            digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).ok_or("a field is not hexadecimal")
+        };
+        Ok(Self { mode: field(1)?, size: field(6)?, name_size: field(11)? })
+    }
+}
+
+/// Names and sizes of the first entries, at most `most`, of the archive that the first `len` bytes of `reader`, from
+/// where it stands, begin with; no body is read. Nothing more from where they make no sense.
+///
+/// # Errors
+/// What the reader says.
+pub fn names(reader: &mut (impl Read + Seek), len: u64, most: usize) -> io::Result<Vec<(String, u32)>> {
+    let start = reader.stream_position()?;
+    let (mut found, mut at) = (Vec::new(), 0_u64);
+    let mut header = [0; HEADER];
+    while found.len() < most && at + to_u64(HEADER) <= len {
+        reader.seek(SeekFrom::Start(start + at))?;
+        reader.read_exact(&mut header)?;
+        let Ok(Numbers { size, name_size, .. }) = Numbers::of(&header) else { break };
+        let name_end = at + to_u64(HEADER) + u64::from(name_size);
+        if to_index(name_size) > limits::PATH || name_end > len {
+            break;
+        }
+        let mut name = vec![0; to_index(name_size)];
+        reader.read_exact(&mut name)?;
+        let name = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
+        let end = name_end.next_multiple_of(ALIGN) + u64::from(size);
+        if name == TRAILER || end > len {
+            break;
+        }
+        found.push((name, size));
+        at = end.next_multiple_of(ALIGN);
+    }
+    Ok(found)
+}
+
 /// The entries of the archive that `bytes` begin with, and how many bytes it has with its end mark.
 pub fn entries(bytes: &[u8]) -> Result<(Vec<Entry<'_>>, usize), CorruptCpio> {
     let mut found = Vec::new();
@@ -178,16 +230,8 @@ pub fn entries(bytes: &[u8]) -> Result<(Vec<Entry<'_>>, usize), CorruptCpio> {
     loop {
         let corrupt = |what| CorruptCpio { offset: at, what };
         let header = bytes.get(at..at + HEADER).ok_or(corrupt("it ends inside a header"))?;
-        if &header[..6] != b"070701" {
-            return Err(corrupt("wrong magic"));
-        }
-        let field = |index: usize| {
-            let digits = std::str::from_utf8(&header[6 + index * 8..14 + index * 8]).ok();
-            digits
-                .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-                .ok_or(corrupt("a field is not hexadecimal"))
-        };
-        let (mode, size, name_size) = (field(1)?, to_index(field(6)?), to_index(field(11)?));
+        let Numbers { mode, size, name_size } = Numbers::of(header).map_err(corrupt)?;
+        let (size, name_size) = (to_index(size), to_index(name_size));
         let name_start = at + HEADER;
         let name = bytes.get(name_start..name_start + name_size).ok_or(corrupt("it ends inside a name"))?;
         let name = name.strip_suffix(b"\0").ok_or(corrupt("a name without an end"))?;
@@ -222,6 +266,28 @@ mod tests {
         assert_eq!(seen, [("dev", 0o40755, &b""[..]), ("init", 0o100_755, &b"hello"[..]),]);
         assert_eq!(bytes.len() % 4, 0);
         assert!(super::entries(&bytes[..bytes.len() - 8]).is_err());
+    }
+
+    #[test]
+    fn names_are_read_without_bodies() {
+        let bytes = [b"before".as_slice(), &sample()].concat();
+        let listed = |bytes: &[u8], most| {
+            let mut reader = io::Cursor::new(bytes);
+            reader.set_position(6);
+            names(&mut reader, to_u64(bytes.len() - 6), most).unwrap()
+        };
+        let all = [("dev".to_owned(), 0), ("init".to_owned(), 5)];
+        assert_eq!(listed(&bytes, 9), all);
+        assert_eq!(listed(&bytes, 1), all[..1]);
+        assert_eq!(listed(&bytes[..bytes.len() / 2], 9).len(), 1);
+        // A body, and a name, of 4 GiB.
+        for at in [6 + 6 * 8, 6 + 11 * 8] {
+            let mut large = bytes.clone();
+            large[6 + at..14 + at].copy_from_slice(b"FFFFFFFF");
+            assert!(listed(&large, 9).is_empty());
+            large[6 + at..14 + at].copy_from_slice(b"0000000x");
+            assert!(listed(&large, 9).is_empty());
+        }
     }
 
     #[test]

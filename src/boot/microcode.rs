@@ -6,7 +6,7 @@
 //! `.initrd`, not in a section `.ucode`: a stub before systemd 256 ignores that section without a word, and an
 //! initrd that is taken out of the image, e.g. to boot over the network, has its microcode with it.
 
-use std::io;
+use std::io::{self, Read, Seek};
 
 use crate::base::on_disk::{FromBytes, le, on_disk};
 use crate::base::width::to_u64;
@@ -34,6 +34,9 @@ on_disk! {
         loader_revision: le::U32,
     }
 }
+
+/// Most entries of the archive that are looked at. Those of keller have 6: directories, and a file for each vendor.
+const MOST_ENTRIES: usize = 64;
 
 /// Who made the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,14 +204,18 @@ impl Microcode {
     }
 }
 
-/// The vendors whose microcode an initrd begins with, each with its size in bytes, as the kernel finds it.
-pub fn of_initrd(initrd: &[u8]) -> Vec<(Vendor, u64)> {
-    let Ok((entries, _)) = cpio::entries(initrd) else { return Vec::new() };
+/// The vendors whose microcode an initrd of `len` bytes begins with, each with its size in bytes, as the kernel finds it.
+/// `initrd` stands at its beginning; what it has besides names is not read.
+///
+/// # Errors
+/// What the reader says.
+pub fn of_initrd(initrd: &mut (impl Read + Seek), len: u64) -> io::Result<Vec<(Vendor, u64)>> {
+    let entries = cpio::names(initrd, len, MOST_ENTRIES)?;
     let size = |vendor: Vendor| {
         let path = format!("{FOLDER}/{}", vendor.file());
-        entries.iter().find(|entry| entry.name == path).map(|entry| (vendor, to_u64(entry.body.len())))
+        entries.iter().find(|(name, _)| *name == path).map(|(_, size)| (vendor, u64::from(*size)))
     };
-    Vendor::ALL.into_iter().filter_map(size).collect()
+    Ok(Vendor::ALL.into_iter().filter_map(size).collect())
 }
 
 #[cfg(test)]
@@ -220,6 +227,10 @@ mod tests {
         let mut bytes = vec![0; 48];
         (bytes[0], bytes[20]) = (1, 1);
         [bytes, text.as_bytes().to_vec()].concat()
+    }
+
+    fn found(bytes: &[u8]) -> Vec<(Vendor, u64)> {
+        of_initrd(&mut io::Cursor::new(bytes), to_u64(bytes.len())).unwrap()
     }
 
     fn root() -> Tree {
@@ -253,7 +264,7 @@ mod tests {
             let at = entry.body.as_ptr().addr() - archive.as_ptr().addr();
             assert_eq!(at % to_usize(ALIGN), 0, "{}", entry.name);
         }
-        let sizes: Vec<_> = of_initrd(&archive).iter().map(|(_, size)| *size).collect();
+        let sizes: Vec<_> = found(&archive).iter().map(|(_, size)| *size).collect();
         assert_eq!(sizes, [17, 102]);
     }
 
@@ -263,10 +274,10 @@ mod tests {
         tree.remove(Vendor::Amd.folder());
         let microcode = Microcode::of(&tree);
         assert!(microcode.has(Vendor::Intel) && !microcode.has(Vendor::Amd));
-        assert_eq!(of_initrd(&microcode.archive().unwrap()), [(Vendor::Intel, 102)]);
+        assert_eq!(found(&microcode.archive().unwrap()), [(Vendor::Intel, 102)]);
         tree.remove(Vendor::Intel.folder());
         assert!(Microcode::of(&tree).archive().unwrap().is_empty());
-        assert!(of_initrd(b"\x28\xb5\x2f\xfd").is_empty());
+        assert!(found(b"\x28\xb5\x2f\xfd").is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Source: the UAPI group's specification "Unified Kernel Image", and systemd-stub(7). The sections come in
 //! the order of systemd's `ukify`, the kernel last, so that it may grow in memory when it runs.
 
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::base::limits;
 use crate::boot::cmdline::{Cmdline, CmdlineError, Options};
@@ -173,13 +173,15 @@ impl Description {
             Ok(text.trim_end_matches(['\0', '\n']).to_owned())
         };
         let (cmdline, os_release, kernel_version) = (text(".cmdline")?, text(".osrel")?, text(".uname")?);
-        let initrd = read(".initrd", limits::INITRAMFS)?;
+        let initrd = find(".initrd")?;
+        reader.seek(SeekFrom::Start(initrd.raw_offset.into()))?;
+        let microcode = microcode::of_initrd(reader, initrd.raw_size.min(initrd.virtual_size).into())?;
         Ok(Self {
             cmdline,
             os_release,
             kernel_version,
-            initrd_size: find(".initrd")?.virtual_size.into(),
-            microcode: microcode::of_initrd(&initrd),
+            initrd_size: initrd.virtual_size.into(),
+            microcode,
             kernel_size: find(".linux")?.raw_size.into(),
         })
     }
