@@ -62,6 +62,14 @@ impl Places {
     }
 }
 
+/// What somebody must know who takes `version` by hand, where what was remembered of updates is out of reach.
+fn unknowing(version: &str, why: &str) -> String {
+    format!(
+        "what was remembered of updates is out of reach in this boot, so that {version} may be one that fell back before, \
+         or another may be pinned: {why}"
+    )
+}
+
 impl Updater<'_> {
     /// Brings `document`'s version into the slot that does not run.
     pub fn install(
@@ -70,6 +78,9 @@ impl Updater<'_> {
         document: &Document,
         until: Until,
     ) -> Result<Transfer, Failure> {
+        if let Some(why) = node::forgetful() {
+            self.progress.warn(&unknowing(&document.version, &why));
+        }
         let result = self.try_install(remote, document, until);
         if result.is_err()
             && let Ok(state) = self.record.state.clone().give_up()
@@ -225,6 +236,15 @@ fn keep(path: &Path, uki: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_takes_a_version_by_hand_is_told_what_is_forgotten() {
+        assert_eq!(
+            unknowing("1.0.2", "no reserve"),
+            "what was remembered of updates is out of reach in this boot, so that 1.0.2 may be one that fell back before, \
+             or another may be pinned: no reserve"
+        );
+    }
 
     #[test]
     fn a_kernel_image_is_kept_once() {
