@@ -301,6 +301,63 @@ fn redirections() {
     assert!(lost.is_not_found() && !format!("{lost:?} {}", chain(&lost)).contains("s3cret"));
 }
 
+/// Each answer comes in time, and leads to the next.
+#[test]
+fn redirections_that_take_long() {
+    let server = Server::start();
+    let round = Act::StatusWith(307, "Location: /round".to_owned());
+    server.put("/round", "", &[Act::Late(Duration::from_millis(1200), Box::new(round))]);
+    let error = client().get_small(&url(&server.url("/round")), 100).unwrap_err();
+    assert!(
+        chain(&error).ends_with("redirected again and again for more than 3 seconds"),
+        "{}",
+        chain(&error)
+    );
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[test]
+fn heads_that_cost_much_or_never_end() {
+    let length =
+        |length: &str| Act::Raw(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nx").into_bytes());
+    let cases = [
+        (Act::EndlessHead, "no connection"),
+        (Act::DripHead, "no byte within 3 seconds"),
+        (Act::Late(Duration::from_secs(60), Box::new(Act::Serve)), "no byte within 3 seconds"),
+        (length("18446744073709551615"), "expected at most 100 bytes"),
+        (length("9223372036854775808"), "expected at most 100 bytes"),
+        (length("99999999999999999999999"), "makes no sense"),
+        (length("-1"), "makes no sense"),
+    ];
+    std::thread::scope(|scope| {
+        for (act, said) in cases {
+            scope.spawn(move || {
+                let server = Server::start();
+                server.put("/x", "", std::slice::from_ref(&act));
+                let told = chain(&client().get_small(&url(&server.url("/x")), 100).unwrap_err());
+                assert!(told.contains(said) || told.contains("makes no sense"), "{act:?}: {told}");
+            });
+        }
+    });
+}
+
+#[test]
+fn credentials_that_are_not_read_are_told_of() {
+    let server = Server::start();
+    server.put("/x", "", &[Act::Status(401)]);
+    let folder = tempfile::tempdir().unwrap();
+    let netrc = folder.path().join("netrc");
+    fs::write(&netrc, "machine a ".repeat(200_000)).unwrap();
+    let credentials = Credentials::read(|name| (name == "NETRC").then(|| netrc.clone()), folder.path());
+    let client = Client::new(Settings { credentials, ..settings() }).unwrap();
+    let told = chain(&client.get_small(&url(&server.url("/x")), 10).unwrap_err());
+    let said = format!(
+        "; {} was not read: it has more than the 1.0 MiB that are read of such a file",
+        netrc.display()
+    );
+    assert!(told.ends_with(&said), "{told}");
+}
+
 #[test]
 fn credentials_and_their_secrecy() {
     let server = Server::start();

@@ -38,6 +38,14 @@ pub enum Act {
     Trickle,
     /// Without a length: as chunks that never end.
     Endless,
+    /// The same, after a while.
+    Late(Duration, Box<Act>),
+    /// A head that comes a byte at a time, with pauses.
+    DripHead,
+    /// Lines of a head that never ends.
+    EndlessHead,
+    /// These bytes, head and all.
+    Raw(Vec<u8>),
 }
 
 /// What was asked.
@@ -254,6 +262,24 @@ fn answer(
                 thread::sleep(Duration::from_millis(50));
             }
             Ok(())
+        }
+        Act::Raw(bytes) => body.stream.write_all(bytes),
+        Act::Late(pause, act) => {
+            thread::sleep(*pause);
+            answer(body, act, bytes, None, None)
+        }
+        Act::DripHead => {
+            for byte in head.bytes().cycle() {
+                body.stream.write_all(&[byte])?;
+                thread::sleep(Duration::from_millis(200));
+            }
+            Ok(())
+        }
+        Act::EndlessHead => {
+            write!(body.stream, "HTTP/1.1 200 OK\r\n")?;
+            loop {
+                write!(body.stream, "X-More: {}\r\n", "x".repeat(1000))?;
+            }
         }
         Act::Endless => {
             write!(body.stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;

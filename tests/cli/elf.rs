@@ -75,11 +75,24 @@ pub fn module(info: &[&str], exports: &[&str], needs: &[&str]) -> Vec<u8> {
 
 /// A program that needs `library`, one page mapped as it is.
 pub fn needing(library: &str) -> Vec<u8> {
-    let strings = [b"\0", library.as_bytes(), b"\0"].concat();
+    linked(&[library], "")
+}
+
+/// A program that needs `libraries`, and looks for them in the directories of `runpath`, unless that is empty.
+pub fn linked(libraries: &[&str], runpath: &str) -> Vec<u8> {
+    let mut strings = vec![0];
+    let mut dynamic: Vec<u64> = Vec::new();
     let strings_at = HEADER + 2 * SEGMENT;
+    // DT_NEEDED, DT_RUNPATH.
+    for (tag, text) in
+        libraries.iter().map(|name| (1, *name)).chain((!runpath.is_empty()).then_some((29, runpath)))
+    {
+        dynamic.extend([tag, strings.len() as u64]);
+        strings.extend(text.bytes().chain([0]));
+    }
+    // DT_STRTAB, DT_NULL.
+    dynamic.extend([5, strings_at as u64, 0, 0]);
     let dynamic_at = (strings_at + strings.len()).next_multiple_of(8);
-    // DT_NEEDED, DT_STRTAB, DT_NULL.
-    let dynamic = [1, 1, 5, strings_at as u64, 0, 0];
     let size = (dynamic_at + dynamic.len() * 8) as u64;
     let mut bytes = header(3, 0, 2, 0, 0);
     for (kind, at, length) in [(1_u32, 0, size), (2, dynamic_at as u64, dynamic.len() as u64 * 8)] {

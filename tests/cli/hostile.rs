@@ -1,6 +1,14 @@
 //! Small input that asks for much: each is refused with the limit that it passes, and keller takes no more memory for it
 //! than a build may take.
 
+mod documents;
+mod images;
+mod kernels;
+mod libraries;
+mod locks;
+mod mirrors;
+mod repositories;
+
 use std::io::Write;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -51,15 +59,21 @@ fn measured(command: &mut Command) -> (Ran, u64) {
 /// What a build says that must fail, within the memory of a build. How long it took is shown, and not judged: it hangs on
 /// the machine.
 pub fn refusal(project: &Project, arguments: &[&str]) -> String {
-    let begun = Instant::now();
-    let (ran, peak) = measured(&mut project.build_command(arguments));
+    let ran = within(&mut project.build_command(arguments));
     let error = ran.error().to_owned();
-    let (mib, seconds) = (peak >> 10, begun.elapsed().as_secs_f64());
-    let shown: String = error.chars().take(300).collect();
-    println!("{}: {mib} MiB, {seconds:.1} s: {shown}\n", std::thread::current().name().unwrap_or_default());
-    assert!(peak < MOST, "{peak} KiB: {error}");
     assert_eq!(project.names("node/out").len(), 0, "{error}");
     error
+}
+
+/// A run within the memory of a build, and shown.
+fn within(command: &mut Command) -> Ran {
+    let begun = Instant::now();
+    let (ran, peak) = measured(command);
+    let (mib, seconds) = (peak >> 10, begun.elapsed().as_secs_f64());
+    let shown: String = ran.err.trim().chars().take(300).collect();
+    println!("{}: {mib} MiB, {seconds:.1} s: {shown}\n", std::thread::current().name().unwrap_or_default());
+    assert!(peak < MOST, "{peak} KiB: {}", ran.err);
+    ran
 }
 
 /// `count` times the xz stream of `bytes`, which is one stream to a decoder.

@@ -1,0 +1,60 @@
+//! The documents of a container's image: JSON of many small values. This is where the limit on their bytes was measured.
+
+use keller::base::Digest;
+use serde_json::json;
+
+use super::repositories::costly;
+use super::{refusal, within};
+use crate::cli::elf;
+use crate::cli::project::Project;
+use crate::deb::{file, tar};
+
+/// An image in an OCI layout with this configuration.
+fn configured(project: &Project, config: &str) {
+    let blobs = project.path("node/image/blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let put = |bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        std::fs::write(blobs.join(digest.to_hex()), bytes).unwrap();
+        json!({ "digest": format!("sha256:{digest}"), "size": bytes.len() })
+    };
+    let layer = zstd::encode_all(tar(&[file("x", &elf::program())]).as_slice(), 1).unwrap();
+    let layers = [put(&layer)];
+    let manifest = put(json!({ "config": put(config.as_bytes()), "layers": layers }).to_string().as_bytes());
+    project.write("node/image/index.json", json!({ "manifests": [manifest] }).to_string());
+    project.write("node/image/oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
+    if project.text("node/node.yaml").contains("build: hello.yaml") {
+        project.edit("{build: hello.yaml}", "{archive: image}");
+    }
+}
+
+#[test]
+fn documents_that_cost_more_than_their_bytes() {
+    let project = Project::new();
+    for (config, said) in [
+        (
+            format!(r#"{{"config":{{"Cmd":["/x"]}},"x":{}}}"#, costly(3 << 20)),
+            "more than 200000 values, the most that are read",
+        ),
+        (format!(r#"{{"config":{{"Cmd":[{}"/x"]}}}}"#, r#""","#.repeat(900_000)), "more than 200000 values"),
+        ("[".repeat(1 << 20), "recursion limit exceeded"),
+        (
+            r#"{"config":{"Cmd":["/x"],"User":"1","User":"0"}}"#.to_owned(),
+            "\"User\" stands twice in one object",
+        ),
+    ] {
+        configured(&project, &config);
+        let told = refusal(&project, &[]);
+        assert!(told.contains("blobs/sha256/") && told.contains(said), "{told}");
+    }
+    // As many as there may be, in each of the forms that are read.
+    let many = |text: &str| text.repeat(190_000);
+    for config in [
+        format!(r#"{{"config":{{"Cmd":["/x"],"Env":[{}"A=B"]}}}}"#, many(r#""A=B","#)),
+        format!(r#"{{"config":{{"Cmd":["/x"]}},"history":[{}0]}}"#, many("0,")),
+        format!(r#"{{"config":{{"Cmd":["/x"]}},"x":{}}}"#, costly(7 * 95_000)),
+    ] {
+        configured(&project, &config);
+        within(&mut project.build_command(&[]));
+    }
+}
