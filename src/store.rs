@@ -302,12 +302,13 @@ impl Store {
 
     /// Moves what is at `path` to where it can be looked at, under `name`.
     fn put_aside(&self, path: &Path, name: &str) -> Result<PathBuf> {
-        self.put_kind_aside(path, name, is_folder(path))
+        let moved_to = self.put_kind_aside(path, name, is_folder(path))?;
+        Ok(moved_to.unwrap_or_else(|| self.root.join("rotten").join(name)))
     }
 
-    /// The same of a directory, or else of anything but one. If the other kind is at `path` by now, then somebody else
-    /// has mended it, and it stays.
-    fn put_kind_aside(&self, path: &Path, name: &str, is_folder: bool) -> Result<PathBuf> {
+    /// The same of a directory, or else of anything but one. `None` if the other kind is at `path` by now, or nothing:
+    /// somebody else has mended it, and it stays.
+    fn put_kind_aside(&self, path: &Path, name: &str, is_folder: bool) -> Result<Option<PathBuf>> {
         let folder = self.root.join("rotten");
         let moved_to = folder.join(name);
         if folder.is_symlink() {
@@ -320,23 +321,18 @@ impl Store {
                 true => tempfile::tempdir_in(&folder)?.keep(),
                 false => tempfile::NamedTempFile::new_in(&folder)?.into_temp_path().keep()?,
             };
-            let is_moved = match fs::rename(path, &place) {
-                Ok(()) => true,
-                Err(error) => {
-                    remove(&place);
-                    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
-                    match error.kind() {
-                        NotFound | IsADirectory | NotADirectory => false,
-                        _ => return Err(error),
-                    }
-                }
-            };
-            if is_moved {
-                // The last one of this name makes way.
-                remove(&moved_to);
-                fs::rename(&place, &moved_to)?;
+            if let Err(error) = fs::rename(path, &place) {
+                remove(&place);
+                use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+                return match error.kind() {
+                    NotFound | IsADirectory | NotADirectory => Ok(None),
+                    _ => Err(error),
+                };
             }
-            Ok(moved_to)
+            // The last one of this name makes way.
+            remove(&moved_to);
+            fs::rename(&place, &moved_to)?;
+            Ok(Some(moved_to))
         });
         moved.map_err(|reason| StoreError::Stuck { path: path.to_owned(), reason })
     }
@@ -361,8 +357,9 @@ impl Store {
     }
 
     fn make_way_of(&self, path: &Path, is_folder: bool, what: &str) -> Result<()> {
-        let moved_to = self.put_kind_aside(path, &self.flat_name(path), is_folder)?;
-        self.doubts.tell(format!("{} {what}: it is now {}", path.display(), moved_to.display()));
+        if let Some(moved_to) = self.put_kind_aside(path, &self.flat_name(path), is_folder)? {
+            self.doubts.tell(format!("{} {what}: it is now {}", path.display(), moved_to.display()));
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What every room may lean on: digests, sizes, alignment, devices, whole files, sealed files, input that is only read
-//! if it is a file, decompression, JSON with a bound, limits, names that were probably meant, progress, signals, chains of errors, the order of versions.
+//! if it is a file, decompression, JSON with a bound, limits, names that were probably meant, progress, signals, chains of
+//! errors, the order of versions.
 
 pub mod align;
 pub mod atomic;

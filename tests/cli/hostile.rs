@@ -206,8 +206,13 @@ fn a_module_that_names_a_great_many_things() {
     }
 }
 
-/// A container's image whose layers are `layers`, each compressed by gzip, in an OCI layout.
+/// A container's image whose layers are `layers`, compressed as they come, in an OCI layout.
 pub fn layout(project: &Project, layers: &[Vec<u8>]) {
+    layout_of(project, layers, r#"{"config":{"Cmd":["/x"]}}"#);
+}
+
+/// The same with this configuration.
+fn layout_of(project: &Project, layers: &[Vec<u8>], config: &str) {
     let blobs = project.path("node/image/blobs/sha256");
     std::fs::create_dir_all(&blobs).unwrap();
     let put = |bytes: &[u8]| {
@@ -216,7 +221,7 @@ pub fn layout(project: &Project, layers: &[Vec<u8>]) {
         json!({ "digest": format!("sha256:{digest}"), "size": bytes.len() })
     };
     let layers: Vec<_> = layers.iter().map(|layer| put(layer)).collect();
-    let config = put(br#"{"config":{"Cmd":["/x"]}}"#);
+    let config = put(config.as_bytes());
     let manifest = put(json!({ "config": config, "layers": layers }).to_string().as_bytes());
     project.write("node/image/index.json", json!({ "manifests": [manifest] }).to_string());
     project.write("node/image/oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);

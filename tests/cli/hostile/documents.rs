@@ -1,31 +1,15 @@
 //! The documents of a container's image: JSON of many small values. This is where the limit on their bytes was measured.
 
-use keller::base::Digest;
-use serde_json::json;
-
 use super::repositories::costly;
-use super::{refusal, within};
+use super::{layout_of, refusal, within};
 use crate::cli::elf;
 use crate::cli::project::Project;
 use crate::deb::{file, tar};
 
 /// An image in an OCI layout with this configuration.
 fn configured(project: &Project, config: &str) {
-    let blobs = project.path("node/image/blobs/sha256");
-    std::fs::create_dir_all(&blobs).unwrap();
-    let put = |bytes: &[u8]| {
-        let digest = Digest::of(bytes);
-        std::fs::write(blobs.join(digest.to_hex()), bytes).unwrap();
-        json!({ "digest": format!("sha256:{digest}"), "size": bytes.len() })
-    };
     let layer = zstd::encode_all(tar(&[file("x", &elf::program())]).as_slice(), 1).unwrap();
-    let layers = [put(&layer)];
-    let manifest = put(json!({ "config": put(config.as_bytes()), "layers": layers }).to_string().as_bytes());
-    project.write("node/image/index.json", json!({ "manifests": [manifest] }).to_string());
-    project.write("node/image/oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
-    if project.text("node/node.yaml").contains("build: hello.yaml") {
-        project.edit("{build: hello.yaml}", "{archive: image}");
-    }
+    layout_of(project, &[layer], config);
 }
 
 #[test]
