@@ -24,6 +24,8 @@ const LIFE: Duration = Duration::from_secs(14 * 86_400);
 pub struct World {
     /// IMAGE_ID of what is published.
     id: &'static str,
+    /// Of the disks that it is published for, in bytes.
+    sector_size: u32,
     folder: TempDir,
     pub server: Server,
     pub root_json: Vec<u8>,
@@ -36,11 +38,16 @@ impl World {
 
     /// Small versions of `id`, published and served.
     pub fn of(id: &'static str, versions: &[&str]) -> Self {
+        Self::with_sectors(512, id, versions)
+    }
+
+    /// The same for disks with sectors of so many bytes.
+    pub fn with_sectors(sector_size: u32, id: &'static str, versions: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let expires = Timestamp::now() + Duration::from_secs(86_400 * 700);
         Keys::init(&folder.path().join("keys"), Wanted { root_keys: 3, root_threshold: 2, expires }).unwrap();
         let root_json = std::fs::read(folder.path().join("keys/root.json")).unwrap();
-        let world = Self { id, folder, server: Server::start(), root_json };
+        let world = Self { id, sector_size, folder, server: Server::start(), root_json };
         versions.iter().for_each(|version| world.publish(version));
         world
     }
@@ -63,7 +70,7 @@ impl World {
             id: self.id,
             version,
             epoch: 0,
-            sector_size: 512,
+            sector_size: self.sector_size,
             root: &root,
             root_size: root.len() as u64,
             root_hash: tree.finish().unwrap().root_hash.digest(),

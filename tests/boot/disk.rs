@@ -7,11 +7,14 @@ use std::process::{Command, Stdio};
 
 use keller::disk::layout::RESERVE_LABEL;
 use keller::disk::{FileDevice, SectorSize, gpt};
+use serde_json::{Value, json};
 
 use super::scratch::{Disk, Scratch};
 use super::turn::Turn;
+use super::update::own_updates;
 use super::{Node, keller, processors};
 use crate::judges::tool::{run, tool};
+use crate::updates::World;
 
 /// In seconds: until what is waited for, a machine may start several times.
 const LIMIT: &str = "1440";
@@ -73,11 +76,11 @@ fn inspect(image: &Path) -> (u64, u64) {
     let output = keller().args(["inspect", "--json"]).arg(image).output().expect("keller starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let found: Value = serde_json::from_str(&text).unwrap();
     let state = found["partitions"].as_array().unwrap().last().unwrap().clone();
     assert_eq!(state["label"], "keller-state");
     // No room that the table does not know of.
-    assert_eq!(found["remarks"], serde_json::json!([]));
+    assert_eq!(found["remarks"], json!([]));
     (state["start"].as_u64().unwrap(), state["size"].as_u64().unwrap())
 }
 
@@ -113,6 +116,43 @@ fn is_clean(image: &Path) {
     }
 }
 
+/// The only version of `id` is the one that runs and that the boot loader starts next.
+fn runs_as_before(node: &Node, id: &str) {
+    let status: Value = serde_json::from_str(&node.run("sudo keller update status --json")).unwrap();
+    let entry = format!("{id}_1.0.0.efi");
+    assert_eq!(
+        (&status["version"], &status["slot"], &status["entries"], &status["next"]),
+        (&"1.0.0".into(), &"a".into(), &json!([entry]), &entry.into()),
+        "{status}"
+    );
+}
+
+/// The records of updates are out of reach: nobody can pin, and the agent leaves an update that it may take, here within
+/// two minutes after the boot, to an operator.
+fn takes_nothing_by_itself(node: &Node) {
+    const WHY: &str = "it is neither blank nor a reserve file system, and nothing shall be lost";
+    assert_eq!(node.settled(), "running");
+    let world = World::of("misused", &["1.0.1"]);
+    own_updates(node, &world, "automatic: true\\nwindow: 00:00-23:59\\ninterval: 1min\\n");
+    node.run("sudo systemctl restart keller-agent");
+    let pin = node.try_run("sudo keller update pin 1.0.0");
+    let said = String::from_utf8_lossy(&pin.stderr).into_owned();
+    assert!(!pin.status.success(), "{said}");
+    contains(&said, &["pinning: the next boot would not know of it: looking at the reserve partition", WHY]);
+    let log = "sudo journalctl --boot --output=cat --unit=keller-agent.service";
+    let told = format!("timeout 600 sh -c 'until {log} | grep \"may be forgotten\"; do sleep 1; done'");
+    let told = node.run(&told);
+    contains(
+        &told,
+        &["1.0.1 is there; `keller update apply` takes it, since a pin or a fall-back may be forgotten", WHY],
+    );
+    runs_as_before(node, "misused");
+    let status = node.run("sudo keller update status");
+    contains(&status, &["what was remembered of updates is out of reach in this boot: looking at", WHY]);
+    // An operator is obeyed.
+    node.run("sudo keller update stage");
+}
+
 #[test]
 fn large_sectors_an_ext4_root_and_a_disk_with_room() {
     const ROOM: u64 = 2 << 30;
@@ -122,7 +162,7 @@ fn large_sectors_an_ext4_root_and_a_disk_with_room() {
     let image = small_node("large-sectors", disk, &public);
     let (_, shipped) = inspect(&image);
     enlarge(&image, ROOM);
-    let node = Node::boot(&image, &["--persist", "--sector-size", "4096"]);
+    let mut node = Node::boot(&image, &["--persist", "--sector-size", "4096"]);
     assert_eq!(node.settled(), "running");
     let root = node.run("findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS /");
     assert!(root.contains("/dev/mapper/root") && root.contains("ext4") && root.contains("ro"), "{root}");
@@ -134,6 +174,8 @@ fn large_sectors_an_ext4_root_and_a_disk_with_room() {
     assert!(!node.try_run("test -e /run/systemd/journald.conf.d/50-keller-reserve.conf").status.success());
     assert_eq!(node.run("stat -c '%a %U %G' /var/log/journal"), "2755 root systemd-journal");
     assert_eq!(node.run("sudo keller update pin 1.0.0"), "only 1.0.0 is taken from now on");
+    let world = World::with_sectors(4096, "large-sectors", &["1.0.1"]);
+    own_updates(&node, &world, "");
     let free = "$(df --block-size=1 --output=avail /var | tail -n 1)";
     node.run(&format!("sudo fallocate --length {free} /var/fill"));
     node.run("sudo sh -c 'for bs in 1M 4k; do dd if=/dev/zero of=/var/fill.$bs bs=$bs; done; sync' 2>&1 | grep 'No space'");
@@ -141,6 +183,17 @@ fn large_sectors_an_ext4_root_and_a_disk_with_room() {
     let said = String::from_utf8_lossy(&full.stderr).into_owned();
     assert!(!full.status.success(), "{said}");
     assert!(said.contains("writing /var/lib/keller/update/state.json: No space left on device"), "{said}");
+
+    let full = node.try_run("sudo keller update stage");
+    let said = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert!(!full.status.success(), "{said}");
+    assert!(said.contains("/var/lib/keller/update/metadata: No space left on device"), "{said}");
+    // It comes up without any room, as it was.
+    node.reboot();
+    assert_eq!(node.run("df --output=avail /var | tail -n 1").trim(), "0");
+    runs_as_before(&node, "large-sectors");
+    node.run("sudo sh -c 'rm /var/fill*; mkdir -p /run/systemd/timesync; touch /run/systemd/timesync/synchronized'");
+    node.run("sudo keller update stage");
 
     // The key of the manifest opens as well as the one that was handed over.
     let mut ssh = Command::new(&node.ssh[0]);
@@ -231,14 +284,18 @@ fn a_disk_is_torn_copied_wiped_and_given_back() {
     // No node waits for its reserve, and somebody else's data on it stays as well.
     let (start, _) = reserve(&image);
     file.write_all_at(&foreign, start).unwrap();
+    let [option, value] = typed("keller.etc=factory");
+    let node = Node::boot(&image, &["--persist", &option, &value]);
     contains(
-        &boot_with("keller.etc=factory"),
+        &node.seen,
         &[
             "the changes to /etc were put aside in /var/lib/keller/etc.1",
             "state checked",
             "it is neither blank nor a reserve file system",
         ],
     );
+    takes_nothing_by_itself(&node);
+    drop(node);
     file.read_exact_at(&mut found, start).unwrap();
     assert!(found == foreign, "a partition that was refused has been written to");
 }

@@ -1,6 +1,6 @@
 //! What people reported from the field, on one small node: each part asks the running node once.
 
-mod closed;
+pub mod closed;
 mod containers;
 mod full;
 

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use super::scratch::Scratch;
 use super::{Node, keller};
 use crate::http_server::{Act, Server};
+use crate::updates::World;
 
 /// The update that `boot::power` records, too.
 #[test]
@@ -176,6 +177,19 @@ fn build(folder: &Path, version: &str, packages: &str, port: u16) -> PathBuf {
 pub(super) fn run(command: &mut Command) {
     let output = command.output().expect("it starts");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A repository of its own for `node`, in place of the one that the image does not name, with `more` settings; and a clock
+/// that is right, as if a time server had answered.
+pub(super) fn own_updates(node: &Node, world: &World, more: &str) {
+    let root = String::from_utf8(world.root_json.clone()).unwrap();
+    assert!(!root.contains('\''), "{root}");
+    let port = world.server.port();
+    node.run(&format!(
+        "sudo mkdir -p /etc/keller /run/systemd/timesync && sudo touch /run/systemd/timesync/synchronized && \
+         echo '{root}' | sudo tee /etc/keller/root.json && \
+         printf 'url: http://10.0.2.2:{port}\\n{more}' | sudo tee /etc/keller/update.yaml"
+    ));
 }
 
 /// Every file below `folder`, on the web.

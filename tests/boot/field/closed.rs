@@ -99,6 +99,82 @@ pub fn nobody_holds_up_an_update(node: &Node) {
     assert!(!node.try_run("sudo -u nobody flock --nonblock /run/keller/update.lock true").status.success());
 }
 
+/// Whose upper layer has an end, for the last of [`CONTAINERS`].
+const SCRATCH: &str = "    scratch: 16MiB\n";
+
+/// What fills the upper layer of the container `wanted` gets no more than its [`SCRATCH`]; `exec` runs a program in it.
+fn a_container_has_scratch_of_its_own(node: &Node, exec: &str) {
+    let free = || node.run("df --output=avail /run | tail -n 1").trim().parse::<u64>().unwrap();
+    let before = free();
+    let fill = format!("{exec} /bin/busybox dd if=/dev/zero of=/fill bs=1M count=4096");
+    assert!(!node.try_run(&fill).status.success(), "16 MiB have an end");
+    // Other services write a little there meanwhile, in KiB.
+    assert!(before - free().min(before) < 4096, "a container took the node's /run");
+    let size = node.run(&format!("{exec} /bin/busybox stat -c %s /fill")).parse::<u64>().unwrap();
+    assert!((8 << 20..=16 << 20).contains(&size), "{size}");
+}
+
+/// What containerd starts on `node`, which has [`containers_and_scratch`], is as closed as what others start.
+pub fn containers_of_containerd_are_closed(node: &Node) {
+    nobody_gets_what_an_image_brings(node);
+    privileges_are_new_where_they_are_opened(node);
+    a_container_has_scratch_of_its_own(node, "sudo ctr --namespace keller tasks exec --exec-id fill wanted");
+}
+
+/// [`CONTAINERS`], of which the last has [`SCRATCH`].
+pub fn containers_and_scratch() -> String {
+    format!("{CONTAINERS}{SCRATCH}")
+}
+
+/// A neighbour on the node's own network, with all that it takes to talk to etcd but the certificate.
+const NEIGHBOUR: &str = "  - {name: neighbour, image: {build: neighbour.yaml}, host_network: true}\n";
+const NEIGHBOUR_IMAGE: &str = r#"include: ["keller:manifests/containers/base.yaml"]
+packages: [busybox-static, etcd-client]
+entrypoint: [/usr/bin/busybox, sleep, "1000000"]
+user: "65534"
+"#;
+
+/// The container `neighbour` reaches etcd's ports, and neither reads nor writes nor removes a key.
+fn a_neighbour_has_no_way_into_etcd(node: &Node) {
+    let inside = "sudo crun exec neighbour /usr/bin/";
+    assert_eq!(node.run(&format!("{inside}busybox id -u")), "65534");
+    assert_eq!(node.run("sudo etcdctl put kept value"), "OK");
+    let wget = node.try_run(&format!("{inside}busybox wget -O - http://127.0.0.1:2379/version"));
+    let said = String::from_utf8_lossy(&wget.stderr).into_owned();
+    // It is connected, and hears nothing from a server that speaks TLS alone.
+    assert!(
+        !wget.status.success() && wget.stdout.is_empty() && said.contains("error getting response"),
+        "{said}"
+    );
+    let skip = "--insecure-transport=false --insecure-skip-tls-verify";
+    for flags in ["--endpoints=http://127.0.0.1:2379", "--endpoints=http://127.0.0.1:2380"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([2379, 2380].map(|port| format!("--endpoints=https://127.0.0.1:{port} {skip}")))
+    {
+        for order in ["get kept", "put kept mine", "del --prefix ''"] {
+            let command = format!("{inside}etcdctl --dial-timeout=2s --command-timeout=2s {flags} {order}");
+            let output = node.try_run(&command);
+            assert!(!output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stdout));
+        }
+    }
+    assert_eq!(node.run("sudo etcdctl get kept"), "kept\nvalue");
+}
+
+/// On a disk whose sectors have 4096 bytes, the reserve is made, checked and mounted as on others.
+fn has_its_reserve(node: &Node) {
+    assert_eq!(node.run("cat /sys/block/vda/queue/logical_block_size"), "4096");
+    let facts: serde_json::Value = serde_json::from_str(&node.run("cat /run/keller/boot.json")).unwrap();
+    let reserve = facts["reserve"].as_str().unwrap_or_else(|| panic!("{facts}"));
+    assert_eq!(facts["forgetful"], serde_json::Value::Null, "{facts}");
+    for (directory, place) in [("journal", "/var/log/journal"), ("update", "/var/lib/keller/update")] {
+        let source = node.run(&format!("findmnt --noheadings --output SOURCE {place}"));
+        assert_eq!(source, format!("{reserve}[/{directory}]"));
+    }
+    let guids = node.run(&format!("lsblk --noheadings --nodeps --output PARTUUID {reserve}"));
+    assert_eq!(guids.as_bytes()[14], b'4', "{guids} is still that of the image");
+}
+
 /// A node with crun alone.
 const CRUN: &str = r#"keller: 1
 id: closed
@@ -108,10 +184,11 @@ include:
   - keller:manifests/components/kernel-cloud.yaml
   - keller:manifests/components/ssh.yaml
   - keller:manifests/components/crun.yaml
+  - keller:manifests/components/etcd.yaml
 users: [{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}]
 health: {deadline: 10min}
 kernel: {cmdline: ["console=ttyS0,115200"]}
-disk: {esp: 128MiB, root: 512MiB, reserve: 64MiB, state: {min: 256MiB}}
+disk: {sector_size: 4096, esp: 272MiB, root: 512MiB, reserve: 64MiB, state: {min: 256MiB}}
 outputs: [raw]
 containers:
 "#;
@@ -120,7 +197,8 @@ containers:
 fn crun() -> Option<Disk> {
     let folder = Scratch::new("closed");
     let manifest = folder.join("node.yaml");
-    fs::write(&manifest, format!("{CRUN}{CONTAINERS}    scratch: 16MiB\n")).unwrap();
+    fs::write(&manifest, format!("{CRUN}{NEIGHBOUR}{}", containers_and_scratch())).unwrap();
+    fs::write(folder.join("neighbour.yaml"), NEIGHBOUR_IMAGE).unwrap();
     layout(&folder.join("hostile"))?;
     let status = keller().args(["build", "--quiet", "--output"]).arg(&*folder).arg(&manifest).status();
     assert!(status.expect("keller starts").success(), "the node does not build");
@@ -131,7 +209,7 @@ fn crun() -> Option<Disk> {
 #[test]
 fn containers_of_crun_are_closed_and_have_scratch_of_their_own() {
     let Some(image) = crun() else { return };
-    let node = Node::boot(&image, &[]);
+    let node = Node::boot(&image, &["--sector-size", "4096"]);
     assert_eq!(
         node.settled(),
         "running",
@@ -141,16 +219,11 @@ fn containers_of_crun_are_closed_and_have_scratch_of_their_own() {
     nobody_gets_what_an_image_brings(&node);
     privileges_are_new_where_they_are_opened(&node);
     nobody_holds_up_an_update(&node);
+    a_neighbour_has_no_way_into_etcd(&node);
+    has_its_reserve(&node);
     // The users of a container come to its root.
     assert_eq!(node.run("sudo crun exec wanted /bin/busybox stat -c %a /"), "755");
-    let free = || node.run("df --output=avail /run | tail -n 1").trim().parse::<u64>().unwrap();
-    let before = free();
-    let fill = "sudo crun exec wanted /bin/busybox dd if=/dev/zero of=/fill bs=1M count=4096";
-    assert!(!node.try_run(fill).status.success(), "16 MiB have an end");
-    // Other services write a little there meanwhile, in KiB.
-    assert!(before - free().min(before) < 4096, "a container took the node's /run");
-    let size = node.run("sudo crun exec wanted /bin/busybox stat -c %s /fill").parse::<u64>().unwrap();
-    assert!((8 << 20..=16 << 20).contains(&size), "{size}");
+    a_container_has_scratch_of_its_own(&node, "sudo crun exec wanted");
     // It starts afresh, with nothing of it.
     node.run("sudo systemctl restart wanted.service");
     let runs =

@@ -2,6 +2,7 @@
 //! their room.
 
 use super::Node;
+use crate::boot::update::own_updates;
 use crate::updates::World;
 
 /// In the container `kept`, as its root: all blocks of the state partition that it can have.
@@ -10,7 +11,7 @@ const BLOCKS: &str =
 
 pub fn var_takes_neither_an_update_nor_the_journal(node: &Node) {
     let world = World::of("field", &["1.0.1", "1.0.2"]);
-    own_updates(node, &world);
+    own_updates(node, &world, "");
     let part = "lsblk --noheadings --list --output NAME,PARTLABEL | grep keller-reserve | cut -d' ' -f1";
     let part = format!("/dev/{}", node.run(part));
     for (directory, place) in [("journal", "/var/log/journal"), ("update", "/var/lib/keller/update")] {
@@ -46,18 +47,6 @@ pub fn var_takes_neither_an_update_nor_the_journal(node: &Node) {
     takes(node, "1.0.2");
     let state = node.run("sudo keller update status");
     assert!(state.contains("1.0.2"), "{state}");
-}
-
-/// A repository of its own, in place of the one that the image does not name.
-fn own_updates(node: &Node, world: &World) {
-    let root = String::from_utf8(world.root_json.clone()).unwrap();
-    assert!(!root.contains('\''), "{root}");
-    let port = world.server.port();
-    node.run(&format!(
-        "sudo mkdir -p /etc/keller /run/systemd/timesync && sudo touch /run/systemd/timesync/synchronized && \
-         echo '{root}' | sudo tee /etc/keller/root.json && \
-         echo 'url: http://10.0.2.2:{port}' | sudo tee /etc/keller/update.yaml"
-    ));
 }
 
 /// By journald's own account.
