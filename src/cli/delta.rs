@@ -162,7 +162,7 @@ fn make(args: &Make, display: &Display) -> Result<()> {
     let maker = Maker { args, folder: Folder::new(&args.to), display };
     let size = new.size();
     let ways = maker.ways(&args.root, &args.from, before_root.map(|it| &it.root.ways), |frames, index| {
-        delta::publish_root(&new, size, delta::LEVEL, frames, index, display)
+        delta::publish_root(&new, size, (delta::LEVEL, None), frames, index, display)
     })?;
     let root = RootImage { root_hash, size, salt: String::new(), verity_uuid: Uuid::nil(), ways };
     let mut uki = None;
@@ -173,7 +173,7 @@ fn make(args: &Make, display: &Display) -> Result<()> {
         let before = before.as_ref().and_then(|before| before.uki.as_ref());
         let before = before.filter(|before| before.sha256 == sha256).map(|before| &before.ways);
         let ways = maker.ways(path, &args.from_uki, before, |frames, index| {
-            delta::publish_uki(&bytes, delta::LEVEL, frames, index, display)
+            delta::publish_uki(&bytes, (delta::LEVEL, None), frames, index, display)
         })?;
         uki = Some(Uki { sha256, size: to_u64(bytes.len()), ways });
     }
@@ -201,11 +201,11 @@ impl Maker<'_> {
         let new = device(image)?;
         let context = || format!("compressing {}", image.display());
         let none = Blob::of(b"");
-        let blank = Ways { full: none, frames: none, index: none, patches: Vec::new() };
+        let blank = Ways { full: none, frames: none, index: none, patches: Vec::new(), level: None };
         let mut ways = before.cloned().unwrap_or(blank);
         if wanted(By::Full) {
             let full = |out: &mut dyn Write| {
-                anyhow::Ok(delta::make_full(&new, new.size(), delta::LEVEL, out, self.display)?)
+                anyhow::Ok(delta::make_full(&new, new.size(), (delta::LEVEL, None), out, self.display)?)
             };
             ways.full = self.folder.add_blob(full).with_context(context)?.0;
         }

@@ -53,7 +53,8 @@ pub struct PublishArgs {
     /// Make patches from this many versions before.
     #[arg(long, value_name = "N", default_value_t = 3, conflicts_with = "mode")]
     patches: usize,
-    /// How hard to compress what nodes fetch without a patch, 1 to 19: a low level is for trying things out.
+    /// How hard to compress what nodes fetch without a patch, 1 to 19: a low level is for trying things out. What the
+    /// version before has at the same level is taken over.
     #[arg(long, value_name = "LEVEL", default_value_t = LEVEL, value_parser = clap::value_parser!(i32).range(1..=19), conflicts_with = "mode")]
     level: i32,
     /// How long nodes believe that there is nothing newer, unless it is renewed.

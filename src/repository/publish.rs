@@ -55,7 +55,7 @@ pub struct Image<'a> {
     /// Bytes of a logical sector of its disks.
     pub sector_size: u32,
     /// The root file system.
-    pub root: &'a dyn ReadAt,
+    pub root: &'a (dyn ReadAt + Sync),
     /// Bytes of it, a multiple of 4096.
     pub root_size: u64,
     /// What dm-verity says of it; the caller has verified that.

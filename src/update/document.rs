@@ -75,6 +75,10 @@ pub struct Ways {
     /// From certain versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<Patch>,
+    /// How hard the first three were compressed: a publisher takes over from a version before what was compressed as
+    /// hard. Nodes have no use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<i32>,
 }
 
 /// A way from another version.

@@ -300,6 +300,44 @@ fn damage_is_not_built_upon() {
     publisher.add_with(&made("1.0.1"), &none, 0).unwrap();
 }
 
+/// What of the version before serves is taken over and changes nothing; what has rotted is made anew.
+#[test]
+fn a_version_is_the_same_whatever_was_there_before() {
+    let none = Options { patches: 0, ..options(&["stable"]) };
+    let document = |publisher: &Publisher, added: &Added| {
+        let keys = publisher.keys();
+        Repository::open(publisher.repository(), &keys).unwrap().document(&added.listing).unwrap()
+    };
+    let alone = Publisher::new();
+    let expected = document(&alone, &alone.add_with(&made("1.0.1"), &none, 0).unwrap());
+    assert_eq!(expected.root.ways.level, Some(none.level));
+    for rotten in [None, Some("frames"), Some("index"), Some("full"), Some("nothing is left")] {
+        let publisher = Publisher::new();
+        let before = document(&publisher, &publisher.publish("1.0.0"));
+        for ways in [&before.root.ways, &before.uki.ways] {
+            let blobs = [("frames", ways.frames), ("index", ways.index), ("full", ways.full)];
+            for (name, blob) in blobs {
+                let path = publisher.repository().join(blob.path());
+                match rotten {
+                    Some(rotten) if rotten == name => {
+                        let mut bytes = fs::read(&path).unwrap();
+                        bytes.iter_mut().step_by(50).for_each(|byte| *byte ^= 4);
+                        fs::write(&path, bytes).unwrap();
+                    }
+                    Some("nothing is left") => fs::remove_file(&path).unwrap(),
+                    _ => {}
+                }
+            }
+        }
+        let added = publisher.add_with(&made("1.0.1"), &none, 0).unwrap();
+        assert_eq!(document(&publisher, &added), expected, "{rotten:?}");
+        for blob in [expected.root.ways.frames, expected.root.ways.full, expected.uki.ways.full] {
+            let there = fs::read(publisher.repository().join(blob.path())).unwrap();
+            assert_eq!(Digest::of(&there), blob.sha256, "{rotten:?}");
+        }
+    }
+}
+
 /// Ends `work` on a copy of the repository after each number of files, and gives how many there were. What nodes
 /// see must be `old` all the time until it is `new`; then the same work comes to its end.
 fn interrupted(

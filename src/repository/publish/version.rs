@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 
+use rayon::prelude::*;
+
 use super::*;
+use crate::base::Chain;
 use crate::base::device::{FileDevice, SectorSize, Window};
 use crate::base::progress::Task;
 use crate::base::progress::Unit;
 use crate::base::width::to_u64;
-use crate::update::delta::{self, Way};
+use crate::update::delta::{self, KnownFrames, KnownSegments, Way};
 use crate::update::document::{Blob, FORMAT, Patch, RootImage, Uki, Ways};
 use crate::verity::{self, BLOCK};
 
@@ -32,9 +35,16 @@ impl Repository<'_> {
         progress: &dyn Progress,
     ) -> Result<(Document, Vec<Patched>), PublishError> {
         let (new_root, new_uki) = ((image.root, image.root_size), image.uki);
-        let ways = self.ways("the root", new_root, options.level, progress, |frames, index| {
-            delta::publish_root(new_root.0, new_root.1, options.level, frames, index, progress)
-        })?;
+        let mut older: Vec<&Document> =
+            published.iter().filter(|it| compare(&it.version, image.version).is_lt()).collect();
+        older.sort_by(|a, b| compare(&b.version, &a.version));
+        let earlier = older.first();
+        let level = options.level;
+        let earlier_root = earlier.map(|document| &document.root.ways);
+        let ways =
+            self.ways("the root", new_root, (level, earlier_root), progress, |known, frames, index| {
+                delta::publish_root(new_root.0, new_root.1, (level, known), frames, index, progress)
+            })?;
         let mut root = RootImage {
             root_hash: image.root_hash,
             size: image.root_size,
@@ -43,36 +53,35 @@ impl Repository<'_> {
             ways,
         };
         let size = to_u64(new_uki.len());
-        let ways =
-            self.ways("the kernel image", (&new_uki, size), options.level, progress, |frames, index| {
-                delta::publish_uki(new_uki, options.level, frames, index, progress)
-            })?;
+        let earlier_uki = earlier.map(|document| &document.uki.ways);
+        let ways = self.ways(
+            "the kernel image",
+            (&new_uki, size),
+            (level, earlier_uki),
+            progress,
+            |known, frames, index| delta::publish_uki(new_uki, (level, known), frames, index, progress),
+        )?;
         let mut uki = Uki { sha256: Digest::of(new_uki), size, ways };
-        let mut older: Vec<&Document> =
-            published.iter().filter(|it| compare(&it.version, image.version).is_lt()).collect();
-        older.sort_by(|a, b| compare(&b.version, &a.version));
+        older.truncate(options.patches);
+        let folder = &self.folder;
+        let made: Vec<Result<Made, PublishError>> =
+            older.par_iter().map(|old| Made::from(folder, old, image, progress)).collect();
         let mut patches = Vec::new();
-        for old in older.into_iter().take(options.patches) {
-            let before = self.before(old, progress)?;
+        for (old, made) in older.into_iter().zip(made) {
+            let made = made?;
             let mut patched = Patched { from: old.version.clone(), root: None, uki: None };
-            let context = || format!("the patch from {}", old.version);
-            let (blob, _) = self.blob(&context(), |out| {
-                let device = FileDevice::image(before.root.try_clone()?, SectorSize::B512)?;
-                Ok(delta::make_patch(&device, old.root.size, new_root.0, new_root.1, out, progress)?)
-            })?;
+            let what = format!("the patch from {}", old.version);
+            let put = |bytes: &[u8]| self.blob(&what, |out| Ok(out.write_all(bytes)?)).map(|(blob, ())| blob);
             // One that is no shorter stays unnamed.
-            if blob.size < root.ways.full.size && old.root.root_hash != image.root_hash {
-                let version = old.version.clone();
-                root.ways.patches.push(Patch { from: old.root.root_hash, version, blob });
+            let version = || old.version.clone();
+            if to_u64(made.root.len()) < root.ways.full.size && old.root.root_hash != image.root_hash {
+                let blob = put(&made.root)?;
+                root.ways.patches.push(Patch { from: old.root.root_hash, version: version(), blob });
                 patched.root = Some(blob.size);
             }
-            let (blob, _) = self.blob(&context(), |out| {
-                let old = before.uki.as_slice();
-                Ok(delta::make_patch(&old, to_u64(old.len()), &new_uki, uki.size, out, progress)?)
-            })?;
-            if blob.size < uki.ways.full.size && old.uki.sha256 != uki.sha256 {
-                let version = old.version.clone();
-                uki.ways.patches.push(Patch { from: old.uki.sha256, version, blob });
+            if to_u64(made.uki.len()) < uki.ways.full.size && old.uki.sha256 != uki.sha256 {
+                let blob = put(&made.uki)?;
+                uki.ways.patches.push(Patch { from: old.uki.sha256, version: version(), blob });
                 patched.uki = Some(blob.size);
             }
             patches.push(patched);
@@ -105,21 +114,32 @@ impl Repository<'_> {
         Ok(blob)
     }
 
-    /// Writes the files by which an image travels, but for patches.
+    /// Writes the files by which an image travels, but for patches. What `earlier` has of it, compressed to the same
+    /// `level`, is taken over.
     fn ways(
         &self,
         what: &str,
-        (image, size): (&dyn ReadAt, u64),
-        level: i32,
+        (image, size): (&(dyn ReadAt + Sync), u64),
+        (level, earlier): (i32, Option<&Ways>),
         progress: &dyn Progress,
-        publish: impl Fn(&mut dyn Write, &mut dyn Write) -> Result<delta::Published, delta::PublishError>,
+        publish: impl Fn(
+            Option<&KnownFrames>,
+            &mut dyn Write,
+            &mut dyn Write,
+        ) -> Result<delta::Published, delta::PublishError>,
     ) -> Result<Ways, PublishError> {
+        let earlier = earlier.filter(|ways| ways.level == Some(level));
+        let earlier = earlier.and_then(|ways| Earlier::open(&self.folder, ways, what, progress));
+        let known = earlier.as_ref().and_then(|earlier| earlier.frames(what, progress));
         let mut index = Vec::new();
-        let (frames, _) = self.blob(&format!("the frames of {what}"), |out| Ok(publish(out, &mut index)?))?;
+        let (frames, _) =
+            self.blob(&format!("the frames of {what}"), |out| Ok(publish(known.as_ref(), out, &mut index)?))?;
         let (index, ()) = self.blob(&format!("the index of {what}"), |out| Ok(out.write_all(&index)?))?;
-        let full = |out: &mut dyn Write| Ok(delta::make_full(image, size, level, out, progress)?);
+        let known = earlier.as_ref().and_then(|earlier| earlier.segments(what, progress));
+        let full =
+            |out: &mut dyn Write| Ok(delta::make_full(image, size, (level, known.as_ref()), out, progress)?);
         let (full, _) = self.blob(&format!("all of {what}"), full)?;
-        Ok(Ways { full, frames, index, patches: Vec::new() })
+        Ok(Ways { full, frames, index, patches: Vec::new(), level: Some(level) })
     }
 
     fn blob<T>(
@@ -132,26 +152,88 @@ impl Repository<'_> {
             error => error,
         })
     }
+}
 
+/// Files of the version before. What of them does not serve is made anew, and none of it is a reason to fail.
+struct Earlier {
+    index: Vec<u8>,
+    frames: FileDevice,
+    full: FileDevice,
+}
+
+impl Earlier {
+    fn open(folder: &Folder, ways: &Ways, what: &str, progress: &dyn Progress) -> Option<Self> {
+        let device =
+            |blob: &Blob| FileDevice::image(input::open(folder.path().join(blob.path()))?, SectorSize::B512);
+        let open = || {
+            let index = input::read(folder.path().join(ways.index.path()), ways.index.size)?;
+            Ok::<_, io::Error>(Self { index, frames: device(&ways.frames)?, full: device(&ways.full)? })
+        };
+        open().inspect_err(|error| of_no_use(what, error, progress)).ok()
+    }
+
+    fn frames(&self, what: &str, progress: &dyn Progress) -> Option<KnownFrames<'_>> {
+        let known = KnownFrames::read(&self.index, &self.frames);
+        known.inspect_err(|error| of_no_use(what, error, progress)).ok()
+    }
+
+    fn segments(&self, what: &str, progress: &dyn Progress) -> Option<KnownSegments<'_>> {
+        let known = KnownSegments::read(&self.full);
+        known.inspect_err(|error| of_no_use(what, error, progress)).ok()
+    }
+}
+
+fn of_no_use(what: &str, error: &(dyn std::error::Error + 'static), progress: &dyn Progress) {
+    progress.warn(&format!(
+        "{what} is compressed anew, since the files of the version before are of no use: {}",
+        Chain(error)
+    ));
+}
+
+/// The patches from one version.
+struct Made {
+    root: Vec<u8>,
+    uki: Vec<u8>,
+}
+
+impl Made {
+    /// Makes them, of a version that is put together again out of the repository's own files.
+    fn from(
+        folder: &Folder,
+        old: &Document,
+        image: &Image<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Self, PublishError> {
+        let before = Before::read(folder, old, progress)?;
+        let (mut root, mut uki) = (Vec::new(), Vec::new());
+        let device = FileDevice::image(before.root, SectorSize::B512)?;
+        delta::make_patch(&device, old.root.size, image.root, image.root_size, &mut root, progress)?;
+        let (old, new) = (before.uki.as_slice(), image.uki);
+        delta::make_patch(&old, to_u64(old.len()), &new, to_u64(new.len()), &mut uki, progress)?;
+        Ok(Self { root, uki })
+    }
+}
+
+impl Before {
     /// Puts an older version together again out of the repository's own files, in a file without a name.
-    fn before(&self, old: &Document, progress: &dyn Progress) -> Result<Before, PublishError> {
+    fn read(folder: &Folder, old: &Document, progress: &dyn Progress) -> Result<Self, PublishError> {
         let version = || old.version.clone();
         let damaged = |source| PublishError::Old { version: version(), source };
         // Frames are the quickest to read.
         let ways = [Way::Blocks];
         let mut uki = Vec::new();
-        delta::uki_by(&ways, &old.uki, &self.folder, None, &mut uki, progress).map_err(damaged)?;
-        let root = tempfile::tempfile_in(self.folder.path())?;
+        delta::uki_by(&ways, &old.uki, folder, None, &mut uki, progress).map_err(damaged)?;
+        let root = tempfile::tempfile_in(folder.path())?;
         root.set_len(old.root.size)?;
         let mut device = FileDevice::image(root.try_clone()?, SectorSize::B512)?;
-        delta::root_by(&ways, &old.root, &self.folder, None, &mut device, progress).map_err(damaged)?;
+        delta::root_by(&ways, &old.root, folder, None, &mut device, progress).map_err(damaged)?;
         let salt = hex::decode(&old.root.salt).unwrap_or_default();
         let hash = root_hash(&device, old.root.size, salt, old.root.verity_uuid, progress)?;
         if hash != old.root.root_hash {
             let (expected, actual) = (old.root.root_hash, hash);
             return Err(PublishError::OldHash { version: version(), expected, actual });
         }
-        Ok(Before { root, uki })
+        Ok(Self { root, uki })
     }
 }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::error::DeltaError;
 use super::frames::{self, Decoder, Entry};
 use super::index::{self, Index, Indexed};
+use super::patch;
 use super::runs::{BLOCK, BlockDigest, Inventory, LONGEST, SHORT, digests, run_digest, scan, short};
 use super::wire::{Wire, coalesce, stretch_of};
 use crate::base::Task;
@@ -94,18 +95,20 @@ impl Survey {
         self.lacking_runs(index).last().map_or(0, |(_, run)| run.at + to_u64(run.length))
     }
 
-    /// How much of an image that is cut into pieces of so many blocks is in pieces that are not in their place
-    /// as a whole, from 0 to 1. Runs that lie in two pieces do not tell which, and do not count.
-    pub(super) fn missing_share(&self, index: &Index, piece: u64) -> f64 {
-        let blocks = index.size / to_u64(BLOCK);
-        let runs = index.runs.iter().zip(&self.have).filter(|(_, have)| **have != Have::InPlace);
-        let mut missing: Vec<u64> = runs
-            .map(|(run, _)| (run.first / piece, (run.first + to_u64(run.run.blocks) - 1) / piece))
-            .filter_map(|(first, last)| (first == last).then_some(first))
-            .collect();
-        missing.dedup();
-        let missing = missing.into_iter().map(|number| piece.min(blocks - number * piece));
-        missing.sum::<u64>() as f64 / blocks.max(1) as f64
+    /// How much of an image is in segments of the whole that are not in their place as a whole, from 0 to 1.
+    pub(super) fn missing_share(&self, index: &Index) -> f64 {
+        let ends = patch::ends(index.runs.iter().map(|run| run.run));
+        let mut runs = index.runs.iter().zip(&self.have).peekable();
+        let (mut first, mut missing) = (0, 0);
+        for end in ends {
+            let mut is_there = true;
+            while let Some((_, have)) = runs.next_if(|(run, _)| run.first < end) {
+                is_there &= *have == Have::InPlace;
+            }
+            missing += if is_there { 0 } else { end - first };
+            first = end;
+        }
+        missing as f64 / (index.size / to_u64(BLOCK)).max(1) as f64
     }
 
     fn lacking_runs<'a>(&self, index: &'a Index) -> impl Iterator<Item = (usize, &'a Indexed)> {

@@ -23,6 +23,7 @@ use rayon::prelude::*;
 
 use super::error::PublishError;
 use super::index::{FRAMES_HEADER, Index, Indexed, entry_size};
+use super::known::{Encoder, KnownFrames};
 use super::runs::{BLOCK, BlockDigest, Cutter, MOST_BLOCKS, Run, SHORT, scan, short};
 use crate::base::device::ReadAt;
 use crate::base::limits;
@@ -39,9 +40,8 @@ const IN_UKI: usize = 1;
 /// What it begins with.
 pub(super) const MAGIC: &[u8; 8] = b"kellrFRM";
 const VERSION: u16 = 1;
-/// zstd's level for what is made once and fetched by many: above 19 only windows grow, and a frame is smaller than
-/// all of them.
-pub const LEVEL: i32 = 19;
+/// zstd's level for what is made once and fetched by many. 19 makes frames smaller by 1 %, and takes four times as long.
+pub const LEVEL: i32 = 15;
 
 on_disk! {
     /// What the file begins with.
@@ -73,6 +73,16 @@ impl<'a> Entry<'a> {
     /// Bytes of each frame.
     pub(super) fn frames(&self) -> impl Iterator<Item = usize> {
         self.lengths.iter().map(|length| usize::from(*length))
+    }
+
+    /// The same as they lie in the table.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = u16> {
+        self.lengths.iter().map(|length| length.get())
+    }
+
+    /// The heads of all digests.
+    pub(super) fn heads(&self) -> &'a [[u8; SHORT]] {
+        self.heads
     }
 
     /// The head of each block's digest.
@@ -117,17 +127,17 @@ pub struct Published {
     pub runs: usize,
 }
 
-/// Writes the frames and the index of a root of `size` bytes, a multiple of 4096; `level` is zstd's. Works on all
-/// processors and keeps some MiB in memory.
+/// Writes the frames and the index of a root of `size` bytes, a multiple of 4096; `level` is zstd's. Frames that are
+/// `known` are taken over. Works on all processors and keeps some MiB in memory.
 pub fn publish_root(
     root: &dyn ReadAt,
     size: u64,
-    level: i32,
+    (level, known): (i32, Option<&KnownFrames>),
     frames: &mut dyn Write,
     index: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<Published, PublishError> {
-    publish(root, size, (IN_ROOT, level), frames, index, progress)
+    publish(root, size, IN_ROOT, (level, known), frames, index, progress)
 }
 
 /// A unified kernel image in whole blocks, as it is published.
@@ -143,19 +153,20 @@ fn padded(uki: &[u8]) -> Result<Vec<u8>, PublishError> {
 /// Writes the frames and the index of a unified kernel image; zeros fill its last block.
 pub fn publish_uki(
     uki: &[u8],
-    level: i32,
+    (level, known): (i32, Option<&KnownFrames>),
     frames: &mut dyn Write,
     index: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<Published, PublishError> {
     let padded = padded(uki)?;
-    publish(&padded.as_slice(), to_u64(padded.len()), (IN_UKI, level), frames, index, progress)
+    publish(&padded.as_slice(), to_u64(padded.len()), IN_UKI, (level, known), frames, index, progress)
 }
 
 fn publish(
     image: &dyn ReadAt,
     size: u64,
-    (in_frame, level): (usize, i32),
+    in_frame: usize,
+    (level, known): (i32, Option<&KnownFrames>),
     frames: &mut dyn Write,
     index: &mut dyn Write,
     progress: &dyn Progress,
@@ -164,7 +175,7 @@ fn publish(
         return Err(PublishError::Size { size });
     }
     let task = Task::new(progress, "compressing", size, Unit::Bytes);
-    let mut publisher = Publisher::new(frames, in_frame, level).map_err(writing)?;
+    let mut publisher = Publisher::new(frames, in_frame, level, known).map_err(writing)?;
     let mut result = Ok(());
     scan(image, size, &task, |_, bytes, digests| {
         if result.is_ok() {
@@ -190,6 +201,8 @@ struct Publisher<'a> {
     /// Blocks in a frame.
     in_frame: usize,
     level: i32,
+    /// Frames of a version before.
+    known: Option<&'a KnownFrames<'a>>,
     /// Bytes that were written.
     written: u64,
     cutter: Cutter,
@@ -201,13 +214,19 @@ struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    fn new(out: &'a mut dyn Write, in_frame: usize, level: i32) -> io::Result<Self> {
+    fn new(
+        out: &'a mut dyn Write,
+        in_frame: usize,
+        level: i32,
+        known: Option<&'a KnownFrames>,
+    ) -> io::Result<Self> {
         let header = Header { magic: *MAGIC, version: VERSION.into(), zero: [0; 6] };
         out.write_all(header.as_bytes())?;
         Ok(Self {
             out,
             in_frame,
             level,
+            known,
             written: to_u64(FRAMES_HEADER),
             cutter: Cutter::default(),
             pending: Vec::new(),
@@ -232,16 +251,25 @@ impl<'a> Publisher<'a> {
     /// Writes the first of the pending blocks, which are those of `runs`.
     fn write(&mut self, runs: &[Run]) -> io::Result<()> {
         let mut rest = self.pending.as_slice();
-        let mut frames: Vec<&[u8]> = Vec::new();
+        let mut heads = self.heads.as_slice();
+        let mut frames: Vec<(&[u8], &[[u8; SHORT]])> = Vec::new();
         for run in runs {
             let (blocks, after) = rest.split_at(run.blocks * BLOCK);
-            frames.extend(blocks.chunks(self.in_frame * BLOCK));
-            rest = after;
+            let (own, others) = heads.split_at(run.blocks);
+            frames.extend(blocks.chunks(self.in_frame * BLOCK).zip(own.chunks(self.in_frame)));
+            (rest, heads) = (after, others);
         }
         let used = self.pending.len() - rest.len();
+        let (known, level) = (self.known, self.level);
         let frames: Vec<Vec<u8>> = frames
             .into_par_iter()
-            .map(|frame| zstd::bulk::compress(frame, self.level))
+            .map_init(
+                || Encoder::new(level),
+                |encoder, (blocks, heads)| match encoder {
+                    Ok(encoder) => encoder.frame(blocks, heads, known),
+                    Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+                },
+            )
             .collect::<Result<_, _>>()?;
         let mut frames = frames.iter();
         let mut heads = self.heads.drain(..used / BLOCK);
@@ -281,9 +309,15 @@ mod tests {
     fn frames_follow_the_index() {
         let root = [text(1, 900 * BLOCK), noise(2, 200 * BLOCK), vec![0; 500 * BLOCK]].concat();
         let (mut frames, mut index) = (Vec::new(), Vec::new());
-        let published =
-            publish_root(&root.as_slice(), to_u64(root.len()), LEVEL, &mut frames, &mut index, &Silent)
-                .unwrap();
+        let published = publish_root(
+            &root.as_slice(),
+            to_u64(root.len()),
+            (LEVEL, None),
+            &mut frames,
+            &mut index,
+            &Silent,
+        )
+        .unwrap();
         assert_eq!((published.frames, published.index), (to_u64(frames.len()), to_u64(index.len())));
         let index = Index::parse(&index, to_u64(root.len()), to_u64(frames.len())).unwrap();
         let table = &frames[to_usize(index.table())..];
@@ -306,17 +340,20 @@ mod tests {
         }
 
         let (mut again, mut unused) = (Vec::new(), Vec::new());
-        publish_root(&root.as_slice(), to_u64(root.len()), LEVEL, &mut again, &mut unused, &Silent).unwrap();
+        publish_root(&root.as_slice(), to_u64(root.len()), (LEVEL, None), &mut again, &mut unused, &Silent)
+            .unwrap();
         assert_eq!(again, frames);
         assert!(
-            publish_root(&root.as_slice(), 5000, LEVEL, &mut Vec::new(), &mut Vec::new(), &Silent).is_err()
+            publish_root(&root.as_slice(), 5000, (LEVEL, None), &mut Vec::new(), &mut Vec::new(), &Silent)
+                .is_err()
         );
     }
 
     #[test]
     fn an_empty_root_has_no_runs() {
         let (mut frames, mut index) = (Vec::new(), Vec::new());
-        let published = publish_root(&[].as_slice(), 0, LEVEL, &mut frames, &mut index, &Silent).unwrap();
+        let published =
+            publish_root(&[].as_slice(), 0, (LEVEL, None), &mut frames, &mut index, &Silent).unwrap();
         assert_eq!((published.runs, frames.len(), index.len()), (0, 16, 32));
         assert!(Index::parse(&index, 0, 16).unwrap().runs.is_empty());
     }

@@ -17,6 +17,7 @@ mod diff;
 mod error;
 mod frames;
 mod index;
+mod known;
 mod patch;
 mod runs;
 mod streams;
@@ -32,6 +33,7 @@ mod tests;
 pub use describe::describe;
 pub use error::{DeltaError, PublishError};
 pub use frames::{LEVEL, Published, publish_root, publish_uki};
+pub use known::{KnownFrames, KnownSegments};
 pub use patch::{make_full, make_patch};
 pub use uki::{uki, uki_by};
 

@@ -23,6 +23,14 @@ const HOPELESS: usize = 50;
 
 /// xz's own default: 9 takes twice as long for less than a hundredth.
 const PRESET: u32 = 6;
+/// The same for all of an image, with [`NICE`] and [`DEPTH`]: 6 takes half as long again for a hundredth.
+const PRESET_PROGRAMS: u32 = 4;
+/// Length of a match with which the search for a longer one ends, in bytes.
+const NICE: u32 = 32;
+/// Places that are looked at for a match.
+const DEPTH: u32 = 8;
+/// A dictionary for all of an image: an encoder takes eleven times as much memory, and each processor has one.
+const DICTIONARY_PROGRAMS: usize = 8 << 20;
 /// The least level for which a stream of programs is worth LZMA's time: its quickest preset takes twenty times as long as
 /// zstd does below.
 const THOROUGH: i32 = 3;
@@ -99,8 +107,8 @@ pub(super) fn put_programs(out: &mut Vec<u8>, bytes: &[u8], level: i32) -> io::R
         Some(quick) => quick,
         None if level < THOROUGH => (How::Zstd, zstd::bulk::compress(bytes, level)?),
         None => {
-            let preset = (level.clamp(0, 19).unsigned_abs() / 3).min(PRESET);
-            (How::LzmaX86, lzma(bytes, encoder_filters(How::LzmaX86, preset, bytes.len())?)?)
+            let preset = (level.clamp(0, 19).unsigned_abs() / 3).min(PRESET_PROGRAMS);
+            (How::LzmaX86, lzma(bytes, program_filters(preset, bytes.len())?)?)
         }
     };
     append(out, how, &stored, bytes.len());
@@ -152,15 +160,29 @@ fn encoder_filters(how: How, preset: u32, length: usize) -> io::Result<Filters> 
     filters(how, preset, length.next_power_of_two().clamp(LEAST_DICTIONARY, WINDOW))
 }
 
+fn program_filters(preset: u32, length: usize) -> io::Result<Filters> {
+    let mut options = LzmaOptions::new_preset(preset)?;
+    let dictionary = length.next_power_of_two().clamp(LEAST_DICTIONARY, DICTIONARY_PROGRAMS);
+    options.dict_size(u32::try_from(dictionary).map_err(io::Error::other)?);
+    if preset == PRESET_PROGRAMS {
+        options.nice_len(NICE).depth(DEPTH);
+    }
+    Ok(chain(How::LzmaX86, &options))
+}
+
 fn filters(how: How, preset: u32, dictionary: usize) -> io::Result<Filters> {
     let mut options = LzmaOptions::new_preset(preset)?;
     options.dict_size(u32::try_from(dictionary).map_err(io::Error::other)?);
+    Ok(chain(how, &options))
+}
+
+fn chain(how: How, options: &LzmaOptions) -> Filters {
     let mut filters = Filters::new();
     if how == How::LzmaX86 {
         filters.x86();
     }
-    filters.lzma2(&options);
-    Ok(filters)
+    filters.lzma2(options);
+    filters
 }
 
 /// Takes the stream that `bytes` begin with; gives its bytes as they are, how many, and what follows it.

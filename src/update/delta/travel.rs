@@ -184,7 +184,7 @@ impl Journey<'_, '_> {
             let task = Task::new(progress, "comparing", index.size, Unit::Bytes);
             Survey::of(&index, &inventory, self.to.target, self.to.fresh, &task)?
         };
-        let rest = survey.missing_share(&index, patch::BLOCKS_FROM_NOTHING);
+        let rest = survey.missing_share(&index);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
         let full = full.map(|size| (size as f64 * rest) as u64);
         let shortest = |blocks: u64| {

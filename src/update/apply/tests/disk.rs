@@ -74,7 +74,13 @@ impl Version {
         };
         let uki = Uki::new(tree.root_hash, &parts).unwrap().into_bytes();
         let nowhere = Blob::of(b"");
-        let ways = document::Ways { full: nowhere, frames: nowhere, index: nowhere, patches: Vec::new() };
+        let ways = document::Ways {
+            full: nowhere,
+            frames: nowhere,
+            index: nowhere,
+            patches: Vec::new(),
+            level: None,
+        };
         let document = Document {
             format: document::FORMAT,
             id: "node".to_owned(),

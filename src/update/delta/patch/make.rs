@@ -5,13 +5,14 @@ use std::io::{self, Write};
 
 use rayon::prelude::*;
 
-use super::{FROM_NOTHING, Head, NEW_IN_SEGMENT};
+use super::{Head, NEW_IN_SEGMENT, ends};
 use crate::base::device::ReadAt;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::width::{to_u64, to_usize};
 use crate::update::delta::diff::Finder;
 use crate::update::delta::error::PublishError;
-use crate::update::delta::runs::{BLOCK, BlockDigest, MOST_BLOCKS, RunDigest, digests, run_digest, scan};
+use crate::update::delta::known::KnownSegments;
+use crate::update::delta::runs::{BLOCK, BlockDigest, Cutter, MOST_BLOCKS, Run, RunDigest, run_digest, scan};
 use crate::update::delta::streams::{self, put_number, put_signed};
 
 /// Old blocks on both sides of those that are not copied: what moved by some bytes begins there.
@@ -25,9 +26,9 @@ const AT_ONCE: usize = 4;
 /// Writes a patch from `old` to `new`, of which the first `old_size` and `new_size` bytes count; gives its
 /// size. Works on all processors; memory grows with what has changed, up to some 400 MiB and the patch.
 pub fn make_patch(
-    old: &dyn ReadAt,
+    old: &(dyn ReadAt + Sync),
     old_size: u64,
-    new: &dyn ReadAt,
+    new: &(dyn ReadAt + Sync),
     new_size: u64,
     out: &mut dyn Write,
     progress: &dyn Progress,
@@ -82,51 +83,69 @@ pub fn make_patch(
 }
 
 /// Writes a patch from nothing to the first `size` bytes of `new`; gives its size. `level` is that of zstd which
-/// is about as thorough. Works on up to four
-/// processors, and keeps what it makes and 200 MiB for each of them in memory.
+/// is about as thorough. Segments that are `known` are taken over. Works on up to four processors, and keeps what it
+/// makes and 130 MiB for each of them in memory.
 pub fn make_full(
-    new: &dyn ReadAt,
+    new: &(dyn ReadAt + Sync),
     size: u64,
-    level: i32,
+    (level, known): (i32, Option<&KnownSegments>),
     out: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<u64, PublishError> {
     if size.div_ceil(to_u64(BLOCK)) > MOST_BLOCKS {
         return Err(PublishError::Size { size });
     }
+    let new = {
+        let task = Task::new(progress, "comparing", size, Unit::Bytes);
+        Side::read(new, size, &task)?
+    };
     let task = Task::new(progress, "compressing", size, Unit::Bytes);
-    let starts: Vec<u64> = (0..size).step_by(FROM_NOTHING).collect();
-    let mut segments: Vec<(RunDigest, u64, Vec<u8>)> = Vec::new();
-    for batch in starts.chunks(AT_ONCE) {
-        let read = |at: &u64| {
-            let mut bytes = vec![0; to_usize((size - at).min(to_u64(FROM_NOTHING)))];
-            let read = new.read_at(&mut bytes, *at);
-            read.map(|()| bytes).map_err(|source| PublishError::Read { at: *at, source })
+    let mut cutter = Cutter::default();
+    let mut runs: Vec<Run> = new.digests.iter().filter_map(|digest| cutter.push(*digest)).collect();
+    runs.extend(cutter.finish());
+    let ends: Vec<usize> = ends(runs).into_iter().map(to_usize).collect();
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let extents: Vec<Extent> =
+        starts.zip(&ends).map(|(first, end)| Extent { first, blocks: end - first }).collect();
+    let make = |extent: &Extent| {
+        let mut bytes = Vec::new();
+        new.append(&mut bytes, *extent)?;
+        let digest = run_digest(&new.digests[extent.first..][..extent.blocks]);
+        let made = match known.and_then(|known| known.find(&digest, &bytes)) {
+            Some(made) => made,
+            None => from_nothing(&bytes, level).map_err(writing)?,
         };
-        let inputs: Vec<Vec<u8>> = batch.iter().map(read).collect::<Result<_, _>>()?;
-        let made: Result<Vec<_>, io::Error> = inputs
-            .par_iter()
-            .map(|bytes| {
-                let made = from_nothing(bytes, level)?;
-                task.advance(to_u64(bytes.len()));
-                Ok((run_digest(&digests(bytes)), to_u64(bytes.len().div_ceil(BLOCK)), made))
-            })
-            .collect();
-        segments.extend(made.map_err(writing)?);
-    }
+        task.advance(to_u64(bytes.len()));
+        Ok((digest, to_u64(extent.blocks), made))
+    };
+    let segments = at_once(|| extents.par_iter().with_max_len(1).map(make).collect::<Result<Vec<_>, _>>())?;
     write(0, size, &segments, out)
+}
+
+/// Does parallel work on [`AT_ONCE`] processors at the most, since each of them takes memory.
+fn at_once<T: Send>(work: impl FnOnce() -> Result<T, PublishError> + Send) -> Result<T, PublishError> {
+    if rayon::current_num_threads() <= AT_ONCE {
+        return work();
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(AT_ONCE).build();
+    pool.map_err(|error| writing(io::Error::other(error)))?.install(work)
+}
+
+/// The plan of a segment that takes so many bytes as they are.
+pub(in crate::update::delta) fn all_of(length: usize) -> Vec<u8> {
+    let mut plan = Vec::new();
+    let moves = [1, length.div_ceil(BLOCK), 0];
+    let extents = [0];
+    moves.into_iter().chain(extents).for_each(|value| put_number(&mut plan, to_u64(value)));
+    put_signed(&mut plan, 0);
+    [0, length].into_iter().for_each(|value| put_number(&mut plan, to_u64(value)));
+    plan
 }
 
 /// A segment that takes all of its bytes as they are.
 fn from_nothing(bytes: &[u8], level: i32) -> io::Result<Vec<u8>> {
-    let mut plan = Vec::new();
-    let moves = [1, bytes.len().div_ceil(BLOCK), 0];
-    let extents = [0];
-    moves.into_iter().chain(extents).for_each(|value| put_number(&mut plan, to_u64(value)));
-    put_signed(&mut plan, 0);
-    [0, bytes.len()].into_iter().for_each(|value| put_number(&mut plan, to_u64(value)));
     let mut segment = Vec::new();
-    for stream in [&plan, &[][..]] {
+    for stream in [&all_of(bytes.len()), &[][..]] {
         streams::put(&mut segment, stream)?;
     }
     streams::put_programs(&mut segment, bytes, level)?;
@@ -154,13 +173,13 @@ fn writing(source: io::Error) -> PublishError {
 
 /// One of the two files.
 struct Side<'a> {
-    file: &'a dyn ReadAt,
+    file: &'a (dyn ReadAt + Sync),
     size: u64,
     digests: Vec<BlockDigest>,
 }
 
 impl<'a> Side<'a> {
-    fn read(file: &'a dyn ReadAt, size: u64, task: &Task) -> Result<Self, PublishError> {
+    fn read(file: &'a (dyn ReadAt + Sync), size: u64, task: &Task) -> Result<Self, PublishError> {
         let mut digests = Vec::with_capacity(to_usize(size.div_ceil(to_u64(BLOCK))));
         scan(file, size, task, |_, _, window| digests.extend(window))
             .map_err(|(at, source)| PublishError::Read { at, source })?;

@@ -33,14 +33,16 @@ mod apply;
 mod make;
 
 pub(super) use apply::Patcher;
+pub(super) use make::all_of;
 pub use make::{make_full, make_patch};
 
 use std::fmt::Write as _;
 
 use super::error::DeltaError;
-use super::runs::{BLOCK, MOST_BLOCKS, RunDigest};
+use super::runs::{BLOCK, MOST_BLOCKS, Run, RunDigest};
 use super::streams;
-use crate::base::on_disk::{FromBytes, IntoBytes, le, on_disk};
+use crate::base::device::ReadAt;
+use crate::base::on_disk::{FromBytes, FromZeros, IntoBytes, le, on_disk};
 use crate::base::width::{to_index, to_u64};
 
 /// What it begins with.
@@ -54,13 +56,42 @@ pub(super) const FULL: &str = "the whole image";
 /// New blocks in a segment at the most, in bytes: what is made of them is looked for, and found again, within
 /// a segment only.
 const NEW_IN_SEGMENT: usize = 8 << 20;
-/// The same of a patch from nothing. Half as many make that of a root larger by 1.4 %; a node keeps as much in
-/// memory, and fetches a segment again that was cut off.
+/// New blocks in a segment of a patch from nothing at the most, in bytes. Half as many make that of a root larger by
+/// 1.4 %; a node keeps as much in memory, and fetches a segment again that was cut off.
 const FROM_NOTHING: usize = streams::WINDOW;
-/// The same in blocks.
-pub(super) const BLOCKS_FROM_NOTHING: u64 = to_u64(FROM_NOTHING / BLOCK);
+/// Blocks of such a segment before it may end: see [`ends`].
+const LEAST_FROM_NOTHING: usize = LARGEST_FROM_NOTHING * 2 / 3;
+/// Blocks that it has at the most.
+const LARGEST_FROM_NOTHING: usize = (12 << 20) / BLOCK;
+/// The same limit for one that others made, in blocks.
+const BLOCKS_FROM_NOTHING: u64 = to_u64(FROM_NOTHING / BLOCK);
+/// It may end with one run of so many.
+const RUNS_TO_AN_END: u8 = 8;
+/// Bytes of the plan of a segment from nothing, at the most.
+pub(super) const LONGEST_PLAN: usize = 64;
 /// Bytes that a segment takes at the most: its new blocks, should none of them compress, and its plan.
 const LONGEST_SEGMENT: usize = 2 * FROM_NOTHING;
+
+/// Where the segments of a patch from nothing end, in blocks: with a run that says so by its digest, so that those of
+/// two versions end alike where what is in them is alike, and whoever has the index knows it.
+pub(super) fn ends(runs: impl IntoIterator<Item = Run>) -> Vec<u64> {
+    let (mut ends, mut first, mut end) = (Vec::new(), 0, 0);
+    for run in runs {
+        let blocks = to_u64(run.blocks);
+        if end + blocks - first > to_u64(LARGEST_FROM_NOTHING) {
+            ends.push(end);
+            first = end;
+        }
+        end += blocks;
+        let says_so = run.digest[7].is_multiple_of(RUNS_TO_AN_END);
+        if end - first >= to_u64(LEAST_FROM_NOTHING) && says_so {
+            ends.push(end);
+            first = end;
+        }
+    }
+    ends.extend((first < end).then_some(end));
+    ends
+}
 
 on_disk! {
     /// What a patch begins with.
@@ -199,6 +230,36 @@ impl Head {
         }
         Ok(head)
     }
+}
+
+/// A segment as it lies in a file.
+pub(super) struct Stored {
+    /// Of its blocks.
+    pub digest: RunDigest,
+    /// Where it begins.
+    pub at: u64,
+    /// In bytes.
+    pub length: usize,
+}
+
+/// The segments of a patch from nothing.
+pub(super) fn stored(file: &dyn ReadAt) -> Result<Vec<Stored>, DeltaError> {
+    let read = |bytes: &mut [u8], at: u64| match at + to_u64(bytes.len()) <= file.size() {
+        true => file.read_at(bytes, at).map_err(|source| DeltaError::Old { at, source }),
+        false => Err(damaged(FULL, "it is cut off")),
+    };
+    let mut header = [0; Header::SIZE];
+    read(&mut header, 0)?;
+    let header = Header::ref_from_bytes(&header).map_err(|_| damaged(FULL, "no whole header"))?;
+    let (count, old_size, new_size) = Head::parse_header(header, FULL)?;
+    if to_u64(Entry::SIZE) * to_u64(count) > file.size() {
+        return Err(damaged(FULL, format!("{count} segments in {} bytes", file.size())));
+    }
+    let mut table = vec![Entry::new_zeroed(); count];
+    read(table.as_mut_bytes(), to_u64(Header::SIZE))?;
+    let head = Head::parse_table(&table, (old_size, new_size), file.size(), FULL)?;
+    let stored = |it: &Segment| Stored { digest: it.digest, at: it.at, length: it.length };
+    Ok(head.segments.iter().map(stored).collect())
 }
 
 /// Appends what the patch that `bytes` begin with says of itself.
