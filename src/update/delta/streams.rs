@@ -26,9 +26,9 @@ const PRESET: u32 = 6;
 /// The same for all of an image, with [`NICE`] and [`DEPTH`]: 6 takes half as long again for a hundredth.
 const PRESET_PROGRAMS: u32 = 4;
 /// Length of a match with which the search for a longer one ends, in bytes.
-const NICE: u32 = 32;
+const NICE: u32 = 48;
 /// Places that are looked at for a match.
-const DEPTH: u32 = 8;
+const DEPTH: u32 = 12;
 /// A dictionary for all of an image: an encoder takes eleven times as much memory, and each processor has one.
 const DICTIONARY_PROGRAMS: usize = 8 << 20;
 /// The least level for which a stream of programs is worth LZMA's time: its quickest preset takes twenty times as long as
@@ -165,7 +165,8 @@ fn program_filters(preset: u32, length: usize) -> io::Result<Filters> {
     let dictionary = length.next_power_of_two().clamp(LEAST_DICTIONARY, DICTIONARY_PROGRAMS);
     options.dict_size(u32::try_from(dictionary).map_err(io::Error::other)?);
     if preset == PRESET_PROGRAMS {
-        options.nice_len(NICE).depth(DEPTH);
+        // Instructions of x86 begin anywhere.
+        options.nice_len(NICE).depth(DEPTH).position_bits(0);
     }
     Ok(chain(How::LzmaX86, &options))
 }
