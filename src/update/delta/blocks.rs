@@ -4,10 +4,10 @@
 use std::ops::Range;
 
 use super::error::DeltaError;
-use super::frames::{self, Decoder, Entry};
+use super::frame::{self, Decoder, Entry};
 use super::index::{self, Index, Indexed};
-use super::patch;
 use super::runs::{BLOCK, BlockDigest, Inventory, LONGEST, SHORT, digests, run_digest, scan, short};
+use super::segments;
 use super::wire::{Wire, coalesce, stretch_of};
 use crate::base::Task;
 use crate::base::device::{Device, ReadAt};
@@ -97,7 +97,7 @@ impl Survey {
 
     /// How much of an image is in segments of the whole that are not in their place as a whole, from 0 to 1.
     pub(super) fn missing_share(&self, index: &Index) -> f64 {
-        let ends = patch::ends(index.runs.iter().map(|run| run.run));
+        let ends = segments::ends(index.runs.iter().map(|run| run.run));
         let mut runs = index.runs.iter().zip(&self.have).peekable();
         let (mut first, mut missing) = (0, 0);
         for end in ends {
@@ -290,7 +290,7 @@ impl Assembly<'_, '_> {
         for (frame, blocks) in blocks.chunks_mut(self.index.frame_blocks * BLOCK).enumerate() {
             let at = run.at + to_u64(run.length - rest.len());
             let failed = |what| DeltaError::Frame { run: number, frame, at, what };
-            let length = frames::first_frame(rest).map_err(failed)?;
+            let length = frame::first_frame(rest).map_err(failed)?;
             decoder.decode(&rest[..length], blocks).map_err(failed)?;
             rest = &rest[length..];
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Read};
 
 use super::error::DeltaError;
-use super::{frames, index, patch};
+use super::{frame, frames, index, patch};
 
 /// Reads the beginning of a file of this room, tells which it is and what it holds.
 ///
@@ -31,7 +31,7 @@ pub fn describe(file: &mut dyn Read) -> Result<String, DescribeError> {
             }
         }
         Some(magic) if magic == frames::MAGIC => {
-            let frame = bytes.get(index::FRAMES_HEADER..).map(frames::first_frame);
+            let frame = bytes.get(index::FRAMES_HEADER..).map(frame::first_frame);
             let _ =
                 writeln!(text, "frames: the first of {:?} bytes", frame.and_then(Result::ok).unwrap_or(0));
         }

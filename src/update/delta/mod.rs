@@ -15,11 +15,13 @@ mod blocks;
 mod describe;
 mod diff;
 mod error;
+mod frame;
 mod frames;
 mod index;
 mod known;
 mod patch;
 mod runs;
+mod segments;
 mod streams;
 mod travel;
 mod uki;
@@ -32,9 +34,10 @@ mod tests;
 
 pub use describe::describe;
 pub use error::{DeltaError, PublishError};
-pub use frames::{LEVEL, Published, publish_root, publish_uki};
-pub use known::{KnownFrames, KnownSegments};
-pub use patch::{make_full, make_patch};
+pub use frame::LEVEL;
+pub use frames::{Published, publish_root, publish_uki};
+pub use known::KnownFrames;
+pub use patch::{KnownSegments, make_full, make_patch};
 pub use uki::{uki, uki_by};
 
 use travel::{Base, Traveller};

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{BLOCKS_FROM_NOTHING, Entry, Head, Header, Segment};
+use super::{Entry, Head, Header, Segment};
 use crate::base::Task;
 use crate::base::device::{Device, ReadAt};
 use crate::base::on_disk::{FromBytes, FromZeros, IntoBytes};
@@ -13,6 +13,7 @@ use crate::base::width::{to_u64, to_usize};
 use crate::update::delta::blocks::{Tally, write_changed};
 use crate::update::delta::error::DeltaError;
 use crate::update::delta::runs::{BLOCK, RunDigest, digests, scan};
+use crate::update::delta::segments::BLOCKS_FROM_NOTHING;
 use crate::update::delta::streams::{self, number, signed};
 use crate::update::delta::wire::{Wire, coalesce, stretch_of};
 

@@ -5,14 +5,15 @@ use std::io::{self, Write};
 
 use rayon::prelude::*;
 
-use super::{Head, NEW_IN_SEGMENT, ends};
+use super::known::KnownSegments;
+use super::{Head, NEW_IN_SEGMENT, all_of};
 use crate::base::device::ReadAt;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::width::{to_u64, to_usize};
 use crate::update::delta::diff::Finder;
 use crate::update::delta::error::PublishError;
-use crate::update::delta::known::KnownSegments;
 use crate::update::delta::runs::{BLOCK, BlockDigest, Cutter, MOST_BLOCKS, Run, RunDigest, run_digest, scan};
+use crate::update::delta::segments::ends;
 use crate::update::delta::streams::{self, put_number, put_signed};
 
 /// Old blocks on both sides of those that are not copied: what moved by some bytes begins there.
@@ -129,17 +130,6 @@ fn at_once<T: Send>(work: impl FnOnce() -> Result<T, PublishError> + Send) -> Re
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(AT_ONCE).build();
     pool.map_err(|error| writing(io::Error::other(error)))?.install(work)
-}
-
-/// The plan of a segment that takes so many bytes as they are.
-pub(in crate::update::delta) fn all_of(length: usize) -> Vec<u8> {
-    let mut plan = Vec::new();
-    let moves = [1, length.div_ceil(BLOCK), 0];
-    let extents = [0];
-    moves.into_iter().chain(extents).for_each(|value| put_number(&mut plan, to_u64(value)));
-    put_signed(&mut plan, 0);
-    [0, length].into_iter().for_each(|value| put_number(&mut plan, to_u64(value)));
-    plan
 }
 
 /// A segment that takes all of its bytes as they are.

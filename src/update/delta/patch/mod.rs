@@ -30,16 +30,18 @@
 //! 3. What is taken as it is.
 
 mod apply;
+mod known;
 mod make;
 
 pub(super) use apply::Patcher;
-pub(super) use make::all_of;
+pub use known::KnownSegments;
 pub use make::{make_full, make_patch};
 
 use std::fmt::Write as _;
 
 use super::error::DeltaError;
-use super::runs::{BLOCK, MOST_BLOCKS, Run, RunDigest};
+use super::runs::{BLOCK, MOST_BLOCKS, RunDigest};
+use super::segments::FROM_NOTHING;
 use super::streams;
 use crate::base::device::ReadAt;
 use crate::base::on_disk::{FromBytes, FromZeros, IntoBytes, le, on_disk};
@@ -56,42 +58,10 @@ pub(super) const FULL: &str = "the whole image";
 /// New blocks in a segment at the most, in bytes: what is made of them is looked for, and found again, within
 /// a segment only.
 const NEW_IN_SEGMENT: usize = 8 << 20;
-/// New blocks in a segment of a patch from nothing at the most, in bytes. Half as many make that of a root larger by
-/// 1.4 %; a node keeps as much in memory, and fetches a segment again that was cut off.
-const FROM_NOTHING: usize = streams::WINDOW;
-/// Blocks of such a segment before it may end: see [`ends`].
-const LEAST_FROM_NOTHING: usize = LARGEST_FROM_NOTHING * 2 / 3;
-/// Blocks that it has at the most.
-const LARGEST_FROM_NOTHING: usize = (12 << 20) / BLOCK;
-/// The same limit for one that others made, in blocks.
-const BLOCKS_FROM_NOTHING: u64 = to_u64(FROM_NOTHING / BLOCK);
-/// It may end with one run of so many.
-const RUNS_TO_AN_END: u8 = 8;
 /// Bytes of the plan of a segment from nothing, at the most.
-pub(super) const LONGEST_PLAN: usize = 64;
+const LONGEST_PLAN: usize = 64;
 /// Bytes that a segment takes at the most: its new blocks, should none of them compress, and its plan.
 const LONGEST_SEGMENT: usize = 2 * FROM_NOTHING;
-
-/// Where the segments of a patch from nothing end, in blocks: with a run that says so by its digest, so that those of
-/// two versions end alike where what is in them is alike, and whoever has the index knows it.
-pub(super) fn ends(runs: impl IntoIterator<Item = Run>) -> Vec<u64> {
-    let (mut ends, mut first, mut end) = (Vec::new(), 0, 0);
-    for run in runs {
-        let blocks = to_u64(run.blocks);
-        if end + blocks - first > to_u64(LARGEST_FROM_NOTHING) {
-            ends.push(end);
-            first = end;
-        }
-        end += blocks;
-        let says_so = run.digest[7].is_multiple_of(RUNS_TO_AN_END);
-        if end - first >= to_u64(LEAST_FROM_NOTHING) && says_so {
-            ends.push(end);
-            first = end;
-        }
-    }
-    ends.extend((first < end).then_some(end));
-    ends
-}
 
 on_disk! {
     /// What a patch begins with.
@@ -237,9 +207,9 @@ pub(super) struct Stored {
     /// Of its blocks.
     pub digest: RunDigest,
     /// Where it begins.
-    pub at: u64,
+    at: u64,
     /// In bytes.
-    pub length: usize,
+    length: usize,
 }
 
 /// The segments of a patch from nothing.
@@ -281,6 +251,17 @@ pub(super) fn describe(bytes: &[u8], text: &mut String) -> Result<(), DeltaError
         }
     }
     Ok(())
+}
+
+/// The plan of a segment that takes so many bytes as they are.
+fn all_of(length: usize) -> Vec<u8> {
+    let mut plan = Vec::new();
+    let moves = [1, length.div_ceil(BLOCK), 0];
+    let extents = [0];
+    moves.into_iter().chain(extents).for_each(|value| streams::put_number(&mut plan, to_u64(value)));
+    streams::put_signed(&mut plan, 0);
+    [0, length].into_iter().for_each(|value| streams::put_number(&mut plan, to_u64(value)));
+    plan
 }
 
 fn damaged(file: &'static str, what: impl Into<String>) -> DeltaError {
