@@ -44,6 +44,16 @@ pub enum Unwanted {
         /// What is there, newest first.
         published: Vec<String>,
     },
+    /// Nobody has it any more.
+    #[error("{version} was published for {id}, and its publisher has taken it out of the repository; there is: {}", known(.published))]
+    TakenOut {
+        /// The version.
+        version: String,
+        /// IMAGE_ID of the node.
+        id: String,
+        /// What is there, newest first.
+        published: Vec<String>,
+    },
     /// It was given up.
     #[error("{version} was given up before ({why}); --again takes it all the same")]
     Rejected {
@@ -56,6 +66,18 @@ pub enum Unwanted {
 
 fn known(versions: &[String]) -> String {
     if versions.is_empty() { "none".to_owned() } else { versions.join(", ") }
+}
+
+impl Unwanted {
+    /// The same, where `was_published` tells that somebody had it once.
+    pub fn knowing(self, was_published: impl Fn(&str, &str) -> bool) -> Self {
+        match self {
+            Self::Unknown { version, id, published } if was_published(&id, &version) => {
+                Self::TakenOut { version, id, published }
+            }
+            other => other,
+        }
+    }
 }
 
 /// What a node is, for the choice.

@@ -40,7 +40,9 @@ pub fn find(
     let newest = by_itself.first().map(|offer| offer.version.clone());
     let passed_over = choice::passed_over(node, record, &offers);
     let mut too_far = None;
-    for offer in choice::choose(node, record, wanted, &offers).doing("choosing a version")? {
+    let chosen = choice::choose(node, record, wanted, &offers)
+        .map_err(|error| error.knowing(|id, version| trusted.was_published(id, version)));
+    for offer in chosen.doing("choosing a version")? {
         let listing = listings
             .iter()
             .find(|listing| listing.id == offer.id && listing.version == offer.version)
@@ -58,7 +60,8 @@ pub fn find(
         "it takes {minimum} or newer to go to it, this is {}, and there is no step in between",
         node.version
     );
-    Err(Failure::new(format!("going to {version}"), cause))
+    let help = "ask its publisher for a version with a lower --minimum, or write a newer image to the disk";
+    Err(Failure::new(format!("going to {version}"), cause).help(help))
 }
 
 impl Updater<'_> {

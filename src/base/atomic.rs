@@ -30,6 +30,15 @@ fn hidden_name(target: &Path) -> PathBuf {
     target.with_file_name(format!(".{name}.{}.{serial}.tmp", std::process::id()))
 }
 
+/// Whether `name` is one that stands in until a file has its own; nobody needs it once its process has ended.
+pub fn is_hidden(name: &str) -> bool {
+    let parts = || name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.');
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    parts().is_some_and(|(rest, serial)| {
+        is_number(serial) && rest.rsplit_once('.').is_some_and(|(_, process)| is_number(process))
+    })
+}
+
 fn directory(target: &Path) -> &Path {
     match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -28,7 +28,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use progress::Verbosity;
 
@@ -135,13 +136,27 @@ pub fn main() -> ExitCode {
 fn dispatch(arguments: Vec<OsString>) -> ExitCode {
     // What is wrong with the other arguments is said as JSON too.
     let json = arguments.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json");
-    match Cli::try_parse_from(arguments).and_then(has_json) {
+    match parsed(arguments).and_then(has_json) {
         Ok(cli) => {
             let json = cli.global.json;
             run(cli).unwrap_or_else(|error| failure::report(&error, json))
         }
         Err(error) => failure::usage(&error, json),
     }
+}
+
+/// The command line, without flags that would have no effect.
+fn parsed(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))?;
+    if let (Verb::Publish(args), Some((_, given))) = (&cli.verb, matches.subcommand()) {
+        let is_given = |name: &str| given.value_source(name) == Some(ValueSource::CommandLine);
+        if let Some(name) = args.idle(is_given) {
+            let message = format!("the argument '--{name}' has no effect without '--keep'");
+            return Err(Cli::command().error(ErrorKind::MissingRequiredArgument, message));
+        }
+    }
+    Ok(cli)
 }
 
 /// Refuses `--json` where nothing could come of it.

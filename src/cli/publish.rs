@@ -1,5 +1,8 @@
 //! `keller publish`: versions for nodes to take, as static files.
 
+mod prune;
+
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +17,7 @@ use super::{Global, streams, time};
 use crate::base::Size;
 use crate::project::publish::{Change, Outcome, Publish, Which};
 use crate::repository::Listing;
-use crate::repository::publish::{Added, Options};
+use crate::repository::publish::{Added, Keep, Options, Prune};
 use crate::update::delta::LEVEL;
 
 /// Publish an image for nodes to take: a repository of static files, for any web server.
@@ -25,12 +28,15 @@ use crate::update::delta::LEVEL;
     keller publish --promote 1.0.2 --channel stable --to repository\n  \
     keller publish --withdraw 1.0.2 --to repository            nodes that do not have it do not take it\n  \
     keller publish --refresh --to repository                   once a day, from a timer\n  \
-    keller publish --list --to repository\n\n\
+    keller publish --list --to repository\n  \
+    keller publish out/node_1.0.3.raw --to repository --keep 5  and what nobody needs besides leaves the list\n  \
+    keller publish --prune --keep 5 --dry-run --to repository   what that would be\n  \
+    keller publish --prune --to repository                      delete files that no node can be led to any more\n\n\
     Nodes that read while this runs see the state before or after. Copy with timestamp.json last:\n  \
     rsync --exclude timestamp.json, then all of it.")]
 pub struct PublishArgs {
     /// The raw image.
-    #[arg(required_unless_present_any = ["refresh", "promote", "withdraw", "list"])]
+    #[arg(required_unless_present_any = ["refresh", "promote", "withdraw", "list", "prune"])]
     image: Option<PathBuf>,
     /// The repository's directory; made when missing.
     #[arg(long, value_name = "DIR")]
@@ -42,7 +48,7 @@ pub struct PublishArgs {
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
     /// The channel that nodes follow; may be repeated for an image.
-    #[arg(long, value_name = "NAME", default_value = "stable", conflicts_with_all = ["refresh", "list"])]
+    #[arg(long, value_name = "NAME", default_value = "stable", conflicts_with_all = ["refresh", "list", "prune"])]
     channel: Vec<String>,
     /// What changed, for people.
     #[arg(long, value_name = "TEXT", conflicts_with = "mode")]
@@ -50,8 +56,8 @@ pub struct PublishArgs {
     /// The oldest version that may go to this one in one step.
     #[arg(long, value_name = "VERSION", conflicts_with = "mode")]
     minimum: Option<String>,
-    /// Make patches from this many versions before.
-    #[arg(long, value_name = "N", default_value_t = 3, conflicts_with = "mode")]
+    /// Make patches from this many versions before; with --keep, keep as many for the next.
+    #[arg(long, value_name = "N", default_value_t = 3, conflicts_with_all = ["refresh", "promote", "withdraw", "list"])]
     patches: usize,
     /// How hard to compress what nodes fetch without a patch, 1 to 19: a low level is for trying things out. What the
     /// version before has at the same level is taken over.
@@ -72,9 +78,34 @@ pub struct PublishArgs {
     /// List what is published.
     #[arg(long, group = "mode", conflicts_with = "image")]
     list: bool,
+    /// Delete files that no list names which a node may still believe; with --keep, shorten the list first.
+    #[arg(long, group = "mode", conflicts_with = "image")]
+    prune: bool,
+    /// Take versions out of the list that are not among the newest N of a channel, and that neither the next patches nor
+    /// nodes that need a step start from.
+    #[arg(long, value_name = "N", conflicts_with_all = ["refresh", "promote", "withdraw", "list"])]
+    keep: Option<NonZeroUsize>,
+    /// Delete files this long after the list has ceased to name them, such as 12h, rather than when nodes believe no
+    /// list that does; a number alone is days. For those who know what caches and copies there are.
+    #[arg(long, value_name = "TIME", value_parser = time::days, conflicts_with_all = ["refresh", "promote", "withdraw", "list"])]
+    grace: Option<Duration>,
+    /// Tell what --prune would do, and do nothing.
+    #[arg(long, requires = "prune", conflicts_with = "image")]
+    dry_run: bool,
     /// Of several images in one repository, this one.
     #[arg(long, value_name = "ID", conflicts_with_all = ["image", "refresh"])]
     id: Option<String>,
+}
+
+impl PublishArgs {
+    /// A flag that would have no effect beside the others.
+    pub fn idle(&self, is_given: impl Fn(&str) -> bool) -> Option<&'static str> {
+        if self.prune && self.keep.is_none() {
+            return ["id", "patches", "expires"].into_iter().find(|name| is_given(name));
+        }
+        let is_idle = self.image.is_some() && self.keep.is_none() && self.grace.is_some();
+        is_idle.then_some("grace")
+    }
 }
 
 /// Publishes, renews, promotes, withdraws or lists.
@@ -84,7 +115,7 @@ pub struct PublishArgs {
 pub fn run(args: &PublishArgs, global: &Global) -> Result<ExitCode> {
     let display = Display::new(global.verbosity());
     let outcome = args.request().run(&read(&args.keys, &args.key)?, &display)?;
-    let (text, json) = told(&outcome)?;
+    let (text, json) = told(&outcome, args.dry_run)?;
     drop(display);
     match global.json {
         true => streams::json(json)?,
@@ -101,6 +132,14 @@ impl PublishArgs {
             version: version.clone(),
             channels: self.channel.clone(),
         };
+        let prune = |id: &Option<String>| Prune {
+            keep: self.keep.map(|versions| Keep {
+                versions: versions.get(),
+                patches: self.patches,
+                id: id.clone(),
+            }),
+            grace: self.grace,
+        };
         let change = if self.list {
             Change::List(self.id.clone())
         } else if let Some(path) = &self.image {
@@ -111,7 +150,9 @@ impl PublishArgs {
                 patches: self.patches,
                 level: self.level,
             };
-            Change::Add(path.clone(), options)
+            Change::Add(path.clone(), options, self.keep.map(|_| prune(&None)))
+        } else if self.prune {
+            Change::Prune(prune(&self.id), self.dry_run)
         } else if let Some(version) = &self.promote {
             Change::Promote(which(version))
         } else if let Some(version) = &self.withdraw {
@@ -124,9 +165,21 @@ impl PublishArgs {
 }
 
 /// What came of it, for people and for programs.
-fn told(outcome: &Outcome) -> serde_json::Result<(String, serde_json::Value)> {
+fn told(outcome: &Outcome, is_plan: bool) -> serde_json::Result<(String, serde_json::Value)> {
     Ok(match outcome {
-        Outcome::Added(added) => (added_text(added), serde_json::to_value(added)?),
+        Outcome::Added(added, pruned) => {
+            let (mut text, mut json) = (added_text(added), serde_json::to_value(added)?);
+            if let Some(pruned) = pruned {
+                text.push_str(&prune::text(pruned, false));
+                json["pruned"] = serde_json::to_value(pruned)?;
+            }
+            (text, json)
+        }
+        Outcome::Pruned(pruned) => {
+            let mut json = serde_json::to_value(pruned)?;
+            json["dry_run"] = json!(is_plan);
+            (prune::text(pruned, is_plan), json)
+        }
         Outcome::Changed(listing) => {
             (line(listing), json!({ "version": listing.version, "channels": listing.channels }))
         }

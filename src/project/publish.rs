@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::base::progress::Progress;
 use crate::image::published::Published;
 use crate::repository::keys::Keys;
-use crate::repository::publish::{Added, Options, Times};
+use crate::repository::publish::{Added, Options, Prune, Pruned, Times};
 use crate::repository::{Listing, Repository};
 
 /// What `keller publish` is told.
@@ -26,14 +26,16 @@ pub struct Publish {
 /// What is done in a repository.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Adds the raw image at this path.
-    Add(PathBuf, Options),
+    /// Adds the raw image at this path, then prunes its versions.
+    Add(PathBuf, Options, Option<Prune>),
     /// Adds a published version to channels.
     Promote(Which),
     /// Takes a published version out of channels.
     Withdraw(Which),
     /// Renews what expires, and brings new keys out.
     Refresh,
+    /// Takes out what nobody needs; where the second is true, only tells what that would be.
+    Prune(Prune, bool),
     /// Nothing: lists what is published, of one image or of all.
     List(Option<String>),
 }
@@ -52,8 +54,10 @@ pub struct Which {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// What became of the image.
-    Added(Added),
+    /// What became of the image, and of versions before it.
+    Added(Added, Option<Pruned>),
+    /// What nobody needed.
+    Pruned(Pruned),
     /// The version as it is listed now.
     Changed(Listing),
     /// When the first of what expires does.
@@ -72,7 +76,27 @@ impl Publish {
         let times = Times { now: Timestamp::now(), life: self.life };
         let open = || Repository::open(&self.to, keys).with_context(opening);
         Ok(match &self.change {
-            Change::Add(path, options) => Outcome::Added(add(&mut open()?, path, options, times, progress)?),
+            Change::Add(path, options, prune) => {
+                let mut repository = open()?;
+                let added = add(&mut repository, path, options, times, progress)?;
+                let pruned = prune.as_ref().map(|prune| {
+                    let prune = prune.of(&added.listing.id);
+                    let pruned = repository.prune(&prune, times, progress);
+                    let version = &added.listing.version;
+                    pruned.with_context(|| format!("{version} is published; pruning {}", self.to.display()))
+                });
+                Outcome::Added(added, pruned.transpose()?)
+            }
+            Change::Prune(prune, is_plan) => {
+                self.check_there()?;
+                let pruned = match is_plan {
+                    true => Repository::open_to_read(&self.to, keys)
+                        .with_context(opening)?
+                        .plan_prune(prune, times, progress),
+                    false => open()?.prune(prune, times, progress),
+                };
+                Outcome::Pruned(pruned.with_context(|| format!("pruning {}", self.to.display()))?)
+            }
             Change::Promote(which) => {
                 let mut repository = open()?;
                 Outcome::Changed(which.each(|id, version, channel| {
@@ -92,14 +116,22 @@ impl Publish {
                 Outcome::Refreshed(expires.with_context(|| format!("renewing {}", self.to.display()))?)
             }
             Change::List(id) => {
-                if !self.to.is_dir() {
-                    bail!("{} is not there", self.to.display());
-                }
+                self.check_there()?;
                 let releases = Repository::open_to_read(&self.to, keys).with_context(opening)?.releases();
                 let is_meant = |listing: &Listing| id.as_ref().is_none_or(|id| listing.id == *id);
                 Outcome::Listed(releases.into_iter().filter(is_meant).collect())
             }
         })
+    }
+}
+
+impl Publish {
+    /// Nothing is made where something is to be there.
+    fn check_there(&self) -> Result<()> {
+        if !self.to.is_dir() {
+            bail!("{} is not there", self.to.display());
+        }
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ pub use datastore::forget_time;
 pub use error::RepositoryError;
 
 use super::DOCUMENT_LIMIT;
+use super::former::Former;
 use super::metadata::{self, numbered};
 use super::release::{self, Listing};
 use crate::base::width::to_u64;
@@ -53,11 +54,13 @@ pub struct Client;
 pub struct Trusted<'r> {
     remote: &'r dyn Remote,
     releases: Vec<Listing>,
+    former: Former,
 }
 
 /// What `tough` has verified.
 struct Loaded {
     releases: Vec<Listing>,
+    former: Former,
     /// When each role's metadata ends, in the order in which they are judged.
     expiries: [(RoleType, Timestamp); 4],
 }
@@ -97,7 +100,7 @@ impl Client {
             }
         }
         datastore.commit(scratch, now)?;
-        Ok(Trusted { remote, releases: loaded.releases })
+        Ok(Trusted { remote, releases: loaded.releases, former: loaded.former })
     }
 }
 
@@ -105,6 +108,11 @@ impl Trusted<'_> {
     /// Every published version, by id, the newest first.
     pub fn releases(&self) -> &[Listing] {
         &self.releases
+    }
+
+    /// Whether `version` of `id` was published, and has been taken out since.
+    pub fn was_published(&self, id: &str, version: &str) -> bool {
+        self.former.image(id).is_some_and(|image| image.mark(version).is_some())
     }
 
     /// Fetches and verifies the release document of `listing`.
@@ -219,7 +227,9 @@ fn load(
             (RoleType::Snapshot, repository.snapshot().signed.expires()),
             (RoleType::Targets, targets.expires()),
         ];
-        Ok(Loaded { releases: release::listings(targets), expiries })
+        // What is remembered is told, and nothing more.
+        let former = Former::read(targets).unwrap_or_default();
+        Ok(Loaded { releases: release::listings(targets), former, expiries })
     })
 }
 

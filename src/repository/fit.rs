@@ -1,7 +1,8 @@
 //! Whether a version fits the disks in the field: an image's partitions never change on a node, so the smallest
 //! layout that was ever published bounds every later version.
 
-use super::release::{Layout, Listing};
+use super::former::Disk;
+use super::release::Layout;
 use crate::base::width::to_u64;
 use crate::base::{Size, align};
 use crate::verity;
@@ -41,19 +42,12 @@ pub(super) struct Needs {
     pub uki: u64,
 }
 
-/// Refuses what does not fit the smallest of the `published` layouts, or the image's `own`. `largest_uki` is
-/// the largest kernel image that a node may have beside the new one.
-pub(super) fn check(
-    needs: Needs,
-    own: (&str, &str, Layout),
-    published: &[&Listing],
-    largest_uki: u64,
-) -> Result<(), Misfit> {
-    let layouts: Vec<(&str, Layout)> = published
-        .iter()
-        .map(|listing| (listing.version.as_str(), listing.layout))
-        .chain([(own.1, own.2)])
-        .collect();
+/// Refuses what does not fit the smallest of the `published` disks, or the image's `own`: the largest kernel image of
+/// theirs may lie beside the new one.
+pub(super) fn check(needs: Needs, own: (&str, &str, Layout), published: &[Disk]) -> Result<(), Misfit> {
+    let layouts: Vec<(&str, Layout)> =
+        published.iter().map(|disk| (disk.version.as_str(), disk.layout)).chain([(own.1, own.2)]).collect();
+    let largest_uki = published.iter().map(|disk| disk.uki).max().unwrap_or_default();
     let tree = verity::tree_size(align::units(needs.root, to_u64(verity::BLOCK)));
     let kernels = needs.uki + largest_uki.max(needs.uki) + ESP_SLACK;
     type Room = fn(&Layout) -> u64;
@@ -92,32 +86,24 @@ pub(super) fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::update::document::Blob;
 
     const OWN: Layout = Layout { esp: 40 << 20, root: 100 << 20, verity: 2 << 20 };
 
-    fn published(version: &str, layout: Layout) -> Listing {
-        Listing {
-            id: "node".to_owned(),
-            version: version.to_owned(),
-            channels: Vec::new(),
-            minimum: None,
-            layout,
-            document: Blob::of(b""),
-        }
+    fn published(version: &str, layout: Layout, uki: u64) -> Disk {
+        Disk { version: version.to_owned(), layout, sector_size: 512, uki }
     }
 
-    fn refused(needs: Needs, published: &[&Listing], largest_uki: u64) -> String {
-        check(needs, ("node", "2.0", OWN), published, largest_uki).unwrap_err().to_string()
+    fn refused(needs: Needs, published: &[Disk]) -> String {
+        check(needs, ("node", "2.0", OWN), published).unwrap_err().to_string()
     }
 
     #[test]
     fn the_smallest_disk_counts() {
-        let small = published("1.0", Layout { root: 90 << 20, ..OWN });
+        let small = published("1.0", Layout { root: 90 << 20, ..OWN }, 0);
         let needs = Needs { root: 95 << 20, uki: 17 << 20 };
-        check(needs, ("node", "2.0", OWN), &[], 17 << 20).unwrap();
+        check(needs, ("node", "2.0", OWN), &[published("1.0", OWN, 17 << 20)]).unwrap();
         assert_eq!(
-            refused(needs, &[&small], 0),
+            refused(needs, &[small]),
             "the root file system has 95.0 MiB (99614720 bytes), and the disks of node 1.0 have room for \
              90.0 MiB (94371840 bytes): leave something out; nodes installed anew can have a larger disk.root"
         );
@@ -126,11 +112,11 @@ mod tests {
     #[test]
     fn old_and_new_kernel_lie_side_by_side() {
         let needs = Needs { root: 4096, uki: 18 << 20 };
-        check(needs, ("node", "2.0", OWN), &[], 21 << 20).unwrap();
-        let text = refused(needs, &[], (21 << 20) + 1);
+        check(needs, ("node", "2.0", OWN), &[published("1.0", OWN, 21 << 20)]).unwrap();
+        let text = refused(needs, &[published("1.0", OWN, (21 << 20) + 1)]);
         assert!(text.starts_with("two unified kernel images, the old and the new one"), "{text}");
-        let tight = published("1.0", Layout { verity: 4096, ..OWN });
+        let tight = published("1.0", Layout { verity: 4096, ..OWN }, 0);
         let needs = Needs { root: 8 << 20, uki: 4096 };
-        assert!(refused(needs, &[&tight], 0).starts_with("the hash tree has"));
+        assert!(refused(needs, &[tight]).starts_with("the hash tree has"));
     }
 }

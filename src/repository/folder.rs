@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::width::to_u64;
 use crate::base::{AtomicFile, Digest, Hasher, input, limits};
-use crate::update::document::Blob;
+use crate::update::document::{BLOBS, Blob};
 use crate::update::remote::{Part, Remote, RemoteError};
 
 /// Static files below a folder.
@@ -34,7 +34,7 @@ impl Folder {
         &self,
         write: impl FnOnce(&mut dyn Write) -> Result<T, E>,
     ) -> Result<(Blob, T), E> {
-        let folder = self.0.join("blobs");
+        let folder = self.0.join(BLOBS);
         fs::create_dir_all(&folder)?;
         let mut file = AtomicFile::create(&folder.join("new"))?;
         let mut out =
@@ -65,6 +65,16 @@ impl Folder {
         let mut file = AtomicFile::create(&path)?;
         file.file_mut().write_all(bytes)?;
         commit(file)
+    }
+
+    /// Removes a file; one that is gone already is as good.
+    pub(super) fn remove(&self, path: &str) -> io::Result<()> {
+        #[cfg(test)]
+        super::testing::may_write()?;
+        match fs::remove_file(self.0.join(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
     }
 
     /// Returns when the names of a folder's files would survive a loss of power.

@@ -2,11 +2,12 @@
 //!
 //! Source: The Update Framework Specification 1.0, sections 3 and 4. Reading and verifying is left to `tough`.
 
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 
 use jiff::Timestamp;
-use serde::Serialize;
-use tough::schema::{Role, RoleType, Root, Signed};
+use serde::{Deserialize, Serialize};
+use tough::schema::{Role, RoleType, Root, Signed, Snapshot};
 
 /// Version of the specification that the metadata names.
 pub(super) const SPEC_VERSION: &str = "1.0.0";
@@ -27,6 +28,29 @@ pub(super) fn numbered(version: u64, role: RoleType) -> String {
 /// The number of a file `N.ROLE.json`.
 pub(super) fn number_of(name: &str, role: RoleType) -> Option<u64> {
     name.strip_suffix(&format!(".{role}.json"))?.parse().ok()
+}
+
+/// Member of a snapshot that is ours.
+const MEMBER: &str = "keller";
+
+/// What a snapshot says of the one that nodes saw before it.
+#[derive(Serialize, Deserialize)]
+struct Follows {
+    follows: u64,
+    at: Timestamp,
+}
+
+/// Says in a snapshot which one it takes the place of, and when.
+pub(super) fn following(snapshot: u64, at: Timestamp) -> HashMap<String, serde_json::Value> {
+    let value =
+        serde_json::to_value(Follows { follows: snapshot, at }).expect("a number and a time are JSON");
+    HashMap::from([(MEMBER.to_owned(), value)])
+}
+
+/// Which snapshot nodes saw before `snapshot`, and until when: older publishers did not say.
+pub(super) fn follows(snapshot: &Snapshot) -> Option<(u64, Timestamp)> {
+    let Follows { follows, at } = serde_json::from_value(snapshot._extra.get(MEMBER)?.clone()).ok()?;
+    Some((follows, at))
 }
 
 /// The version after `version`.

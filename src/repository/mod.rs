@@ -9,11 +9,12 @@
 //! ```
 //!
 //! Files are added, never rewritten, but for `timestamp.json`, which comes last: until it has its name, nodes
-//! see the state before.
+//! see the state before. They are deleted once no list that a node may believe names them (`publish::prune`).
 
 pub mod client;
 mod fit;
 mod folder;
+mod former;
 pub mod keys;
 mod metadata;
 pub mod publish;

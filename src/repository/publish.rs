@@ -6,6 +6,8 @@
 
 mod commit;
 mod error;
+mod needed;
+mod prune;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -21,9 +23,12 @@ use tough::schema::{Role, RoleType, Root, Signed, Snapshot, Targets};
 use uuid::Uuid;
 
 pub use error::PublishError;
+pub use needed::{Keep, Need};
+pub use prune::{Count, Kept, Prune, Pruned, Unlisted};
 
 use super::fit::{self, Needs};
 use super::folder::Folder;
+use super::former::{Disk, mark};
 use super::keys::Keys;
 use super::metadata::{self, numbered};
 use super::release::{self, Layout, Listing};
@@ -128,6 +133,8 @@ struct State {
     targets: Signed<Targets>,
     snapshot: u64,
     timestamp: u64,
+    /// When nodes stop to believe the timestamp.
+    expires: Timestamp,
 }
 
 /// A repository, held by one publisher.
@@ -222,6 +229,14 @@ impl<'k> Repository<'k> {
         if let Some(same) = same {
             return self.add_again(image, options, same, times, progress);
         }
+        let former = self.former()?;
+        let former = former.image(image.id);
+        if former
+            .and_then(|it| it.mark(image.version))
+            .is_some_and(|it| it != mark(image.root_hash, Digest::of(image.uki)))
+        {
+            return Err(PublishError::Former { version: image.version.to_owned() });
+        }
         for channel in wanted {
             check_newer(&own, channel, image.version)?;
         }
@@ -232,10 +247,12 @@ impl<'k> Repository<'k> {
         self.check_trust(image, progress)?;
         let documents: Vec<Document> =
             own.iter().map(|listing| self.document(listing)).collect::<Result<_, _>>()?;
-        let largest = documents.iter().map(|document| document.uki.size).max().unwrap_or_default();
+        let mut disks: Vec<Disk> =
+            own.iter().zip(&documents).map(|(listing, document)| Disk::of(listing, document)).collect();
+        disks.extend(former.into_iter().flat_map(|it| it.disks()).cloned());
         let needs = Needs { root: image.root_size, uki: to_u64(image.uki.len()) };
-        fit::check(needs, (image.id, image.version, image.layout), &own, largest)?;
-        if let Some(other) = documents.iter().find(|it| it.sector_size != image.sector_size) {
+        fit::check(needs, (image.id, image.version, image.layout), &disks)?;
+        if let Some(other) = disks.iter().find(|it| it.sector_size != image.sector_size) {
             return Err(PublishError::SectorSize {
                 has: image.sector_size,
                 expected: other.sector_size,

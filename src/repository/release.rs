@@ -88,7 +88,7 @@ impl Listing {
         self.channels.iter().any(|own| own == channel)
     }
 
-    fn from_target(target: &Target) -> Option<Self> {
+    pub(super) fn from_target(target: &Target) -> Option<Self> {
         let custom: Custom = serde_json::from_value(target.custom.get(MEMBER)?.clone()).ok()?;
         let sha256 = Digest::from_bytes(target.hashes.sha256.as_ref().try_into().ok()?);
         Some(Self {
@@ -150,6 +150,11 @@ pub(super) fn list(targets: &mut Targets, listing: &Listing) -> Result<(), Box<t
     let name = TargetName::new(listing.target_name()).map_err(Box::new)?;
     targets.add_target(name, listing.to_target());
     Ok(())
+}
+
+/// Takes `listing` out of `targets`.
+pub(super) fn unlist(targets: &mut Targets, listing: &Listing) {
+    targets.targets.retain(|name, _| name.raw() != listing.target_name());
 }
 
 #[cfg(test)]

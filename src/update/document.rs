@@ -11,6 +11,9 @@ use crate::disk::Release;
 /// Version of this form. A node refuses a newer one, and says that its keller is too old.
 pub const FORMAT: u32 = 1;
 
+/// Folder of the files that documents name, relative to the repository's root.
+pub const BLOBS: &str = "blobs";
+
 /// One version of an image, for those that update to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
@@ -109,7 +112,7 @@ impl Blob {
 
     /// Where it lies, relative to the repository's root.
     pub fn path(&self) -> String {
-        format!("blobs/{}", self.sha256)
+        format!("{BLOBS}/{}", self.sha256)
     }
 }
 

@@ -198,6 +198,121 @@ fn ended_at_any_moment() {
 }
 
 #[test]
+fn what_nobody_needs_goes() {
+    let project = project(&["1.0.0", "1.0.1", "1.0.2"]);
+    publish(&project, &[&image("1.0.0")]).good();
+    publish(&project, &[&image("1.0.1")]).good();
+    let blobs = || std::fs::read_dir(project.path("repository/blobs")).unwrap().count();
+    let before = blobs();
+    // What it would be, and a list of reasons.
+    let plan = publish(&project, &["--prune", "--keep", "1", "--patches", "0", "--dry-run", "--json"]).good();
+    let plan: serde_json::Value = serde_json::from_str(&plan.out).unwrap();
+    assert_eq!((&plan["dry_run"], &plan["unlisted"][0]["version"]), (&true.into(), &"1.0.0".into()));
+    assert_eq!(plan["kept"][0]["needs"][0], serde_json::json!({ "for": "channel", "of": "stable" }));
+    assert_eq!((&plan["removed"]["files"], plan["waiting"]["files"].as_u64() > Some(5)), (&0.into(), true));
+    assert_eq!((blobs(), seen(&project, "repository").len()), (before, 2));
+    // With a version, which keeps what the next patches start from: nothing goes yet.
+    let added = publish(&project, &[&image("1.0.2"), "--keep", "1", "--json"]).good();
+    let added: serde_json::Value = serde_json::from_str(&added.out).unwrap();
+    assert_eq!((&added["new"], added["pruned"]["kept"].as_array().unwrap().len()), (&true.into(), 3));
+    let said = publish(&project, &["--prune", "--keep", "1", "--patches", "2"]).good().out;
+    assert!(
+        said.starts_with(
+            "tiny 1.0.2            stays: among the newest in stable, the next patches start from it, the newest\n\
+             tiny 1.0.1            stays: the next patches start from it\n\
+             tiny 1.0.0            is no longer listed\nremoved: 0 files, 0 B\nwaiting: "
+        ),
+        "{said}"
+    );
+    assert_eq!(seen(&project, "repository"), ["1.0.2", "1.0.1"]);
+    assert!(blobs() > before);
+    assert_eq!(publish(&project, &["--list"]).good().out.lines().count(), 2);
+    // Files alone, without a key that signs.
+    for role in ["targets", "snapshot", "timestamp"] {
+        for key in std::fs::read_dir(project.path("node/keys/private")).unwrap().flatten() {
+            if key.file_name().to_string_lossy().starts_with(role) {
+                std::fs::rename(key.path(), project.path(&format!("{role}.pem"))).unwrap();
+            }
+        }
+    }
+    let error = publish(&project, &["--prune", "--keep", "1", "--patches", "0"]);
+    assert!(error.error().contains("signing for targets takes 1 of its keys"), "{}", error.err);
+    let all = blobs();
+    assert!(publish(&project, &["--prune", "--grace", "0"]).good().out.starts_with("removed: "));
+    assert!(blobs() + 5 < all);
+    assert_eq!(seen(&project, "repository"), ["1.0.2", "1.0.1"]);
+    let said = publish(&project, &["--prune", "--grace", "0"]).good().out;
+    assert!(said.starts_with("removed: 0 files, 0 B\nleft: "), "{said}");
+    // Flags without an effect, and what is not there.
+    for flags in [
+        &["--prune", "--patches", "1"][..],
+        &["--prune", "--expires", "3d"],
+        &["--prune", "--id", "tiny"],
+        &["--prune", "--channel", "beta"],
+        &["--prune", "--keep", "0"],
+        &["--prune", &image("1.0.2")],
+        &["--refresh", "--keep", "3"],
+        &[&image("1.0.2"), "--grace", "1d"],
+        &[&image("1.0.2"), "--keep", "1", "--dry-run"],
+    ] {
+        let ran = publish(&project, flags);
+        assert_eq!(ran.code, Some(2), "{flags:?}: {}", ran.err);
+    }
+    let error = project.run(&["publish", "--prune", "--to", "none", "--keys", "node/keys"]);
+    assert_eq!(error.error(), "error: none is not there");
+    assert!(!project.path("none").exists());
+}
+
+/// Killed and interrupted while it publishes and prunes: a node finds all of what it sees.
+#[test]
+fn pruning_ended_at_any_moment() {
+    let project = project(&["1.0.0", "1.0.1", "1.0.2"]);
+    publish(&project, &[&image("1.0.0")]).good();
+    publish(&project, &[&image("1.0.1")]).good();
+    let begin = |arguments: &[&str]| {
+        let common =
+            ["publish", "--to", "repository", "--keys", "node/keys", "--patches", "1", "--grace", "0"];
+        project.keller(&[&common, arguments].concat()).spawn().unwrap()
+    };
+    let again = || {
+        let _ = std::fs::remove_dir_all(project.path("repository"));
+        copy(&project.path("kept"), &project.path("repository"));
+    };
+    let new = image("1.0.2");
+    let (old, all, short) = (&["1.0.1", "1.0.0"][..], &["1.0.2", "1.0.1", "1.0.0"][..], &["1.0.2"][..]);
+    for (arguments, may) in [
+        (&[new.as_str(), "--keep", "1"][..], [old, all, short]),
+        (&["--prune", "--keep", "1"], [all, all, short]),
+    ] {
+        let _ = std::fs::remove_dir_all(project.path("kept"));
+        copy(&project.path("repository"), &project.path("kept"));
+        let began = Instant::now();
+        assert!(begin(arguments).wait().unwrap().success());
+        let time = began.elapsed();
+        assert_eq!(seen(&project, "repository"), short);
+        let mut ended = 0;
+        for moment in 0..16u32 {
+            again();
+            let child = begin(arguments);
+            sleep(time * moment / 15);
+            let signal = if moment % 2 == 0 { Signal::KILL } else { Signal::INT };
+            let _ = kill_process(Pid::from_child(&child), signal);
+            let ran = Ran::of(&child.wait_with_output().unwrap());
+            assert!(ran.code == Some(0) || ran.signal == Some(signal.as_raw()), "{}", ran.err);
+            ended += usize::from(ran.code.is_none());
+            let versions = seen(&project, "repository");
+            assert!(may.iter().any(|it| versions == **it), "{versions:?}");
+            assert!(begin(arguments).wait().unwrap().success());
+            assert_eq!(seen(&project, "repository"), short);
+        }
+        println!("{ended} of 16 were ended");
+        assert!(ended > 0, "nothing was interrupted");
+        again();
+        publish(&project, &[&new]).good();
+    }
+}
+
+#[test]
 fn keys_are_made_whole_or_not_at_all() {
     let project = Project::new();
     for moment in 0..12u64 {

@@ -43,7 +43,7 @@ impl Repository<'_> {
     }
 
     /// Numbers that files of `role` have.
-    fn numbers(&self, role: RoleType) -> Result<Vec<u64>, PublishError> {
+    pub(super) fn numbers(&self, role: RoleType) -> Result<Vec<u64>, PublishError> {
         let path = self.folder.path().join(FOLDER);
         let io = |source| PublishError::Folder { path: path.clone(), source };
         let entries = fs::read_dir(&path).map_err(io)?;
@@ -55,7 +55,7 @@ impl Repository<'_> {
         Ok(numbers)
     }
 
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, PublishError> {
+    pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, PublishError> {
         let damaged = |problem| PublishError::Damaged { path: format!("{FOLDER}/{name}"), problem };
         match input::read(self.metadata_path(name), limits::TEXT) {
             Ok(bytes) => {
@@ -128,7 +128,12 @@ impl Repository<'_> {
         let name = numbered(targets, RoleType::Targets);
         let targets: Signed<Targets> = self.read(&name)?.ok_or_else(|| gone(&name))?;
         self.check_signed(&targets, &name)?;
-        Ok(Some(State { targets, snapshot: version, timestamp: timestamp.signed.version.get() }))
+        Ok(Some(State {
+            targets,
+            snapshot: version,
+            timestamp: timestamp.signed.version.get(),
+            expires: timestamp.signed.expires,
+        }))
     }
 
     /// Refuses metadata that neither the root that nodes know nor the newest one vouches for. None in between or
@@ -177,6 +182,9 @@ impl Repository<'_> {
         let mut snapshot = Snapshot::new(metadata::SPEC_VERSION.to_owned(), version, whole(times.now + life));
         let meta = metafile(&targets_bytes, targets.signed.version.get());
         snapshot.meta.insert("targets.json".to_owned(), meta);
+        if let Some(state) = &self.state {
+            snapshot._extra = metadata::following(state.snapshot, whole(times.now));
+        }
         let snapshot = self.sign(snapshot)?;
         let snapshot_bytes = metadata::bytes(&snapshot);
         let expires = whole(times.now + times.life);
@@ -196,6 +204,7 @@ impl Repository<'_> {
             targets,
             snapshot: snapshot.signed.version.get(),
             timestamp: timestamp.signed.version.get(),
+            expires,
         });
         self.sync()?;
         // Roots that come out believe what is there already. Only where the keys before them are gone are there

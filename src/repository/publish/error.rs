@@ -3,10 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use crate::base::Digest;
 use crate::base::flock::Holder;
 use crate::repository::fit::Misfit;
 use crate::repository::keys::KeysError;
+use crate::repository::metadata::date;
 use crate::update::delta;
 use crate::verity;
 
@@ -48,6 +51,49 @@ pub enum PublishError {
         what: &'static str,
         /// The version.
         version: String,
+    },
+    /// A version is one thing, also where it is listed no more.
+    #[error(
+        "another image was published as {version} and has been taken out of the repository since; nodes may still run it: give this image a new version"
+    )]
+    Former {
+        /// Of both.
+        version: String,
+    },
+    /// By this clock nobody believes the repository.
+    #[error(
+        "the list of releases has expired on {}, and it is {}: if this clock is right, `keller publish --refresh --to {}`, then prune",
+        date(*since),
+        date(*now),
+        path.display()
+    )]
+    Stale {
+        /// When.
+        since: Timestamp,
+        /// By the caller's clock.
+        now: Timestamp,
+        /// The repository.
+        path: PathBuf,
+    },
+    /// What it names is not known.
+    #[error(
+        "the release document of {version} has format {format}, and this keller knows up to {known}: prune with the keller that published it"
+    )]
+    NewerFormat {
+        /// Of the release.
+        version: String,
+        /// Of its document.
+        format: u64,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// A file cannot be removed.
+    #[error("removing {path}")]
+    Remove {
+        /// In the repository.
+        path: String,
+        /// Why.
+        source: io::Error,
     },
     /// Nobody could go there.
     #[error("--minimum {minimum} is not older than {version}: no node could take it")]
