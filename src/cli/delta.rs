@@ -1,5 +1,7 @@
 //! `keller delta`: the ways of an update without a repository or a node, for measuring and looking at them.
 
+mod fetch;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,8 @@ enum DeltaVerb {
     Make(Make),
     /// Make a root out of such files and an older root.
     Apply(Apply),
+    /// Fetch from a repository what a node would fetch.
+    Fetch(fetch::Fetch),
     /// Tell what an index, a frames file or a patch says of itself.
     Stat {
         /// The file.
@@ -130,6 +134,7 @@ pub fn run(args: &DeltaArgs, global: &Global) -> Result<ExitCode> {
                 )?;
             }
         }
+        DeltaVerb::Fetch(args) => streams::json(fetch::fetch(args, &display)?)?,
         DeltaVerb::Stat { file } => {
             let context = || format!("reading {}", file.display());
             let text =

@@ -10,6 +10,7 @@ use keller::repository::{Client, Folder};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::project::{Project, Ran};
+use crate::http_server::Server;
 
 /// A project with keys and images of these versions, `node/out/tiny_VERSION.raw`.
 fn project(versions: &[&str]) -> Project {
@@ -261,6 +262,36 @@ fn what_nobody_needs_goes() {
     let error = project.run(&["publish", "--prune", "--to", "none", "--keys", "node/keys"]);
     assert_eq!(error.error(), "error: none is not there");
     assert!(!project.path("none").exists());
+}
+
+/// What a bench counts is what a node would fetch: a new one, and one whose version has left the list.
+#[test]
+fn what_a_node_would_fetch() {
+    let project = project(&["1.0.0", "1.0.1"]);
+    publish(&project, &[&image("1.0.0")]).good();
+    publish(&project, &[&image("1.0.1"), "--keep", "1", "--patches", "1", "--grace", "0"]).good();
+    let server = Server::start();
+    for directory in ["metadata", "targets", "blobs"] {
+        for entry in std::fs::read_dir(project.path("repository").join(directory)).unwrap().flatten() {
+            let path = format!("/{directory}/{}", entry.file_name().to_str().unwrap());
+            server.put(&path, std::fs::read(entry.path()).unwrap(), &[]);
+        }
+    }
+    let url = server.url("/");
+    let fetch = |runs: &str| {
+        let since = server.seen().len();
+        let arguments =
+            ["delta", "fetch", &url, "--trust", "node/keys/root.json", "--id", "tiny", "--to", "fetched"];
+        let fetched = project.run(&[&arguments[..], &["--runs", runs]].concat()).good();
+        let fetched: serde_json::Value = serde_json::from_str(&fetched.out).unwrap();
+        let sent: u64 = server.sent(since).values().sum();
+        assert_eq!(fetched["bytes"], sent, "{fetched}");
+        fetched
+    };
+    let fetched = fetch("0");
+    assert_eq!((&fetched["version"], &fetched["root"]["way"]), (&"1.0.1".into(), &"full".into()));
+    assert!(fetched["metadata"].as_u64() > Some(1000));
+    assert!(fetch("1.0.1")["version"].is_null());
 }
 
 /// Killed and interrupted while it publishes and prunes: a node finds all of what it sees.
