@@ -32,6 +32,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -68,6 +69,8 @@ pub struct Store {
     key: Key,
     /// Whether the key outlives this value: else derived files go to temporary files.
     keeps: bool,
+    /// Whether this value has put a derived file there.
+    grown: AtomicBool,
     doubts: Arc<Doubts>,
 }
 
@@ -184,6 +187,7 @@ impl Store {
             claimed: Mutex::default(),
             key,
             keeps,
+            grown: AtomicBool::new(false),
             doubts: Arc::default(),
         })
     }

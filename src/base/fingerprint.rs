@@ -13,6 +13,11 @@ const PIECE: usize = 16 << 10;
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
+    /// Of bytes in memory.
+    pub fn of(bytes: impl AsRef<[u8]>) -> Self {
+        Self(*blake3::hash(bytes.as_ref()).as_bytes())
+    }
+
     /// Reads `reader` to its end; gives the fingerprint and the number of bytes.
     pub fn of_reader(reader: &mut impl Read) -> io::Result<(Self, u64)> {
         let mut hasher = blake3::Hasher::new();
@@ -47,6 +52,7 @@ mod tests {
             let bytes: Vec<u8> = (0..length).map(|at| at as u8).collect();
             let (fingerprint, size) = Fingerprint::of_reader(&mut &bytes[..]).unwrap();
             assert_eq!((fingerprint.as_bytes(), size), (blake3::hash(&bytes).as_bytes(), to_u64(length)));
+            assert_eq!(Fingerprint::of(&bytes), fingerprint);
         }
         // The test vector of the empty input in the BLAKE3 repository.
         let empty = Fingerprint::of_reader(&mut io::empty()).unwrap().0;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::base::seal::{Sealed, Sealer};
 use crate::base::width::to_u64;
-use crate::base::{Digest, Progress, Task, Unit, input, limits};
+use crate::base::{Digest, Fingerprint, Progress, Task, Unit, input, limits};
 use crate::http::Client;
 use crate::http::url::Url;
 use crate::source::debian::checksum::Sha512;
@@ -74,9 +74,10 @@ impl Upstream for Online<'_> {
 
 /// What `store` keeps under `key`.
 pub(super) fn recall(store: &Store, key: &Digest) -> Option<Vec<u8>> {
-    // The digest of the text follows it.
-    let limit = limits::INDEX_KEPT + to_u64(size_of::<Digest>());
-    input::read_open(store.derived(KIND, &key.to_hex()).ok()??.reader(), limit).ok()
+    // The fingerprint of the text follows it.
+    let limit = limits::INDEX_KEPT + to_u64(size_of::<Fingerprint>());
+    let kept = store.derived(KIND, &key.to_hex()).ok()??;
+    (kept.len() <= limit).then(|| kept.to_vec().ok())?
 }
 
 /// Has `store` keep `bytes`.

@@ -63,6 +63,7 @@ pub struct Universe<'a> {
 
 /// A package provides a name.
 struct Provision<'a> {
+    head: u128,
     name: &'a str,
     /// A place in the order of preference.
     priority: u8,
@@ -93,6 +94,33 @@ fn priority(package: &Heading<'_>) -> u8 {
     }
 }
 
+/// The first bytes of a name. They have the order of names, and tell most of them apart without a look at the index.
+fn head(name: &str) -> u128 {
+    let mut bytes = [0; 16];
+    let length = name.len().min(bytes.len());
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    u128::from_be_bytes(bytes)
+}
+
+/// Sorts by name, the highest version first, and of one version those first whose file can be used. Among equals, the
+/// order of archives stays.
+fn sort(packages: &mut Vec<(&str, Heading<'_>)>) {
+    let mut order: Vec<_> = packages.iter().map(|(_, heading)| head(heading.name)).zip(0..).collect();
+    order.sort_by(|(head_a, a), (head_b, b)| {
+        head_a.cmp(head_b).then_with(|| {
+            let (a, b) = (&packages[*a].1, &packages[*b].1);
+            a.name
+                .cmp(b.name)
+                .then_with(|| match a.version == b.version {
+                    true => Ordering::Equal,
+                    false => compare(b.version, a.version),
+                })
+                .then_with(|| a.record().file.is_err().cmp(&b.record().file.is_err()))
+        })
+    });
+    *packages = order.into_iter().map(|(_, place)| packages[place]).collect();
+}
+
 impl<'a> Universe<'a> {
     /// Puts indexes together. Of a package that stands in several in the same version, the first counts whose
     /// file can be used.
@@ -108,16 +136,7 @@ impl<'a> Universe<'a> {
         if packages.len() > limits::INDEX_PACKAGES {
             return Err(TooMany { what: "packages", limit: limits::INDEX_PACKAGES });
         }
-        // The sort is stable, so the order of archives decides among equals.
-        packages.sort_by(|(_, a), (_, b)| {
-            a.name
-                .cmp(b.name)
-                .then_with(|| match a.version == b.version {
-                    true => Ordering::Equal,
-                    false => compare(b.version, a.version),
-                })
-                .then_with(|| a.record().file.is_err().cmp(&b.record().file.is_err()))
-        });
+        sort(&mut packages);
         packages.dedup_by(|(_, b), (_, a)| a.name == b.name && compare(a.version, b.version).is_eq());
         let mut names: Vec<(&str, Range<u32>)> = Vec::new();
         for (id, (_, package)) in (0..).zip(&packages) {
@@ -136,10 +155,18 @@ impl<'a> Universe<'a> {
                     return Err(TooMany { what: "provided names", limit: limits::INDEX_PROVIDED });
                 }
                 let version = bound.map(|(_, version)| version);
-                provisions.push(Provision { name, priority: priority(package), package: id, version });
+                provisions.push(Provision {
+                    head: head(name),
+                    name,
+                    priority: priority(package),
+                    package: id,
+                    version,
+                });
             }
         }
-        provisions.sort_by_key(|provision| (provision.name, provision.priority, provision.package));
+        provisions.sort_unstable_by_key(|provision| {
+            (provision.head, provision.name, provision.priority, provision.package)
+        });
         let too_many = |what| Err(TooMany { what, limit: limits::INDEX_ALIKE });
         if names.iter().any(|(_, range)| range.len() > limits::INDEX_ALIKE) {
             return too_many("versions of one package");

@@ -29,8 +29,12 @@ const DERIVED: u64 = 16 << 30;
 /// [`DERIVED`], and the next one after it needs the same.
 const LATELY: Duration = Duration::from_secs(24 * 3600);
 
-/// Removes what was derived in excess, at the end of a verb. Where another one works with the store, that one will.
+/// Removes what was derived in excess, at the end of a verb that derived some. Where another one works with the store,
+/// that one will.
 pub(super) fn trim(mut store: Store, progress: &dyn Progress) {
+    if !store.has_grown() {
+        return;
+    }
     match store.trim(DERIVED, LATELY) {
         Ok(Freed { derived: 0, .. }) | Err(StoreError::InUse { .. } | StoreError::NoLock { .. }) => {}
         Ok(freed) => progress.note(&format!(

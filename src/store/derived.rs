@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use super::gc::Entry;
 use super::{Result, Store, StoreError, failed, is_read_only, make_folder, note_use, open_file};
@@ -176,6 +177,7 @@ impl Store {
         sealer.finish().map_err(failure)?;
         let file = match place {
             Place::Named(file) => {
+                self.grown.store(true, Ordering::Relaxed);
                 let open = file.file().try_clone().map_err(failure)?;
                 match file.commit_unsynced() {
                     Ok(file) => file,

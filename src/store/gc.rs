@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::FlockOperation;
@@ -145,6 +146,11 @@ impl Store {
         self.sweep_rotten(&mut freed)?;
         self.sweep_tools(&old, &mut freed)?;
         Ok(freed)
+    }
+
+    /// Whether derived files were written through this value.
+    pub fn has_grown(&self) -> bool {
+        self.grown.load(Ordering::Relaxed)
     }
 
     /// Removes derived files, the least recently used first, until they take at most `limit` bytes; none that was used

@@ -139,8 +139,8 @@ impl Sealed {
 
     /// The whole body in memory. For files known to be small.
     pub fn to_vec(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.reader().read_to_end(&mut bytes)?;
+        let mut bytes = vec![0; to_usize(self.length)];
+        self.read_at(&mut bytes, 0)?;
         Ok(bytes)
     }
 

@@ -4,6 +4,7 @@
 //! compressed file: reading that again takes a fiftieth of the time of decoding and parsing.
 
 use std::io::BufReader;
+use std::iter;
 use std::sync::{Mutex, PoisonError};
 
 mod trim;
@@ -13,12 +14,12 @@ use super::release::Release;
 use super::upstream::{Upstream, UpstreamError};
 use super::version::ARCHITECTURE;
 use crate::base::width::to_u64;
-use crate::base::{Compression, Digest, Progress, Size, limits};
+use crate::base::{Compression, Digest, Fingerprint, Progress, Size, limits};
 use crate::http::url::{Url, UrlError};
 use trim::{FAULT, LEFT_OUT, trim};
 
 /// Part of the key under which trimmed indexes are kept; changes with their form.
-const TRIMMED_FORM: &str = "keller trimmed package index 2";
+const TRIMMED_FORM: &str = "keller trimmed package index 3";
 
 /// Forms in which an index may be compressed, the smallest first, with the suffix of the file.
 const FORMS: [(&str, Compression); 6] = [
@@ -243,13 +244,23 @@ impl Index {
 
     /// Paragraphs that are left out, as `package: reason`.
     pub fn left_out(&self) -> impl Iterator<Item = String> {
-        let lines = self.text.lines().filter_map(|line| line.strip_prefix(LEFT_OUT));
+        let lines = self.lines().filter_map(|line| line.strip_prefix(LEFT_OUT));
         lines.map(|line| line.replacen('\t', ": ", 1))
     }
 
     /// The packages in the order of the index.
     pub fn headings(&self) -> impl Iterator<Item = Heading<'_>> {
-        self.text.lines().filter_map(Heading::from_line)
+        self.lines().filter_map(Heading::from_line)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        let mut rest = self.text.as_str();
+        iter::from_fn(move || {
+            let end = memchr::memchr(b'\n', rest.as_bytes())?;
+            let line = &rest[..end];
+            rest = &rest[end + 1..];
+            Some(line)
+        })
     }
 
     /// The packages in the order of the index, in full.
@@ -307,14 +318,14 @@ fn fetch_trimmed(
     Err(missing.map_or_else(|| IndexError::Unlisted { path: path.to_owned() }, IndexError::Upstream))
 }
 
-/// A trimmed index as it is kept: with its digest, since a damaged one would miss packages without a word.
+/// A trimmed index as it is kept: with its fingerprint, since a damaged one would miss packages without a word.
 fn seal(text: &str) -> Vec<u8> {
-    [text.as_bytes(), Digest::of(text).as_bytes()].concat()
+    [text.as_bytes(), Fingerprint::of(text).as_bytes()].concat()
 }
 
 fn unseal(mut bytes: Vec<u8>) -> Option<String> {
-    let digest = bytes.split_off(bytes.len().checked_sub(size_of::<Digest>())?);
-    (digest == Digest::of(&bytes).as_bytes()).then(|| String::from_utf8(bytes).ok())?
+    let fingerprint = bytes.split_off(bytes.len().checked_sub(size_of::<Fingerprint>())?);
+    (fingerprint == Fingerprint::of(&bytes).as_bytes()).then(|| String::from_utf8(bytes).ok())?
 }
 
 /// Gets a file by its digest where the archive has it so, else by its name.
@@ -360,10 +371,16 @@ impl<'a> Heading<'a> {
         if line.starts_with(LEFT_OUT) {
             return None;
         }
-        let mut fields = line.split('\t');
-        let (name, version) = (fields.next()?, fields.next()?);
-        let (provides, priority) = (fields.nth(3)?, fields.next()?);
-        Some(Self { name, version, provides, priority, line })
+        let mut ends = memchr::memchr_iter(b'\t', line.as_bytes());
+        let (name, version) = (ends.next()?, ends.next()?);
+        let (conflicts, provides, priority) = (ends.nth(2)?, ends.next()?, ends.next()?);
+        Some(Self {
+            name: &line[..name],
+            version: &line[name + 1..version],
+            provides: &line[conflicts + 1..provides],
+            priority: &line[provides + 1..priority],
+            line,
+        })
     }
 
     /// All of the package.

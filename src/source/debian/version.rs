@@ -154,16 +154,24 @@ pub fn groups(field: &str) -> impl Iterator<Item = Result<Vec<Relation<'_>>, Par
 
 /// All relations of a field that knows no alternatives, such as Provides and Conflicts.
 pub fn relations(field: &str) -> impl Iterator<Item = Result<Relation<'_>, ParseRelationError>> {
-    groups(field).flat_map(|group| match group {
-        Ok(list) => list.into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(error)],
+    parts(field).map(str::trim).filter(|text| !text.is_empty()).filter_map(|text| relation(text).transpose())
+}
+
+/// What stands between commas and bars.
+fn parts(field: &str) -> impl Iterator<Item = &str> {
+    let mut begin = 0;
+    memchr::memchr2_iter(b',', b'|', field.as_bytes()).chain([field.len()]).map(move |end| {
+        let part = &field[begin..end];
+        begin = end + 1;
+        part
     })
 }
 
 /// One relation, `None` when it is for other architectures.
 fn relation(text: &str) -> Result<Option<Relation<'_>>, ParseRelationError> {
     let malformed = || ParseRelationError { text: text.to_owned() };
-    let end = text.find([' ', '\t', '(', '[', '<']).unwrap_or(text.len());
+    let ends = |byte| matches!(byte, b' ' | b'\t' | b'(' | b'[' | b'<');
+    let end = text.bytes().position(ends).unwrap_or(text.len());
     let (qualified, mut rest) = (&text[..end], text[end..].trim_start());
     let (name, qualifier) = qualified.split_once(':').unwrap_or((qualified, "any"));
     if !is_name(name) {
