@@ -14,7 +14,7 @@ pub mod laid;
 mod modprobe;
 pub mod published;
 pub mod record;
-mod report;
+pub mod report;
 pub mod root;
 pub mod scripts;
 

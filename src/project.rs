@@ -15,6 +15,7 @@ pub mod policy;
 pub mod publish;
 mod qemu;
 pub mod relock;
+mod standing;
 pub mod store;
 pub mod tool;
 

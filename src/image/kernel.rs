@@ -131,8 +131,8 @@ fn root_fs(manifest: &Manifest) -> RootFs {
     }
 }
 
-/// The compressed initramfs: from the store when one was made of the same inputs.
-pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
+/// The parts of the initramfs, and the key of what is made of them. Tells what there is to tell of its modules.
+fn planned<'a>(job: &Job<'a>, modules: &'a Modules) -> Result<(Parts<'a>, Digest)> {
     let parts = Parts {
         keller: job.keller.0,
         modules: &modules.list,
@@ -149,6 +149,20 @@ pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
         "{RECIPE} {} {}\n{list}\n{config}\n{key_of_firmware}",
         job.keller.1, modules.digest
     ));
+    Ok((parts, key))
+}
+
+/// Tells of the initramfs what making it would, where it need not be made.
+///
+/// # Errors
+/// Modules that lack something.
+pub fn tell(job: &Job<'_>, modules: &Modules) -> Result<()> {
+    planned(job, modules).map(drop)
+}
+
+/// The compressed initramfs: from the store when one was made of the same inputs.
+pub fn initramfs(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
+    let (parts, key) = planned(job, modules)?;
     let made = job.means.store.derive::<anyhow::Error>(KIND, &key.to_hex(), |file| {
         let _task = Task::new(job.means.progress, "initramfs", 0, Unit::Items);
         Ok(file.write_all(&parts.build()?)?)

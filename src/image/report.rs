@@ -1,6 +1,6 @@
 //! What was built, of what, how large: `build.json` beside the image.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::record::Record;
 use super::{Job, Root};
@@ -8,7 +8,7 @@ use crate::base::Digest;
 use crate::lock::file;
 
 /// Sizes of the parts in bytes, and what names them.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sizes {
     /// Names every byte of the root.
     pub root_hash: Digest,

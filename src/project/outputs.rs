@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::standing::{Stamp, Standing, settle};
 use crate::base::progress::{Task, Unit};
 use crate::base::{AtomicFile, Digest, atomic};
+use crate::image::report::Sizes;
 use crate::image::{self, Job, Report, Root};
 use crate::manifest::{Manifest, Output};
 use crate::output::{self, Format};
@@ -83,8 +85,9 @@ impl<'a> Outputs<'a> {
         };
         error.context(format!("writing {}{help}", path.display()))
     }
+
     /// Writes the image in every format that the manifest asks for, the sums and the report. `check`: builds it a second
-    /// time and compares; without `sums` there is no SHA256SUMS.
+    /// time and compares; without `sums` there is no SHA256SUMS, and files that stand there already stay as they are.
     pub(super) fn write(
         &self,
         job: &Job<'_>,
@@ -92,6 +95,45 @@ impl<'a> Outputs<'a> {
         check: bool,
         sums: bool,
     ) -> Result<(Vec<(Format, PathBuf)>, Report)> {
+        let mut wanted: Vec<Format> = self.manifest.outputs.iter().map(|output| format(*output)).collect();
+        wanted.sort();
+        wanted.reverse();
+        let files: Vec<_> = wanted.into_iter().map(|format| (format, self.image(format))).collect();
+        let paths: Vec<_> = files.iter().map(|(_, path)| path.clone()).collect();
+        let standing = if check || sums { None } else { Standing::new(job, &paths) };
+        let report = match standing.as_ref().and_then(Standing::found) {
+            Some(sizes) => self.left(job, &root, sizes)?,
+            None => {
+                let (report, digests, stamps) = self.made(job, root, &files, check, sums)?;
+                if let Some(standing) = &standing {
+                    standing.keep(&report.sizes, stamps);
+                }
+                self.write_reports(&report, sums.then_some(digests))?;
+                return Ok((files, report));
+            }
+        };
+        self.write_reports(&report, None)?;
+        Ok((files, report))
+    }
+
+    /// Leaves the files where they are; says what writing them would.
+    fn left(&self, job: &Job<'_>, root: &Root, sizes: Sizes) -> Result<Report> {
+        image::kernel::tell(job, &root.modules).context("planning the initramfs")?;
+        job.means.store.sound()?;
+        job.means.progress.detail("nothing has changed since the image was written: it stays as it is");
+        self.remove_sums()?;
+        Ok(Report::of(job, root, sizes))
+    }
+
+    /// Makes the files. Gives the digest of each with `sums`, and the stamp of each unless somebody wrote to one.
+    fn made(
+        &self,
+        job: &Job<'_>,
+        root: Root,
+        files: &[(Format, PathBuf)],
+        check: bool,
+        sums: bool,
+    ) -> Result<(Report, Vec<(PathBuf, Digest)>, Option<Vec<Stamp>>)> {
         let raw_path = self.image(Format::Raw);
         let raw = self.create(Format::Raw)?;
         let report = image::write(job, root, raw.file()).map_err(|error| self.failed(&raw_path, error))?;
@@ -101,38 +143,50 @@ impl<'a> Outputs<'a> {
             job.means.progress.note("built a second time in another way: the same bytes");
         }
         self.remove_sums()?;
-        let mut wanted: Vec<Format> = self.manifest.outputs.iter().map(|output| format(*output)).collect();
-        wanted.sort();
-        let (mut files, mut digests) = (Vec::new(), Vec::new());
-        for format in wanted.into_iter().rev() {
+        let (mut digests, mut stamps) = (Vec::new(), Some(Vec::new()));
+        let mut stamp = |stamp: Option<Stamp>| match (&mut stamps, stamp) {
+            (Some(stamps), Some(stamp)) => stamps.push(stamp),
+            (all, _) => *all = None,
+        };
+        for (format, path) in files {
             let task = Task::new(job.means.progress, "output", 0, Unit::Items);
             task.at(format.suffix());
-            let written = self.converted(&raw, format)?;
-            let path = self.image(format);
+            let (written, settled) = self.converted(&raw, *format)?;
+            if *format != Format::Raw {
+                stamp(Stamp::of_settled(&written, settled));
+            }
             if sums {
                 let digest = output::raw::digest(&written);
                 digests.push((path.clone(), digest.with_context(|| format!("reading {}", path.display()))?));
             }
-            files.push((format, path));
         }
         if files.iter().any(|(format, _)| *format == Format::Raw) {
-            raw.commit_unsynced().map_err(|error| self.failed(&raw_path, error))?;
+            let settled = settle(raw.file());
+            let raw = raw.commit_unsynced().map_err(|error| self.failed(&raw_path, error))?;
+            stamp(Stamp::of_settled(&raw, settled));
         }
-        digests.push(self.write_report(&report)?);
-        if sums {
-            self.write_sums(digests)?;
-        }
-        Ok((files, report))
+        Ok((report, digests, stamps))
     }
 
-    /// The image as `format`, out of the raw one, which gets its own name last.
-    fn converted(&self, raw: &AtomicFile, format: Format) -> Result<File> {
+    /// Writes build.json, and SHA256SUMS where there are `digests` for it.
+    fn write_reports(&self, report: &Report, digests: Option<Vec<(PathBuf, Digest)>>) -> Result<()> {
+        let own = self.write_report(report)?;
+        match digests {
+            Some(digests) => self.write_sums(digests.into_iter().chain([own]).collect()),
+            None => Ok(()),
+        }
+    }
+
+    /// The image as `format`, out of the raw one, which gets its own name last, and when it was settled.
+    fn converted(&self, raw: &AtomicFile, format: Format) -> Result<(File, Option<(i64, i64)>)> {
         if format == Format::Raw {
-            return Ok(raw.file().try_clone()?);
+            return Ok((raw.file().try_clone()?, None));
         }
         let (target, path) = (self.create(format)?, self.image(format));
         format.write(raw.file(), target.file()).map_err(|error| self.failed(&path, error))?;
-        target.commit_unsynced().map_err(|error| self.failed(&path, error))
+        let settled = settle(target.file());
+        let file = target.commit_unsynced().map_err(|error| self.failed(&path, error))?;
+        Ok((file, settled))
     }
 
     /// Writes `build.json`; gives its path and digest.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::standing;
 use crate::base::progress::Progress;
 use crate::base::{Chain, Digest, Size, input, json, limits};
 use crate::image::kernel;
@@ -16,7 +17,7 @@ use crate::store::key::{self, Found};
 use crate::store::{Access, Freed, Store, StoreError};
 
 /// The kinds of derived files that this keller makes. Others are of an older or a newer one.
-pub const KINDS: [&str; 4] = [deb::index::FORMAT, online::KIND, modules::KIND, kernel::KIND];
+pub const KINDS: [&str; 5] = [deb::index::FORMAT, online::KIND, modules::KIND, kernel::KIND, standing::KIND];
 
 /// How often a build begins again after it has found something wrong with the store. Each time finds all blobs of
 /// one kind; it is not once only since containers are read apart from the root.

@@ -1,7 +1,7 @@
 //! What was made out of blobs: sealed, and made anew where the seal is not right.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -84,6 +84,23 @@ impl Store {
             return Ok(file);
         }
         self.seal_at(&self.derived_path(kind, key), kind, key, make)
+    }
+
+    /// Writes what `derived` will give, in the place of what it gave before. Nothing where no key is kept, as nobody
+    /// could believe it later.
+    ///
+    /// # Errors
+    /// `Full` or `Io` of the store.
+    ///
+    /// # Panics
+    /// When `kind` or `key` is no plain file name.
+    pub fn replace_derived(&self, kind: &str, key: &str, bytes: &[u8]) -> Result<()> {
+        if !self.keeps {
+            return Ok(());
+        }
+        let path = self.derived_path(kind, key);
+        let write = |sealer: &mut Sealer<'_>| sealer.write_all(bytes).map_err(failed("writing", &path));
+        self.seal_at(&path, kind, key, write).map(drop)
     }
 
     /// Reads all of a derived file; `kinds` are those that this keller makes and reads.

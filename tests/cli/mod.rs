@@ -25,6 +25,7 @@ mod publish;
 mod recipes;
 mod rights;
 mod sharing;
+mod standing;
 mod store;
 mod strangers;
 mod streams;

@@ -1,0 +1,181 @@
+//! A build without sums that finds its files as it left them leaves them; whatever else it finds, it makes the image that an
+//! empty store would give.
+
+use std::fs::{self, File, FileTimes};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use super::project::Project;
+
+const IMAGE: &str = "node/out/tiny_1.2.3.raw";
+const STAYS: &str = "it stays as it is";
+
+/// What the file system knows of a file that was written anew, and does not forget.
+fn identity(project: &Project, name: &str) -> (u64, i64, i64) {
+    let metadata = fs::metadata(project.path(name)).unwrap();
+    (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+}
+
+/// Builds; says whether the image was left as it was.
+fn builds(project: &Project, more: &[&str]) -> bool {
+    let ran = project.build(&[&["-v", "--no-sums"], more].concat()).good();
+    assert!(project.path("node/out/build.json").exists());
+    ran.err.contains(STAYS)
+}
+
+fn same(one: File, other: File) -> bool {
+    let (mut one, mut other) = (one.take(u64::MAX), other.take(u64::MAX));
+    let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    loop {
+        let count = one.read(&mut left).unwrap();
+        if count == 0 {
+            return other.read(&mut right).unwrap() == 0;
+        }
+        if other.read_exact(&mut right[..count]).is_err() || left[..count] != right[..count] {
+            return false;
+        }
+    }
+}
+
+/// The image must be the one that a build in an empty store makes of the project as it is.
+fn is_right(project: &Project, what: &str) {
+    let _ = fs::remove_dir_all(project.path("empty"));
+    project.build(&["--no-sums", "--store", "empty", "--output", "fresh"]).good();
+    for file in [IMAGE, "node/out/build.json"] {
+        let fresh = file.replace("node/out", "fresh");
+        let open = |name: &str| File::open(project.path(name)).unwrap();
+        assert!(same(open(file), open(&fresh)), "{what}: {file}");
+    }
+}
+
+#[test]
+fn files_that_nothing_changed_stay() {
+    let project = Project::new();
+    project.edit("runtime: podman", "outputs: [raw, qcow2]\nruntime: podman");
+    let files = [IMAGE, "node/out/tiny_1.2.3.qcow2"];
+    let identities = || files.map(|file| identity(&project, file));
+    assert!(!builds(&project, &[]));
+    let made = identities();
+    for more in [&[][..], &["--offline", "--locked"]] {
+        assert!(builds(&project, more));
+        assert_eq!(identities(), made);
+    }
+    // Sums of an earlier build are of no use to one without.
+    project.write("node/out/SHA256SUMS", "");
+    assert!(builds(&project, &[]) && !project.path("node/out/SHA256SUMS").exists());
+    is_right(&project, "unchanged");
+    // The builds that read everything read everything.
+    for full in [&[][..], &["--no-sums", "--check"]] {
+        project.build(full).good();
+        assert_ne!(identities(), made);
+    }
+    // Each output counts.
+    assert!(!builds(&project, &[]) && builds(&project, &[]));
+    fs::remove_file(project.path(files[1])).unwrap();
+    assert!(!builds(&project, &[]) && project.path(files[1]).exists());
+}
+
+#[test]
+fn whatever_is_asked_for_otherwise_is_made() {
+    let project = Project::new();
+    assert!(!builds(&project, &[]));
+    let overlay = |name: &str, text: &str| {
+        project.write(&format!("node/overlay/etc/{name}"), text);
+    };
+    let changes: [(&str, &dyn Fn()); 7] = [
+        ("a file of the overlay", &|| overlay("motd", "welcame\n")),
+        ("one more", &|| overlay("issue", "here\n")),
+        ("one less", &|| fs::remove_file(project.path("node/overlay/etc/issue")).unwrap()),
+        ("prune", &|| project.edit("/usr/share/doc]", "/usr/share/doc, /usr/share/man]")),
+        ("a port of the container", &|| project.edit("ports: [\"8080:80\"]", "ports: [\"8081:80\"]")),
+        ("the command line", &|| project.edit("quiet", "splash")),
+        ("the keller of the node", &|| {
+            let mut bytes = project.read("fake-keller");
+            bytes.push(0);
+            project.write("fake-keller", bytes);
+        }),
+    ];
+    for (what, change) in changes {
+        change();
+        assert!(!builds(&project, &[]), "{what}");
+        is_right(&project, what);
+        assert!(builds(&project, &[]), "{what}, again");
+    }
+    // Another manifest of the same name, and back.
+    let before = project.text("node/node.yaml");
+    project.edit("group: greet}", "group: root}");
+    assert!(!builds(&project, &[]));
+    project.write("node/node.yaml", before);
+    assert!(!builds(&project, &[]));
+    is_right(&project, "as it was before");
+}
+
+#[test]
+fn whatever_somebody_did_to_the_image_is_undone() {
+    let project = Project::new();
+    assert!(!builds(&project, &[]));
+    let path = project.path(IMAGE);
+    let open = || File::options().read(true).write(true).open(&path).unwrap();
+    let flip = || {
+        let (file, mut byte) = (open(), [0]);
+        let at = file.metadata().unwrap().len() / 2;
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+    };
+    let replace = || {
+        fs::copy(&path, path.with_extension("copy")).unwrap();
+        fs::rename(path.with_extension("copy"), &path).unwrap();
+    };
+    let harm: [(&str, &dyn Fn()); 8] = [
+        ("a flipped bit", &flip),
+        ("a flipped bit under its old time", &|| {
+            let metadata = fs::metadata(&path).unwrap();
+            flip();
+            let times = FileTimes::new().set_modified(metadata.modified().unwrap());
+            open().set_times(times).unwrap();
+        }),
+        ("cut short", &|| open().set_len(1 << 20).unwrap()),
+        ("longer", &|| open().set_len(1 << 30).unwrap()),
+        ("a copy in its place", &replace),
+        ("gone", &|| fs::remove_file(&path).unwrap()),
+        ("a link in its place", &|| {
+            fs::rename(&path, path.with_extension("moved")).unwrap();
+            std::os::unix::fs::symlink(path.with_extension("moved"), &path).unwrap();
+        }),
+        ("another store's key", &|| {
+            fs::remove_file(project.path(".local/state/keller/store.key")).unwrap();
+        }),
+    ];
+    for (what, harm) in harm {
+        harm();
+        assert!(!builds(&project, &[]), "{what}");
+        is_right(&project, what);
+        assert!(builds(&project, &[]), "{what}, again");
+    }
+}
+
+/// The record is worth what its seal is: bits of it, its absence, that of another output.
+#[test]
+fn a_record_that_is_not_ours_is_not_believed() {
+    let project = Project::new();
+    assert!(!builds(&project, &[]));
+    let record = || {
+        let mut records = fs::read_dir(project.path("store/derived/standing-1")).unwrap();
+        records.next().unwrap().unwrap().path()
+    };
+    let size = fs::metadata(record()).unwrap().len();
+    for at in [0, 20, size / 2, size - 40, size - 1] {
+        let mut bytes = fs::read(record()).unwrap();
+        bytes[usize::try_from(at).unwrap()] ^= 4;
+        fs::write(record(), bytes).unwrap();
+        assert!(!builds(&project, &[]), "byte {at}");
+        assert!(builds(&project, &[]), "byte {at}, again");
+    }
+    fs::remove_file(record()).unwrap();
+    assert!(!builds(&project, &[]) && builds(&project, &[]));
+    // The directory of another build has a record of its own.
+    assert!(!builds(&project, &["--output", "elsewhere"]));
+    fs::copy(project.path("elsewhere/tiny_1.2.3.raw"), project.path(IMAGE)).unwrap();
+    assert!(!builds(&project, &[]));
+    is_right(&project, "after all");
+}
