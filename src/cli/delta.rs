@@ -206,7 +206,15 @@ impl Maker<'_> {
         let new = device(image)?;
         let context = || format!("compressing {}", image.display());
         let none = Blob::of(b"");
-        let blank = Ways { full: none, frames: none, index: none, patches: Vec::new(), level: None };
+        let blank = Ways {
+            full: none,
+            frames: none,
+            index: none,
+            patches: Vec::new(),
+            level: None,
+            full_pieces: Vec::new(),
+            frames_pieces: Vec::new(),
+        };
         let mut ways = before.cloned().unwrap_or(blank);
         if wanted(By::Full) {
             let full = |out: &mut dyn Write| {

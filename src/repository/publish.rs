@@ -7,6 +7,7 @@
 mod commit;
 mod error;
 mod needed;
+mod pieces;
 mod prune;
 #[cfg(test)]
 mod tests;

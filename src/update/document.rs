@@ -9,7 +9,9 @@ use crate::base::width::to_u64;
 use crate::disk::Release;
 
 /// Version of this form. A node refuses a newer one, and says that its keller is too old.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The same of a version that lies in files of its own alone.
+pub const FORMAT_WHOLE: u32 = 1;
 
 /// Folder of the files that documents name, relative to the repository's root.
 pub const BLOBS: &str = "blobs";
@@ -17,7 +19,7 @@ pub const BLOBS: &str = "blobs";
 /// One version of an image, for those that update to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
-    /// [`FORMAT`].
+    /// [`FORMAT`], or [`FORMAT_WHOLE`] where no way has pieces.
     pub format: u32,
     /// IMAGE_ID: nodes take only what has their own.
     pub id: String,
@@ -82,6 +84,46 @@ pub struct Ways {
     /// hard. Nodes have no use for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<i32>,
+    /// Where the bytes of `full` lie, in order, if not in a file of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub full_pieces: Vec<Piece>,
+    /// The same of `frames`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames_pieces: Vec<Piece>,
+}
+
+impl Ways {
+    /// Whether there are parts of them in files that other versions have too.
+    pub fn has_pieces(&self) -> bool {
+        !self.full_pieces.is_empty() || !self.frames_pieces.is_empty()
+    }
+
+    /// The names of all files that they are in, relative to the repository's root. Some may come more than once.
+    pub fn files(&self) -> impl Iterator<Item = String> {
+        let whole = [(&self.full, &self.full_pieces), (&self.frames, &self.frames_pieces)];
+        let own = whole.into_iter().filter(|(_, pieces)| pieces.is_empty()).map(|(blob, _)| blob.path());
+        let pieces = whole.into_iter().flat_map(|(_, pieces)| pieces.iter().map(Piece::path));
+        let patches = self.patches.iter().map(|patch| patch.blob.path());
+        own.chain(pieces).chain([self.index.path()]).chain(patches)
+    }
+}
+
+/// A stretch of a file of the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Of the bytes of that file.
+    pub file: Digest,
+    /// Where the stretch begins in it.
+    pub at: u64,
+    /// In bytes.
+    pub length: u64,
+}
+
+impl Piece {
+    /// Where the file lies, relative to the repository's root.
+    pub fn path(&self) -> String {
+        format!("blobs/{}", self.file)
+    }
 }
 
 /// A way from another version.
@@ -117,6 +159,11 @@ impl Blob {
 }
 
 impl Document {
+    /// The names of all files that this version is in, relative to the repository's root.
+    pub fn files(&self) -> impl Iterator<Item = String> {
+        self.root.ways.files().chain(self.uki.ways.files())
+    }
+
     /// What a slot that holds this version says.
     pub fn release(&self) -> Release {
         Release { id: self.id.clone(), version: self.version.clone(), root_hash: self.root.root_hash }

@@ -1,22 +1,28 @@
 //! The files of one version: frames, index, kernel image, and patches from the versions before.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::pieces::{self, Joined, Laid, Pieced};
 use super::*;
 use crate::base::Chain;
 use crate::base::device::{FileDevice, SectorSize, Window};
 use crate::base::progress::Task;
 use crate::base::progress::Unit;
 use crate::base::width::to_u64;
-use crate::update::delta::{self, KnownFrames, KnownSegments, Way};
-use crate::update::document::{Blob, FORMAT, Patch, RootImage, Uki, Ways};
+use crate::update::delta::{
+    self, Elsewhere, Framed, KnownFrames, KnownSegments, Reused, Sources, Taken, Way,
+};
+use crate::update::document::{Blob, FORMAT, FORMAT_WHOLE, Patch, Piece, RootImage, Uki, Ways};
 use crate::verity::{self, BLOCK};
 
 /// Bytes of an old root that are hashed at once.
 const BATCH: usize = 4 << 20;
+/// Bytes that are written to a scratch file at once.
+const SCRATCH: usize = 1 << 20;
 
 /// A version that patches start from.
 struct Before {
@@ -87,7 +93,7 @@ impl Repository<'_> {
             patches.push(patched);
         }
         let document = Document {
-            format: FORMAT,
+            format: if root.ways.has_pieces() || uki.ways.has_pieces() { FORMAT } else { FORMAT_WHOLE },
             id: image.id.to_owned(),
             version: image.version.to_owned(),
             minimum: options.minimum.clone(),
@@ -131,15 +137,72 @@ impl Repository<'_> {
         let earlier = earlier.filter(|ways| ways.level == Some(level));
         let earlier = earlier.and_then(|ways| Earlier::open(&self.folder, ways, what, progress));
         let known = earlier.as_ref().and_then(|earlier| earlier.frames(what, progress));
+        let failed = |source| PublishError::Write { path: format!("the frames of {what}"), source };
+        let scratch = self.scratch().map_err(failed)?;
         let mut index = Vec::new();
-        let (frames, _) =
-            self.blob(&format!("the frames of {what}"), |out| Ok(publish(known.as_ref(), out, &mut index)?))?;
-        let (index, ()) = self.blob(&format!("the index of {what}"), |out| Ok(out.write_all(&index)?))?;
-        let known = earlier.as_ref().and_then(|earlier| earlier.segments(what, progress));
-        let full =
-            |out: &mut dyn Write| Ok(delta::make_full(image, size, (level, known.as_ref()), out, progress)?);
-        let (full, _) = self.blob(&format!("all of {what}"), full)?;
-        Ok(Ways { full, frames, index, patches: Vec::new(), level: Some(level) })
+        let mut out = BufWriter::with_capacity(SCRATCH, &scratch);
+        let published = publish(known.as_ref(), &mut out, &mut index)?;
+        out.flush().map_err(failed)?;
+        drop(out);
+        let frames_file = FileDevice::image(scratch, SectorSize::B512).map_err(failed)?;
+        let places = |it: &Reused| {
+            let from = it.from..it.from + (it.range.end - it.range.start);
+            earlier.as_ref().map(|earlier| (it.range.clone(), earlier.laid_frames.locate(&from)))
+        };
+        let taken: Vec<_> = published.reused.iter().filter_map(places).collect();
+        let before = earlier.as_ref().map(|earlier| &earlier.laid_frames);
+        let frames = self.lay(&format!("the frames of {what}"), &frames_file, &taken, before)?;
+        let (index_blob, ()) =
+            self.blob(&format!("the index of {what}"), |out| Ok(out.write_all(&index)?))?;
+
+        let name = format!("all of {what}");
+        let failed = |source| PublishError::Write { path: name.clone(), source };
+        let segments = earlier.as_ref().and_then(|earlier| earlier.segments(what, progress));
+        let framed = Framed::read(&index, &frames_file, &published.reused).ok();
+        let sources =
+            Sources { segments: segments.as_ref(), frames: framed.as_ref().filter(|_| earlier.is_some()) };
+        let scratch = self.scratch().map_err(failed)?;
+        let mut out = BufWriter::with_capacity(SCRATCH, &scratch);
+        let whole = delta::make_whole(image, size, level, &sources, &mut out, progress)?;
+        out.flush().map_err(failed)?;
+        drop(out);
+        let body = FileDevice::image(scratch, SectorSize::B512).map_err(failed)?;
+        let places = |it: &Taken| {
+            let length = it.range.end - it.range.start;
+            let (laid, at) = match it.from {
+                Elsewhere::Segments(at) => (&earlier.as_ref()?.laid_full, at),
+                Elsewhere::Frames(at) => (&frames, at),
+            };
+            Some((it.range.clone(), laid.locate(&(at..at + length))))
+        };
+        let taken: Vec<_> = whole.taken.iter().filter_map(places).collect();
+        let before = earlier.as_ref().map(|earlier| &earlier.laid_full);
+        let full = self.lay(&name, &Joined { head: whole.head, body }, &taken, before)?;
+        Ok(Ways {
+            full: full.blob,
+            frames: frames.blob,
+            index: index_blob,
+            patches: Vec::new(),
+            level: Some(level),
+            full_pieces: full.pieces,
+            frames_pieces: frames.pieces,
+        })
+    }
+
+    /// A file without a name, which is gone with its publisher.
+    fn scratch(&self) -> io::Result<File> {
+        tempfile::tempfile_in(self.folder.path())
+    }
+
+    fn lay(
+        &self,
+        what: &str,
+        file: &dyn ReadAt,
+        taken: &[(Range<u64>, Vec<Piece>)],
+        before: Option<&Laid>,
+    ) -> Result<Laid, PublishError> {
+        let laid: io::Result<Laid> = pieces::lay(&self.folder, file, taken, before);
+        laid.map_err(|source| PublishError::Write { path: what.to_owned(), source })
     }
 
     fn blob<T>(
@@ -157,17 +220,20 @@ impl Repository<'_> {
 /// Files of the version before. What of them does not serve is made anew, and none of it is a reason to fail.
 struct Earlier {
     index: Vec<u8>,
-    frames: FileDevice,
-    full: FileDevice,
+    laid_frames: Laid,
+    laid_full: Laid,
+    frames: Pieced,
+    full: Pieced,
 }
 
 impl Earlier {
     fn open(folder: &Folder, ways: &Ways, what: &str, progress: &dyn Progress) -> Option<Self> {
-        let device =
-            |blob: &Blob| FileDevice::image(input::open(folder.path().join(blob.path()))?, SectorSize::B512);
+        let laid_frames = Laid::new(ways.frames, &ways.frames_pieces);
+        let laid_full = Laid::new(ways.full, &ways.full_pieces);
         let open = || {
             let index = input::read(folder.path().join(ways.index.path()), ways.index.size)?;
-            Ok::<_, io::Error>(Self { index, frames: device(&ways.frames)?, full: device(&ways.full)? })
+            let (frames, full) = (Pieced::open(folder, &laid_frames)?, Pieced::open(folder, &laid_full)?);
+            Ok::<_, io::Error>(Self { index, laid_frames, laid_full, frames, full })
         };
         open().inspect_err(|error| of_no_use(what, error, progress)).ok()
     }

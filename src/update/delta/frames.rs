@@ -18,6 +18,7 @@
 //! what came of it.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -52,7 +53,7 @@ on_disk! {
 const _: () = assert!(Header::SIZE == FRAMES_HEADER);
 
 /// What the frames of an image take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// Bytes of the frames file.
     pub frames: u64,
@@ -60,6 +61,32 @@ pub struct Published {
     pub index: u64,
     /// Number of runs.
     pub runs: usize,
+    /// What of the frames file was taken over, in order.
+    pub reused: Vec<Reused>,
+}
+
+/// A stretch that was taken over as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reused {
+    /// In the new file.
+    pub range: Range<u64>,
+    /// Where it begins in the one that was known.
+    pub from: u64,
+}
+
+impl Reused {
+    /// Appends a stretch, to the last one if it goes on from there.
+    pub(super) fn push(all: &mut Vec<Self>, range: Range<u64>, from: u64) {
+        match all.last_mut() {
+            Some(last)
+                if last.range.end == range.start
+                    && last.from + (last.range.end - last.range.start) == from =>
+            {
+                last.range.end = range.end;
+            }
+            _ => all.push(Self { range, from }),
+        }
+    }
 }
 
 /// Writes the frames and the index of a root of `size` bytes, a multiple of 4096; `level` is zstd's. Frames that are
@@ -118,13 +145,13 @@ fn publish(
         }
     })
     .map_err(|(at, source)| PublishError::Read { at, source })?;
-    let (runs, frames_size) = result.and_then(|()| publisher.finish()).map_err(writing)?;
+    let (runs, frames_size, reused) = result.and_then(|()| publisher.finish()).map_err(writing)?;
     let runs_count = runs.len();
     let made = Index::new(in_frame, runs);
     debug_assert_eq!((made.size, made.frames_size), (size, frames_size));
     let bytes = made.to_bytes();
     index.write_all(&bytes).map_err(|source| PublishError::Write { file: "the index", source })?;
-    Ok(Published { frames: frames_size, index: to_u64(bytes.len()), runs: runs_count })
+    Ok(Published { frames: frames_size, index: to_u64(bytes.len()), runs: runs_count, reused })
 }
 
 fn writing(source: io::Error) -> PublishError {
@@ -146,6 +173,7 @@ struct Publisher<'a> {
     heads: Vec<[u8; SHORT]>,
     runs: Vec<(Run, usize)>,
     table: Vec<u8>,
+    reused: Vec<Reused>,
 }
 
 impl<'a> Publisher<'a> {
@@ -168,6 +196,7 @@ impl<'a> Publisher<'a> {
             heads: Vec::new(),
             runs: Vec::new(),
             table: Vec::new(),
+            reused: Vec::new(),
         })
     }
 
@@ -196,7 +225,7 @@ impl<'a> Publisher<'a> {
         }
         let used = self.pending.len() - rest.len();
         let (known, level) = (self.known, self.level);
-        let frames: Vec<Vec<u8>> = frames
+        let frames: Vec<(Vec<u8>, Option<u64>)> = frames
             .into_par_iter()
             .map_init(
                 || Encoder::new(level),
@@ -210,8 +239,12 @@ impl<'a> Publisher<'a> {
         let mut heads = self.heads.drain(..used / BLOCK);
         for run in runs {
             let mut length = 0;
-            for frame in frames.by_ref().take(run.blocks.div_ceil(self.in_frame)) {
+            for (frame, from) in frames.by_ref().take(run.blocks.div_ceil(self.in_frame)) {
                 self.out.write_all(frame)?;
+                if let Some(from) = from {
+                    let at = self.written + to_u64(length);
+                    Reused::push(&mut self.reused, at..at + to_u64(frame.len()), *from);
+                }
                 length += frame.len();
                 let bytes = u16::try_from(frame.len()).expect("a frame has at most 15 blocks");
                 self.table.extend(bytes.to_le_bytes());
@@ -225,11 +258,11 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<(Vec<(Run, usize)>, u64)> {
+    fn finish(mut self) -> io::Result<(Vec<(Run, usize)>, u64, Vec<Reused>)> {
         let last = std::mem::take(&mut self.cutter).finish();
         self.write(last.as_slice())?;
         self.out.write_all(&self.table)?;
-        Ok((self.runs, self.written + to_u64(self.table.len())))
+        Ok((self.runs, self.written + to_u64(self.table.len()), self.reused))
     }
 }
 

@@ -52,11 +52,11 @@ impl<'a> KnownFrames<'a> {
         Ok(Self { file, places })
     }
 
-    /// A frame that says it holds blocks with these heads, in `frame`.
-    fn find(&self, heads: &[[u8; SHORT]], frame: &mut Vec<u8>) -> bool {
-        let Some((at, length)) = self.places.get(heads.as_flattened()) else { return false };
+    /// A frame that says it holds blocks with these heads, in `frame`; gives where it begins.
+    fn find(&self, heads: &[[u8; SHORT]], frame: &mut Vec<u8>) -> Option<u64> {
+        let (at, length) = self.places.get(heads.as_flattened())?;
         frame.resize(usize::from(*length), 0);
-        self.file.read_at(frame, *at).is_ok()
+        self.file.read_at(frame, *at).is_ok().then_some(*at)
     }
 }
 
@@ -91,25 +91,25 @@ impl Encoder {
         Ok(Self { quick, thorough, decoder, decoded: vec![0; MOST_IN_FRAME * BLOCK] })
     }
 
-    /// The frame of `blocks`, whose digests have these heads.
+    /// The frame of `blocks`, whose digests have these heads; and where it was taken over from, in the known file.
     pub(super) fn frame(
         &mut self,
         blocks: &[u8],
         heads: &[[u8; SHORT]],
         known: Option<&KnownFrames>,
-    ) -> io::Result<Vec<u8>> {
+    ) -> io::Result<(Vec<u8>, Option<u64>)> {
         let mut frame = Vec::new();
-        if known.is_some_and(|known| known.find(heads, &mut frame)) {
+        if let Some(at) = known.and_then(|known| known.find(heads, &mut frame)) {
             let decoded = &mut self.decoded[..blocks.len()];
             if self.decoder.decode(&frame, decoded).is_ok() && decoded == blocks {
-                return Ok(frame);
+                return Ok((frame, Some(at)));
             }
         }
         let quick = self.quick.compress(blocks)?;
         if quick.len() + blocks.len() / HOPELESS > blocks.len() {
-            return Ok(quick);
+            return Ok((quick, None));
         }
-        self.thorough.compress(blocks)
+        Ok((self.thorough.compress(blocks)?, None))
     }
 }
 

@@ -35,9 +35,9 @@ mod tests;
 pub use describe::describe;
 pub use error::{DeltaError, PublishError};
 pub use frame::LEVEL;
-pub use frames::{Published, publish_root, publish_uki};
+pub use frames::{Published, Reused, publish_root, publish_uki};
 pub use known::KnownFrames;
-pub use patch::{KnownSegments, make_full, make_patch};
+pub use patch::{Elsewhere, Framed, KnownSegments, Sources, Taken, Whole, make_full, make_patch, make_whole};
 pub use uki::{uki, uki_by};
 
 use travel::{Base, Traveller};

@@ -115,6 +115,24 @@ pub(super) fn put_programs(out: &mut Vec<u8>, bytes: &[u8], level: i32) -> io::R
     Ok(())
 }
 
+/// Begins a stream of `length` bytes that are compressed in frames of zstd, which follow and take `stored`.
+pub(super) fn begin_frames(out: &mut Vec<u8>, stored: usize, length: usize) {
+    out.push(How::Zstd as u8);
+    put_number(out, to_u64(stored));
+    put_number(out, to_u64(length));
+}
+
+/// Whether the last of three streams is one of zstd that has saved something: LZMA would have saved more.
+pub(super) fn is_of_frames(bytes: &[u8]) -> bool {
+    let third = || {
+        let (_, _, rest) = take(bytes)?;
+        let (_, _, rest) = take(rest)?;
+        let (_, length, _) = take(rest)?;
+        Ok::<_, io::Error>((rest.first() == Some(&(How::Zstd as u8)), to_u64(rest.len()), length))
+    };
+    third().is_ok_and(|(is_zstd, stored, length)| is_zstd && stored < length - length / to_u64(HOPELESS))
+}
+
 /// What is not worth another try.
 fn hopeless(bytes: &[u8]) -> io::Result<Option<(How, Vec<u8>)>> {
     let quick = zstd::bulk::compress(bytes, 1)?;

@@ -20,7 +20,15 @@ fn publish(server: &mut Server, root: &[u8]) -> RootImage {
         size: to_u64(root.len()),
         salt: String::new(),
         verity_uuid: Uuid::nil(),
-        ways: Ways { full, frames, index, patches: Vec::new(), level: None },
+        ways: Ways {
+            full,
+            frames,
+            index,
+            patches: Vec::new(),
+            level: None,
+            full_pieces: Vec::new(),
+            frames_pieces: Vec::new(),
+        },
     }
 }
 

@@ -12,7 +12,7 @@ use crate::base::device::{Device, ReadAt};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::width::to_u64;
 use crate::base::{Chain, Digest};
-use crate::update::document::{Blob, Ways};
+use crate::update::document::{Blob, Piece, Ways};
 use crate::update::remote::Remote;
 
 /// A patch that is so many times as large as the index is taken without a look at what else there is.
@@ -135,24 +135,24 @@ impl Journey<'_, '_> {
     fn by_patch(&mut self, patch: &Blob) -> Result<Tally, DeltaError> {
         self.way = Way::Patch;
         let base = self.to.base.expect("a patch is found by what is there");
-        self.apply(patch, patch::FILE, base.image, base.size)
+        self.apply((patch, &[]), patch::FILE, base.image, base.size)
     }
 
     fn by_full(&mut self) -> Result<Tally, DeltaError> {
         self.way = Way::Full;
         let ways = self.to.ways;
-        self.apply(&ways.full, patch::FULL, &[0; 0].as_slice(), 0)
+        self.apply((&ways.full, &ways.full_pieces), patch::FULL, &[0; 0].as_slice(), 0)
     }
 
     fn apply(
         &mut self,
-        blob: &Blob,
+        (blob, pieces): (&Blob, &[Piece]),
         file: &'static str,
         old: &dyn ReadAt,
         old_size: u64,
     ) -> Result<Tally, DeltaError> {
         let Traveller { size: new_size, remote, fresh, progress, .. } = *self.to;
-        let mut wire = Wire::new(remote, blob);
+        let mut wire = Wire::made_of(remote, blob, pieces);
         let task = Task::new(progress, "updating", new_size, Unit::Bytes);
         let target = &mut *self.to.target;
         let patcher =
@@ -193,13 +193,13 @@ impl Journey<'_, '_> {
             let costs = ways.into_iter().filter_map(|(cost, way)| Some((cost?, way)));
             costs.min_by_key(|(cost, _)| *cost).map_or(Way::Blocks, |(_, way)| way)
         };
-        let mut wire = Wire::new(self.to.remote, &ways.frames);
+        let mut wire = Wire::made_of(self.to.remote, &ways.frames, &ways.frames_pieces);
         let mut way = shortest(survey.lacking(&index));
         let mut entries = Ok(Entries::default());
         if way == Way::Blocks {
             entries = Entries::read(&index, &survey, &mut wire);
             if wire.no_ranges {
-                way = shortest(survey.end(&index));
+                way = shortest(wire.without_ranges(survey.end(&index)));
             }
         }
         if way != Way::Blocks {

@@ -138,7 +138,15 @@ mod tests {
         });
         let (full, frames, index) = (server.put(full), server.put(frames), server.put(index));
         let patches = patches.into_iter().collect();
-        let ways = Ways { full, frames, index, patches, level: None };
+        let ways = Ways {
+            full,
+            frames,
+            index,
+            patches,
+            level: None,
+            full_pieces: Vec::new(),
+            frames_pieces: Vec::new(),
+        };
         Uki { sha256: Digest::of(new), size: to_u64(new.len()), ways }
     }
 

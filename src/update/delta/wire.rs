@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::error::DeltaError;
 use crate::base::Digest;
 use crate::base::width::{to_u64, to_usize};
-use crate::update::document::Blob;
+use crate::update::document::{Blob, Piece};
 use crate::update::remote::Remote;
 
 /// A gap that is read and thrown away rather than asked around: about what the heads of one more request and
@@ -21,6 +21,8 @@ pub(super) struct Wire<'a> {
     remote: &'a dyn Remote,
     path: String,
     size: u64,
+    /// Stretches of other files that it is made of, by where each begins; none for a file of its own.
+    pieces: Vec<(u64, Piece)>,
     open: Option<Open<'a>>,
     /// Set once the server has given the whole file for a part of it.
     pub no_ranges: bool,
@@ -39,8 +41,45 @@ struct Open<'a> {
 impl<'a> Wire<'a> {
     /// A file that is said to have `blob.size` bytes.
     pub(super) fn new(remote: &'a dyn Remote, blob: &Blob) -> Self {
-        let path = blob.path();
-        Self { remote, path, size: blob.size, open: None, no_ranges: false, bytes: 0, requests: 0 }
+        Self::made_of(remote, blob, &[])
+    }
+
+    /// The same of one that is made of `pieces`, if there are any.
+    pub(super) fn made_of(remote: &'a dyn Remote, blob: &Blob, pieces: &[Piece]) -> Self {
+        let mut at = 0_u64;
+        let placed = |piece: &Piece| {
+            let begin = at;
+            at = at.saturating_add(piece.length);
+            (begin, *piece)
+        };
+        let pieces = pieces.iter().map(placed).collect();
+        let (path, size) = (blob.path(), blob.size);
+        Self { remote, path, size, pieces, open: None, no_ranges: false, bytes: 0, requests: 0 }
+    }
+
+    /// The piece that has byte `at`, with its place; none past the last one, and of a file of its own.
+    fn piece(&self, at: u64) -> Option<(u64, Piece)> {
+        let number = self.pieces.partition_point(|(begin, _)| *begin <= at).checked_sub(1)?;
+        let (begin, piece) = self.pieces[number];
+        (at - begin < piece.length).then_some((begin, piece))
+    }
+
+    /// Where what one request can give from `at` on ends.
+    fn end_of_piece(&self, at: u64) -> Result<u64, DeltaError> {
+        match self.piece(at) {
+            Some((begin, piece)) => Ok(begin.saturating_add(piece.length)),
+            None if self.pieces.is_empty() => Ok(self.size),
+            None => Err(DeltaError::Short { path: self.path.clone(), at, size: self.size }),
+        }
+    }
+
+    /// Bytes that a server without ranges gives before all up to `end` has come.
+    pub(super) fn without_ranges(&self, end: u64) -> u64 {
+        if self.pieces.is_empty() {
+            return end;
+        }
+        let before = self.pieces.iter().take_while(|(begin, _)| *begin < end);
+        before.fold(0, |sum, (_, piece)| sum.saturating_add(piece.at).saturating_add(piece.length))
     }
 
     /// Fills `buffer` from `at` on, which lies in `within`: the stretch to ask for if none is open.
@@ -49,7 +88,19 @@ impl<'a> Wire<'a> {
         if end > self.size {
             return Err(DeltaError::Short { path: self.path.clone(), at: self.size, size: end });
         }
-        self.reach(at, end, within)?;
+        let (mut at, mut rest) = (at, buffer);
+        while !rest.is_empty() {
+            let end = self.end_of_piece(at)?.min(end);
+            let (now, after) = rest.split_at_mut(to_usize(end - at));
+            self.read_piece(now, at, within)?;
+            (at, rest) = (end, after);
+        }
+        Ok(())
+    }
+
+    /// The same within one piece.
+    fn read_piece(&mut self, buffer: &mut [u8], at: u64, within: &Range<u64>) -> Result<(), DeltaError> {
+        self.reach(at, at + to_u64(buffer.len()), within)?;
         let mut skipped = [0; 4096];
         while let Some(open) = &self.open
             && open.at < at
@@ -63,15 +114,20 @@ impl<'a> Wire<'a> {
     /// Asks for `within` from `at` on, unless a stream is open that comes to `at..end`. After that it is known
     /// whether the server knows ranges.
     pub(super) fn reach(&mut self, at: u64, end: u64, within: &Range<u64>) -> Result<(), DeltaError> {
+        let piece = self.end_of_piece(at)?;
+        let end = end.min(piece);
         match &self.open {
             Some(open) if open.at <= at && end <= open.end => Ok(()),
-            _ => self.ask(at, within.end.max(end)),
+            _ => self.ask(at, within.end.max(end).min(piece)),
         }
     }
 
     fn ask(&mut self, at: u64, end: u64) -> Result<(), DeltaError> {
         self.open = None;
         self.requests += 1;
+        if let Some((begin, piece)) = self.piece(at) {
+            return self.ask_piece(&piece, at - begin, at..end);
+        }
         let whole = at == 0 && end == self.size;
         let part = self.remote.open(&self.path, (!whole).then_some(at..end))?;
         let end = match part.start {
@@ -83,6 +139,31 @@ impl<'a> Wire<'a> {
             have => return Err(DeltaError::Misplaced { path: self.path.clone(), expected: at, have }),
         };
         self.open = Some(Open { at: part.start, end, body: part.body });
+        Ok(())
+    }
+
+    /// Asks for the stretch `range` that begins `from` bytes behind the beginning of `piece`.
+    fn ask_piece(&mut self, piece: &Piece, from: u64, range: Range<u64>) -> Result<(), DeltaError> {
+        let path = piece.path();
+        let short = || DeltaError::Short { path: path.clone(), at: piece.at, size: piece.length };
+        let first = piece.at.checked_add(from).ok_or_else(short)?;
+        let last = first.checked_add(range.end - range.start).ok_or_else(short)?;
+        let part = self.remote.open(&path, Some(first..last))?;
+        // What comes before the stretch, of a server that gives the whole file.
+        let mut ahead = match part.start {
+            start if start == first => 0,
+            0 => first,
+            have => return Err(DeltaError::Misplaced { path, expected: first, have }),
+        };
+        self.no_ranges |= ahead > 0;
+        self.open = Some(Open { at: range.start, end: range.end, body: part.body });
+        let mut skipped = [0; 4096];
+        while ahead > 0 {
+            let count = to_usize(ahead.min(4096));
+            self.take(&mut skipped[..count])?;
+            ahead -= to_u64(count);
+        }
+        self.open.as_mut().expect("opened above").at = range.start;
         Ok(())
     }
 
@@ -196,6 +277,40 @@ mod tests {
             let expected = if knows_no_ranges { (1, 100_000) } else { (3, 400) };
             assert_eq!((wire.requests, wire.bytes), expected);
             assert!(matches!(wire.read(&mut buffer, 99_950, &(0..0)), Err(DeltaError::Short { .. })));
+        }
+    }
+
+    #[test]
+    fn pieces_are_read_as_one_file() {
+        let (a, b) = (noise(1, 50_000), noise(2, 30_000));
+        for knows_no_ranges in [false, true] {
+            let mut server = Server { knows_no_ranges, endless: true, ..Server::default() };
+            let (first, second) = (server.put(a.clone()), server.put(b.clone()));
+            let piece = |blob: &Blob, at, length| Piece { file: blob.sha256, at, length };
+            let pieces = [piece(&first, 10_000, 5000), piece(&second, 0, 100), piece(&first, 20_000, 30_000)];
+            let all = [&a[10_000..15_000], &b[..100], &a[20_000..]].concat();
+            // Nothing lies under its own name.
+            let blob = Blob::of(&all);
+            let mut wire = Wire::made_of(&server, &blob, &pieces);
+            let mut buffer = [0; 700];
+            for at in [0, 300, 4700, 6000, 34_400] {
+                wire.read(&mut buffer, at, &(at..at + 1000)).unwrap();
+                assert_eq!(buffer[..], all[to_usize(at)..][..700], "{at}");
+            }
+            assert_eq!(wire.no_ranges, knows_no_ranges);
+            if !knows_no_ranges {
+                // 300 and 4700 each go on in what is open or begin another; three pieces for the third.
+                assert!((wire.requests, wire.bytes) <= (8, 4000), "{} {}", wire.requests, wire.bytes);
+            }
+            assert!(matches!(wire.read(&mut buffer, 34_401, &(0..0)), Err(DeltaError::Short { .. })));
+            assert_eq!(wire.without_ranges(5050), 15_000 + 100);
+            assert_eq!(Wire::new(&server, &blob).without_ranges(5050), 5050);
+
+            // Pieces that end before the file does, and one past the end of numbers.
+            let mut wire = Wire::made_of(&server, &blob, &pieces[..1]);
+            assert!(matches!(wire.read(&mut buffer, 4900, &(0..0)), Err(DeltaError::Short { .. })));
+            let mut wire = Wire::made_of(&server, &blob, &[piece(&first, u64::MAX, u64::MAX)]);
+            assert!(wire.read(&mut buffer, 10, &(0..0)).is_err());
         }
     }
 }

@@ -80,6 +80,8 @@ impl Version {
             index: nowhere,
             patches: Vec::new(),
             level: None,
+            full_pieces: Vec::new(),
+            frames_pieces: Vec::new(),
         };
         let document = Document {
             format: document::FORMAT,

@@ -28,11 +28,19 @@ impl<'a> KnownSegments<'a> {
     }
 
     /// The segment that makes `bytes`, whose blocks' digest is `digest`.
-    pub(super) fn find(&self, digest: &RunDigest, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn find(&self, digest: &RunDigest, bytes: &[u8]) -> Option<(Vec<u8>, u64)> {
         let stored = self.places.get(digest)?;
         let mut segment = vec![0; stored.length];
         self.file.read_at(&mut segment, stored.at).ok()?;
-        makes(&segment, bytes).unwrap_or(false).then_some(segment)
+        makes(&segment, bytes).unwrap_or(false).then_some((segment, stored.at))
+    }
+
+    /// Bytes of the segment whose blocks' digest is `digest`, if it was searched as hard as it may be: not of frames.
+    pub(super) fn searched(&self, digest: &RunDigest) -> Option<u64> {
+        let stored = self.places.get(digest)?;
+        let mut segment = vec![0; stored.length];
+        self.file.read_at(&mut segment, stored.at).ok()?;
+        (!streams::is_of_frames(&segment)).then_some(to_u64(stored.length))
     }
 }
 

@@ -5,15 +5,13 @@ use std::io::{self, Write};
 
 use rayon::prelude::*;
 
-use super::known::KnownSegments;
-use super::{Head, NEW_IN_SEGMENT, all_of};
+use super::{Head, NEW_IN_SEGMENT};
 use crate::base::device::ReadAt;
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::width::{to_u64, to_usize};
 use crate::update::delta::diff::Finder;
 use crate::update::delta::error::PublishError;
-use crate::update::delta::runs::{BLOCK, BlockDigest, Cutter, MOST_BLOCKS, Run, RunDigest, run_digest, scan};
-use crate::update::delta::segments::ends;
+use crate::update::delta::runs::{BLOCK, BlockDigest, MOST_BLOCKS, RunDigest, run_digest, scan};
 use crate::update::delta::streams::{self, put_number, put_signed};
 
 /// Old blocks on both sides of those that are not copied: what moved by some bytes begins there.
@@ -22,7 +20,7 @@ const AROUND: usize = 4;
 /// memory.
 const SEARCHED: usize = 48 << 20;
 /// Segments that are made at once: each keeps its new blocks and what becomes of them.
-const AT_ONCE: usize = 4;
+pub(super) const AT_ONCE: usize = 4;
 
 /// Writes a patch from `old` to `new`, of which the first `old_size` and `new_size` bytes count; gives its
 /// size. Works on all processors; memory grows with what has changed, up to some 400 MiB and the patch.
@@ -83,65 +81,6 @@ pub fn make_patch(
     write(old_size, new_size, &segments, out)
 }
 
-/// Writes a patch from nothing to the first `size` bytes of `new`; gives its size. `level` is that of zstd which
-/// is about as thorough. Segments that are `known` are taken over. Works on up to four processors, and keeps what it
-/// makes and 130 MiB for each of them in memory.
-pub fn make_full(
-    new: &(dyn ReadAt + Sync),
-    size: u64,
-    (level, known): (i32, Option<&KnownSegments>),
-    out: &mut dyn Write,
-    progress: &dyn Progress,
-) -> Result<u64, PublishError> {
-    if size.div_ceil(to_u64(BLOCK)) > MOST_BLOCKS {
-        return Err(PublishError::Size { size });
-    }
-    let new = {
-        let task = Task::new(progress, "comparing", size, Unit::Bytes);
-        Side::read(new, size, &task)?
-    };
-    let task = Task::new(progress, "compressing", size, Unit::Bytes);
-    let mut cutter = Cutter::default();
-    let mut runs: Vec<Run> = new.digests.iter().filter_map(|digest| cutter.push(*digest)).collect();
-    runs.extend(cutter.finish());
-    let ends: Vec<usize> = ends(runs).into_iter().map(to_usize).collect();
-    let starts = std::iter::once(0).chain(ends.iter().copied());
-    let extents: Vec<Extent> =
-        starts.zip(&ends).map(|(first, end)| Extent { first, blocks: end - first }).collect();
-    let make = |extent: &Extent| {
-        let mut bytes = Vec::new();
-        new.append(&mut bytes, *extent)?;
-        let digest = run_digest(&new.digests[extent.first..][..extent.blocks]);
-        let made = match known.and_then(|known| known.find(&digest, &bytes)) {
-            Some(made) => made,
-            None => from_nothing(&bytes, level).map_err(writing)?,
-        };
-        task.advance(to_u64(bytes.len()));
-        Ok((digest, to_u64(extent.blocks), made))
-    };
-    let segments = at_once(|| extents.par_iter().with_max_len(1).map(make).collect::<Result<Vec<_>, _>>())?;
-    write(0, size, &segments, out)
-}
-
-/// Does parallel work on [`AT_ONCE`] processors at the most, since each of them takes memory.
-fn at_once<T: Send>(work: impl FnOnce() -> Result<T, PublishError> + Send) -> Result<T, PublishError> {
-    if rayon::current_num_threads() <= AT_ONCE {
-        return work();
-    }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(AT_ONCE).build();
-    pool.map_err(|error| writing(io::Error::other(error)))?.install(work)
-}
-
-/// A segment that takes all of its bytes as they are.
-fn from_nothing(bytes: &[u8], level: i32) -> io::Result<Vec<u8>> {
-    let mut segment = Vec::new();
-    for stream in [&all_of(bytes.len()), &[][..]] {
-        streams::put(&mut segment, stream)?;
-    }
-    streams::put_programs(&mut segment, bytes, level)?;
-    Ok(segment)
-}
-
 fn write(
     old_size: u64,
     new_size: u64,
@@ -157,26 +96,26 @@ fn write(
     Ok(head.end())
 }
 
-fn writing(source: io::Error) -> PublishError {
+pub(super) fn writing(source: io::Error) -> PublishError {
     PublishError::Write { file: super::FILE, source }
 }
 
 /// One of the two files.
-struct Side<'a> {
+pub(super) struct Side<'a> {
     file: &'a (dyn ReadAt + Sync),
     size: u64,
-    digests: Vec<BlockDigest>,
+    pub(super) digests: Vec<BlockDigest>,
 }
 
 impl<'a> Side<'a> {
-    fn read(file: &'a (dyn ReadAt + Sync), size: u64, task: &Task) -> Result<Self, PublishError> {
+    pub(super) fn read(file: &'a (dyn ReadAt + Sync), size: u64, task: &Task) -> Result<Self, PublishError> {
         let mut digests = Vec::with_capacity(to_usize(size.div_ceil(to_u64(BLOCK))));
         scan(file, size, task, |_, _, window| digests.extend(window))
             .map_err(|(at, source)| PublishError::Read { at, source })?;
         Ok(Self { file, size, digests })
     }
 
-    fn append(&self, bytes: &mut Vec<u8>, extent: Extent) -> Result<(), PublishError> {
+    pub(super) fn append(&self, bytes: &mut Vec<u8>, extent: Extent) -> Result<(), PublishError> {
         let at = to_u64(extent.first * BLOCK);
         let end = (at + to_u64(extent.blocks * BLOCK)).min(self.size);
         let begin = bytes.len();
@@ -209,9 +148,9 @@ impl<'a> Side<'a> {
 
 /// Blocks in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extent {
-    first: usize,
-    blocks: usize,
+pub(super) struct Extent {
+    pub(super) first: usize,
+    pub(super) blocks: usize,
 }
 
 /// Blocks that are new, then blocks to copy.

@@ -32,10 +32,12 @@
 mod apply;
 mod known;
 mod make;
+mod whole;
 
 pub(super) use apply::Patcher;
 pub use known::KnownSegments;
-pub use make::{make_full, make_patch};
+pub use make::make_patch;
+pub use whole::{Elsewhere, Framed, Sources, Taken, Whole, make_full, make_whole};
 
 use std::fmt::Write as _;
 
@@ -127,6 +129,11 @@ impl Head {
             segment
         });
         Self { old_size, new_size, segments: segments.collect() }
+    }
+
+    /// Where the table of so many segments ends.
+    fn table_end(segments: usize) -> usize {
+        Header::SIZE + Entry::SIZE * segments
     }
 
     /// Bytes of the whole patch.

@@ -1,0 +1,227 @@
+//! Where the bytes of a version's files lie: what the version before has stays in its files, and only what is new is
+//! written. So a repository grows by what has changed.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io::{self, Write};
+use std::ops::Range;
+
+use crate::base::device::{FileDevice, ReadAt, SectorSize};
+use crate::base::width::{to_u64, to_usize};
+use crate::base::{Digest, Hasher, input};
+use crate::repository::folder::Folder;
+use crate::update::document::{Blob, Piece};
+
+/// Bytes of a stretch that is left where it is, at the least: it costs nodes a request, and its place in the release
+/// document takes about 150 bytes.
+const LEAST: u64 = 64 << 10;
+/// Bytes that are copied at once.
+const WINDOW: usize = 1 << 20;
+
+/// A file and where its bytes lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Laid {
+    /// All of it.
+    pub blob: Blob,
+    /// What it is made of; nothing if it is a file of its own.
+    pub pieces: Vec<Piece>,
+}
+
+impl Laid {
+    /// Of what a release document says.
+    pub(super) fn new(blob: Blob, pieces: &[Piece]) -> Self {
+        Self { blob, pieces: pieces.to_vec() }
+    }
+
+    /// The pieces, or the file as the only one.
+    fn all(&self) -> Vec<Piece> {
+        match self.pieces.is_empty() {
+            true => vec![Piece { file: self.blob.sha256, at: 0, length: self.blob.size }],
+            false => self.pieces.clone(),
+        }
+    }
+
+    /// Where the bytes of `range` lie.
+    pub(super) fn locate(&self, range: &Range<u64>) -> Vec<Piece> {
+        let mut begin = 0;
+        let mut found = Vec::new();
+        for piece in self.all() {
+            let end = begin + piece.length;
+            let (from, to) = (range.start.max(begin), range.end.min(end));
+            if from < to {
+                found.push(Piece { at: piece.at + (from - begin), length: to - from, ..piece });
+            }
+            begin = end;
+        }
+        found
+    }
+}
+
+/// Appends a piece, to the last one if it goes on from there.
+fn push(pieces: &mut Vec<Piece>, piece: Piece) {
+    match pieces.last_mut() {
+        Some(last) if last.file == piece.file && last.at + last.length == piece.at => {
+            last.length += piece.length;
+        }
+        _ => pieces.push(piece),
+    }
+}
+
+/// Writes what of `file` is not `taken`, ascending stretches with the pieces that hold them, to a file of its own. `before`
+/// is the same file of the version before: if it is all the same, that one stays.
+pub(super) fn lay<E: From<io::Error>>(
+    folder: &Folder,
+    file: &dyn ReadAt,
+    taken: &[(Range<u64>, Vec<Piece>)],
+    before: Option<&Laid>,
+) -> Result<Laid, E> {
+    let size = file.size();
+    let mut sum = Hasher::new();
+    copy(file, 0..size, |bytes| {
+        sum.update(bytes);
+        Ok(())
+    })?;
+    let blob = Blob { sha256: sum.finish(), size };
+    let is_same = before.is_some_and(|before| before.blob == blob && before.pieces.is_empty());
+    let taken: Vec<_> = taken.iter().filter(|(range, _)| range.end - range.start >= LEAST).collect();
+    if is_same || taken.is_empty() {
+        let all =
+            |out: &mut dyn Write| -> Result<(), E> { Ok(copy(file, 0..size, |bytes| out.write_all(bytes))?) };
+        let (blob, ()) = folder.add_blob(all)?;
+        return Ok(Laid { blob, pieces: Vec::new() });
+    }
+    let mut new = Vec::new();
+    let mut at = 0;
+    for (range, _) in &taken {
+        new.push(at..range.start);
+        at = range.end;
+    }
+    new.push(at..size);
+    let fresh = |out: &mut dyn Write| -> Result<(), E> {
+        for range in &new {
+            copy(file, range.clone(), |bytes| out.write_all(bytes))?;
+        }
+        Ok(())
+    };
+    let (own, ()) = folder.add_blob(fresh)?;
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    let mut taken = taken.into_iter();
+    for range in new {
+        let length = range.end - range.start;
+        if length > 0 {
+            push(&mut pieces, Piece { file: own.sha256, at, length });
+            at += length;
+        }
+        taken.next().into_iter().flat_map(|(_, held)| held).for_each(|piece| push(&mut pieces, *piece));
+    }
+    Ok(Laid { blob, pieces })
+}
+
+fn copy(
+    file: &dyn ReadAt,
+    range: Range<u64>,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; WINDOW.min(to_usize(range.end - range.start))];
+    let mut at = range.start;
+    while at < range.end {
+        let now = &mut buffer[..to_usize((range.end - at).min(to_u64(WINDOW)))];
+        file.read_at(now, at)?;
+        take(now)?;
+        at += to_u64(now.len());
+    }
+    Ok(())
+}
+
+/// Reads a file that may be made of pieces.
+pub(super) struct Pieced {
+    size: u64,
+    /// By where each begins.
+    pieces: Vec<(u64, Piece)>,
+    files: HashMap<Digest, FileDevice>,
+}
+
+impl Pieced {
+    /// Of the files in `folder`.
+    ///
+    /// # Errors
+    /// One that is not there, or too short for what it holds.
+    pub(super) fn open(folder: &Folder, laid: &Laid) -> io::Result<Self> {
+        let mut files = HashMap::new();
+        let mut pieces = Vec::new();
+        let mut begin = 0_u64;
+        for piece in laid.all() {
+            let path = folder.path().join(piece.path());
+            let device = match files.entry(piece.file) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(place) => {
+                    place.insert(FileDevice::image(input::open(path)?, SectorSize::B512)?)
+                }
+            };
+            let end = piece.at.checked_add(piece.length);
+            if end.is_none_or(|end| end > device.size()) {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("{} is too short", piece.path()),
+                ));
+            }
+            pieces.push((begin, piece));
+            begin = begin.saturating_add(piece.length);
+        }
+        Ok(Self { size: begin, pieces, files })
+    }
+}
+
+impl ReadAt for Pieced {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let (mut at, mut rest) = (offset, buffer);
+        while !rest.is_empty() {
+            let number = self.pieces.partition_point(|(begin, _)| *begin <= at).checked_sub(1);
+            let (begin, piece) =
+                number.map(|number| self.pieces[number]).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let left = (begin + piece.length).saturating_sub(at);
+            if left == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let (now, after) = rest.split_at_mut(to_usize(left.min(to_u64(rest.len()))));
+            self.files[&piece.file].read_at(now, piece.at + (at - begin))?;
+            at += to_u64(now.len());
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+/// Some bytes, and behind them those of a file.
+pub(super) struct Joined {
+    /// What comes first.
+    pub head: Vec<u8>,
+    /// What follows.
+    pub body: FileDevice,
+}
+
+impl ReadAt for Joined {
+    fn size(&self) -> u64 {
+        to_u64(self.head.len()) + self.body.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let first = to_usize(to_u64(self.head.len()).saturating_sub(offset)).min(buffer.len());
+        let (head, body) = buffer.split_at_mut(first);
+        if first > 0 {
+            head.copy_from_slice(&self.head[to_usize(offset)..][..first]);
+        }
+        if body.is_empty() {
+            return Ok(());
+        }
+        self.body.read_at(body, offset + to_u64(first) - to_u64(self.head.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests;
