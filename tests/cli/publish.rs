@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use keller::base::Digest;
 use keller::repository::{Client, Folder};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -48,11 +49,9 @@ fn seen(project: &Project, folder: &str) -> Vec<String> {
         Client::update(&root, &remote, datastore.path(), now).unwrap_or_else(|error| panic!("{error}"));
     for listing in trusted.releases() {
         let document = trusted.document(listing).unwrap();
-        for ways in [document.root.ways, document.uki.ways] {
-            for blob in [ways.full, ways.frames, ways.index] {
-                let path = project.path(folder).join(blob.path());
-                assert_eq!(path.metadata().unwrap().len(), blob.size);
-            }
+        for path in document.files() {
+            let bytes = std::fs::read(project.path(folder).join(&path)).unwrap();
+            assert_eq!(path, format!("blobs/{}", Digest::of(&bytes)));
         }
     }
     trusted.releases().iter().map(|listing| listing.version.clone()).collect()

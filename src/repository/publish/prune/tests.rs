@@ -85,19 +85,12 @@ fn take_all(publisher: &Publisher, remote: &dyn Remote, now: i64) -> Vec<String>
         .unwrap_or_else(|error| panic!("{}", Chain(&error)));
     for listing in trusted.releases() {
         let document = trusted.document(listing).unwrap();
-        for ways in [&document.root.ways, &document.uki.ways] {
-            for blob in
-                [ways.full, ways.frames, ways.index].into_iter().chain(ways.patches.iter().map(|it| it.blob))
-            {
-                let mut bytes = Vec::new();
-                let part = remote.open(&blob.path(), None);
-                std::io::Read::read_to_end(
-                    &mut part.unwrap_or_else(|error| panic!("{error}")).body,
-                    &mut bytes,
-                )
-                .unwrap();
-                assert_eq!(Digest::of(&bytes), blob.sha256);
-            }
+        for path in document.files() {
+            let mut bytes = Vec::new();
+            let part = remote.open(&path, None);
+            let mut body = part.unwrap_or_else(|error| panic!("{error}")).body;
+            std::io::Read::read_to_end(&mut body, &mut bytes).unwrap();
+            assert_eq!(path, format!("blobs/{}", Digest::of(&bytes)));
         }
     }
     trusted.releases().iter().map(|listing| listing.version.clone()).collect()
