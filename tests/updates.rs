@@ -70,6 +70,7 @@ impl World {
             id: self.id,
             version,
             epoch: 0,
+            reads: keller::update::document::FORMAT,
             sector_size: self.sector_size,
             root: &root,
             root_size: root.len() as u64,

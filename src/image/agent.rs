@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use crate::base::Digest;
 use crate::manifest::{GIVE_UP_AFTER, MOST_STARTS, Manifest};
 use crate::tree::{Content, Kind, Meta, Tree};
+use crate::update::document;
 use crate::update::settings::{self, Built, Health, PATH, PROGRAM, ROOT_JSON, Source};
 
 /// The root of trust among the public halves of the keys.
@@ -62,6 +63,7 @@ fn built(manifest: &Manifest, epoch: i64) -> Built {
             deadline_seconds: health.deadline_seconds,
             give_up_after: health.give_up_after,
         },
+        documents: document::FORMAT,
         update: manifest.update.as_ref().map(|update| Source {
             url: update.url.clone(),
             channel: update.channel.clone(),

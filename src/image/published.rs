@@ -101,6 +101,7 @@ impl Published {
             id: &self.built.id,
             version: &self.built.version,
             epoch: self.built.epoch,
+            reads: self.built.documents,
             sector_size: self.sector_size,
             root: &self.root,
             root_size: self.root_size,

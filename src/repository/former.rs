@@ -10,7 +10,9 @@ use tough::schema::Targets;
 
 use super::release::{Layout, Listing};
 use crate::base::Digest;
+use crate::base::version::compare;
 use crate::update::Document;
+use crate::update::document::FORMAT;
 
 /// Member of the list that is ours.
 const MEMBER: &str = "keller";
@@ -34,6 +36,9 @@ pub(super) struct Image {
     versions: BTreeMap<String, String>,
     /// Those of its disks that no other is smaller than.
     disks: Vec<Disk>,
+    /// The newest version whose nodes read only of versions in files of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reads_whole: Option<String>,
 }
 
 /// What bounds later versions.
@@ -96,6 +101,10 @@ impl Former {
     pub(super) fn add(&mut self, listing: &Listing, document: &Document) {
         let image = self.former.entry(listing.id.clone()).or_default();
         image.versions.insert(listing.version.clone(), mark(document.root.root_hash, document.uki.sha256));
+        let is_newer = |known: &String| compare(&listing.version, known).is_gt();
+        if document.reads < FORMAT && image.reads_whole.as_ref().is_none_or(is_newer) {
+            image.reads_whole = Some(listing.version.clone());
+        }
         let disk = Disk::of(listing, document);
         if !image.disks.iter().any(|known| known.bounds(&disk)) {
             image.disks.retain(|known| !disk.bounds(known));
@@ -110,9 +119,14 @@ impl Image {
         &self.disks
     }
 
+    /// The newest of them whose nodes read only of versions in files of their own.
+    pub(super) fn reads_whole(&self) -> Option<&str> {
+        self.reads_whole.as_deref()
+    }
+
     /// The mark of `version`, if that has been taken out.
     pub(super) fn mark(&self, version: &str) -> Option<&str> {
-        let is_it = |known: &&String| crate::base::version::compare(known, version).is_eq();
+        let is_it = |known: &&String| compare(known, version).is_eq();
         let known = self.versions.keys().find(is_it)?;
         self.versions.get(known).map(String::as_str)
     }

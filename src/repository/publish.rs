@@ -58,6 +58,8 @@ pub struct Image<'a> {
     pub version: &'a str,
     /// When it was made of its lock, in seconds since 1970.
     pub epoch: i64,
+    /// The newest form of release documents that its nodes read.
+    pub reads: u32,
     /// Bytes of a logical sector of its disks.
     pub sector_size: u32,
     /// The root file system.
@@ -260,7 +262,8 @@ impl<'k> Repository<'k> {
                 version: other.version.clone(),
             });
         }
-        let (document, patches) = self.write_version(image, options, &documents, progress)?;
+        let joins = self.joins(image, options, &documents)?;
+        let (document, patches) = self.write_version(image, options, (&documents, joins), progress)?;
         let blob = self.write_document(&document)?;
         let mut listing = Listing::of(&document, blob, image.layout);
         listing.channels.clone_from(&options.channels);

@@ -18,6 +18,7 @@ use super::*;
 use crate::base::progress::Silent;
 use crate::base::width::to_u64;
 use crate::base::{Chain, Digest};
+use crate::update::document::FORMAT;
 use crate::update::remote::{Part, Remote, RemoteError};
 use crate::verity;
 
@@ -73,6 +74,7 @@ pub(super) struct Made {
     pub uki: Vec<u8>,
     pub layout: Layout,
     pub root_json: Option<Vec<u8>>,
+    pub reads: u32,
 }
 
 pub(super) fn made(version: &str) -> Made {
@@ -89,6 +91,7 @@ pub(super) fn made(version: &str) -> Made {
         uki: (0..2000u64).flat_map(kernel).chain(version.bytes()).collect(),
         layout: Layout { esp: 4 << 20, root: 1 << 20, verity: 1 << 20 },
         root_json: None,
+        reads: FORMAT,
     }
 }
 
@@ -105,6 +108,7 @@ impl Made {
             id: &self.id,
             version: &self.version,
             epoch: NOW - DAY,
+            reads: self.reads,
             sector_size: 512,
             root,
             root_size: to_u64(self.root.len()),

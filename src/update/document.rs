@@ -34,12 +34,25 @@ pub struct Document {
     /// When the image was made of its lock, in seconds since 1970: no node of this version may believe an
     /// earlier clock.
     pub epoch: i64,
+    /// The newest [`FORMAT`] that nodes of this version read.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub reads: u32,
     /// Bytes of a logical sector of the disks that this version is for.
     pub sector_size: u32,
     /// The root file system.
     pub root: RootImage,
     /// The unified kernel image.
     pub uki: Uki,
+}
+
+/// What a version reads that says nothing of it.
+pub(crate) fn whole() -> u32 {
+    FORMAT_WHOLE
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_whole(format: &u32) -> bool {
+    *format == FORMAT_WHOLE
 }
 
 /// The root file system and how to come by it.

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::document;
 use crate::base::window::Window;
 
 /// Where it lies in the root, without a leading slash.
@@ -30,6 +31,9 @@ pub struct Built {
     pub health: Health,
     /// Where updates come from, if from anywhere.
     pub update: Option<Source>,
+    /// The newest form of release documents that its keller reads.
+    #[serde(default = "document::whole")]
+    pub documents: u32,
 }
 
 /// All of this must hold before the deadline.

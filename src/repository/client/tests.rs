@@ -264,11 +264,11 @@ fn documents() {
     let said = |result: Result<Document, RepositoryError>| Chain(&result.unwrap_err()).to_string();
     let text = said(parse(&bytes, older, "x".to_owned()));
     assert_eq!(text, "x is the release document of node 1.0.1, not of node 1.0.0");
-    let later = br#"{"format": 2, "layers": []}"#;
+    let later = br#"{"format": 3, "layers": []}"#;
     let text = said(parse(later, newer, "x".to_owned()));
     assert_eq!(
         text,
-        "the release document of 1.0.1 has format 2, and this keller knows up to 1: go to a version in between first"
+        "the release document of 1.0.1 has format 3, and this keller knows up to 2: go to a version in between first"
     );
     assert!(said(parse(b"{}", newer, "x".to_owned())).starts_with("x is no release document: "));
     let path = newer.path();

@@ -32,12 +32,12 @@ struct Before {
 
 impl Repository<'_> {
     /// Writes what `image` travels by; gives what is to be signed about it. `published` are the documents of the
-    /// versions before.
+    /// versions before, in whose files parts of this one may stay if the second is true.
     pub(super) fn write_version(
         &self,
         image: &Image<'_>,
         options: &Options,
-        published: &[Document],
+        (published, joins): (&[Document], bool),
         progress: &dyn Progress,
     ) -> Result<(Document, Vec<Patched>), PublishError> {
         let (new_root, new_uki) = ((image.root, image.root_size), image.uki);
@@ -45,10 +45,11 @@ impl Repository<'_> {
             published.iter().filter(|it| compare(&it.version, image.version).is_lt()).collect();
         older.sort_by(|a, b| compare(&b.version, &a.version));
         let earlier = older.first();
+        let how = (options.level, joins);
         let level = options.level;
         let earlier_root = earlier.map(|document| &document.root.ways);
         let ways =
-            self.ways("the root", new_root, (level, earlier_root), progress, |known, frames, index| {
+            self.ways("the root", new_root, (how, earlier_root), progress, |known, frames, index| {
                 delta::publish_root(new_root.0, new_root.1, (level, known), frames, index, progress)
             })?;
         let mut root = RootImage {
@@ -63,7 +64,7 @@ impl Repository<'_> {
         let ways = self.ways(
             "the kernel image",
             (&new_uki, size),
-            (level, earlier_uki),
+            (how, earlier_uki),
             progress,
             |known, frames, index| delta::publish_uki(new_uki, (level, known), frames, index, progress),
         )?;
@@ -99,11 +100,29 @@ impl Repository<'_> {
             minimum: options.minimum.clone(),
             notes: options.notes.clone().unwrap_or_default(),
             epoch: image.epoch,
+            reads: image.reads,
             sector_size: image.sector_size,
             root,
             uki,
         };
         Ok((document, patches))
+    }
+
+    /// Whether every node that may go to this version in one step reads of versions that lie in several files.
+    pub(super) fn joins(
+        &self,
+        image: &Image<'_>,
+        options: &Options,
+        published: &[Document],
+    ) -> Result<bool, PublishError> {
+        let former = self.former()?;
+        let former = former.image(image.id).and_then(|it| it.reads_whole());
+        let listed = published.iter().filter(|it| it.reads < FORMAT).map(|it| it.version.as_str());
+        let comes = |version: &str| {
+            compare(version, image.version).is_lt()
+                && options.minimum.as_deref().is_none_or(|minimum| compare(version, minimum).is_ge())
+        };
+        Ok(!listed.chain(former).any(comes))
     }
 
     /// Writes a release document; gives what the list of releases names it by.
@@ -121,12 +140,12 @@ impl Repository<'_> {
     }
 
     /// Writes the files by which an image travels, but for patches. What `earlier` has of it, compressed to the same
-    /// `level`, is taken over.
+    /// `level`, is taken over, and stays in those files if this one `joins` them.
     fn ways(
         &self,
         what: &str,
         (image, size): (&(dyn ReadAt + Sync), u64),
-        (level, earlier): (i32, Option<&Ways>),
+        ((level, joins), earlier): ((i32, bool), Option<&Ways>),
         progress: &dyn Progress,
         publish: impl Fn(
             Option<&KnownFrames>,
@@ -149,7 +168,8 @@ impl Repository<'_> {
             let from = it.from..it.from + (it.range.end - it.range.start);
             earlier.as_ref().map(|earlier| (it.range.clone(), earlier.laid_frames.locate(&from)))
         };
-        let taken: Vec<_> = published.reused.iter().filter_map(places).collect();
+        let reused = published.reused.iter().filter(|_| joins);
+        let taken: Vec<_> = reused.filter_map(places).collect();
         let before = earlier.as_ref().map(|earlier| &earlier.laid_frames);
         let frames = self.lay(&format!("the frames of {what}"), &frames_file, &taken, before)?;
         let (index_blob, ()) =
@@ -159,8 +179,8 @@ impl Repository<'_> {
         let failed = |source| PublishError::Write { path: name.clone(), source };
         let segments = earlier.as_ref().and_then(|earlier| earlier.segments(what, progress));
         let framed = Framed::read(&index, &frames_file, &published.reused).ok();
-        let sources =
-            Sources { segments: segments.as_ref(), frames: framed.as_ref().filter(|_| earlier.is_some()) };
+        let framed = framed.as_ref().filter(|_| joins && earlier.is_some());
+        let sources = Sources { segments: segments.as_ref(), frames: framed };
         let scratch = self.scratch().map_err(failed)?;
         let mut out = BufWriter::with_capacity(SCRATCH, &scratch);
         let whole = delta::make_whole(image, size, level, &sources, &mut out, progress)?;
@@ -175,7 +195,7 @@ impl Repository<'_> {
             };
             Some((it.range.clone(), laid.locate(&(at..at + length))))
         };
-        let taken: Vec<_> = whole.taken.iter().filter_map(places).collect();
+        let taken: Vec<_> = whole.taken.iter().filter(|_| joins).filter_map(places).collect();
         let before = earlier.as_ref().map(|earlier| &earlier.laid_full);
         let full = self.lay(&name, &Joined { head: whole.head, body }, &taken, before)?;
         Ok(Ways {

@@ -4,8 +4,8 @@ use std::fs;
 
 use super::*;
 use crate::base::progress::Silent;
-use crate::repository::publish::{Options, Repository};
-use crate::repository::testing::{Made, Publisher, allow, copy, made, options};
+use crate::repository::publish::{Keep, Options, Prune, Repository};
+use crate::repository::testing::{Made, Publisher, allow, copy, made, options, times};
 use crate::update::Document;
 use crate::update::delta::{self, Way};
 use crate::update::document::{FORMAT, FORMAT_WHOLE};
@@ -95,6 +95,33 @@ fn a_repository_grows_by_what_is_new() {
         }
     }
     arrives(&publisher, &version("1.0.3", &root, &[100, 8999]));
+}
+
+#[test]
+fn nodes_of_older_kellers_take_versions_in_files_of_their_own() {
+    let publisher = Publisher::new();
+    let root = noise(1, 3000);
+    let none = Options { patches: 0, ..options(&["stable"]) };
+    let published = |number: usize, reads, minimum: Option<&str>| {
+        let made = Made { reads, ..version(&format!("1.0.{number}"), &root, &[100 * number]) };
+        let options = Options { minimum: minimum.map(str::to_owned), ..none.clone() };
+        publisher.add_with(&made, &options, 0).unwrap();
+        arrives(&publisher, &made);
+        document(&publisher, &made.version).format
+    };
+    assert_eq!(published(0, FORMAT_WHOLE, None), FORMAT_WHOLE);
+    assert_eq!(published(1, FORMAT, None), FORMAT_WHOLE);
+    assert_eq!(published(2, FORMAT, Some("1.0.1")), FORMAT);
+    assert_eq!(published(3, FORMAT, Some("1.0.0")), FORMAT_WHOLE);
+    // Its nodes are still in the field.
+    let keys = publisher.keys();
+    let mut repository = Repository::open(publisher.repository(), &keys).unwrap();
+    let keep = Keep { versions: 1, patches: 0, id: None };
+    let prune = Prune { keep: Some(keep), grace: None };
+    repository.prune(&prune, times(0), &Silent).unwrap();
+    drop(repository);
+    assert_eq!(published(4, FORMAT, None), FORMAT_WHOLE);
+    assert_eq!(published(5, FORMAT, Some("1.0.1")), FORMAT);
 }
 
 #[test]

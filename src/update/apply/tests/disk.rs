@@ -90,6 +90,7 @@ impl Version {
             minimum: None,
             notes: String::new(),
             epoch: 0,
+            reads: document::FORMAT,
             sector_size: 512,
             root: RootImage {
                 root_hash: tree.root_hash.digest(),
