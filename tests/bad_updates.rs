@@ -2,6 +2,7 @@
 //! damage what they serve or never end; disks that are too small, full or broken. After each the image boots what
 //! it ran, and the next try arrives.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,8 @@ enum Published {
     WithPatches,
     /// By blocks only.
     WithoutPatches,
+    /// By blocks only, most of which are in files of 1.0.0.
+    InPieces,
 }
 
 impl World {
@@ -56,7 +59,7 @@ impl World {
             Published::WithPatches => {
                 content.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at % (64 << 10) == 99)).collect()
             }
-            Published::WithoutPatches => {
+            Published::WithoutPatches | Published::InPieces => {
                 [&content[..1 << 20], &noise(2, 1 << 20), &content[2 << 20..]].concat()
             }
         };
@@ -80,9 +83,11 @@ impl World {
         project.build(&["--no-sums"]).good();
         let versions: &[&str] = if room == "64MiB" { &[RUNNING, NEW] } else { &[NEW] };
         let patches = if published == Published::WithPatches { "1" } else { "0" };
-        for version in versions {
+        for (version, level) in versions.iter().zip(["1", "2"]) {
             let image = format!("node/out/tiny_{version}.raw");
-            let arguments = ["publish", "--to", "repository", "--keys", "node/keys", "--level", "1"];
+            // What was compressed otherwise lies in files of its own.
+            let level = if published == Published::InPieces { "1" } else { level };
+            let arguments = ["publish", "--to", "repository", "--keys", "node/keys", "--level", level];
             project.run(&[&arguments[..], &["--patches", patches, &image]].concat()).good();
         }
         let world = Self { project, server: Server::start() };
@@ -427,21 +432,47 @@ fn a_patch_that_is_of_no_use_costs_another_way() {
 
 #[test]
 fn servers_that_know_no_ranges_and_connections_that_break_are_put_up_with() {
-    for published in [Published::WithPatches, Published::WithoutPatches] {
+    for published in [Published::WithPatches, Published::WithoutPatches, Published::InPieces] {
         let world = World::new(published);
         let document = world.document(&world.disk().datastore).unwrap();
-        let mut blobs = Vec::new();
-        for ways in [&document.root.ways, &document.uki.ways] {
-            blobs.extend([ways.index, ways.frames, ways.full]);
-            blobs.extend(ways.patches.iter().map(|patch| patch.blob));
-        }
+        let files: BTreeSet<String> = document.files().collect();
+        assert_eq!(document.root.ways.has_pieces(), published == Published::InPieces);
         for acts in
             [&[Act::ServeWhole][..], &[Act::ResetAt(2000), Act::Serve], &[Act::Status(503), Act::Serve]]
         {
-            for blob in &blobs {
-                world.server.put(&format!("/{}", blob.path()), world.bytes(blob), acts);
+            for file in &files {
+                let bytes = world.project.read(&format!("repository/{file}"));
+                world.server.put(&format!("/{file}"), bytes, acts);
             }
             world.disk().arrives(&world, &format!("{acts:?}"));
+        }
+    }
+}
+
+#[test]
+fn damage_to_files_that_versions_share() {
+    let world = World::new(Published::InPieces);
+    let document = world.document(&world.disk().datastore).unwrap();
+    let files: BTreeSet<String> = document.files().collect();
+    for file in files {
+        let bytes = world.project.read(&format!("repository/{file}"));
+        let path = format!("/{file}");
+        for (what, served, act) in [
+            ("a flipped bit", flipped(bytes.clone()), Act::Serve),
+            ("a truncated file", bytes[..bytes.len() / 2].to_vec(), Act::Serve),
+            ("another file", noise(9, bytes.len()), Act::ServeWhole),
+            ("404", bytes.clone(), Act::Status(404)),
+        ] {
+            world.server.put(&path, served, &[act]);
+            let (disk, case) = (world.disk(), format!("{file}, {what}"));
+            let taken = disk.take(&world, None);
+            // Another way may lead around it.
+            let expected = if taken.is_ok() { NEW } else { RUNNING };
+            assert_eq!(disk.boots(), expected, "{case}: {taken:?}");
+            world.server.put(&path, bytes.clone(), &[Act::Serve]);
+            if taken.is_err() {
+                disk.arrives(&world, &case);
+            }
         }
     }
 }
