@@ -1,5 +1,6 @@
 //! A node that is three versions behind, across a rotation of the root key, another kernel and a new user.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -35,20 +36,23 @@ fn three_versions_back_across_a_key_rotation_a_new_kernel_and_a_new_user() {
     let server = Server::start();
     run(keller().current_dir(&*folder).args(["keys", "init", "keys"]));
     let first = build(&folder, "1.0.0", CLOUD, server.port());
-    publish(&folder, &first);
+    publish(&folder, &first, "1");
     // Of the others, only what is published is wanted.
-    let publish_one = |version: &str, parts: &str| {
+    let publish_one = |version: &str, parts: &str, level: &str| {
         let image = build(&folder, version, parts, server.port());
-        publish(&folder, &image);
+        publish(&folder, &image, level);
         std::fs::remove_file(image).unwrap();
     };
-    publish_one("1.0.1", CLOUD);
-    publish_one("1.0.2", CLOUD);
+    publish_one("1.0.1", CLOUD, "1");
+    publish_one("1.0.2", CLOUD, "1");
     for _ in 0..2 {
         run(keller().current_dir(&*folder).args(["keys", "rotate", "root"]));
     }
     std::fs::write(folder.join("overlay/usr/lib/systemd/system/meter.service"), METER).unwrap();
-    publish_one("1.0.3", METAL);
+    // Compressed otherwise, so that all of it lies in files of its own.
+    let blobs = folder.join("repository/blobs");
+    let known = files(&blobs);
+    publish_one("1.0.3", METAL, "2");
     serve(&server, &folder.join("repository"), "");
 
     let mut node = Node::boot(&first, &["--persist"]);
@@ -62,9 +66,10 @@ fn three_versions_back_across_a_key_rotation_a_new_kernel_and_a_new_user() {
     node.run("sudo useradd --create-home --uid 1234 clerk && sudo -u clerk sh -c 'echo mine > ~clerk/notes'");
 
     // Killed in the middle of the frames, of which some are on the disk by then.
-    let frames = largest(&folder.join("repository/blobs"));
+    let published = files(&blobs);
+    let frames = largest(published.difference(&known));
     let path = format!("/blobs/{}", frames.file_name().unwrap().to_str().unwrap());
-    let bytes = std::fs::read(&frames).unwrap();
+    let bytes = std::fs::read(frames).unwrap();
     // What tells the blocks of each run lies at the end of the file, and comes first.
     let stretch = bytes.len() / 2..bytes.len() / 10 * 9;
     server.put(&path, bytes.clone(), &[Act::HangIn(stretch.clone())]);
@@ -159,12 +164,15 @@ fn stretches(requests: &[Request], path: &str) -> Vec<Range<u64>> {
 }
 
 /// Without patches: to 1.0.3, none would lead from 1.0.0.
-fn publish(folder: &Path, image: &Path) {
-    let arguments = ["publish", "--level", "1", "--patches", "0", "--to", "repository", "--keys", "keys"];
+fn publish(folder: &Path, image: &Path, level: &str) {
+    let arguments = ["publish", "--level", level, "--patches", "0", "--to", "repository", "--keys", "keys"];
     run(keller().current_dir(folder).args(arguments).arg(image));
 }
 
-fn largest(folder: &Path) -> PathBuf {
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+fn largest<'a>(files: impl Iterator<Item = &'a PathBuf>) -> &'a PathBuf {
     files.max_by_key(|path| path.metadata().unwrap().len()).expect("a file")
 }
