@@ -101,18 +101,20 @@ impl<'a> Outputs<'a> {
         let files: Vec<_> = wanted.into_iter().map(|format| (format, self.image(format))).collect();
         let paths: Vec<_> = files.iter().map(|(_, path)| path.clone()).collect();
         let standing = if check || sums { None } else { Standing::new(job, &paths) };
-        let report = match standing.as_ref().and_then(Standing::found) {
-            Some(sizes) => self.left(job, &root, sizes)?,
+        let (report, digests) = match standing.as_ref().and_then(Standing::found) {
+            Some(sizes) => (self.left(job, &root, sizes)?, Vec::new()),
             None => {
                 let (report, digests, stamps) = self.made(job, root, &files, check, sums)?;
                 if let Some(standing) = &standing {
                     standing.keep(&report.sizes, stamps);
                 }
-                self.write_reports(&report, sums.then_some(digests))?;
-                return Ok((files, report));
+                (report, digests)
             }
         };
-        self.write_reports(&report, None)?;
+        let own = self.write_report(&report)?;
+        if sums {
+            self.write_sums(digests.into_iter().chain([own]).collect())?;
+        }
         Ok((files, report))
     }
 
@@ -143,50 +145,41 @@ impl<'a> Outputs<'a> {
             job.means.progress.note("built a second time in another way: the same bytes");
         }
         self.remove_sums()?;
-        let (mut digests, mut stamps) = (Vec::new(), Some(Vec::new()));
-        let mut stamp = |stamp: Option<Stamp>| match (&mut stamps, stamp) {
-            (Some(stamps), Some(stamp)) => stamps.push(stamp),
-            (all, _) => *all = None,
-        };
+        let (mut digests, mut stamps) = (Vec::new(), Vec::new());
         for (format, path) in files {
             let task = Task::new(job.means.progress, "output", 0, Unit::Items);
             task.at(format.suffix());
-            let (written, settled) = self.converted(&raw, *format)?;
-            if *format != Format::Raw {
-                stamp(Stamp::of_settled(&written, settled));
-            }
+            let written = match format {
+                Format::Raw => raw.file().try_clone()?,
+                _ => {
+                    let target = self.converted(&raw, *format)?;
+                    self.named(target, path, &mut stamps)?
+                }
+            };
             if sums {
                 let digest = output::raw::digest(&written);
                 digests.push((path.clone(), digest.with_context(|| format!("reading {}", path.display()))?));
             }
         }
         if files.iter().any(|(format, _)| *format == Format::Raw) {
-            let settled = settle(raw.file());
-            let raw = raw.commit_unsynced().map_err(|error| self.failed(&raw_path, error))?;
-            stamp(Stamp::of_settled(&raw, settled));
+            self.named(raw, &raw_path, &mut stamps)?;
         }
-        Ok((report, digests, stamps))
+        Ok((report, digests, stamps.into_iter().collect()))
     }
 
-    /// Writes build.json, and SHA256SUMS where there are `digests` for it.
-    fn write_reports(&self, report: &Report, digests: Option<Vec<(PathBuf, Digest)>>) -> Result<()> {
-        let own = self.write_report(report)?;
-        match digests {
-            Some(digests) => self.write_sums(digests.into_iter().chain([own]).collect()),
-            None => Ok(()),
-        }
+    /// The image as `format`, out of the raw one.
+    fn converted(&self, raw: &AtomicFile, format: Format) -> Result<AtomicFile> {
+        let target = self.create(format)?;
+        format.write(raw.file(), target.file()).map_err(|error| self.failed(&self.image(format), error))?;
+        Ok(target)
     }
 
-    /// The image as `format`, out of the raw one, which gets its own name last, and when it was settled.
-    fn converted(&self, raw: &AtomicFile, format: Format) -> Result<(File, Option<(i64, i64)>)> {
-        if format == Format::Raw {
-            return Ok((raw.file().try_clone()?, None));
-        }
-        let (target, path) = (self.create(format)?, self.image(format));
-        format.write(raw.file(), target.file()).map_err(|error| self.failed(&path, error))?;
-        let settled = settle(target.file());
-        let file = target.commit_unsynced().map_err(|error| self.failed(&path, error))?;
-        Ok((file, settled))
+    /// Gives a file its name, and adds its stamp; none if somebody wrote to it meanwhile.
+    fn named(&self, file: AtomicFile, path: &Path, stamps: &mut Vec<Option<Stamp>>) -> Result<File> {
+        let settled = settle(file.file());
+        let file = file.commit_unsynced().map_err(|error| self.failed(path, error))?;
+        stamps.push(Stamp::of_settled(&file, settled));
+        Ok(file)
     }
 
     /// Writes `build.json`; gives its path and digest.

@@ -262,8 +262,7 @@ impl<'k> Repository<'k> {
                 version: other.version.clone(),
             });
         }
-        let joins = self.joins(image, options, &documents)?;
-        let (document, patches) = self.write_version(image, options, (&documents, joins), progress)?;
+        let (document, patches) = self.write_version(image, options, &documents, progress)?;
         let blob = self.write_document(&document)?;
         let mut listing = Listing::of(&document, blob, image.layout);
         listing.channels.clone_from(&options.channels);

@@ -13,7 +13,7 @@ pub const FORMAT: u32 = 2;
 /// The same of a version that lies in files of its own alone.
 pub const FORMAT_WHOLE: u32 = 1;
 
-/// Folder of the files that documents name, relative to the repository's root.
+/// Directory of the files that documents name, relative to the repository's root.
 pub const BLOBS: &str = "blobs";
 
 /// One version of an image, for those that update to it.
@@ -135,7 +135,7 @@ pub struct Piece {
 impl Piece {
     /// Where the file lies, relative to the repository's root.
     pub fn path(&self) -> String {
-        format!("blobs/{}", self.file)
+        format!("{BLOBS}/{}", self.file)
     }
 }
 

@@ -90,9 +90,9 @@ pub enum PublishError {
     /// A file cannot be removed.
     #[error("removing {path}")]
     Remove {
-        /// In the repository.
+        /// Its place in the repository.
         path: String,
-        /// Why.
+        /// What the disk says.
         source: io::Error,
     },
     /// Nobody could go there.

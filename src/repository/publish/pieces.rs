@@ -1,6 +1,7 @@
 //! Where the bytes of a version's files lie: what the version before has stays in its files, and only what is new is
 //! written. So a repository grows by what has changed.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::{self, Write};
@@ -12,9 +13,12 @@ use crate::base::{Digest, Hasher, input};
 use crate::repository::folder::Folder;
 use crate::update::document::{Blob, Piece};
 
-/// Bytes of a stretch that is left where it is, at the least: it costs nodes a request, and its place in the release
+/// Minimum size of a stretch that stays where it is, in bytes: it costs nodes a request, and its place in the release
 /// document takes about 150 bytes.
 const LEAST: u64 = 64 << 10;
+/// Maximum number of such stretches in one file: a node that has nothing sends a request for each. Where there would be
+/// more, the smaller ones are written anew, so that a long line of versions does not end in crumbs.
+const MOST: usize = 128;
 /// Bytes that are copied at once.
 const WINDOW: usize = 1 << 20;
 
@@ -76,46 +80,64 @@ pub(super) fn lay<E: From<io::Error>>(
     before: Option<&Laid>,
 ) -> Result<Laid, E> {
     let size = file.size();
+    let stay = staying(taken);
+    let write = |out: &mut dyn Write, range: Range<u64>| copy(file, range, |bytes| out.write_all(bytes));
+    if stay.is_empty() {
+        let (blob, ()) = folder.add_blob(|out| Ok::<_, E>(write(out, 0..size)?))?;
+        return Ok(Laid { blob, pieces: Vec::new() });
+    }
     let mut sum = Hasher::new();
     copy(file, 0..size, |bytes| {
         sum.update(bytes);
         Ok(())
     })?;
     let blob = Blob { sha256: sum.finish(), size };
-    let is_same = before.is_some_and(|before| before.blob == blob && before.pieces.is_empty());
-    let taken: Vec<_> = taken.iter().filter(|(range, _)| range.end - range.start >= LEAST).collect();
-    if is_same || taken.is_empty() {
-        let all =
-            |out: &mut dyn Write| -> Result<(), E> { Ok(copy(file, 0..size, |bytes| out.write_all(bytes))?) };
-        let (blob, ()) = folder.add_blob(all)?;
-        return Ok(Laid { blob, pieces: Vec::new() });
+    if let Some(before) = before.filter(|before| before.blob == blob) {
+        return Ok(before.clone());
     }
-    let mut new = Vec::new();
-    let mut at = 0;
-    for (range, _) in &taken {
-        new.push(at..range.start);
-        at = range.end;
-    }
-    new.push(at..size);
-    let fresh = |out: &mut dyn Write| -> Result<(), E> {
-        for range in &new {
-            copy(file, range.clone(), |bytes| out.write_all(bytes))?;
-        }
-        Ok(())
-    };
-    let (own, ()) = folder.add_blob(fresh)?;
+    let begins = [0].into_iter().chain(stay.iter().map(|(at, piece)| at + piece.length));
+    let ends = stay.iter().map(|(at, _)| *at).chain([size]);
+    let new: Vec<Range<u64>> = begins.zip(ends).map(|(begin, end)| begin..end).collect();
+    let (own, ()) =
+        folder.add_blob(|out| new.iter().try_for_each(|range| write(out, range.clone())).map_err(E::from))?;
     let mut pieces = Vec::new();
     let mut at = 0;
-    let mut taken = taken.into_iter();
+    let mut stay = stay.into_iter();
     for range in new {
         let length = range.end - range.start;
         if length > 0 {
             push(&mut pieces, Piece { file: own.sha256, at, length });
             at += length;
         }
-        taken.next().into_iter().flat_map(|(_, held)| held).for_each(|piece| push(&mut pieces, *piece));
+        stay.next().into_iter().for_each(|(_, piece)| push(&mut pieces, piece));
     }
     Ok(Laid { blob, pieces })
+}
+
+/// The pieces that stay, by where each begins in the new file: at most [`MOST`], the larger ones.
+fn staying(taken: &[(Range<u64>, Vec<Piece>)]) -> Vec<(u64, Piece)> {
+    let mut stay: Vec<(u64, Piece)> = Vec::new();
+    for (range, held) in taken {
+        let mut at = range.start;
+        for piece in held {
+            match stay.last_mut() {
+                Some((begin, last))
+                    if *begin + last.length == at
+                        && last.file == piece.file
+                        && last.at + last.length == piece.at =>
+                {
+                    last.length += piece.length;
+                }
+                _ => stay.push((at, *piece)),
+            }
+            at += piece.length;
+        }
+    }
+    stay.retain(|(_, piece)| piece.length >= LEAST);
+    stay.sort_by_key(|(at, piece)| (Reverse(piece.length), *at));
+    stay.truncate(MOST);
+    stay.sort_by_key(|(at, _)| *at);
+    stay
 }
 
 fn copy(

@@ -112,12 +112,8 @@ impl Repository<'_> {
         times: Times,
         progress: &dyn Progress,
     ) -> Result<Pruned, PublishError> {
-        self.check_fresh(times.now)?;
-        let shorter = self.shorter(prune, times)?;
+        let shorter = self.shorter(prune, times, progress)?;
         let goes = !shorter.unlisted.is_empty();
-        if goes {
-            self.check_keys(times, progress, true)?;
-        }
         // Before anything is written: on a full disk this makes room for the list.
         let mut pruned = self.sweep(prune, times.now, progress)?;
         if goes {
@@ -140,11 +136,7 @@ impl Repository<'_> {
         times: Times,
         progress: &dyn Progress,
     ) -> Result<Pruned, PublishError> {
-        self.check_fresh(times.now)?;
-        let shorter = self.shorter(prune, times)?;
-        if !shorter.unlisted.is_empty() {
-            self.check_keys(times, progress, true)?;
-        }
+        let shorter = self.shorter(prune, times, progress)?;
         let next = (!shorter.unlisted.is_empty()).then_some(&shorter.targets);
         let Sweep { goes, waiting, until, left } = self.find_files(next, times.now, prune.grace)?;
         let mut removed = Count::default();
@@ -162,7 +154,9 @@ impl Repository<'_> {
         }
     }
 
-    fn shorter(&self, prune: &Prune, times: Times) -> Result<Shorter, PublishError> {
+    /// The list without what goes, which the keys at hand can sign.
+    fn shorter(&self, prune: &Prune, times: Times, progress: &dyn Progress) -> Result<Shorter, PublishError> {
+        self.check_fresh(times.now)?;
         let mut shorter = Shorter { targets: self.targets(times), unlisted: Vec::new(), kept: Vec::new() };
         let Some(keep) = &prune.keep else { return Ok(shorter) };
         let mut former = self.former()?;
@@ -178,6 +172,9 @@ impl Repository<'_> {
             shorter.unlisted.push(Unlisted { id, version, channels: listing.channels.clone() });
         }
         former.write(&mut shorter.targets);
+        if !shorter.unlisted.is_empty() {
+            self.check_keys(times, progress, true)?;
+        }
         Ok(shorter)
     }
 

@@ -24,6 +24,20 @@ const BATCH: usize = 4 << 20;
 /// Bytes that are written to a scratch file at once.
 const SCRATCH: usize = 1 << 20;
 
+/// Versions whose patches are made side by side: each takes up to 450 MB of memory.
+const SIDE_BY_SIDE: usize = 2;
+
+/// How an image is compressed.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    /// zstd's level.
+    level: i32,
+    /// What the version before travels by.
+    earlier: Option<&'a Ways>,
+    /// Whether parts of it may stay in the files of that version.
+    joins: bool,
+}
+
 /// A version that patches start from.
 struct Before {
     root: File,
@@ -32,12 +46,12 @@ struct Before {
 
 impl Repository<'_> {
     /// Writes what `image` travels by; gives what is to be signed about it. `published` are the documents of the
-    /// versions before, in whose files parts of this one may stay if the second is true.
+    /// versions before.
     pub(super) fn write_version(
         &self,
         image: &Image<'_>,
         options: &Options,
-        (published, joins): (&[Document], bool),
+        published: &[Document],
         progress: &dyn Progress,
     ) -> Result<(Document, Vec<Patched>), PublishError> {
         let (new_root, new_uki) = ((image.root, image.root_size), image.uki);
@@ -45,13 +59,24 @@ impl Repository<'_> {
             published.iter().filter(|it| compare(&it.version, image.version).is_lt()).collect();
         older.sort_by(|a, b| compare(&b.version, &a.version));
         let earlier = older.first();
-        let how = (options.level, joins);
         let level = options.level;
-        let earlier_root = earlier.map(|document| &document.root.ways);
-        let ways =
-            self.ways("the root", new_root, (how, earlier_root), progress, |known, frames, index| {
-                delta::publish_root(new_root.0, new_root.1, (level, known), frames, index, progress)
-            })?;
+        let hindrance = self.hindrance(image, options, published)?;
+        if let (Some(_), Some(version)) = (earlier, &hindrance) {
+            progress.note(&format!(
+                "all of {} is written to files of its own: {version} can update to it in one step and reads no others; \
+                 --minimum with a newer version ends that",
+                image.version
+            ));
+        }
+        let how = |ways: fn(&Document) -> &Ways| How {
+            level,
+            earlier: earlier.map(|document| ways(document)),
+            joins: hindrance.is_none(),
+        };
+        let of_root = how(|document| &document.root.ways);
+        let ways = self.ways("the root", new_root, of_root, progress, |known, frames, index| {
+            delta::publish_root(new_root.0, new_root.1, (level, known), frames, index, progress)
+        })?;
         let mut root = RootImage {
             root_hash: image.root_hash,
             size: image.root_size,
@@ -60,22 +85,22 @@ impl Repository<'_> {
             ways,
         };
         let size = to_u64(new_uki.len());
-        let earlier_uki = earlier.map(|document| &document.uki.ways);
-        let ways = self.ways(
-            "the kernel image",
-            (&new_uki, size),
-            (how, earlier_uki),
-            progress,
-            |known, frames, index| delta::publish_uki(new_uki, (level, known), frames, index, progress),
-        )?;
+        let of_uki = how(|document| &document.uki.ways);
+        let ways =
+            self.ways("the kernel image", (&new_uki, size), of_uki, progress, |known, frames, index| {
+                delta::publish_uki(new_uki, (level, known), frames, index, progress)
+            })?;
         let mut uki = Uki { sha256: Digest::of(new_uki), size, ways };
         older.truncate(options.patches);
         let folder = &self.folder;
-        let made: Vec<Result<Made, PublishError>> =
-            older.par_iter().map(|old| Made::from(folder, old, image, progress)).collect();
+        let mut made = Vec::new();
+        for some in older.chunks(SIDE_BY_SIDE) {
+            let some: Result<Vec<Made>, _> =
+                some.par_iter().map(|old| Made::from(folder, old, image, progress)).collect();
+            made.extend(some?);
+        }
         let mut patches = Vec::new();
         for (old, made) in older.into_iter().zip(made) {
-            let made = made?;
             let mut patched = Patched { from: old.version.clone(), root: None, uki: None };
             let what = format!("the patch from {}", old.version);
             let put = |bytes: &[u8]| self.blob(&what, |out| Ok(out.write_all(bytes)?)).map(|(blob, ())| blob);
@@ -108,13 +133,14 @@ impl Repository<'_> {
         Ok((document, patches))
     }
 
-    /// Whether every node that may go to this version in one step reads of versions that lie in several files.
-    pub(super) fn joins(
+    /// The newest version whose nodes can update to this one in one step, and cannot read of versions that lie in several
+    /// files.
+    pub(super) fn hindrance(
         &self,
         image: &Image<'_>,
         options: &Options,
         published: &[Document],
-    ) -> Result<bool, PublishError> {
+    ) -> Result<Option<String>, PublishError> {
         let former = self.former()?;
         let former = former.image(image.id).and_then(|it| it.reads_whole());
         let listed = published.iter().filter(|it| it.reads < FORMAT).map(|it| it.version.as_str());
@@ -122,7 +148,8 @@ impl Repository<'_> {
             compare(version, image.version).is_lt()
                 && options.minimum.as_deref().is_none_or(|minimum| compare(version, minimum).is_ge())
         };
-        Ok(!listed.chain(former).any(comes))
+        let coming = listed.chain(former).filter(|version| comes(version));
+        Ok(coming.max_by(|a, b| compare(a, b)).map(str::to_owned))
     }
 
     /// Writes a release document; gives what the list of releases names it by.
@@ -139,13 +166,13 @@ impl Repository<'_> {
         Ok(blob)
     }
 
-    /// Writes the files by which an image travels, but for patches. What `earlier` has of it, compressed to the same
-    /// `level`, is taken over, and stays in those files if this one `joins` them.
+    /// Writes the files by which an image travels, but for patches. What the version before has of it, compressed to the
+    /// same level, is taken over.
     fn ways(
         &self,
         what: &str,
         (image, size): (&(dyn ReadAt + Sync), u64),
-        ((level, joins), earlier): ((i32, bool), Option<&Ways>),
+        How { level, earlier, joins }: How<'_>,
         progress: &dyn Progress,
         publish: impl Fn(
             Option<&KnownFrames>,

@@ -4,17 +4,18 @@ use super::runs::{BLOCK, Run};
 use super::streams;
 use crate::base::width::to_u64;
 
-/// New blocks in a segment of a patch from nothing at the most, in bytes. Half as many make that of a root larger by
+/// Maximum number of bytes of new blocks in a segment of a patch from nothing. Half as many make that of a root larger by
 /// 1.4 %; a node keeps as much in memory, and fetches a segment again that was cut off.
 pub(super) const FROM_NOTHING: usize = streams::WINDOW;
-/// Blocks of such a segment before it may end: see [`ends`].
+/// Minimum number of blocks of such a segment, but for the last one: see [`ends`].
 const LEAST_FROM_NOTHING: usize = LARGEST_FROM_NOTHING * 2 / 3;
-/// Blocks that it has at the most.
+/// Maximum number of blocks that this keller puts into one.
 const LARGEST_FROM_NOTHING: usize = (12 << 20) / BLOCK;
-/// The same limit for one that others made, in blocks.
+/// [`FROM_NOTHING`] in blocks, the limit for one that others made.
 pub(super) const BLOCKS_FROM_NOTHING: u64 = to_u64(FROM_NOTHING / BLOCK);
-/// It may end with one run of so many.
+/// One run of so many, by its digest, may be the last of a segment.
 const RUNS_TO_AN_END: u8 = 8;
+
 /// Where the segments of a patch from nothing end, in blocks: with a run that says so by its digest, so that those of
 /// two versions end alike where what is in them is alike, and whoever has the index knows it.
 pub(super) fn ends(runs: impl IntoIterator<Item = Run>) -> Vec<u64> {

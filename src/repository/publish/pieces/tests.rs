@@ -119,6 +119,12 @@ fn nodes_of_older_kellers_take_versions_in_files_of_their_own() {
     let keep = Keep { versions: 1, patches: 0, id: None };
     let prune = Prune { keep: Some(keep), grace: None };
     repository.prune(&prune, times(0), &Silent).unwrap();
+    let (next, bytes) = (version("1.0.4", &root, &[400]), root.as_slice());
+    let hindrance = |minimum: Option<&str>| {
+        let options = Options { minimum: minimum.map(str::to_owned), ..none.clone() };
+        repository.hindrance(&next.image(&bytes), &options, &[]).unwrap()
+    };
+    assert_eq!((hindrance(None).as_deref(), hindrance(Some("1.0.1"))), (Some("1.0.0"), None));
     drop(repository);
     assert_eq!(published(4, FORMAT, None), FORMAT_WHOLE);
     assert_eq!(published(5, FORMAT, Some("1.0.1")), FORMAT);
@@ -171,6 +177,25 @@ fn interrupted_after_every_file_of_pieces() {
             return;
         }
     }
+}
+
+#[test]
+fn the_larger_pieces_stay() {
+    let file = Digest::of(b"file");
+    let apart = |at: u64, length| (at..at + length, vec![Piece { file, at: 2 * at, length }]);
+    // Every second one is larger.
+    let taken: Vec<_> = (0..300).map(|number| apart(number << 20, LEAST + number % 2)).collect();
+    let stay = staying(&taken);
+    let expected = taken.iter().filter(|(range, _)| range.end - range.start > LEAST).take(MOST);
+    let expected: Vec<_> = expected.map(|(range, held)| (range.start, held[0])).collect();
+    assert_eq!((stay.len(), stay), (MOST, expected));
+    assert_eq!(staying(&[apart(0, LEAST - 1)]), []);
+    // Crumbs that lie side by side there and here are one.
+    let half = LEAST / 2;
+    let [first, second] = [0, half].map(|at| Piece { file, at: 7 + at, length: half });
+    let whole = Piece { length: LEAST, ..first };
+    assert_eq!(staying(&[(0..half, vec![first]), (half..LEAST, vec![second])]), [(0, whole)]);
+    assert_eq!(staying(&[(0..half, vec![first]), (half + 1..LEAST + 1, vec![second])]), []);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::update::document::{BLOBS, FORMAT};
 
 /// For files that are needed for as long as the list is what it is.
 const ALWAYS: Timestamp = Timestamp::MAX;
-/// Folder of the release documents.
+/// Directory of the release documents.
 const DOCUMENTS: &str = "targets";
 
 /// A file that can go.

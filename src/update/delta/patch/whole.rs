@@ -20,7 +20,7 @@ use crate::update::delta::runs::{BLOCK, Cutter, MOST_BLOCKS, Run, RunDigest, run
 use crate::update::delta::segments::ends;
 use crate::update::delta::streams;
 
-/// A segment is made of frames if no more than one of so many of their bytes is new.
+/// A segment is made of frames if at most one of so many of their bytes is new.
 const FRESH: u64 = 4;
 /// By one of so many of its bytes the whole may grow for that: frames take a third more than what is searched hard.
 const GROWTH: f64 = 16.0;
@@ -272,8 +272,8 @@ struct Queue<T> {
     failed: Option<PublishError>,
 }
 
-/// Makes `count` things side by side, on [`AT_ONCE`] processors at the most, and takes one after the other in order.
-/// Those that are made are near each other, so that few wait.
+/// Makes `count` things side by side, on at most [`AT_ONCE`] processors, and takes one after the other in order. Those that
+/// are made early wait in memory: all of them together are no larger than the whole.
 fn in_order<T: Send>(
     count: usize,
     make: impl Fn(usize) -> Result<T, PublishError> + Sync,
