@@ -45,7 +45,7 @@ pub enum Unwanted {
         published: Vec<String>,
     },
     /// Nobody has it any more.
-    #[error("{version} was published for {id}, and its publisher has taken it out of the repository; there is: {}", known(.published))]
+    #[error("{version} of {id} is no longer published: its publisher has taken it out of the repository; choose one of these: {}", known(.published))]
     TakenOut {
         /// The version.
         version: String,

@@ -60,7 +60,7 @@ pub fn find(
         "it takes {minimum} or newer to go to it, this is {}, and there is no step in between",
         node.version
     );
-    let help = "ask its publisher for a version with a lower --minimum, or write a newer image to the disk";
+    let help = "ask the publisher for a newer version with a --minimum that this node meets, or write a newer image to the disk";
     Err(Failure::new(format!("going to {version}"), cause).help(help))
 }
 

@@ -1,4 +1,4 @@
-//! `keller delta`: the ways of an update without a repository or a node, for measuring and looking at them.
+//! `keller delta`: the ways of an update without a node, for measuring and looking at them.
 
 mod fetch;
 

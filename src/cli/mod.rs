@@ -108,7 +108,7 @@ pub enum Verb {
     Keys(keys::KeysArgs),
     /// Look at the store of downloads, and make room in it.
     Store(store::Args),
-    /// Make and apply the files by which a root travels, without a repository.
+    /// Make, apply and fetch the files by which a root travels, without a node.
     #[command(hide = true)]
     Delta(delta::DeltaArgs),
     /// Tell everything that is wrong with a manifest.

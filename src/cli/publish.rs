@@ -29,8 +29,8 @@ use crate::update::delta::LEVEL;
     keller publish --withdraw 1.0.2 --to repository            nodes that do not have it do not take it\n  \
     keller publish --refresh --to repository                   once a day, from a timer\n  \
     keller publish --list --to repository\n  \
-    keller publish out/node_1.0.3.raw --to repository --keep 5  and what nobody needs besides leaves the list\n  \
-    keller publish --prune --keep 5 --dry-run --to repository   what that would be\n  \
+    keller publish out/node_1.0.3.raw --to repository --keep 5  and take versions that nobody needs out of the list\n  \
+    keller publish --prune --keep 5 --dry-run --to repository   show what --keep 5 would take out and delete\n  \
     keller publish --prune --to repository                      delete files that no node can be led to any more\n\n\
     Nodes that read while this runs see the state before or after. Copy with timestamp.json last:\n  \
     rsync --exclude timestamp.json, then all of it.")]
@@ -56,11 +56,11 @@ pub struct PublishArgs {
     /// The oldest version that may go to this one in one step.
     #[arg(long, value_name = "VERSION", conflicts_with = "mode")]
     minimum: Option<String>,
-    /// Make patches from this many versions before; with --keep, keep as many for the next.
+    /// Make patches from this many earlier versions; with --keep, keep as many for the next version's patches.
     #[arg(long, value_name = "N", default_value_t = 3, conflicts_with_all = ["refresh", "promote", "withdraw", "list"])]
     patches: usize,
     /// How hard to compress what nodes fetch without a patch, 1 to 19: a low level is for trying things out. What the
-    /// version before has at the same level is taken over.
+    /// version before compressed at the same level is reused.
     #[arg(long, value_name = "LEVEL", default_value_t = LEVEL, value_parser = clap::value_parser!(i32).range(1..=19), conflicts_with = "mode")]
     level: i32,
     /// How long nodes believe that there is nothing newer, unless it is renewed.
@@ -78,15 +78,15 @@ pub struct PublishArgs {
     /// List what is published.
     #[arg(long, group = "mode", conflicts_with = "image")]
     list: bool,
-    /// Delete files that no list names which a node may still believe; with --keep, shorten the list first.
+    /// Delete files once no list that a node may believe names them; with --keep, take versions out of the list first.
     #[arg(long, group = "mode", conflicts_with = "image")]
     prune: bool,
-    /// Take versions out of the list that are not among the newest N of a channel, and that neither the next patches nor
-    /// nodes that need a step start from.
+    /// Keep the newest N versions of each channel, those that the next patches start from, those that older nodes need as
+    /// a step, and the newest of each image; take all others out of the list.
     #[arg(long, value_name = "N", conflicts_with_all = ["refresh", "promote", "withdraw", "list"])]
     keep: Option<NonZeroUsize>,
-    /// Delete files this long after the list has ceased to name them, such as 12h, rather than when nodes believe no
-    /// list that does; a number alone is days. For those who know what caches and copies there are.
+    /// Delete files this long after they have left the list, such as 12h; a number alone is days. Without it, files stay
+    /// until no node can believe a list that names them. Safe only if no cache or copy of the repository is older.
     #[arg(long, value_name = "TIME", value_parser = time::days, conflicts_with_all = ["refresh", "promote", "withdraw", "list"])]
     grace: Option<Duration>,
     /// Tell what --prune would do, and do nothing.

@@ -126,7 +126,9 @@ impl<'a> Standing<'a> {
         let text = serde_json::to_string(&record).expect("numbers and digests");
         if let Err(error) = self.job.means.store.replace_derived(KIND, &self.name, text.as_bytes()) {
             let why = Chain(&error).to_string();
-            self.job.means.progress.warn(&format!("the next build makes everything anew: {why}"));
+            self.job.means.progress.warn(&format!(
+                "cannot keep a record of the image files: {why}; the next build writes them again"
+            ));
         }
     }
 }

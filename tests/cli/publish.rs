@@ -220,7 +220,7 @@ fn what_nobody_needs_goes() {
         said.starts_with(
             "tiny 1.0.2            stays: among the newest in stable, the next patches start from it, the newest\n\
              tiny 1.0.1            stays: the next patches start from it\n\
-             tiny 1.0.0            is no longer listed\nremoved: 0 files, 0 B\nwaiting: "
+             tiny 1.0.0            is no longer listed\ndeleted: 0 files, 0 B\nwaiting: "
         ),
         "{said}"
     );
@@ -238,11 +238,11 @@ fn what_nobody_needs_goes() {
     let error = publish(&project, &["--prune", "--keep", "1", "--patches", "0"]);
     assert!(error.error().contains("signing for targets takes 1 of its keys"), "{}", error.err);
     let all = blobs();
-    assert!(publish(&project, &["--prune", "--grace", "0"]).good().out.starts_with("removed: "));
+    assert!(publish(&project, &["--prune", "--grace", "0"]).good().out.starts_with("deleted: "));
     assert!(blobs() + 5 < all);
     assert_eq!(seen(&project, "repository"), ["1.0.2", "1.0.1"]);
     let said = publish(&project, &["--prune", "--grace", "0"]).good().out;
-    assert!(said.starts_with("removed: 0 files, 0 B\nleft: "), "{said}");
+    assert!(said.starts_with("deleted: 0 files, 0 B\nremaining, with those that wait: "), "{said}");
     // Flags without an effect, and what is not there.
     for flags in [
         &["--prune", "--patches", "1"][..],

@@ -34,7 +34,7 @@ pub(super) struct Fetch {
     /// The channel that it follows.
     #[arg(long, value_name = "NAME", default_value = "stable")]
     channel: String,
-    /// The root that it runs, of which dm-verity says this root hash; else it has nothing.
+    /// The root that it runs, with --root-hash; without it, the node has nothing.
     #[arg(long, value_name = "FILE", requires = "root_hash")]
     old: Option<PathBuf>,
     /// The root hash of --old.
@@ -43,7 +43,7 @@ pub(super) struct Fetch {
     /// The kernel image that it runs.
     #[arg(long, value_name = "FILE")]
     old_uki: Option<PathBuf>,
-    /// Where root.img and uki.efi go, and what a node remembers of a repository.
+    /// Directory for root.img, uki.efi and what the node remembers of the repository.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
 }
@@ -66,7 +66,8 @@ pub(super) fn fetch(args: &Fetch, display: &Display) -> Result<serde_json::Value
     let remote = Counted::new(remote.as_ref());
     fs::create_dir_all(&args.to).with_context(|| format!("making {}", args.to.display()))?;
     let now = jiff::Timestamp::now().as_second();
-    let trusted = Client::update(&source.root_json, &remote, &args.to.join("datastore"), now)?;
+    let trusted = Client::update(&source.root_json, &remote, &args.to.join("datastore"), now)
+        .with_context(|| format!("reading the repository at {}", args.url))?;
     let node = choice::Node { id: &args.id, version: &args.runs, channel: &args.channel };
     let found = look::find(&trusted, node, &Record::default(), &Wanted::default())?;
     let Some(document) = found.document else {
@@ -82,7 +83,8 @@ pub(super) fn fetch(args: &Fetch, display: &Display) -> Result<serde_json::Value
         uki: old_uki.as_deref(),
     });
     let mut uki = Vec::new();
-    let uki_fetched = delta::uki(&document.uki, &remote, old_uki.as_deref(), &mut uki, display)?;
+    let uki_fetched = delta::uki(&document.uki, &remote, old_uki.as_deref(), &mut uki, display)
+        .context("fetching the kernel image")?;
     let path = args.to.join("uki.efi");
     fs::write(&path, uki).with_context(|| format!("writing {}", path.display()))?;
     let path = args.to.join("root.img");
@@ -92,7 +94,7 @@ pub(super) fn fetch(args: &Fetch, display: &Display) -> Result<serde_json::Value
     file.set_len(document.root.size).with_context(context)?;
     let mut target = FileDevice::image(file, SectorSize::B512).with_context(context)?;
     let root_fetched = delta::root(&document.root, &remote, old.as_ref(), &mut target, display);
-    let root_fetched = root_fetched.with_context(context)?;
+    let root_fetched = root_fetched.context("fetching the root")?;
     Ok(json!({
         "version": document.version,
         "bytes": remote.bytes(),

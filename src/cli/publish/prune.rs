@@ -5,7 +5,7 @@ use crate::repository::publish::{Count, Need, Pruned};
 
 /// The lines; `is_plan` where nothing was done.
 pub(super) fn text(pruned: &Pruned, is_plan: bool) -> String {
-    let (unlists, removes) = if is_plan { ("would be", "would be removed") } else { ("is", "removed") };
+    let (unlists, removes) = if is_plan { ("would be", "would be deleted") } else { ("is", "deleted") };
     let mut text = String::new();
     for kept in &pruned.kept {
         let needs: Vec<String> = kept.needs.iter().map(need).collect();
@@ -18,11 +18,11 @@ pub(super) fn text(pruned: &Pruned, is_plan: bool) -> String {
     if let Some(until) = pruned.until {
         let until = until.strftime("%Y-%m-%d %H:%M UTC");
         text.push_str(&format!(
-            "waiting: {}, the last until {until}: until then a node may have a list that names them\n",
+            "waiting: {}, the last until {until}: a node or an interrupted publication may still need them\n",
             count(pruned.waiting)
         ));
     }
-    text.push_str(&format!("left: {}\n", count(pruned.left)));
+    text.push_str(&format!("remaining, with those that wait: {}\n", count(pruned.left)));
     text
 }
 
@@ -65,14 +65,14 @@ mod tests {
             "node 1.0.2            stays: among the newest in stable, a step for old nodes in beta, \
              the next patches start from it\n\
              node 1.0.0            is no longer listed\n\
-             removed: 1 file, 2.0 KiB\n\
-             waiting: 3 files, 4.0 MiB, the last until 1970-01-01 00:00 UTC: until then a node may have a list that \
-             names them\n\
-             left: 12 files, 8.0 MiB\n"
+             deleted: 1 file, 2.0 KiB\n\
+             waiting: 3 files, 4.0 MiB, the last until 1970-01-01 00:00 UTC: a node or an interrupted publication may \
+             still need them\n\
+             remaining, with those that wait: 12 files, 8.0 MiB\n"
         );
         let plan = text(&Pruned { until: None, ..pruned }, true);
         assert!(
-            plan.contains("node 1.0.0            would be no longer listed\nwould be removed: 1 file"),
+            plan.contains("node 1.0.0            would be no longer listed\nwould be deleted: 1 file"),
             "{plan}"
         );
         assert!(!plan.contains("waiting"), "{plan}");

@@ -54,7 +54,7 @@ pub enum PublishError {
     },
     /// A version is one thing, also where it is listed no more.
     #[error(
-        "another image was published as {version} and has been taken out of the repository since; nodes may still run it: give this image a new version"
+        "another image was published as {version} and has been taken out; nodes may still run it: raise `version:` in the manifest"
     )]
     Former {
         /// Of both.
@@ -62,7 +62,7 @@ pub enum PublishError {
     },
     /// By this clock nobody believes the repository.
     #[error(
-        "the list of releases has expired on {}, and it is {}: if this clock is right, `keller publish --refresh --to {}`, then prune",
+        "timestamp.json has expired on {}, and it is {}: if the clock is right, renew it with `keller publish --refresh --to {}` and prune again; else set the clock",
         date(*since),
         date(*now),
         path.display()
@@ -88,7 +88,7 @@ pub enum PublishError {
         known: u32,
     },
     /// A file cannot be removed.
-    #[error("removing {path}")]
+    #[error("deleting {path}")]
     Remove {
         /// Its place in the repository.
         path: String,

@@ -63,8 +63,8 @@ impl Repository<'_> {
         let hindrance = self.hindrance(image, options, published)?;
         if let (Some(_), Some(version)) = (earlier, &hindrance) {
             progress.note(&format!(
-                "all of {} is written to files of its own: {version} can update to it in one step and reads no others; \
-                 --minimum with a newer version ends that",
+                "{} shares no files with earlier versions: nodes of {version} can update to it in one step and cannot \
+                 read shared files; next time, a --minimum newer than {version} avoids this",
                 image.version
             ));
         }
@@ -298,7 +298,8 @@ impl Earlier {
 
 fn of_no_use(what: &str, error: &(dyn std::error::Error + 'static), progress: &dyn Progress) {
     progress.warn(&format!(
-        "{what} is compressed anew, since the files of the version before are of no use: {}",
+        "{what} is compressed again, because the files of the version before cannot be read: {}; restore them from the \
+         copy on the web server",
         Chain(error)
     ));
 }

@@ -3,7 +3,7 @@
 //! A node reads timestamp.json, which leads to a snapshot, that to a list, that to release documents, and those name all
 //! other files. Until a snapshot ends, a node may believe it: it may have begun before the list changed, or a cache or a
 //! copy of the repository may give it the timestamp of that day. A timestamp ends before its snapshot, by as much as it
-//! lives itself and by 16 days at the least; so who is led to a file on a timestamp's last day has that time to fetch it.
+//! lives itself and by at least 15 days; so who is led to a file on a timestamp's last day has that time to fetch it.
 //!
 //! Whatever a document names is needed, in whatever member of it: each text of 64 hexadecimal digits counts as the name
 //! of a file. What nothing names stays as long as after an interruption someone may try again.
@@ -237,16 +237,11 @@ impl Repository<'_> {
         }
         let document: Value =
             json::parse(&bytes, limits::JSON_VALUES).map_err(|error| damaged(error.to_string()))?;
-        match document.get("format").and_then(Value::as_u64) {
-            Some(format) if format <= u64::from(FORMAT) => {}
-            format => {
-                let version = listing.version.clone();
-                return Err(PublishError::NewerFormat {
-                    version,
-                    format: format.unwrap_or_default(),
-                    known: FORMAT,
-                });
-            }
+        let format = document.get("format").and_then(Value::as_u64);
+        let format = format.ok_or_else(|| damaged("it names no format".to_owned()))?;
+        if format > u64::from(FORMAT) {
+            let version = listing.version.clone();
+            return Err(PublishError::NewerFormat { version, format, known: FORMAT });
         }
         let mut named = Vec::new();
         collect(&document, &mut named);
@@ -293,8 +288,8 @@ fn metadata_path(number: u64, role: RoleType) -> String {
 fn gone(path: &str) -> PublishError {
     PublishError::Damaged {
         path: path.to_owned(),
-        problem: "it is not there, and a list that nodes may believe names it; what it names is unknown, so \
-                  nothing is removed: restore it from a copy"
+        problem: "it is missing, and a list that nodes may believe names it. Without it keller cannot tell which files \
+                  are needed, so nothing was deleted: restore it from the copy on the web server"
             .to_owned(),
     }
 }

@@ -257,8 +257,8 @@ fn what_was_taken_out_is_remembered() {
     };
     assert_eq!(
         said("1.0.1"),
-        "choosing a version: 1.0.1 was published for node, and its publisher has taken it out of the repository; \
-         there is: 1.0.5"
+        "choosing a version: 1.0.1 of node is no longer published: its publisher has taken it out of the repository; \
+         choose one of these: 1.0.5"
     );
     assert!(said("0.7").ends_with("0.7 is not published for node; there is: 1.0.5"));
 }
@@ -281,7 +281,8 @@ fn a_node_without_a_way_is_told() {
     let error = look::find(&trusted, node, &Record::default(), &Wanted::default()).unwrap_err();
     assert_eq!(
         Chain(&error).to_string(),
-        "going to 2.0.0 (ask its publisher for a version with a lower --minimum, or write a newer image to the disk): \
+        "going to 2.0.0 (ask the publisher for a newer version with a --minimum that this node meets, or write a newer \
+         image to the disk): \
          it takes 1.0.0 or newer to go to it, this is 0.9, and there is no step in between"
     );
 }
@@ -293,7 +294,7 @@ fn what_cannot_be_judged_is_not_touched() {
     // By this clock nobody believes any of it.
     let text = refused(prune(&publisher, &at_once(FILES), 20));
     assert!(
-        text.starts_with("the list of releases has expired on 2026-06-15 00:00 UTC, and it is 2026-06-21"),
+        text.starts_with("timestamp.json has expired on 2026-06-15 00:00 UTC, and it is 2026-06-21"),
         "{text}"
     );
     // A key that is elsewhere: nothing is taken out, and files need none.
@@ -317,7 +318,7 @@ fn what_cannot_be_judged_is_not_touched() {
         refused(prune(&publisher, &at_once(keep(1)), 0)).contains("it is not what the list of releases says")
     );
     fs::remove_file(&path).unwrap();
-    assert!(refused(prune(&publisher, &at_once(keep(1)), 0)).contains("so nothing is removed"));
+    assert!(refused(prune(&publisher, &at_once(keep(1)), 0)).contains("so nothing was deleted"));
     fs::write(&path, bytes).unwrap();
     assert_eq!(files(&publisher.repository()), before);
     // Another publisher.
@@ -396,7 +397,7 @@ fn interrupted_after_every_file() {
             let done = result.is_ok();
             if !done {
                 let text = refused(result);
-                assert!(text.starts_with("writing ") || text.starts_with("removing "), "{text}");
+                assert!(text.starts_with("writing ") || text.starts_with("deleting "), "{text}");
             }
             let seen = take_all(&publisher, &Folder::new(publisher.repository()), 1);
             assert!(seen == VERSIONS[..2] || seen == VERSIONS && !done, "{grace}, {writes}: {seen:?}");
