@@ -152,6 +152,11 @@ pub fn groups(field: &str) -> impl Iterator<Item = Result<Vec<Relation<'_>>, Par
     })
 }
 
+/// How many relations a field has at most.
+pub fn most_relations(field: &str) -> usize {
+    if field.is_empty() { 0 } else { parts(field).count() }
+}
+
 /// All relations of a field that knows no alternatives, such as Provides and Conflicts.
 pub fn relations(field: &str) -> impl Iterator<Item = Result<Relation<'_>, ParseRelationError>> {
     parts(field).map(str::trim).filter(|text| !text.is_empty()).filter_map(|text| relation(text).transpose())
