@@ -4,8 +4,6 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::base::limits;
 use crate::base::width::to_index;
 use crate::manifest::Place;
@@ -108,7 +106,7 @@ fn head(name: &str) -> u128 {
 /// order of archives stays.
 fn sort(packages: &mut Vec<(&str, Heading<'_>)>) {
     let mut order: Vec<_> = packages.iter().map(|(_, heading)| head(heading.name)).zip(0..).collect();
-    order.par_sort_by(|(head_a, a), (head_b, b)| {
+    order.sort_by(|(head_a, a), (head_b, b)| {
         head_a.cmp(head_b).then_with(|| {
             let (a, b) = (&packages[*a].1, &packages[*b].1);
             a.name
@@ -121,20 +119,6 @@ fn sort(packages: &mut Vec<(&str, Heading<'_>)>) {
         })
     });
     *packages = order.into_iter().map(|(_, place)| packages[place]).collect();
-}
-
-/// What a package provides. A provision that cannot be read provides nothing.
-fn provided<'a>(((_, package), id): (&(&str, Heading<'a>), u32)) -> impl Iterator<Item = Provision<'a>> {
-    let priority = priority(package);
-    version::relations(package.provides).flatten().map(move |Relation { name, bound, .. }| {
-        let version = bound.map(|(_, version)| version);
-        Provision { head: head(name), name, priority, package: id, version }
-    })
-}
-
-/// The number of a package or a name.
-fn to_id(place: usize) -> u32 {
-    u32::try_from(place).expect("limits::INDEX_PACKAGES is less")
 }
 
 impl<'a> Universe<'a> {
@@ -161,14 +145,26 @@ impl<'a> Universe<'a> {
                 _ => names.push((package.name, id..id + 1)),
             }
         }
-        let most: usize =
-            packages.par_iter().map(|(_, package)| version::most_relations(package.provides)).sum();
-        if most > limits::INDEX_PROVIDED {
-            return Err(TooMany { what: "provided names", limit: limits::INDEX_PROVIDED });
+        let mut provisions = Vec::new();
+        for (id, (_, package)) in
+            (0..).zip(&packages).filter(|(_, (_, package))| !package.provides.is_empty())
+        {
+            // A provision that cannot be read provides nothing.
+            for Relation { name, bound, .. } in version::relations(package.provides).flatten() {
+                if provisions.len() == limits::INDEX_PROVIDED {
+                    return Err(TooMany { what: "provided names", limit: limits::INDEX_PROVIDED });
+                }
+                let version = bound.map(|(_, version)| version);
+                provisions.push(Provision {
+                    head: head(name),
+                    name,
+                    priority: priority(package),
+                    package: id,
+                    version,
+                });
+            }
         }
-        let mut provisions: Vec<Provision<'a>> =
-            packages.par_iter().zip(0..to_id(packages.len())).flat_map_iter(provided).collect();
-        provisions.par_sort_by_key(|provision| {
+        provisions.sort_unstable_by_key(|provision| {
             (provision.head, provision.name, provision.priority, provision.package)
         });
         let too_many = |what| Err(TooMany { what, limit: limits::INDEX_ALIKE });
@@ -199,7 +195,7 @@ impl<'a> Universe<'a> {
     /// The number of a name that packages have.
     pub(super) fn name_id(&self, name: &str) -> Option<u32> {
         let place = self.names.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
-        Some(to_id(place))
+        Some(u32::try_from(place).expect("limits::INDEX_PACKAGES is less"))
     }
 
     /// All names in order.
@@ -226,7 +222,7 @@ impl<'a> Universe<'a> {
 
     pub(super) fn name_of(&self, package: u32) -> u32 {
         let place = self.names.partition_point(|(_, packages)| packages.end <= package);
-        to_id(place)
+        u32::try_from(place).expect("limits::INDEX_PACKAGES is less")
     }
 
     /// Packages that meet `relation`, grouped by name: the one of that name first, then providers.

@@ -16,7 +16,8 @@ use super::version::ARCHITECTURE;
 use crate::base::width::to_u64;
 use crate::base::{Compression, Digest, Fingerprint, Progress, Size, limits};
 use crate::http::url::{Url, UrlError};
-use trim::{FAULT, LEFT_OUT, trim};
+use memchr::memmem;
+use trim::{FAULT, LEFT_OUT, LEFT_OUT_LATER, trim};
 
 /// Part of the key under which trimmed indexes are kept; changes with their form.
 const TRIMMED_FORM: &str = "keller trimmed package index 3";
@@ -244,8 +245,13 @@ impl Index {
 
     /// Paragraphs that are left out, as `package: reason`.
     pub fn left_out(&self) -> impl Iterator<Item = String> {
-        let lines = self.lines().filter_map(|line| line.strip_prefix(LEFT_OUT));
-        lines.map(|line| line.replacen('\t', ": ", 1))
+        // Most indexes have none: the text is not taken apart for them.
+        let first = self.text.starts_with(LEFT_OUT).then_some(0);
+        let others = memmem::find_iter(self.text.as_bytes(), LEFT_OUT_LATER).map(|at| at + 1);
+        first.into_iter().chain(others).filter_map(|at| {
+            let line = self.text[at..].lines().next()?;
+            Some(line.strip_prefix(LEFT_OUT)?.replacen('\t', ": ", 1))
+        })
     }
 
     /// The packages in the order of the index.

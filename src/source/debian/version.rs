@@ -152,11 +152,6 @@ pub fn groups(field: &str) -> impl Iterator<Item = Result<Vec<Relation<'_>>, Par
     })
 }
 
-/// How many relations a field has at most.
-pub fn most_relations(field: &str) -> usize {
-    if field.is_empty() { 0 } else { parts(field).count() }
-}
-
 /// All relations of a field that knows no alternatives, such as Provides and Conflicts.
 pub fn relations(field: &str) -> impl Iterator<Item = Result<Relation<'_>, ParseRelationError>> {
     parts(field).map(str::trim).filter(|text| !text.is_empty()).filter_map(|text| relation(text).transpose())
@@ -175,13 +170,15 @@ fn parts(field: &str) -> impl Iterator<Item = &str> {
 /// One relation, `None` when it is for other architectures.
 fn relation(text: &str) -> Result<Option<Relation<'_>>, ParseRelationError> {
     let malformed = || ParseRelationError { text: text.to_owned() };
-    let ends = |byte| matches!(byte, b' ' | b'\t' | b'(' | b'[' | b'<');
-    let end = text.bytes().position(ends).unwrap_or(text.len());
-    let (qualified, mut rest) = (&text[..end], text[end..].trim_start());
-    let (name, qualifier) = qualified.split_once(':').unwrap_or((qualified, "any"));
-    if !is_name(name) {
+    let (name, rest) = text.split_at(text.bytes().position(|byte| !is_in_name(byte)).unwrap_or(text.len()));
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Err(malformed());
     }
+    let (qualifier, rest) = match rest.strip_prefix(':') {
+        None => ("any", rest),
+        Some(rest) => rest.split_at(rest.find([' ', '\t', '(', '[', '<']).unwrap_or(rest.len())),
+    };
+    let mut rest = rest.trim_start();
     let mut bound = None;
     if let Some(inner) = rest.strip_prefix('(') {
         let (inside, after) = inner.split_once(')').ok_or_else(malformed)?;
@@ -228,8 +225,11 @@ fn applies_here(list: &str) -> bool {
 
 /// Whether `text` can name a package. Capitals are against Policy, but foreign archives have them.
 pub fn is_name(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_'))
+    text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(is_in_name)
+}
+
+fn is_in_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_')
 }
 
 #[cfg(test)]

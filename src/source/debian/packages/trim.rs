@@ -16,6 +16,8 @@ pub(super) const FAULT: char = '!';
 
 /// Begins the line of a paragraph that was left out.
 pub(super) const LEFT_OUT: char = '?';
+/// The same after another line.
+pub(super) const LEFT_OUT_LATER: &str = "\n?";
 
 /// The fields of a paragraph that are kept.
 #[derive(Default)]
