@@ -16,9 +16,11 @@ use crate::update::document::{Blob, Piece};
 /// Minimum size of a stretch that stays where it is, in bytes: it costs nodes a request, and its place in the release
 /// document takes about 150 bytes.
 const LEAST: u64 = 64 << 10;
-/// Maximum number of such stretches in one file: a node that has nothing sends a request for each. Where there would be
+/// Maximum number of such stretches in the whole: a node that has nothing sends a request for each. Where there would be
 /// more, the smaller ones are written anew, so that a long line of versions does not end in crumbs.
-const MOST: usize = 128;
+pub(super) const MOST_OF_WHOLE: usize = 128;
+/// The same in the frames, of which a node reads only what it lacks: their places in the release document count.
+pub(super) const MOST_OF_FRAMES: usize = 512;
 /// Bytes that are copied at once.
 const WINDOW: usize = 1 << 20;
 
@@ -72,15 +74,15 @@ fn push(pieces: &mut Vec<Piece>, piece: Piece) {
 }
 
 /// Writes what of `file` is not `taken`, ascending stretches with the pieces that hold them, to a file of its own. `before`
-/// is the same file of the version before: if it is all the same, that one stays.
+/// is the same file of the version before: if it is all the same, that one stays. At most so many stretches stay: `most`.
 pub(super) fn lay<E: From<io::Error>>(
     folder: &Folder,
     file: &dyn ReadAt,
-    taken: &[(Range<u64>, Vec<Piece>)],
+    (taken, most): (&[(Range<u64>, Vec<Piece>)], usize),
     before: Option<&Laid>,
 ) -> Result<Laid, E> {
     let size = file.size();
-    let stay = staying(taken);
+    let stay = staying(taken, most);
     let write = |out: &mut dyn Write, range: Range<u64>| copy(file, range, |bytes| out.write_all(bytes));
     if stay.is_empty() {
         let (blob, ()) = folder.add_blob(|out| Ok::<_, E>(write(out, 0..size)?))?;
@@ -114,8 +116,8 @@ pub(super) fn lay<E: From<io::Error>>(
     Ok(Laid { blob, pieces })
 }
 
-/// The pieces that stay, by where each begins in the new file: at most [`MOST`], the larger ones.
-fn staying(taken: &[(Range<u64>, Vec<Piece>)]) -> Vec<(u64, Piece)> {
+/// The pieces that stay, by where each begins in the new file: at most so many, the larger ones.
+fn staying(taken: &[(Range<u64>, Vec<Piece>)], most: usize) -> Vec<(u64, Piece)> {
     let mut stay: Vec<(u64, Piece)> = Vec::new();
     for (range, held) in taken {
         let mut at = range.start;
@@ -135,7 +137,7 @@ fn staying(taken: &[(Range<u64>, Vec<Piece>)]) -> Vec<(u64, Piece)> {
     }
     stay.retain(|(_, piece)| piece.length >= LEAST);
     stay.sort_by_key(|(at, piece)| (Reverse(piece.length), *at));
-    stay.truncate(MOST);
+    stay.truncate(most);
     stay.sort_by_key(|(at, _)| *at);
     stay
 }

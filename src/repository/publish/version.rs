@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::pieces::{self, Joined, Laid, Pieced};
+use super::pieces::{self, Joined, Laid, MOST_OF_FRAMES, MOST_OF_WHOLE, Pieced};
 use super::*;
 use crate::base::Chain;
 use crate::base::device::{FileDevice, SectorSize, Window};
@@ -198,7 +198,8 @@ impl Repository<'_> {
         let reused = published.reused.iter().filter(|_| joins);
         let taken: Vec<_> = reused.filter_map(places).collect();
         let before = earlier.as_ref().map(|earlier| &earlier.laid_frames);
-        let frames = self.lay(&format!("the frames of {what}"), &frames_file, &taken, before)?;
+        let frames =
+            self.lay(&format!("the frames of {what}"), &frames_file, (&taken, MOST_OF_FRAMES), before)?;
         let (index_blob, ()) =
             self.blob(&format!("the index of {what}"), |out| Ok(out.write_all(&index)?))?;
 
@@ -224,7 +225,7 @@ impl Repository<'_> {
         };
         let taken: Vec<_> = whole.taken.iter().filter(|_| joins).filter_map(places).collect();
         let before = earlier.as_ref().map(|earlier| &earlier.laid_full);
-        let full = self.lay(&name, &Joined { head: whole.head, body }, &taken, before)?;
+        let full = self.lay(&name, &Joined { head: whole.head, body }, (&taken, MOST_OF_WHOLE), before)?;
         Ok(Ways {
             full: full.blob,
             frames: frames.blob,
@@ -245,7 +246,7 @@ impl Repository<'_> {
         &self,
         what: &str,
         file: &dyn ReadAt,
-        taken: &[(Range<u64>, Vec<Piece>)],
+        taken: (&[(Range<u64>, Vec<Piece>)], usize),
         before: Option<&Laid>,
     ) -> Result<Laid, PublishError> {
         let laid: io::Result<Laid> = pieces::lay(&self.folder, file, taken, before);

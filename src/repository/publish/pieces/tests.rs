@@ -185,17 +185,17 @@ fn the_larger_pieces_stay() {
     let apart = |at: u64, length| (at..at + length, vec![Piece { file, at: 2 * at, length }]);
     // Every second one is larger.
     let taken: Vec<_> = (0..300).map(|number| apart(number << 20, LEAST + number % 2)).collect();
-    let stay = staying(&taken);
-    let expected = taken.iter().filter(|(range, _)| range.end - range.start > LEAST).take(MOST);
+    let stay = staying(&taken, 128);
+    let expected = taken.iter().filter(|(range, _)| range.end - range.start > LEAST).take(128);
     let expected: Vec<_> = expected.map(|(range, held)| (range.start, held[0])).collect();
-    assert_eq!((stay.len(), stay), (MOST, expected));
-    assert_eq!(staying(&[apart(0, LEAST - 1)]), []);
+    assert_eq!((stay.len(), stay), (128, expected));
+    assert_eq!(staying(&[apart(0, LEAST - 1)], 128), []);
     // Crumbs that lie side by side there and here are one.
     let half = LEAST / 2;
     let [first, second] = [0, half].map(|at| Piece { file, at: 7 + at, length: half });
     let whole = Piece { length: LEAST, ..first };
-    assert_eq!(staying(&[(0..half, vec![first]), (half..LEAST, vec![second])]), [(0, whole)]);
-    assert_eq!(staying(&[(0..half, vec![first]), (half + 1..LEAST + 1, vec![second])]), []);
+    assert_eq!(staying(&[(0..half, vec![first]), (half..LEAST, vec![second])], 128), [(0, whole)]);
+    assert_eq!(staying(&[(0..half, vec![first]), (half + 1..LEAST + 1, vec![second])], 128), []);
 }
 
 #[test]
