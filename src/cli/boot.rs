@@ -36,7 +36,7 @@ use crate::qemu::{Accelerator, QemuError, Session, Ways};
     found in time, 130 when Ctrl-C or a signal ends it, 141 when whoever reads its console or its messages has \
     gone. The machine always ends with keller.")]
 pub struct BootArgs {
-    /// A raw or qcow2 image.
+    /// An image: raw, qcow2, vhd or vmdk.
     pub image: PathBuf,
     /// The machine.
     #[command(flatten)]

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::record::RECORD;
@@ -20,6 +20,7 @@ use crate::disk::gpt::{self, Entry, Found, Other, Which, attributes, types};
 use crate::disk::slot::{self, Parts};
 use crate::disk::{FileDevice, ReadAt, Release, SectorSize, Slot, Window};
 use crate::fs::{erofs, fat};
+use crate::output::Format;
 use crate::output::qcow2::{self, Qcow2Error};
 use crate::tree::{Content, Kind, Tree};
 use crate::verity;
@@ -160,13 +161,21 @@ pub struct BootEntry {
 pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Inspection> {
     use std::os::unix::fs::MetadataExt;
     let allocated = file.metadata().context("reading the image's size")?.blocks() * 512;
-    let (format, file) = if qcow2::is_qcow2(&file).context("reading the image")? {
-        let raw = tempfile::tempfile().context("making a temporary file")?;
-        qcow2::expand(&file, &raw).map_err(|error| unpacking(&file, error))?;
-        ("qcow2", raw)
-    } else {
-        ("raw", file)
+    let format = Format::of(&file).context("reading the image")?;
+    let file = match format {
+        Format::Raw => file,
+        Format::Qcow2 => {
+            let raw = tempfile::tempfile().context("making a temporary file")?;
+            qcow2::expand(&file, &raw).map_err(|error| unpacking(&file, error))?;
+            raw
+        }
+        _ => bail!(
+            "it is a {} image, which keller does not read: unpack it first: {}",
+            format.name(),
+            format.unpacked_by()
+        ),
     };
+    let format = format.name();
     let file = Arc::new(file);
     // The table says which sectors the disk is made for; until it is read, any do.
     let disk = FileDevice::image(file.try_clone()?, SectorSize::B512).context("reading the image")?;

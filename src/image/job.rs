@@ -23,7 +23,7 @@ pub struct Settings {
 
 impl Settings {
     /// Threads to work in, so many as are wanted.
-    pub(super) fn pool(&self) -> Result<ThreadPool> {
+    pub(crate) fn pool(&self) -> Result<ThreadPool> {
         let pool = ThreadPoolBuilder::new().num_threads(self.threads).stack_size(STACK);
         pool.build().context("starting threads")
     }

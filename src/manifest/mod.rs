@@ -512,10 +512,19 @@ pub struct Update {
 
 /// A file format to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Output {
     /// The disk, sparse.
     Raw,
     /// QEMU's copy-on-write format, version 3.
     Qcow2,
+    /// The disk, compressed by Zstandard.
+    #[serde(rename = "raw.zst")]
+    RawZst,
+    /// VMware's format, streamOptimized.
+    Vmdk,
+    /// Microsoft's format, dynamic, for Hyper-V and XenServer.
+    Vhd,
+    /// Microsoft's format, fixed, for Azure: `ID_VERSION.fixed.vhd`.
+    VhdFixed,
 }

@@ -1,20 +1,39 @@
 //! The formats in which an image leaves. Each takes a whole raw image and an open file; the caller gives
 //! files their names when they are done.
 
+mod disk;
 pub mod qcow2;
 pub mod raw;
 mod sparse;
+mod stream;
+mod vhd;
+pub mod vmdk;
+mod zst;
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 
-/// A format.
+pub use disk::Disk;
+
+use crate::base::{Digest, Size};
+use stream::Stream;
+
+/// A format, from the one that most can be done with here to the one that is but sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// The disk itself, sparse.
     Raw,
     /// QEMU's copy-on-write format, version 3.
     Qcow2,
+    /// Microsoft's format, in blocks.
+    Vhd,
+    /// Microsoft's format, with all of the disk.
+    VhdFixed,
+    /// VMware's format, compressed.
+    Vmdk,
+    /// The disk itself, compressed by Zstandard.
+    RawZst,
 }
 
 impl Format {
@@ -23,21 +42,132 @@ impl Format {
         match self {
             Self::Raw => ".raw",
             Self::Qcow2 => ".qcow2",
+            Self::Vhd => ".vhd",
+            // Azure takes a name that ends with .vhd, and none else.
+            Self::VhdFixed => ".fixed.vhd",
+            Self::Vmdk => ".vmdk",
+            Self::RawZst => ".raw.zst",
         }
     }
 
-    /// Writes the raw image `from` in this format to `to`, an empty file.
+    /// What people call a file of it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vhd | Self::VhdFixed => "vhd",
+            Self::Vmdk => "vmdk",
+            Self::RawZst => "raw.zst",
+        }
+    }
+
+    /// The largest disk that it holds, if it has one: places are counted in sectors, in 32 bits, and Microsoft's programs
+    /// end a little before them.
+    pub const fn limit(self) -> Option<Size> {
+        match self {
+            Self::Vhd | Self::VhdFixed | Self::Vmdk => Some(Size::mib(2040 << 10)),
+            Self::Raw | Self::Qcow2 | Self::RawZst => None,
+        }
+    }
+
+    /// The command that makes a raw image of it, for what is not read here.
+    pub const fn unpacked_by(self) -> &'static str {
+        match self {
+            Self::RawZst => "zstd -d IMAGE",
+            Self::Vhd | Self::VhdFixed => "qemu-img convert -f vpc -O raw IMAGE OUTPUT",
+            _ => "qemu-img convert -O raw IMAGE OUTPUT",
+        }
+    }
+
+    /// The format of `file`, by what it begins and ends with: raw is what has no sign of another.
     ///
     /// # Errors
-    /// What the disks say.
-    pub fn write(self, from: &File, to: &File) -> io::Result<()> {
+    /// What the disk says.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let begins = |magic: &[u8]| has_at(file, 0, magic);
+        if begins(qcow2::MAGIC)? {
+            return Ok(Self::Qcow2);
+        }
+        if begins(vmdk::MAGIC)? {
+            return Ok(Self::Vmdk);
+        }
+        if begins(vhd::COOKIE)? {
+            return Ok(Self::Vhd);
+        }
+        if begins(&zst::MAGIC)? {
+            return Ok(Self::RawZst);
+        }
+        Ok(if vhd::ends(file)? { Self::VhdFixed } else { Self::Raw })
+    }
+
+    /// Writes `disk` in this format to `to`, an empty file. The bytes depend on those of the disk alone. With `sums`, gives
+    /// their digest.
+    ///
+    /// # Errors
+    /// What the disks say; a disk beyond [`Self::limit`].
+    pub fn write(self, disk: &Disk<'_>, to: &File, sums: bool) -> io::Result<Option<Digest>> {
+        if let Some(limit) = self.limit().filter(|limit| disk.size() > limit.bytes()) {
+            let (name, size) = (self.name(), Size(disk.size()).human());
+            return Err(io::Error::other(format!("a {name} has at most {limit}, and the disk {size}")));
+        }
+        let mut out = Stream::new(to, sums);
         match self {
-            Self::Raw => raw::copy(from, to),
-            Self::Qcow2 => {
-                let mut out = BufWriter::with_capacity(1 << 20, to);
-                qcow2::write(from, &mut out)?;
-                out.flush()
+            Self::Raw => {
+                raw::copy(disk.file(), to)?;
+                return sums.then(|| raw::digest(to)).transpose();
             }
+            Self::Qcow2 => qcow2::write(disk, &mut out)?,
+            Self::Vhd => vhd::write(disk, vhd::Kind::Dynamic, &mut out)?,
+            Self::VhdFixed => vhd::write(disk, vhd::Kind::Fixed, &mut out)?,
+            Self::Vmdk => vmdk::write(disk, &mut out)?,
+            Self::RawZst => zst::write(disk, &mut out)?,
+        }
+        out.finish()
+    }
+}
+
+/// Whether `file` has `bytes` at `offset`.
+fn has_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+    let mut there = vec![0; bytes.len()];
+    match file.read_exact_at(&mut there, offset) {
+        Ok(()) => Ok(there == bytes),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Format; 6] =
+        [Format::Raw, Format::Qcow2, Format::Vhd, Format::VhdFixed, Format::Vmdk, Format::RawZst];
+
+    #[test]
+    fn each_format_is_known_again_and_its_digest_is_that_of_the_file() {
+        let raw = tempfile::tempfile().unwrap();
+        raw.set_len(40 << 20).unwrap();
+        raw.write_all_at(&[1; 70_000], 33 << 20).unwrap();
+        let disk = Disk::survey(&raw, 0).unwrap();
+        for format in ALL {
+            let file = tempfile::tempfile().unwrap();
+            let digest = format.write(&disk, &file, true).unwrap();
+            assert_eq!(digest, Some(raw::digest(&file).unwrap()), "{format:?}");
+            assert_eq!(Format::of(&file).unwrap(), format);
+            let again = tempfile::tempfile().unwrap();
+            assert_eq!(format.write(&disk, &again, false).unwrap(), None);
+            assert_eq!(raw::digest(&again).unwrap(), digest.unwrap(), "{format:?}");
+        }
+        assert_eq!(Format::of(&tempfile::tempfile().unwrap()).unwrap(), Format::Raw);
+    }
+
+    #[test]
+    fn a_disk_that_a_format_cannot_hold_is_refused() {
+        let raw = tempfile::tempfile().unwrap();
+        let disk = Disk::survey(&raw, (2040 << 30) + 512).unwrap();
+        for format in [Format::Vhd, Format::VhdFixed, Format::Vmdk] {
+            let error = format.write(&disk, &tempfile::tempfile().unwrap(), false).unwrap_err().to_string();
+            assert!(error.ends_with("has at most 2040GiB, and the disk 2.0 TiB"), "{error}");
         }
     }
 }

@@ -6,19 +6,23 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::sparse::{data_in, is_zero, stretches};
+use super::disk::{CHUNK, CLUSTER, Disk};
+use super::sparse::{data_in, is_zero};
+use super::stream::Stream;
 use crate::base::align;
 use crate::base::on_disk::{FromZeros, IntoBytes, be, on_disk};
 use crate::base::width::{to_index, to_u64, to_usize};
 
-const MAGIC: &[u8; 4] = b"QFI\xfb";
+/// With which a file begins.
+pub(super) const MAGIC: &[u8; 4] = b"QFI\xfb";
 /// Field `header_length` as we write it: up to and without `compression_type`.
 const HEADER_LENGTH: u32 = 104;
 const _: () = assert!(Header::SIZE == to_index(HEADER_LENGTH));
 const CLUSTER_BITS: u32 = 16;
-const CLUSTER: u64 = 1 << CLUSTER_BITS;
+const _: () = assert!(CLUSTER == 1 << CLUSTER_BITS);
 /// Entries in an L1 or L2 table's cluster.
 const TABLE_ENTRIES: u64 = CLUSTER / 8;
 /// 16-bit reference counts: `refcount_order` 4.
@@ -33,8 +37,6 @@ const COMPRESSED: u64 = 1 << 62;
 const ZERO: u64 = 1;
 /// Bits of an L1 or L2 entry that are the offset.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
-/// Bytes of the raw image that are looked at at once.
-const CHUNK: u64 = 1 << 20;
 
 on_disk! {
     /// The header, up to and without what version 3 calls additional fields.
@@ -88,18 +90,16 @@ pub enum Qcow2Error {
     Io(#[from] io::Error),
 }
 
-/// Writes the raw image `from` as qcow2 to the empty `out`. Clusters that are holes or zeros are left out.
-///
-/// # Errors
-/// What the disks say.
-pub fn write(from: &File, out: &mut impl Write) -> io::Result<()> {
-    let size = from.metadata()?.len();
-    let used = used_clusters(from, size)?;
-    let mut l2_tables: Vec<u64> = used.iter().map(|cluster| cluster / TABLE_ENTRIES).collect();
+/// Writes `disk` as qcow2. Clusters that are holes or zeros are left out.
+pub(super) fn write(disk: &Disk<'_>, out: &mut Stream<'_>) -> io::Result<()> {
+    let size = disk.size();
+    let used: u64 = disk.used().iter().map(|run| run.end - run.start).sum();
+    let tables_of = |run: &Range<u64>| run.start / TABLE_ENTRIES..=(run.end - 1) / TABLE_ENTRIES;
+    let mut l2_tables: Vec<u64> = disk.used().iter().flat_map(tables_of).collect();
     l2_tables.dedup();
     let l1_entries = align::units(align::units(size, CLUSTER), TABLE_ENTRIES);
     let l1_clusters = align::units(l1_entries * 8, CLUSTER).max(1);
-    let content = 1 + l1_clusters + to_u64(l2_tables.len()) + to_u64(used.len());
+    let content = 1 + l1_clusters + to_u64(l2_tables.len()) + used;
     // The blocks of reference counts count themselves and the table that lists them.
     let (mut blocks, mut block_table) = (1, 1);
     while blocks * BLOCK_ENTRIES < content + blocks + block_table {
@@ -136,47 +136,25 @@ pub fn write(from: &File, out: &mut impl Write) -> io::Result<()> {
     });
     put(out, &entries(l1), l1_clusters)?;
     let mut data = data_at;
-    for clusters in used.chunk_by(|a, b| a / TABLE_ENTRIES == b / TABLE_ENTRIES) {
+    let mut clusters = disk.clusters().peekable();
+    for number in l2_tables {
         let mut table = vec![0; to_usize(TABLE_ENTRIES)];
-        for cluster in clusters {
+        while let Some(cluster) = clusters.next_if(|cluster| cluster / TABLE_ENTRIES == number) {
             table[to_usize(cluster % TABLE_ENTRIES)] = data | COPIED;
             data += CLUSTER;
         }
         put(out, &entries(table.into_iter()), 1)?;
     }
     let mut buffer = vec![0; to_usize(CHUNK)];
-    // Clusters in a row are read at once.
-    let runs = used.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks(to_usize(CHUNK / CLUSTER)));
-    for run in runs {
-        let start = run[0] * CLUSTER;
-        let part = &mut buffer[..to_usize((size - start).min(to_u64(run.len()) * CLUSTER))];
-        from.read_exact_at(part, start)?;
-        put(out, part, to_u64(run.len()))?;
-    }
-    Ok(())
-}
-
-/// Numbers of the clusters of `file` that are not zeros, in order.
-fn used_clusters(file: &File, size: u64) -> io::Result<Vec<u64>> {
-    let mut used = Vec::new();
-    let mut buffer = vec![0; to_usize(CHUNK)];
-    let mut next = 0;
-    for stretch in stretches(file, size)? {
-        // Two stretches may lie in one cluster.
-        let start = (stretch.start / CLUSTER * CLUSTER).max(next);
-        for offset in (start..stretch.end).step_by(to_usize(CHUNK)) {
-            let end = align::up(stretch.end, CLUSTER).min(size);
-            let part = &mut buffer[..to_usize((end - offset).min(CHUNK))];
-            file.read_exact_at(part, offset)?;
-            for (cluster, bytes) in (offset / CLUSTER..).zip(part.chunks(to_usize(CLUSTER))) {
-                if !is_zero(bytes) {
-                    used.push(cluster);
-                }
-                next = (cluster + 1) * CLUSTER;
-            }
+    for run in disk.used() {
+        let run = run.start * CLUSTER..run.end * CLUSTER;
+        for offset in run.clone().step_by(to_usize(CHUNK)) {
+            let part = &mut buffer[..to_usize((run.end - offset).min(CHUNK))];
+            disk.read(part, offset)?;
+            out.write_all(part)?;
         }
     }
-    Ok(used)
+    Ok(())
 }
 
 fn entries(values: impl Iterator<Item = u64>) -> Vec<u8> {
@@ -184,16 +162,9 @@ fn entries(values: impl Iterator<Item = u64>) -> Vec<u8> {
 }
 
 /// Writes `bytes`, padded to `clusters` clusters.
-fn put(out: &mut impl Write, bytes: &[u8], clusters: u64) -> io::Result<()> {
-    const PADDING: [u8; 4096] = [0; 4096];
+fn put(out: &mut Stream<'_>, bytes: &[u8], clusters: u64) -> io::Result<()> {
     out.write_all(bytes)?;
-    let mut left = to_usize(clusters * CLUSTER - to_u64(bytes.len()));
-    while left > 0 {
-        let count = left.min(PADDING.len());
-        out.write_all(&PADDING[..count])?;
-        left -= count;
-    }
-    Ok(())
+    out.write_all(&vec![0; to_usize(clusters * CLUSTER) - bytes.len()])
 }
 
 /// Whether `file` begins as a qcow2 image does.
@@ -381,10 +352,16 @@ mod tests {
         file
     }
 
-    fn written() -> File {
+    fn written_of(disk: &File) -> File {
         let file = tempfile::tempfile().unwrap();
-        write(&sample(), &mut &file).unwrap();
+        let mut out = Stream::new(&file, false);
+        write(&Disk::survey(disk, 0).unwrap(), &mut out).unwrap();
+        out.finish().unwrap();
         file
+    }
+
+    fn written() -> File {
+        written_of(&sample())
     }
 
     #[test]
@@ -396,8 +373,7 @@ mod tests {
         assert_eq!(raw::digest(&back).unwrap(), raw::digest(&sample()).unwrap());
         let empty = tempfile::tempfile().unwrap();
         empty.set_len(1 << 20).unwrap();
-        let image = tempfile::tempfile().unwrap();
-        write(&empty, &mut &image).unwrap();
+        let image = written_of(&empty);
         let back = tempfile::tempfile().unwrap();
         expand(&image, &back).unwrap();
         assert_eq!(raw::digest(&back).unwrap(), raw::digest(&empty).unwrap());

@@ -13,7 +13,7 @@ use super::qemu::{Qemu, qemu};
 use crate::base::progress::Progress;
 use crate::base::{Size, atomic, input, limits};
 use crate::disk::{FileDevice, SectorSize, gpt};
-use crate::output::qcow2;
+use crate::output::{Format, qcow2, vmdk};
 use crate::qemu::machine::DiskFormat;
 use crate::qemu::process::Sink;
 use crate::qemu::{Accelerator, Machine, QemuError, Vm};
@@ -21,7 +21,7 @@ use crate::qemu::{Accelerator, Machine, QemuError, Vm};
 /// What is to be booted, and on what machine.
 #[derive(Clone, Debug)]
 pub struct Boot {
-    /// A raw or qcow2 image.
+    /// An image: raw, qcow2, vhd or vmdk.
     pub image: PathBuf,
     /// Whether the image keeps what the guest writes, and the file beside it what the firmware does.
     pub persist: bool,
@@ -57,7 +57,7 @@ impl Boot {
     /// # Errors
     /// What is no image, keys that cannot be used, and what keeps QEMU from being found.
     pub fn prepare(&self, progress: &dyn Progress) -> Result<Prepared> {
-        let format = disk_format(&self.image)?;
+        let format = disk_format(&self.image, self.persist)?;
         let qemu = qemu(&self.inputs, progress)?;
         let scratch =
             tempfile::Builder::new().prefix("keller-").tempdir().context("making a scratch directory")?;
@@ -106,18 +106,41 @@ impl Prepared {
     }
 }
 
-fn disk_format(image: &Path) -> Result<DiskFormat> {
+/// What QEMU is to take the image for; refused where it could not boot, or reads what the image does not hold itself.
+fn disk_format(image: &Path, persist: bool) -> Result<DiskFormat> {
+    let context = || format!("reading {}", image.display());
     let mut magic = [0; 4];
     let mut file = input::open_disk(image).with_context(|| format!("opening {}", image.display()))?;
     file.read_exact(&mut magic).with_context(|| format!("{} is no disk image", image.display()))?;
-    if qcow2::leads_elsewhere(&file).with_context(|| format!("reading {}", image.display()))? {
+    let format = Format::of(&file).with_context(context)?;
+    let leads_elsewhere = match format {
+        Format::Qcow2 => qcow2::leads_elsewhere(&file).with_context(context)?,
+        Format::Vmdk => vmdk::leads_elsewhere(&file).with_context(context)?,
+        Format::Raw | Format::Vhd | Format::VhdFixed | Format::RawZst => false,
+    };
+    if leads_elsewhere {
         bail!(
-            "{} is a qcow2 image that reads from another file, which its maker has chosen and the guest would see: \
-             convert it first: qemu-img convert -O raw IMAGE OUTPUT",
-            image.display()
+            "{} is a {} image that reads from another file, which its maker has chosen and the guest would see: \
+             convert it first: {}",
+            image.display(),
+            format.name(),
+            format.unpacked_by()
         );
     }
-    Ok(if &magic == b"QFI\xfb" { DiskFormat::Qcow2 } else { DiskFormat::Raw })
+    match format {
+        Format::Raw => Ok(DiskFormat::Raw),
+        Format::Qcow2 => Ok(DiskFormat::Qcow2),
+        Format::Vhd | Format::VhdFixed => Ok(DiskFormat::Vpc),
+        Format::Vmdk if persist => bail!(
+            "--persist: what a compressed vmdk holds cannot be written to: leave --persist out, or convert {} first: {}",
+            image.display(),
+            format.unpacked_by()
+        ),
+        Format::Vmdk => Ok(DiskFormat::Vmdk),
+        Format::RawZst => {
+            bail!("{} is compressed: unpack it first: {}", image.display(), format.unpacked_by())
+        }
+    }
 }
 
 /// The sectors that the partition table is made for; 512 bytes where that cannot be read.

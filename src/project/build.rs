@@ -96,10 +96,9 @@ impl Build {
 }
 
 impl Built {
-    /// The file to boot: raw before others.
+    /// The file to boot: raw before others, and a compressed one where there is no other.
     pub fn bootable(&self) -> &Path {
-        let raw = self.files.iter().find(|(format, _)| *format == Format::Raw);
-        &raw.or(self.files.first()).expect("every manifest asks for an output").1
+        &self.files.iter().min_by_key(|(format, _)| *format).expect("every manifest asks for an output").1
     }
 
     /// The ports of the node behind which its containers serve pages once it runs.

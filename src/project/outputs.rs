@@ -1,6 +1,6 @@
 //! The files that a build leaves: their names, and how they get them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail};
 
 use super::standing::{Stamp, Standing, settle};
 use crate::base::progress::{Task, Unit};
-use crate::base::{AtomicFile, Digest, atomic};
+use crate::base::{AtomicFile, Digest, Size, atomic};
 use crate::image::report::Sizes;
 use crate::image::{self, Job, Report, Root};
 use crate::manifest::{Manifest, Output};
-use crate::output::{self, Format};
+use crate::output::{self, Disk, Format};
 
 /// Where the files of an image go.
 pub(super) struct Outputs<'a> {
@@ -38,8 +38,23 @@ impl<'a> Outputs<'a> {
         self.folder.join("build.json")
     }
 
-    /// Refuses a directory in a file's place before anything is built.
+    /// Refuses a directory in a file's place, and a disk that a format cannot hold, before anything is built.
     pub(super) fn check(&self) -> Result<()> {
+        let disk = &self.manifest.disk;
+        // Without what is derived of it, which the format itself counts.
+        let parts = [disk.esp, disk.root, disk.root, disk.reserve.unwrap_or_default(), disk.state_min];
+        let size = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.bytes()));
+        for output in &self.manifest.outputs {
+            let limit = format(*output).limit().filter(|limit| size > limit.bytes());
+            if let Some(limit) = limit {
+                bail!(
+                    "outputs: a {} holds a disk of {limit} at most, and `disk` asks for {}: make it smaller, or leave \
+                     this output out",
+                    format(*output).name(),
+                    Size(size).human()
+                );
+            }
+        }
         let images = self.manifest.outputs.iter().map(|output| self.image(format(*output)));
         for path in images.chain([self.image(Format::Raw), self.sums(), self.report()]) {
             if path.is_dir() {
@@ -146,20 +161,28 @@ impl<'a> Outputs<'a> {
         }
         self.remove_sums()?;
         let (mut digests, mut stamps) = (Vec::new(), Vec::new());
+        let converted = files.iter().any(|(format, _)| *format != Format::Raw);
+        let survey = || Disk::survey(raw.file(), 0).map_err(|error| self.failed(&raw_path, error));
+        let disk = converted.then(survey).transpose()?;
+        let pool = job.means.settings.pool()?;
         for (format, path) in files {
             let task = Task::new(job.means.progress, "output", 0, Unit::Items);
             task.at(format.suffix());
-            let written = match format {
-                Format::Raw => raw.file().try_clone()?,
-                _ => {
-                    let target = self.converted(&raw, *format)?;
-                    self.named(target, path, &mut stamps)?
+            let digest = match &disk {
+                Some(disk) if *format != Format::Raw => {
+                    let target = self.create(*format)?;
+                    let written = pool.install(|| format.write(disk, target.file(), sums));
+                    let digest = written.map_err(|error| self.failed(path, error))?;
+                    self.named(target, path, &mut stamps)?;
+                    digest
                 }
+                _ if sums => {
+                    let digest = output::raw::digest(raw.file());
+                    Some(digest.with_context(|| format!("reading {}", path.display()))?)
+                }
+                _ => None,
             };
-            if sums {
-                let digest = output::raw::digest(&written);
-                digests.push((path.clone(), digest.with_context(|| format!("reading {}", path.display()))?));
-            }
+            digests.extend(digest.map(|digest| (path.clone(), digest)));
         }
         if files.iter().any(|(format, _)| *format == Format::Raw) {
             self.named(raw, &raw_path, &mut stamps)?;
@@ -167,19 +190,12 @@ impl<'a> Outputs<'a> {
         Ok((report, digests, stamps.into_iter().collect()))
     }
 
-    /// The image as `format`, out of the raw one.
-    fn converted(&self, raw: &AtomicFile, format: Format) -> Result<AtomicFile> {
-        let target = self.create(format)?;
-        format.write(raw.file(), target.file()).map_err(|error| self.failed(&self.image(format), error))?;
-        Ok(target)
-    }
-
     /// Gives a file its name, and adds its stamp; none if somebody wrote to it meanwhile.
-    fn named(&self, file: AtomicFile, path: &Path, stamps: &mut Vec<Option<Stamp>>) -> Result<File> {
+    fn named(&self, file: AtomicFile, path: &Path, stamps: &mut Vec<Option<Stamp>>) -> Result<()> {
         let settled = settle(file.file());
         let file = file.commit_unsynced().map_err(|error| self.failed(path, error))?;
         stamps.push(Stamp::of_settled(&file, settled));
-        Ok(file)
+        Ok(())
     }
 
     /// Writes `build.json`; gives its path and digest.
@@ -218,5 +234,9 @@ fn format(output: Output) -> Format {
     match output {
         Output::Raw => Format::Raw,
         Output::Qcow2 => Format::Qcow2,
+        Output::RawZst => Format::RawZst,
+        Output::Vmdk => Format::Vmdk,
+        Output::Vhd => Format::Vhd,
+        Output::VhdFixed => Format::VhdFixed,
     }
 }

@@ -18,6 +18,10 @@ pub(crate) enum DiskFormat {
     Raw,
     /// Copy on write.
     Qcow2,
+    /// Microsoft's VHD, which QEMU knows by its first maker's name.
+    Vpc,
+    /// VMware's, to be read only.
+    Vmdk,
 }
 
 /// Everything about a virtual machine but where it runs.
@@ -68,6 +72,8 @@ impl Machine {
         let format = match self.format {
             DiskFormat::Raw => "raw",
             DiskFormat::Qcow2 => "qcow2",
+            DiskFormat::Vpc => "vpc",
+            DiskFormat::Vmdk => "vmdk",
         };
         let snapshot = if self.persist { "off" } else { "on" };
         let file = quoted(&self.disk);

@@ -66,11 +66,14 @@ fn pinned(name: &str, text: &str) {
 #[test]
 fn every_byte_is_pinned() {
     let project = Project::new();
-    project.edit("runtime: podman", "outputs: [qcow2, raw]\nruntime: podman");
+    project.edit("runtime: podman", OUTPUTS);
     let ran = project.build(&[]).good();
-    assert_eq!(ran.out, "node/out/tiny_1.2.3.qcow2\nnode/out/tiny_1.2.3.raw\n");
+    let suffixes = ["raw.zst", "vmdk", "fixed.vhd", "vhd", "qcow2", "raw"];
+    assert_eq!(ran.out, suffixes.map(|suffix| format!("node/out/tiny_1.2.3.{suffix}\n")).concat());
     let names: Vec<String> = project.names("node/out").into_keys().collect();
-    assert_eq!(names, ["SHA256SUMS", "build.json", "tiny_1.2.3.qcow2", "tiny_1.2.3.raw"]);
+    let mut expected = suffixes.map(|suffix| format!("tiny_1.2.3.{suffix}"));
+    expected.sort();
+    assert_eq!(names, [&["SHA256SUMS".to_owned(), "build.json".to_owned()], &expected[..]].concat());
 
     let sums = project.text("node/out/SHA256SUMS");
     // build.json names the lock, and the lock the key that this test has made.
@@ -89,10 +92,49 @@ fn every_byte_is_pinned() {
     if let Some(mut sha256sum) = tool("sha256sum") {
         run(sha256sum.args(["--check", "--strict", "SHA256SUMS"]).current_dir(project.path("node/out")));
     }
-    if let Some(mut qemu_img) = tool("qemu-img") {
-        let images = ["tiny_1.2.3.raw", "tiny_1.2.3.qcow2"];
-        run(qemu_img.arg("compare").args(images).current_dir(project.path("node/out")));
+    if tool("qemu-img").is_some() {
+        for suffix in ["qcow2", "vmdk", "vhd", "fixed.vhd"] {
+            let images = ["tiny_1.2.3.raw".to_owned(), format!("tiny_1.2.3.{suffix}")];
+            let format = if suffix.ends_with("vhd") { "vpc" } else { suffix };
+            let mut compare = tool("qemu-img").expect("as before");
+            compare.args(["compare", "-f", "raw", "-F", format]).args(images);
+            run(compare.current_dir(project.path("node/out")));
+        }
     }
+    if let Some(mut zstd) = tool("zstd") {
+        run(zstd.args(["-t", "tiny_1.2.3.raw.zst"]).current_dir(project.path("node/out")));
+    }
+}
+
+/// Every format, as a field of the manifest.
+const OUTPUTS: &str = "outputs: [qcow2, raw, vhd, vhd-fixed, vmdk, raw.zst]\nruntime: podman";
+
+/// Nothing of where, when or by how many processors a build is made is in a file of any format.
+#[test]
+fn two_builds_elsewhere_give_the_same_files() {
+    let build = |threads: &str| {
+        let project = Project::new();
+        project.edit("runtime: podman", OUTPUTS);
+        project.build(&["--output", "elsewhere", "--threads", threads]).good();
+        let sums = project.text("elsewhere/SHA256SUMS");
+        sums.lines().filter(|line| !line.ends_with("build.json")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let sums = build("1");
+    assert_eq!(sums.len(), 6);
+    assert_eq!(build("3"), sums);
+}
+
+/// A disk that a format cannot hold is refused before anything is built.
+#[test]
+fn a_disk_that_is_too_large_for_an_output_is_refused() {
+    let project = Project::new();
+    project.edit("runtime: podman", "outputs: [raw, vhd-fixed]\nruntime: podman");
+    project.edit("min: 64MiB", "min: 2040GiB");
+    let ran = project.build(&[]);
+    let said = "outputs: a vhd holds a disk of 2040GiB at most, and `disk` asks for 2.0 TiB: make it smaller, or leave this \
+                output out";
+    assert!(ran.error().contains(said), "{}", ran.err);
+    assert!(!project.path("node/out").exists());
 }
 
 #[test]

@@ -124,6 +124,32 @@ fn damage_is_found() {
     assert!(ran.error().starts_with("error: inspecting node: "), "{}", ran.err);
 }
 
+/// What is not read is called by its name, with the command that makes a raw image of it.
+#[test]
+fn formats_that_are_not_read_are_refused_with_a_way_out() {
+    let project = Project::new();
+    project.edit("runtime: podman", "outputs: [raw.zst, vmdk, vhd, vhd-fixed]\nruntime: podman");
+    project.build(&[]).good();
+    for (suffix, name, command) in [
+        ("raw.zst", "raw.zst", "zstd -d IMAGE"),
+        ("vmdk", "vmdk", "qemu-img convert -O raw IMAGE OUTPUT"),
+        ("vhd", "vhd", "qemu-img convert -f vpc -O raw IMAGE OUTPUT"),
+        ("fixed.vhd", "vhd", "qemu-img convert -f vpc -O raw IMAGE OUTPUT"),
+    ] {
+        let ran = project.run(&["inspect", &format!("node/out/tiny_1.2.3.{suffix}")]);
+        let said = format!("it is a {name} image, which keller does not read: unpack it first: {command}");
+        assert!(ran.error().contains(&said), "{}", ran.err);
+    }
+    let ran = project.run(&["boot", "node/out/tiny_1.2.3.raw.zst"]);
+    assert!(ran.error().contains("is compressed: unpack it first: zstd -d IMAGE"), "{}", ran.err);
+    let ran = project.run(&["boot", "--persist", "node/out/tiny_1.2.3.vmdk"]);
+    assert!(
+        ran.error().contains("--persist: what a compressed vmdk holds cannot be written to"),
+        "{}",
+        ran.err
+    );
+}
+
 #[test]
 fn a_compact_image_cut_short() {
     let project = Project::new();

@@ -7,7 +7,7 @@ use crate::base::progress::Silent;
 use crate::base::width::to_usize;
 use crate::boot::{cmdline::Options as CmdlineOptions, uki};
 use crate::disk::{Layout, PartitionWriter, Role, Sizes, gpt};
-use crate::output::Format;
+use crate::output::{Disk, Format};
 
 /// A whole disk with a tiny root; gives its file and where the root begins.
 pub(in crate::image) fn image(sector_size: SectorSize) -> (File, u64) {
@@ -102,7 +102,7 @@ fn a_flipped_bit_is_found_in_either_format() {
     file.read_exact_at(&mut byte, root + 700_000).unwrap();
     file.write_all_at(&[byte[0] ^ 1], root + 700_000).unwrap();
     let qcow2 = tempfile::tempfile().unwrap();
-    Format::Qcow2.write(&file, &qcow2).unwrap();
+    Format::Qcow2.write(&Disk::survey(&file, 0).unwrap(), &qcow2, false).unwrap();
     for (file, format) in [(file, "raw"), (qcow2, "qcow2")] {
         let found = inspected(&file);
         assert_eq!(found.format, format);

@@ -15,7 +15,7 @@ use super::decode::At;
 use super::diagnostic::{Problem, Report};
 use super::files::{Kind, Location};
 use super::place::{Mark, Sources};
-use super::raw::{Raw, RawDebian};
+use super::raw::{Raw, RawDebian, RawDisk};
 use super::{Debian, Manifest, Output, Place, Repository, Said};
 use accounts::Accounts;
 use recipe::Target;
@@ -204,7 +204,7 @@ impl Validator<'_> {
         let containers = self.containers(raw.containers, raw.runtime.as_ref().map(|at| at.mark), runtime);
         let services = self.services(raw.services, raw.kv.as_ref().map(|kv| kv.etcd.mark));
         let kv = raw.kv.and_then(|kv| self.kv(kv));
-        let outputs = unique(raw.outputs.into_iter().map(|at| at.value).collect());
+        let outputs = self.outputs(raw.outputs, &raw.disk);
         Manifest {
             folder: folder.to_owned(),
             id,
@@ -221,9 +221,29 @@ impl Validator<'_> {
             kv,
             disk: self.disk(raw.disk),
             update: raw.update.and_then(|at| self.update(at.value)),
-            outputs: if outputs.is_empty() { vec![Output::Raw] } else { outputs },
+            outputs,
             said: std::mem::take(&mut self.said),
         }
+    }
+
+    /// The formats, each once. Two kinds of disks have sectors of 512 bytes on every platform that takes them.
+    fn outputs(&mut self, raw: Vec<At<Output>>, disk: &RawDisk) -> Vec<Output> {
+        let large = disk.sector_size.as_ref().is_some_and(|at| at.value == 4096);
+        for at in &raw {
+            let name = match at.value {
+                Output::Vmdk => "vmdk",
+                Output::Vhd => "vhd",
+                Output::VhdFixed => "vhd-fixed",
+                Output::Raw | Output::Qcow2 | Output::RawZst => continue,
+            };
+            if large {
+                let message = format!("`{name}` has sectors of 512 bytes, and `disk.sector_size` is 4096");
+                self.error(at.mark, message)
+                    .help("leave one of the two out: firmware would find no partitions");
+            }
+        }
+        let outputs = unique(raw.into_iter().map(|at| at.value).collect());
+        if outputs.is_empty() { vec![Output::Raw] } else { outputs }
     }
 
     fn identity(&mut self, raw: &Raw, top: Mark) -> (String, String) {

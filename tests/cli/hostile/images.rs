@@ -130,6 +130,26 @@ fn qcow2_that_leads_elsewhere() {
     assert!(ran.error().contains(said), "{}", ran.err);
 }
 
+/// A vmdk whose description names a parent, or that is nothing but a description: QEMU would read what it names.
+#[test]
+fn vmdk_that_leads_elsewhere() {
+    let project = Project::new();
+    let header = |capacity: u64| {
+        let mut bytes = b"KDMV".to_vec();
+        bytes.resize(12, 0);
+        bytes.extend(capacity.to_le_bytes());
+        bytes.resize(512, 0);
+        bytes
+    };
+    for (capacity, text) in [(0, "RW 2048 FLAT \"disk.raw\" 0"), (2048, "parentFileNameHint=\"disk.raw\"")] {
+        project.write(DISK, [&header(capacity), text.as_bytes()].concat());
+        let ran = within(&mut project.keller(&["boot", DISK]));
+        let said = "disk.raw is a vmdk image that reads from another file, which its maker has chosen and the guest \
+                    would see: convert it first: qemu-img convert";
+        assert!(ran.error().contains(said), "{}", ran.err);
+    }
+}
+
 /// The largest disk that a manifest can ask for is larger than any file of ext4.
 #[test]
 fn a_manifest_of_terabytes() {

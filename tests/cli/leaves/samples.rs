@@ -342,6 +342,10 @@ pub const MANIFESTS: &[Sample] = &[
     differ("disk.sector_size", "disk: {esp: 272MiB}", "disk: {esp: 272MiB, sector_size: 4096}"),
     differ("outputs=raw", "outputs: [qcow2]", "outputs: [raw]"),
     differ("outputs=qcow2", "", "outputs: [qcow2]"),
+    differ("outputs=raw.zst", "", "outputs: [raw.zst]"),
+    differ("outputs=vmdk", "", "outputs: [vmdk]"),
+    differ("outputs=vhd", "", "outputs: [vhd]"),
+    differ("outputs=vhd-fixed", "outputs: [vhd]", "outputs: [vhd-fixed]"),
     // Updates.
     differ(
         "update.url",
