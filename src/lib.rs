@@ -3,7 +3,7 @@
 //!
 //! The pipeline, in the order of the rooms:
 //!
-//! `manifest` says what is wanted. `source` and `lock` turn it into pins, `fetch` brings the pinned bytes
+//! `manifest` says what is wanted, in the way that `written` reads. `source` and `lock` turn it into pins, `fetch` brings the pinned bytes
 //! into the `store`. `rootfs` makes one `tree` of packages, overlays and users. `fs` writes it as EROFS or
 //! ext4, `verity` computes the hash tree and with it the root hash. `boot` binds this hash into a unified
 //! kernel image and puts that into an ESP. `disk` lays out a GPT with two slots, and `output` writes the
@@ -47,3 +47,4 @@ pub mod store;
 pub mod tree;
 pub mod update;
 pub mod verity;
+pub mod written;

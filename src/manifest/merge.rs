@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
-use super::diagnostic::Report;
 use super::files::Location;
-use super::place::{Mark, Source, Sources};
-use super::shape;
-use super::yaml::{self, Entry, Node, Value};
+use super::sources::Sources;
 use crate::base::{Size, limits};
+use crate::written::diagnostic::Report;
+use crate::written::place::Mark;
+use crate::written::shape;
+use crate::written::yaml::{self, Entry, Node, Value};
 
 /// Fields that are lists but one value: an argument vector of two files is nobody's intention.
 const WHOLE: [&str; 3] = ["health.command", "entrypoint", "command"];
@@ -73,10 +74,7 @@ impl<'a> Loader<'a> {
     }
 
     fn unreadable(&mut self, location: &Location, by: Option<Mark>, error: &std::io::Error) {
-        let mark = by.unwrap_or_else(|| {
-            let source = Source { location: location.clone(), name: location.name(), text: String::new() };
-            Mark::top(self.sources.add(source))
-        });
+        let mark = by.unwrap_or_else(|| Mark::top(self.sources.add(location.clone(), String::new())));
         let problem = self.report.error(mark, format!("reading {location}: {error}"));
         if by.is_some() && error.kind() == std::io::ErrorKind::NotFound {
             problem
@@ -107,11 +105,7 @@ impl<'a> Loader<'a> {
             self.unreadable(&location, by, &std::io::Error::new(std::io::ErrorKind::FileTooLarge, large));
             return None;
         }
-        let source = self.sources.add(Source {
-            location: location.clone(),
-            name: location.name(),
-            text: String::from_utf8_lossy(&bytes).into_owned(),
-        });
+        let source = self.sources.add(location.clone(), String::from_utf8_lossy(&bytes).into_owned());
         self.seen.insert(identity.clone(), Some(source));
         let text = yaml::decode(source, &bytes, self.report)?;
         let mut node = yaml::read(source, text, &mut self.sources.sum, self.report)?;

@@ -1,25 +1,20 @@
 //! What a user asked for, validated. YAML in, [`Manifest`] out; nothing here has looked at a repository.
 //!
-//! `yaml` reads text into a tree with places, `shape` compares that with the schema, `merge` joins a file with
-//! what it includes, `decode` makes the types of `raw` out of the result, and `validate` makes a [`Manifest`].
+//! Room `written` reads text into a tree with places and compares that with the schema, `merge` joins a file with what it
+//! includes, `raw` has the types that are made out of the result, and `validate` makes a [`Manifest`].
 //! Each goes on after an error, so that all are told at once.
 
-mod decode;
-pub mod diagnostic;
 pub mod embedded;
 pub mod files;
 mod merge;
-mod place;
 mod raw;
 mod recipe;
 mod said;
 pub mod schema;
-mod shape;
+mod sources;
 mod validate;
-mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -27,8 +22,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::window::Window;
 use crate::base::{Signal, Size};
+use crate::written::diagnostic::Report;
+use crate::written::{decode, place, yaml};
 
-pub use diagnostic::Diagnostics;
+pub use crate::written::{Diagnostics, Place};
+
 use files::Location;
 pub use recipe::{Allowed, FileContent, FileEntry, Group, Overlay, OverlaySource, Recipe, SystemUser};
 pub use said::Said;
@@ -66,7 +64,7 @@ pub fn load_embedded(name: &str) -> Result<Manifest, Diagnostics> {
 pub fn carried_packages() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in embedded::under("manifests/components") {
-        let mut report = diagnostic::Report::default();
+        let mut report = Report::default();
         let mut sum = place::Sum::default();
         let node = yaml::decode(0, file.bytes, &mut report)
             .and_then(|text| yaml::read(0, text, &mut sum, &mut report));
@@ -77,8 +75,8 @@ pub fn carried_packages() -> BTreeSet<String> {
 }
 
 fn read(location: Location) -> Result<Manifest, Diagnostics> {
-    let mut sources = place::Sources::default();
-    let mut report = diagnostic::Report::default();
+    let mut sources = sources::Sources::default();
+    let mut report = Report::default();
     let folder = match location.identity() {
         Location::Disk(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
         Location::Embedded(_) => PathBuf::new(),
@@ -178,26 +176,6 @@ pub struct Manifest {
     /// Where it says what, besides what [`Recipe::said`] and [`Container::said`] know.
     #[serde(skip)]
     pub said: Said,
-}
-
-/// A place in a manifest file, for messages: 1-based line and column.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Place {
-    /// The file as the user named it.
-    #[serde(skip)]
-    pub file: PathBuf,
-    /// Line, from 1.
-    #[serde(skip)]
-    pub line: usize,
-    /// Column, from 1.
-    #[serde(skip)]
-    pub column: usize,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
-    }
 }
 
 /// Debian's archives and others of their form.

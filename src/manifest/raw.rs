@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::decode::{At, Short};
 use super::{Etc, Output, RootFilesystem, Runtime};
+use crate::written::decode::{At, Short};
 
 /// What a node is made of. Every field but `keller`, `id` and `version` may also stand in a component, a file
 /// named by `include`.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Place;
+use crate::written::Place;
 
 /// Places of names, by the field that has them.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,9 +6,10 @@ use super::accounts::Accounts;
 use super::recipe::Target;
 use super::{At, Firsts, Kind, Validator, or, text};
 use crate::base::Size;
-use crate::manifest::place::Mark;
 use crate::manifest::raw::{RawBuild, RawContainer, RawImage};
-use crate::manifest::{Container, ContainerBuild, ContainerImage, Runtime, decode, merge, schema};
+use crate::manifest::{Container, ContainerBuild, ContainerImage, Runtime, merge, schema};
+use crate::written::decode;
+use crate::written::place::Mark;
 
 /// Less than any container gets by with.
 const LEAST_SCRATCH: Size = Size(1 << 20);
@@ -187,7 +188,7 @@ impl Validator<'_> {
     }
 
     fn build(&mut self, at: &At<String>) -> Option<ContainerBuild> {
-        let location = self.sources.get(at.mark.source).location.resolve(&at.value);
+        let location = self.sources.location(at.mark).resolve(&at.value);
         let schema = schema::container_image();
         let node = merge::Loader::new(self.sources, self.report, &schema).load(location, Some(at.mark))?;
         let raw: RawBuild = match decode::decode(&node) {

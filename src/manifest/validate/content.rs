@@ -4,9 +4,9 @@ use super::recipe::Target;
 use super::{At, Firsts, Kind, Location, Mark, Validator, or, text, unique};
 use crate::base::Digest;
 use crate::base::capabilities::{Capabilities, CapabilityError};
-use crate::manifest::decode::Short;
 use crate::manifest::raw::{RawFile, RawOverlay};
 use crate::manifest::{FileContent, FileEntry, Overlay, OverlaySource};
+use crate::written::decode::Short;
 
 /// On the state partition: what an image has there is made at the first boot, and belongs to the node from then on.
 const STATE: [&str; 4] = ["/var", "/home", "/root", "/srv"];

@@ -8,18 +8,20 @@ mod node;
 mod recipe;
 pub(super) mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::decode::At;
-use super::diagnostic::{Problem, Report};
 use super::files::{Kind, Location};
-use super::place::{Mark, Sources};
 use super::raw::{Raw, RawDebian, RawDisk};
+use super::sources::Sources;
 use super::{Debian, Manifest, Output, Place, Repository, Said};
+use crate::written::decode::At;
+use crate::written::diagnostic::{Problem, Report};
+use crate::written::firsts::{Firsts, unique};
+use crate::written::form::Wrong;
+use crate::written::place::Mark;
 use accounts::Accounts;
 use recipe::Target;
-use text::Wrong;
 
 /// The form of manifests that this keller reads.
 pub(super) const FORM: u32 = 1;
@@ -43,33 +45,6 @@ fn or<T>(value: Option<At<T>>, default: T) -> T {
     value.map_or(default, |at| at.value)
 }
 
-/// Each value once, in the order of first mention.
-fn unique<T: Ord + Clone>(mut values: Vec<T>) -> Vec<T> {
-    let mut seen = BTreeSet::new();
-    values.retain(|value| seen.insert(value.clone()));
-    values
-}
-
-/// The first values under each key, to tell of the second.
-struct Firsts<K>(BTreeMap<K, Mark>);
-
-impl<K: Ord> Firsts<K> {
-    fn new() -> Self {
-        Self(BTreeMap::new())
-    }
-
-    /// Where `key` was before, if it was.
-    fn note(&mut self, key: K, mark: Mark) -> Option<Mark> {
-        match self.0.get(&key) {
-            Some(first) => Some(*first),
-            None => {
-                self.0.insert(key, mark);
-                None
-            }
-        }
-    }
-}
-
 impl<'a> Validator<'a> {
     pub(super) fn new(sources: &'a mut Sources, report: &'a mut Report) -> Self {
         Self { sources, report, said: Said::default() }
@@ -86,7 +61,7 @@ impl Validator<'_> {
 
     /// Whether keller carries the file of `mark`.
     fn is_carried(&self, mark: Mark) -> bool {
-        matches!(self.sources.get(mark.source).location.identity(), Location::Embedded(_))
+        matches!(self.sources.location(mark).identity(), Location::Embedded(_))
     }
 
     /// As [`Self::list`], and the places are remembered under `field`.
@@ -108,23 +83,12 @@ impl Validator<'_> {
 
     /// The value that `form` makes of the text; else the reason is reported.
     fn form<T>(&mut self, at: &At<String>, form: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
-        match form(&at.value) {
-            Ok(value) => Some(value),
-            Err(Wrong { what, help, secret }) => {
-                let shown = match at.value.char_indices().nth(60) {
-                    _ if secret => "this".to_owned(),
-                    Some((end, _)) => format!("`{}…`", at.value[..end].escape_debug()),
-                    None => format!("`{}`", at.value.escape_debug()),
-                };
-                self.error(at.mark, format!("{shown} {what}")).help(help).secret(secret);
-                None
-            }
-        }
+        self.report.form(at, form)
     }
 
     /// The text itself when it has this form.
     fn checked(&mut self, at: At<String>, form: impl FnOnce(&str) -> Result<(), Wrong>) -> Option<String> {
-        self.form(&at, form).map(|()| at.value)
+        self.report.checked(at, form)
     }
 
     /// All texts of this form, each once.
@@ -154,7 +118,7 @@ impl Validator<'_> {
 
     /// What `at` names, beside the file that says so; reported unless it is of this kind.
     fn beside(&mut self, at: &At<String>, kinds: &[Kind]) -> Option<Location> {
-        let location = self.sources.get(at.mark.source).location.resolve(&at.value);
+        let location = self.sources.location(at.mark).resolve(&at.value);
         let wanted = match kinds {
             [Kind::File] => "file",
             [Kind::Folder] => "directory",

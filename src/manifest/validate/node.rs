@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::{At, Kind, Validator, containers, or, text};
 use crate::base::Size;
 use crate::base::duration::INTERVAL;
-use crate::manifest::decode::Short;
 use crate::manifest::files::Location;
-use crate::manifest::place::Mark;
 use crate::manifest::raw::{Cluster, RawDisk, RawHealth, RawKernel, RawKv, RawServices, RawUpdate};
 use crate::manifest::{
     Disk, GIVE_UP_AFTER, Health, InitramfsModules, Kernel, Kv, MOST_STARTS, Services, Update,
 };
+use crate::written::decode::Short;
+use crate::written::place::Mark;
 
 /// Two kernel images of up to 100 MiB and the boot loader have room.
 const LEAST_ESP: Size = Size::mib(64);
@@ -182,7 +182,7 @@ impl Validator<'_> {
 
     /// The directory of the keys that sign updates: it has a root of trust, which only `keller keys` makes.
     fn keys(&mut self, at: &At<String>) -> Option<PathBuf> {
-        let location = self.sources.get(at.mark.source).location.resolve(&at.value);
+        let location = self.sources.location(at.mark).resolve(&at.value);
         if let Location::Disk(path) = &location
             && !path.join("root.json").is_file()
         {

@@ -20,7 +20,7 @@ const MOST_VALUES: usize = 20_000;
 
 /// A value with its place.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Where it begins.
     pub mark: Mark,
     /// What it is.
@@ -31,7 +31,7 @@ pub(super) struct Node {
 
 /// What a value is, as far as YAML alone tells.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Nothing: an empty value, `~` or `null`.
     Null,
     /// Text; `plain` when written without quotes.
@@ -49,7 +49,7 @@ pub(super) enum Value {
 
 /// A key and its value.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// The key.
     pub key: String,
     /// Where the key stands.
@@ -59,12 +59,12 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    pub(super) fn new(mark: Mark, value: Value) -> Self {
+    pub(crate) fn new(mark: Mark, value: Value) -> Self {
         Self { mark, value, rivals: Vec::new() }
     }
 
     /// The value under `key`, if this is a map that has it.
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key),
             _ => None,
@@ -72,7 +72,7 @@ impl Node {
     }
 
     /// As [`Self::get`], to be changed.
-    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
         match &mut self.value {
             Value::Map(entries) => {
                 entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.value)
@@ -82,7 +82,7 @@ impl Node {
     }
 
     /// Says the same, wherever it stands.
-    pub(super) fn same(&self, other: &Self) -> bool {
+    pub(crate) fn same(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {
             (Value::Null, Value::Null) => true,
             (Value::Scalar { text: a, .. }, Value::Scalar { text: b, .. }) => a == b,
@@ -114,11 +114,27 @@ struct Stopped;
 
 /// Reads one file. `None` when it is no YAML at all; then the reason is in `report`.
 /// `sum` is that of all files of the manifest.
-pub(super) fn read(source: u32, text: &str, sum: &mut Sum, report: &mut Report) -> Option<Node> {
+pub(crate) fn read(source: u32, text: &str, sum: &mut Sum, report: &mut Report) -> Option<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let parser = Parser::new_from_str(text);
     let mut reader = Reader { source, text, parser, report, sum, anchors: HashMap::new(), values: 0 };
     reader.document().ok()
+}
+
+/// One of the documents of a file.
+pub(crate) struct Document {
+    /// What it says.
+    pub(crate) node: Node,
+    /// Its lines: the first, from 1, and the one after the last.
+    pub(crate) lines: std::ops::Range<u32>,
+}
+
+/// Reads all documents of a file, as [`read`] reads the only one. Those without a value are left out.
+pub(crate) fn read_all(source: u32, text: &str, sum: &mut Sum, report: &mut Report) -> Option<Vec<Document>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parser = Parser::new_from_str(text);
+    let mut reader = Reader { source, text, parser, report, sum, anchors: HashMap::new(), values: 0 };
+    reader.documents().ok()
 }
 
 struct Reader<'a> {
@@ -157,6 +173,32 @@ impl<'a> Reader<'a> {
                 Ok(Node::new(node.mark, Value::Map(Vec::new())))
             }
             Some(node) => Ok(node),
+        }
+    }
+
+    fn documents(&mut self) -> Result<Vec<Document>, Stopped> {
+        let mut found: Vec<Document> = Vec::new();
+        let mut begins = 1;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamEnd => {
+                    let lines = narrow(self.text.split('\n').count() + 1);
+                    found.last_mut().into_iter().for_each(|last| last.lines.end = lines);
+                    found.retain(|document| !matches!(document.node.value, Value::Null));
+                    return Ok(found);
+                }
+                Event::StreamStart | Event::DocumentEnd => {}
+                Event::DocumentStart(..) => {
+                    begins = if found.is_empty() { 1 } else { self.mark(span).line };
+                    found.last_mut().into_iter().for_each(|last| last.lines.end = begins);
+                    self.anchors.clear();
+                }
+                event => {
+                    let node = self.value(event, span, 0)?;
+                    found.push(Document { node, lines: begins..begins });
+                }
+            }
         }
     }
 
@@ -329,7 +371,7 @@ fn narrow(number: usize) -> u32 {
 }
 
 /// The text of a file; none when it is not UTF-8, which is reported with the place of the first bad byte.
-pub(super) fn decode<'b>(source: u32, bytes: &'b [u8], report: &mut Report) -> Option<&'b str> {
+pub(crate) fn decode<'b>(source: u32, bytes: &'b [u8], report: &mut Report) -> Option<&'b str> {
     let error = match std::str::from_utf8(bytes) {
         Ok(text) => return Some(text),
         Err(error) => error,
@@ -352,9 +394,8 @@ mod tests {
     /// The last mistake of a text.
     fn told(text: &str) -> String {
         let (mut sum, mut report) = (Sum::default(), Report::default());
-        let mut sources = crate::manifest::place::Sources::default();
-        let location = crate::manifest::files::Location::Disk("x".into());
-        sources.add(crate::manifest::place::Source { location, name: "x".into(), text: text.to_owned() });
+        let mut sources = crate::written::place::Sources::default();
+        sources.add(crate::written::place::Source { name: "x".into(), text: text.to_owned() });
         read(0, text, &mut sum, &mut report);
         report.finish(&sources).list.pop().map(|last| last.message).unwrap_or_default()
     }

@@ -17,7 +17,7 @@ use super::yaml::{Entry, Node, Value};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct At<T> {
+pub(crate) struct At<T> {
     /// The value.
     pub value: T,
     /// Where it stands.
@@ -26,7 +26,7 @@ pub(super) struct At<T> {
 
 /// One word for the usual case, a longer form for the rest.
 #[derive(Clone, Debug)]
-pub(super) enum Short<T> {
+pub(crate) enum Short<T> {
     /// The word.
     Text(String),
     /// A map or list.
@@ -110,7 +110,7 @@ impl<T: JsonSchema> JsonSchema for Short<T> {
 
 /// What serde found; [`Fault::mark`] is the innermost value that it was reading.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     pub message: String,
     pub mark: Option<Mark>,
 }
@@ -130,7 +130,7 @@ impl de::Error for Fault {
 }
 
 /// Reads a `T` out of a tree.
-pub(super) fn decode<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<T, Fault> {
+pub(crate) fn decode<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<T, Fault> {
     T::deserialize(Source(node))
 }
 

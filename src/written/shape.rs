@@ -10,7 +10,7 @@ use crate::base::near::{near, question};
 
 /// Checks `node` against `schema` (a root schema with `$defs`) and cuts out what does not fit. False: nothing
 /// of it can be used.
-pub(super) fn check(node: &mut Node, schema: &Json, report: &mut Report) -> bool {
+pub(crate) fn check(node: &mut Node, schema: &Json, report: &mut Report) -> bool {
     Checker { root: schema, report }.check(node, schema, "the file")
 }
 

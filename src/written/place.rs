@@ -1,15 +1,36 @@
-//! Where something stands in a manifest file.
+//! Where something stands in a file.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use super::Place;
-use super::files::Location;
+use serde::Serialize;
+
 use crate::base::width::to_index;
 use crate::base::{Size, limits};
 
+/// A place in a file that somebody wrote, for messages: 1-based line and column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The file as the user named it.
+    #[serde(skip)]
+    pub file: PathBuf,
+    /// Line, from 1.
+    #[serde(skip)]
+    pub line: usize,
+    /// Column, from 1.
+    #[serde(skip)]
+    pub column: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+}
+
 /// A stretch of one line of one source. Small enough to stand beside every value that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     /// Index into [`Sources`].
     pub source: u32,
     /// From 1.
@@ -22,12 +43,12 @@ pub(super) struct Mark {
 
 impl Mark {
     /// The first character of a source: for what is missing from the file as a whole.
-    pub(super) const fn top(source: u32) -> Self {
+    pub(crate) const fn top(source: u32) -> Self {
         Self { source, line: 1, column: 1, length: 1 }
     }
 
     /// All four numbers in one, for the passage through serde.
-    pub(super) const fn pack(self) -> u128 {
+    pub(crate) const fn pack(self) -> u128 {
         (self.source as u128) << 96
             | (self.line as u128) << 64
             | (self.column as u128) << 32
@@ -36,7 +57,7 @@ impl Mark {
 
     /// Undoes [`Mark::pack`].
     #[expect(clippy::cast_possible_truncation, reason = "what a number leaves out is the others'")]
-    pub(super) const fn unpack(packed: u128) -> Self {
+    pub(crate) const fn unpack(packed: u128) -> Self {
         Self {
             source: (packed >> 96) as u32,
             line: (packed >> 64) as u32,
@@ -48,9 +69,7 @@ impl Mark {
 
 /// One file that was read.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
-    /// Where it lies.
-    pub location: Location,
+pub(crate) struct Source {
     /// The path by which people know it.
     pub name: PathBuf,
     /// Its text; not UTF-8 replaced.
@@ -59,15 +78,15 @@ pub(super) struct Source {
 
 /// All files that one manifest is made of.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sources {
+pub(crate) struct Sources {
     files: Vec<Source>,
     /// What they have together.
-    pub(super) sum: Sum,
+    pub(crate) sum: Sum,
 }
 
 /// What all files of a manifest have together, so that no number of small ones becomes large.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum {
+pub(crate) struct Sum {
     /// Bytes of text.
     text: u64,
     /// Values, after aliases are expanded.
@@ -78,13 +97,13 @@ pub(super) struct Sum {
 
 impl Sum {
     /// Counts a file of `len` bytes. False: it is too much.
-    pub(super) fn file(&mut self, len: usize) -> bool {
+    pub(crate) fn file(&mut self, len: usize) -> bool {
         self.text += len as u64;
         self.text <= limits::TEXT
     }
 
     /// Counts values with so many bytes; or says which limit they exceed.
-    pub(super) fn add(&mut self, values: usize, bytes: usize) -> Result<(), String> {
+    pub(crate) fn add(&mut self, values: usize, bytes: usize) -> Result<(), String> {
         self.values = self.values.saturating_add(values);
         self.bytes = self.bytes.saturating_add(bytes);
         let most = match () {
@@ -100,18 +119,18 @@ impl Sum {
 
 impl Sources {
     /// Adds a file and gives its number.
-    pub(super) fn add(&mut self, source: Source) -> u32 {
+    pub(crate) fn add(&mut self, source: Source) -> u32 {
         self.files.push(source);
-        u32::try_from(self.files.len() - 1).expect("a manifest has few files")
+        u32::try_from(self.files.len() - 1).expect("few files are read at once")
     }
 
     /// The file with this number.
-    pub(super) fn get(&self, source: u32) -> &Source {
+    pub(crate) fn get(&self, source: u32) -> &Source {
         &self.files[to_index(source)]
     }
 
     /// The same place for the outside.
-    pub(super) fn place(&self, mark: Mark) -> Place {
+    pub(crate) fn place(&self, mark: Mark) -> Place {
         Place {
             file: self.get(mark.source).name.clone(),
             line: to_index(mark.line),
@@ -120,7 +139,7 @@ impl Sources {
     }
 
     /// A line's text without its end.
-    pub(super) fn line(&self, mark: Mark) -> &str {
+    pub(crate) fn line(&self, mark: Mark) -> &str {
         let text = &self.get(mark.source).text;
         text.split('\n').nth(to_index(mark.line) - 1).unwrap_or_default().trim_end_matches('\r')
     }

@@ -1,18 +1,18 @@
-//! What is wrong with a manifest, told with the place, the line and the way out.
+//! What is wrong with a file, told with the place, the line and the way out.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::Place;
-use super::place::{Mark, Sources};
+use super::place::{Mark, Place, Sources};
 use crate::base::limits;
 use crate::base::width::to_index;
 
 /// A finding while the sources are still at hand.
 #[derive(Clone, Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     pub mark: Mark,
     pub message: String,
     pub help: Option<String>,
@@ -23,15 +23,17 @@ pub(super) struct Problem {
 
 /// Everything found so far; reading goes on after each finding.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     problems: Vec<Problem>,
     /// The latest one beyond [`limits::MISTAKES`], which is not told.
     untold: Option<Problem>,
+    /// Lines that hold secrets, by source, whatever is wrong with them.
+    secrets: Vec<(u32, Range<u32>)>,
 }
 
 impl Report {
     /// Notes a finding; more can be said about it through what is given back.
-    pub(super) fn error(&mut self, mark: Mark, message: impl Into<String>) -> &mut Problem {
+    pub(crate) fn error(&mut self, mark: Mark, message: impl Into<String>) -> &mut Problem {
         let message = message.into();
         let problem = Problem { mark, message, help: None, related: Vec::new(), secret: false };
         if self.problems.len() >= limits::MISTAKES {
@@ -41,24 +43,34 @@ impl Report {
         self.problems.last_mut().expect("one was just added")
     }
 
+    /// Keeps these lines of a source out of every message.
+    pub(crate) fn hide(&mut self, source: u32, lines: Range<u32>) {
+        self.secrets.push((source, lines));
+    }
+
     /// Nothing was found.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }
 
     /// The findings in the order of the files and lines, each once.
-    pub(super) fn finish(self, sources: &Sources) -> Diagnostics {
+    pub(crate) fn finish(self, sources: &Sources) -> Diagnostics {
         let mut problems = self.problems;
         problems.sort_by(|a, b| (a.mark, &a.message).cmp(&(b.mark, &b.message)));
         problems.dedup_by(|a, b| a.mark == b.mark && a.message == b.message);
-        let secrets: BTreeSet<_> =
+        let told: BTreeSet<_> =
             problems.iter().filter(|p| p.secret).map(|p| (p.mark.source, p.mark.line)).collect();
+        let hidden = self.secrets;
+        let is_secret = |mark: Mark| {
+            told.contains(&(mark.source, mark.line))
+                || hidden.iter().any(|(source, lines)| *source == mark.source && lines.contains(&mark.line))
+        };
         if let Some(more) = self.untold {
             let message = format!("there are more mistakes than the {} that are told", limits::MISTAKES);
             let help = Some("mend these first".to_owned());
             problems.push(Problem { message, help, related: Vec::new(), ..more });
         }
-        let excerpt = |mark: Mark| match secrets.contains(&(mark.source, mark.line)) {
+        let excerpt = |mark: Mark| match is_secret(mark) {
             true => Excerpt { text: String::new(), skipped: 0, length: to_index(mark.length) },
             false => Excerpt::of(sources.line(mark), mark),
         };
@@ -79,19 +91,19 @@ impl Report {
 
 impl Problem {
     /// What would be right.
-    pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
+    pub(crate) fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
         self
     }
 
     /// Keeps the line out of every message.
-    pub(super) fn secret(&mut self, secret: bool) -> &mut Self {
+    pub(crate) fn secret(&mut self, secret: bool) -> &mut Self {
         self.secret |= secret;
         self
     }
 
     /// Another place that has to do with it.
-    pub(super) fn related(&mut self, mark: Mark, note: impl Into<String>) -> &mut Self {
+    pub(crate) fn related(&mut self, mark: Mark, note: impl Into<String>) -> &mut Self {
         self.related.push((mark, note.into()));
         self
     }
@@ -134,7 +146,7 @@ pub struct Excerpt {
     pub length: usize,
 }
 
-/// All that is wrong with a manifest; never empty. Shown as plain text, in the order of the files.
+/// All that is wrong; never empty. Shown as plain text, in the order of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics {
     /// In the order of files and lines.
@@ -177,6 +189,18 @@ impl fmt::Display for Diagnostic {
             show(f, &related.place, &related.note, &related.excerpt)?;
         }
         Ok(())
+    }
+}
+
+impl Diagnostics {
+    /// The lines without any of the text itself: for a console, and for a journal that others can read.
+    pub fn brief(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for Diagnostic { place, message, help, .. } in &self.list {
+            lines.push(format!("{place}: {message}"));
+            lines.extend(help.iter().map(|help| format!("  = {help}")));
+        }
+        lines
     }
 }
 
