@@ -36,6 +36,7 @@ pub mod image;
 pub mod init;
 pub mod lock;
 pub mod manifest;
+pub mod node;
 pub mod output;
 pub mod pki;
 pub mod project;

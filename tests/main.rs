@@ -24,6 +24,7 @@ mod judges;
 mod laws;
 mod lock;
 mod manifest;
+mod node;
 mod pages;
 mod repository;
 mod stream;

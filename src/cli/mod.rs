@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod keys;
 pub mod lock;
 pub mod new;
+pub mod node;
 pub mod progress;
 pub mod publish;
 pub mod run;
@@ -117,6 +118,8 @@ pub enum Verb {
     Init(new::Init),
     /// Write the manifest's JSON Schema, or its reference, to standard output.
     Schema(schema::Schema),
+    /// Write, check and show the document that makes a node of an image.
+    Node(node::NodeArgs),
     /// On a node: look for updates, take them, go back.
     Update(update::UpdateArgs),
     /// On a node: its own /etc beside the defaults of its versions.
@@ -191,6 +194,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Check(args) => check::run(args, global),
         Verb::Init(args) => new::run(args, global),
         Verb::Schema(args) => schema::run(args),
+        Verb::Node(args) => node::run(&args, global),
         Verb::Update(args) => update::run(args, global),
         Verb::Etc(args) => etc::run(&args, global),
         Verb::Agent(args) => agent::run(args, global),

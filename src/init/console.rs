@@ -47,6 +47,13 @@ impl Console {
         self.write(WARNING, text);
     }
 
+    /// Something that must not be missed, on every console; the boot goes on.
+    pub(super) fn alarm(&self, lines: &[String]) {
+        for line in lines {
+            self.write(CRITICAL, &format!("*** {line}"));
+        }
+    }
+
     fn write(&self, priority: u8, text: &str) {
         if let Some(log) = &self.log {
             let mut log = log;

@@ -28,8 +28,14 @@ pub(super) fn is_kept(etc: Etc, state: State) -> bool {
     etc != Etc::Ephemeral && state == State::Disk
 }
 
-/// Lays the node's changes over the root's `/etc`.
-pub(super) fn mount(console: &Console, etc: Etc, state: State) -> Result<(), Failure> {
+/// Lays the node's changes over the root's `/etc`, with the directory `layer` of its document between them. Gives the
+/// directory of the changes.
+pub(super) fn mount(
+    console: &Console,
+    etc: Etc,
+    state: State,
+    layer: Option<&str>,
+) -> Result<PathBuf, Failure> {
     let kept = is_kept(etc, state);
     let home = Path::new(state::HOME);
     if etc == Etc::Factory
@@ -43,7 +49,8 @@ pub(super) fn mount(console: &Console, etc: Etc, state: State) -> Result<(), Fai
     for path in [&upper, &work] {
         fs::create_dir_all(path).doing(format!("making {}", shown(path)))?;
     }
-    let layers = format!("lowerdir={MOUNT},upperdir={},workdir={}", upper.display(), work.display());
+    let lower = layer.map_or(MOUNT.to_owned(), |layer| format!("{layer}:{MOUNT}"));
+    let layers = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
     attach(
         "overlay",
         MOUNT,
@@ -59,7 +66,7 @@ pub(super) fn mount(console: &Console, etc: Etc, state: State) -> Result<(), Fai
     } else {
         "/etc mounted, changes end with this boot"
     });
-    Ok(())
+    Ok(upper)
 }
 
 /// Moves the changes to a name that is free; says where, if there were any.

@@ -12,11 +12,14 @@ mod disks;
 mod etc;
 #[cfg(test)]
 mod first_boot;
+mod given;
 mod machine_id;
 mod modules;
+mod node;
 mod partitions;
 mod reserve;
 mod root;
+mod smbios;
 mod starts;
 mod state;
 mod switch_root;
@@ -125,7 +128,9 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     };
     state::make_home()?;
     let (reserve_device, forgetful) = reserve.settle(console);
-    etc::mount(console, options.etc, options.state)?;
+    let laid = node::settle(console);
+    let upper = etc::mount(console, options.etc, options.state, laid.layer())?;
+    laid.tell_covered(console, &upper);
     machine_id::settle(options.machine_id.as_deref())?;
 
     let init = switch_root::find_init(options.init.as_deref())?;

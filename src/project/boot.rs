@@ -1,6 +1,7 @@
 //! An image that boots under QEMU here: what its machine is made of.
 
 mod key;
+mod node;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub struct Boot {
     pub no_kvm: bool,
     /// Sectors of the disk in bytes; by default those that the image is made for.
     pub sector_size: Option<u32>,
+    /// A node document that the machine is given.
+    pub node: Option<PathBuf>,
     /// Public ssh keys (file) for user core, besides the one that is made for this run.
     pub ssh_key: Option<PathBuf>,
     /// Where the private key made for this run is written, if anywhere that outlasts it.
@@ -68,6 +71,7 @@ impl Boot {
         if let Some(file) = &self.ssh_key {
             keys.push_str(&key::public(file)?);
         }
+        let node = self.node.as_deref().map(|file| node::hand_over(file, scratch.path())).transpose()?;
         let machine = Machine {
             disk: self.image.clone(),
             format,
@@ -77,6 +81,7 @@ impl Boot {
             cpus: self.cpus,
             accelerator: if self.no_kvm { Accelerator::Tcg } else { Accelerator::probe() },
             credentials: vec![("ssh.authorized_keys.core".to_owned(), keys.into_bytes())],
+            secrets: node.into_iter().collect(),
             variables,
             monitor: scratch.path().join("monitor"),
             no_reboot: false,

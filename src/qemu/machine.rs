@@ -43,6 +43,8 @@ pub(crate) struct Machine {
     pub(crate) accelerator: Accelerator,
     /// systemd credentials by name, handed over in SMBIOS strings (systemd.system-credentials(7)).
     pub(crate) credentials: Vec<(String, Vec<u8>)>,
+    /// Files whose text is an SMBIOS string each: what nobody is to see in the list of processes.
+    pub(crate) secrets: Vec<PathBuf>,
     /// The firmware's variables, a file of this machine's own.
     pub(crate) variables: PathBuf,
     /// Socket on which the monitor listens.
@@ -94,6 +96,9 @@ impl Machine {
                 &format!("type=11,value=io.systemd.credential.binary:{name}={}", comma(&value)),
             ]);
         }
+        for file in &self.secrets {
+            add(&["-smbios", &format!("type=11,path={}", quoted(file))]);
+        }
         add(&["-qmp", &format!("unix:{},server=on,wait=off", quoted(&self.monitor))]);
         if self.no_reboot {
             add(&["-no-reboot"]);
@@ -127,6 +132,7 @@ mod tests {
             cpus: 2,
             accelerator: Accelerator::Tcg,
             credentials: vec![("x".into(), b"1".to_vec())],
+            secrets: vec!["s".into()],
             variables: "v".into(),
             monitor: "m".into(),
             no_reboot: false,
@@ -140,6 +146,7 @@ mod tests {
         assert!(text(&machine).contains("snapshot=on,discard=unmap,file=a,,b.raw"));
         assert!(text(&machine).contains("-netdev user,id=net -device virtio-net-pci,netdev=net"));
         assert!(text(&machine).contains("credential.binary:x=MQ=="));
+        assert!(text(&machine).contains("-smbios type=11,path=s"));
         // An older QEMU on PATH would end over what it does not know.
         assert!(text(&machine).contains("-cpu max,-erms,-fsrm -m 2048"), "{}", text(&machine));
         machine.persist = true;

@@ -7,6 +7,7 @@ mod corruption;
 mod deadline;
 mod dies;
 mod disk;
+mod document;
 mod early;
 mod field;
 mod gdb;

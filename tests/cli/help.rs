@@ -2,7 +2,7 @@
 
 use super::project::Project;
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "run",
     "build",
     "boot",
@@ -14,6 +14,7 @@ const VERBS: [&str; 15] = [
     "check",
     "init",
     "schema",
+    "node",
     "update",
     "etc",
     "agent",

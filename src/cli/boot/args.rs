@@ -32,6 +32,9 @@ pub struct MachineArgs {
     /// Lead a port of 127.0.0.1 (0: the same number where it is free, else any) to one of the guest; repeatable.
     #[arg(long, value_name = "HOST:GUEST", value_parser = forward)]
     pub forward: Vec<AskedForward>,
+    /// Give the machine this node document; see `keller node --help`.
+    #[arg(long, value_name = "FILE")]
+    pub node: Option<PathBuf>,
     /// Public ssh keys (file) for user core, besides the one that is made for this run.
     #[arg(long, value_name = "FILE")]
     pub ssh_key: Option<PathBuf>,
@@ -62,6 +65,7 @@ impl MachineArgs {
             cpus: self.cpus,
             no_kvm: self.no_kvm,
             sector_size: self.sector_size,
+            node: self.node.clone(),
             ssh_key: self.ssh_key.clone(),
             identity: self.identity.clone(),
             qemu_args: self.qemu_arg.clone(),

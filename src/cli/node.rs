@@ -1,0 +1,214 @@
+//! `keller node`: the document that makes a node of an image.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{Global, failure, streams};
+use crate::base::{atomic, input};
+use crate::node::{self, Choice, Document, Image, Item, Kind, Machine, schema};
+
+/// Arguments of `keller node`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    keller node init rack1.yaml        write a document to begin with\n  \
+    keller node check rack1.yaml       tell everything that is wrong with it\n  \
+    keller node show rack1.yaml        which files it makes on a node\n  \
+    keller node schema --markdown      every field, as in docs/node.md\n  \
+    keller boot --node rack1.yaml out/node_1.0.0.raw")]
+pub struct NodeArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Write a document to begin with.
+    #[command(after_help = "Examples:\n  keller node init rack1.yaml\n  keller node init > rack1.yaml")]
+    Init {
+        /// Where it goes; without one, to standard output. A file that is there stays as it is.
+        file: Option<PathBuf>,
+    },
+    /// Tell everything that is wrong with the documents of a file.
+    #[command(after_help = "Examples:\n  \
+        keller node check rack1.yaml\n  \
+        keller node check --json rack1.yaml\n\n\
+        With --json: {\"documents\": [{\"name\", \"match\"}], \"errors\": []}, or \"error\" and the findings in \
+        \"errors\" and \"places\". Lines that may hold a secret are not shown.")]
+    Check {
+        /// YAML or JSON.
+        file: PathBuf,
+    },
+    /// Show which document is a machine's, and which files it makes there; no secret is shown.
+    #[command(after_help = "Examples:\n  \
+        keller node show rack1.yaml\n  \
+        keller node show --serial 7HX2K13 rack1.yaml\n\n\
+        What `enable` and passwords of the image's own accounts make depends on the image, and is not shown.")]
+    Show {
+        /// YAML or JSON.
+        file: PathBuf,
+        /// The machine's serial number.
+        #[arg(long, value_name = "TEXT")]
+        serial: Option<String>,
+        /// The machine's UUID.
+        #[arg(long, value_name = "UUID")]
+        uuid: Option<String>,
+    },
+    /// Write the JSON Schema of documents, or their reference, to standard output.
+    #[command(after_help = "Examples:\n  \
+        keller node schema > node.schema.json\n  \
+        keller node schema --markdown")]
+    Schema {
+        /// The reference as Markdown.
+        #[arg(long)]
+        markdown: bool,
+    },
+}
+
+/// What `init` writes.
+const STARTER: &str = include_str!("starter/document.yaml");
+
+/// Runs it.
+///
+/// # Errors
+/// What is wrong with the document, and what the disk says.
+pub fn run(args: &NodeArgs, global: &Global) -> Result<ExitCode> {
+    match &args.action {
+        Action::Init { file } => init(file.as_deref(), global)?,
+        Action::Check { file } => return check(file, global),
+        Action::Show { file, serial, uuid } => {
+            let uuid = uuid.as_ref().map(|uuid| uuid.to_lowercase());
+            show(file, &Machine { serial: serial.clone(), uuid }, global)?;
+        }
+        Action::Schema { markdown: true } if global.json => bail!("the reference is Markdown, not JSON"),
+        Action::Schema { markdown: true } => streams::print(schema::markdown())?,
+        Action::Schema { markdown: false } => streams::json(format_args!("{:#}", schema::document()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn init(file: Option<&Path>, global: &Global) -> Result<()> {
+    let Some(file) = file else {
+        return Ok(match global.json {
+            true => streams::json(json!({ "document": STARTER }))?,
+            false => streams::print(STARTER)?,
+        });
+    };
+    if file.symlink_metadata().is_ok() {
+        bail!("{} is there already: name another file", file.display());
+    }
+    atomic::write(file, STARTER).with_context(|| format!("writing {}", file.display()))?;
+    match global.json {
+        true => streams::json(json!({ "file": file }))?,
+        false if global.quiet => {}
+        false => streams::line(format_args!("wrote {0}\n\nnext:\n  keller node check {0}", file.display()))?,
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    // One byte more than is read, so that the room itself says what is too large.
+    input::read(file, node::LARGEST + 1).with_context(|| format!("reading {}", file.display()))
+}
+
+fn check(file: &Path, global: &Global) -> Result<ExitCode> {
+    match node::read(&file.to_string_lossy(), &read(file)?) {
+        Ok(documents) => {
+            match global.json {
+                true => {
+                    let found: Vec<Value> = documents.iter().map(described).collect();
+                    streams::json(json!({ "documents": found, "errors": [] }))?;
+                }
+                false if global.quiet => {}
+                false => {
+                    for document in &documents {
+                        streams::line(format_args!("{}: nothing wrong", summary(document)))?;
+                    }
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(diagnostics) => {
+            streams::tell(&diagnostics);
+            if global.json {
+                let findings = json!(diagnostics.list);
+                let mut described = failure::described(&diagnostics.into());
+                described["errors"] = findings;
+                streams::json(described)?;
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn described(document: &Document) -> Value {
+    json!({
+        "name": document.name,
+        "match": { "serial": document.matches.serial, "uuid": document.matches.uuid },
+    })
+}
+
+fn summary(document: &Document) -> String {
+    let name = document.name.as_deref().unwrap_or("(no name)");
+    let serial = document.matches.serial.iter().map(|serial| format!("serial {serial}"));
+    let uuid = document.matches.uuid.iter().map(|uuid| format!("UUID {uuid}"));
+    let machine: Vec<String> = serial.chain(uuid).collect();
+    match machine.is_empty() {
+        true => format!("{name}, for any machine"),
+        false => format!("{name}, for {}", machine.join(" and ")),
+    }
+}
+
+/// An image of which nothing is known.
+struct Unknown;
+
+impl Image for Unknown {
+    fn read(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+fn show(file: &Path, machine: &Machine, global: &Global) -> Result<()> {
+    let documents = node::read(&file.to_string_lossy(), &read(file)?)?;
+    let document = match machine.choose(&documents) {
+        Choice::One(document) => document,
+        Choice::None => {
+            bail!("no document of {} is for this machine: {}", file.display(), machine.shown())
+        }
+        Choice::Many(count) => {
+            bail!("{count} documents of {} are for this machine: {}", file.display(), machine.shown())
+        }
+    };
+    let items = node::render(document, &Unknown).items;
+    if global.json {
+        let items: Vec<Value> = items.iter().map(item).collect();
+        let mut described = described(document);
+        described["labels"] = json!(document.labels);
+        described["files"] = json!(items);
+        return Ok(streams::json(described)?);
+    }
+    streams::line(format_args!("{}:", summary(document)))?;
+    for item in &items {
+        match &item.kind {
+            Kind::File(bytes, mode) => {
+                streams::line(format_args!("  {mode:04o} {:>7} B  {}", bytes.0.len(), item.path))?;
+            }
+            Kind::Link(target) => streams::line(format_args!("  link            {} → {target}", item.path))?,
+        }
+    }
+    Ok(())
+}
+
+fn item(item: &Item) -> Value {
+    match &item.kind {
+        Kind::File(bytes, mode) => {
+            json!({ "path": item.path, "mode": format!("{mode:04o}"), "bytes": bytes.0.len() })
+        }
+        Kind::Link(target) => json!({ "path": item.path, "link": target }),
+    }
+}

@@ -1,0 +1,227 @@
+//! The document as it is written. The reference (docs/node.md) and the JSON Schema are made from these types and the
+//! comments on their fields, so the comments speak to users.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{BondMode, Dhcp};
+use crate::written::decode::{At, Short};
+
+/// What makes a node of an image: one machine's name, network, keys and secrets.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "node", deny_unknown_fields)]
+pub(super) struct Raw {
+    /// Form of the document: 1.
+    #[expect(dead_code, reason = "looked at before all else")]
+    pub node: Option<At<u32>>,
+    /// Host name, such as `rack1-07` or `db.example.org`.
+    pub name: Option<At<String>>,
+    /// For which machine it is. Of the documents in a file, the one whose `match` fits is taken, else the one without
+    /// a `match`.
+    pub r#match: Option<At<RawMatch>>,
+    /// What the machine's cards are for. A card that no entry names stays as the image has it, which asks for an
+    /// address by DHCP.
+    #[serde(default)]
+    pub network: RawNetwork,
+    /// Keys and passwords of accounts that the image has, and further accounts.
+    #[serde(default)]
+    pub users: Vec<At<RawUser>>,
+    /// Files below /etc and /run.
+    #[serde(default)]
+    pub files: Vec<At<RawFile>>,
+    /// Units of systemd, and drop-ins for those that the image has. They lie in /run/systemd/system.
+    #[serde(default)]
+    pub units: Vec<At<RawUnit>>,
+    /// Units that start at boot, by what their `[Install]` says.
+    #[serde(default)]
+    pub enable: Vec<At<String>>,
+    /// Units that never start.
+    #[serde(default)]
+    pub mask: Vec<At<String>>,
+    /// Words about the machine, for programs: they stand in /run/keller/node.json, which everybody may read.
+    #[serde(default)]
+    pub labels: BTreeMap<String, At<String>>,
+    /// Secrets by name. A unit gets one by `LoadCredential=NAME`; nobody but root can read them.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, At<Short<RawCredential>>>,
+}
+
+/// For which machine a document is. All that is said must fit.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "match")]
+pub(super) struct RawMatch {
+    /// The machine's serial number, as in /sys/class/dmi/id/product_serial.
+    pub serial: Option<At<String>>,
+    /// The machine's UUID, as in /sys/class/dmi/id/product_uuid.
+    pub uuid: Option<At<String>>,
+}
+
+/// The network of a node.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "network")]
+pub(super) struct RawNetwork {
+    /// Cards, and what is made of them: bonds, VLANs and bridges.
+    #[serde(default)]
+    pub interfaces: Vec<At<RawInterface>>,
+}
+
+/// A card with `card`, or one of `bond`, `vlan` and `bridge`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "interface")]
+pub(super) struct RawInterface {
+    /// Of a card: by which other entries name it; the kernel's name stays. Of all others: the interface's own name.
+    pub name: At<String>,
+    /// Which card it is.
+    pub card: Option<At<RawCard>>,
+    /// It is a bond of these cards.
+    pub bond: Option<At<RawBond>>,
+    /// It is a VLAN.
+    pub vlan: Option<At<RawVlan>>,
+    /// It is a bridge between these interfaces.
+    pub bridge: Option<At<RawBridge>>,
+    /// Whether addresses come by DHCP. Default: `none`.
+    pub dhcp: Option<At<Dhcp>>,
+    /// Addresses with their prefix, such as `10.0.0.5/24`.
+    #[serde(default)]
+    pub addresses: Vec<At<String>>,
+    /// Default routers, such as `10.0.0.1`.
+    #[serde(default)]
+    pub gateways: Vec<At<String>>,
+    /// Further routes.
+    #[serde(default)]
+    pub routes: Vec<At<RawRoute>>,
+    /// Addresses of name servers.
+    #[serde(default)]
+    pub dns: Vec<At<String>>,
+    /// Domains in which short names are looked up.
+    #[serde(default)]
+    pub domains: Vec<At<String>>,
+    /// Time servers, by name or address.
+    #[serde(default)]
+    pub ntp: Vec<At<String>>,
+    /// Largest packet in bytes, from 68 to 65535.
+    pub mtu: Option<At<u32>>,
+    /// Whether the node counts as online only with it. Default: `true` where it has addresses.
+    pub required: Option<At<bool>>,
+}
+
+/// Which card is meant: by one of these.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "card")]
+pub(super) struct RawCard {
+    /// The card's own (permanent) address, such as `52:54:00:12:34:56`.
+    pub mac: Option<At<String>>,
+    /// The kernel's name, with `*` and `?`, such as `en*`.
+    pub name: Option<At<String>>,
+    /// Where it is plugged in, as udev's ID_PATH has it, with `*` and `?`, such as `pci-0000:02:00.0`.
+    pub path: Option<At<String>>,
+}
+
+/// A bond.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "bond")]
+pub(super) struct RawBond {
+    /// Names of its cards.
+    pub of: Vec<At<String>>,
+    /// Default: `active-backup`.
+    pub mode: Option<At<BondMode>>,
+}
+
+/// A VLAN.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "vlan")]
+pub(super) struct RawVlan {
+    /// Name of the interface that carries it.
+    pub of: At<String>,
+    /// From 1 to 4094.
+    pub id: At<u32>,
+}
+
+/// A bridge.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "bridge")]
+pub(super) struct RawBridge {
+    /// Names of its interfaces.
+    pub of: Vec<At<String>>,
+}
+
+/// A route.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "route")]
+pub(super) struct RawRoute {
+    /// Network, such as `10.1.0.0/16`.
+    pub to: At<String>,
+    /// Address of the router.
+    pub via: At<String>,
+    /// The route with the least counts.
+    pub metric: Option<At<u32>>,
+}
+
+/// An account.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "user")]
+pub(super) struct RawUser {
+    /// Login name.
+    pub name: At<String>,
+    /// From 1000 to 59999: the account is made. Without one it must be one of the image.
+    pub uid: Option<At<u32>>,
+    /// Further groups of an account that is made.
+    #[serde(default)]
+    pub groups: Vec<At<String>>,
+    /// Lines of authorized_keys, besides those that the image has.
+    #[serde(default)]
+    pub ssh_keys: Vec<At<String>>,
+    /// Shell of an account that is made. Default: `/bin/bash`.
+    pub shell: Option<At<String>>,
+    /// As in shadow(5), such as `$y$…`: in place of the one that the image has.
+    pub password_hash: Option<At<String>>,
+}
+
+/// A file or a link. It belongs to root.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "file")]
+pub(super) struct RawFile {
+    /// Absolute path below /etc or /run. What the image has there is covered.
+    pub path: At<String>,
+    /// Its text.
+    pub content: Option<At<String>>,
+    /// A symbolic link to this target instead.
+    pub link: Option<At<String>>,
+    /// Octal permissions. Default: `0644`.
+    pub mode: Option<At<String>>,
+}
+
+/// A unit with `content`, drop-ins for one, or both.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "unit")]
+pub(super) struct RawUnit {
+    /// Full name, such as `web.service`.
+    pub name: At<String>,
+    /// The unit's text.
+    pub content: Option<At<String>>,
+    /// Texts of drop-ins by file name, such as `10-limits.conf`.
+    #[serde(default)]
+    pub drop_ins: BTreeMap<String, At<String>>,
+}
+
+/// A secret that is not text.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "credential")]
+pub(super) struct RawCredential {
+    /// Its bytes in base64.
+    pub base64: At<String>,
+}

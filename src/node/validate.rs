@@ -1,0 +1,358 @@
+//! Written → meant: forms of values, and values that make no sense together. All findings are collected; a document is
+//! worth something only when there are none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::raw::{Raw, RawCredential, RawFile, RawMatch, RawUnit, RawUser};
+use super::{Content, Document, FORM, File, Made, Match, Secret, Unit, User, network};
+use crate::written::decode::{At, Short};
+use crate::written::diagnostic::Report;
+use crate::written::firsts::{Firsts, unique};
+use crate::written::form::{self, Wrong, wrong};
+use crate::written::place::Mark;
+use crate::written::yaml::{Node, Value};
+
+/// systemd.io, "Users, Groups, UIDs and GIDs on systemd Systems": regular users.
+const PEOPLE: std::ops::RangeInclusive<u32> = 1000..=59_999;
+
+/// Paths that another field is for, or that are no document's.
+const TAKEN: [(&str, &str); 9] = [
+    ("/etc/hostname", "`name` sets it"),
+    ("/etc/machine-id", "every node has its own; keller keeps it on the state partition"),
+    ("/etc/passwd", "`users` makes accounts"),
+    ("/etc/group", "`users` makes accounts"),
+    ("/etc/shadow", "`users` sets passwords"),
+    ("/etc/gshadow", "`users` makes accounts"),
+    ("/etc/ssh/authorized_keys.d", "`users` brings keys"),
+    ("/run/keller", "it is keller's own"),
+    ("/run/credstore", "`credentials` brings secrets"),
+];
+
+/// Whether the document has the form that is read here; what is said of another form would be guesses.
+pub(super) fn is_readable(node: &Node, report: &mut Report) -> bool {
+    let Some(entry) = node.get("node") else {
+        if matches!(node.value, Value::Map(_)) {
+            report.error(node.mark, "the document has no `node`").help(format!("begin with `node: {FORM}`"));
+        }
+        return true;
+    };
+    let Value::Scalar { text, .. } = &entry.value.value else { return true };
+    match text.parse::<u32>() {
+        Ok(form) if form != FORM => {
+            let message = format!("this keller reads documents of form {FORM}, not {form}");
+            report.error(entry.value.mark, message).help("another version of keller may read it");
+            false
+        }
+        _ => true,
+    }
+}
+
+/// The whole document.
+pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document {
+    let matches = raw.r#match.map(|at| matches(at, report)).unwrap_or_default();
+    let name = raw.name.and_then(|at| report.checked(at, host_name));
+    let interfaces = network::interfaces(raw.network.interfaces, report);
+    let users = users(raw.users, report);
+    let files = files(raw.files, report);
+    let units = units(raw.units, report);
+    let (enable, mask) = enabling(raw.enable, raw.mask, &units, report);
+    let labels = labels(raw.labels, report);
+    let credentials = credentials(raw.credentials, report);
+    Document { matches, name, interfaces, users, files, units, enable, mask, labels, credentials, text }
+}
+
+/// No two documents of a file may be for the same machines.
+pub(super) fn apart(documents: &[(Mark, Document)], report: &mut Report) {
+    let mut firsts = Firsts::new();
+    for (mark, document) in documents {
+        let key = (document.matches.serial.clone(), document.matches.uuid.clone());
+        if let Some(first) = firsts.note(key, *mark) {
+            let message = match document.has_match() {
+                true => "this document is for the same machine as another one",
+                false => "this document is for any machine, as another one is",
+            };
+            report
+                .error(*mark, message)
+                .help("let `match` tell them apart")
+                .related(first, "the other begins here");
+        }
+    }
+}
+
+fn matches(at: At<RawMatch>, report: &mut Report) -> Match {
+    let At { value: RawMatch { serial, uuid }, mark } = at;
+    if serial.is_none() && uuid.is_none() {
+        report
+            .error(mark, "this `match` says nothing")
+            .help("one of `serial` and `uuid`, or no `match` at all");
+    }
+    let serial = serial.and_then(|at| {
+        report.checked(at, |text| match text.trim().is_empty() {
+            true => wrong("is no serial number", "as /sys/class/dmi/id/product_serial has it"),
+            false => Ok(()),
+        })
+    });
+    let uuid = uuid.and_then(|at| {
+        report.form(&at, |text| match uuid::Uuid::try_parse(text) {
+            Ok(uuid) => Ok(uuid.hyphenated().to_string()),
+            Err(_) => wrong("is no UUID", "such as `9d9cba0e-1234-4567-89ab-0123456789ab`"),
+        })
+    });
+    Match { serial: serial.map(|text| text.trim().to_owned()), uuid }
+}
+
+/// RFC 1123, and the kernel's 64 characters.
+fn host_name(text: &str) -> Result<(), Wrong> {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    match text.split('.').all(is_label) {
+        true if text.len() <= 64 => Ok(()),
+        true => wrong("is too long", "at most 64 characters"),
+        false => wrong("is no host name", "letters, digits, `-` and `.`, such as `rack1-07`"),
+    }
+}
+
+fn users(users: Vec<At<RawUser>>, report: &mut Report) -> Vec<User> {
+    let (mut names, mut ids) = (Firsts::new(), Firsts::new());
+    let mut checked = Vec::new();
+    for At { value: raw, .. } in users {
+        if let Some(first) = names.note(raw.name.value.clone(), raw.name.mark) {
+            report
+                .error(raw.name.mark, format!("the account `{}` stands here a second time", raw.name.value))
+                .related(first, "the first is here");
+        }
+        if let Some(uid) = &raw.uid {
+            if !PEOPLE.contains(&uid.value) {
+                report
+                    .error(uid.mark, format!("{} is not the id of a person's account", uid.value))
+                    .help("from 1000 to 59999");
+            }
+            if let Some(first) = ids.note(uid.value, uid.mark) {
+                report
+                    .error(uid.mark, format!("the id {} is taken", uid.value))
+                    .help("each account has an id of its own")
+                    .related(first, "by this account");
+            }
+        }
+        checked.extend(user(raw, report));
+    }
+    checked
+}
+
+fn user(raw: RawUser, report: &mut Report) -> Option<User> {
+    if raw.uid.is_none() {
+        let shell = raw.shell.as_ref().map(|at| ("shell", at.mark));
+        let groups = raw.groups.first().map(|at| ("groups", at.mark));
+        for (field, mark) in shell.into_iter().chain(groups) {
+            report
+                .error(mark, format!("`{field}` is for an account that is made"))
+                .help("add `uid`, or leave it out: an account of the image stays as it is");
+        }
+        if raw.ssh_keys.is_empty() && raw.password_hash.is_none() {
+            report
+                .error(raw.name.mark, format!("nothing is said of the account `{}`", raw.name.value))
+                .help("add `ssh_keys` or `password_hash`, or `uid` to make it");
+        }
+    }
+    let mut list = |items: Vec<At<String>>, form: fn(&str) -> Result<(), Wrong>| {
+        unique(items.into_iter().filter_map(|at| report.checked(at, form)).collect::<Vec<_>>())
+    };
+    let (groups, ssh_keys) = (list(raw.groups, form::system_account), list(raw.ssh_keys, form::ssh_key));
+    let shell = raw.shell.and_then(|at| report.checked(at, form::account_path));
+    let made = raw.uid.map(|uid| Made {
+        uid: uid.value,
+        groups,
+        shell: shell.unwrap_or_else(|| "/bin/bash".to_owned()),
+    });
+    let hash = raw.password_hash.and_then(|at| report.checked(at, form::password_hash));
+    let name = report.checked(raw.name, form::account)?;
+    Some(User { name, made, ssh_keys, password_hash: hash.map(|hash| Secret(hash.into_bytes())) })
+}
+
+/// A path that a document may have.
+fn file_path(text: &str) -> Result<(), Wrong> {
+    form::absolute(text)?;
+    let is_in = |folder: &str| text.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    if !is_in("/etc") && !is_in("/run") {
+        return wrong(
+            "is neither below /etc nor below /run",
+            "the root is verified, and what lies on the state partition is the node's own: a unit can write there",
+        );
+    }
+    match TAKEN.iter().find(|(path, _)| text == *path || is_in(path)) {
+        Some((_, why)) => wrong("is not for `files`", *why),
+        None => Ok(()),
+    }
+}
+
+fn files(files: Vec<At<RawFile>>, report: &mut Report) -> Vec<File> {
+    let mut paths = Firsts::new();
+    let mut checked: Vec<(Mark, File)> = Vec::new();
+    for At { value: raw, mark } in files {
+        let at = raw.path.mark;
+        if let Some(first) = paths.note(raw.path.value.clone(), at) {
+            report
+                .error(at, format!("`{}` stands here a second time", raw.path.value))
+                .related(first, "the first is here");
+        }
+        let mode = raw.mode.as_ref().and_then(|at| report.form(at, form::mode));
+        if let Some(mode) = raw.mode.as_ref().filter(|_| raw.link.is_some()) {
+            report.error(mode.mark, "a link has no mode").help("remove `mode`");
+        }
+        let content = match (raw.content, raw.link) {
+            (Some(text), None) => Some(Content::Text(Secret(text.value.into_bytes()), mode.unwrap_or(0o644))),
+            (None, Some(link)) => report.checked(link, link_target).map(Content::Link),
+            (Some(_), Some(link)) => {
+                report.error(link.mark, "this entry says twice what is there").help("`content` or `link`");
+                None
+            }
+            (None, None) => {
+                report
+                    .error(mark, "this entry does not say what is there")
+                    .help("one of `content` and `link`; `content: \"\"` for an empty file");
+                None
+            }
+        };
+        if let (Some(path), Some(content)) = (report.checked(raw.path, file_path), content) {
+            checked.push((at, File { path, content }));
+        }
+    }
+    for (mark, file) in &checked {
+        let outer = checked
+            .iter()
+            .find(|(_, outer)| file.path.strip_prefix(&outer.path).is_some_and(|rest| rest.starts_with('/')));
+        if let Some((first, outer)) = outer {
+            report
+                .error(*mark, format!("`{}` is a file, so that nothing can be in it", outer.path))
+                .related(*first, "it stands here");
+        }
+    }
+    checked.into_iter().map(|(_, file)| file).collect()
+}
+
+fn link_target(text: &str) -> Result<(), Wrong> {
+    match text.is_empty() || text.contains('\0') {
+        true => wrong("is no target", "a path"),
+        false => Ok(()),
+    }
+}
+
+fn units(units: Vec<At<RawUnit>>, report: &mut Report) -> Vec<Unit> {
+    let mut names = Firsts::new();
+    let mut checked = Vec::new();
+    for At { value: raw, mark } in units {
+        if let Some(first) = names.note(raw.name.value.clone(), raw.name.mark) {
+            report
+                .error(raw.name.mark, format!("the unit `{}` stands here a second time", raw.name.value))
+                .help("one entry has the unit and all its drop-ins")
+                .related(first, "the first is here");
+        }
+        if raw.content.is_none() && raw.drop_ins.is_empty() {
+            report.error(mark, "this entry says nothing of the unit").help("add `content` or `drop_ins`");
+        }
+        let mut drop_ins = BTreeMap::new();
+        for (file, text) in raw.drop_ins {
+            let file = At { value: file, mark: text.mark };
+            if let Some(file) = report.checked(file, drop_in) {
+                drop_ins.insert(file, text.value);
+            }
+        }
+        let content = raw.content.map(|at| at.value);
+        if let Some(name) = report.checked(raw.name, form::unit) {
+            checked.push(Unit { name, content, drop_ins });
+        }
+    }
+    checked
+}
+
+fn drop_in(text: &str) -> Result<(), Wrong> {
+    let good = text.len() > ".conf".len()
+        && text.ends_with(".conf")
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        && !text.starts_with('.');
+    match good {
+        true => Ok(()),
+        false => wrong("is not the name of a drop-in", "such as `10-limits.conf`"),
+    }
+}
+
+fn enabling(
+    enable: Vec<At<String>>,
+    mask: Vec<At<String>>,
+    units: &[Unit],
+    report: &mut Report,
+) -> (Vec<String>, Vec<String>) {
+    let enabled: BTreeSet<String> = enable.iter().map(|at| at.value.clone()).collect();
+    for at in &mask {
+        if enabled.contains(&at.value) {
+            report.error(at.mark, format!("`{}` is enabled and masked", at.value)).help("one of both");
+        }
+        if units.iter().any(|unit| unit.name == at.value && unit.content.is_some()) {
+            report.error(at.mark, format!("`{}` is a unit of this document", at.value)).help("leave it out");
+        }
+    }
+    let mut list = |items: Vec<At<String>>| {
+        unique(items.into_iter().filter_map(|at| report.checked(at, form::unit)).collect::<Vec<_>>())
+    };
+    (list(enable), list(mask))
+}
+
+fn labels(labels: BTreeMap<String, At<String>>, report: &mut Report) -> BTreeMap<String, String> {
+    let mut checked = BTreeMap::new();
+    for (name, value) in labels {
+        let name = At { value: name, mark: value.mark };
+        if let Some(name) = report.checked(name, label) {
+            checked.insert(name, value.value);
+        }
+    }
+    checked
+}
+
+fn label(text: &str) -> Result<(), Wrong> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    match !text.is_empty() && text.len() <= 128 && text.chars().all(good) {
+        true => Ok(()),
+        false => {
+            wrong("is not the name of a label", "letters, digits, `.`, `_`, `-` and `/`, such as `rack`")
+        }
+    }
+}
+
+fn credentials(
+    credentials: BTreeMap<String, At<Short<RawCredential>>>,
+    report: &mut Report,
+) -> BTreeMap<String, Secret> {
+    let mut checked = BTreeMap::new();
+    for (name, At { value, mark }) in credentials {
+        let name = report.checked(At { value: name, mark }, credential);
+        let bytes = match value {
+            Short::Text(text) => Some(text.into_bytes()),
+            Short::Long(RawCredential { base64 }) => report.form(&base64, |text| {
+                form::base64(&text.split_whitespace().collect::<String>()).ok_or(Wrong {
+                    what: "is not base64".to_owned(),
+                    help: "as `base64` prints it, with padding".to_owned(),
+                    secret: true,
+                })
+            }),
+        };
+        if let (Some(name), Some(bytes)) = (name, bytes) {
+            checked.insert(name, Secret(bytes));
+        }
+    }
+    checked
+}
+
+/// systemd.exec(5): what `LoadCredential=` takes as a name.
+fn credential(text: &str) -> Result<(), Wrong> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match !text.is_empty() && text.len() <= 128 && text.chars().all(good) && !text.starts_with('.') {
+        true => Ok(()),
+        false => {
+            wrong("is not the name of a credential", "letters, digits, `.`, `_` and `-`, such as `web.key`")
+        }
+    }
+}
