@@ -30,6 +30,7 @@ const METER: &str = "[Unit]\nDescription=Counts\n\n[Service]\nType=oneshot\nRema
     StateDirectory=meter\nExecStart=/usr/bin/touch /var/lib/meter/count\n\n[Install]\nWantedBy=multi-user.target\n";
 
 #[test]
+#[ignore = "long: ci/test --long"]
 fn three_versions_back_across_a_key_rotation_a_new_kernel_and_a_new_user() {
     let folder = Scratch::new("behind");
     std::fs::create_dir_all(folder.join("overlay/usr/lib/systemd/system")).unwrap();

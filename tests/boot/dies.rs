@@ -27,6 +27,7 @@ fn after_two_starts_the_old_version_is_back() {
 }
 
 #[test]
+#[ignore = "long: ci/test --long"]
 fn after_one_start_where_the_manifest_says_so() {
     let image = older("dies-once");
     install(&image, &newer_that_dies("dies-once-new", "  give_up_after: 1\n"), Some(3));

@@ -164,6 +164,7 @@ impl Gdb {
 
 /// Whatever QEMU is on PATH, or else the one that keller unpacks: what the tests of hangs need of it.
 #[test]
+#[ignore = "long: ci/test --long"]
 fn the_debugger_finds_every_processor_again_and_again() {
     let folder = tempfile::tempdir().unwrap();
     let (image, socket) = (folder.path().join("blank.raw"), folder.path().join("gdb"));

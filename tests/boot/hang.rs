@@ -18,6 +18,7 @@ fn boot(image: &Path, arguments: [String; 2], more: &[String]) -> Node {
 }
 
 #[test]
+#[ignore = "long: ci/test --long"]
 fn a_kernel_that_hangs_ends_in_the_old_version() {
     let image = on_trial("kernel-hangs", 1, |_| ());
     let sockets = tempfile::tempdir().unwrap();

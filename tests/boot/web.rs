@@ -8,6 +8,7 @@ use super::{Node, keller};
 const PAGE: &str = "    host_network: true\n";
 
 #[test]
+#[ignore = "long: ci/test --long"]
 fn nginx_and_postgresql_on_containerd() {
     let folder = Scratch::new("web");
     // As a user would have it: one file, anywhere. Its deadline is for machines that are not emulated beside others.

@@ -69,6 +69,7 @@ impl Machine {
 }
 
 #[test]
+#[ignore = "long: ci/test --long"]
 fn killed_at_any_moment_a_node_boots_and_is_whole() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let kills = number("KELLER_KILLS").unwrap_or(KILLS);
