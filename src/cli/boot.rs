@@ -31,8 +31,9 @@ use crate::qemu::{Accelerator, QemuError, Session, Ways};
 #[command(after_help = "Examples:\n  \
     keller boot out/node_1.0.0.raw\n  \
     keller boot --persist --forward 8080:80 out/node_1.0.0.raw\n  \
-    keller boot --node rack1.yaml out/node_1.0.0.raw
-  \
+    keller boot --node rack1.yaml out/node_1.0.0.raw\n  \
+    keller boot --disk 20GiB --bus nvme out/node_1.0.0.raw\n  \
+    keller boot --nic e1000e --nic igb,mute out/node_1.0.0.raw\n  \
     keller boot --expect 'login:' --timeout 180 out/node_1.0.0.raw\n\n\
     Exit code: 0 when the guest has shut down or --expect was found, 1 when QEMU fails or --expect is not \
     found in time, 130 when Ctrl-C or a signal ends it, 141 when whoever reads its console or its messages has \

@@ -11,7 +11,7 @@ pub mod vmdk;
 mod zst;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 pub use disk::Disk;
@@ -126,6 +126,20 @@ impl Format {
     }
 }
 
+/// Bytes of the disk that a machine sees in the image `file`.
+///
+/// # Errors
+/// What the disk says, and an image whose head is damaged or that is compressed as a whole.
+pub fn virtual_size(mut file: &File) -> io::Result<u64> {
+    match Format::of(file)? {
+        Format::Raw => file.seek(SeekFrom::End(0)),
+        Format::Qcow2 => qcow2::size(file).map_err(io::Error::other),
+        Format::Vhd | Format::VhdFixed => vhd::size(file),
+        Format::Vmdk => vmdk::size(file),
+        Format::RawZst => Err(io::Error::other("a compressed image does not tell its size")),
+    }
+}
+
 /// Whether `file` has `bytes` at `offset`.
 fn has_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<bool> {
     let mut there = vec![0; bytes.len()];
@@ -154,6 +168,8 @@ mod tests {
             let digest = format.write(&disk, &file, true).unwrap();
             assert_eq!(digest, Some(raw::digest(&file).unwrap()), "{format:?}");
             assert_eq!(Format::of(&file).unwrap(), format);
+            let size = virtual_size(&file).ok();
+            assert_eq!(size, (format != Format::RawZst).then_some(40 << 20), "{format:?}");
             let again = tempfile::tempfile().unwrap();
             assert_eq!(format.write(&disk, &again, false).unwrap(), None);
             assert_eq!(raw::digest(&again).unwrap(), digest.unwrap(), "{format:?}");

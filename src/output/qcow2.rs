@@ -157,6 +157,54 @@ pub(super) fn write(disk: &Disk<'_>, out: &mut Stream<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// The header's extension that names the backing file's format, and the one that ends them.
+const BACKING_FORMAT: u32 = 0xe279_2aca;
+
+/// Makes the empty `to` a disk of `size` bytes that reads from the image at `path`, an absolute path to a file of
+/// `format`, as QEMU calls it, until it is written to.
+///
+/// # Errors
+/// What the disk says; a path that is too long for the format.
+pub fn layer(to: &File, size: u64, path: &[u8], format: &str) -> io::Result<()> {
+    let path_size = u32::try_from(path.len()).ok().filter(|size| *size < 1024);
+    let path_size =
+        path_size.ok_or_else(|| io::Error::other("the path of the image has more than 1023 bytes"))?;
+    let mut extension = BACKING_FORMAT.to_be_bytes().to_vec();
+    extension.extend(u32::try_from(format.len()).map_err(io::Error::other)?.to_be_bytes());
+    extension.extend(format.as_bytes());
+    // Of a multiple of 8 bytes; eight zeros end the list.
+    extension.resize(extension.len().next_multiple_of(8) + 8, 0);
+    let l1_entries = align::units(align::units(size, CLUSTER), TABLE_ENTRIES);
+    let l1_clusters = align::units(l1_entries * 8, CLUSTER).max(1);
+    // Header, table of reference counts, one block of them, L1 table.
+    let total = 3 + l1_clusters;
+    if total > BLOCK_ENTRIES {
+        return Err(io::Error::other("no disk can be that large"));
+    }
+    let header = Header {
+        magic: *MAGIC,
+        version: 3.into(),
+        backing_file_offset: (to_u64(Header::SIZE) + to_u64(extension.len())).into(),
+        backing_file_size: path_size.into(),
+        cluster_bits: CLUSTER_BITS.into(),
+        size: size.into(),
+        l1_size: u32::try_from(l1_entries).map_err(io::Error::other)?.into(),
+        l1_table_offset: (3 * CLUSTER).into(),
+        refcount_table_offset: CLUSTER.into(),
+        refcount_table_clusters: 1.into(),
+        refcount_order: REFCOUNT_ORDER.into(),
+        header_length: HEADER_LENGTH.into(),
+        ..Header::new_zeroed()
+    };
+    let mut out = Stream::new(to, false);
+    put(&mut out, &[header.as_bytes(), &extension, path].concat(), 1)?;
+    put(&mut out, &(2 * CLUSTER).to_be_bytes(), 1)?;
+    let counts: Vec<u8> = (0..total).flat_map(|_| 1_u16.to_be_bytes()).collect();
+    put(&mut out, &counts, 1)?;
+    out.skip(l1_clusters * CLUSTER)?;
+    out.finish().map(drop)
+}
+
 fn entries(values: impl Iterator<Item = u64>) -> Vec<u8> {
     values.flat_map(u64::to_be_bytes).collect()
 }

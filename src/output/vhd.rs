@@ -87,6 +87,17 @@ pub(super) fn ends(mut file: &File) -> io::Result<bool> {
     Ok(footer.cookie == *COOKIE && footer.disk_type == Kind::Fixed as u32 && footer.current_size == size)
 }
 
+/// Bytes of the disk in `file`, by the footer at its end.
+pub(super) fn size(mut file: &File) -> io::Result<u64> {
+    let end = file.seek(SeekFrom::End(0))?;
+    let mut footer = Footer::new_zeroed();
+    file.read_exact_at(footer.as_mut_bytes(), end.saturating_sub(to_u64(Footer::SIZE)))?;
+    match footer.cookie == *COOKIE {
+        true => Ok(footer.current_size.get()),
+        false => Err(io::Error::other("damaged vhd: it does not end with its footer")),
+    }
+}
+
 /// Writes `disk` as `kind`.
 pub(super) fn write(disk: &Disk<'_>, kind: Kind, out: &mut Stream<'_>) -> io::Result<()> {
     let size = align::up(disk.size(), SECTOR);

@@ -162,6 +162,17 @@ fn table(disk: &Disk<'_>, start: u64, out: &mut Stream<'_>) -> io::Result<u32> {
     Ok(at)
 }
 
+/// Bytes of the disk in `file`.
+pub(super) fn size(file: &File) -> io::Result<u64> {
+    let mut header = Header::new_zeroed();
+    file.read_exact_at(header.as_mut_bytes(), 0)?;
+    header
+        .capacity
+        .get()
+        .checked_mul(SECTOR)
+        .ok_or_else(|| io::Error::other("damaged vmdk: its capacity cannot be"))
+}
+
 /// The number of the sector at `position`, which tables hold in 32 bits.
 fn sector(position: u64) -> io::Result<u32> {
     u32::try_from(position / SECTOR).map_err(|_| io::Error::other("a vmdk file ends at 2 TiB"))

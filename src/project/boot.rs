@@ -3,10 +3,12 @@
 mod key;
 mod node;
 
+use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tempfile::TempDir;
 
 use super::Inputs;
@@ -14,10 +16,10 @@ use super::qemu::{Qemu, qemu};
 use crate::base::progress::Progress;
 use crate::base::{Size, atomic, input, limits};
 use crate::disk::{FileDevice, SectorSize, gpt};
-use crate::output::{Format, qcow2, vmdk};
+use crate::output::{self, Format, qcow2, vmdk};
 use crate::qemu::machine::DiskFormat;
 use crate::qemu::process::Sink;
-use crate::qemu::{Accelerator, Machine, QemuError, Vm};
+use crate::qemu::{Accelerator, Bus, Machine, Nic, QemuError, Vm};
 
 /// What is to be booted, and on what machine.
 #[derive(Clone, Debug)]
@@ -32,6 +34,12 @@ pub struct Boot {
     pub cpus: u32,
     /// Whether it is emulated even where KVM works.
     pub no_kvm: bool,
+    /// How large the disk is, if not as large as the image.
+    pub disk: Option<Size>,
+    /// What the disk hangs on.
+    pub(crate) bus: Bus,
+    /// The cards that are asked for; one of virtio by default.
+    pub(crate) nics: Vec<Nic>,
     /// Sectors of the disk in bytes; by default those that the image is made for.
     pub sector_size: Option<u32>,
     /// A node document that the machine is given.
@@ -61,6 +69,11 @@ impl Boot {
     /// What is no image, keys that cannot be used, and what keeps QEMU from being found.
     pub fn prepare(&self, progress: &dyn Progress) -> Result<Prepared> {
         let format = disk_format(&self.image, self.persist)?;
+        let nics = Nic::all(&self.nics).map_err(|why| anyhow!("--nic: {why}"))?;
+        let sector_size = self.sector_size.unwrap_or_else(|| sector_size(&self.image, format));
+        if let Some(why) = self.bus.refuses_sectors(sector_size) {
+            bail!("--bus: {why}, and the image is made for {sector_size}: name another bus");
+        }
         let qemu = qemu(&self.inputs, progress)?;
         let scratch =
             tempfile::Builder::new().prefix("keller-").tempdir().context("making a scratch directory")?;
@@ -72,11 +85,17 @@ impl Boot {
             keys.push_str(&key::public(file)?);
         }
         let node = self.node.as_deref().map(|file| node::hand_over(file, scratch.path())).transpose()?;
+        let (disk, format, persist) = match self.disk {
+            Some(size) => self.sized(size, format, scratch.path())?,
+            None => (self.image.clone(), format, self.persist),
+        };
         let machine = Machine {
-            disk: self.image.clone(),
+            disk,
             format,
-            persist: self.persist,
-            sector_size: self.sector_size.unwrap_or_else(|| sector_size(&self.image, format)),
+            persist,
+            bus: self.bus,
+            nics,
+            sector_size,
             memory_mib: u32::try_from(self.memory.bytes() >> 20).context("that much memory cannot be")?,
             cpus: self.cpus,
             accelerator: if self.no_kvm { Accelerator::Tcg } else { Accelerator::probe() },
@@ -88,6 +107,38 @@ impl Boot {
             extra: self.qemu_args.iter().map(Into::into).collect(),
         };
         Ok(Prepared { machine, qemu, identity, _scratch: scratch })
+    }
+
+    /// A disk of `size` that begins with the image: the file itself, made longer, or a layer over it that ends with the
+    /// machine.
+    fn sized(&self, size: Size, format: DiskFormat, scratch: &Path) -> Result<(PathBuf, DiskFormat, bool)> {
+        let shown = self.image.display();
+        let context = || format!("reading {shown}");
+        let file = input::open_disk(&self.image).with_context(|| format!("opening {shown}"))?;
+        let has = Size(output::virtual_size(&file).with_context(context)?);
+        if size < has {
+            bail!("--disk {size}: {shown} is larger, with {}: nothing of it can be left out", has.human());
+        }
+        if !self.persist {
+            let image = fs::canonicalize(&self.image).with_context(context)?;
+            let layer = scratch.join("disk.qcow2");
+            let layer_file = File::create(&layer).context("making a layer over the image")?;
+            qcow2::layer(&layer_file, size.bytes(), image.as_os_str().as_bytes(), format.name())
+                .context("making a layer over the image")?;
+            return Ok((layer, DiskFormat::Qcow2, true));
+        }
+        if format != DiskFormat::Raw {
+            bail!(
+                "--disk with --persist makes raw images larger and no others: qemu-img resize {shown} {}",
+                size.bytes()
+            );
+        }
+        if size > has {
+            let file =
+                File::options().write(true).open(&self.image).with_context(|| format!("opening {shown}"))?;
+            file.set_len(size.bytes()).with_context(|| format!("making {shown} larger"))?;
+        }
+        Ok((self.image.clone(), format, true))
     }
 }
 

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
-use super::forward::NETWORK;
-use super::{Accelerator, Program, settings};
+use super::{Accelerator, Bus, Nic, Program, settings};
 
 /// The options that every machine has.
 const MACHINE: &str = include_str!("../../qemu/machine.args");
@@ -24,6 +23,18 @@ pub(crate) enum DiskFormat {
     Vmdk,
 }
 
+impl DiskFormat {
+    /// As QEMU calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vpc => "vpc",
+            Self::Vmdk => "vmdk",
+        }
+    }
+}
+
 /// Everything about a virtual machine but where it runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -33,6 +44,10 @@ pub(crate) struct Machine {
     pub(crate) format: DiskFormat,
     /// Whether writes go to the image; else they are forgotten at the end.
     pub(crate) persist: bool,
+    /// What the disk hangs on.
+    pub(crate) bus: Bus,
+    /// Its cards.
+    pub(crate) nics: Vec<Nic>,
     /// Logical sector size in bytes.
     pub(crate) sector_size: u32,
     /// Memory in MiB.
@@ -71,12 +86,7 @@ impl Machine {
             &format!("if=pflash,format=raw,unit=0,readonly=on,file={}", quoted(program.firmware())),
         ]);
         add(&["-drive", &format!("if=pflash,format=raw,unit=1,file={}", quoted(&self.variables))]);
-        let format = match self.format {
-            DiskFormat::Raw => "raw",
-            DiskFormat::Qcow2 => "qcow2",
-            DiskFormat::Vpc => "vpc",
-            DiskFormat::Vmdk => "vmdk",
-        };
+        let format = self.format.name();
         let snapshot = if self.persist { "off" } else { "on" };
         let file = quoted(&self.disk);
         add(&[
@@ -85,10 +95,10 @@ impl Machine {
         ]);
         let block = self.sector_size;
         let block = format!("drive=disk,bootindex=0,logical_block_size={block},physical_block_size=4096");
-        add(&["-device", &format!("virtio-blk-pci,{block}")]);
-        // Ports that lead into it are added while it runs; see `forward`.
-        add(&["-netdev", &format!("user,id={NETWORK}")]);
-        add(&["-device", &format!("virtio-net-pci,netdev={NETWORK},romfile=")]);
+        let cards = self.nics.iter().enumerate().flat_map(|(number, nic)| nic.arguments(number));
+        for argument in self.bus.arguments(&block).into_iter().chain(cards) {
+            add(&[&argument]);
+        }
         for (name, value) in &self.credentials {
             let value = BASE64_STANDARD.encode(value);
             add(&[
@@ -127,6 +137,8 @@ mod tests {
             disk: "a,b.raw".into(),
             format: DiskFormat::Raw,
             persist: false,
+            bus: Bus::Virtio,
+            nics: vec![Nic::DEFAULT],
             sector_size: 512,
             memory_mib: 2048,
             cpus: 2,

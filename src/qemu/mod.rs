@@ -2,6 +2,7 @@
 
 pub(crate) mod accelerator;
 pub(crate) mod console;
+pub(crate) mod devices;
 pub(crate) mod forward;
 pub(crate) mod machine;
 pub(crate) mod process;
@@ -11,6 +12,7 @@ pub(crate) mod session;
 pub(crate) mod ways;
 
 pub(crate) use accelerator::Accelerator;
+pub(crate) use devices::{Bus, Nic};
 pub(crate) use forward::Forward;
 pub(crate) use machine::Machine;
 pub(crate) use process::Vm;

@@ -88,6 +88,12 @@ fn slips_are_answered() {
     assert!(said(&["boot", "x.raw", "--cpus", "0"]).contains("0 is not in 1..=255"));
     assert!(said(&["boot", "x.raw", "--forward", "8080:0"]).contains("two port numbers"));
     assert!(said(&["boot", "x.raw", "--sector-size", "1024"]).contains("expected 512 or 4096"));
+    assert!(said(&["boot", "x.raw", "--bus", "sata"]).contains("expected virtio, nvme, ahci, usb or scsi"));
+    assert!(
+        said(&["boot", "x.raw", "--bus", "megasas"]).contains("firmware that comes with QEMU has no driver")
+    );
+    assert!(said(&["boot", "x.raw", "--nic", "e1000"]).contains("as in igb,mute"));
+    assert!(said(&["boot", "x.raw", "--disk", "1048577"]).contains("expected whole MiB"));
     assert!(said(&["boot", "x.raw", "--timeout", "10"]).contains("--expect"));
     assert!(said(&["boot", "x.raw", "--expect", ""]).contains("--expect"));
 }

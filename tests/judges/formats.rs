@@ -1,6 +1,7 @@
 //! The formats of images: QEMU's and Zstandard's own tools as judges.
 
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -96,6 +97,30 @@ fn a_larger_disk_has_zeros_behind_the_image() {
         let compare = compare.args(["compare", "-f", "raw", "-F", qemus]);
         let said = run(compare.arg(path("larger")).arg(path(&image)));
         assert!(said.contains("identical") && !said.contains("mismatch"), "{image}: {said}");
+    }
+}
+
+/// What `keller boot --disk` lays over an image.
+#[test]
+fn a_layer_over_an_image_is_larger_and_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let file = sample(folder.path(), "disk", (10 << 20) + 512);
+    let larger = sample(folder.path(), "larger", (10 << 20) + 512);
+    larger.set_len(3 << 40).unwrap();
+    Format::Vmdk.write(&Disk::survey(&file, 0).unwrap(), &create(&path("disk.vmdk")), false).unwrap();
+    for (name, backing) in [("disk", "raw"), ("disk.vmdk", "vmdk")] {
+        let layer = path(&format!("{name}.layer"));
+        qcow2::layer(&create(&layer), 3 << 40, path(name).as_os_str().as_bytes(), backing).unwrap();
+        let Some(mut check) = tool("qemu-img") else { return };
+        let said = run(check.args(["check", "-f", "qcow2"]).arg(&layer));
+        assert!(said.contains("No errors were found"), "{said}");
+        let said = run(tool("qemu-img").unwrap().args(["info", "--output=json"]).arg(&layer));
+        assert!(said.contains(&format!("\"backing-filename-format\": \"{backing}\"")), "{said}");
+        let mut compare = tool("qemu-img").unwrap();
+        let compare = compare.args(["compare", "-f", "raw", "-F", "qcow2"]);
+        let said = run(compare.arg(path("larger")).arg(&layer));
+        assert!(said.contains("identical") && !said.contains("mismatch"), "{said}");
     }
 }
 

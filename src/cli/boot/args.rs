@@ -9,6 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 use crate::base::Size;
 use crate::cli::time;
 use crate::project::{Boot, Inputs};
+use crate::qemu::{Bus, Nic};
 
 /// The least memory that a node starts with: kernel, initramfs and the page cache of its root.
 const LEAST_MEMORY: Size = Size::mib(512);
@@ -47,6 +48,16 @@ pub struct MachineArgs {
     /// How long --expect waits, such as 5min; a number alone is seconds.
     #[arg(long, value_name = "TIME", default_value = "300", value_parser = time::seconds, requires = "expect")]
     pub timeout: Duration,
+    /// Make the disk this large, in whole MiB, with zeros behind the image, as in --disk 20GiB; with --persist, the file.
+    #[arg(long, value_name = "SIZE", value_parser = disk)]
+    pub disk: Option<Size>,
+    /// What the disk hangs on: virtio, nvme, ahci, usb or scsi (virtio-scsi).
+    #[arg(long, value_name = "BUS", default_value = "virtio", value_parser = str::parse::<Bus>)]
+    pub(crate) bus: Bus,
+    /// A network card: virtio (the default), e1000e, igb or vmxnet3; repeatable. One has the network, and those with
+    /// `,mute` behind them have a link and nobody that answers, as in --nic e1000e --nic igb,mute.
+    #[arg(long, value_name = "MODEL[,mute]", value_parser = str::parse::<Nic>)]
+    pub(crate) nic: Vec<Nic>,
     /// Sectors of the disk, 512 or 4096 bytes; by default those that the image is made for.
     #[arg(long, value_name = "BYTES", value_parser = sector_size)]
     pub sector_size: Option<u32>,
@@ -64,6 +75,9 @@ impl MachineArgs {
             memory: self.memory,
             cpus: self.cpus,
             no_kvm: self.no_kvm,
+            disk: self.disk,
+            bus: self.bus,
+            nics: self.nic.clone(),
             sector_size: self.sector_size,
             node: self.node.clone(),
             ssh_key: self.ssh_key.clone(),
@@ -93,6 +107,14 @@ fn memory(text: &str) -> Result<Size, String> {
     }
     if u32::try_from(size.bytes() >> 20).is_err() {
         return Err("no machine has that much memory".to_owned());
+    }
+    Ok(size)
+}
+
+fn disk(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse().map_err(|error: crate::base::size::ParseSizeError| error.to_string())?;
+    if size.bytes() == 0 || !size.bytes().is_multiple_of(Size::mib(1).bytes()) {
+        return Err("expected whole MiB, such as 20GiB".to_owned());
     }
     Ok(size)
 }
@@ -127,6 +149,15 @@ mod tests {
         assert!(memory("600000000").unwrap_err().contains("whole MiB"));
         assert!(memory("5000TiB").unwrap_err().contains("that much"));
         assert!(memory("much").unwrap_err().contains("such as 512MiB"));
+    }
+
+    #[test]
+    fn disks_have_whole_mib() {
+        assert_eq!(disk("20GiB"), Ok(Size::mib(20 << 10)));
+        for wrong in ["0", "20", "1048577"] {
+            assert_eq!(disk(wrong), Err("expected whole MiB, such as 20GiB".to_owned()), "{wrong}");
+        }
+        assert!(disk("much").is_err());
     }
 
     #[test]
