@@ -94,10 +94,11 @@ pub fn run(args: &NodeArgs, global: &Global) -> Result<ExitCode> {
 
 fn init(file: Option<&Path>, global: &Global) -> Result<()> {
     let Some(file) = file else {
-        return Ok(match global.json {
+        match global.json {
             true => streams::json(json!({ "document": STARTER }))?,
             false => streams::print(STARTER)?,
-        });
+        }
+        return Ok(());
     };
     if file.symlink_metadata().is_ok() {
         bail!("{} is there already: name another file", file.display());
