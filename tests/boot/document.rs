@@ -75,7 +75,7 @@ fn one_image_becomes_the_node_that_a_document_says() {
     assert!(!upper.contains("hostname") && !upper.contains("first"), "{upper}");
     power_off(node);
 
-    let mut node = Node::boot(&image, &["--persist", "--node", &second]);
+    let node = Node::boot(&image, &["--persist", "--node", &second]);
     assert_eq!(node.run("hostname; cat /etc/second.conf"), "second-node\ntwo");
     let gone = "ls -d /etc/first /etc/ssh/authorized_keys.d/core /run/systemd/system/first.service \
                 /run/systemd/system/multi-user.target.wants/first.service /run/systemd/system/e2scrub_all.timer \
@@ -87,7 +87,8 @@ fn one_image_becomes_the_node_that_a_document_says() {
     assert!(node.run("cat /run/keller/node.json").contains("\"rack\": \"r2\""));
     // A copy of a newer form is told, and not obeyed.
     node.run("echo 'node: 2' | sudo tee /var/lib/keller/node/node.yaml > /dev/null; sync");
-    node.reboot();
+    power_off(node);
+    let mut node = Node::boot(&image, &["--persist"]);
     assert!(node.run("hostname") != "second-node");
     let told = node.run("sudo dmesg | grep 'form 1, not 2'; cat /run/keller/node.json");
     assert!(told.contains("node.yaml:1:7: this keller reads documents of form 1, not 2"), "{told}");
