@@ -128,15 +128,15 @@ fn shown(path: &Path) -> String {
 fn keep(home: &Path, text: &str) -> Result<(), Failure> {
     let path = home.join(KEPT);
     let doing = || format!("writing {}", shown(&path));
-    let folder = path.parent().unwrap_or(home);
+    let directory = path.parent().unwrap_or(home);
     let write = || -> io::Result<()> {
-        fs::create_dir_all(folder)?;
-        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+        fs::create_dir_all(directory)?;
+        fs::set_permissions(directory, Permissions::from_mode(0o700))?;
         let mut file = AtomicFile::create(&path)?;
         file.set_mode(0o600)?;
         file.file_mut().write_all(text.as_bytes())?;
         file.commit()?;
-        fs::File::open(folder)?.sync_all()?;
+        fs::File::open(directory)?.sync_all()?;
         fs::File::open(home)?.sync_all()
     };
     write().doing(doing())

@@ -92,7 +92,7 @@ pub struct Interface {
     pub domains: Vec<String>,
     /// Time servers.
     pub ntp: Vec<String>,
-    /// In bytes.
+    /// The largest packet, in bytes.
     pub mtu: Option<u32>,
     /// Whether the node is online only with it.
     pub required: bool,
