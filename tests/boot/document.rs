@@ -2,7 +2,7 @@
 //! and what cannot be understood changes nothing.
 
 use super::scratch::Disk;
-use super::{Node, image};
+use super::{Node, patient_image};
 
 const FIRST: &str = r#"node: 1
 name: first-node
@@ -54,7 +54,7 @@ fn has_no_secret(node: &Node) {
 
 #[test]
 fn one_image_becomes_the_node_that_a_document_says() {
-    let image = Disk::copy(image(), "document");
+    let image = Disk::copy(patient_image(), "document");
     let file = |name: &str, text: &str| {
         let path = image.with_file_name(name);
         std::fs::write(&path, text).unwrap();

@@ -27,6 +27,7 @@ mod watchdog;
 mod web;
 mod worn;
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -58,15 +59,43 @@ fn image() -> &'static Path {
     IMAGE.get_or_init(|| {
         // What an earlier run locked may be gone from the mirror.
         let scratch = Scratch::new("node");
-        let status = keller().args(["build", "--output"]).arg(&*scratch).status().expect("keller starts");
-        assert!(status.success(), "the default image does not build");
-        let path = std::fs::read_dir(&*scratch)
-            .expect("the output directory exists")
-            .map(|entry| entry.expect("readable").path())
-            .find(|path| path.extension().is_some_and(|extension| extension == "raw"))
-            .expect("a raw image");
-        scratch.into_disk(path)
+        build_raw(scratch, &[])
     })
+}
+
+/// The default image as it is booted here, built once for all tests: its `health:` gives it the time that an emulated
+/// machine takes beside another and beside what else is tested.
+fn patient_image() -> &'static Path {
+    static IMAGE: OnceLock<Disk> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let scratch = Scratch::new("patient");
+        let manifest = scratch.join("node.yaml");
+        let text = patient(&std::fs::read_to_string("manifests/node.yaml").unwrap());
+        let text = text.replace("- components/", "- keller:manifests/components/");
+        std::fs::write(&manifest, text.replace("{build: ", "{build: keller:manifests/")).unwrap();
+        build_raw(scratch, &[manifest.as_os_str()])
+    })
+}
+
+/// A manifest with a deadline for machines that are emulated beside others.
+fn patient(manifest: &str) -> String {
+    let patient = manifest.replace("deadline: 180s", "deadline: 10min");
+    assert_ne!(patient, manifest, "the manifest has another deadline");
+    patient
+}
+
+/// The raw image that `keller build` makes of `manifest` in `scratch`.
+fn build_raw(scratch: Scratch, manifest: &[&OsStr]) -> Disk {
+    let output = scratch.join("out");
+    let status =
+        keller().arg("build").args(manifest).arg("--output").arg(&output).status().expect("keller starts");
+    assert!(status.success(), "the default image does not build");
+    let path = std::fs::read_dir(&output)
+        .expect("the output directory exists")
+        .map(|entry| entry.expect("readable").path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "raw"))
+        .expect("a raw image");
+    scratch.into_disk(path)
 }
 
 /// A running node.

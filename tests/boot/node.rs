@@ -1,14 +1,14 @@
 //! The default node: what the first line of the promise says, over ssh.
 
 use super::scratch::Disk;
-use super::{Node, image};
+use super::{Node, patient_image};
 
 /// Warnings that a healthy node may log, each with its reason.
 const ALLOWED_WARNINGS: &str = include_str!("allowed-warnings.txt");
 
 #[test]
 fn default_node_is_whole_and_keeps_what_it_was_given() {
-    let image = Disk::copy(image(), "default");
+    let image = Disk::copy(patient_image(), "default");
     let mut node = Node::boot(&image, &["--persist", "--cpus", "2"]);
     assert_eq!(
         node.settled(),
