@@ -6,6 +6,7 @@
 
 pub mod boot;
 pub mod build;
+pub mod cluster;
 pub mod inputs;
 pub mod inspect;
 mod keller;

@@ -1,4 +1,8 @@
-//! The etcd of this node: its certificates, and whether it is healthy.
+//! The etcd of this node: its certificates, whether it is healthy, and when a member of a cluster may start.
+
+mod door;
+mod gate;
+pub mod member;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,6 +16,7 @@ use crate::base::Chain;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
 use crate::http;
+use crate::node;
 use crate::pki::etcd::{self, Member};
 
 /// For an answer, which has some 30 bytes.
@@ -19,6 +24,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// More than this is not what is asked for.
 const MOST_BYTES: u64 = 16 << 10;
 const UNIT: &str = "etcd.service";
+/// Where the node document's secrets are.
+const CREDENTIALS: &str = "/run/credstore";
 
 /// Makes the certificates that are missing, and renews those that end: before each start of etcd, once a day, and when
 /// the clock has jumped. etcd goes on where only pairs are new, since it reads those for each connection.
@@ -27,7 +34,14 @@ pub fn certificates(progress: &dyn Progress) -> Result<(), Failure> {
     // A clock that shows less than the image's own age is not set yet. What it says then must not make a certificate
     // that has ended when it is.
     let now = clock::shown().max(Settings::image()?.epoch);
-    let kept = etcd::keep(Path::new(etcd::DIRECTORY), &Member::single(), owner, now, progress)?;
+    let directory = Path::new(etcd::DIRECTORY);
+    let kept = match member::cluster()? {
+        None => etcd::keep(directory, &Member::single(), owner, now, progress)?,
+        Some(cluster) => {
+            let member = Member::of_cluster(&cluster.me, cluster.address());
+            etcd::take(directory, &given()?, &member, owner)?
+        }
+    };
     for file in &kept.made {
         progress.detail(&format!("made {}/{file}", etcd::DIRECTORY));
     }
@@ -38,6 +52,15 @@ pub fn certificates(progress: &dyn Progress) -> Result<(), Failure> {
         systemd::systemctl(&["--no-block", "try-restart", UNIT])?;
     }
     Ok(())
+}
+
+/// What the node document gives a member.
+fn given() -> Result<etcd::Given, Failure> {
+    let read = |file| {
+        let path = format!("{CREDENTIALS}/{}{file}", node::cluster::PREFIX);
+        fs::read(&path).map(|bytes| (file, bytes)).doing(format!("reading {path}"))
+    };
+    node::cluster::FILES.into_iter().map(read).collect()
 }
 
 /// Asks the etcd at `address` as `etcdctl endpoint health` does, with the client certificate in `directory`.

@@ -34,6 +34,8 @@ pub enum Part {
     Bless,
     /// Make the certificates of this node's etcd, and renew those that end within four months.
     Certificates,
+    /// Wait until the etcd of this node, a member of a cluster, may start.
+    Member,
 }
 
 /// Runs it.
@@ -51,6 +53,10 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
         }
         Some(Part::Certificates) => {
             agent::etcd::certificates(&display)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Part::Member) => {
+            agent::etcd::member::wait(&display)?;
             Ok(ExitCode::SUCCESS)
         }
         None => {

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod boot;
 pub mod build;
 pub mod check;
+pub mod cluster;
 pub mod completion;
 pub mod delta;
 pub mod etc;
@@ -120,6 +121,8 @@ pub enum Verb {
     Schema(schema::Schema),
     /// Write, check and show the document that makes a node of an image.
     Node(node::NodeArgs),
+    /// Make a cluster of etcd out of nodes.
+    Cluster(cluster::ClusterArgs),
     /// On a node: look for updates, take them, go back.
     Update(update::UpdateArgs),
     /// On a node: its own /etc beside the defaults of its versions.
@@ -195,6 +198,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Init(args) => new::run(args, global),
         Verb::Schema(args) => schema::run(args),
         Verb::Node(args) => node::run(&args, global),
+        Verb::Cluster(args) => cluster::run(&args, global),
         Verb::Update(args) => update::run(args, global),
         Verb::Etc(args) => etc::run(&args, global),
         Verb::Agent(args) => agent::run(args, global),

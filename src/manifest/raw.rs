@@ -392,10 +392,10 @@ pub(super) struct RawKv {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "etcd")]
 pub(super) struct RawEtcd {
-    /// `single` for one member on loopback. `static`, a cluster of listed members, is refused: it is to come
-    /// with mutual TLS. Default: `single`.
+    /// `single` for one member on loopback, as long as no node document says otherwise. `static`, a cluster of listed
+    /// members, is refused: `keller cluster init` makes node documents of them. Default: `single`.
     pub cluster: Option<At<Cluster>>,
-    /// The members of a static cluster; refused for now.
+    /// The members of a static cluster; refused, as `static` is.
     #[serde(default)]
     pub members: Vec<At<RawMember>>,
 }

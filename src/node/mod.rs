@@ -3,6 +3,7 @@
 //! `raw` is what people write, `validate` and `network` make a [`Document`] of it, `machine` chooses among several by
 //! what is known of a machine, and `render` says which files follow. Nothing here reads or writes one: `/init` does.
 
+pub mod cluster;
 mod machine;
 mod network;
 mod raw;
@@ -21,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::written::decode::decode;
 use crate::written::diagnostic::Report;
 use crate::written::place::{Mark, Source, Sources, Sum};
-use crate::written::{Diagnostics, shape, yaml};
+use crate::written::{Diagnostics, form, shape, yaml};
 
+pub use cluster::Cluster;
 pub use machine::{Choice, Machine};
 pub use render::{CLOSED, FACTS, Image, Item, Kind, Rendered, facts, render};
 
@@ -58,6 +60,8 @@ pub struct Document {
     pub labels: BTreeMap<String, String>,
     /// Secrets by name.
     pub credentials: BTreeMap<String, Secret>,
+    /// The cluster of etcd that it is a member of.
+    pub cluster: Option<Cluster>,
     /// The text that says all this, without the other documents of its file.
     pub text: String,
 }
@@ -222,6 +226,11 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// Whether a node can have this name.
+pub fn is_host_name(text: &str) -> bool {
+    form::host_name(text).is_ok()
+}
+
 /// Reads the documents of a file that people know by `name`.
 ///
 /// # Errors
@@ -284,7 +293,8 @@ fn documents(source: u32, bytes: &[u8], report: &mut Report) -> Option<Vec<Docum
 
 /// The lines that may hold a secret: of fields that are secrets, and of those that nobody knows.
 fn secrets(node: &yaml::Node, lines: &[&str], range: Range<u32>) -> Vec<Range<u32>> {
-    const OPEN: [&str; 8] = ["node", "name", "match", "network", "units", "enable", "mask", "labels"];
+    const OPEN: [&str; 9] =
+        ["node", "name", "match", "network", "units", "enable", "mask", "labels", "cluster"];
     let mut hidden = Vec::new();
     if let yaml::Value::Map(entries) = &node.value {
         for (index, entry) in entries.iter().enumerate() {

@@ -46,6 +46,20 @@ pub(super) struct Raw {
     /// Secrets by name. A unit gets one by `LoadCredential=NAME`; nobody but root can read them.
     #[serde(default)]
     pub credentials: BTreeMap<String, At<Short<RawCredential>>>,
+    /// The cluster of etcd that this node is a member of. `keller cluster init` writes it, and the credentials that it
+    /// needs.
+    pub cluster: Option<At<RawCluster>>,
+}
+
+/// A cluster of etcd. Its members know of each other by this list, and by nothing else.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "cluster")]
+pub(super) struct RawCluster {
+    /// Tells clusters apart, such as `rack1`.
+    pub name: At<String>,
+    /// Addresses of all members by the names of their nodes, this node among them.
+    pub members: BTreeMap<String, At<String>>,
 }
 
 /// For which machine a document is. All that is said must fit.

@@ -1,6 +1,7 @@
 //! Which files follow from a document. Those of /etc go into a layer between the verified root's /etc and the node's
 //! own changes, which is made anew at each boot, as /run is: what a document no longer says is gone.
 
+mod cluster;
 mod networkd;
 mod units;
 
@@ -77,6 +78,7 @@ pub fn render(document: &Document, image: &dyn Image) -> Rendered {
         }
     }
     units::render(document, image, &mut rendered);
+    cluster::render(document, image, &mut rendered);
     for (name, secret) in &document.credentials {
         rendered.file(format!("/run/credstore/{name}"), PRIVATE, secret.0.clone());
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::raw::{Raw, RawCredential, RawFile, RawMatch, RawUnit, RawUser};
-use super::{Content, Document, FORM, File, Made, Match, Secret, Unit, User, network};
+use super::{Content, Document, FORM, File, Made, Match, Secret, Unit, User, cluster, network};
 use crate::written::decode::{At, Short};
 use crate::written::diagnostic::Report;
 use crate::written::firsts::{Firsts, unique};
@@ -50,7 +50,7 @@ pub(super) fn is_readable(node: &Node, report: &mut Report) -> bool {
 /// The whole document.
 pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document {
     let matches = raw.r#match.map(|at| matches(at, report)).unwrap_or_default();
-    let name = raw.name.and_then(|at| report.checked(at, host_name));
+    let name = raw.name.and_then(|at| report.checked(at, form::host_name));
     let interfaces = network::interfaces(raw.network.interfaces, report);
     let users = users(raw.users, report);
     let files = files(raw.files, report);
@@ -58,7 +58,21 @@ pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document 
     let (enable, mask) = enabling(raw.enable, raw.mask, &units, report);
     let labels = labels(raw.labels, report);
     let credentials = credentials(raw.credentials, report);
-    Document { matches, name, interfaces, users, files, units, enable, mask, labels, credentials, text }
+    let cluster = raw.cluster.and_then(|at| cluster::cluster(at, name.as_deref(), &credentials, report));
+    Document {
+        matches,
+        name,
+        interfaces,
+        users,
+        files,
+        units,
+        enable,
+        mask,
+        labels,
+        credentials,
+        cluster,
+        text,
+    }
 }
 
 /// No two documents of a file may be for the same machines.
@@ -99,21 +113,6 @@ fn matches(at: At<RawMatch>, report: &mut Report) -> Match {
         })
     });
     Match { serial: serial.map(|text| text.trim().to_owned()), uuid }
-}
-
-/// RFC 1123, and the kernel's 64 characters.
-fn host_name(text: &str) -> Result<(), Wrong> {
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    match text.split('.').all(is_label) {
-        true if text.len() <= 64 => Ok(()),
-        true => wrong("is too long", "at most 64 characters"),
-        false => wrong("is no host name", "letters, digits, `-` and `.`, such as `rack1-07`"),
-    }
 }
 
 fn users(users: Vec<At<RawUser>>, report: &mut Report) -> Vec<User> {

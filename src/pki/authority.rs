@@ -1,7 +1,6 @@
 //! An authority: the key that signs, and its own certificate.
 
 use rcgen::{BasicConstraints, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use x509_parser::certificate::X509Certificate;
 
 use super::pair::{self, Pair};
 use super::wanted::{ALGORITHM, LIFETIME_SECONDS, NO_END_SECONDS, Wanted, subject};
@@ -73,7 +72,7 @@ impl Authority {
         let Ok(certificate) = pair::parse(&pair.certificate) else { return Some(Flaw::OtherUse) };
         let ends = certificate.validity().not_after.timestamp();
         let best = self.latest_end(now);
-        if !self.has_signed(&certificate) {
+        if !pair::has_signed(&self.certificate, &certificate) {
             Some(Flaw::OtherAuthority)
         } else if !pair::is_for(&certificate, wanted) {
             Some(Flaw::OtherUse)
@@ -89,14 +88,6 @@ impl Authority {
     /// When a certificate ends that is made now.
     fn latest_end(&self, now: i64) -> i64 {
         now.saturating_add(LIFETIME_SECONDS).min(self.ends)
-    }
-
-    /// Whether it signed `certificate`.
-    fn has_signed(&self, certificate: &X509Certificate<'_>) -> bool {
-        pair::parse(&self.certificate).is_ok_and(|own| {
-            certificate.issuer().as_raw() == own.subject().as_raw()
-                && certificate.verify_signature(Some(own.public_key())).is_ok()
-        })
     }
 
     /// Why it is to be replaced, if it is.

@@ -126,6 +126,26 @@ impl Directory {
         Ok(true)
     }
 
+    /// Has these bytes in the file `name`, readable for `owner` alone, or for everybody who may go in. Says whether they
+    /// were not there before.
+    pub fn put(&self, name: &str, bytes: &[u8], reader: Option<Owner>) -> Result<bool, Failure> {
+        let before = self.read(name)?;
+        let (mode, owner) = reader.map_or((PUBLIC, self.keeper), |owner| (SECRET, owner));
+        self.write(name, bytes, mode, owner)?;
+        Ok(before.is_none_or(|before| before != bytes))
+    }
+
+    /// Removes the file `name`, if it is there.
+    pub fn remove(&self, name: &str) -> Result<(), Failure> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::new(format!("removing {}", path.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
         let path = self.path.join(name);
         let read = || -> io::Result<Vec<u8>> {

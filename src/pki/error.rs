@@ -26,6 +26,9 @@ pub enum Error {
     /// A name that cannot stand in a certificate.
     #[error("{0:?} cannot stand in a certificate as a host name")]
     Name(String),
+    /// It is a sound pair, and not the one that is wanted.
+    #[error("{0}")]
+    Unfit(Flaw),
     /// Making a key or a signature failed.
     #[error("making it failed: {0}")]
     Making(rcgen::Error),

@@ -3,10 +3,12 @@
 //! Clients and peers have an authority each: a client's certificate must not open the port of the peers, where nobody
 //! asks for rights.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Directory, Owner, Role, Wanted};
-use crate::base::failure::Failure;
+use super::{Authority, Directory, Error, Owner, Role, Wanted};
+use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
 
 /// Where they lie on a node.
@@ -27,6 +29,14 @@ pub const USER: &str = "etcd";
 pub const CLIENT_ADDRESS: &str = "127.0.0.1:2379";
 /// Where a single member would answer its peers, without a scheme.
 pub const PEER_ADDRESS: &str = "127.0.0.1:2380";
+/// The port on which members answer clients.
+pub const CLIENT_PORT: u16 = 2379;
+/// The port on which members answer each other.
+pub const PEER_PORT: u16 = 2380;
+/// What a member of a cluster reads besides, for one start: how it begins.
+pub const ENVIRONMENT: &str = "/run/keller/etcd.env";
+/// Below it lie the data of members, each in a directory of its own.
+pub const DATA: &str = "/var/lib/etcd";
 /// The name of a single member.
 pub const MEMBER: &str = "default";
 /// The variable of the member's name.
@@ -59,6 +69,27 @@ impl Member {
         let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         Self { name: MEMBER.to_owned(), hosts, client: "root".to_owned() }
     }
+
+    /// A member of a cluster, which others reach at `address`.
+    pub fn of_cluster(name: &str, address: IpAddr) -> Self {
+        let single = Self::single();
+        let hosts = [vec![name.to_owned(), address.to_string()], single.hosts].concat();
+        Self { name: name.to_owned(), hosts, ..single }
+    }
+
+    /// Its pairs, by the names of their files.
+    pub fn wanted(&self) -> [(&'static str, Wanted); 3] {
+        let pair = |role, name: &str, hosts: &[String]| Wanted {
+            role,
+            name: name.to_owned(),
+            hosts: hosts.to_vec(),
+        };
+        [
+            (SERVER, pair(Role::Server, &self.name, &self.hosts)),
+            (PEER, pair(Role::Peer, &self.name, &self.hosts)),
+            (CLIENT, pair(Role::Client, &self.client, &[])),
+        ]
+    }
 }
 
 /// What [`keep`] did.
@@ -84,17 +115,13 @@ pub fn keep(
     let directory = Directory::open(directory, etcd.gid)?;
     let authority = directory.authority(AUTHORITY, "etcd authority", now, progress)?;
     let peers = directory.authority(PEER_AUTHORITY, "etcd peer authority", now, progress)?;
-    let wanted = |role: Role, name: &str, hosts: &[String]| Wanted {
-        role,
-        name: name.to_owned(),
-        hosts: hosts.to_vec(),
-    };
     let mut made = Vec::new();
-    for (file, wanted, owner, authority) in [
-        (SERVER, wanted(Role::Server, &member.name, &member.hosts), etcd, &authority),
-        (PEER, wanted(Role::Peer, &member.name, &member.hosts), etcd, &peers),
-        (CLIENT, wanted(Role::Client, &member.client, &[]), root, &authority),
-    ] {
+    for (file, wanted) in member.wanted() {
+        let (owner, authority) = match wanted.role {
+            Role::Server => (etcd, &authority),
+            Role::Peer => (etcd, &peers),
+            Role::Client => (root, &authority),
+        };
         if directory.pair(file, &wanted, owner, (authority, now), progress)? {
             made.push(file);
         }
@@ -102,6 +129,57 @@ pub fn keep(
     // Last, and the clients' at the very end: as long as it is the old one, the next run still knows of the restart.
     let other = directory.trust(PEER_CA, &peers)?;
     let wants_restart = directory.trust(CA, &authority)? || other;
+    Ok(Kept { made, wants_restart })
+}
+
+/// What a member of a cluster was given: files by the names that they have here.
+pub type Given = BTreeMap<&'static str, Vec<u8>>;
+
+/// Makes what `member` is given, signed by the authorities of servers and clients, and of peers.
+pub fn issue(member: &Member, clients: &Authority, peers: &Authority, now: i64) -> Result<Given, Error> {
+    let mut given = Given::from([
+        (CA, clients.certificate_pem().into_bytes()),
+        (PEER_CA, peers.certificate_pem().into_bytes()),
+    ]);
+    for (name, wanted) in member.wanted() {
+        let authority = if wanted.role == Role::Peer { peers } else { clients };
+        given.insert(name, authority.issue(&wanted, now)?.to_pem().into_bytes());
+    }
+    Ok(given)
+}
+
+/// Puts what was given to a member in place of what is in `directory`, if all of it is what it should be. What the node
+/// made for itself before it was a member goes.
+pub fn take(directory: &Path, given: &Given, member: &Member, etcd: Owner) -> Result<Kept, Failure> {
+    let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let file = |name: &'static str| {
+        given.get(name).ok_or(Error::Missing("content")).doing(format!("reading the credential etcd.{name}"))
+    };
+    let mut pairs = Vec::new();
+    for (name, wanted) in member.wanted() {
+        let (authority, owner) = match wanted.role {
+            Role::Server => (CA, etcd),
+            Role::Peer => (PEER_CA, etcd),
+            Role::Client => (CA, root),
+        };
+        let pair = super::read(file(name)?, file(authority)?, &wanted);
+        let pair = pair.doing(format!("reading the credential etcd.{name}")).map_err(|failure| {
+            failure.help(
+                "the documents that `keller cluster init` makes hold one that fits; is this another node's?",
+            )
+        })?;
+        pairs.push((name, pair, owner));
+    }
+    let directory = Directory::open(directory, etcd.gid)?;
+    let mut made = Vec::new();
+    for (name, pair, owner) in pairs {
+        if directory.put(name, pair.to_pem().as_bytes(), Some(owner))? {
+            made.push(name);
+        }
+    }
+    [AUTHORITY, PEER_AUTHORITY].iter().try_for_each(|name| directory.remove(name))?;
+    let other = directory.put(PEER_CA, file(PEER_CA)?, None)?;
+    let wants_restart = directory.put(CA, file(CA)?, None)? || other;
     Ok(Kept { made, wants_restart })
 }
 

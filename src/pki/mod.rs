@@ -1,19 +1,21 @@
 //! Certificates that a node makes for itself: an authority, and pairs of a key and a certificate that it has signed.
 //!
 //! `wanted` says what a certificate is for, `authority` signs it, `pair` holds it beside its key and judges one that is
-//! there already, `directory` keeps the files through power cuts, and `etcd` is the set that one etcd member needs. No
+//! there already, `given` takes one that was made elsewhere, `directory` keeps the files through power cuts, and `etcd` is the set that one etcd member needs. No
 //! function here asks the clock: the caller says what time it is.
 
 mod authority;
 mod directory;
 mod error;
 pub mod etcd;
+mod given;
 mod pair;
 mod wanted;
 
 pub use authority::Authority;
 pub use directory::{Directory, Owner};
 pub use error::{Error, Flaw};
+pub use given::read;
 pub use pair::Pair;
 pub use wanted::{LIFETIME_SECONDS, Role, Wanted};
 

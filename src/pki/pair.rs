@@ -53,6 +53,21 @@ pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
     }
 }
 
+/// The certificate of a file that has no key.
+pub(super) fn read_certificate(text: &[u8]) -> Result<Vec<u8>, Error> {
+    let blocks = pem::parse_many(text)?;
+    let found = blocks.into_iter().find(|block| block.tag() == CERTIFICATE);
+    found.map(Pem::into_contents).ok_or(Error::Missing("certificate"))
+}
+
+/// Whether the owner of the certificate `authority` signed `certificate`.
+pub(super) fn has_signed(authority: &[u8], certificate: &X509Certificate<'_>) -> bool {
+    parse(authority).is_ok_and(|own| {
+        certificate.issuer().as_raw() == own.subject().as_raw()
+            && certificate.verify_signature(Some(own.public_key())).is_ok()
+    })
+}
+
 pub(super) fn to_pem(key: &KeyPair, certificate: &[u8]) -> String {
     let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&Pem::new(KEY, key.serialized_der()), lines) + &certificate_pem(certificate)

@@ -61,6 +61,21 @@ pub(crate) fn lower(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit()
 }
 
+/// RFC 1123, and the kernel's 64 characters.
+pub(crate) fn host_name(text: &str) -> Result<(), Wrong> {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    match text.split('.').all(is_label) {
+        true if text.len() <= 64 => Ok(()),
+        true => wrong("is too long", "at most 64 characters"),
+        false => wrong("is no host name", "letters, digits, `-` and `.`, such as `rack1-07`"),
+    }
+}
+
 /// Suffixes of systemd.unit(5); scopes exist only once a program has made them.
 const UNIT_SUFFIXES: [&str; 10] = [
     ".service",

@@ -89,17 +89,16 @@ impl Validator<'_> {
         }
     }
 
-    /// Whether etcd runs on this node. Members that know each other by a list would trust whoever reaches
-    /// their ports, so a cluster is refused until its members know each other by certificates.
+    /// Whether etcd runs on this node. Which cluster it is in, and with whom, differs from node to node, so that only a node
+    /// document can say it.
     pub(super) fn kv(&mut self, raw: RawKv) -> Option<Kv> {
         let At { value: etcd, .. } = raw.etcd;
         let cluster = etcd.cluster.as_ref().filter(|at| at.value == Cluster::Static);
         if let Some(mark) = cluster.map(|at| at.mark).or(etcd.members.first().map(|at| at.mark)) {
-            self.error(mark, "keller cannot make a cluster of etcd yet: each node would be one by itself")
-                .help(
-                    "clusters are to come with mutual TLS between their members; until then \
-                     `kv: {etcd: {cluster: single}}`, one member on loopback",
-                );
+            self.error(mark, "an image is one for all nodes, and cannot say which member of a cluster each of them is").help(
+                "write `kv: {etcd: {cluster: single}}`; `keller cluster init` makes node documents, and a node that has one \
+                 is a member: docs/cluster.md",
+            );
         }
         Some(Kv::Etcd)
     }

@@ -1,0 +1,425 @@
+//! A member of a cluster before its etcd starts: asks the others what they have, and waits until it may.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::door::{self, Answer, Door};
+use super::gate::{self, Own, Peer, Step, Told};
+use crate::base::Chain;
+use crate::base::atomic::AtomicFile;
+use crate::base::failure::{Doing, Failure};
+use crate::base::progress::Progress;
+use crate::http;
+use crate::node::cluster::{CLUSTER, Cluster};
+use crate::pki::etcd;
+
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_secs(2);
+/// For one answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A list of members has some 200 bytes for each.
+const MOST_BYTES: u64 = 64 << 10;
+/// That all members were empty: the name of the cluster. It must outlive a power cut, and goes when there are data.
+const AGREED: &str = "/var/lib/keller/etcd-agreed";
+/// An operator's word; it is forgotten with the boot.
+pub const TOLD: &str = "/run/keller/etcd-bootstrap";
+/// Below the directory of its data, once a member has any.
+const LOG: &str = "member/wal";
+
+/// The cluster that this node's document names; none where there is none.
+pub fn cluster() -> Result<Option<Cluster>, Failure> {
+    match fs::read(CLUSTER) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).doing(format!("reading {CLUSTER}")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::new(format!("reading {CLUSTER}"), error)),
+    }
+}
+
+/// Whether this member has data of `cluster`.
+pub fn has_data(cluster: &Cluster) -> bool {
+    has_entries(&log(cluster))
+}
+
+fn log(cluster: &Cluster) -> PathBuf {
+    Path::new(etcd::DATA).join(&cluster.name).join(LOG)
+}
+
+fn has_entries(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Where a member finds and leaves what it knows.
+struct Places {
+    /// Certificates.
+    directory: PathBuf,
+    /// See [`LOG`].
+    log: PathBuf,
+    /// See [`AGREED`].
+    agreed: PathBuf,
+    /// See [`TOLD`].
+    told: PathBuf,
+    /// For etcd.
+    environment: PathBuf,
+    /// Of every member.
+    port: u16,
+}
+
+/// Returns once the etcd of this member may start, and has written how it begins. Says what it waits for.
+pub fn wait(progress: &dyn Progress) -> Result<(), Failure> {
+    let missing = || Failure::new("looking for this node's cluster", format!("there is no {CLUSTER}"));
+    let cluster = cluster()?.ok_or_else(missing)?;
+    let places = Places {
+        directory: etcd::DIRECTORY.into(),
+        log: log(&cluster),
+        agreed: AGREED.into(),
+        told: TOLD.into(),
+        environment: etcd::ENVIRONMENT.into(),
+        port: etcd::PEER_PORT,
+    };
+    wait_in(&cluster, &places, PAUSE, progress)
+}
+
+fn wait_in(
+    cluster: &Cluster,
+    places: &Places,
+    pause: Duration,
+    progress: &dyn Progress,
+) -> Result<(), Failure> {
+    let mut told_lines = Vec::new();
+    let mut door: Option<Door> = None;
+    loop {
+        let own = own(cluster, places);
+        let mut lines = Vec::new();
+        if own != Own::Data {
+            // The address may not be there yet.
+            match open(&mut door, cluster, places, own) {
+                Ok(()) => {}
+                Err(failure) => lines.push(Chain(&failure).to_string()),
+            }
+        }
+        let told = if places.told.exists() { Told::Bootstrap } else { Told::Nothing };
+        let looks = if own == Own::Data { BTreeMap::new() } else { look(cluster, places) };
+        let peers = looks.iter().map(|(name, look)| (name.clone(), look.peer.clone())).collect();
+        match gate::step(own, &peers, told) {
+            // Nobody could have heard that this member agrees.
+            Step::Start | Step::Agree if !lines.is_empty() => {}
+            Step::Start => return start(places, own),
+            Step::Join => {
+                let list = looks.into_values().find_map(|look| look.list).unwrap_or_default();
+                return begin(places, "existing", Some(&joined(cluster, &list, places.port)));
+            }
+            Step::Agree => {
+                write(&places.agreed, &format!("{}\n", cluster.name))?;
+                progress.detail("all members are there and none has data: a new cluster begins");
+                continue;
+            }
+            Step::Wait(why) => lines.extend(why),
+        }
+        if lines != told_lines {
+            progress.detail(&format!("etcd waits: {}", lines.join("; ")));
+            told_lines = lines;
+        }
+        thread::sleep(pause);
+    }
+}
+
+fn start(places: &Places, own: Own) -> Result<(), Failure> {
+    // Data outlive what was agreed before there were any.
+    if own == Own::Data
+        && let Err(error) = fs::remove_file(&places.agreed)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(Failure::new(format!("removing {}", places.agreed.display()), error));
+    }
+    begin(places, "new", None)
+}
+
+/// What this member has.
+fn own(cluster: &Cluster, places: &Places) -> Own {
+    if has_entries(&places.log) {
+        return Own::Data;
+    }
+    match fs::read_to_string(&places.agreed) {
+        Ok(name) if name.trim_end() == cluster.name => Own::Agreed,
+        _ => Own::Empty,
+    }
+}
+
+fn open(door: &mut Option<Door>, cluster: &Cluster, places: &Places, own: Own) -> Result<(), Failure> {
+    if let Some(door) = door {
+        door.say(own);
+        return Ok(());
+    }
+    let address = SocketAddr::new(cluster.address(), places.port);
+    let answer = Answer { cluster: cluster.name.clone(), member: cluster.me.clone(), has: own };
+    *door = Some(Door::open(address, &places.directory, answer)?);
+    Ok(())
+}
+
+/// What a peer said.
+struct Look {
+    peer: Peer,
+    /// The members of the cluster that it runs in.
+    list: Option<Vec<Listed>>,
+}
+
+/// A member in the answer of an etcd to its peers.
+#[derive(Clone, Debug, Deserialize)]
+struct Listed {
+    /// Nothing as long as it was never started.
+    #[serde(default)]
+    name: String,
+    #[serde(default, rename = "peerURLs")]
+    urls: Vec<String>,
+}
+
+fn look(cluster: &Cluster, places: &Places) -> BTreeMap<String, Look> {
+    let ask = |(name, ip): (&str, IpAddr)| (name.to_owned(), ask(cluster, places, name, ip));
+    // At once: a peer that is off costs its whole time.
+    thread::scope(|scope| {
+        let asked: Vec<_> = cluster.peers().map(|peer| scope.spawn(move || ask(peer))).collect();
+        asked.into_iter().filter_map(|one| one.join().ok()).collect()
+    })
+}
+
+fn ask(cluster: &Cluster, places: &Places, name: &str, ip: IpAddr) -> Look {
+    let only = |peer| Look { peer, list: None };
+    let body = match get(places, ip, door::PATH) {
+        Ok(body) => body,
+        Err(error) if is_of_tls(&error) => return only(Peer::Other(Chain(&error).to_string())),
+        Err(error) => return only(Peer::Silent(Chain(&error).to_string())),
+    };
+    if let Ok(answer) = serde_json::from_slice::<Answer>(&body) {
+        return only(match answer {
+            Answer { cluster: other, .. } if other != cluster.name => {
+                Peer::Other(format!("it is of the cluster {other}, and this member of {}", cluster.name))
+            }
+            Answer { member, .. } if member != name => {
+                Peer::Other(format!("{member} answers at its address, {ip}"))
+            }
+            Answer { has, .. } => Peer::Waits(has),
+        });
+    }
+    let list = get(places, ip, "/members").map(|body| serde_json::from_slice::<Vec<Listed>>(&body));
+    match list {
+        Ok(Ok(list)) => {
+            let own = url(cluster.address(), places.port);
+            let invites = list.iter().any(|member| member.name.is_empty() && member.urls.contains(&own));
+            Look { peer: Peer::Runs { invites }, list: Some(list) }
+        }
+        Ok(Err(error)) => only(Peer::Other(format!("its answer is not etcd's: {error}"))),
+        // It has just been there: its etcd starts or ends.
+        Err(error) => only(Peer::Silent(Chain(&error).to_string())),
+    }
+}
+
+fn get(places: &Places, ip: IpAddr, path: &str) -> io::Result<Vec<u8>> {
+    let read = |name: &str| fs::read(places.directory.join(name));
+    let url = url(ip, places.port) + path;
+    http::get_as(&url, &read(etcd::PEER_CA)?, &read(etcd::PEER)?, PATIENCE, MOST_BYTES)
+}
+
+fn url(ip: IpAddr, port: u16) -> String {
+    format!("https://{}", SocketAddr::new(ip, port))
+}
+
+/// Whether somebody was there, and was not believed or did not believe us. An `io::Error` hides what it carries from those
+/// who ask for its source.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<rustls::Error>()
+        || carried.is_some_and(|carried| is_of_tls(carried))
+        || error.source().is_some_and(is_of_tls)
+}
+
+/// The members as etcd wants to hear them of one that joins: those of the running cluster, by their addresses. The names
+/// of others that have not started yet are their documents'.
+fn joined(cluster: &Cluster, list: &[Listed], port: u16) -> String {
+    let name = |listed: &Listed, place: usize| {
+        let known = cluster.members.iter().find(|(_, ip)| listed.urls.contains(&url(**ip, port)));
+        match known {
+            Some((name, _)) => name.clone(),
+            None if listed.name.is_empty() => format!("member-{place}"),
+            None => listed.name.clone(),
+        }
+    };
+    let all = list.iter().enumerate().flat_map(|(place, listed)| {
+        let name = name(listed, place);
+        listed.urls.iter().map(move |url| format!("{name}={url}")).collect::<Vec<_>>()
+    });
+    all.collect::<Vec<_>>().join(",")
+}
+
+/// Writes how etcd begins.
+fn begin(places: &Places, state: &str, members: Option<&str>) -> Result<(), Failure> {
+    let mut text = format!("ETCD_INITIAL_CLUSTER_STATE={state}\n");
+    text.extend(members.map(|members| format!("ETCD_INITIAL_CLUSTER={members}\n")));
+    write(&places.environment, &text)
+}
+
+/// Once this is done, it is on the disk.
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let write = || -> io::Result<()> {
+        let mut file = AtomicFile::create(path)?;
+        file.file_mut().write_all(text.as_bytes())?;
+        file.commit()?;
+        fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    };
+    write().doing(format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU16, Ordering};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::base::progress::{Silent, TaskId, Unit};
+    use crate::pki::etcd::Member;
+    use crate::pki::{Authority, Owner};
+
+    /// What each test's members listen on: tests run side by side.
+    static PORT: AtomicU16 = AtomicU16::new(23_800);
+
+    struct Machine {
+        cluster: Cluster,
+        places: Places,
+        directory: tempfile::TempDir,
+    }
+
+    fn authorities() -> (Authority, Authority) {
+        (Authority::make("clients").unwrap(), Authority::make("peers").unwrap())
+    }
+
+    fn machine(me: &str, port: u16, (clients, peers): &(Authority, Authority)) -> Machine {
+        let directory = tempfile::tempdir().unwrap();
+        let ip = |last: u8| IpAddr::from([127, 0, 0, last]);
+        let members = [("a", 1), ("b", 2), ("c", 3)].map(|(name, last)| (name.to_owned(), ip(last)));
+        let cluster = Cluster { name: "rack1".to_owned(), me: me.to_owned(), members: members.into() };
+        let at = |name: &str| directory.path().join(name);
+        let member = Member::of_cluster(me, cluster.address());
+        let given = crate::pki::etcd::issue(&member, clients, peers, 1_800_000_000).unwrap();
+        let owner =
+            Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+        etcd::take(&at("pki"), &given, &member, owner).unwrap();
+        let places = Places {
+            directory: at("pki"),
+            log: at("wal"),
+            agreed: at("agreed"),
+            told: at("told"),
+            environment: at("environment"),
+            port,
+        };
+        Machine { cluster, places, directory }
+    }
+
+    /// What was told, the last of it.
+    #[derive(Default)]
+    struct Heard(Mutex<String>);
+
+    impl Progress for Heard {
+        fn begin(&self, stage: &str, total: u64, unit: Unit) -> TaskId {
+            Silent.begin(stage, total, unit)
+        }
+        fn advance(&self, _: TaskId, _: u64) {}
+        fn end(&self, _: TaskId) {}
+        fn note(&self, _: &str) {}
+        fn warn(&self, _: &str) {}
+        fn detail(&self, text: &str) {
+            *self.0.lock().unwrap() = text.to_owned();
+        }
+    }
+
+    impl Heard {
+        fn says(&self, text: &str) {
+            let begun = Instant::now();
+            while !self.0.lock().unwrap().contains(text) {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{text:?}: {:?}", self.0.lock().unwrap());
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
+    fn begins(machine: &Machine) -> String {
+        wait_in(&machine.cluster, &machine.places, Duration::from_millis(20), &Silent).unwrap();
+        fs::read_to_string(&machine.places.environment).unwrap()
+    }
+
+    #[test]
+    fn three_empty_members_begin_together() {
+        let port = PORT.fetch_add(1, Ordering::SeqCst);
+        let authorities = authorities();
+        let machines = ["a", "b", "c"].map(|name| machine(name, port, &authorities));
+        let heard = Heard::default();
+        thread::scope(|scope| {
+            let [a, b, c] = &machines;
+            let first = scope.spawn(|| wait_in(&a.cluster, &a.places, Duration::from_millis(20), &heard));
+            let second = scope.spawn(|| begins(b));
+            heard.says("c does not answer");
+            assert!(!first.is_finished() && !second.is_finished());
+            let third = scope.spawn(|| begins(c));
+            first.join().unwrap().unwrap();
+            // An etcd that runs would tell the others, and here is none.
+            fs::write(&b.places.told, "").unwrap();
+            fs::write(&c.places.told, "").unwrap();
+            for text in [second.join().unwrap(), third.join().unwrap()] {
+                assert_eq!(text, "ETCD_INITIAL_CLUSTER_STATE=new\n");
+            }
+        });
+        // With data it asks nobody.
+        let a = &machines[0];
+        assert!(a.places.agreed.exists());
+        fs::create_dir(&a.places.log).unwrap();
+        fs::write(a.places.log.join("0.wal"), "x").unwrap();
+        begins(a);
+        assert!(!a.places.agreed.exists());
+        assert!(a.directory.path().exists());
+    }
+
+    #[test]
+    fn a_stranger_at_the_port_is_named_and_never_passed_over() {
+        let port = PORT.fetch_add(1, Ordering::SeqCst);
+        let ours = authorities();
+        let (a, stranger) = (machine("a", port, &ours), machine("b", port, &authorities()));
+        let other = machine("c", port, &ours);
+        fs::write(&a.places.told, "").unwrap();
+        let answer = |cluster: &str, machine: &Machine| {
+            let answer =
+                Answer { cluster: cluster.to_owned(), member: machine.cluster.me.clone(), has: Own::Empty };
+            Door::open(SocketAddr::new(machine.cluster.address(), port), &machine.places.directory, answer)
+                .unwrap()
+        };
+        let (_b, _c) = (answer("rack1", &stranger), answer("rack2", &other));
+        let looks = look(&a.cluster, &a.places);
+        let peer = |name: &str| looks[name].peer.clone();
+        assert!(matches!(peer("b"), Peer::Other(_)), "{:?}", peer("b"));
+        assert_eq!(peer("c"), Peer::Other("it is of the cluster rack2, and this member of rack1".to_owned()));
+        // Who shows nothing, or too much, learns nothing and holds up nobody.
+        let mut mute = std::net::TcpStream::connect((other.cluster.address(), port)).unwrap();
+        mute.write_all(&[0; 10_000]).unwrap();
+        assert!(matches!(look(&a.cluster, &a.places)["c"].peer, Peer::Other(_)));
+    }
+
+    #[test]
+    fn one_that_joins_names_all_by_their_addresses() {
+        let a = machine("a", 2380, &authorities());
+        let listed = |text: &str| serde_json::from_str::<Vec<Listed>>(text).unwrap();
+        let list = listed(
+            r#"[{"id": 1, "peerURLs": ["https://127.0.0.2:2380"], "name": "b", "clientURLs": ["https://127.0.0.2:2379"]},
+                {"id": 2, "peerURLs": ["https://127.0.0.1:2380"], "name": ""},
+                {"id": 3, "peerURLs": ["https://10.0.0.9:2380"], "isLearner": true}]"#,
+        );
+        assert_eq!(
+            joined(&a.cluster, &list, 2380),
+            "b=https://127.0.0.2:2380,a=https://127.0.0.1:2380,member-2=https://10.0.0.9:2380"
+        );
+    }
+}

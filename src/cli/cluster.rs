@@ -1,0 +1,124 @@
+//! `keller cluster`: nodes whose etcd is one.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{Global, streams};
+use crate::agent::etcd::member;
+use crate::base::atomic;
+use crate::project::cluster::{Init, Made};
+
+/// Arguments of `keller cluster`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    keller cluster init rack1 --member a=10.0.0.1 --member b=10.0.0.2 --member c=10.0.0.3\n  \
+    keller cluster bootstrap      on a node, where a member is gone before the cluster was ever there")]
+pub struct ClusterArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Make the authorities of a new cluster, and a node document for each of its members.
+    #[command(after_help = "Examples:\n  \
+        keller cluster init rack1 --member a=10.0.0.1 --member b=10.0.0.2 --member c=10.0.0.3\n  \
+        keller cluster init rack1 --member a=10.0.0.1 --member b=10.0.0.2 --member c=10.0.0.3 --with rack1.yaml\n\n\
+        Members know of each other by this list and by nothing else. The documents hold keys: they are for the nodes and \
+        for nobody else, and authority.pem and peer-authority.pem, which sign certificates, are for no node.")]
+    Init {
+        /// Tells clusters apart, such as rack1.
+        name: String,
+        /// A member: the name of its node and the address that the others reach it at; repeatable.
+        #[arg(long, value_name = "NAME=ADDRESS", required = true, value_parser = named)]
+        member: Vec<(String, IpAddr)>,
+        /// Node documents that members have so far (their network and keys), by `name`: the cluster's part is added.
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+        /// The directory that is made; by default, of the cluster's name.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// On a node whose etcd waits: begin a new cluster although a listed member does not answer.
+    ///
+    /// Members that answer must be without data. Members that do not answer must never have been part of this cluster: what
+    /// they have acknowledged would be lost.
+    #[command(after_help = "Examples:\n  keller cluster bootstrap\n\n\
+        Every member that is there wants it. It counts until the node starts over.")]
+    Bootstrap,
+}
+
+fn named(text: &str) -> Result<(String, IpAddr), String> {
+    let help = "expected the name of a node and its address, such as a=10.0.0.1";
+    let (name, address) = text.split_once('=').ok_or(help)?;
+    let address = address.parse().map_err(|_| format!("{address:?} is no address: {help}"))?;
+    Ok((name.to_owned(), address))
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Lists that make no cluster, what the disk says, and a node that is in none.
+pub fn run(args: &ClusterArgs, global: &Global) -> Result<ExitCode> {
+    match &args.action {
+        Action::Init { name, member, with, out } => {
+            let directory = out.clone().unwrap_or_else(|| PathBuf::from(name));
+            let now = Timestamp::now().as_second();
+            let init =
+                Init { name: name.clone(), members: member.clone(), with: with.clone(), directory, now };
+            told(&init.run()?, global)?;
+        }
+        Action::Bootstrap => bootstrap(global)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(made: &Made, global: &Global) -> Result<()> {
+    made.warnings.iter().for_each(|warning| streams::tell(format_args!("warning: {warning}\n")));
+    if global.json {
+        streams::json(json!({
+            "documents": made.documents, "authorities": made.authorities, "warnings": made.warnings,
+        }))?;
+    } else if !global.quiet {
+        made.documents
+            .values()
+            .try_for_each(|path| streams::line(format_args!("wrote {}", path.display())))?;
+        let [authority, peers] = made.authorities.each_ref().map(|path| path.display());
+        streams::print(format_args!(
+            "wrote {authority}\nwrote {peers}\n\nnext:\n  add to each document what else its machine needs, its network first, and \
+             try it: keller node check FILE\n  give each node its own document\n  keep {authority} and {peers}: who has them is \
+             every member and every client\n"
+        ))?;
+    }
+    Ok(())
+}
+
+fn bootstrap(global: &Global) -> Result<()> {
+    let Some(cluster) = member::cluster()? else {
+        bail!("this node is in no cluster: its node document has no `cluster`");
+    };
+    if !rustix::process::geteuid().is_root() {
+        bail!("this is for root: sudo keller cluster bootstrap");
+    }
+    if member::has_data(&cluster) {
+        bail!("{} has data of the cluster {}: there is nothing to begin", cluster.me, cluster.name);
+    }
+    atomic::write(member::TOLD.as_ref(), "").with_context(|| format!("writing {}", member::TOLD))?;
+    match global.json {
+        true => streams::json(json!({ "cluster": cluster.name, "member": cluster.me }))?,
+        false if global.quiet => {}
+        false => streams::print(format_args!(
+            "{} begins a new cluster {} with the members that answer: `journalctl -fu etcd` tells of it\n",
+            cluster.me, cluster.name
+        ))?,
+    }
+    Ok(())
+}

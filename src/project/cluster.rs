@@ -1,0 +1,289 @@
+//! A new cluster of etcd: its authorities, and a node document for each member.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::base::input;
+use crate::node::cluster::PREFIX;
+use crate::node::{self, Document};
+use crate::pki::Authority;
+use crate::pki::etcd::{self, Given, Member};
+
+/// Ten years.
+const LIFE_SECONDS: i64 = 3653 * 86_400;
+/// As etcd's documentation has it: more cost more than they bear.
+const MOST_MEMBERS: usize = 7;
+
+/// A cluster that is to be made.
+#[derive(Clone, Debug)]
+pub struct Init {
+    /// Tells clusters apart.
+    pub name: String,
+    /// Names of nodes and their addresses.
+    pub members: Vec<(String, IpAddr)>,
+    /// A file of node documents, which get the cluster's part by `name`.
+    pub with: Option<PathBuf>,
+    /// A directory that is made.
+    pub directory: PathBuf,
+    /// Seconds since 1970.
+    pub now: i64,
+}
+
+/// What was made.
+#[derive(Debug)]
+pub struct Made {
+    /// Documents by the names of members.
+    pub documents: BTreeMap<String, PathBuf>,
+    /// What sign certificates, and belong to no node.
+    pub authorities: [PathBuf; 2],
+    /// What is unwise about it.
+    pub warnings: Vec<String>,
+}
+
+impl Init {
+    /// Makes it: the directory is there whole, or not at all.
+    ///
+    /// # Errors
+    /// Lists that make no cluster, and what the disk says.
+    pub fn run(&self) -> Result<Made> {
+        let warnings = self.check()?;
+        let others = self.documents()?;
+        let ends = self.now.saturating_add(LIFE_SECONDS);
+        let clients = Authority::make_until(&format!("{} authority", self.name), ends)?;
+        let peers = Authority::make_until(&format!("{} peer authority", self.name), ends)?;
+        let mut files = vec![
+            ("authority.pem".to_owned(), clients.to_pem()),
+            ("peer-authority.pem".to_owned(), peers.to_pem()),
+        ];
+        for (name, address) in &self.members {
+            let given = etcd::issue(&Member::of_cluster(name, *address), &clients, &peers, self.now)?;
+            let text = self.document(name, others.get(name), &given);
+            node::read(&format!("{name}.yaml"), text.as_bytes())
+                .with_context(|| format!("making the node document of {name}"))?;
+            files.push((format!("{name}.yaml"), text));
+        }
+        self.write(&files)?;
+        let at = |name: &str| self.directory.join(name);
+        let documents = self.members.iter().map(|(name, _)| (name.clone(), at(&format!("{name}.yaml"))));
+        Ok(Made {
+            documents: documents.collect(),
+            authorities: ["authority.pem", "peer-authority.pem"].map(at),
+            warnings,
+        })
+    }
+
+    fn check(&self) -> Result<Vec<String>> {
+        let mut names = BTreeMap::new();
+        for (name, address) in &self.members {
+            if !node::is_host_name(name) {
+                bail!("{name:?} is no host name: letters, digits, `-` and `.`, such as rack1-07");
+            }
+            if let Some(first) = names.insert(name, address) {
+                bail!(
+                    "{name} stands in the list twice, as {first} and as {address}: each member has a name of its own"
+                );
+            }
+        }
+        let count = self.members.len();
+        if count > MOST_MEMBERS {
+            bail!(
+                "{count} members would wait for each other at each write: three or five, {MOST_MEMBERS} at the most"
+            );
+        }
+        if self.directory.symlink_metadata().is_ok() {
+            bail!(
+                "{} is there already: name another directory, or remove it if no node has a document of it",
+                self.directory.display()
+            );
+        }
+        let is_even = count.is_multiple_of(2);
+        Ok(is_even
+            .then(|| {
+                format!("{count} members bear the loss of {}, as {} would", count.div_ceil(2) - 1, count - 1)
+            })
+            .into_iter()
+            .collect())
+    }
+
+    /// The documents that members have so far.
+    fn documents(&self) -> Result<BTreeMap<String, Document>> {
+        let Some(file) = &self.with else { return Ok(BTreeMap::new()) };
+        let bytes =
+            input::read(file, node::LARGEST + 1).with_context(|| format!("reading {}", file.display()))?;
+        let mut documents = BTreeMap::new();
+        for document in node::read(&file.to_string_lossy(), &bytes)? {
+            let Some(name) = document.name.clone() else {
+                bail!("{}: a document has no `name`, so that it belongs to no member", file.display());
+            };
+            if document.cluster.is_some() || !document.credentials.is_empty() {
+                bail!(
+                    "{}: the document of {name} has `cluster` or `credentials` already: leave them to this command, and \
+                     add further credentials to what it writes",
+                    file.display()
+                );
+            }
+            if !self.members.iter().any(|(member, _)| *member == name) {
+                bail!(
+                    "{}: {name} is not among the members: name it with --member, or leave it out",
+                    file.display()
+                );
+            }
+            if documents.insert(name.clone(), document).is_some() {
+                bail!("{}: two documents have the name {name}", file.display());
+            }
+        }
+        if let Some((name, _)) = self.members.iter().find(|(name, _)| !documents.contains_key(name)) {
+            bail!("{} has no document of the member {name}", file.display());
+        }
+        Ok(documents)
+    }
+
+    fn document(&self, name: &str, other: Option<&Document>, given: &Given) -> String {
+        let mut text = match other {
+            // The place between two documents of a file is not of either.
+            Some(other) => other.text.trim_start_matches("---").trim_start().trim_end().to_owned() + "\n",
+            None => format!("node: {}\nname: {name:?}\n", node::FORM),
+        };
+        let mut line = |args: std::fmt::Arguments<'_>| {
+            text.write_fmt(args).expect("a String takes everything");
+            text.push('\n');
+        };
+        line(format_args!("cluster:\n  name: {:?}\n  members:", self.name));
+        self.members.iter().for_each(|(name, ip)| line(format_args!("    {name:?}: \"{ip}\"")));
+        line(format_args!("credentials:"));
+        for (file, bytes) in given {
+            line(format_args!("  {PREFIX}{file}: |"));
+            String::from_utf8_lossy(bytes).lines().for_each(|pem| line(format_args!("    {pem}")));
+        }
+        text
+    }
+
+    fn write(&self, files: &[(String, String)]) -> Result<()> {
+        let above = self.directory.parent().filter(|above| !above.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        let doing = || format!("writing {}", self.directory.display());
+        fs::create_dir_all(above).with_context(doing)?;
+        let scratch =
+            tempfile::Builder::new().prefix(".keller-cluster-").tempdir_in(above).with_context(doing)?;
+        let whole = scratch.path().join("whole");
+        fs::DirBuilder::new().mode(0o700).create(&whole).with_context(doing)?;
+        for (name, text) in files {
+            let mut options = fs::OpenOptions::new();
+            let mut file = options.write(true).create_new(true).mode(0o600).open(whole.join(name))?;
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(doing)?;
+        }
+        // A directory takes the place of an empty one only.
+        fs::rename(&whole, &self.directory).with_context(doing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn init(directory: &Path, members: &[(&str, &str)]) -> Init {
+        let members = members.iter().map(|(name, ip)| ((*name).to_owned(), ip.parse().unwrap())).collect();
+        Init {
+            name: "rack1".to_owned(),
+            members,
+            with: None,
+            directory: directory.join("rack1"),
+            now: 1_800_000_000,
+        }
+    }
+
+    const THREE: [(&str, &str); 3] = [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "fd00::3")];
+
+    #[test]
+    fn each_member_gets_a_document_that_fits_it() {
+        let home = tempfile::tempdir().unwrap();
+        let made = init(home.path(), &THREE).run().unwrap();
+        assert_eq!(made.warnings, [""; 0]);
+        for (name, path) in &made.documents {
+            assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o600);
+            let documents = node::read("x", &fs::read(path).unwrap()).unwrap();
+            let [document] = &documents[..] else { panic!("{documents:?}") };
+            assert_eq!(document.name.as_ref(), Some(name));
+            let cluster = document.cluster.as_ref().unwrap();
+            assert_eq!((cluster.me.as_str(), cluster.members.len()), (name.as_str(), 3));
+            // The one reader of what it holds.
+            let given = |file| (file, document.credentials[&format!("{PREFIX}{file}")].0.clone());
+            let given: Given = node::cluster::FILES.into_iter().map(given).collect();
+            let owner = crate::pki::Owner {
+                uid: rustix::process::getuid().as_raw(),
+                gid: rustix::process::getgid().as_raw(),
+            };
+            let take = |of: &str| {
+                let member = Member::of_cluster(of, cluster.members[of]);
+                etcd::take(&home.path().join(of), &given, &member, owner)
+            };
+            assert!(take(name).is_ok());
+            let other = if name == "a" { "b" } else { "a" };
+            let error = crate::base::Chain(&take(other).unwrap_err()).to_string();
+            assert!(error.contains("etcd.server.pem") && error.contains("another node's"), "{error}");
+        }
+        assert_eq!(fs::metadata(home.path().join("rack1")).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::read_dir(home.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name() == "rack1").count(),
+            1
+        );
+        let again = init(home.path(), &THREE).run().unwrap_err().to_string();
+        assert!(again.contains("is there already"), "{again}");
+    }
+
+    #[test]
+    fn the_cluster_joins_what_a_document_says_already() {
+        let home = tempfile::tempdir().unwrap();
+        let with = home.path().join("rack.yaml");
+        let text = "node: 1\nname: a\nlabels: {rack: r1}\n---\nnode: 1\nname: b\nmatch: {serial: S2}\n";
+        fs::write(&with, text).unwrap();
+        let run = |text: &str, members: &[(&str, &str)]| {
+            fs::write(&with, text).unwrap();
+            let _ = fs::remove_dir_all(home.path().join("rack1"));
+            Init { with: Some(with.clone()), ..init(home.path(), members) }.run()
+        };
+        let made = run(text, &THREE[..2]).unwrap();
+        assert_eq!(made.warnings, ["2 members bear the loss of 0, as 1 would"]);
+        let b = &node::read("x", &fs::read(&made.documents["b"]).unwrap()).unwrap()[0];
+        assert_eq!(b.matches.serial.as_deref(), Some("S2"));
+        for (text, says) in [
+            ("node: 1\nname: a\n", "no document of the member b"),
+            ("node: 1\n", "has no `name`"),
+            ("node: 1\nname: a\ncredentials: {x: y}\n", "has `cluster` or `credentials` already"),
+            ("node: 1\nname: d\n", "d is not among the members"),
+            (
+                "node: 1\nname: a\nmatch: {serial: A}\n---\nnode: 1\nname: a\n",
+                "two documents have the name a",
+            ),
+        ] {
+            let error = run(text, &THREE[..2]).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn lists_that_make_no_cluster() {
+        let home = tempfile::tempdir().unwrap();
+        let says = |members: &[(&str, &str)]| format!("{:#}", init(home.path(), members).run().unwrap_err());
+        assert!(says(&[("a", "10.0.0.1"), ("a", "10.0.0.2")]).contains("stands in the list twice"));
+        let eight: Vec<String> = (1..=8).map(|last| format!("10.0.0.{last}")).collect();
+        let eight: Vec<(&str, &str)> = eight.iter().map(|ip| (&ip[7..], ip.as_str())).collect();
+        assert!(says(&eight).contains("8 members"));
+        assert!(
+            says(&[("a", "10.0.0.1"), ("b", "10.0.0.1"), ("c", "10.0.0.3")])
+                .contains("address of two members")
+        );
+        assert!(says(&[("a", "127.0.0.1")]).contains("no address that another machine reaches"));
+        let name = says(&[("a_b", "10.0.0.1")]);
+        assert!(name.contains("is no host name"), "{name}");
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "nothing is left");
+    }
+}
