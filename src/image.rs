@@ -12,6 +12,7 @@ pub mod job;
 pub mod kernel;
 pub mod laid;
 mod modprobe;
+pub mod node_disk;
 pub mod published;
 pub mod record;
 pub mod report;
@@ -26,10 +27,10 @@ use uuid::Uuid;
 
 use crate::base::Digest;
 use crate::base::progress::{Progress, Task, Unit};
-use crate::base::width::to_u64;
+use crate::base::width::{to_u64, to_usize};
 use crate::boot::{esp, uki};
-use crate::disk::PartitionWriter;
 use crate::disk::{self, Layout, Release, Role, SectorSize, Sizes, Slot};
+use crate::disk::{PartitionWriter, layout};
 use crate::fs::{erofs, ext4, fat};
 use crate::lock::Lock;
 use crate::manifest::{Manifest, RootFilesystem};
@@ -42,7 +43,7 @@ pub use root::Root;
 /// How large writes to the image are, in bytes.
 const WRITE: usize = 4 << 20;
 
-/// Writes the image of `root` into `file`, which becomes a whole disk.
+/// Writes the image of `root` into `file`: what a node's disk has before anything on it is the node's own.
 ///
 /// The order is forced by what each part needs of the one before: the root's bytes give the root hash, the
 /// root hash goes into the unified kernel image, and both decide the partitions' identities. The initramfs
@@ -50,15 +51,8 @@ const WRITE: usize = 4 << 20;
 pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
     let Job { manifest, lock, .. } = *job;
     let progress = job.means.progress;
-    let sizes = Sizes {
-        esp: manifest.disk.esp,
-        root: manifest.disk.root,
-        reserve: manifest.disk.reserve,
-        state: manifest.disk.state_min,
-        sector_size: SectorSize::try_from(manifest.disk.sector_size)?,
-    };
-    let layout = Layout::plan(&sizes).context("laying out the disk")?;
-    file.set_len(0).and_then(|()| file.set_len(layout.disk_size)).context("making the image file")?;
+    let layout = Layout::plan(&sizes(manifest)?).context("laying out the disk")?;
+    file.set_len(0).context("making the image file")?;
 
     let (hashed, initramfs) = job.means.settings.pool()?.join(
         || {
@@ -68,6 +62,8 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
         || kernel::initramfs(job, &root.modules).context("making the initramfs"),
     );
     let (tree, root_size) = hashed?;
+    // The root comes last: where its content ends, the image does.
+    file.set_len(layout.image_size(root_size)).context("making the image file")?;
     let initramfs = initramfs?;
     let initramfs_size = to_u64(initramfs.len());
     // The kernel looks for microcode at the begin only.
@@ -103,8 +99,13 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
         mtime: lock.epoch,
         sector_size: manifest.disk.sector_size,
     };
-    let table = layout.table(&release)?;
-    // Tables first and then the ESP: what was written before lies beyond both.
+    let table = layout.image_table(&release, root_size)?;
+    // Tables first and then the ESP: what was written before lies beyond both. Zeros that mean something are no holes, so that
+    // a copy of what the file has is whole on any disk.
+    for place in [0, layout.image_size(root_size) - layout::ALIGNMENT] {
+        write_at(file, place, &vec![0; to_usize(layout::ALIGNMENT)])
+            .context("writing the partition table")?;
+    }
     disk::gpt::create(&mut &*file, &table).context("writing the partition table")?;
     fat::write(&files, &options, &mut PartitionWriter::new(file, layout.partition(Role::Esp)))
         .context("writing the EFI system partition")?;
@@ -117,6 +118,7 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
             root_hash,
             cmdline,
             disk: layout.disk_size,
+            image: layout.image_size(root_size),
             root: root_size,
             verity: to_u64(tree.bytes.len()),
             uki: uki_size,
@@ -125,6 +127,18 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
             kernel: to_u64(kernel.len()),
         },
     ))
+}
+
+/// What the manifest says of the disk of a node.
+pub fn sizes(manifest: &Manifest) -> Result<Sizes> {
+    let disk = &manifest.disk;
+    Ok(Sizes {
+        esp: disk.esp,
+        root: disk.root,
+        reserve: disk.reserve,
+        state: disk.state_min,
+        sector_size: SectorSize::try_from(disk.sector_size)?,
+    })
 }
 
 /// Writes the root into slot A, hashing on the way; gives its hash tree and its size in bytes.

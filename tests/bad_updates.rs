@@ -29,6 +29,7 @@ use tempfile::TempDir;
 
 use crate::cli::project::Project;
 use crate::http_server::{Act, Server};
+use crate::unfold::unfold;
 
 /// The version that runs, and the one to go to.
 const RUNNING: &str = "1.0.0";
@@ -135,6 +136,7 @@ impl World {
         let image = self.project.path(&format!("node/out/tiny_{RUNNING}.raw"));
         let status = Command::new("cp").arg("--sparse=always").args([&image, &file]).status();
         assert!(status.unwrap().success());
+        unfold(&file);
         Disk { file, datastore: folder.path().join("metadata"), image, _folder: folder }
     }
 }
@@ -274,7 +276,9 @@ impl Disk {
         let [(_, running), _] = slots;
         for entry in [running.root, running.verity] {
             let read = |disk: &FileDevice| {
-                let mut bytes = vec![0; entry.size as usize];
+                // All that the image has of it; its backup table lies behind.
+                let end = entry.end().min(image.size() - (1 << 20));
+                let mut bytes = vec![0; (end - entry.start) as usize];
                 disk.read_at(&mut bytes, entry.start).unwrap();
                 bytes
             };

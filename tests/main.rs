@@ -28,5 +28,6 @@ mod node;
 mod pages;
 mod repository;
 mod stream;
+mod unfold;
 mod unpack;
 mod updates;

@@ -9,11 +9,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 
 use rustix::fs::{Advice, fadvise};
+use serde::{Deserialize, Serialize};
 
 use crate::base::width::{to_u64, to_usize};
 
 /// Logical sector size: the unit of a GPT's addresses and of what a disk writes at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "u32", try_from = "u32")]
 pub enum SectorSize {
     /// 512 bytes, real or emulated: nearly every disk.
     B512,
@@ -35,6 +37,15 @@ impl SectorSize {
         match self {
             Self::B512 => 512,
             Self::B4096 => 4096,
+        }
+    }
+}
+
+impl From<SectorSize> for u32 {
+    fn from(size: SectorSize) -> Self {
+        match size {
+            SectorSize::B512 => 512,
+            SectorSize::B4096 => 4096,
         }
     }
 }

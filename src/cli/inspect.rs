@@ -12,7 +12,7 @@ use super::progress::Display;
 use super::streams::one_line;
 use super::{Global, streams};
 use crate::base::Size;
-use crate::project::inspect::{self, Inspection, SlotReport};
+use crate::project::inspect::{self, Form, Inspection, SlotReport};
 
 /// Arguments of `keller inspect`.
 #[derive(Debug, Args)]
@@ -58,10 +58,14 @@ pub fn run(args: &InspectArgs, global: &Global) -> Result<ExitCode> {
 /// The inspection as text.
 fn table(inspection: &Inspection, packages: bool) -> String {
     let mut text = String::new();
-    let Inspection { format, size, allocated, sector_size, disk_guid, .. } = inspection;
+    let Inspection { format, size, allocated, sector_size, disk_guid, form, .. } = inspection;
+    let form = match form {
+        Form::Image => "an image",
+        Form::Node => "a node's disk",
+    };
     let _ = writeln!(
         text,
-        "Disk       {format}, {} ({} on disk), sectors of {sector_size} bytes\nGUID       {disk_guid}\n",
+        "Disk       {form}, {format}, {} ({} on disk), sectors of {sector_size} bytes\nGUID       {disk_guid}\n",
         Size(*size).human(),
         Size(*allocated).human()
     );
@@ -79,6 +83,11 @@ fn table(inspection: &Inspection, packages: bool) -> String {
         ]);
     }
     text.push_str(&columns(&rows));
+    if let Some(node) = &inspection.node {
+        let parts: Vec<String> =
+            node.partitions.iter().map(|(role, size)| format!("{role} {}", Size(*size))).collect();
+        let _ = writeln!(text, "\nNode       at least {}: {}", Size(node.min), parts.join(", "));
+    }
     for slot in &inspection.slots {
         text.push('\n');
         text.push_str(&slot_text(slot, packages));

@@ -1,8 +1,12 @@
-//! Where partitions lie: pure arithmetic. The order is ESP, root and verity of slot A, of slot B, reserve, state;
-//! the state partition comes last, so that it can grow with the disk. A disk may have no reserve.
+//! Where partitions lie: pure arithmetic. The order is ESP, verity and root of slot A, root and verity of slot B,
+//! reserve, state; the state partition comes last, so that it can grow with the disk. A disk may have no reserve.
+//!
+//! An image ends with the content of slot A's root: all else is made on the node ([`super::unfold`]), and nothing of what
+//! an image has ever moves.
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::gpt::{self, Entry, GptError, Table, types};
@@ -22,6 +26,10 @@ pub const ESP_LABEL: &str = "esp";
 /// Largest disk that is laid out, in bytes: 8 EiB overflow what files and block devices can address.
 const DISK_LIMIT: u64 = 1 << 60;
 
+/// Where a root says how large the partitions of its node are: [`Sizes`] as JSON. What is signed with the root is believed;
+/// a partition table is not.
+pub const PATH: &str = "usr/lib/keller/disk.json";
+
 /// What a partition of a keller disk is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -38,7 +46,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role, in the order of the partitions.
+    /// Every role, in the order of the partitions' numbers.
     pub const ALL: [Self; 7] = [
         Self::Esp,
         Self::Root(Slot::A),
@@ -48,6 +56,22 @@ impl Role {
         Self::Reserve,
         Self::State,
     ];
+
+    /// Every role, in the order of the partitions' places.
+    const PLACES: [Self; 7] = [
+        Self::Esp,
+        Self::Verity(Slot::A),
+        Self::Root(Slot::A),
+        Self::Root(Slot::B),
+        Self::Verity(Slot::B),
+        Self::Reserve,
+        Self::State,
+    ];
+
+    /// Whether an image has it.
+    pub(super) const fn is_shipped(self) -> bool {
+        matches!(self, Self::Esp | Self::Root(Slot::A) | Self::Verity(Slot::A))
+    }
 
     /// GUID of the partition's type.
     pub const fn type_guid(self) -> Uuid {
@@ -85,16 +109,17 @@ impl fmt::Display for Role {
     }
 }
 
-/// What the manifest says of the disk; sizes are rounded up to [`ALIGNMENT`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the manifest says of a node's disk; sizes are rounded up to [`ALIGNMENT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
     /// The EFI system partition.
     pub esp: Size,
     /// One slot's root partition.
     pub root: Size,
     /// The reserve; a disk without it has the journal and the records of updates on the state partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserve: Option<Size>,
-    /// The state partition in the image; it may grow on the node.
+    /// The state partition at least; it may take the rest of the disk.
     pub state: Size,
     /// Of the disk.
     pub sector_size: SectorSize,
@@ -111,14 +136,14 @@ pub struct Partition {
     pub size: u64,
 }
 
-/// The whole disk.
+/// The whole disk of a node, as small as it may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Of the disk.
     pub sector_size: SectorSize,
     /// In bytes, both partition tables included.
     pub disk_size: u64,
-    /// In the order of [`Role::ALL`], which is that of their places.
+    /// In the order of [`Role::ALL`]: that of their numbers, from 1.
     pub partitions: Vec<Partition>,
 }
 
@@ -187,13 +212,15 @@ impl Layout {
             Role::State => align::up(sizes.state.bytes(), ALIGNMENT),
         };
         let mut next = ALIGNMENT;
-        let wanted = Role::ALL.into_iter().filter(|role| *role != Role::Reserve || reserve.is_some());
-        let partitions = wanted.map(|role| {
+        let is_wanted = |role: &Role| *role != Role::Reserve || reserve.is_some();
+        let mut partitions: Vec<Partition> = Vec::new();
+        for role in Role::PLACES.into_iter().filter(is_wanted) {
             let partition = Partition { role, start: next, size: size_of(role) };
             next += partition.size;
-            partition
-        });
-        let partitions = partitions.collect();
+            partitions.push(partition);
+        }
+        let number = |part: &Partition| Role::ALL.iter().position(|role| *role == part.role);
+        partitions.sort_by_key(number);
         // The backup table has the last ALIGNMENT for itself.
         let disk_size = next + ALIGNMENT;
         if disk_size > DISK_LIMIT {
@@ -227,38 +254,87 @@ impl Layout {
         Err(LayoutError::DoesNotFit { what, place, has, room, setting, suggestion })
     }
 
-    /// The partition table of a new image: `release` in slot A, slot B empty. Every GUID follows from the
-    /// root hash, so that one lock gives one image; a node gives its disk a GUID of its own at first boot.
+    /// Bytes of an image whose root has `root` bytes.
+    pub fn image_size(&self, root: u64) -> u64 {
+        let place = self.partition(Role::Root(Slot::A));
+        // The backup table has the last ALIGNMENT for itself.
+        place.start + align::up(root, ALIGNMENT).min(place.size) + ALIGNMENT
+    }
+
+    /// The partition table of a new image: `release`, whose root has `root` bytes, in slot A, and nothing behind it. Every
+    /// GUID follows from the root hash, so that one lock gives one image; a node gives its disk GUIDs of its own at
+    /// first boot.
     ///
     /// # Errors
     /// A label that is longer than 36 characters, for an id and a version that are too long together.
-    pub fn table(&self, release: &Release) -> Result<Table, GptError> {
-        let disk = disk_guid(release);
-        let mut table = Table::new(disk, self.sector_size, self.disk_size)?;
-        for (partition, number) in self.partitions.iter().zip(1..) {
-            let identity = match partition.role {
-                Role::Esp => fixed(disk, ESP_LABEL, 0),
-                // Whoever mounts by type shall leave both alone: init mounts them, and the specification ties
-                // /var to a machine id through its GUID, which an image cannot know.
-                Role::Reserve => fixed(disk, RESERVE_LABEL, gpt::attributes::NO_AUTO),
-                Role::State => fixed(disk, STATE_LABEL, gpt::attributes::NO_AUTO),
-                Role::Root(Slot::A) => release.root(),
-                Role::Verity(Slot::A) => release.verity(),
-                Role::Root(Slot::B) => slot::empty(disk, Slot::B).0,
-                Role::Verity(Slot::B) => slot::empty(disk, Slot::B).1,
-            };
-            table.entries.push(Entry {
-                number,
-                type_guid: partition.role.type_guid(),
-                guid: identity.guid,
-                label: String::new(),
-                start: partition.start,
-                size: partition.size,
-                attributes: 0,
-            });
-            table.rename(number, identity.guid, &identity.label, identity.attributes)?;
+    pub fn image_table(&self, release: &Release, root: u64) -> Result<Table, GptError> {
+        let mut table = Table::new(disk_guid(release), self.sector_size, self.image_size(root))?;
+        for (partition, number) in self.numbered().filter(|(partition, _)| partition.role.is_shipped()) {
+            let mut entry = self.entry(partition, number, table.disk_guid, release)?;
+            if partition.role == Role::Root(Slot::A) {
+                entry.size = table.end_usable / ALIGNMENT * ALIGNMENT - entry.start;
+            }
+            table.entries.push(entry);
         }
         Ok(table)
+    }
+
+    /// The partition table of a whole disk with `release` in slot A, as images had it before they unfolded on the node.
+    ///
+    /// # Errors
+    /// As [`Self::image_table`].
+    pub fn table(&self, release: &Release) -> Result<Table, GptError> {
+        let mut table = Table::new(disk_guid(release), self.sector_size, self.disk_size)?;
+        for (partition, number) in self.numbered() {
+            table.entries.push(self.entry(partition, number, table.disk_guid, release)?);
+        }
+        Ok(table)
+    }
+
+    /// The partitions, with their numbers.
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (Partition, u32)> {
+        self.partitions.iter().copied().zip(1..)
+    }
+
+    fn entry(
+        &self,
+        partition: Partition,
+        number: u32,
+        disk: Uuid,
+        release: &Release,
+    ) -> Result<Entry, GptError> {
+        let identity = match partition.role {
+            Role::Root(Slot::A) => release.root(),
+            Role::Verity(Slot::A) => release.verity(),
+            role => role.unused(disk),
+        };
+        identity.entry(partition, number)
+    }
+}
+
+impl Role {
+    /// Identity of its partition on the disk `disk`, as long as nothing is on it.
+    pub(super) fn unused(self, disk: Uuid) -> Identity {
+        match self {
+            Self::Esp => fixed(disk, ESP_LABEL, 0),
+            // Whoever mounts by type shall leave both alone: init mounts them, and the specification ties
+            // /var to a machine id through its GUID, which an image cannot know.
+            Self::Reserve => fixed(disk, RESERVE_LABEL, gpt::attributes::NO_AUTO),
+            Self::State => fixed(disk, STATE_LABEL, gpt::attributes::NO_AUTO),
+            Self::Root(slot) => slot::empty(disk, slot).0,
+            Self::Verity(slot) => slot::empty(disk, slot).1,
+        }
+    }
+}
+
+impl Identity {
+    /// The entry of `partition`.
+    pub(super) fn entry(self, partition: Partition, number: u32) -> Result<Entry, GptError> {
+        let Self { guid, label, attributes } = self;
+        let type_guid = partition.role.type_guid();
+        let Partition { start, size, .. } = partition;
+        gpt::check_label(&label)?;
+        Ok(Entry { number, type_guid, guid, label, start, size, attributes })
     }
 }
 
@@ -313,8 +389,8 @@ mod tests {
 
     const BEFORE_THE_RESERVE: [&str; 5] = [
         "esp 1MiB+512MiB",
-        "root-a 513MiB+1GiB",
-        "root-a-verity 1537MiB+9MiB",
+        "root-a 522MiB+1GiB",
+        "root-a-verity 513MiB+9MiB",
         "root-b 1546MiB+1GiB",
         "root-b-verity 2570MiB+9MiB",
     ];
@@ -322,15 +398,47 @@ mod tests {
     #[test]
     fn partitions_follow_one_another() {
         let layout = Layout::plan(&sizes()).unwrap();
+        let mut by_place = layout.partitions.clone();
+        by_place.sort_by_key(|part| part.start);
+        for pair in by_place.windows(2) {
+            assert_eq!(pair[0].start + pair[0].size, pair[1].start);
+        }
         let expected =
             [&BEFORE_THE_RESERVE[..], &["reserve 2579MiB+256MiB", "state 2835MiB+512MiB"]].concat();
         assert_eq!(places(&layout), expected);
         assert_eq!(Size(layout.disk_size), Size::mib(3348));
     }
 
-    /// As disks were laid out before there was a reserve, down to every GUID.
     #[test]
-    fn without_a_reserve_the_table_is_the_one_of_before() {
+    fn an_image_ends_with_the_content_of_its_root() {
+        let layout = Layout::plan(&sizes()).unwrap();
+        let (whole, root) = (layout.table(&release("1.0.0")).unwrap(), (200 << 20) + 4096);
+        let table = layout.image_table(&release("1.0.0"), root).unwrap();
+        table.check().unwrap();
+        assert_eq!(layout.image_size(root), (522 + 201 + 1) << 20);
+        assert_eq!(table.entries[1].size, 201 << 20);
+        // Nothing of it moves, and nothing gets another name.
+        let small = |entry: &Entry| Entry { size: 0, ..entry.clone() };
+        let [some, all] = [&table, &whole].map(|table| table.entries.iter().map(small).collect::<Vec<_>>());
+        assert_eq!((&some[..], table.disk_guid), (&all[..3], whole.disk_guid));
+        assert!(slot::shipped(&table).is_some() && slot::shipped(&whole).is_none());
+        assert!(slot::slots(&table).is_err());
+        // A root that fills its slot.
+        let full = layout.image_table(&release("1.0.0"), 1 << 30).unwrap();
+        assert_eq!(full.entries[1].size, 1 << 30);
+    }
+
+    #[test]
+    fn a_root_says_it_in_a_file() {
+        let sizes = [sizes(), Sizes { reserve: None, sector_size: SectorSize::B4096, ..sizes() }];
+        for sizes in sizes {
+            let text = serde_json::to_string(&sizes).unwrap();
+            assert_eq!(serde_json::from_str::<Sizes>(&text).unwrap(), sizes, "{text}");
+        }
+    }
+
+    #[test]
+    fn without_a_reserve_only_that_is_missing() {
         let with = Layout::plan(&sizes()).unwrap();
         let without = Layout::plan(&Sizes { reserve: None, ..sizes() }).unwrap();
         let expected = [&BEFORE_THE_RESERVE[..], &["state 2579MiB+512MiB"]].concat();

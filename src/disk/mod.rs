@@ -1,10 +1,11 @@
-//! Partition layout, GPT, slots, the partitions of an image file.
+//! Partition layout, GPT, slots, how an image becomes the disk of a node, the partitions of an image file.
 
 pub mod gpt;
 pub mod layout;
 mod partition_writer;
 pub mod slot;
 pub mod sys;
+pub mod unfold;
 
 pub use crate::base::device::{Device, FileDevice, ReadAt, SectorSize, Window};
 pub use layout::{Layout, Role, Sizes};

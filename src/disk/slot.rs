@@ -141,6 +141,17 @@ pub fn slots(table: &Table) -> Result<[(Slot, Parts<'_>); 2], SlotError> {
     ])
 }
 
+/// Slot A of a table as an image ships it, with nothing but an EFI system partition beside; none where there is
+/// anything else, as on the disk of a node.
+pub fn shipped(table: &Table) -> Option<Parts<'_>> {
+    let only = |type_guid| {
+        let mut all = table.by_type(type_guid);
+        all.next().filter(|_| all.next().is_none())
+    };
+    let (root, verity, _) = (only(types::ROOT)?, only(types::ROOT_VERITY)?, only(types::ESP)?);
+    (table.entries.len() == 3).then_some(Parts { root, verity })
+}
+
 impl Parts<'_> {
     /// What the slot holds, by its labels and GUIDs; nothing when empty or when the two labels disagree,
     /// as they do while an update is being written.

@@ -6,12 +6,29 @@ use std::path::{Path, PathBuf};
 /// Where the kernel lists disks. It writes `!` here for a `/` in /dev.
 pub const BLOCK: &str = "/sys/block";
 
+/// The unit of `start` and `size` there, in bytes, whatever sectors the disk has.
+const SECTOR: u64 = 512;
+
 /// The kernel's name of partition `number` of `disk`, e.g. `nvme0n1p3` of `nvme0n1`; none where it shows none.
 pub fn partition(disk: &str, number: u32) -> Option<String> {
+    Some(folder(disk, number)?.file_name()?.to_string_lossy().replace('!', "/"))
+}
+
+/// Start and size of partition `number` of `disk` in bytes, as the kernel has them; none where it shows none.
+pub fn extent(disk: &str, number: u32) -> Option<(u64, u64)> {
+    let folder = folder(disk, number)?;
+    let says = |file: &str| -> Option<u64> {
+        let text = fs::read_to_string(folder.join(file)).ok()?;
+        text.trim().parse::<u64>().ok()?.checked_mul(SECTOR)
+    };
+    Some((says("start")?, says("size")?))
+}
+
+fn folder(disk: &str, number: u32) -> Option<PathBuf> {
     let is_it = |path: &PathBuf| {
         fs::read_to_string(path.join("partition")).is_ok_and(|text| text.trim().parse() == Ok(number))
     };
     let disk = Path::new(BLOCK).join(disk.replace('/', "!"));
     let mut parts = fs::read_dir(disk).ok()?.flatten().map(|entry| entry.path());
-    Some(parts.find(is_it)?.file_name()?.to_string_lossy().replace('!', "/"))
+    parts.find(is_it)
 }

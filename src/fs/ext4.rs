@@ -1,4 +1,4 @@
-//! ext4, the other choice for the root, through the crate `mkext4`.
+//! ext4, the other choice for the root: written through the crate `mkext4`, single files read through `ext4-view`.
 //!
 //! The crate always makes a journal; an empty one of the least size that `e2fsck` accepts is left. A
 //! verified root is mounted read-only and never replays it. Block size is 4096, which verity needs.
@@ -6,13 +6,50 @@
 use std::collections::BTreeMap;
 use std::io::{self, Seek, SeekFrom, Write};
 
+use ext4_view::{Ext4, Ext4Error, Ext4Read};
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, RegionSink, SpecialKind};
 use uuid::Uuid;
 
 use crate::base::align;
+use crate::base::device::ReadAt;
 use crate::base::on_disk::{FromBytes, IntoBytes, le, on_disk};
 use crate::base::width::{to_u64, to_usize};
 use crate::tree::{Content, Kind, Meta, Node, NodeId, Tree, show};
+
+/// The file `path` of the file system in `partition`, of at most `limit` bytes; none where it has no such file.
+///
+/// # Errors
+/// A file system that is damaged, a file that is too large, what the disk says.
+pub fn read_file(
+    partition: impl ReadAt + 'static,
+    path: &str,
+    limit: u64,
+) -> Result<Option<Vec<u8>>, Box<dyn std::error::Error + Send + Sync>> {
+    let volume = Ext4::load(Box::new(Partition(partition)))?;
+    let path = format!("/{path}");
+    let size = match volume.metadata(path.as_str()) {
+        Ok(metadata) => metadata.len(),
+        Err(Ext4Error::NotFound) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match size > limit {
+        true => Err(format!("{path} has {size} bytes, and at most {limit} are read").into()),
+        false => Ok(Some(volume.read(path.as_str())?)),
+    }
+}
+
+/// What the crate reads from.
+struct Partition<D>(D);
+
+impl<D: ReadAt> Ext4Read for Partition<D> {
+    fn read(
+        &mut self,
+        start: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
+        Ok(self.0.read_at(bytes, start)?)
+    }
+}
 
 /// Bytes of a block.
 const BLOCK: u64 = 4096;

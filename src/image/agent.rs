@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use crate::base::Digest;
+use crate::disk::layout;
 use crate::manifest::{GIVE_UP_AFTER, MOST_STARTS, Manifest};
 use crate::tree::{Content, Kind, Meta, Tree};
 use crate::update::document;
@@ -22,12 +23,15 @@ pub fn install(tree: &mut Tree, keller: &Content) -> Result<()> {
     Ok(())
 }
 
-/// Writes the settings of the agent and the trusted root of the update repository into the root. Gives the digest of that
+/// Writes the settings of the agent, the sizes of the node's partitions and the trusted root of the update repository into the root. Gives the digest of that
 /// one, by its name in the lock.
 pub fn write_settings(tree: &mut Tree, manifest: &Manifest) -> Result<Option<(String, Digest)>> {
     let built = built(manifest, tree.epoch);
     let text = serde_json::to_string_pretty(&built).context("telling the agent its settings")? + "\n";
     tree.file(PATH, 0o644, text)?;
+    let sizes =
+        serde_json::to_string_pretty(&super::sizes(manifest)?).context("telling the sizes of the disk")?;
+    tree.file(layout::PATH, 0o644, sizes + "\n")?;
     let Some(update) = &manifest.update else { return Ok(None) };
     let path = update.keys.join(ROOT_FILE);
     let bytes = crate::base::input::read(&path, crate::base::limits::TEXT)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use super::node_disk;
 use super::record::RECORD;
 use crate::base::input::TooLarge;
 use crate::base::width::to_u64;
@@ -18,7 +19,7 @@ use crate::boot::microcode::Vendor;
 use crate::boot::uki::Description;
 use crate::disk::gpt::{self, Entry, Found, Other, Which, attributes, types};
 use crate::disk::slot::{self, Parts};
-use crate::disk::{FileDevice, ReadAt, Release, SectorSize, Slot, Window};
+use crate::disk::{FileDevice, Layout, ReadAt, Release, SectorSize, Slot, Window};
 use crate::fs::{erofs, fat};
 use crate::output::Format;
 use crate::output::qcow2::{self, Qcow2Error};
@@ -28,9 +29,9 @@ use crate::verity;
 /// dpkg's list of packages, where a root has it.
 const DPKG_STATUS: [&str; 2] = ["usr/lib/sysimage/dpkg/status", "var/lib/dpkg/status"];
 
-/// After `dd` to a larger disk, and after a virtual disk was enlarged.
-const GROWN: &str = "the disk is larger than the image: the node takes the room, and moves the backup partition \
-                     table to the end, at its next boot";
+/// After a node's disk was enlarged.
+const GROWN: &str = "the disk is larger than its partition table says: the node takes the room, and moves the backup \
+                     partition table to the end, at its next boot";
 
 /// An image, as far as it could be read.
 #[derive(Debug, Serialize)]
@@ -45,6 +46,11 @@ pub struct Inspection {
     pub sector_size: u64,
     /// GUID of the disk.
     pub disk_guid: String,
+    /// Whether it is as a build leaves it, or the disk of a node.
+    pub form: Form,
+    /// Of an image: what a node makes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeDisk>,
     /// The copy of the partition table that was read.
     pub table: Which,
     /// Every partition, by number.
@@ -57,6 +63,25 @@ pub struct Inspection {
     pub remarks: Vec<String>,
     /// What a person should look at. Empty for an image that is as it should be.
     pub problems: Vec<String>,
+}
+
+/// What a disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// An image: the ESP and slot A, and nothing behind it.
+    Image,
+    /// The disk of a node, or an image as it was before images unfolded on the node.
+    Node,
+}
+
+/// What an image becomes at its first boot.
+#[derive(Debug, Serialize)]
+pub struct NodeDisk {
+    /// Bytes of the least disk.
+    pub min: u64,
+    /// Bytes by partition, in the order of their numbers.
+    pub partitions: Vec<(String, u64)>,
 }
 
 /// One partition.
@@ -181,19 +206,26 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
     let disk = FileDevice::image(file.try_clone()?, SectorSize::B512).context("reading the image")?;
     let found = gpt::read_any(&disk).context("reading the partition table")?;
     let mut problems = table_problems(&found);
-    let remarks = match found.other {
-        Other::NotAtEnd => vec![GROWN.to_owned()],
-        _ => Vec::new(),
-    };
     let table = &found.table;
     let partitions = table.entries.iter().map(partition).collect();
-    let slots = match slot::slots(table) {
-        Ok(slots) => slots.to_vec(),
-        Err(error) => {
+    let shipped = slot::shipped(table);
+    let form = if shipped.is_some() { Form::Image } else { Form::Node };
+    let slots = match (shipped, slot::slots(table)) {
+        (Some(parts), _) => vec![(Slot::A, parts)],
+        (None, Ok(slots)) => slots.to_vec(),
+        (None, Err(error)) => {
             problems.push(error.to_string());
             Vec::new()
         }
     };
+    let node = shipped.and_then(|parts| {
+        let layout = node_disk::of_root(&file, parts.root).and_then(|layout| match layout {
+            None => bail!("the root does not say how large the disk of a node is"),
+            Some(layout) => node_disk::check(&layout, table).map(|()| layout),
+        });
+        layout.map_err(|error| problems.push(Chain(error.as_ref()).to_string())).ok()
+    });
+    let remarks = remarks(&found, node.as_ref(), disk.size());
     let source = Source { file: &file, disk: &disk, verify, progress };
     let slots: Vec<SlotReport> =
         slots.into_iter().map(|(slot, parts)| source.slot(slot, parts, &mut problems)).collect();
@@ -216,6 +248,8 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
         allocated,
         sector_size: table.sector_size.bytes(),
         disk_guid: table.disk_guid.to_string(),
+        form,
+        node: node.as_ref().map(NodeDisk::of),
         table: found.source,
         partitions,
         slots,
@@ -223,6 +257,30 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
         remarks,
         problems,
     })
+}
+
+impl NodeDisk {
+    fn of(layout: &Layout) -> Self {
+        let partitions = layout.partitions.iter().map(|part| (part.role.to_string(), part.size)).collect();
+        Self { min: layout.disk_size, partitions }
+    }
+}
+
+/// What is as it should be: `node` is what an image becomes, on a disk of `size` bytes.
+fn remarks(found: &Found, node: Option<&Layout>, size: u64) -> Vec<String> {
+    match (&found.other, node) {
+        (Other::NotAtEnd, Some(node)) if size >= node.disk_size => {
+            vec!["the image is on a disk that is large enough: it unfolds there at its first boot".to_owned()]
+        }
+        (Other::NotAtEnd, Some(node)) => {
+            let (has, needs) = (Size(size).human(), Size(node.disk_size).human());
+            vec![format!(
+                "the image is on a disk with {has}, and a node needs {needs}: it will not start there"
+            )]
+        }
+        (Other::NotAtEnd, None) => vec![GROWN.to_owned()],
+        _ => Vec::new(),
+    }
 }
 
 /// Names the way out where a qcow2 image has no room as the raw one that it is unpacked to.

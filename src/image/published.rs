@@ -5,17 +5,18 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::inspect;
+use super::{inspect, node_disk};
 use crate::base::progress::Progress;
 use crate::base::width::to_u64;
 use crate::base::{Digest, Size, input};
-use crate::disk::gpt::{self, types};
+use crate::disk::gpt::{self, Table, types};
+use crate::disk::layout::{self, Role};
 use crate::disk::slot::{self, Parts};
 use crate::disk::{FileDevice, ReadAt, SectorSize, Slot, Window};
 use crate::fs::erofs;
 use crate::fs::fat::{Editor, Reader};
 use crate::repository::{Layout, publish};
-use crate::tree::Content;
+use crate::tree::{Content, Tree};
 use crate::update::settings::{Built, PATH, ROOT_JSON};
 use crate::verity;
 
@@ -56,11 +57,8 @@ impl Published {
         let window = |start, size| -> Result<Window<FileDevice>> {
             Ok(Window::new(FileDevice::image(file.try_clone()?, table.sector_size)?, start, size))
         };
-        let [(_, a), (_, b)] = slot::slots(&table)?;
+        let a = slot_a(&table)?;
         let release = a.release().context("slot a is empty: this is no image as keller builds it")?;
-        if b.release().is_some() {
-            bail!("slot b is not empty: this is the disk of a node, and an image has one version");
-        }
         let (options, blocks) = superblock(&window(a.verity.start, a.verity.size)?)?;
         let root = Content::Slice { file: file.try_clone()?.into(), offset: a.root.start, len: a.root.size };
         let tree = erofs::Image::open(root).and_then(|image| image.tree()).context("reading the root")?;
@@ -80,8 +78,7 @@ impl Published {
         let esp = table.by_type(types::ESP).next().context("the disk has no EFI system partition")?;
         let (uki, room) =
             kernel(window(esp.start, esp.size)?, &inspection).context("reading the EFI system partition")?;
-        let (root, verity) =
-            (smallest(&a, &b, |parts| parts.root.size), smallest(&a, &b, |parts| parts.verity.size));
+        let (root, verity) = rooms(&tree, &table)?;
         Ok(Self {
             root: window(a.root.start, a.root.size)?,
             root_hash: release.root_hash,
@@ -115,8 +112,28 @@ impl Published {
     }
 }
 
-fn smallest(a: &Parts<'_>, b: &Parts<'_>, size: impl Fn(&Parts<'_>) -> u64) -> u64 {
-    size(a).min(size(b))
+/// The slot that an image fills.
+fn slot_a(table: &Table) -> Result<Parts<'_>> {
+    if let Some(parts) = slot::shipped(table) {
+        return Ok(parts);
+    }
+    let [(_, a), (_, b)] = slot::slots(table)?;
+    if b.release().is_some() {
+        bail!("slot b is not empty: this is the disk of a node, and an image has one version");
+    }
+    Ok(a)
+}
+
+/// Bytes of a root and of a hash tree that the disks of nodes of this image hold: as the root says, and of a whole disk, as
+/// images were before, by its table.
+fn rooms(tree: &Tree, table: &Table) -> Result<(u64, u64)> {
+    if slot::shipped(table).is_some() {
+        let layout = node_disk::parse(&tree.read(layout::PATH)?)?;
+        let size = |role| layout.partition(role).size;
+        return Ok((size(Role::Root(Slot::A)), size(Role::Verity(Slot::A))));
+    }
+    let [(_, a), (_, b)] = slot::slots(table)?;
+    Ok((a.root.size.min(b.root.size), a.verity.size.min(b.verity.size)))
 }
 
 fn superblock(partition: &Window<FileDevice>) -> Result<(verity::Options, u64)> {

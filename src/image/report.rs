@@ -14,8 +14,10 @@ pub struct Sizes {
     pub root_hash: Digest,
     /// The kernel's.
     pub cmdline: String,
-    /// The whole disk.
+    /// The least disk of a node.
     pub disk: u64,
+    /// The image that is written to it.
+    pub image: u64,
     /// The root file system.
     pub root: u64,
     /// Its hash tree.

@@ -9,6 +9,7 @@ mod chroot;
 mod console;
 mod device_mapper;
 mod disks;
+mod esp;
 mod etc;
 #[cfg(test)]
 mod first_boot;
@@ -41,6 +42,7 @@ use modules::Loader;
 
 use crate::boot::cmdline::{Cmdline, State};
 use crate::boot::handover::{self, Handover};
+use crate::boot::variables;
 use crate::disk::gpt::Entry;
 use crate::disk::layout::STATE_LABEL;
 
@@ -105,6 +107,7 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     console.say("root verified and mounted");
 
     // Nothing was written so far: a disk whose root is broken stays as it is.
+    let shipped_esp = disk.found.table.esp(variables::partition()).cloned();
     match (table::settle(console, &mut disk, options.grow), options.state) {
         // Who asks for this may have a disk that cannot be written.
         (Err(failure), State::Memory) => console.warn(&failure.lines().join(": ")),
@@ -114,8 +117,8 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
         State::Disk => {
             let entry = state_entry(&disk)?;
             let device = disk.partition(entry.number)?;
-            let is_new = table::is_as_shipped(entry.guid);
-            let made = state::VOLUME.mount(console, &device, is_new, options.reset)?;
+            let standing = table::standing(&disk.found.table, &entry);
+            let made = state::VOLUME.mount(console, &device, standing, options.reset)?;
             let reserve = reserve::mount(console, &disk, options.reset);
             let numbers = reserve.number().into_iter().chain([entry.number]);
             table::own(&mut disk, &numbers.collect::<Vec<_>>())?;
@@ -126,6 +129,9 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
             (None, reserve::mount_memory()?, true)
         }
     };
+    if let Some(shipped) = shipped_esp {
+        esp::mount_if_renamed(console, &disk, &shipped);
+    }
     state::make_home()?;
     let (reserve_device, forgetful) = reserve.settle(console);
     let laid = node::settle(console);

@@ -4,10 +4,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use crate::disk::gpt::Table;
+use crate::disk::sys;
+
 /// Reads the table and the sizes again: `BLKRRPART` of linux/fs.h, `_IO(0x12, 95)`.
 const READ_AGAIN: u64 = 0x125f;
 /// Changes one partition: `BLKPG` of linux/blkpg.h, `_IO(0x12, 105)`.
 const CHANGE_PARTITION: u64 = 0x1269;
+/// `BLKPG_ADD_PARTITION`.
+const ADD: i32 = 1;
 /// `BLKPG_RESIZE_PARTITION`.
 const RESIZE: i32 = 3;
 
@@ -32,8 +37,28 @@ struct Partition {
     volume_name: [u8; 64],
 }
 
-/// Tells the kernel that a partition has another size; works while other partitions are in use.
-pub(super) fn resize(disk: &File, number: u32, start: u64, size: u64) -> io::Result<()> {
+/// Tells the kernel of the partitions of `table` that it does not know so on the disk `name`, which is open as `disk`: new
+/// ones, and ones that have grown. Works while other partitions are in use, and they themselves.
+pub(super) fn tell(disk: &File, name: &str, table: &Table) -> io::Result<()> {
+    for entry in &table.entries {
+        let told = match sys::extent(name, entry.number) {
+            None => change(disk, ADD, entry.number, entry.start, entry.size),
+            Some((start, size)) if (start, size) == (entry.start, entry.size) => Ok(()),
+            Some((start, _)) if start == entry.start => {
+                change(disk, RESIZE, entry.number, entry.start, entry.size)
+            }
+            Some((start, _)) => {
+                let expected = entry.start;
+                let problem = format!("by the kernel it begins at byte {start}, by the table at {expected}");
+                Err(io::Error::other(problem))
+            }
+        };
+        told.map_err(|error| io::Error::new(error.kind(), format!("partition {}: {error}", entry.number)))?;
+    }
+    Ok(())
+}
+
+fn change(disk: &File, operation: i32, number: u32, start: u64, size: u64) -> io::Result<()> {
     let narrow = |value: u64| i64::try_from(value).map_err(io::Error::other);
     let mut partition = Partition {
         start: narrow(start)?,
@@ -43,7 +68,7 @@ pub(super) fn resize(disk: &File, number: u32, start: u64, size: u64) -> io::Res
         volume_name: [0; 64],
     };
     let data_len = i32::try_from(size_of::<Partition>()).map_err(io::Error::other)?;
-    let request = Request { operation: RESIZE, flags: 0, data_len, data: &mut partition };
+    let request = Request { operation, flags: 0, data_len, data: &mut partition };
     // SAFETY: the kernel reads a Request and the Partition that it points to; both outlive the call.
     check(unsafe { libc::ioctl(disk.as_raw_fd(), CHANGE_PARTITION, &request) })
 }

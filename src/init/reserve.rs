@@ -67,8 +67,8 @@ pub(super) fn mount(console: &Console, disk: &BootDisk, reset: Option<Reset>) ->
     };
     let mounted = fs::create_dir_all(VOLUME.mount).doing(format!("making {}", VOLUME.mount));
     let mounted = mounted.and_then(|()| disk.partition(entry.number)).and_then(|device| {
-        let is_new = table::is_as_shipped(entry.guid);
-        VOLUME.mount(console, &device, is_new, reset).map(|_| device)
+        let standing = table::standing(&disk.found.table, entry);
+        VOLUME.mount(console, &device, standing, reset).map(|_| device)
     });
     match mounted {
         Ok(device) => Reserve::Partition(entry.clone(), device),

@@ -1,7 +1,7 @@
 //! The file systems that a node makes itself, of its state and of its reserve: all that it can lose, so that nothing
 //! here destroys anything unasked.
 //!
-//! Each partition is shipped blank and gets its file system on the node, at its full size. mke2fs takes a while and may
+//! Each partition gets its file system on the node, at its full size. mke2fs takes a while and may
 //! be cut off; a mark in the last block of the partition, which no file system reaches, says that it was
 //! under way. The mark comes off, flushed, before the file system is mounted for the first time: where it
 //! stands nothing of value can be. Before anything else uses the file system the partition gets a GUID of
@@ -93,6 +93,18 @@ pub(super) enum Content {
     Foreign,
 }
 
+/// What the table says of the partition, by its GUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It was made when an image became this node, and has no file system yet: what is there is left over from another
+    /// life of the disk.
+    Unmade,
+    /// As a whole disk was shipped.
+    Shipped,
+    /// It had a file system.
+    Own,
+}
+
 /// What to do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -114,12 +126,13 @@ pub(super) enum Doubt {
 }
 
 impl Content {
-    /// What to do on a partition that `is_new`: still under the GUID that it was shipped with. Only the
-    /// operator's explicit word makes us overwrite anything.
-    pub(super) fn action(self, is_new: bool, reset: Option<Reset>) -> Action {
+    /// What to do on a partition with this `standing`. Only the operator's explicit word makes us overwrite anything, and
+    /// writing an image to the disk is such a word.
+    pub(super) fn action(self, standing: Standing, reset: Option<Reset>) -> Action {
         match (self, reset) {
             (_, Some(Reset::State)) | (Self::HalfMade, None) => Action::Make,
-            (Self::Blank, None) if is_new => Action::Make,
+            (_, None) if standing == Standing::Unmade => Action::Make,
+            (Self::Blank, None) if standing == Standing::Shipped => Action::Make,
             (Self::Blank, None) => Action::Refuse(Doubt::Emptied),
             (Self::Ours { .. }, None) => Action::Check,
             (Self::Foreign, None) => Action::Refuse(Doubt::Foreign),
@@ -174,13 +187,12 @@ fn last_block(size: u64) -> io::Result<u64> {
 }
 
 impl Volume {
-    /// Mounts it from `device`, made or checked before; says whether it was made. `is_new`: see
-    /// [`Content::action`].
+    /// Mounts it from `device`, made or checked before; says whether it was made.
     pub(super) fn mount(
         &self,
         console: &Console,
         device: &str,
-        is_new: bool,
+        standing: Standing,
         reset: Option<Reset>,
     ) -> Result<bool, Failure> {
         let name = self.name;
@@ -188,10 +200,13 @@ impl Volume {
         let partition = open(device).doing(looking())?;
         let content = Content::of(&partition, self.label).doing(looking())?;
         let room = last_block(partition.size()).doing(looking())? / BLOCK;
-        let action = content.action(is_new, reset);
+        let action = content.action(standing, reset);
         match action {
             Action::Make => {
-                if reset.is_some() {
+                if standing == Standing::Unmade && content != Content::Blank {
+                    console
+                        .say(&format!("{device} is new on this node: what an earlier one left there goes"));
+                } else if reset.is_some() {
                     console.warn(&format!(
                         "keller.reset=state: {device} is made anew, all that was on it is gone"
                     ));
@@ -375,17 +390,20 @@ mod tests {
     fn nothing_is_overwritten_unasked() {
         let state = Content::Ours { blocks: 1 };
         let all = [Content::Blank, Content::HalfMade, state, Content::Foreign];
-        let unasked = |is_new| {
-            all.map(|content| match content.action(is_new, None) {
+        let unasked = |standing| {
+            all.map(|content| match content.action(standing, None) {
                 Action::Make => "make",
                 Action::Check => "check",
                 Action::Refuse(_) => "refuse",
             })
         };
-        assert_eq!(unasked(true), ["make", "make", "check", "refuse"]);
-        assert_eq!(unasked(false), ["refuse", "make", "check", "refuse"]);
-        for (content, is_new) in all.into_iter().zip([true, false, true, false]) {
-            assert_eq!(content.action(is_new, Some(Reset::State)), Action::Make);
+        assert_eq!(unasked(Standing::Unmade), ["make"; 4]);
+        assert_eq!(unasked(Standing::Shipped), ["make", "make", "check", "refuse"]);
+        assert_eq!(unasked(Standing::Own), ["refuse", "make", "check", "refuse"]);
+        for content in all {
+            for standing in [Standing::Unmade, Standing::Shipped, Standing::Own] {
+                assert_eq!(content.action(standing, Some(Reset::State)), Action::Make);
+            }
         }
     }
 

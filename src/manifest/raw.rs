@@ -55,7 +55,7 @@ pub(super) struct Raw {
     /// When a boot counts as good. An update whose boot does not become good is rolled back.
     #[serde(default)]
     pub health: RawHealth,
-    /// Sizes on disk.
+    /// Sizes on the disk of a node.
     #[serde(default)]
     pub disk: RawDisk,
     /// Where updates come from.
@@ -448,7 +448,8 @@ pub(super) struct RawHealth {
     pub give_up_after: Option<At<u32>>,
 }
 
-/// Sizes on disk, such as `512MiB` or `1GiB`; each a whole number of MiB.
+/// Sizes on the disk of a node, such as `512MiB` or `1GiB`; each a whole number of MiB. An image is smaller: it holds the
+/// EFI system partition and one root, and the first boot makes the rest.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "disk")]
@@ -475,7 +476,7 @@ pub(super) struct RawDisk {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "state")]
 pub(super) struct RawState {
-    /// Its size in the image. Default: `512MiB`.
+    /// Its least size. A node refuses a disk on which it does not fit. Default: `512MiB`.
     pub min: Option<At<String>>,
     /// Whether it takes the rest of the disk at first boot. Default: `true`.
     pub grow: Option<At<bool>>,

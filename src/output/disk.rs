@@ -48,6 +48,11 @@ impl<'a> Disk<'a> {
         self.size
     }
 
+    /// Bytes of the raw image.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// The raw image.
     pub(super) fn file(&self) -> &File {
         self.file

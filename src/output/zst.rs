@@ -23,13 +23,13 @@ const BATCH: u64 = 8;
 /// at 9 and 124.5 MB at 15: behind 6 there is little to gain.
 const LEVEL: i32 = 6;
 
-/// Writes `disk`, compressed.
+/// Writes the raw image of `disk`, compressed: what may follow it on a disk is not sent.
 pub(super) fn write(disk: &Disk<'_>, out: &mut Stream<'_>) -> io::Result<()> {
-    let count = align::units(disk.size(), FRAME);
+    let count = align::units(disk.length(), FRAME);
     let zeros = compressed(&vec![0; to_usize(FRAME)])?;
     for first in (0..count).step_by(to_usize(BATCH)) {
         let frames = (first..count.min(first + BATCH)).into_par_iter().map(|number| {
-            let (start, end) = (number * FRAME, disk.size().min((number + 1) * FRAME));
+            let (start, end) = (number * FRAME, disk.length().min((number + 1) * FRAME));
             let range = start..align::up(end, CLUSTER);
             if end - start == FRAME && disk.used_in(range.clone()).next().is_none() {
                 return Ok(None);

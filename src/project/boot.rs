@@ -16,6 +16,7 @@ use super::qemu::{Qemu, qemu};
 use crate::base::progress::Progress;
 use crate::base::{Size, atomic, input, limits};
 use crate::disk::{FileDevice, SectorSize, gpt};
+use crate::image::node_disk;
 use crate::output::{self, Format, qcow2, vmdk};
 use crate::qemu::machine::DiskFormat;
 use crate::qemu::process::Sink;
@@ -34,7 +35,7 @@ pub struct Boot {
     pub cpus: u32,
     /// Whether it is emulated even where KVM works.
     pub no_kvm: bool,
-    /// How large the disk is, if not as large as the image.
+    /// How large the disk is, if not as large as the image, or as the least node of it.
     pub disk: Option<Size>,
     /// What the disk hangs on.
     pub(crate) bus: Bus,
@@ -85,7 +86,7 @@ impl Boot {
             keys.push_str(&key::public(file)?);
         }
         let node = self.node.as_deref().map(|file| node::hand_over(file, scratch.path())).transpose()?;
-        let (disk, format, persist) = match self.disk {
+        let (disk, format, persist) = match self.disk_size(format)? {
             Some(size) => self.sized(size, format, scratch.path())?,
             None => (self.image.clone(), format, self.persist),
         };
@@ -107,6 +108,23 @@ impl Boot {
             extra: self.qemu_args.iter().map(Into::into).collect(),
         };
         Ok(Prepared { machine, qemu, identity, _scratch: scratch })
+    }
+
+    /// How large the disk is to be, unless as large as the image: as asked for, or as large as a node needs.
+    fn disk_size(&self, format: DiskFormat) -> Result<Option<Size>> {
+        if format != DiskFormat::Raw {
+            return Ok(self.disk);
+        }
+        let shown = self.image.display();
+        let context = || format!("reading {shown}");
+        let file = input::open_disk(&self.image).with_context(context)?;
+        let has = output::virtual_size(&file).with_context(context)?;
+        let Some(node) = node_disk::of_image(file).with_context(context)? else { return Ok(self.disk) };
+        let needs = Size(node.disk_size);
+        if let Some(size) = self.disk.filter(|size| *size < needs) {
+            bail!("--disk {size}: a node of {shown} needs {needs}");
+        }
+        Ok(self.disk.or_else(|| (has < needs.bytes()).then_some(needs)))
     }
 
     /// A disk of `size` that begins with the image: the file itself, made longer, or a layer over it that ends with the

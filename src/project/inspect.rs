@@ -8,7 +8,7 @@ use crate::base::input;
 use crate::base::progress::Progress;
 use crate::image::inspect;
 
-pub use crate::image::inspect::{Inspection, SlotReport};
+pub use crate::image::inspect::{Form, Inspection, SlotReport};
 
 /// Reads the raw or qcow2 image, or the disk, at `path`. `verify`: every block of every root too.
 ///

@@ -162,7 +162,9 @@ impl<'a> Outputs<'a> {
         self.remove_sums()?;
         let (mut digests, mut stamps) = (Vec::new(), Vec::new());
         let converted = files.iter().any(|(format, _)| *format != Format::Raw);
-        let survey = || Disk::survey(raw.file(), 0).map_err(|error| self.failed(&raw_path, error));
+        // Whoever starts one of them has a disk of the node's size without a step in between.
+        let size = report.sizes.disk;
+        let survey = || Disk::survey(raw.file(), size).map_err(|error| self.failed(&raw_path, error));
         let disk = converted.then(survey).transpose()?;
         let pool = job.means.settings.pool()?;
         for (format, path) in files {

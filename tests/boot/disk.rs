@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use keller::disk::layout::RESERVE_LABEL;
-use keller::disk::{FileDevice, SectorSize, gpt};
+use keller::disk::{FileDevice, Role, SectorSize, gpt};
+use keller::output::{self, Format};
 use serde_json::{Value, json};
 
 use super::scratch::{Disk, Scratch};
@@ -14,6 +15,7 @@ use super::turn::Turn;
 use super::update::own_updates;
 use super::{Node, keller, processors};
 use crate::judges::tool::{run, tool};
+use crate::unfold;
 use crate::updates::World;
 
 /// In seconds: until what is waited for, a machine may start several times.
@@ -47,10 +49,13 @@ fn own_key(folder: &Path) -> (PathBuf, String) {
     (file, std::fs::read_to_string(public).unwrap().trim().to_owned())
 }
 
-/// As if the image had been written to a disk that has `more` bytes left.
-fn enlarge(image: &Path, more: u64) {
+/// As if the image had been written to a disk that has `more` bytes than a node needs; gives the least size of its state
+/// partition.
+fn enlarge(image: &Path, more: u64) -> u64 {
+    let node = unfold::node(image);
     let file = OpenOptions::new().write(true).open(image).unwrap();
-    file.set_len(file.metadata().unwrap().len() + more).unwrap();
+    file.set_len(node.disk_size + more).unwrap();
+    node.partition(Role::State).size
 }
 
 /// Boots until `text` stands on the console and cuts the power there; gives all that the console showed.
@@ -160,8 +165,7 @@ fn large_sectors_an_ext4_root_and_a_disk_with_room() {
     let keys = tempfile::tempdir().unwrap();
     let (own, public) = own_key(keys.path());
     let image = small_node("large-sectors", disk, &public);
-    let (_, shipped) = inspect(&image);
-    enlarge(&image, ROOM);
+    let least = enlarge(&image, ROOM);
     let mut node = Node::boot(&image, &["--persist", "--sector-size", "4096"]);
     assert_eq!(node.settled(), "running");
     let root = node.run("findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS /");
@@ -203,17 +207,27 @@ fn large_sectors_an_ext4_root_and_a_disk_with_room() {
     assert_eq!(run(&mut ssh).trim(), "core");
     drop(node);
     let (_, grown) = inspect(&image);
-    assert_eq!(grown, shipped + ROOM);
+    assert_eq!(grown, least + ROOM);
 }
 
 #[test]
 fn a_disk_is_torn_copied_wiped_and_given_back() {
     let image = small_node("misused", "{esp: 64MiB, root: 512MiB, reserve: 64MiB, state: {min: 128MiB}}", "");
+    // `keller boot` makes a raw image's disk large enough; this one is as large as the image.
+    let small = image.with_extension("qcow2");
+    let raw = File::open(&image).unwrap();
+    let survey = output::Disk::survey(&raw, 0).unwrap();
+    Format::Qcow2.write(&survey, &File::create_new(&small).unwrap(), false).unwrap();
+    contains(
+        &boot_until("Rebooting in", &small, &[]),
+        &["and this node needs 1.3 GiB", "are missing", "way out: a larger disk"],
+    );
     enlarge(&image, 1 << 30);
     contains(
         &boot_until("/etc mounted", &image, &[]),
         &[
             "is new: it is disk",
+            "unfolded: 4 partitions made",
             "state partition grown to",
             "state made and mounted",
             "reserve made and mounted",

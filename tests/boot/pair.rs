@@ -16,6 +16,7 @@ use keller::tree::{Content, Kind};
 
 use super::keller;
 use super::scratch::{Disk, Scratch};
+use crate::unfold::unfold;
 
 /// The id of the node, in all versions.
 pub const ID: &str = "pair";
@@ -53,9 +54,11 @@ fn images() -> &'static [Disk; 2] {
     IMAGES.get_or_init(|| ["1.0.0", "1.0.1"].map(build))
 }
 
-/// A disk of its own for the test `name`, on which 1.0.0 runs.
+/// A disk of its own for the test `name`, as the first boot of 1.0.0 finds it once it has unfolded it.
 pub fn older(name: &str) -> Disk {
-    Disk::copy(&images()[0], name)
+    let disk = Disk::copy(&images()[0], name);
+    unfold(&disk);
+    disk
 }
 
 /// The image of 1.0.1, not to be changed.
@@ -100,7 +103,7 @@ fn install_changed(image: &Path, newer: &Path, tries: Option<u8>, change: impl F
     let mut to = FileDevice::image(file, SectorSize::B512).unwrap();
     let source = gpt::read_any(&from).unwrap();
     let target = gpt::read_any(&to).unwrap();
-    let [(_, full), _] = slot::slots(&source.table).unwrap();
+    let full = slot::shipped(&source.table).unwrap();
     let [_, (_, idle)] = slot::slots(&target.table).unwrap();
     let mut table = target.table.clone();
     for (full, idle) in [(full.root, idle.root), (full.verity, idle.verity)] {

@@ -151,7 +151,8 @@ fn the_report_says_what_was_built() {
     assert_eq!(report["kernel_version"], super::archive::KERNEL);
     assert_eq!(report["keller_sha256"], Digest::of(project.read("fake-keller")).to_hex());
     assert_eq!(report["lock_sha256"], Digest::of(project.read("node/node.lock")).to_hex());
-    assert_eq!(report["disk"], project.path("node/out/tiny_1.2.3.raw").metadata().unwrap().len());
+    assert_eq!(report["image"], project.path("node/out/tiny_1.2.3.raw").metadata().unwrap().len());
+    assert_eq!(report["disk"], 324 << 20);
     let cmdline = report["cmdline"].as_str().unwrap();
     assert!(
         cmdline.contains(report["root_hash"].as_str().unwrap()) && cmdline.ends_with(" quiet"),

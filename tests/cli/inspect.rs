@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use super::project::Project;
+use crate::judges::tool::{run, tool};
 
 const IMAGE: &str = "node/out/tiny_1.2.3.raw";
 
@@ -17,7 +18,8 @@ fn an_image_explains_itself() {
 
     let table = project.run(&["inspect", "--verify", "--packages", IMAGE]).good().out;
     for part in [
-        "Disk       raw, 324.0 MiB",
+        "Disk       an image, raw, ",
+        "Node       at least 324MiB: esp 64MiB, root-a ",
         "Slot a     tiny 1.2.3\n",
         &format!("  roothash {root_hash}\n"),
         "every block verified",
@@ -25,7 +27,6 @@ fn an_image_explains_itself() {
         "  packages 7\n",
         "    greeter 2.0-1\n",
         "  container hello: packages 3\n",
-        "Slot b     empty\n",
         "Entry      EFI/Linux/tiny_1.2.3.efi",
         "  boots    slot a\n",
         "  kernel   6.12.0-tiny",
@@ -54,14 +55,14 @@ fn an_image_on_a_larger_disk_is_as_it_should_be() {
     project.build(&[]).good();
     let image = File::options().write(true).open(project.path(IMAGE)).unwrap();
     let size = image.metadata().unwrap().len();
-    for more in [512, 1 << 20, 1 << 30] {
+    for (more, note) in [
+        (512, "note: the image is on a disk with"),
+        (1 << 20, "a node needs 324.0 MiB: it will not start there"),
+        (1 << 30, "note: the image is on a disk that is large enough: it unfolds there at its first boot"),
+    ] {
         image.set_len(size + more).unwrap();
         let ran = project.run(&["inspect", "--verify", IMAGE]).good();
-        assert!(
-            ran.err.contains("note: the disk is larger than the image: the node takes the room"),
-            "{}",
-            ran.err
-        );
+        assert!(ran.err.contains(note), "{}", ran.err);
         assert!(!ran.err.contains("warning"), "{}", ran.err);
         let ran = project.run(&["inspect", "--json", IMAGE]).good();
         let said: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
@@ -77,6 +78,40 @@ fn an_image_on_a_larger_disk_is_as_it_should_be() {
     assert!(ran.err.contains("warning: the backup partition table is broken"), "{}", ran.err);
 }
 
+/// As tools do that copy by a map of the file: what it has no bytes for stays as it was on the disk.
+#[test]
+fn a_copy_of_what_the_file_has_is_whole_on_a_used_disk() {
+    use rustix::fs::{SeekFrom, seek};
+    let project = Project::new();
+    project.build(&[]).good();
+    let image = File::open(project.path(IMAGE)).unwrap();
+    let size = image.metadata().unwrap().len();
+    let disk = File::create(project.path("used.raw")).unwrap();
+    let (noise, mut piece) = (vec![0xa5; 1 << 20], vec![0; 1 << 20]);
+    (0..size).step_by(noise.len()).for_each(|at| disk.write_all_at(&noise, at).unwrap());
+    let mut at = 0;
+    while let Ok(start) = seek(&image, SeekFrom::Data(at)) {
+        at = seek(&image, SeekFrom::Hole(start)).unwrap();
+        for place in (start..at).step_by(piece.len()) {
+            let piece = &mut piece[..(at - place).min(1 << 20) as usize];
+            image.read_exact_at(piece, place).unwrap();
+            disk.write_all_at(piece, place).unwrap();
+        }
+    }
+    let [first, copied] = [IMAGE, "used.raw"].map(|path| {
+        let said = project.run(&["inspect", "--verify", path]).good().out;
+        said.split_once('\n').unwrap().1.to_owned()
+    });
+    assert_eq!(first, copied);
+    if let (Some(mut fsck), Some(mut dd)) = (tool("fsck.fat"), tool("dd")) {
+        let (from, to) = (project.path("used.raw"), project.path("used.esp"));
+        let [from, to] = [format!("if={}", from.display()), format!("of={}", to.display())];
+        run(dd.args([&from, &to, "bs=1M", "skip=1", "count=64", "status=none"]));
+        let said = run(fsck.arg("-n").arg(project.path("used.esp")));
+        assert_eq!(said.lines().count(), 2, "{said}");
+    }
+}
+
 #[test]
 fn damage_is_found() {
     let project = Project::new();
@@ -85,7 +120,7 @@ fn damage_is_found() {
     let size = image.metadata().unwrap().len();
 
     // One bit of the root's data, which only a look at every block can find.
-    let place = (65 << 20) + (200 << 10);
+    let place = (66 << 20) + (200 << 10);
     let mut byte = [0];
     image.read_exact_at(&mut byte, place).unwrap();
     image.write_all_at(&[byte[0] ^ 4], place).unwrap();
@@ -97,7 +132,7 @@ fn damage_is_found() {
     image.write_all_at(&byte, place).unwrap();
     project.run(&["inspect", "--verify", IMAGE]).good();
 
-    // Cut short, at every kind of place: within the state, the root, the ESP, the table, the first sector.
+    // Cut short, at every kind of place: within the backup table, the root, the ESP, the table, the first sector.
     for length in [size - 1, size / 2, 66 << 20, 2 << 20, 16 << 10, 1100, 700, 512, 100, 0] {
         image.set_len(length).unwrap();
         for verify in [&["inspect", IMAGE][..], &["inspect", "--verify", IMAGE]] {

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::project::{Project, Ran};
 use crate::http_server::Server;
+use crate::unfold::unfold;
 
 /// A project with keys and images of these versions, `node/out/tiny_VERSION.raw`.
 fn project(versions: &[&str]) -> Project {
@@ -113,13 +114,27 @@ fn versions_with_and_without_a_reserve_share_a_repository() {
         (version, reserve) = (next, wanted);
         let shown = project.run(&["inspect", "--json", &image(version)]).good().out;
         let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-        let mut labels =
-            shown["partitions"].as_array().unwrap().iter().map(|part| part["label"].as_str().unwrap());
-        assert_eq!(labels.clone().any(|label| label == "keller-reserve"), wanted != "reserve: none");
-        assert_eq!(labels.next_back(), Some("keller-state"));
+        let mut roles =
+            shown["node"]["partitions"].as_array().unwrap().iter().map(|part| part[0].as_str().unwrap());
+        assert_eq!(roles.clone().any(|role| role == "reserve"), wanted != "reserve: none");
+        assert_eq!(roles.next_back(), Some("state"));
         publish(&project, &[&image(version)]).good();
     }
     assert_eq!(seen(&project, "repository"), ["1.0.2", "1.0.1", "1.0.0"]);
+}
+
+/// Images were whole disks once, which a new keller may still be given; nodes of both are held to the same sizes.
+#[test]
+fn a_whole_disk_is_published_by_the_sizes_of_its_table() {
+    let project = project(&["1.0.0", "1.0.1"]);
+    unfold(&project.path(&image("1.0.0")));
+    for version in ["1.0.0", "1.0.1"] {
+        publish(&project, &[&image(version)]).good();
+    }
+    let listed = publish(&project, &["--list", "--json"]).good().out;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[0]["layout"], listed[1]["layout"]);
+    assert_eq!(listed[1]["layout"]["root"], 64 << 20);
 }
 
 #[test]
@@ -150,7 +165,7 @@ fn what_is_refused() {
 
     // One bit in the root, which only its hash tree can tell.
     let file = File::options().read(true).write(true).open(project.path(&image("1.0.0"))).unwrap();
-    let place = (65 << 20) + (200 << 10);
+    let place = (66 << 20) + (200 << 10);
     let mut byte = [0];
     file.read_exact_at(&mut byte, place).unwrap();
     file.write_all_at(&[byte[0] ^ 4], place).unwrap();

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Cursor, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use keller::disk::{FileDevice, SectorSize};
 use keller::fs::ext4::{self, Options};
 use keller::tree::{Kind, Meta, Tree};
 use uuid::Uuid;
@@ -43,6 +44,25 @@ fn the_judges_see_what_was_put_in() {
         assert!(shown.remove("lost+found"));
         assert_same(&dump(&shown).unwrap(), &dump(&tree).unwrap());
     });
+}
+
+#[test]
+fn a_single_file_is_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tree = everything();
+    tree.file("usr/lib/keller/some.json", 0o644, "{}\n").unwrap();
+    let path = folder.path().join("image");
+    ext4::plan(&tree, &options()).unwrap().write(&mut File::create(&path).unwrap()).unwrap();
+    let read = |name: &str, limit| {
+        let disk = FileDevice::image(File::open(&path).unwrap(), SectorSize::B512).unwrap();
+        ext4::read_file(disk, name, limit)
+    };
+    assert_eq!(read("usr/lib/keller/some.json", 3).unwrap(), Some(b"{}\n".to_vec()));
+    assert_eq!(read("usr/lib/keller/none.json", 3).unwrap(), None);
+    let error = read("usr/lib/keller/some.json", 2).unwrap_err().to_string();
+    assert_eq!(error, "/usr/lib/keller/some.json has 3 bytes, and at most 2 are read");
+    File::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+    assert!(read("usr/lib/keller/some.json", 3).is_err());
 }
 
 #[test]

@@ -6,7 +6,10 @@ use std::path::Path;
 use keller::base::{Digest, Size};
 use keller::disk::gpt::{self, types};
 use keller::disk::layout;
+use keller::disk::unfold::Own;
 use keller::disk::{FileDevice, Layout, Release, SectorSize, Sizes};
+
+use uuid::Uuid;
 
 use super::tool::{run, tool};
 
@@ -62,6 +65,25 @@ fn sgdisk_finds_no_problems_before_and_after_changes() {
     let Some(mut sgdisk) = tool("sgdisk") else { return };
     let said = run(sgdisk.args(["-i", "5"]).arg(&path));
     assert!(said.contains("node_2.0.0_verity"), "{said}");
+}
+
+#[test]
+fn sgdisk_finds_no_problems_in_an_image_and_in_the_node_that_it_becomes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    let (esp, root, reserve, state) = (Size::mib(64), Size::mib(100), Some(Size::mib(64)), Size::mib(32));
+    let layout = Layout::plan(&Sizes { esp, root, reserve, state, sector_size: SectorSize::B512 }).unwrap();
+    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    file.set_len(layout.image_size(20 << 20)).unwrap();
+    gpt::create(&mut &file, &layout.image_table(&release("1.0.0"), 20 << 20).unwrap()).unwrap();
+    verified(&path);
+    let size = layout.disk_size + (1 << 30) + 512;
+    file.set_len(size).unwrap();
+    let mut disk = open(&path, SectorSize::B512);
+    let found = gpt::read(&disk, SectorSize::B512).unwrap();
+    let own = Own { disk: Uuid::from_u128(7), esp: Uuid::from_u128(8) };
+    gpt::rewrite(&mut disk, &found, &layout.unfold(&found.table, size, true, own).unwrap()).unwrap();
+    verified(&path);
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn table(text: &str) -> Table {
 
 /// `chosen`, or the number: which one is chosen is not compared.
 fn number(text: &str) -> String {
-    if text.parse().is_ok_and(|id| CHOSEN.contains(&id)) { "chosen".to_owned() } else { text.to_owned() }
+    if text.parse().is_ok_and(|id: u32| CHOSEN.contains(&id)) { "chosen".to_owned() } else { text.to_owned() }
 }
 
 /// What two tables say, without passwords, and with members in order.

@@ -49,6 +49,7 @@ pub struct MachineArgs {
     #[arg(long, value_name = "TIME", default_value = "300", value_parser = time::seconds, requires = "expect")]
     pub timeout: Duration,
     /// Make the disk this large, in whole MiB, with zeros behind the image, as in --disk 20GiB; with --persist, the file.
+    /// By default a raw image gets as much as a node of it needs.
     #[arg(long, value_name = "SIZE", value_parser = disk)]
     pub disk: Option<Size>,
     /// What the disk hangs on: virtio, nvme, ahci, usb or scsi (virtio-scsi).

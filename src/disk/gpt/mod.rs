@@ -236,10 +236,7 @@ impl Table {
     /// # Errors
     /// `NoSuchPartition`; a label that is too long.
     pub fn rename(&mut self, number: u32, guid: Uuid, label: &str, attributes: u64) -> Result<(), GptError> {
-        let units = label.encode_utf16().count();
-        if units > format::LABEL_UNITS {
-            return Err(GptError::LabelTooLong { label: label.to_owned(), units });
-        }
+        check_label(label)?;
         let entry = self
             .entries
             .iter_mut()
@@ -258,13 +255,8 @@ impl Table {
     /// # Errors
     /// `TooSmall` when the disk ends before what the table already uses.
     pub fn grow_last(&mut self, disk_size: u64, alignment: u64) -> Result<bool, GptError> {
-        let end = usable_end(disk_size, self.capacity, self.sector_size)?;
-        if end < self.end_usable {
-            return Err(GptError::TooSmall { size: disk_size });
-        }
-        let mut changed = end != self.end_usable;
-        self.end_usable = end;
-        let aligned = end / alignment * alignment;
+        let mut changed = self.extend(disk_size)?;
+        let aligned = self.end_usable / alignment * alignment;
         if let Some(last) = self.entries.iter_mut().max_by_key(|entry| entry.start)
             && aligned > last.end()
         {
@@ -272,6 +264,18 @@ impl Table {
             changed = true;
         }
         Ok(changed)
+    }
+
+    /// Lets the table reach to the end of a disk that now has `disk_size` bytes; says whether anything changed.
+    ///
+    /// # Errors
+    /// `TooSmall` when the disk ends before what the table already uses.
+    pub fn extend(&mut self, disk_size: u64) -> Result<bool, GptError> {
+        let end = usable_end(disk_size, self.capacity, self.sector_size)?;
+        if end < self.end_usable {
+            return Err(GptError::TooSmall { size: disk_size });
+        }
+        Ok(std::mem::replace(&mut self.end_usable, end) != end)
     }
 
     /// Refuses partitions that overlap or leave the usable part of the disk.
@@ -300,6 +304,15 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// Refuses a label that no entry holds.
+pub(in crate::disk) fn check_label(label: &str) -> Result<(), GptError> {
+    let units = label.encode_utf16().count();
+    if units > format::LABEL_UNITS {
+        return Err(GptError::LabelTooLong { label: label.to_owned(), units });
+    }
+    Ok(())
 }
 
 /// The first byte behind the usable ones of a disk of `disk_size` bytes: there the backup begins.

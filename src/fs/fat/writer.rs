@@ -54,9 +54,8 @@ struct File<'t> {
     start: u32,
 }
 
-/// Writes `tree` as a FAT32 file system from the start of `out`, which must read as zeros over
-/// `options.size` bytes: only clusters that are in use are written, so that a sparse file stays sparse.
-/// Owners, modes and attributes have no place on FAT; hard links become copies.
+/// Writes `tree` as a FAT32 file system from the start of `out`. Only clusters that are in use are written, so that a sparse
+/// file stays sparse; zeros that mean something are written, so that what it leaves out may be anything. Owners, modes and attributes have no place on FAT; hard links become copies.
 ///
 /// # Errors
 /// Nodes and names that FAT does not have, a size that does not do, what the disks say.
@@ -96,6 +95,7 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
     let used = next - format::ROOT_CLUSTER;
 
     let mut out = BufWriter::with_capacity(CHUNK, out);
+    zeros(&mut out, (geometry.reserved + 2 * geometry.fat_sectors) * geometry.sector)?;
     let boot = format::boot_sector(&geometry, options.volume_id, &label);
     let info = format::fsinfo_sector(&geometry, used);
     for sector in [0, format::BACKUP_SECTOR] {
@@ -114,6 +114,8 @@ pub fn write(tree: &Tree, options: &Options, out: &mut (impl Write + Seek)) -> R
             bytes.extend(format::record(&label, format::VOLUME_LABEL, time, 0, 0).as_bytes());
         }
         bytes.extend(records(index, &folders, &files));
+        // A record of zeros ends the folder.
+        bytes.resize(to_usize(align::up(to_u64(bytes.len()).max(1), cluster)), 0);
         write_at(&mut out, geometry.offset(folder.start), &bytes)?;
     }
     write_files(&mut out, &files, &geometry)?;
@@ -161,6 +163,17 @@ fn write_files(
             content.read_at(part, offset).map_err(|source| FatError::Read { path: path.clone(), source })?;
             out.write_all(part).map_err(FatError::Write)?;
         }
+    }
+    Ok(())
+}
+
+/// So many at the start.
+fn zeros(out: &mut (impl Write + Seek), count: u64) -> Result<(), FatError> {
+    let buffer = vec![0; CHUNK];
+    out.seek(SeekFrom::Start(0)).map_err(FatError::Write)?;
+    for offset in (0..count).step_by(CHUNK) {
+        let part = &buffer[..to_usize((count - offset).min(to_u64(CHUNK)))];
+        out.write_all(part).map_err(FatError::Write)?;
     }
     Ok(())
 }

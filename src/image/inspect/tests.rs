@@ -6,11 +6,19 @@ use super::*;
 use crate::base::progress::Silent;
 use crate::base::width::to_usize;
 use crate::boot::{cmdline::Options as CmdlineOptions, uki};
+use crate::disk::layout::PATH;
 use crate::disk::{Layout, PartitionWriter, Role, Sizes, gpt};
 use crate::output::{Disk, Format};
 
-/// A whole disk with a tiny root; gives its file and where the root begins.
+/// A whole disk with a tiny root, as images were before they unfolded on the node; gives its file and where the root
+/// begins.
 pub(in crate::image) fn image(sector_size: SectorSize) -> (File, u64) {
+    let (file, layout) = made(sector_size, Form::Node);
+    (file, layout.partition(Role::Root(Slot::A)).start)
+}
+
+/// An image of this form, and the disk of its node.
+fn made(sector_size: SectorSize, form: Form) -> (File, Layout) {
     use std::io::Write;
     let sizes = Sizes {
         esp: Size::mib(if sector_size == SectorSize::B512 { 34 } else { 260 }),
@@ -24,6 +32,7 @@ pub(in crate::image) fn image(sector_size: SectorSize) -> (File, u64) {
     root.file("usr/lib/os-release", 0o644, "ID=debian\nIMAGE_ID=\"node\"\nIMAGE_VERSION='1.0'\n").unwrap();
     root.file(DPKG_STATUS[0], 0o644, "Package: bash\nVersion: 5.2\n\nPackage: dash\nVersion: 0.5\n").unwrap();
     root.file("data", 0o644, vec![7; 1 << 20]).unwrap();
+    root.file(PATH, 0o644, serde_json::to_string(&sizes).unwrap()).unwrap();
     let options =
         erofs::Options { uuid: Uuid::from_u128(1), build_time: 0, volume_name: [0; 16], dedupe: true };
     let mut bytes = Vec::new();
@@ -48,8 +57,13 @@ pub(in crate::image) fn image(sector_size: SectorSize) -> (File, u64) {
     let release = Release { id: "node".to_owned(), version: "1.0".to_owned(), root_hash };
 
     let file = tempfile::tempfile().unwrap();
-    file.set_len(layout.disk_size).unwrap();
-    gpt::create(&mut &file, &layout.table(&release).unwrap()).unwrap();
+    let root = bytes.len() as u64;
+    let (size, table) = match form {
+        Form::Node => (layout.disk_size, layout.table(&release)),
+        Form::Image => (layout.image_size(root), layout.image_table(&release, root)),
+    };
+    file.set_len(size).unwrap();
+    gpt::create(&mut &file, &table.unwrap()).unwrap();
     let writer = |role| PartitionWriter::new(&file, layout.partition(role));
     let options = fat::Options {
         size: layout.partition(Role::Esp).size,
@@ -61,7 +75,7 @@ pub(in crate::image) fn image(sector_size: SectorSize) -> (File, u64) {
     fat::write(&esp, &options, &mut writer(Role::Esp)).unwrap();
     writer(Role::Root(Slot::A)).write_all(&bytes).unwrap();
     writer(Role::Verity(Slot::A)).write_all(&tree.bytes).unwrap();
-    (file, layout.partition(Role::Root(Slot::A)).start)
+    (file, layout)
 }
 
 fn inspected(file: &File) -> Inspection {
@@ -92,6 +106,42 @@ fn everything_is_found() {
         assert_eq!(entry.kernel_version, "6.12.0");
         assert!(entry.cmdline.contains("roothash="));
         serde_json::to_string(&found).unwrap();
+    }
+}
+
+#[test]
+fn an_image_is_told_from_the_disk_of_a_node() {
+    for sector_size in [SectorSize::B512, SectorSize::B4096] {
+        let (file, layout) = made(sector_size, Form::Image);
+        let found = inspected(&file);
+        assert_eq!((found.form, &found.problems[..], &found.remarks[..]), (Form::Image, &[][..], &[][..]));
+        assert_eq!((found.partitions.len(), found.slots.len()), (3, 1));
+        assert_eq!(found.slots[0].root.as_ref().unwrap().verified, Some(true));
+        let node = found.node.as_ref().unwrap();
+        assert_eq!((node.min, node.partitions.len()), (layout.disk_size, 7));
+        assert_eq!(node.partitions[3], ("root-b".to_owned(), 4 << 20));
+        // On disks that are larger; one of them is still too small.
+        file.set_len(layout.disk_size - 512).unwrap();
+        let found = inspected(&file);
+        assert!(found.problems.is_empty() && found.remarks[0].contains("will not start there"), "{found:?}");
+        file.set_len(layout.disk_size).unwrap();
+        let found = inspected(&file);
+        assert!(found.problems.is_empty() && found.remarks[0].contains("unfolds there"), "{found:?}");
+        let disk = node_disk::of_image(file.try_clone().unwrap()).unwrap().unwrap();
+        assert_eq!(disk, layout);
+        // What /init would refuse.
+        let device = FileDevice::image(file.try_clone().unwrap(), sector_size).unwrap();
+        let table = gpt::read(&device, sector_size).unwrap();
+        let mut moved = table.table.clone();
+        moved.entries[0].size -= 1 << 20;
+        let mut device = device;
+        gpt::rewrite(&mut device, &table, &moved).unwrap();
+        let problem = inspected(&file).problems.join("\n");
+        assert!(problem.contains("comparing the partition table with the root: partition esp"), "{problem}");
+        assert!(node_disk::of_image(file).is_err());
+        let (file, _) = image(sector_size);
+        assert_eq!(inspected(&file).form, Form::Node);
+        assert!(node_disk::of_image(file).unwrap().is_none());
     }
 }
 

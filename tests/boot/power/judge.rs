@@ -6,14 +6,16 @@ use std::path::Path;
 use keller::base::Digest;
 use keller::base::device::{ReadAt, Window};
 use keller::boot::entries;
-use keller::disk::gpt::{self, Table, types};
+use keller::disk::gpt::{self, Table, Which, types};
 use keller::disk::slot;
+use keller::disk::unfold::Own;
 use keller::disk::{FileDevice, SectorSize, Slot};
 use keller::fs::fat;
 use keller::verity::partition_guids;
 
 use super::disk::{Contents, Disk, Id, Part, SECTOR, View};
 use super::fat::{Content, Volume};
+use crate::unfold;
 
 /// Where firmware finds systemd-boot, with an entry of its own and without.
 const LOADERS: [&str; 2] = ["EFI/systemd/systemd-bootx64.efi", "EFI/BOOT/BOOTX64.EFI"];
@@ -38,7 +40,7 @@ impl Version {
     pub fn of(image: &Path, contents: &mut Contents) -> Self {
         let disk = FileDevice::image(std::fs::File::open(image).unwrap(), SectorSize::B512).unwrap();
         let table = gpt::read_any(&disk).unwrap().table;
-        let [(_, full), _] = slot::slots(&table).unwrap();
+        let full = slot::shipped(&table).unwrap();
         let release = full.release().unwrap();
         let esp = table.by_type(types::ESP).next().unwrap();
         let mut volume = fat::Reader::open(Window::new(&disk, esp.start, esp.size)).unwrap();
@@ -79,7 +81,7 @@ pub type Verdict = Result<Boots, String>;
 
 pub struct Judge {
     pub versions: [Version; 2],
-    /// Of the disk that was recorded; nothing in an update changes a partition's place.
+    /// Of the disk that was recorded, once it has unfolded; nothing changes a partition's place.
     pub table: Table,
 }
 
@@ -100,10 +102,13 @@ impl ReadAt for Without<'_> {
 }
 
 impl Judge {
-    /// `images` of the old version and the new one; the disk that is recorded begins as the old one's.
+    /// `images` of the old version and the new one; the disk that is recorded begins as the old one's and unfolds.
     pub fn new(images: [&Path; 2], contents: &mut Contents) -> Self {
         let disk = FileDevice::image(std::fs::File::open(images[0]).unwrap(), SectorSize::B512).unwrap();
-        let table = gpt::read_any(&disk).unwrap().table;
+        let image = gpt::read_any(&disk).unwrap().table;
+        let layout = unfold::node(images[0]);
+        let own = Own { disk: image.disk_guid, esp: image.disk_guid };
+        let table = layout.unfold(&image, layout.disk_size, true, own).unwrap();
         Self { versions: images.map(|image| Version::of(image, contents)), table }
     }
 
@@ -129,8 +134,14 @@ impl Judge {
     /// the other. No slot may say that it holds a version that is not there, whole. Of the entries, all must be
     /// whole, not only the first; and while the new version is on trial, the old one must be there to fall back to.
     pub fn decide(&self, disk: &View<'_>) -> Verdict {
-        let first = gpt::read(disk, SectorSize::B512).map_err(|error| error.to_string())?.table;
-        let mut tables = vec![first];
+        let found = gpt::read(disk, SectorSize::B512).map_err(|error| error.to_string())?;
+        // Of a torn primary table firmware and kernel believe nothing, and look in the last sector.
+        if found.source == Which::Backup
+            && gpt::read(&Without(disk, SECTOR as u64), SectorSize::B512).is_err()
+        {
+            return Err("the primary table is torn, and there is no backup in the last sector".to_owned());
+        }
+        let mut tables = vec![found.table];
         for header in [SECTOR as u64, disk.size() - SECTOR as u64] {
             let other = gpt::read(&Without(disk, header), SectorSize::B512).map(|found| found.table);
             tables.extend(other.ok().filter(|table| !tables.contains(table)));
@@ -203,7 +214,7 @@ impl Judge {
         let version = &self.versions[index];
         let (root, verity) = partition_guids(&version.root_hash);
         let count = |guid| table.entries.iter().filter(|entry| entry.guid == guid).count();
-        let slots = slot::slots(table).map_err(|error| error.to_string())?;
+        let slots = unfold::slots(table).map_err(|error| error.to_string())?;
         let holds = |parts: &slot::Parts<'_>| (parts.root.guid, parts.verity.guid) == (root, verity);
         match slots.iter().position(|(_, parts)| holds(parts)) {
             _ if (count(root), count(verity)) != (1, 1) => {

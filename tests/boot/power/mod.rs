@@ -22,6 +22,7 @@ mod log;
 mod mutants;
 mod others;
 mod recording;
+mod unfolding;
 
 use std::fs::File;
 use std::sync::OnceLock;

@@ -23,6 +23,7 @@ fn disk(sample: &Sample, name: &str) -> Disk {
     let recording = &update().recording;
     let path = Disk::copy(&recording.image, name);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len((recording.start.len() * SECTOR) as u64).unwrap();
     let (before, epoch) = recording.epochs.split_at(sample.epoch);
     let changes = before.iter().flat_map(|epoch| epoch.writes.iter().flatten()).chain(&sample.changes);
     for (sector, id) in changes {

@@ -30,16 +30,18 @@ impl Recording {
     pub fn open(images: [&Path; 2], recorded: &Path, log: &Path) -> Self {
         let mut contents = Contents::new();
         let judge = Judge::new(images, &mut contents);
-        let start = contents.image(images[0]);
+        let mut start = contents.image(images[0]);
         let log = Log::open(log);
         let reserve = judge.table.by_type(types::LINUX).next().unwrap();
         let state = judge.table.by_type(types::VAR).next().unwrap();
         assert_eq!(reserve.end(), state.start);
         let sector = SECTOR as u64;
-        // As far as it may grow at the first boot; behind that is the backup table.
+        // To its end; behind that is the backup table.
         let state = reserve.start / sector..judge.table.end_usable / ALIGNMENT * (ALIGNMENT / sector);
         let epochs = epochs(&log, &mut contents, &state);
         let end = contents.image(recorded);
+        // Before the machine was started the image was made as large as a node's disk.
+        start.resize(end.len(), 0);
         let recording = Self { image: images[0].to_owned(), log, contents, judge, start, epochs, state };
         recording.check(&end);
         recording

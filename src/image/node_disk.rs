@@ -1,0 +1,66 @@
+//! The disk of the node that an image becomes, as the image's root says it.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::base::{json, limits};
+use crate::disk::gpt::{self, Entry, Table};
+use crate::disk::layout::PATH;
+use crate::disk::{FileDevice, Layout, ReadAt, SectorSize, Sizes, Window, slot};
+use crate::fs::{erofs, ext4};
+use crate::tree::Content;
+
+/// Where ext4 has `s_magic` (Linux, `fs/ext4/ext4.h`), and what it is.
+const EXT4_MAGIC: (u64, [u8; 2]) = (1024 + 56, [0x53, 0xef]);
+
+/// How the disk of a node is laid out, by the file `bytes` of its root.
+pub fn parse(bytes: &[u8]) -> Result<Layout> {
+    let parsed = json::parse::<Sizes>(bytes, limits::JSON_VALUES).map_err(anyhow::Error::from);
+    let layout = parsed.and_then(|sizes| Ok(Layout::plan(&sizes)?));
+    layout.with_context(|| format!("reading /{PATH} of the root"))
+}
+
+/// How the disk of a node is laid out, by the root in the partition `root` of `file`; none where the root does not say.
+///
+/// # Errors
+/// A root that cannot be read.
+pub fn of_root(file: &Arc<File>, root: &Entry) -> Result<Option<Layout>> {
+    let device = FileDevice::image(file.try_clone()?, SectorSize::B512)?;
+    let window = Window::new(device, root.start, root.size);
+    let mut magic = [0; 2];
+    window.read_at(&mut magic, EXT4_MAGIC.0)?;
+    if magic == EXT4_MAGIC.1 {
+        let found = ext4::read_file(window, PATH, limits::WORDS);
+        let found = found.map_err(|error| anyhow!("reading the ext4 root: {error}"))?;
+        return found.map(|bytes| parse(&bytes)).transpose();
+    }
+    let content = Content::Slice { file: file.clone(), offset: root.start, len: root.size };
+    let tree = erofs::Image::open(content).and_then(|image| image.tree()).context("reading the root")?;
+    if !tree.exists(PATH) {
+        return Ok(None);
+    }
+    parse(&tree.read(PATH)?).map(Some)
+}
+
+/// How the disk of the node is laid out that the raw image `file` becomes; none for what is no such image.
+///
+/// # Errors
+/// An image whose root does not say it, or that its table contradicts.
+pub fn of_image(file: File) -> Result<Option<Layout>> {
+    let device = FileDevice::image(file.try_clone()?, SectorSize::B512)?;
+    // Whatever has no table is left to whoever starts it.
+    let Ok(found) = gpt::read_any(&device) else { return Ok(None) };
+    let Some(parts) = slot::shipped(&found.table) else { return Ok(None) };
+    let Some(layout) = of_root(&Arc::new(file), parts.root)? else {
+        bail!("its root does not say how large the disk of a node is: /{PATH} is missing");
+    };
+    check(&layout, &found.table)?;
+    Ok(Some(layout))
+}
+
+/// Refuses a table that cannot become the node that `layout` is of.
+pub fn check(layout: &Layout, table: &Table) -> Result<()> {
+    layout.check_image(table).context("comparing the partition table with the root")
+}
