@@ -47,7 +47,8 @@ pub enum Action {
     /// Show which document is a machine's, and which files it makes there; no secret is shown.
     #[command(after_help = "Examples:\n  \
         keller node show rack1.yaml\n  \
-        keller node show --serial 7HX2K13 rack1.yaml\n\n\
+        keller node show --serial 7HX2K13 rack1.yaml\n  \
+        keller node show --mac 52:54:00:12:34:56 rack1.yaml\n\n\
         What `enable` and passwords of the image's own accounts make depends on the image, and is not shown.")]
     Show {
         /// YAML or JSON.
@@ -58,6 +59,9 @@ pub enum Action {
         /// The machine's UUID.
         #[arg(long, value_name = "UUID")]
         uuid: Option<String>,
+        /// The address of a card of it; may be given for each.
+        #[arg(long, value_name = "ADDRESS")]
+        mac: Vec<String>,
     },
     /// Write the JSON Schema of documents, or their reference, to standard output.
     #[command(after_help = "Examples:\n  \
@@ -81,9 +85,10 @@ pub fn run(args: &NodeArgs, global: &Global) -> Result<ExitCode> {
     match &args.action {
         Action::Init { file } => init(file.as_deref(), global)?,
         Action::Check { file } => return check(file, global),
-        Action::Show { file, serial, uuid } => {
+        Action::Show { file, serial, uuid, mac } => {
             let uuid = uuid.as_ref().map(|uuid| uuid.to_lowercase());
-            show(file, &Machine { serial: serial.clone(), uuid }, global)?;
+            let macs = mac.iter().map(|mac| mac.to_lowercase().replace('-', ":")).collect();
+            show(file, &Machine { serial: serial.clone(), uuid, macs }, global)?;
         }
         Action::Schema { markdown: true } if global.json => bail!("the reference is Markdown, not JSON"),
         Action::Schema { markdown: true } => streams::print(schema::markdown())?,
@@ -150,7 +155,7 @@ fn check(file: &Path, global: &Global) -> Result<ExitCode> {
 fn described(document: &Document) -> Value {
     json!({
         "name": document.name,
-        "match": { "serial": document.matches.serial, "uuid": document.matches.uuid },
+        "match": { "serial": document.matches.serial, "uuid": document.matches.uuid, "mac": document.matches.mac },
     })
 }
 
@@ -158,7 +163,8 @@ fn summary(document: &Document) -> String {
     let name = document.name.as_deref().unwrap_or("(no name)");
     let serial = document.matches.serial.iter().map(|serial| format!("serial {serial}"));
     let uuid = document.matches.uuid.iter().map(|uuid| format!("UUID {uuid}"));
-    let machine: Vec<String> = serial.chain(uuid).collect();
+    let mac = document.matches.mac.iter().map(|mac| format!("card {mac}"));
+    let machine: Vec<String> = serial.chain(uuid).chain(mac).collect();
     match machine.is_empty() {
         true => format!("{name}, for any machine"),
         false => format!("{name}, for {}", machine.join(" and ")),

@@ -14,45 +14,73 @@ pub(super) struct Given {
 pub(super) struct Decided {
     /// With where it came from.
     pub document: Option<(Document, String)>,
+    /// Whether the machine gave it; else it is the copy.
+    pub is_given: bool,
     /// Whether it is to take the place of the copy.
     pub is_new: bool,
     /// What was refused, and why.
     pub refused: Vec<String>,
 }
 
-/// Chooses between what the machine gives now and the copy that was kept. What cannot be understood is as if it were
-/// not there, but for what is said of it.
-pub(super) fn decide(given: Vec<Result<Given, String>>, kept: Option<Given>, machine: &Machine) -> Decided {
+/// Chooses between what the machine gives now and the copy that was kept. All that is given is merged; where a part of it
+/// cannot be understood, all of it is as if it were not there, but for what is said of it. `cards` gives what is known of
+/// the machine once it has cards.
+pub(super) fn decide(
+    given: Vec<Result<Given, String>>,
+    kept: Option<Given>,
+    mut machine: Machine,
+    cards: &dyn Fn(&[Document]) -> Machine,
+) -> Decided {
     let mut refused = Vec::new();
-    let new = one(given, &mut refused).and_then(|given| understood(&given, machine, &mut refused));
+    let new = whole(given, &mut machine, cards, &mut refused);
     if let Some(document) = new {
         let is_new = kept.is_none_or(|kept| kept.bytes != document.0.text.as_bytes());
-        return Decided { document: Some(document), is_new, refused };
+        return Decided { document: Some(document), is_given: true, is_new, refused };
     }
-    let document = kept.and_then(|kept| understood(&kept, machine, &mut refused));
-    Decided { document, is_new: false, refused }
+    let document = kept.and_then(|kept| understood(&kept, &mut machine, cards, &mut refused));
+    Decided { document, is_given: false, is_new: false, refused }
 }
 
-/// The one that all sources agree on.
-fn one(given: Vec<Result<Given, String>>, refused: &mut Vec<String>) -> Option<Given> {
+/// What all sources say together.
+fn whole(
+    given: Vec<Result<Given, String>>,
+    machine: &mut Machine,
+    cards: &dyn Fn(&[Document]) -> Machine,
+    refused: &mut Vec<String>,
+) -> Option<(Document, String)> {
     let mut found: Vec<Given> = Vec::new();
     for given in given {
         match given {
+            Ok(given) if found.iter().any(|other| other.bytes == given.bytes) => {}
             Ok(given) => found.push(given),
             Err(why) => refused.push(why),
         }
     }
-    let first = found.first()?.clone();
-    match found.iter().find(|other| other.bytes != first.bytes) {
-        None => Some(first),
-        Some(other) => {
-            refused.push(format!("{} and {} say different things", first.source, other.source));
+    let all: Vec<_> = found.iter().map(|given| understood(given, machine, cards, refused)).collect();
+    if !refused.is_empty() || all.is_empty() {
+        return None;
+    }
+    if let [one] = all.as_slice() {
+        return one.clone();
+    }
+    let files: Vec<_> = found.into_iter().map(|given| (given.source, given.bytes)).collect();
+    let sources: Vec<&str> = files.iter().map(|(source, _)| source.as_str()).collect();
+    match node::merge(&files, machine) {
+        Ok(document) => Some((document, sources.join(" and "))),
+        Err(diagnostics) => {
+            refused.push(format!("{} say different things", sources.join(" and ")));
+            refused.extend(diagnostics.brief());
             None
         }
     }
 }
 
-fn understood(given: &Given, machine: &Machine, refused: &mut Vec<String>) -> Option<(Document, String)> {
+fn understood(
+    given: &Given,
+    machine: &mut Machine,
+    cards: &dyn Fn(&[Document]) -> Machine,
+    refused: &mut Vec<String>,
+) -> Option<(Document, String)> {
     let documents = match node::read(&given.source, &given.bytes) {
         Ok(documents) => documents,
         Err(diagnostics) => {
@@ -60,6 +88,9 @@ fn understood(given: &Given, machine: &Machine, refused: &mut Vec<String>) -> Op
             return None;
         }
     };
+    if machine.lacks_card(&documents) {
+        *machine = cards(&documents);
+    }
     match machine.choose(&documents) {
         Choice::One(document) => Some((document.clone(), given.source.clone())),
         Choice::None => {
@@ -84,9 +115,11 @@ mod tests {
 
     /// The name in the document that counts, whether it is new, and what was refused.
     fn told(given: &[Given], kept: Option<&str>) -> (Option<String>, bool, String) {
-        let machine = Machine { serial: Some("S1".to_owned()), uuid: None };
+        let machine = Machine { serial: Some("S1".to_owned()), ..Machine::default() };
+        let with_card = Machine { macs: ["52:54:00:00:00:01".to_owned()].into(), ..machine.clone() };
         let given = given.iter().cloned().map(Ok).collect();
-        let decided = decide(given, kept.map(|text| self::given("the copy", text)), &machine);
+        let decided =
+            decide(given, kept.map(|text| self::given("the copy", text)), machine, &|_| with_card.clone());
         let name = decided.document.and_then(|(document, _)| document.name);
         (name, decided.is_new, decided.refused.join("\n"))
     }
@@ -100,8 +133,19 @@ mod tests {
         assert_eq!(told(&[given("a", new)], Some(old)), (name("new"), true, String::new()));
         assert_eq!(told(&[given("a", new)], Some(new)), (name("new"), false, String::new()));
         assert_eq!(told(&[given("a", new), given("b", new)], None), (name("new"), true, String::new()));
-        let differ = "a and b say different things".to_owned();
-        assert_eq!(told(&[given("a", new), given("b", old)], Some(old)), (name("old"), false, differ));
+        let by_card = "node: 1\nname: any\n---\nnode: 1\nname: card\nmatch: {mac: \"52:54:00:00:00:01\"}\n";
+        assert_eq!(told(&[given("a", by_card)], Some(old)), (name("card"), true, String::new()));
+        let (found, _, differ) = told(&[given("a", new), given("b", old)], Some(old));
+        assert_eq!(found, name("old"));
+        for part in ["a and b say different things", "b:2:7: two documents disagree on `name`", "  a:2:7: "] {
+            assert!(differ.contains(part), "{differ}");
+        }
+        // One adds to the other; and where one cannot be understood, the other is half of a document.
+        let label = "node: 1\nlabels: {a: b}\n";
+        let both = told(&[given("a", new), given("b", label)], Some(new));
+        assert_eq!(both, (name("new"), true, String::new()));
+        let half = told(&[given("a", new), given("b", "node: 2\n")], None);
+        assert_eq!((half.0, half.1), (None, false));
     }
 
     #[test]
@@ -113,7 +157,7 @@ mod tests {
             ("node: 1\nnam: x\n", "a:2:1: unknown field `nam`"),
             (
                 "node: 1\nmatch: {serial: S2}\n",
-                "a: it is for another machine; this is serial S1, UUID unknown",
+                "a: it is for another machine; this is serial S1, UUID unknown, cards none that is known",
             ),
             ("", "a:1:1: there is no document here"),
             ("node: [", "this is not YAML"),

@@ -5,16 +5,20 @@
 //! boot loader's try counter gets on to a version that works. Ways out for an operator, each a word at the
 //! boot menu: `keller.debug`, `keller.etc=factory`, `keller.state=memory`, `keller.reset=state`.
 
+mod cards;
 mod chroot;
 mod console;
 mod device_mapper;
 mod disks;
 mod esp;
+mod esp_document;
 mod etc;
 #[cfg(test)]
 mod first_boot;
+mod fw_cfg;
 mod given;
 mod machine_id;
+mod media;
 mod modules;
 mod node;
 mod partitions;
@@ -134,7 +138,8 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     }
     state::make_home()?;
     let (reserve_device, forgetful) = reserve.settle(console);
-    let laid = node::settle(console);
+    let lasts = options.state == State::Disk;
+    let laid = node::settle(&mut node::Ground { console, loader: &mut loader, disk: &disk, lasts });
     let upper = etc::mount(console, options.etc, options.state, laid.layer())?;
     laid.tell_covered(console, &upper);
     machine_id::settle(options.machine_id.as_deref())?;

@@ -7,24 +7,26 @@ use std::path::{Path, PathBuf};
 
 use super::chroot::ROOT;
 use super::console::Console;
+use super::disks::BootDisk;
 use super::given::{Decided, Given, decide};
-use super::{smbios, state};
+use super::modules::Loader;
+use super::{cards, esp_document, fw_cfg, media, smbios, state};
 use crate::base::AtomicFile;
 use crate::base::failure::{Doing, Failure};
-use crate::node::{CLOSED, CREDENTIAL, FACTS, Image, Item, Kind, LARGEST, Machine, Rendered, facts, render};
+use crate::node::{CLOSED, CREDENTIAL, FACTS, Image, Item, Kind, LARGEST, Rendered, facts, render};
 
 /// The copy, below [`state::HOME`].
 const KEPT: &str = "node/node.yaml";
 /// What a document has in /etc: a layer between the root's and the node's changes.
 const LAYER: &str = "/run/keller/node/etc";
-/// What the kernel knows of the machine before drivers are loaded.
-const MACHINE: &str = "/sys/class/dmi/id";
 
 /// What a document made in this boot.
 #[derive(Debug, Default)]
 pub(super) struct Laid {
     /// Paths below /etc.
     etc: Vec<String>,
+    /// Paths below /run/systemd/system.
+    units: Vec<String>,
 }
 
 /// The verified root.
@@ -36,21 +38,34 @@ impl Image for Root {
     }
 }
 
+/// What a document is looked for with.
+pub(super) struct Ground<'a> {
+    pub console: &'a Console,
+    pub loader: &'a mut Loader,
+    pub disk: &'a BootDisk,
+    /// Whether what is kept outlives this boot.
+    pub lasts: bool,
+}
+
 /// Reads the document that this boot goes by, keeps it, and lays its files. The node must have its state, and not yet
 /// its /etc. Whatever is wrong with a document is told; the boot goes on.
-pub(super) fn settle(console: &Console) -> Laid {
+pub(super) fn settle(ground: &mut Ground<'_>) -> Laid {
+    let console = ground.console;
     let home = Path::new(state::HOME);
-    let (decided, unread) = match kept(home) {
-        Ok(kept) => (decide(given(), kept, &machine()), None),
-        Err(failure) => (decide(given(), None, &machine()), Some(failure)),
+    let (kept, unread) = match kept(home) {
+        Ok(kept) => (kept, None),
+        Err(failure) => (None, Some(failure)),
     };
     if let Some(failure) = unread {
         console.alarm(&failure.lines());
     }
-    apply(console, home, &decided)
+    let given = given(ground, kept.is_none());
+    let decided = decide(given, kept, cards::machine(), &|documents| cards::find(console, documents));
+    apply(ground, home, &decided)
 }
 
-fn apply(console: &Console, home: &Path, decided: &Decided) -> Laid {
+fn apply(ground: &Ground<'_>, home: &Path, decided: &Decided) -> Laid {
+    let console = ground.console;
     if !decided.refused.is_empty() {
         let goes_on = match &decided.document {
             Some((_, source)) => format!("the node goes on with {source}"),
@@ -65,19 +80,16 @@ fn apply(console: &Console, home: &Path, decided: &Decided) -> Laid {
         }
         return Laid::default();
     };
-    if decided.is_new
-        && let Err(failure) = keep(home, &document.text)
-    {
-        console.alarm(
-            &failure.help("the next boot does not know this document unless it is given again").lines(),
-        );
+    let is_kept = !decided.is_new || keep_told(console, home, &document.text);
+    if decided.is_given && is_kept && ground.lasts {
+        esp_document::hand_over(console, ground.disk);
     }
     let Rendered { items, warnings } = render(document, &Root);
     warnings.iter().for_each(|warning| console.warn(&format!("node document: {warning}")));
     let mut laid = Laid::default();
     for item in &items {
         match lay(item) {
-            Ok(()) => laid.etc.extend(item.path.strip_prefix("/etc/").map(str::to_owned)),
+            Ok(()) => laid.note(&item.path),
             Err(failure) => console.alarm(&failure.lines()),
         }
     }
@@ -88,18 +100,27 @@ fn apply(console: &Console, home: &Path, decided: &Decided) -> Laid {
     laid
 }
 
-/// What the machine gives.
-fn given() -> Vec<Result<Given, String>> {
-    let table = fs::read(smbios::TABLE).unwrap_or_default();
-    smbios::credentials(&table, CREDENTIAL)
+/// As [`keep`]; tells what went wrong.
+fn keep_told(console: &Console, home: &Path, text: &str) -> bool {
+    let kept = keep(home, text);
+    if let Err(failure) = kept {
+        let help = "the next boot does not know this document unless it is given again";
+        console.alarm(&failure.help(help).lines());
+        return false;
+    }
+    true
 }
 
-fn machine() -> Machine {
-    let read = |name: &str| {
-        let text = fs::read_to_string(format!("{MACHINE}/{name}")).ok()?;
-        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-    };
-    Machine { serial: read("product_serial"), uuid: read("product_uuid").map(|uuid| uuid.to_lowercase()) }
+/// What the machine gives.
+fn given(ground: &mut Ground<'_>, first: bool) -> Vec<Result<Given, String>> {
+    let console = ground.console;
+    let table = fs::read(smbios::TABLE).unwrap_or_default();
+    let mut given = smbios::credentials(&table, CREDENTIAL);
+    given.extend(fw_cfg::credential(console, CREDENTIAL));
+    given.extend(esp_document::document(console, ground.disk));
+    media::wait(console, ground.loader, first && given.is_empty());
+    given.extend(media::documents(&ground.disk.name));
+    given
 }
 
 /// The copy of an earlier boot.
@@ -137,7 +158,8 @@ fn keep(home: &Path, text: &str) -> Result<(), Failure> {
         file.file_mut().write_all(text.as_bytes())?;
         file.commit()?;
         fs::File::open(directory)?.sync_all()?;
-        fs::File::open(home)?.sync_all()
+        // The directories above are as new as this one, at a first boot.
+        Ok(rustix::fs::syncfs(fs::File::open(home)?)?)
     };
     write().doing(doing())
 }
@@ -214,6 +236,11 @@ fn tell(console: &Console, facts: &serde_json::Value) {
 }
 
 impl Laid {
+    fn note(&mut self, path: &str) {
+        self.etc.extend(path.strip_prefix("/etc/").map(str::to_owned));
+        self.units.extend(path.strip_prefix("/run/systemd/system/").map(str::to_owned));
+    }
+
     /// The layer of /etc, if there is anything in it.
     pub(super) fn layer(&self) -> Option<&'static str> {
         (!self.etc.is_empty()).then_some(LAYER)
@@ -221,6 +248,16 @@ impl Laid {
 
     /// Tells which of its files the node's own changes, in `upper`, cover.
     pub(super) fn tell_covered(&self, console: &Console, upper: &Path) {
+        let units = "systemd/system/";
+        for path in &self.units {
+            // In /run a unit is covered by one of the same name in /etc, whoever made that.
+            let in_etc = [upper, Path::new(LAYER), &Path::new(ROOT).join("etc")];
+            if in_etc.iter().any(|etc| fs::symlink_metadata(etc.join(units).join(path)).is_ok()) {
+                console.warn(&format!(
+                    "node document: /etc/{units}{path} covers the document's /run/{units}{path}"
+                ));
+            }
+        }
         for path in &self.etc {
             if fs::symlink_metadata(upper.join(path)).is_ok() {
                 console.warn(&format!(

@@ -76,7 +76,7 @@ fn give_up(console: &Console, disk: &BootDisk, own: &BootEntry, missed: u32) -> 
 }
 
 /// The ESP that the boot loader came from, or the only one of the boot disk.
-fn open_esp(disk: &BootDisk) -> Result<FileDevice, Failure> {
+pub(super) fn open_esp(disk: &BootDisk) -> Result<FileDevice, Failure> {
     let table = &disk.found.table;
     let entry = table.esp(variables::partition()).ok_or_else(|| {
         let cause = format!("{} has {} of them", disk.name, table.by_type(types::ESP).count());

@@ -40,6 +40,11 @@ impl Uevents {
         while self.wait_for(quiet) && Instant::now() < end {}
     }
 
+    /// Whether something happens within `quiet`.
+    pub(super) fn is_busy(&self, quiet: Duration) -> bool {
+        self.wait_for(quiet)
+    }
+
     /// Whether something happened within `time`.
     fn wait_for(&self, time: Duration) -> bool {
         let Some(socket) = &self.0 else {

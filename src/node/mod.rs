@@ -5,6 +5,7 @@
 
 pub mod cluster;
 mod machine;
+mod merge;
 mod network;
 mod raw;
 mod render;
@@ -26,6 +27,7 @@ use crate::written::{Diagnostics, form, shape, yaml};
 
 pub use cluster::Cluster;
 pub use machine::{Choice, Machine};
+pub use merge::merge;
 pub use render::{CLOSED, FACTS, Image, Item, Kind, Rendered, facts, render};
 
 /// The form of documents that this keller reads.
@@ -67,12 +69,14 @@ pub struct Document {
 }
 
 /// What must be so of a machine; nothing, for any.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Match {
     /// Serial number.
     pub serial: Option<String>,
     /// UUID in lower case.
     pub uuid: Option<String>,
+    /// Address of one of its cards.
+    pub mac: Option<String>,
 }
 
 /// A network interface.
@@ -238,23 +242,30 @@ pub fn is_host_name(text: &str) -> bool {
 pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Document>, Diagnostics> {
     let mut sources = Sources::default();
     let mut report = Report::default();
-    let text = String::from_utf8_lossy(bytes).into_owned();
-    let source = sources.add(Source { name: PathBuf::from(name), text: text.clone() });
-    let documents = match bytes.len() as u64 > LARGEST {
-        true => {
-            let what = format!("this is larger than the {LARGEST} bytes that a document can have");
-            report.error(Mark::top(source), what).help("large files belong into an image");
-            None
-        }
-        false => documents(source, bytes, &mut report),
-    };
-    match documents {
-        Some(documents) if report.is_empty() => Ok(documents),
+    match parse(name, bytes, &mut sources, &mut report) {
+        Some(found) if report.is_empty() => Ok(found.into_iter().map(|(_, document)| document).collect()),
         _ => Err(report.finish(&sources)),
     }
 }
 
-fn documents(source: u32, bytes: &[u8], report: &mut Report) -> Option<Vec<Document>> {
+/// The same, each document with the tree that it was read from.
+fn parse(
+    name: &str,
+    bytes: &[u8],
+    sources: &mut Sources,
+    report: &mut Report,
+) -> Option<Vec<(yaml::Node, Document)>> {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let source = sources.add(Source { name: PathBuf::from(name), text });
+    if bytes.len() as u64 > LARGEST {
+        let what = format!("this is larger than the {LARGEST} bytes that a document can have");
+        report.error(Mark::top(source), what).help("large files belong into an image");
+        return None;
+    }
+    documents(source, bytes, report)
+}
+
+fn documents(source: u32, bytes: &[u8], report: &mut Report) -> Option<Vec<(yaml::Node, Document)>> {
     let text = yaml::decode(source, bytes, report)?;
     let mut sum = Sum::default();
     let found = match yaml::read_all(source, text, &mut sum, report) {
@@ -281,14 +292,17 @@ fn documents(source: u32, bytes: &[u8], report: &mut Report) -> Option<Vec<Docum
         }
         let text = slice(&lines, range);
         match decode(&node) {
-            Ok(raw) => documents.push((mark, validate::document(raw, text, report))),
+            Ok(raw) => {
+                let document = validate::document(raw, text, report);
+                documents.push((node, document));
+            }
             Err(fault) => {
                 report.error(fault.mark.unwrap_or(mark), fault.message);
             }
         }
     }
     validate::apart(&documents, report);
-    Some(documents.into_iter().map(|(_, document)| document).collect())
+    Some(documents)
 }
 
 /// The lines that may hold a secret: of fields that are secrets, and of those that nobody knows.

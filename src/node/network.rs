@@ -243,7 +243,7 @@ fn interface_name(text: &str) -> Result<(), Wrong> {
     }
 }
 
-fn mac(text: &str) -> Result<String, Wrong> {
+pub(super) fn mac(text: &str) -> Result<String, Wrong> {
     let parts: Vec<&str> = text.split([':', '-']).collect();
     let is_byte = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     match parts.len() == 6 && parts.iter().all(is_byte) {

@@ -71,6 +71,8 @@ pub(super) struct RawMatch {
     pub serial: Option<At<String>>,
     /// The machine's UUID, as in /sys/class/dmi/id/product_uuid.
     pub uuid: Option<At<String>>,
+    /// The address of one of its cards, whichever, such as `52:54:00:12:34:56`.
+    pub mac: Option<At<String>>,
 }
 
 /// The network of a node.

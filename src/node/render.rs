@@ -5,6 +5,8 @@ mod cluster;
 mod networkd;
 mod units;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{Content, Document, Made, Secret, User};
@@ -82,10 +84,26 @@ pub fn render(document: &Document, image: &dyn Image) -> Rendered {
     for (name, secret) in &document.credentials {
         rendered.file(format!("/run/credstore/{name}"), PRIVATE, secret.0.clone());
     }
-    // A field and a file may make the same; the field is checked, the file is what somebody wrote out.
-    let mut seen = std::collections::BTreeSet::new();
-    rendered.items.retain(|item| seen.insert(item.path.clone()));
+    once(&mut rendered);
     rendered
+}
+
+/// Leaves each path once. Two names of a unit may ask for the same link. What else comes twice was refused, but for a
+/// file where `enable` has a link, which only the image knows.
+fn once(rendered: &mut Rendered) {
+    let mut firsts: BTreeMap<String, Kind> = BTreeMap::new();
+    let Rendered { items, warnings } = rendered;
+    items.retain(|item| {
+        let first = firsts.get(&item.path);
+        if first.is_some_and(|first| *first != item.kind) {
+            warnings.push(format!("{} is made by two fields: what `files` says counts", item.path));
+        }
+        let is_first = first.is_none();
+        if is_first {
+            firsts.insert(item.path.clone(), item.kind.clone());
+        }
+        is_first
+    });
 }
 
 /// The node finds itself by its name, whoever answers for other names.

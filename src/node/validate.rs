@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::raw::{Raw, RawCredential, RawFile, RawMatch, RawUnit, RawUser};
-use super::{Content, Document, FORM, File, Made, Match, Secret, Unit, User, cluster, network};
+use super::{
+    Content, Document, FORM, File, Image, Made, Match, Secret, Unit, User, cluster, network, render,
+};
 use crate::written::decode::{At, Short};
 use crate::written::diagnostic::Report;
 use crate::written::firsts::{Firsts, unique};
@@ -59,7 +61,8 @@ pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document 
     let labels = labels(raw.labels, report);
     let credentials = credentials(raw.credentials, report);
     let cluster = raw.cluster.and_then(|at| cluster::cluster(at, name.as_deref(), &credentials, report));
-    Document {
+    let (marks, files): (Vec<Mark>, Vec<File>) = files.into_iter().unzip();
+    let document = Document {
         matches,
         name,
         interfaces,
@@ -72,15 +75,16 @@ pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document 
         credentials,
         cluster,
         text,
-    }
+    };
+    made_twice(&document, &marks, report);
+    document
 }
 
 /// No two documents of a file may be for the same machines.
-pub(super) fn apart(documents: &[(Mark, Document)], report: &mut Report) {
+pub(super) fn apart(documents: &[(Node, Document)], report: &mut Report) {
     let mut firsts = Firsts::new();
-    for (mark, document) in documents {
-        let key = (document.matches.serial.clone(), document.matches.uuid.clone());
-        if let Some(first) = firsts.note(key, *mark) {
+    for (Node { mark, .. }, document) in documents {
+        if let Some(first) = firsts.note(document.matches.clone(), *mark) {
             let message = match document.has_match() {
                 true => "this document is for the same machine as another one",
                 false => "this document is for any machine, as another one is",
@@ -94,11 +98,11 @@ pub(super) fn apart(documents: &[(Mark, Document)], report: &mut Report) {
 }
 
 fn matches(at: At<RawMatch>, report: &mut Report) -> Match {
-    let At { value: RawMatch { serial, uuid }, mark } = at;
-    if serial.is_none() && uuid.is_none() {
+    let At { value: RawMatch { serial, uuid, mac }, mark } = at;
+    if serial.is_none() && uuid.is_none() && mac.is_none() {
         report
             .error(mark, "this `match` says nothing")
-            .help("one of `serial` and `uuid`, or no `match` at all");
+            .help("one of `serial`, `uuid` and `mac`, or no `match` at all");
     }
     let serial = serial.and_then(|at| {
         report.checked(at, |text| match text.trim().is_empty() {
@@ -112,7 +116,8 @@ fn matches(at: At<RawMatch>, report: &mut Report) -> Match {
             Err(_) => wrong("is no UUID", "such as `9d9cba0e-1234-4567-89ab-0123456789ab`"),
         })
     });
-    Match { serial: serial.map(|text| text.trim().to_owned()), uuid }
+    let mac = mac.and_then(|at| report.form(&at, network::mac));
+    Match { serial: serial.map(|text| text.trim().to_owned()), uuid, mac }
 }
 
 fn users(users: Vec<At<RawUser>>, report: &mut Report) -> Vec<User> {
@@ -188,7 +193,7 @@ fn file_path(text: &str) -> Result<(), Wrong> {
     }
 }
 
-fn files(files: Vec<At<RawFile>>, report: &mut Report) -> Vec<File> {
+fn files(files: Vec<At<RawFile>>, report: &mut Report) -> Vec<(Mark, File)> {
     let mut paths = Firsts::new();
     let mut checked: Vec<(Mark, File)> = Vec::new();
     for At { value: raw, mark } in files {
@@ -230,7 +235,28 @@ fn files(files: Vec<At<RawFile>>, report: &mut Report) -> Vec<File> {
                 .related(*first, "it stands here");
         }
     }
-    checked.into_iter().map(|(_, file)| file).collect()
+    checked
+}
+
+/// What other fields make is not for `files`; what they make depends on the image too, as far as `enable` goes.
+fn made_twice(document: &Document, marks: &[Mark], report: &mut Report) {
+    struct Unknown;
+    impl Image for Unknown {
+        fn read(&self, _: &str) -> Option<String> {
+            None
+        }
+    }
+    let others = render(&Document { files: Vec::new(), ..document.clone() }, &Unknown).items;
+    for (file, mark) in document.files.iter().zip(marks) {
+        let is_in = |inner: &str, outer: &str| {
+            inner == outer || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let made = others.iter().find(|item| is_in(&item.path, &file.path) || is_in(&file.path, &item.path));
+        if let Some(item) = made {
+            let message = format!("`{}` is made by another field of this document", item.path);
+            report.error(*mark, message).help("leave it out of `files`, or out of the other field");
+        }
+    }
 }
 
 fn link_target(text: &str) -> Result<(), Wrong> {
@@ -353,5 +379,46 @@ fn credential(text: &str) -> Result<(), Wrong> {
         false => {
             wrong("is not the name of a credential", "letters, digits, `.`, `_` and `-`, such as `web.key`")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::{Kind, read, render};
+
+    #[test]
+    fn no_file_is_made_by_two_fields() {
+        let text = "node: 1\nname: n\nmask: [idle.service]\n\
+                    network: {interfaces: [{name: br0, bridge: {of: []}, dhcp: ipv4}]}\n\
+                    units: [{name: web.service, drop_ins: {a.conf: \"[Service]\"}}]\nfiles:\n";
+        for (path, made) in [
+            ("/etc/hosts", "/etc/hosts"),
+            ("/run/systemd/system/web.service.d/a.conf", "/run/systemd/system/web.service.d/a.conf"),
+            ("/run/systemd/system/web.service.d", "/run/systemd/system/web.service.d/a.conf"),
+            ("/run/systemd/network/10-keller-br0.netdev/x", "/run/systemd/network/10-keller-br0.netdev"),
+            ("/run/systemd/system/idle.service", "/run/systemd/system/idle.service"),
+        ] {
+            let text = format!("{text}- {{path: {path}, content: x}}\n");
+            let told = read("x", text.as_bytes()).unwrap_err().brief().join("\n");
+            assert!(told.contains(&format!("x:7:10: `{made}` is made by another field")), "{told}");
+        }
+        let good = format!("{text}- {{path: /run/systemd/system/web.service.d/b.conf, content: x}}\n");
+        read("x", good.as_bytes()).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+
+    #[test]
+    fn what_only_the_image_knows_is_told() {
+        struct Image;
+        impl crate::node::Image for Image {
+            fn read(&self, path: &str) -> Option<String> {
+                (path == "/usr/lib/systemd/system/a.service")
+                    .then(|| "[Install]\nWantedBy=b.target\n".to_owned())
+            }
+        }
+        let text = "node: 1\nenable: [a.service]\n\
+                    files: [{path: /run/systemd/system/b.target.wants/a.service, content: x}]\n";
+        let rendered = render(&read("x", text.as_bytes()).unwrap()[0], &Image);
+        assert!(matches!(&rendered.items[..], [item] if matches!(item.kind, Kind::File(..))));
+        assert!(rendered.warnings[0].contains("b.target.wants/a.service is made by two fields"));
     }
 }

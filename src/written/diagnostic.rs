@@ -196,8 +196,9 @@ impl Diagnostics {
     /// The lines without any of the text itself: for a console, and for a journal that others can read.
     pub fn brief(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for Diagnostic { place, message, help, .. } in &self.list {
+        for Diagnostic { place, message, help, related, .. } in &self.list {
             lines.push(format!("{place}: {message}"));
+            lines.extend(related.iter().map(|Related { place, note, .. }| format!("  {place}: {note}")));
             lines.extend(help.iter().map(|help| format!("  = {help}")));
         }
         lines

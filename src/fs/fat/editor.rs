@@ -285,6 +285,30 @@ impl<'d, D: Device + ?Sized> Editor<'d, D> {
         })
     }
 
+    /// Removes a file and overwrites what it held; says whether there was one. First it loses its size, by one write: from
+    /// then on it is an empty file, and a further call goes on where this one was cut off.
+    ///
+    /// # Errors
+    /// `Kind` for a folder; `Read`, `Write`.
+    pub fn erase(&mut self, path: &str) -> Result<bool> {
+        self.change(|editor| match editor.find(path)? {
+            None => Ok(false),
+            Some((_, Entry { size: None, .. })) => {
+                Err(EditError::Kind { path: path.to_owned(), wanted: "file" })
+            }
+            Some((mut folder, entry)) => {
+                let index = entry.records.end - 1;
+                let mut record = *folder.record(index);
+                // The chain stays its own until it is overwritten.
+                record.point(entry.start, 0);
+                editor.write_records(&mut folder, index, record.as_bytes())?;
+                let chain = Used::none(&editor.volume).take(&editor.volume, &editor.table, entry.start);
+                editor.write_content(&chain, &mut io::empty(), 0, path)?;
+                editor.delete(&mut folder, entry.records).map(|()| true)
+            }
+        })
+    }
+
     /// Gives a file or folder another name in the same folder. Where the new name has no room beside the old
     /// one, a loss of power may leave the file with both.
     ///

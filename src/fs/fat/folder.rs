@@ -81,6 +81,19 @@ pub(super) fn decode(bytes: &[u8]) -> Folder {
     Folder { entries, end: records.len() }
 }
 
+/// The volume's label among the records of the root.
+pub(super) fn label(bytes: &[u8]) -> Option<String> {
+    let records: &[Record] = whole(bytes);
+    let used = records.iter().take_while(|record| record.dir_name[0] != 0);
+    let is_label = |record: &&Record| {
+        record.dir_name[0] != DELETED
+            && record.dir_attr & 0x3f != LONG_NAME
+            && record.dir_attr & VOLUME_LABEL != 0
+    };
+    let found = used.into_iter().find(is_label)?;
+    Some(String::from_utf8_lossy(&found.dir_name).trim_end().to_owned())
+}
+
 /// A short name as text; `case` is its `DIR_NTRes`.
 fn shown(short: &Short, case: u8) -> String {
     let part = |bytes: &[u8], small: bool| {

@@ -92,6 +92,16 @@ impl<T: Read + Seek> Reader<T> {
         Ok(found)
     }
 
+    /// The file system's label: of the root folder, which all tools change, else of the boot sector.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn label(&mut self) -> Result<String, ReadError> {
+        self.left = LISTED_LIMIT;
+        let bytes = self.records(self.volume.root, "")?;
+        Ok(folder::label(&bytes).unwrap_or_else(|| self.volume.label.clone()))
+    }
+
     /// Opens a file, for reading at any place. Case is ignored, as FAT does.
     ///
     /// # Errors
@@ -133,6 +143,11 @@ impl<T: Read + Seek> Reader<T> {
 
     /// The entries of the folder whose chain begins at `start`.
     fn folder(&mut self, start: u32, path: &str) -> Result<Vec<Entry>, ReadError> {
+        Ok(folder::decode(&self.records(start, path)?).entries)
+    }
+
+    /// The records of the folder whose chain begins at `start`.
+    fn records(&mut self, start: u32, path: &str) -> Result<Vec<u8>, ReadError> {
         // FAT has 0 for the root, where a folder's parent is meant.
         let start = if start == 0 { self.volume.root } else { start };
         let most = (ENTRY_LIMIT * to_u64(RECORD_SIZE)).div_ceil(self.volume.cluster);
@@ -153,7 +168,7 @@ impl<T: Read + Seek> Reader<T> {
                 break;
             }
         }
-        Ok(folder::decode(&bytes).entries)
+        Ok(bytes)
     }
 
     /// The clusters of a chain, up to `most` of them: so much, and no more, is ever needed.
@@ -322,6 +337,7 @@ mod tests {
         looped[fat + 8..fat + 12].copy_from_slice(&2_u32.to_le_bytes());
         assert_eq!(text(&looped), "damaged FAT file system: /: its chain has no end");
         let mut reader = Reader::open(Cursor::new(&bytes)).unwrap();
+        assert_eq!(reader.label().unwrap(), "X");
         assert!(matches!(reader.read("efi/none", 9), Err(ReadError::NotFound { .. })));
         assert!(matches!(reader.read("efi/linux", 9), Err(ReadError::NotFound { .. })));
         assert!(matches!(reader.read("efi/linux/NODE_1.0.0+3.efi", 9), Err(ReadError::TooLarge { .. })));

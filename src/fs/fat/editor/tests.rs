@@ -121,6 +121,9 @@ fn both(old: &Files, new: &Files) -> Files {
     old.iter().chain(new).map(|(path, content)| (path.clone(), content.clone())).collect()
 }
 
+/// A byte of which no other file has many.
+const SECRET: u8 = 0xc3;
+
 #[test]
 fn every_change_survives_every_cut() {
     let mut states = 0;
@@ -168,11 +171,19 @@ fn every_change_survives_every_cut() {
         ),
     );
     step(&[], &|editor| assert!(editor.remove("EFI/Linux/node_1.0.0.efi").unwrap()));
+    step(&[], &put("EFI/keller/node.yaml", SECRET, 3000));
+    let emptied = |old: &Files, _: &Files| {
+        let mut files = old.clone();
+        files.insert("EFI/keller/node.yaml".to_owned(), Vec::new());
+        files
+    };
+    step(&[emptied], &|editor| assert!(editor.erase("EFI/keller/node.yaml").unwrap()));
     step(&[], &|editor| {
         assert!(
             editor.remove("efi/linux/NODE_1.0.1-with.a.name.that.has.no.room.beside.it+0-3.efi").unwrap()
         );
     });
+    assert!(!disk.bytes().windows(64).any(|bytes| bytes == [SECRET; 64]), "what was erased is on the disk");
     let editor = Editor::open(&mut disk).unwrap();
     let (linux, _) = editor
         .find("EFI/Linux/another one of this length, so that a further cluster is needed for it also.efi")
