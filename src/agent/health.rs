@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::missing::Missing;
 use super::units::{Fallen, Look, Units};
-use super::{etcd, node};
+use super::{etcd, network, node};
 use crate::base::atomic;
 use crate::base::failure::{Doing, Failure};
 use crate::base::kernel;
@@ -74,6 +74,9 @@ pub fn wait(
             && let Err(answer) = ask_etcd()
         {
             missing.push(Missing::Etcd { answer });
+        }
+        if health.network {
+            missing.extend(network::missing().map(|what| Missing::Network { what }));
         }
         // Last, and only when all else is well: a command may be costly.
         if missing.is_empty() && !health.command.is_empty() {

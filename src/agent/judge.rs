@@ -149,7 +149,7 @@ fn start(judged: Judged) -> Start {
     let units = judged.missing.iter().filter_map(|missing| match missing {
         Missing::Unit { name, .. } => Some(name.clone()),
         Missing::Command { .. } | Missing::Cut => Some(OWN_UNIT.to_owned()),
-        Missing::Fresh { .. } | Missing::Etcd { .. } => None,
+        Missing::Fresh { .. } | Missing::Etcd { .. } | Missing::Network { .. } => None,
     });
     let mut said: Vec<Said> = Vec::new();
     for unit in culprit.into_iter().chain(units) {

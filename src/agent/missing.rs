@@ -27,6 +27,11 @@ pub enum Missing {
         /// What it said, or why it said nothing.
         answer: String,
     },
+    /// An address or a route that is not there.
+    Network {
+        /// Which.
+        what: String,
+    },
     /// The own command fails.
     Command {
         /// How it ended.
@@ -44,6 +49,7 @@ impl fmt::Display for Missing {
                 write!(f, "{name} is active, but for less than {} seconds", stable.as_secs())
             }
             Self::Etcd { answer } => write!(f, "etcd is not healthy: {answer}"),
+            Self::Network { what } => write!(f, "the network lacks {what}"),
             Self::Command { end } => write!(f, "the health command {end}"),
             Self::Cut => f.write_str("the health command was still running at the deadline"),
         }

@@ -1,14 +1,18 @@
 //! `keller node`: the document that makes a node of an image.
 
+mod file;
+mod on_node;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Global, failure, streams};
-use crate::base::{atomic, input};
+use super::{Global, failure, streams, time};
+use crate::base::atomic;
 use crate::node::{self, Choice, Document, Image, Item, Kind, Machine, schema};
 
 /// Arguments of `keller node`.
@@ -17,6 +21,8 @@ use crate::node::{self, Choice, Document, Image, Item, Kind, Machine, schema};
     keller node init rack1.yaml        write a document to begin with\n  \
     keller node check rack1.yaml       tell everything that is wrong with it\n  \
     keller node show rack1.yaml        which files it makes on a node\n  \
+    keller node apply rack1.yaml       on a node: make it so\n  \
+    keller node status                 on a node: which document it goes by\n  \
     keller node schema --markdown      every field, as in docs/node.md\n  \
     keller boot --node rack1.yaml out/node_1.0.0.raw")]
 pub struct NodeArgs {
@@ -63,6 +69,45 @@ pub enum Action {
         #[arg(long, value_name = "ADDRESS")]
         mac: Vec<String>,
     },
+    /// On a node: what a document would change.
+    #[command(after_help = "Examples:\n  \
+        sudo keller node diff rack1.yaml\n  \
+        sudo keller node diff --json rack1.yaml\n\n\
+        Paths and deeds are shown, and no content. Exit code: 0 when nothing changes, 1 when something does.")]
+    Diff {
+        /// YAML or JSON.
+        file: PathBuf,
+    },
+    /// On a node: make it what a document says, without a restart where that is possible.
+    #[command(after_help = "Examples:\n  \
+        sudo keller node apply rack1.yaml\n  \
+        sudo keller node apply --within 5m rack1.yaml\n\n\
+        A change of the network is undone after --within, unless `keller node confirm` keeps it or somebody logs in by \
+        ssh over a new connection, to an address that is new where the document has such. Power that fails before undoes \
+        it too.")]
+    Apply {
+        /// YAML or JSON.
+        file: PathBuf,
+        /// How long a change of the network waits to be confirmed: from 10s to 1h.
+        #[arg(long, value_name = "TIME", default_value = "2m", value_parser = time::confirmation)]
+        within: Duration,
+    },
+    /// On a node: keep a change of the network.
+    #[command(after_help = "Examples:\n  sudo keller node confirm")]
+    Confirm,
+    /// On a node: go back from a change of the network that is not confirmed.
+    #[command(after_help = "Examples:\n  sudo keller node undo")]
+    Undo {
+        /// Keep the change where somebody has logged in over it: what the timer runs.
+        #[arg(long)]
+        unless_login: bool,
+    },
+    /// On a node: which document it goes by, what was refused, and what waits to be confirmed.
+    #[command(after_help = "Examples:\n  \
+        keller node status\n  \
+        keller node status --json\n\n\
+        With --json: /run/keller/node.json.")]
+    Status,
     /// Write the JSON Schema of documents, or their reference, to standard output.
     #[command(after_help = "Examples:\n  \
         keller node schema > node.schema.json\n  \
@@ -90,6 +135,11 @@ pub fn run(args: &NodeArgs, global: &Global) -> Result<ExitCode> {
             let macs = mac.iter().map(|mac| mac.to_lowercase().replace('-', ":")).collect();
             show(file, &Machine { serial: serial.clone(), uuid, macs }, global)?;
         }
+        Action::Diff { file } => return on_node::diff(file, global),
+        Action::Apply { file, within } => on_node::apply(file, *within, global)?,
+        Action::Confirm => on_node::confirm(global)?,
+        Action::Undo { unless_login } => on_node::undo(!unless_login, global)?,
+        Action::Status => on_node::status(global)?,
         Action::Schema { markdown: true } if global.json => bail!("the reference is Markdown, not JSON"),
         Action::Schema { markdown: true } => streams::print(schema::markdown())?,
         Action::Schema { markdown: false } => streams::json(format_args!("{:#}", schema::document()))?,
@@ -117,13 +167,8 @@ fn init(file: Option<&Path>, global: &Global) -> Result<()> {
     Ok(())
 }
 
-fn read(file: &Path) -> Result<Vec<u8>> {
-    // One byte more than is read, so that the room itself says what is too large.
-    input::read(file, node::LARGEST + 1).with_context(|| format!("reading {}", file.display()))
-}
-
 fn check(file: &Path, global: &Global) -> Result<ExitCode> {
-    match node::read(&file.to_string_lossy(), &read(file)?) {
+    match node::read(&file.to_string_lossy(), &file::read(file)?) {
         Ok(documents) => {
             match global.json {
                 true => {
@@ -181,7 +226,7 @@ impl Image for Unknown {
 }
 
 fn show(file: &Path, machine: &Machine, global: &Global) -> Result<()> {
-    let documents = node::read(&file.to_string_lossy(), &read(file)?)?;
+    let documents = node::read(&file.to_string_lossy(), &file::read(file)?)?;
     let document = match machine.choose(&documents) {
         Choice::One(document) => document,
         Choice::None => {

@@ -22,6 +22,12 @@ pub fn interruption() -> io::Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
+/// Goes on when the terminal or the connection ends.
+pub fn ignore_hang_up() {
+    // SAFETY: to ignore a signal touches nothing of this program.
+    unsafe { libc::signal(SIGHUP, libc::SIG_IGN) };
+}
+
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: without a new action the call only writes the present one, which all zeros are a valid form of.

@@ -18,6 +18,15 @@ pub(super) fn any(text: &str) -> Result<Duration, String> {
     duration::parse(text, &RANGE).map_err(|error| error.to_string())
 }
 
+/// How long a change of the network may wait to be confirmed.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn confirmation(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_secs(10)..=Duration::from_secs(3600);
+    duration::parse(text, &range).map_err(|error| error.to_string())
+}
+
 /// A time, or a number of seconds.
 ///
 /// # Errors

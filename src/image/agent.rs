@@ -62,6 +62,7 @@ fn built(manifest: &Manifest, epoch: i64) -> Built {
         health: Health {
             units,
             etcd: health.etcd,
+            network: health.network,
             command: health.command.clone(),
             stable_seconds: health.stable_seconds,
             deadline_seconds: health.deadline_seconds,

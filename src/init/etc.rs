@@ -10,6 +10,7 @@ use super::root::attach;
 use super::state;
 use crate::base::failure::{Doing, Failure};
 use crate::boot::cmdline::{Etc, State};
+use crate::node::laying::LAYER;
 
 /// Where it is mounted.
 const MOUNT: &str = "/sysroot/etc";
@@ -28,14 +29,9 @@ pub(super) fn is_kept(etc: Etc, state: State) -> bool {
     etc != Etc::Ephemeral && state == State::Disk
 }
 
-/// Lays the node's changes over the root's `/etc`, with the directory `layer` of its document between them. Gives the
-/// directory of the changes.
-pub(super) fn mount(
-    console: &Console,
-    etc: Etc,
-    state: State,
-    layer: Option<&str>,
-) -> Result<PathBuf, Failure> {
+/// Lays the node's changes over the root's `/etc`, with the layer of its document between them. Gives the directory of the
+/// changes.
+pub(super) fn mount(console: &Console, etc: Etc, state: State) -> Result<PathBuf, Failure> {
     let kept = is_kept(etc, state);
     let home = Path::new(state::HOME);
     if etc == Etc::Factory
@@ -49,7 +45,8 @@ pub(super) fn mount(
     for path in [&upper, &work] {
         fs::create_dir_all(path).doing(format!("making {}", shown(path)))?;
     }
-    let lower = layer.map_or(MOUNT.to_owned(), |layer| format!("{layer}:{MOUNT}"));
+    // A document that is applied later finds the layer there.
+    let lower = if Path::new(LAYER).is_dir() { format!("{LAYER}:{MOUNT}") } else { MOUNT.to_owned() };
     let layers = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
     attach(
         "overlay",

@@ -140,7 +140,7 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     let (reserve_device, forgetful) = reserve.settle(console);
     let lasts = options.state == State::Disk;
     let laid = node::settle(&mut node::Ground { console, loader: &mut loader, disk: &disk, lasts });
-    let upper = etc::mount(console, options.etc, options.state, laid.layer())?;
+    let upper = etc::mount(console, options.etc, options.state)?;
     laid.tell_covered(console, &upper);
     machine_id::settle(options.machine_id.as_deref())?;
 

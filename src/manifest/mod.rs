@@ -431,6 +431,9 @@ pub struct Health {
     pub etcd: bool,
     /// Whether the containers that start at boot must run.
     pub containers: bool,
+    /// Whether the node's network must be as its document says.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub network: bool,
     /// A command that must succeed, as arguments; none when empty.
     pub command: Vec<String>,
     /// Seconds for which a unit must have been active without a restart.

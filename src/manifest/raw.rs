@@ -437,6 +437,9 @@ pub(super) struct RawHealth {
     pub etcd: Option<At<bool>>,
     /// Whether the containers that start at boot must run. Default: `true`.
     pub containers: Option<At<bool>>,
+    /// Whether the addresses and default routers that the node document names must be there, and a default route where it
+    /// names none. Default: `false`.
+    pub network: Option<At<bool>>,
     /// A command that succeeds, as arguments.
     pub command: Option<At<Vec<At<String>>>>,
     /// How long a unit must have been active without a restart. Default: `5s`.

@@ -1,9 +1,10 @@
 //! The document that makes a node of an image: its name, network, keys, units and secrets.
 //!
 //! `raw` is what people write, `validate` and `network` make a [`Document`] of it, `machine` chooses among several by
-//! what is known of a machine, and `render` says which files follow. Nothing here reads or writes one: `/init` does.
+//! what is known of a machine, `render` says which files follow, and `laying` lays them.
 
 pub mod cluster;
+pub mod laying;
 mod machine;
 mod merge;
 mod network;

@@ -124,6 +124,18 @@ pub fn facts(document: Option<&Document>, source: &str, problem: Option<&[String
         "name": document.and_then(|document| document.name.as_ref()),
         "labels": document.map(|document| &document.labels),
         "refused": problem,
+        "network": document.map(network),
+    })
+}
+
+/// What must be there for the network to be as the document says.
+fn network(document: &Document) -> Value {
+    let addresses = document.interfaces.iter().flat_map(|one| &one.addresses);
+    let gateways = document.interfaces.iter().flat_map(|one| &one.gateways);
+    json!({
+        "addresses": addresses.map(|(ip, _)| ip.to_string()).collect::<Vec<_>>(),
+        "gateways": gateways.map(ToString::to_string).collect::<Vec<_>>(),
+        "dhcp": document.interfaces.iter().any(|one| one.dhcp != super::Dhcp::None),
     })
 }
 

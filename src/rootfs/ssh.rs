@@ -20,6 +20,8 @@ const SETTINGS: (&str, &str) = (
      HostKey /var/lib/ssh/ssh_host_ed25519_key\n\
      PasswordAuthentication no\n\
      KbdInteractiveAuthentication no\n\
+     # Says to which address a connection came: a login confirms a change of the network.\n\
+     LogLevel VERBOSE\n\
      # The home, /etc, the image, a credential of the machine.\n\
      AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/authorized_keys.d/%u \
      /usr/lib/keller/authorized_keys/%u /run/keller/authorized_keys/%u\n",

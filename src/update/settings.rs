@@ -44,6 +44,9 @@ pub struct Health {
     pub units: Vec<String>,
     /// Whether etcd answers that it is healthy.
     pub etcd: bool,
+    /// Whether the node's network is as its document says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub network: bool,
     /// A command that succeeds; none when empty.
     pub command: Vec<String>,
     /// Seconds for which a unit has been active without a restart.

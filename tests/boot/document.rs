@@ -95,6 +95,82 @@ fn one_image_becomes_the_node_that_a_document_says() {
     let _ = node.drain();
 }
 
+/// Two cards make a bond, which carries a VLAN; QEMU's network, which knows no VLANs, is reached over the bond itself.
+const BOND: &str = r#"node: 1
+name: bond-node
+network:
+  interfaces:
+    - {name: left, card: {name: "en*"}}
+    - {name: bond0, bond: {of: [left]}, addresses: [10.0.2.15/24], gateways: [10.0.2.2], dns: [10.0.2.3]}
+    - {name: servers, vlan: {of: bond0, id: 20}, addresses: [10.0.20.7/24]}
+users:
+  - name: core
+    ssh_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFKy6hBVTZO0vCEWCFBCiWXCXrkL3cdRaqFJCqYxVp2B first@desk"]
+"#;
+
+/// Applies a document on the node; gives what was said.
+fn apply(node: &Node, text: &str, flags: &str) -> String {
+    node.run(&format!(
+        "cat > /tmp/new.yaml <<'END'\n{text}\nEND\nsudo keller node apply {flags} /tmp/new.yaml 2>&1"
+    ))
+}
+
+#[test]
+fn a_running_node_changes_and_goes_back_from_a_network_that_nobody_confirms() {
+    let image = Disk::copy(patient_image(), "applied");
+    let file = image.with_file_name("bond.yaml");
+    std::fs::write(&file, BOND).unwrap();
+    let cards = ["--nic", "virtio", "--nic", "virtio,mute"];
+    let flags = [&["--persist", "--node", file.to_str().unwrap()], &cards[..]].concat();
+    let mut node = Node::boot(&image, &flags);
+    let links = node.run("ip -brief address; cat /proc/net/bonding/bond0; ip -details link show servers");
+    for part in
+        ["10.0.2.15/24", "10.0.20.7/24", "Bonding Mode: fault-tolerance", "vlan protocol 802.1Q id 20"]
+    {
+        assert!(links.contains(part), "{part}: {links}");
+    }
+    assert_eq!(links.matches("Slave Interface:").count(), 2, "{links}");
+
+    // What is no network is there at once, and stays.
+    let more = format!(
+        "{}files: [{{path: /etc/more/a, content: one}}]\nenable: [more.service]\nunits:\n  - name: more.service\n    \
+         content: |\n      [Service]\n      Type=oneshot\n      RemainAfterExit=yes\n      ExecStart=true\n      \
+         [Install]\n      WantedBy=multi-user.target\n",
+        BOND.replace("bond-node", "more-node")
+    );
+    let told = apply(&node, &more, "");
+    assert!(told.ends_with("applied"), "{told}");
+    let now =
+        node.run("hostname; cat /etc/more/a; echo; systemctl is-active more.service; keller node status");
+    assert_eq!(now, "more-node\none\nactive\nmore-node, by the document from keller node apply");
+    let same = node.run("sudo keller node diff /tmp/new.yaml");
+    assert_eq!(same, "nothing changes");
+
+    // A network that cuts the operator off, and an agent that is killed meanwhile.
+    let away = more.replace("10.0.2.15/24", "10.0.9.15/24").replace("gateways: [10.0.2.2], ", "");
+    let cut = format!(
+        "cat > /tmp/away.yaml <<'END'\n{away}\nEND\nsudo systemd-run --quiet sh -c 'keller node apply --within 20s \
+         /tmp/away.yaml; systemctl kill --signal=KILL keller-agent.service'"
+    );
+    node.run(&cut);
+    std::thread::sleep(std::time::Duration::from_secs(20));
+    let deadline = std::time::Instant::now() + super::BOOT;
+    let back = loop {
+        let status = node.try_run("keller node status");
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        if status.status.success() && text.contains("undone") {
+            break text;
+        }
+        assert!(std::time::Instant::now() < deadline, "the node did not go back: {text}\n{}", node.drain());
+        std::thread::sleep(std::time::Duration::from_secs(3));
+    };
+    assert!(back.contains("undone: a change of the network was not confirmed"), "{back}");
+    let now = node.run("ip -brief address; hostname; sudo ls /var/lib/keller/node; sudo grep -c 10.0.9 /var/lib/keller/node/node.yaml; true");
+    assert!(now.contains("10.0.2.15/24") && !now.contains("10.0.9.15"), "{now}");
+    assert!(now.ends_with("more-node\nnode.yaml\n0"), "{now}");
+    power_off(node);
+}
+
 /// Shuts the node down, so that its disk is whole.
 fn power_off(mut node: Node) {
     let _ = node.try_run("sudo systemctl poweroff");

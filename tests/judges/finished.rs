@@ -66,6 +66,7 @@ fn manifest() -> Manifest {
             etcd: false,
             containers: true,
             command: Vec::new(),
+            network: false,
             stable_seconds: 5,
             deadline_seconds: 120,
             give_up_after: 2,

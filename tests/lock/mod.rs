@@ -72,6 +72,7 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
             etcd: false,
             containers: true,
             command: Vec::new(),
+            network: false,
             stable_seconds: 5,
             deadline_seconds: 60,
             give_up_after: 2,

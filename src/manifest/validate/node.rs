@@ -144,6 +144,7 @@ impl Validator<'_> {
             units: self.names("health.units", raw.units, text::unit),
             etcd: or(raw.etcd, false),
             containers: or(raw.containers, true),
+            network: or(raw.network, false),
             command,
             stable_seconds,
             deadline_seconds,

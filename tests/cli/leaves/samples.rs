@@ -331,6 +331,7 @@ pub const MANIFESTS: &[Sample] = &[
     differ("health.stable", "", "health: {stable: 6s}"),
     differ("health.deadline", "", "health: {deadline: 90s}"),
     differ("health.give_up_after", "", "health: {give_up_after: 1}"),
+    differ("health.network", "", "health: {network: true}"),
     // The disk.
     differ("disk.esp", "", "disk: {esp: 65MiB}"),
     differ("disk.root", "", "disk: {root: 65MiB}"),

@@ -1,0 +1,236 @@
+//! What becomes different on a running node, and what has to be done for it.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::node::{Document, Item, Kind};
+
+const UNITS: &str = "/run/systemd/system/";
+const NETWORKS: &str = "/run/systemd/network/";
+const SECRETS: &str = "/run/credstore/";
+const HOMES: &str = "/run/tmpfiles.d/";
+/// Files of /etc that are read anew each time that somebody asks.
+const READ_ANEW: [&str; 4] = ["/etc/hostname", "/etc/hosts", "/etc/shadow", "/etc/ssh/authorized_keys.d/"];
+
+/// One path that changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// Absolute.
+    pub path: String,
+    /// `added`, `changed` or `removed`.
+    pub what: &'static str,
+}
+
+/// What is done, besides writing files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Paths, in their order.
+    pub changes: Vec<Change>,
+    /// Whether systemd reads its units again.
+    pub reload_units: bool,
+    /// Whether networkd reads its files again: this can cut the operator off.
+    pub reload_network: bool,
+    /// Interfaces that are taken away, to be made anew or not.
+    pub delete_interfaces: Vec<String>,
+    /// Whether the host name is set.
+    pub set_name: bool,
+    /// Whether homes of accounts are made.
+    pub make_homes: bool,
+    /// Units that stop before their files change.
+    pub stop: Vec<String>,
+    /// Units that start anew, where they run.
+    pub restart: Vec<String>,
+    /// Units that start.
+    pub start: Vec<String>,
+    /// What does not change before something else is done, in words.
+    pub later: Vec<String>,
+}
+
+impl Plan {
+    /// What leads from the paths that were `laid` to `items`; `now` tells what is at a path.
+    pub fn new(
+        laid: &[String],
+        items: &[Item],
+        document: &Document,
+        now: &dyn Fn(&str) -> Option<Kind>,
+    ) -> Self {
+        let mut plan = Self::default();
+        for item in items {
+            match now(&item.path) {
+                None => plan.add(&item.path, "added", Some(&item.kind), document),
+                Some(kind) if kind != item.kind => {
+                    plan.add(&item.path, "changed", Some(&item.kind), document)
+                }
+                Some(_) => {}
+            }
+        }
+        let wanted: BTreeSet<&str> = items.iter().map(|item| item.path.as_str()).collect();
+        for path in laid.iter().filter(|path| !wanted.contains(path.as_str()) && now(path).is_some()) {
+            plan.add(path, "removed", None, document);
+        }
+        plan.settle(document);
+        plan
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    fn add(&mut self, path: &str, what: &'static str, kind: Option<&Kind>, document: &Document) {
+        self.changes.push(Change { path: path.to_owned(), what });
+        if let Some(rest) = path.strip_prefix(UNITS) {
+            self.unit(rest, what, kind);
+        } else if let Some(rest) = path.strip_prefix(NETWORKS) {
+            self.reload_network = true;
+            let name = rest.strip_suffix(".netdev").and_then(|rest| rest.strip_prefix("10-keller-"));
+            self.delete_interfaces.extend(name.filter(|_| what != "added").map(str::to_owned));
+        } else if let Some(name) = path.strip_prefix(SECRETS) {
+            self.secret(name, document);
+        } else if path == "/etc/hostname" {
+            self.set_name = true;
+        } else if path.starts_with(HOMES) {
+            self.make_homes |= what != "removed";
+        } else if path.starts_with("/etc/") && !READ_ANEW.iter().any(|known| path.starts_with(known)) {
+            self.later.push(format!("{path}: programs that have read it go on with what they read"));
+        }
+    }
+
+    /// A unit, a drop-in, a mask, or a link that starts one at boot.
+    fn unit(&mut self, rest: &str, what: &'static str, kind: Option<&Kind>) {
+        self.reload_units = true;
+        match rest.split_once('/') {
+            None if matches!(kind, Some(Kind::Link(target)) if target == "/dev/null") => {
+                self.stop.push(rest.to_owned());
+            }
+            None if what == "removed" => self.stop.push(rest.to_owned()),
+            None if what == "changed" => self.restart.push(rest.to_owned()),
+            None => {}
+            Some((above, _)) if above.ends_with(".d") => {
+                self.restart.push(above.trim_end_matches(".d").to_owned());
+            }
+            Some((_, name)) if what == "removed" => self.stop.push(name.to_owned()),
+            Some((_, name)) => self.start.push(name.to_owned()),
+        }
+    }
+
+    /// A unit has a secret as it was when it started.
+    fn secret(&mut self, name: &str, document: &Document) {
+        let asks = |text: &String| {
+            text.lines().any(|line| {
+                let words = ["LoadCredential=", "LoadCredentialEncrypted=", "ImportCredential="];
+                words
+                    .iter()
+                    .any(|word| line.trim().strip_prefix(word).is_some_and(|rest| rest.contains(name)))
+            })
+        };
+        let units = document.units.iter();
+        let known: Vec<String> = units
+            .filter(|unit| unit.content.iter().chain(unit.drop_ins.values()).any(asks))
+            .map(|unit| unit.name.clone())
+            .collect();
+        match known.is_empty() {
+            true => self.later.push(format!("the credential {name}: a unit gets it at its next start")),
+            false => self.restart.extend(known),
+        }
+    }
+
+    /// Each unit once, and in one way.
+    fn settle(&mut self, document: &Document) {
+        for names in [&mut self.stop, &mut self.start, &mut self.restart, &mut self.delete_interfaces] {
+            names.sort();
+            names.dedup();
+        }
+        // What one path stops and another one starts has changed its place only.
+        let starts: BTreeSet<String> = self.start.iter().chain(&document.enable).cloned().collect();
+        self.stop.retain(|name| !starts.contains(name));
+        let stops: BTreeSet<String> = self.stop.iter().cloned().collect();
+        self.start.retain(|name| !stops.contains(name));
+        self.restart.retain(|name| !stops.contains(name) && !self.start.contains(name));
+    }
+
+    /// What is done, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let list =
+            |word: &str, names: &[String]| (!names.is_empty()).then(|| format!("{word} {}", names.join(" ")));
+        let once = |word: &str, is: bool| is.then(|| word.to_owned());
+        [
+            list("stop", &self.stop),
+            once("set the host name", self.set_name),
+            once("make homes of accounts", self.make_homes),
+            once("read units again", self.reload_units),
+            list("take away the interfaces", &self.delete_interfaces),
+            once("read the network again", self.reload_network),
+            list("start anew, where it runs,", &self.restart),
+            list("start", &self.start),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::node::{Image, read, render};
+
+    struct Empty;
+    impl Image for Empty {
+        fn read(&self, _: &str) -> Option<String> {
+            None
+        }
+    }
+
+    fn document(text: &str) -> Document {
+        read("x", format!("node: 1\n{text}").as_bytes()).unwrap_or_else(|wrong| panic!("{wrong}")).remove(0)
+    }
+
+    fn plan(old: &str, new: &str) -> Plan {
+        let items = |text: &str| render(&document(text), &Empty).items;
+        let now: BTreeMap<String, Kind> = items(old).into_iter().map(|item| (item.path, item.kind)).collect();
+        let laid: Vec<String> = now.keys().cloned().collect();
+        Plan::new(&laid, &items(new), &document(new), &|path| now.get(path).cloned())
+    }
+
+    #[test]
+    fn the_same_document_does_nothing() {
+        let text = "name: a\nunits: [{name: web.service, content: \"[Service]\\n\"}]\ncredentials: {k: v}\n";
+        assert_eq!(plan(text, text), Plan::default());
+    }
+
+    #[test]
+    fn each_change_has_its_deed() {
+        let unit = |text: &str, more: &str| {
+            format!(
+                "units: [{{name: web.service, content: \"[Service]\\nExecStart={text}\\nLoadCredential=k\\n\
+                     [Install]\\nWantedBy=multi-user.target\\n\"}}]\n{more}"
+            )
+        };
+        let started = plan("", &unit("a", "enable: [web.service]\n"));
+        assert_eq!(
+            (started.start, started.restart, started.reload_units),
+            (vec!["web.service".into()], vec![], true)
+        );
+        let changed = plan(&unit("a", ""), &unit("b", ""));
+        assert_eq!((changed.restart, changed.stop), (vec!["web.service".to_owned()], vec![]));
+        let stopped = plan(&unit("a", "enable: [web.service]\n"), "");
+        assert_eq!((stopped.stop, stopped.start), (vec!["web.service".to_owned()], vec![]));
+        let secret = plan(&unit("a", "credentials: {k: v}\n"), &unit("a", "credentials: {k: w}\n"));
+        assert_eq!((secret.restart, secret.reload_units), (vec!["web.service".to_owned()], false));
+        assert_eq!(plan("", "mask: [x.timer]\n").stop, ["x.timer"]);
+        assert!(plan("name: a\n", "name: b\n").set_name);
+        let later = plan("", "files: [{path: /etc/app.conf, content: x}]\n").later;
+        assert!(later[0].starts_with("/etc/app.conf: "), "{later:?}");
+        let bridge = |mtu: &str| {
+            format!("network: {{interfaces: [{{name: br0, bridge: {{of: []}}, {mtu} dhcp: ipv4}}]}}\n")
+        };
+        let network = plan(&bridge(""), &bridge("mtu: 1400,"));
+        assert!(network.reload_network && network.delete_interfaces.is_empty());
+        assert_eq!(plan(&bridge(""), "").delete_interfaces, ["br0"]);
+        assert!(!plan("", "name: a\n").reload_network);
+    }
+}
