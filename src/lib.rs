@@ -34,6 +34,7 @@ pub mod fs;
 pub mod http;
 pub mod image;
 pub mod init;
+pub mod lab;
 pub mod lock;
 pub mod manifest;
 pub mod node;

@@ -42,9 +42,10 @@ const BEHIND_THE_DOOR: [&str; 10] =
     ["boot", "fetch", "fs", "http", "image", "output", "rootfs", "source", "tree", "verity"];
 
 /// Rooms that read what people name and what lies on disks that others can write to.
-const READING: [&str; 11] = [
+const READING: [&str; 12] = [
     "cli",
     "project",
+    "lab",
     "image",
     "lock",
     "rootfs",

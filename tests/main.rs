@@ -21,6 +21,7 @@ mod dump;
 mod fetch;
 mod http_server;
 mod judges;
+mod lab;
 mod laws;
 mod lock;
 mod manifest;

@@ -14,6 +14,7 @@ use clap::Args;
 use serde_json::json;
 
 pub use args::MachineArgs;
+pub(super) use args::{disk, memory};
 
 use super::failure::{INTERRUPTED, UNSEEN};
 use super::inputs::InputArgs;

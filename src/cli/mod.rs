@@ -12,6 +12,7 @@ pub mod failure;
 pub mod inputs;
 pub mod inspect;
 pub mod keys;
+pub mod lab;
 pub mod lock;
 pub mod new;
 pub mod node;
@@ -100,6 +101,8 @@ pub enum Verb {
     Build(build::BuildVerb),
     /// Boot an image under QEMU.
     Boot(boot::BootArgs),
+    /// Start several machines on an Ethernet of their own, and cut and mend it.
+    Lab(lab::LabArgs),
     /// Show what is in an image, and verify it.
     Inspect(inspect::InspectArgs),
     /// Resolve a manifest's packages and write them down, or bring some up to date.
@@ -188,6 +191,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Run(args) => run::run(args, global),
         Verb::Build(args) => build::run(args, global),
         Verb::Boot(args) => boot::run(args, global),
+        Verb::Lab(args) => lab::run(args, global),
         Verb::Inspect(args) => inspect::run(&args, global),
         Verb::Lock(args) => lock::run(args, global),
         Verb::Publish(args) => publish::run(&args, global),

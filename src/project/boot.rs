@@ -1,7 +1,7 @@
 //! An image that boots under QEMU here: what its machine is made of.
 
-mod key;
-mod node;
+pub(super) mod key;
+pub(super) mod node;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -96,6 +96,8 @@ impl Boot {
             persist,
             bus: self.bus,
             nics,
+            cable: None,
+            serial: None,
             sector_size,
             memory_mib: u32::try_from(self.memory.bytes() >> 20).context("that much memory cannot be")?,
             cpus: self.cpus,
@@ -112,19 +114,12 @@ impl Boot {
 
     /// How large the disk is to be, unless as large as the image: as asked for, or as large as a node needs.
     fn disk_size(&self, format: DiskFormat) -> Result<Option<Size>> {
-        if format != DiskFormat::Raw {
-            return Ok(self.disk);
-        }
+        let Some((has, needs)) = node_needs(&self.image, format)? else { return Ok(self.disk) };
         let shown = self.image.display();
-        let context = || format!("reading {shown}");
-        let file = input::open_disk(&self.image).with_context(context)?;
-        let has = output::virtual_size(&file).with_context(context)?;
-        let Some(node) = node_disk::of_image(file).with_context(context)? else { return Ok(self.disk) };
-        let needs = Size(node.disk_size);
         if let Some(size) = self.disk.filter(|size| *size < needs) {
             bail!("--disk {size}: a node of {shown} needs {needs}");
         }
-        Ok(self.disk.or_else(|| (has < needs.bytes()).then_some(needs)))
+        Ok(self.disk.or_else(|| (has < needs).then_some(needs)))
     }
 
     /// A disk of `size` that begins with the image: the file itself, made longer, or a layer over it that ends with the
@@ -180,8 +175,21 @@ impl Prepared {
     }
 }
 
+/// How large an image is, and the least disk of a node of it; nothing where the image is as large as that, or where it is not
+/// known.
+pub(super) fn node_needs(image: &Path, format: DiskFormat) -> Result<Option<(Size, Size)>> {
+    if format != DiskFormat::Raw {
+        return Ok(None);
+    }
+    let context = || format!("reading {}", image.display());
+    let file = input::open_disk(image).with_context(context)?;
+    let has = Size(output::virtual_size(&file).with_context(context)?);
+    let node = node_disk::of_image(file).with_context(context)?;
+    Ok(node.map(|node| (has, Size(node.disk_size))))
+}
+
 /// What QEMU is to take the image for; refused where it could not boot, or reads what the image does not hold itself.
-fn disk_format(image: &Path, persist: bool) -> Result<DiskFormat> {
+pub(super) fn disk_format(image: &Path, persist: bool) -> Result<DiskFormat> {
     let context = || format!("reading {}", image.display());
     let mut magic = [0; 4];
     let mut file = input::open_disk(image).with_context(|| format!("opening {}", image.display()))?;
@@ -218,7 +226,7 @@ fn disk_format(image: &Path, persist: bool) -> Result<DiskFormat> {
 }
 
 /// The sectors that the partition table is made for; 512 bytes where that cannot be read.
-fn sector_size(image: &Path, format: DiskFormat) -> u32 {
+pub(super) fn sector_size(image: &Path, format: DiskFormat) -> u32 {
     let table = || {
         let device = FileDevice::image(input::open_disk(image).ok()?, SectorSize::B512).ok()?;
         gpt::read_any(&device).ok()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
-use super::{Accelerator, Bus, Nic, Program, settings};
+use super::{Accelerator, Bus, Cable, Nic, Program, settings};
 
 /// The options that every machine has.
 const MACHINE: &str = include_str!("../../qemu/machine.args");
@@ -48,6 +48,10 @@ pub(crate) struct Machine {
     pub(crate) bus: Bus,
     /// Its cards.
     pub(crate) nics: Vec<Nic>,
+    /// A further card, on an Ethernet that this program makes.
+    pub(crate) cable: Option<Cable>,
+    /// The serial number that it shows, without a comma.
+    pub(crate) serial: Option<String>,
     /// Logical sector size in bytes.
     pub(crate) sector_size: u32,
     /// Memory in MiB.
@@ -96,8 +100,12 @@ impl Machine {
         let block = self.sector_size;
         let block = format!("drive=disk,bootindex=0,logical_block_size={block},physical_block_size=4096");
         let cards = self.nics.iter().enumerate().flat_map(|(number, nic)| nic.arguments(number));
-        for argument in self.bus.arguments(&block).into_iter().chain(cards) {
+        let cable = self.cable.iter().flat_map(Cable::arguments);
+        for argument in self.bus.arguments(&block).into_iter().chain(cards).chain(cable) {
             add(&[&argument]);
+        }
+        if let Some(serial) = &self.serial {
+            add(&["-smbios", &format!("type=1,serial={}", comma(serial))]);
         }
         for (name, value) in &self.credentials {
             let value = BASE64_STANDARD.encode(value);
@@ -139,6 +147,8 @@ mod tests {
             persist: false,
             bus: Bus::Virtio,
             nics: vec![Nic::DEFAULT],
+            cable: None,
+            serial: None,
             sector_size: 512,
             memory_mib: 2048,
             cpus: 2,
@@ -163,5 +173,8 @@ mod tests {
         assert!(text(&machine).contains("-cpu max,-erms,-fsrm -m 2048"), "{}", text(&machine));
         machine.persist = true;
         assert!(text(&machine).contains("snapshot=off"));
+        assert!(!text(&machine).contains("serial="));
+        machine.serial = Some("a".to_owned());
+        assert!(text(&machine).contains("-smbios type=1,serial=a -smbios"), "{}", text(&machine));
     }
 }

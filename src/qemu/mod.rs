@@ -1,6 +1,7 @@
 //! Boots images on a workstation: QEMU with UEFI firmware, its console, its ports.
 
 pub(crate) mod accelerator;
+pub(crate) mod cable;
 pub(crate) mod console;
 pub(crate) mod devices;
 pub(crate) mod forward;
@@ -12,6 +13,7 @@ pub(crate) mod session;
 pub(crate) mod ways;
 
 pub(crate) use accelerator::Accelerator;
+pub(crate) use cable::Cable;
 pub(crate) use devices::{Bus, Nic};
 pub(crate) use forward::Forward;
 pub(crate) use machine::Machine;

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::console::{Console, Wait};
-use super::{Forward, Machine, Program, QemuError, forward, qmp};
+use super::{Cable, Forward, Machine, Program, QemuError, forward, qmp};
 
 /// Called with everything the guest writes, as it comes.
 pub(crate) type Sink = Box<dyn FnMut(&[u8]) + Send>;
@@ -23,7 +23,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How many lines of the console an error shows.
 const TAIL: usize = 30;
 
-/// A virtual machine; dropping it ends it.
+/// A virtual machine; dropping it ends it. It also ends with the thread that started it.
 pub(crate) struct Vm {
     child: Child,
     input: Arc<Mutex<ChildStdin>>,
@@ -45,11 +45,13 @@ impl Vm {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Ctrl-C is for us to answer: with --persist the guest gets to shut down first.
         command.process_group(0);
-        // SAFETY: prctl is async-signal-safe; the guest must not outlive us, however we end.
+        let cable = machine.cable.clone();
+        // SAFETY: prctl and fcntl are async-signal-safe; the guest must not outlive us, however we end. `cable` keeps its
+        // socket open until then.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
+                cable.iter().try_for_each(Cable::inherit)
             });
         }
         let start = |source| QemuError::Start { program: program.path().to_owned(), source };
@@ -178,8 +180,32 @@ impl Vm {
 
     /// Presses the power button and waits for the guest to shut down, at most `timeout`.
     pub(crate) fn power_down(&mut self, timeout: Duration) -> Result<bool, QemuError> {
-        qmp::execute(&self.monitor, "system_powerdown", serde_json::json!({}))?;
+        self.press_power()?;
         Ok(self.wait(timeout)?.is_some())
+    }
+
+    /// Presses the power button; what the guest does then is for the caller to wait for.
+    pub(crate) fn press_power(&self) -> Result<(), QemuError> {
+        self.order("system_powerdown")
+    }
+
+    /// Stops its processors, and with them its clock.
+    pub(crate) fn pause(&self) -> Result<(), QemuError> {
+        self.order("stop")
+    }
+
+    /// Has its processors go on.
+    pub(crate) fn resume(&self) -> Result<(), QemuError> {
+        self.order("cont")
+    }
+
+    fn order(&self, command: &str) -> Result<(), QemuError> {
+        qmp::execute(&self.monitor, command, serde_json::json!({})).map(drop)
+    }
+
+    /// QEMU's process id.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Cuts the power: the guest sees nothing coming.

@@ -38,13 +38,34 @@ impl Ways {
     /// # Errors
     /// See [`Vm::forward`].
     pub(crate) fn open(vm: &mut Vm, asked: &[(u16, Option<u16>)], pages: &[u16]) -> Result<Self, QemuError> {
-        let forwards = asked.iter().map(|(guest, host)| vm.forward(*guest, *host));
+        Self::open_again(vm, asked, pages, &[])
+    }
+
+    /// The same for a machine that was started over: where any port of the host will do, the `previous` one is taken, if it
+    /// is still free.
+    ///
+    /// # Errors
+    /// See [`Vm::forward`].
+    pub(crate) fn open_again(
+        vm: &mut Vm,
+        asked: &[(u16, Option<u16>)],
+        pages: &[u16],
+        previous: &[Forward],
+    ) -> Result<Self, QemuError> {
+        let mut forward = |guest: u16, host: Option<u16>| {
+            let before = previous.iter().find(|forward| forward.guest == guest).filter(|_| host.is_none());
+            match before.map(|before| vm.forward(guest, Some(before.host))) {
+                None | Some(Err(QemuError::Port { .. })) => vm.forward(guest, host),
+                Some(opened) => opened,
+            }
+        };
+        let forwards = asked.iter().map(|(guest, host)| forward(*guest, *host));
         let mut others = forwards.collect::<Result<Vec<_>, _>>()?;
         let mut services = Vec::new();
         for port in std::iter::once(SSH).chain(pages.iter().copied()) {
             let forward = match others.iter().position(|forward| forward.guest == port) {
                 Some(place) => others.remove(place),
-                None => vm.forward(port, None)?,
+                None => forward(port, None)?,
             };
             services.push(Service { forward, answered: AtomicBool::new(false) });
         }
@@ -54,19 +75,21 @@ impl Ways {
     }
 
     fn watch(&self) {
-        let services = Arc::clone(&self.services);
+        // The ports of a machine that has ended may be another's by then.
+        let services = Arc::downgrade(&self.services);
         std::thread::spawn(move || {
-            while !all_answered(&services) {
+            while let Some(services) = services.upgrade().filter(|services| !all_answered(services)) {
                 for service in services.iter().filter(|service| !service.answered.load(Ordering::SeqCst)) {
                     service.answered.store(answers(service.forward), Ordering::SeqCst);
                 }
+                drop(services);
                 std::thread::sleep(PAUSE);
             }
         });
     }
 
     /// Whether ssh and all pages have answered.
-    pub(super) fn ready(&self) -> bool {
+    pub(crate) fn ready(&self) -> bool {
         all_answered(&self.services)
     }
 

@@ -12,6 +12,7 @@ mod early;
 mod field;
 mod gdb;
 mod hang;
+mod lab;
 mod monitor;
 mod node;
 mod pair;

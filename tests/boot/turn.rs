@@ -27,6 +27,7 @@ fn free_memory() -> usize {
 /// The right to run one machine, for who asks first. Other tests build and publish meanwhile.
 pub struct Turn {
     begun: Instant,
+    machines: usize,
 }
 
 struct Turns {
@@ -43,17 +44,22 @@ static TURNS: (Mutex<Turns>, Condvar) =
 
 impl Turn {
     pub fn take() -> Self {
+        Self::several(1)
+    }
+
+    /// The same for so many machines that run together: who holds some and waits for more could wait for ever. More than there
+    /// can be run alone.
+    pub fn several(count: usize) -> Self {
         let (turns, changed) = &TURNS;
         let mut turns = turns.lock().unwrap();
         let own = turns.asked;
         turns.asked += 1;
-        let must_wait =
-            |turns: &mut Turns| turns.running == machines() || turns.served != own || turns.ahead > 0;
+        let must_wait = |turns: &mut Turns| !turns.have_room(count) || turns.served != own || turns.ahead > 0;
         turns = changed.wait_while(turns, must_wait).unwrap();
-        turns.running += 1;
+        turns.running += count;
         turns.served += 1;
         changed.notify_all();
-        Self { begun: Instant::now() }
+        Self { begun: Instant::now(), machines: count }
     }
 
     /// The next one, for the test that takes longest: in the end it would run alone.
@@ -61,17 +67,23 @@ impl Turn {
         let (turns, changed) = &TURNS;
         let mut turns = turns.lock().unwrap();
         turns.ahead += 1;
-        turns = changed.wait_while(turns, |turns| turns.running == machines()).unwrap();
+        turns = changed.wait_while(turns, |turns| !turns.have_room(1)).unwrap();
         turns.ahead -= 1;
         turns.running += 1;
         changed.notify_all();
-        Self { begun: Instant::now() }
+        Self { begun: Instant::now(), machines: 1 }
+    }
+}
+
+impl Turns {
+    fn have_room(&self, count: usize) -> bool {
+        self.running == 0 || self.running + count <= machines()
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        TURNS.0.lock().unwrap().running -= 1;
+        TURNS.0.lock().unwrap().running -= self.machines;
         TURNS.1.notify_all();
         let thread = std::thread::current();
         println!(

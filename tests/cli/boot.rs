@@ -21,7 +21,7 @@ use crate::judges::tool::script;
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A project with an image of nothing and with the player.
-fn project() -> Project {
+pub fn project() -> Project {
     let project = Project::new();
     let request = Digest::of(embedded::file("qemu/program.yaml").unwrap().bytes);
     project.sealing_store().keep_tool("qemu", &request, unpack_player).unwrap();
@@ -75,7 +75,7 @@ fn start(project: &Project, arguments: &[&str]) -> (Child, String) {
 }
 
 /// Waits until keller has ended; gives its exit code.
-fn end(child: &mut Child) -> Option<i32> {
+pub fn end(child: &mut Child) -> Option<i32> {
     let deadline = Instant::now() + LIMIT;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -90,7 +90,7 @@ fn end(child: &mut Child) -> Option<i32> {
 }
 
 /// Whether the machine has ended; a process that nobody has waited for yet has.
-fn is_gone(machine: &str) -> bool {
+pub fn is_gone(machine: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{machine}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
 }

@@ -2,10 +2,11 @@
 
 use super::project::Project;
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 17] = [
     "run",
     "build",
     "boot",
+    "lab",
     "inspect",
     "lock",
     "publish",

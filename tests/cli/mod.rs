@@ -15,6 +15,7 @@ mod hostile;
 mod inspect;
 mod interrupted;
 mod kernel;
+mod lab;
 mod leaves;
 mod lock;
 mod names;

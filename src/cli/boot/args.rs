@@ -98,7 +98,7 @@ pub struct AskedForward {
     pub guest: u16,
 }
 
-fn memory(text: &str) -> Result<Size, String> {
+pub(in crate::cli) fn memory(text: &str) -> Result<Size, String> {
     let size: Size = text.parse().map_err(|error: crate::base::size::ParseSizeError| error.to_string())?;
     if size < LEAST_MEMORY {
         return Err(format!("a node needs at least {LEAST_MEMORY}"));
@@ -112,7 +112,7 @@ fn memory(text: &str) -> Result<Size, String> {
     Ok(size)
 }
 
-fn disk(text: &str) -> Result<Size, String> {
+pub(in crate::cli) fn disk(text: &str) -> Result<Size, String> {
     let size: Size = text.parse().map_err(|error: crate::base::size::ParseSizeError| error.to_string())?;
     if size.bytes() == 0 || !size.bytes().is_multiple_of(Size::mib(1).bytes()) {
         return Err("expected whole MiB, such as 20GiB".to_owned());

@@ -15,7 +15,7 @@ use crate::base::{input, limits};
 const KEY_COMMENT: &str = "keller, for one run";
 
 /// Makes a key pair for this run, writes the private half to `identity`, gives the public line.
-pub(super) fn make(identity: &Path) -> Result<String> {
+pub(in crate::project) fn make(identity: &Path) -> Result<String> {
     let is_ours = |text: &str| PrivateKey::from_openssh(text).is_ok_and(|key| key.comment() == KEY_COMMENT);
     if is_of_somebody_else(identity, &is_ours) {
         bail!("{} is there already and no key of an earlier run: name another file", identity.display());
@@ -42,7 +42,7 @@ fn is_of_somebody_else(identity: &Path, is_ours: &dyn Fn(&str) -> bool) -> bool 
 }
 
 /// The lines of a file of public keys, which go into the guest: a private key never does.
-pub(super) fn public(file: &Path) -> Result<String> {
+pub(in crate::project) fn public(file: &Path) -> Result<String> {
     let text = input::read_text(file, limits::TEXT).with_context(|| format!("reading {}", file.display()))?;
     if text.contains("PRIVATE KEY-----") {
         bail!("{} is a private key: name the public one, mostly {0}.pub", file.display());

@@ -16,7 +16,7 @@ const LARGEST: u64 = 40 << 10;
 ///
 /// # Errors
 /// All that is wrong with the document.
-pub(super) fn hand_over(file: &Path, scratch: &Path) -> Result<PathBuf> {
+pub(in crate::project) fn hand_over(file: &Path, scratch: &Path) -> Result<PathBuf> {
     let bytes =
         input::read(file, node::LARGEST + 1).with_context(|| format!("reading {}", file.display()))?;
     node::read(&file.to_string_lossy(), &bytes)?;
