@@ -41,6 +41,17 @@ pub(super) struct Ground<'a> {
     pub lasts: bool,
 }
 
+/// What was taken from the ESP and erased there, where other places have a part of the document, too: they give theirs
+/// again at each boot, and this is the ESP's.
+const TAKEN: &str = "node/esp.yaml";
+
+/// A document that is in the ESP in this boot.
+struct FromEsp {
+    bytes: Vec<u8>,
+    /// Whether no other place has one.
+    is_alone: bool,
+}
+
 /// Reads the document that this boot goes by, keeps it, and lays its files. The node must have its state, and not yet
 /// its /etc. Whatever is wrong with a document is told; the boot goes on.
 pub(super) fn settle(ground: &mut Ground<'_>) -> Laid {
@@ -57,13 +68,45 @@ pub(super) fn settle(ground: &mut Ground<'_>) -> Laid {
     if let Err(failure) = laying::prepare(Path::new(ROOT)) {
         console.alarm(&failure.lines());
     }
-    let given = given(ground, kept.is_none());
+    let (given, from_esp) = given(ground, home, kept.is_none());
     let decided = decide(given, kept, cards::machine(), &|documents| cards::find(console, documents));
-    apply(ground, home, &decided, undone)
+    if let Err(failure) = hand_over(ground, home, &decided, from_esp) {
+        let help =
+            "EFI/keller/node.yaml stays in the EFI system partition, and is read again at the next boot";
+        console.alarm(&failure.help(help).lines());
+    }
+    apply(console, &decided, undone)
 }
 
-fn apply(ground: &Ground<'_>, home: &Path, decided: &Decided, undone: Option<&str>) -> Laid {
-    let console = ground.console;
+/// Keeps a new document, and then erases what the ESP has of it.
+fn hand_over(
+    ground: &Ground<'_>,
+    home: &Path,
+    decided: &Decided,
+    from_esp: Option<FromEsp>,
+) -> Result<(), Failure> {
+    let Some((document, _)) = &decided.document else { return Ok(()) };
+    let is_kept = !decided.is_new || keep_told(ground.console, home, &document.text);
+    if let Some(from_esp) = from_esp.filter(|_| decided.is_given && is_kept && ground.lasts) {
+        take(home, &from_esp).doing(format!("keeping the part of the node document in {TAKEN}"))?;
+        esp_document::hand_over(ground.console, ground.disk);
+    }
+    Ok(())
+}
+
+/// Keeps the ESP's part beside the whole, unless it is the whole.
+fn take(home: &Path, from_esp: &FromEsp) -> io::Result<()> {
+    let path = home.join(TAKEN);
+    if !from_esp.is_alone {
+        return laying::keep(&path, &String::from_utf8_lossy(&from_esp.bytes));
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn apply(console: &Console, decided: &Decided, undone: Option<&str>) -> Laid {
     if !decided.refused.is_empty() {
         let goes_on = match &decided.document {
             Some((_, source)) => format!("the node goes on with {source}"),
@@ -77,10 +120,6 @@ fn apply(ground: &Ground<'_>, home: &Path, decided: &Decided, undone: Option<&st
         tell(console, facts(None, "none", refused), None, undone);
         return Laid::default();
     };
-    let is_kept = !decided.is_new || keep_told(console, home, &document.text);
-    if decided.is_given && is_kept && ground.lasts {
-        esp_document::hand_over(console, ground.disk);
-    }
     let Rendered { items, warnings } = render(document, &Root);
     warnings.iter().for_each(|warning| console.warn(&format!("node document: {warning}")));
     let mut laid = Laid::default();
@@ -112,16 +151,30 @@ fn keep_told(console: &Console, home: &Path, text: &str) -> bool {
     true
 }
 
-/// What the machine gives.
-fn given(ground: &mut Ground<'_>, first: bool) -> Vec<Result<Given, String>> {
+/// What the machine gives, and what of it is in the ESP.
+fn given(ground: &mut Ground<'_>, home: &Path, first: bool) -> (Vec<Result<Given, String>>, Option<FromEsp>) {
     let console = ground.console;
     let table = fs::read(smbios::TABLE).unwrap_or_default();
     let mut given = smbios::credentials(&table, CREDENTIAL);
     given.extend(fw_cfg::credential(console, CREDENTIAL));
-    given.extend(esp_document::document(console, ground.disk));
-    media::wait(console, ground.loader, first && given.is_empty());
+    let in_esp = esp_document::document(console, ground.disk);
+    media::wait(console, ground.loader, first && given.is_empty() && in_esp.is_none());
     given.extend(media::documents(&ground.disk.name));
-    given
+    let is_alone = given.is_empty();
+    let bytes = in_esp.as_ref().and_then(|found| Some(found.as_ref().ok()?.bytes.clone()));
+    let taken = if in_esp.is_none() && !is_alone { taken(home) } else { None };
+    given.extend(in_esp.into_iter().chain(taken));
+    (given, bytes.map(|bytes| FromEsp { bytes, is_alone }))
+}
+
+/// What was taken from the ESP in an earlier boot.
+fn taken(home: &Path) -> Option<Result<Given, String>> {
+    let path = home.join(TAKEN);
+    let source = shown(&path);
+    match laying::kept(&path) {
+        Ok(bytes) => Some(Ok(Given { source, bytes: bytes? })),
+        Err(error) => Some(Err(format!("{source}: {error}"))),
+    }
 }
 
 /// The copy of an earlier boot.
@@ -200,6 +253,19 @@ impl Laid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_esp_had_beside_others_stays_a_part() {
+        let home = tempfile::tempdir().unwrap();
+        let part = |is_alone| FromEsp { bytes: b"node: 1\n".to_vec(), is_alone };
+        assert_eq!(taken(home.path()), None);
+        take(home.path(), &part(false)).unwrap();
+        assert_eq!(taken(home.path()).unwrap().unwrap().bytes, b"node: 1\n");
+        // A later one that is the whole needs no part.
+        take(home.path(), &part(true)).unwrap();
+        assert_eq!(taken(home.path()), None);
+        take(home.path(), &part(true)).unwrap();
+    }
 
     #[test]
     fn what_was_not_confirmed_is_forgotten() {
