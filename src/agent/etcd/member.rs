@@ -366,10 +366,14 @@ mod tests {
             heard.says("c does not answer");
             assert!(!first.is_finished() && !second.is_finished());
             let third = scope.spawn(|| begins(c));
+            let begun = Instant::now();
+            while !machines.iter().all(|machine| machine.places.agreed.exists()) {
+                assert!(begun.elapsed() < Duration::from_secs(60), "not all agree");
+                thread::sleep(Duration::from_millis(20));
+            }
+            // The first that starts no longer answers. An etcd that runs would tell the others, and here is none.
+            machines.iter().for_each(|machine| fs::write(&machine.places.told, "").unwrap());
             first.join().unwrap().unwrap();
-            // An etcd that runs would tell the others, and here is none.
-            fs::write(&b.places.told, "").unwrap();
-            fs::write(&c.places.told, "").unwrap();
             for text in [second.join().unwrap(), third.join().unwrap()] {
                 assert_eq!(text, "ETCD_INITIAL_CLUSTER_STATE=new\n");
             }

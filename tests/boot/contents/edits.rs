@@ -57,7 +57,11 @@ pub const NODE: &[Row] = &[
     ("usr/lib/os-release", Changed(&["content", "mtime"]), "the image's name and version"),
     ("etc/os-release", Changed(&["mtime"]), "made anew beside it"),
     ("usr/lib/keller{,/image.json}", Added, "how the image was made, for `keller inspect`"),
-    ("{usr/bin/keller,usr/lib/keller/agent.json}", Added, "the agent, and what the manifest tells it"),
+    (
+        "{usr/bin/keller,usr/lib/keller/agent.json,usr/lib/keller/disk.json}",
+        Added,
+        "the agent, what the manifest tells it, and the sizes of a node's partitions",
+    ),
     ("etc/machine-id", Added, "an empty file where /init puts the machine's own"),
     ("etc/.updated", Added, "what an image ships is final: nothing is generated at boot"),
     ("{etc,usr}", Changed(&["mtime"]), "not later than /etc/.updated"),
