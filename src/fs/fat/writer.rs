@@ -348,7 +348,7 @@ mod tests {
         let mut count = Count(0, 0);
         let content: u64 = 100_000 + (3 << 20) + 1 + 10;
         let options = options(1024, 512);
-        let geometry = Geometry::new(&options, 0).unwrap();
+        let geometry = Geometry::new(&options, |_| 0).unwrap();
         // Both tables are written whole: what is zero there is free.
         let tables = (geometry.reserved + 2 * geometry.fat_sectors) * geometry.sector;
         write(&sample(), &options, &mut count).unwrap();
