@@ -48,6 +48,8 @@ fn default_node_is_whole_and_keeps_what_it_was_given() {
     assert_eq!(node.run("sudo sh -c 'sha256sum /var/lib/keller/pki/etcd/*.pem'"), certificates);
     assert_eq!(node.run("cat /etc/machine-id"), machine);
     assert_eq!(node.run("lsblk -ndo PTUUID /dev/vda"), disk);
+    // From the second boot on, the table is whole.
+    assert_eq!(node.run("sudo journalctl -b -o cat --no-pager | grep -c ^GPT; true"), "0");
     assert!(node.page().contains("Hello"));
     // The journal of both boots is in the reserve, for whoever may read it.
     assert!(node.run("findmnt --noheadings --output SOURCE /var/log/journal").ends_with("[/journal]"));
