@@ -1,11 +1,13 @@
 //! Careless updates, made by editing the recording: the proof must see every one.
 
+use std::collections::BTreeMap;
+
 use super::cuts::{Epoch, Replay};
 use super::disk::SECTOR;
 use super::update;
 
-/// What an epoch of the update is about, by its first write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an epoch of the update is about, by most of what it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum About {
     Primary,
     Backup,
@@ -27,13 +29,12 @@ impl Mutants {
         let whole = update();
         let recording = &whole.recording;
         let range = recording.between(whole.lengths[0]..whole.lengths[1]);
-        let about = |epoch: &Epoch| {
-            let sector = epoch.writes[0][0].0;
+        let of_sector = |sector: u32| {
             let byte = u64::from(sector) * SECTOR as u64;
             let part =
                 recording.judge.table.entries.iter().find(|part| (part.start..part.end()).contains(&byte));
             match part.map(|part| part.number) {
-                None if sector == 0 => About::Primary,
+                None if sector < 34 => About::Primary,
                 None => About::Backup,
                 Some(1) => About::Esp,
                 Some(4) => About::Root,
@@ -41,10 +42,21 @@ impl Mutants {
                 Some(other) => panic!("the update writes to partition {other}"),
             }
         };
+        let about = |epoch: &Epoch| {
+            let mut counts = BTreeMap::new();
+            for (sector, _) in epoch.writes.iter().flatten() {
+                *counts.entry(of_sector(*sector)).or_insert(0) += 1;
+            }
+            counts.into_iter().max_by_key(|(_, count)| *count).map(|(about, _)| about).unwrap()
+        };
         // What came of the boot before may be under way when the update begins.
-        let first = range.clone().find(|index| about(&recording.epochs[*index]) == About::Backup).unwrap();
+        let first = range
+            .clone()
+            .find(|index| matches!(about(&recording.epochs[*index]), About::Backup | About::Root))
+            .unwrap();
         let update = recording.epochs[first..range.end].to_vec();
-        let about = update.iter().map(about).collect();
+        let about: Vec<_> = update.iter().map(about).collect();
+        println!("epochs of the update: {about:?}");
         Self { before: recording.epochs[..first].to_vec(), update, about }
     }
 
@@ -104,21 +116,23 @@ impl Mutants {
 fn every_careless_update_is_seen() {
     let mutants = Mutants::new();
     let (root, tree) = (mutants.all(About::Root)[0], mutants.all(About::Tree)[0]);
-    let (backup, primary) = (mutants.all(About::Backup), mutants.all(About::Primary));
+    // A slot that no version has been in has nothing to be taken away before the root is written.
+    let last_of = |about| *mutants.all(about).last().unwrap();
+    let (backup, primary) = (last_of(About::Backup), last_of(About::Primary));
     let last = mutants.update.len() - 1;
-    let esp: Vec<usize> = mutants.all(About::Esp).into_iter().filter(|index| *index > primary[1]).collect();
+    let esp: Vec<usize> = mutants.all(About::Esp).into_iter().filter(|index| *index > primary).collect();
     let mut careless = vec![
         ("no flush at all", mutants.merged(0, last)),
         ("the kernel image before the root", mutants.moved(&esp, root)),
         ("the kernel image before the hash tree", mutants.moved(&esp, tree)),
-        ("the kernel image before the GUIDs", mutants.moved(&esp, backup[1])),
-        ("GUIDs and labels before the root", mutants.moved(&[backup[1], primary[1]], root)),
-        ("GUIDs and labels before the hash tree", mutants.moved(&[backup[1], primary[1]], tree)),
+        ("the kernel image before the GUIDs", mutants.moved(&esp, backup)),
+        ("GUIDs and labels before the root", mutants.moved(&[backup, primary], root)),
+        ("GUIDs and labels before the hash tree", mutants.moved(&[backup, primary], tree)),
         ("no hash tree", mutants.without(&[tree])),
         ("the kernel image's entry before the kernel image", mutants.moved(&esp[1..], esp[0])),
         ("no flush between the kernel image and its entry", mutants.merged(esp[0], last)),
-        ("no flush between the root and the GUIDs", mutants.merged(root, primary[1])),
-        ("no flush between the two tables", mutants.merged(backup[1], primary[1])),
+        ("no flush between the root and the GUIDs", mutants.merged(root, primary)),
+        ("no flush between the two tables", mutants.merged(backup, primary)),
         ("a write of the root lost, and nothing read back", mutants.with_a_lost_write()),
         ("a write of the root elsewhere, and nothing read back", mutants.with_a_misdirected_write()),
     ];
@@ -126,10 +140,10 @@ fn every_careless_update_is_seen() {
     let last_sector = update().recording.start.len() as u32 - 1;
     let damage = Epoch { writes: vec![vec![(last_sector, 0)]], entries: 0..0 };
     let damaged = |mut epochs: Vec<Epoch>| {
-        epochs.insert(backup[1], damage.clone());
+        epochs.insert(backup, damage.clone());
         epochs
     };
-    careless.push(("the primary table before the backup", damaged(mutants.moved(&[primary[1]], backup[1]))));
+    careless.push(("the primary table before the backup", damaged(mutants.moved(&[primary], backup))));
 
     assert_eq!(mutants.failure(&mutants.update), None);
     assert_eq!(mutants.failure(&damaged(mutants.update.clone())), None);
