@@ -85,8 +85,8 @@ pub const LIBRARIES: usize = 16 << 20;
 
 /// Most steps of finding the libraries that all programs load, each library that a file asks for being one, and each part
 /// of a path of its own at which it is looked for. Found: 4,068,819, of 688 packages with LibreOffice among them. So many
-/// take less than a second.
-pub const LOADS: usize = 20_000_000;
+/// take about a second.
+pub const LOADS: usize = 6_000_000;
 
 /// Most directories that ld.so.conf and all that it includes name. Found: 4.
 pub const LOADER_FOLDERS: usize = 1_000;

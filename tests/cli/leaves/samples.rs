@@ -298,19 +298,19 @@ pub const MANIFESTS: &[Sample] = &[
         "kv.etcd.cluster=static",
         "packages: [etcd-server]\nkv: {etcd: {cluster: single}}",
         "packages: [etcd-server]\nkv: {etcd: {cluster: static}}",
-        "mutual TLS",
+        "keller cluster init",
     ),
     told(
         "kv.etcd.members.name",
         "packages: [etcd-server]\nkv: {etcd: {}}",
         "packages: [etcd-server]\nkv: {etcd: {members: [{name: a, peer: 'https://a:2380'}]}}",
-        "mutual TLS",
+        "keller cluster init",
     ),
     told(
         "kv.etcd.members.peer",
         "packages: [etcd-server]\nkv: {etcd: {}}",
         "packages: [etcd-server]\nkv: {etcd: {members: [{name: a, peer: 'https://b:2380'}]}}",
-        "mutual TLS",
+        "keller cluster init",
     ),
     differ(
         "health.units",
