@@ -63,6 +63,12 @@ fn a_file_says_what_is_meant() {
     assert_eq!(e.identity, Identity::Document("tests/lab/e.yaml".into()));
     // The document says nothing of the Ethernet.
     assert!(plan.warnings.len() == 1 && plan.warnings[0].contains(&e.mac()), "{:?}", plan.warnings);
+    // A document for all is that of a machine that says nothing, whatever address its number would have.
+    let plan = read(
+        "lab: 1\nimage: ok.raw\nnode: e.yaml\nmachines: [{name: a, address: 10.77.0.2/24}, {name: e}]\n",
+    );
+    assert_eq!(plan.machines[0].identity, Identity::Address([10, 77, 0, 2].into(), 24));
+    assert_eq!(plan.machines[1].identity, e.identity);
     // A flag comes before the file, which need not name an image then.
     let flag = Some(Path::new("other.raw"));
     let plan = file::read(Path::new("x"), b"lab: 1\nmachines: [{name: a}]\n", flag).unwrap();

@@ -16,8 +16,8 @@ use super::settings::Settings;
 use crate::base::failure::{Doing, Failure};
 use crate::base::version;
 
-/// Where the changes of a node lie; see `init::etc`.
-const UPPER: &str = "/var/lib/keller/etc/upper";
+/// Where the node's own changes to /etc are: on the disk, or in memory (`etc: ephemeral`); see `init::etc`.
+pub(super) const UPPERS: [&str; 2] = ["/var/lib/keller/etc/upper", "/run/keller/etc/upper"];
 /// Mount points of this process alone.
 const RUNNING: &str = "/run/keller/roots/running";
 const OTHER: &str = "/run/keller/roots/other";
@@ -65,7 +65,7 @@ pub fn diff() -> Result<EtcDiff, Failure> {
         true => ((built.version, running), (release.version, other)),
         false => ((release.version, other), (built.version, running)),
     };
-    let changes = compare(Path::new(UPPER), &old.1, &new.1)?;
+    let changes = compare(Path::new(UPPERS[0]), &old.1, &new.1)?;
     Ok(EtcDiff { old: old.0, new: new.0, changes })
 }
 

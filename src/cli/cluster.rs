@@ -4,21 +4,20 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Global, streams};
 use crate::agent::etcd::member;
-use crate::base::atomic;
 use crate::project::cluster::{Init, Made};
 
 /// Arguments of `keller cluster`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     keller cluster init rack1 --member a=10.0.0.1 --member b=10.0.0.2 --member c=10.0.0.3\n  \
-    keller cluster bootstrap      on a node, where a member is gone before the cluster was ever there")]
+    keller cluster bootstrap      on a node: form the cluster without a member that never came")]
 pub struct ClusterArgs {
     /// What to do.
     #[command(subcommand)]
@@ -52,7 +51,7 @@ pub enum Action {
     /// Members that answer must be without data. Members that do not answer must never have been part of this cluster: what
     /// they have acknowledged would be lost.
     #[command(after_help = "Examples:\n  keller cluster bootstrap\n\n\
-        Every member that is there wants it. It counts until the node starts over.")]
+        Run it on every member that is up. It holds until the next reboot.")]
     Bootstrap,
 }
 
@@ -82,7 +81,7 @@ pub fn run(args: &ClusterArgs, global: &Global) -> Result<ExitCode> {
 }
 
 fn told(made: &Made, global: &Global) -> Result<()> {
-    made.warnings.iter().for_each(|warning| streams::tell(format_args!("warning: {warning}\n")));
+    made.warnings.iter().for_each(|warning| streams::tell(format_args!("warning: {warning}")));
     if global.json {
         streams::json(json!({
             "documents": made.documents, "authorities": made.authorities, "warnings": made.warnings,
@@ -102,16 +101,10 @@ fn told(made: &Made, global: &Global) -> Result<()> {
 }
 
 fn bootstrap(global: &Global) -> Result<()> {
-    let Some(cluster) = member::cluster()? else {
-        bail!("this node is in no cluster: its node document has no `cluster`");
-    };
     if !rustix::process::geteuid().is_root() {
         bail!("this is for root: sudo keller cluster bootstrap");
     }
-    if member::has_data(&cluster) {
-        bail!("{} has data of the cluster {}: there is nothing to begin", cluster.me, cluster.name);
-    }
-    atomic::write(member::TOLD.as_ref(), "").with_context(|| format!("writing {}", member::TOLD))?;
+    let cluster = member::bootstrap()?;
     match global.json {
         true => streams::json(json!({ "cluster": cluster.name, "member": cluster.me }))?,
         false if global.quiet => {}

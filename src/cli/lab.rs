@@ -41,7 +41,7 @@ pub struct LabArgs {
 /// The lab that is meant.
 #[derive(Clone, Debug, Args)]
 pub struct Place {
-    /// The lab's directory: disks, consoles and the socket by which it is asked for something.
+    /// Directory of the lab's disks, consoles and control socket.
     #[arg(long, value_name = "DIR", default_value = "out/lab")]
     pub dir: PathBuf,
 }
@@ -144,7 +144,7 @@ pub enum Action {
     /// Stop a machine's processors.
     #[command(after_help = "Examples:\n  keller lab pause a")]
     Pause(One),
-    /// Have a machine's processors go on.
+    /// Resume a paused machine.
     #[command(after_help = "Examples:\n  keller lab resume a")]
     Resume(One),
     /// Give a machine that is off a new disk of its image, and blank variables of the firmware.
@@ -156,7 +156,7 @@ pub enum Action {
     /// Make a cable whole again: neither cut nor slow nor lossy.
     #[command(after_help = "Examples:\n  keller lab mend a b\n  keller lab mend a")]
     Mend(Cable),
-    /// Have each frame between two machines come later, in both directions.
+    /// Delay frames between two machines, in both directions.
     #[command(after_help = "Examples:\n  keller lab delay a b 200ms\n  keller lab delay a b 0")]
     Delay {
         /// A machine.
@@ -170,7 +170,7 @@ pub enum Action {
         #[command(flatten)]
         place: Place,
     },
-    /// Lose a part of the frames between two machines, in both directions.
+    /// Drop a share of the frames between two machines, in both directions.
     #[command(after_help = "Examples:\n  keller lab loss a b 10%\n  keller lab loss a b 0%")]
     Loss {
         /// A machine.

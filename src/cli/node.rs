@@ -21,7 +21,7 @@ use crate::node::{self, Choice, Document, Image, Item, Kind, Machine, schema};
     keller node init rack1.yaml        write a document to begin with\n  \
     keller node check rack1.yaml       tell everything that is wrong with it\n  \
     keller node show rack1.yaml        which files it makes on a node\n  \
-    keller node apply rack1.yaml       on a node: make it so\n  \
+    keller node apply rack1.yaml       apply it to this node\n  \
     keller node status                 on a node: which document it goes by\n  \
     keller node schema --markdown      every field, as in docs/node.md\n  \
     keller boot --node rack1.yaml out/node_1.0.0.raw")]
@@ -66,14 +66,14 @@ pub enum Action {
         #[arg(long, value_name = "UUID")]
         uuid: Option<String>,
         /// The address of a card of it; may be given for each.
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", value_parser = node::mac)]
         mac: Vec<String>,
     },
     /// On a node: what a document would change.
     #[command(after_help = "Examples:\n  \
         sudo keller node diff rack1.yaml\n  \
         sudo keller node diff --json rack1.yaml\n\n\
-        Paths and deeds are shown, and no content. Exit code: 0 when nothing changes, 1 when something does.")]
+        Paths and actions are shown, never contents. Exit code: 0 when nothing changes, 1 when something does.")]
     Diff {
         /// YAML or JSON.
         file: PathBuf,
@@ -99,7 +99,7 @@ pub enum Action {
     #[command(after_help = "Examples:\n  sudo keller node undo")]
     Undo {
         /// Keep the change where somebody has logged in over it: what the timer runs.
-        #[arg(long)]
+        #[arg(long, hide = true)]
         unless_login: bool,
     },
     /// On a node: which document it goes by, what was refused, and what waits to be confirmed.
@@ -132,7 +132,7 @@ pub fn run(args: &NodeArgs, global: &Global) -> Result<ExitCode> {
         Action::Check { file } => return check(file, global),
         Action::Show { file, serial, uuid, mac } => {
             let uuid = uuid.as_ref().map(|uuid| uuid.to_lowercase());
-            let macs = mac.iter().map(|mac| mac.to_lowercase().replace('-', ":")).collect();
+            let macs = mac.iter().cloned().collect();
             show(file, &Machine { serial: serial.clone(), uuid, macs }, global)?;
         }
         Action::Diff { file } => return on_node::diff(file, global),

@@ -11,20 +11,20 @@ const SECTOR: u64 = 512;
 
 /// The kernel's name of partition `number` of `disk`, e.g. `nvme0n1p3` of `nvme0n1`; none where it shows none.
 pub fn partition(disk: &str, number: u32) -> Option<String> {
-    Some(folder(disk, number)?.file_name()?.to_string_lossy().replace('!', "/"))
+    Some(directory(disk, number)?.file_name()?.to_string_lossy().replace('!', "/"))
 }
 
 /// Start and size of partition `number` of `disk` in bytes, as the kernel has them; none where it shows none.
 pub fn extent(disk: &str, number: u32) -> Option<(u64, u64)> {
-    let folder = folder(disk, number)?;
+    let directory = directory(disk, number)?;
     let says = |file: &str| -> Option<u64> {
-        let text = fs::read_to_string(folder.join(file)).ok()?;
+        let text = fs::read_to_string(directory.join(file)).ok()?;
         text.trim().parse::<u64>().ok()?.checked_mul(SECTOR)
     };
     Some((says("start")?, says("size")?))
 }
 
-fn folder(disk: &str, number: u32) -> Option<PathBuf> {
+fn directory(disk: &str, number: u32) -> Option<PathBuf> {
     let is_it = |path: &PathBuf| {
         fs::read_to_string(path.join("partition")).is_ok_and(|text| text.trim().parse() == Ok(number))
     };

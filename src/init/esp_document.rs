@@ -27,7 +27,7 @@ pub(super) fn document(console: &Console, disk: &BootDisk) -> Option<Result<Give
     // It is empty from the moment on when its erasing begins: another boot was cut off in the middle of that.
     if found.as_ref().is_ok_and(|given| given.bytes.is_empty()) {
         drop(esp);
-        hand_over(console, disk);
+        erase_told(console, disk);
         return None;
     }
     Some(found)
@@ -44,13 +44,13 @@ fn read<D: ReadAt>(esp: &D) -> Option<Result<Given, String>> {
 }
 
 /// Overwrites and removes it, once the copy on the state partition is on the disk.
-pub(super) fn hand_over(console: &Console, disk: &BootDisk) {
+pub(super) fn erase_told(console: &Console, disk: &BootDisk) {
     let erase = || {
         let mut esp = starts::open_esp(disk)?;
         erase(&mut esp).doing(format!("erasing {PATH} in the EFI system partition"))
     };
     match erase() {
-        Ok(true) => console.say(&format!("{PATH} was erased: the node has its copy")),
+        Ok(true) => console.say(&format!("{PATH} was erased")),
         Ok(false) => {}
         Err(failure) => console.alarm(&failure.lines()),
     }

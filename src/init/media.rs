@@ -1,7 +1,7 @@
 //! A medium that carries a node document: a disk or partition with a FAT32 file system labelled `KELLER-NODE`.
 //!
 //! Looked at are the disks and partitions that the kernel shows, but for the disk that the node starts from, and of each
-//! no more than its boot sector unless the label is there. Nothing is mounted, and nothing is written.
+//! only the boot sector and, on FAT32, the root directory unless the label is there. Nothing is mounted, and nothing is written.
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -89,7 +89,7 @@ fn hand_over(
     let is_kept = !decided.is_new || keep_told(ground.console, home, &document.text);
     if let Some(from_esp) = from_esp.filter(|_| decided.is_given && is_kept && ground.lasts) {
         take(home, &from_esp).doing(format!("keeping the part of the node document in {TAKEN}"))?;
-        esp_document::hand_over(ground.console, ground.disk);
+        esp_document::erase_told(ground.console, ground.disk);
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ pub(super) struct Plan {
 pub(super) enum PlanError {
     #[error("the root does not say how large the partitions of its node are: /{PATH} is missing")]
     Untold,
-    #[error("it has but the partitions of an image, though its GUID is one of a node: the others are lost")]
+    #[error("the disk has a node's GUID but only an image's partitions: the others are lost")]
     Lost,
     #[error(transparent)]
     Sizes(#[from] LayoutError),

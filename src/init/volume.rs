@@ -204,8 +204,7 @@ impl Volume {
         match action {
             Action::Make => {
                 if standing == Standing::Unmade && content != Content::Blank {
-                    console
-                        .say(&format!("{device} is new on this node: what an earlier one left there goes"));
+                    console.say(&format!("erasing what an earlier node left on {device}"));
                 } else if reset.is_some() {
                     console.warn(&format!(
                         "keller.reset=state: {device} is made anew, all that was on it is gone"

@@ -122,17 +122,21 @@ impl Client {
         loop {
             let mut machines = self.status()?.machines;
             machines.retain(|machine| names.is_empty() || names.contains(&machine.name));
-            let slow = machines.iter().find(|machine| machine.state != State::Ready);
-            let Some(MachineStatus { name, state, why, .. }) = slow else { return Ok(machines) };
+            let is_stuck =
+                |machine: &&MachineStatus| !matches!(machine.state, State::Ready | State::Starting);
+            let slow = machines.iter().find(is_stuck);
+            let slow = slow.or_else(|| machines.iter().find(|machine| machine.state != State::Ready));
+            let Some(MachineStatus { name, state, why, console, .. }) = slow else { return Ok(machines) };
             if *state != State::Starting {
                 let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
                 return Err(LabError::Refused { why: format!("{name} is {state}{why}") });
             }
             if Instant::now() >= deadline {
-                let console =
-                    machines.iter().find(|machine| machine.state != State::Ready).map(|it| &it.console);
-                let shown = console.map(|path| path.display().to_string()).unwrap_or_default();
-                let why = format!("{name} did not answer within {} s: see {shown}", timeout.as_secs());
+                let why = format!(
+                    "{name} did not answer within {} s: see {}",
+                    timeout.as_secs(),
+                    console.display()
+                );
                 return Err(LabError::Refused { why });
             }
             thread::sleep(LOOK);
@@ -148,11 +152,18 @@ impl Client {
         let machine = self.machine(name)?;
         let Some(port) = machine.ssh_port else {
             let why = machine.why.unwrap_or_default();
-            return Err(LabError::Refused { why: format!("{name} is off: {why}: keller lab start {name}") });
+            return Err(LabError::Refused {
+                why: format!("{name} is off: {why}: `lab start {name}` starts it"),
+            });
         };
         let mut ssh = Command::new("ssh");
         ssh.arg("-i").arg(identity).args(["-p", &port.to_string()]);
-        for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"] {
+        for option in [
+            "IdentitiesOnly=yes",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+        ] {
             ssh.args(["-o", option]);
         }
         ssh.arg("core@127.0.0.1");

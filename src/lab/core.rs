@@ -134,6 +134,11 @@ impl Core {
         Some(Delivery { port: to, delay: condition.delay })
     }
 
+    /// Counts frames that a cut cable lost on their way.
+    pub(super) const fn lose(&mut self, frames: u64) {
+        self.lost += frames;
+    }
+
     /// Forgets who is behind `port`: another card may be there next.
     pub(super) fn forget(&mut self, port: usize) {
         self.learned.retain(|_, learned| *learned != port);

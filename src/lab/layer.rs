@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::base::{AtomicFile, input, limits};
 use crate::output::qcow2;
@@ -44,12 +44,13 @@ impl Layer {
     /// Those of the system.
     pub(crate) fn make(&self, keep: bool) -> io::Result<()> {
         self.remove()?;
+        let put = |file: AtomicFile| if keep { file.commit() } else { file.commit_unsynced() };
         let disk = AtomicFile::create(&self.disk())?;
         qcow2::layer(disk.file(), self.size, self.image.as_os_str().as_bytes(), self.format.name())?;
-        disk.commit_unsynced()?;
+        put(disk)?;
         let mut variables = AtomicFile::create(&self.variables())?;
         variables.file_mut().write_all(&input::read(&self.blank, limits::TEXT)?)?;
-        variables.commit_unsynced()?;
+        put(variables)?;
         if keep {
             // Last: a disk with a record is whole.
             let mut record = AtomicFile::create(&self.directory.join(RECORD))?;
@@ -101,14 +102,6 @@ impl Layer {
             })
         ))
     }
-}
-
-/// The path of `image` as the layer has it.
-///
-/// # Errors
-/// Those of the system.
-pub(crate) fn absolute(image: &Path) -> io::Result<PathBuf> {
-    fs::canonicalize(image)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 pub use client::Client;
 pub(crate) use guest::Spec;
-pub(crate) use layer::{Layer, absolute};
+pub(crate) use layer::Layer;
 pub(crate) use place::Place;
 pub use plan::{Identity, LEAST_MEMORY, MEMORY, Machine, Plan, mac};
 pub use request::{Answer, Request, delay, loss};

@@ -43,7 +43,7 @@ pub struct Machine {
     pub cpus: u32,
     /// What its disk hangs on.
     pub(crate) bus: Bus,
-    /// How large its disk is, if not as large as the image.
+    /// How large its disk is, if not as large as a node needs.
     pub disk: Option<Size>,
     /// Ports of the guest, and those of 127.0.0.1 that lead there; none is any that is free.
     pub forwards: Vec<(u16, Option<u16>)>,

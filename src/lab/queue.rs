@@ -74,17 +74,18 @@ impl Queue {
         }
     }
 
-    /// Drops what is on its way from `port`: the cable has been cut.
-    pub(super) fn cut(&self, port: usize) {
+    /// Drops what is on its way from `port`: the cable has been cut. Gives the number of frames.
+    pub(super) fn cut(&self, port: usize) -> u64 {
         let mut state = self.state.lock().expect("no panic while held");
         let before = state.waiting.len();
         state.waiting.retain(|_, waiting| waiting.from != port);
-        state.dropped += crate::base::width::to_u64(before - state.waiting.len());
+        let lost = crate::base::width::to_u64(before - state.waiting.len());
         state.bytes = state.waiting.values().map(|waiting| waiting.frame.len() + OVERHEAD).sum();
         state.latest.remove(&port);
+        lost
     }
 
-    /// Frames that did not fit, or were cut off on their way.
+    /// Frames that did not fit.
     pub(super) fn dropped(&self) -> u64 {
         self.state.lock().expect("no panic while held").dropped
     }
@@ -131,8 +132,8 @@ mod tests {
         let queue = Queue::default();
         queue.push(1, Duration::from_secs(3600), &frame("of one"));
         queue.push(2, Duration::ZERO, &frame("of two"));
-        queue.cut(1);
-        assert_eq!((next(&queue).as_str(), queue.dropped()), ("of two", 1));
+        assert_eq!(queue.cut(1), 1);
+        assert_eq!((next(&queue).as_str(), queue.dropped()), ("of two", 0));
         assert!(queue.state.lock().unwrap().waiting.is_empty());
         assert_eq!(queue.state.lock().unwrap().bytes, 0);
         // What comes after the mending does not wait for what was cut off.

@@ -17,7 +17,7 @@ use super::supervisor::{Event, Message, Supervisor};
 use super::switch::Switch;
 use crate::qemu::Program;
 
-/// Which frames a lossy cable loses is the same in each run.
+/// Of the generator that decides which frames a lossy cable loses.
 const SEED: u64 = 1;
 
 /// What is started.

@@ -173,7 +173,7 @@ impl Supervisor {
         let guest = &mut self.guests[number];
         let (name, state) = (guest.spec.name.clone(), guest.state());
         if !matches!(request, Request::Start { .. } | Request::Wipe { .. }) && state == State::Off {
-            return Err(format!("{name} is off: keller lab start {name}"));
+            return Err(format!("{name} is off: `lab start {name}` starts it"));
         }
         let said = |error: QemuError| error.to_string();
         match request {
@@ -186,9 +186,9 @@ impl Supervisor {
                 Err(format!("{name} runs already: it is {state}"))
             }
             Request::Start { .. } => guest.start(&self.program, &self.switch, number).map_err(said),
-            Request::Wipe { .. } if state != State::Off => {
-                Err(format!("{name} runs, and its disk cannot be taken from it: keller lab kill {name}"))
-            }
+            Request::Wipe { .. } if state != State::Off => Err(format!(
+                "{name} runs, and its disk cannot be taken from it: `lab kill {name}` cuts its power"
+            )),
             Request::Wipe { .. } => guest
                 .spec
                 .layer

@@ -101,8 +101,10 @@ impl Switch {
             if let Err(end) = frames::read(&mut from, &mut frame) {
                 break end;
             }
+            // Held until the frame is on its way: a cut comes before it or after it.
+            let mut core = self.core();
             self.port(port).sent.add(frame.len());
-            let deliveries = self.core().forward(port, &frame);
+            let deliveries = core.forward(port, &frame);
             if deliveries.is_empty() {
                 continue;
             }
@@ -138,11 +140,12 @@ impl Switch {
 
     /// Has the cable between two ports do this from now on.
     pub(super) fn set(&self, a: usize, b: usize, condition: Condition) {
-        self.core().set(a, b, condition);
+        let mut core = self.core();
+        core.set(a, b, condition);
         if condition.cut {
             for (to, from) in [(a, b), (b, a)] {
                 if let Some(plugged) = &self.port(to).plugged {
-                    plugged.queue.cut(from);
+                    core.lose(plugged.queue.cut(from));
                 }
             }
         }
@@ -261,7 +264,8 @@ mod tests {
         wait_until(|| switch.counts(0).sent.frames == 1);
         switch.set(0, 1, condition(true, Duration::ZERO));
         send(&mut a, &frame("all", "a", "cut off"));
-        wait_until(|| switch.traffic().2 == 1);
+        // Both of them are counted.
+        wait_until(|| switch.traffic().2 == 2);
         switch.set(0, 1, condition(false, Duration::ZERO));
         send(&mut a, &frame("all", "a", "mended"));
         assert_eq!(receive(&mut b), "mended");

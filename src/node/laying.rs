@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, syml
 use std::path::{Path, PathBuf};
 
 use super::{CLOSED, Item, Kind, LARGEST};
-use crate::base::AtomicFile;
 use crate::base::failure::{Doing, Failure};
+use crate::base::{AtomicFile, atomic};
 
 /// The copy, below the directory of what is ours on the state partition.
 pub const KEPT: &str = "node/node.yaml";
@@ -139,7 +139,8 @@ fn directories(path: &str, root: &Path) -> io::Result<()> {
 /// What the file system says.
 pub fn note<'a>(paths: impl Iterator<Item = &'a str>) -> Result<(), Failure> {
     let paths: Vec<&str> = paths.collect();
-    fs::write(LAID, serde_json::json!(paths).to_string()).doing(format!("writing {LAID}"))
+    // Undoing reads it: half of it would leave files behind.
+    atomic::write(Path::new(LAID), serde_json::json!(paths).to_string()).doing(format!("writing {LAID}"))
 }
 
 /// The paths that were laid.

@@ -1,7 +1,7 @@
 //! Documents from several places → one, as components of a manifest are merged: maps merge, lists add up, and a value that
 //! two of them have must be the same.
 
-use super::{Document, Machine, parse, validate};
+use super::{Document, LARGEST, Machine, parse, validate};
 use crate::written::Diagnostics;
 use crate::written::decode::decode;
 use crate::written::diagnostic::Report;
@@ -20,7 +20,14 @@ pub fn merge(files: &[(String, Vec<u8>)], machine: &Machine) -> Result<Document,
     for (name, bytes) in files {
         let found = parse(name, bytes, &mut sources, &mut report).unwrap_or_default();
         let (mut nodes, documents): (Vec<Node>, Vec<Document>) = found.into_iter().unzip();
-        let Some(index) = machine.choose_index(&documents) else { continue };
+        let Some(index) = machine.choose_index(&documents) else {
+            // What was wrong with it has been told.
+            if !documents.is_empty() {
+                let what = format!("not exactly one document of {name} is for this machine");
+                report.error(nodes[0].mark, what).help("let `match` tell them apart");
+            }
+            continue;
+        };
         let node = nodes.swap_remove(index);
         match &mut merged {
             None => merged = Some(node),
@@ -29,6 +36,12 @@ pub fn merge(files: &[(String, Vec<u8>)], machine: &Machine) -> Result<Document,
     }
     let whole = merged.filter(|_| report.is_empty()).and_then(|node| {
         let text = format!("{}\n", json(&node));
+        if text.len() as u64 > LARGEST {
+            let what =
+                format!("together the documents are larger than the {LARGEST} bytes that one can have");
+            report.error(node.mark, what).help("large files belong into an image");
+            return None;
+        }
         match decode(&node) {
             Ok(raw) => Some(validate::document(raw, text, &mut report)),
             Err(fault) => {

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::written::decode::decode;
 use crate::written::diagnostic::Report;
+use crate::written::header::{self, Header};
 use crate::written::place::{Mark, Source, Sources, Sum};
 use crate::written::{Diagnostics, form, shape, yaml};
 
@@ -33,6 +34,8 @@ pub use render::{CLOSED, FACTS, Image, Item, Kind, Rendered, facts, render};
 
 /// The form of documents that this keller reads.
 pub const FORM: u32 = 1;
+
+const HEADER: Header = Header { field: "node", form: FORM, one: "document", many: "documents" };
 
 /// The name of the credential that carries it (systemd.system-credentials(7)).
 pub const CREDENTIAL: &str = "keller.node";
@@ -231,6 +234,14 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// The address of a card in its usual form.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn mac(text: &str) -> Result<String, String> {
+    network::mac(text).map_err(|wrong| format!("it {}: {}", wrong.what, wrong.help))
+}
+
 /// Whether a node can have this name.
 pub fn is_host_name(text: &str) -> bool {
     form::host_name(text).is_ok()
@@ -288,7 +299,7 @@ fn documents(source: u32, bytes: &[u8], report: &mut Report) -> Option<Vec<(yaml
     for yaml::Document { mut node, lines: range } in found {
         secrets(&node, &lines, range.clone()).into_iter().for_each(|lines| report.hide(source, lines));
         let mark = node.mark;
-        if !validate::is_readable(&node, report) || !shape::check(&mut node, &schema, report) {
+        if !header::is_readable(&node, &HEADER, report) || !shape::check(&mut node, &schema, report) {
             continue;
         }
         let text = slice(&lines, range);

@@ -4,15 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::raw::{Raw, RawCredential, RawFile, RawMatch, RawUnit, RawUser};
-use super::{
-    Content, Document, FORM, File, Image, Made, Match, Secret, Unit, User, cluster, network, render,
-};
+use super::{Content, Document, File, Image, Made, Match, Secret, Unit, User, cluster, network, render};
 use crate::written::decode::{At, Short};
 use crate::written::diagnostic::Report;
 use crate::written::firsts::{Firsts, unique};
 use crate::written::form::{self, Wrong, wrong};
 use crate::written::place::Mark;
-use crate::written::yaml::{Node, Value};
+use crate::written::yaml::Node;
 
 /// systemd.io, "Users, Groups, UIDs and GIDs on systemd Systems": regular users.
 const PEOPLE: std::ops::RangeInclusive<u32> = 1000..=59_999;
@@ -29,25 +27,6 @@ const TAKEN: [(&str, &str); 9] = [
     ("/run/keller", "it is keller's own"),
     ("/run/credstore", "`credentials` brings secrets"),
 ];
-
-/// Whether the document has the form that is read here; what is said of another form would be guesses.
-pub(super) fn is_readable(node: &Node, report: &mut Report) -> bool {
-    let Some(entry) = node.get("node") else {
-        if matches!(node.value, Value::Map(_)) {
-            report.error(node.mark, "the document has no `node`").help(format!("begin with `node: {FORM}`"));
-        }
-        return true;
-    };
-    let Value::Scalar { text, .. } = &entry.value.value else { return true };
-    match text.parse::<u32>() {
-        Ok(form) if form != FORM => {
-            let message = format!("this keller reads documents of form {FORM}, not {form}");
-            report.error(entry.value.mark, message).help("another version of keller may read it");
-            false
-        }
-        _ => true,
-    }
-}
 
 /// The whole document.
 pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document {

@@ -35,6 +35,8 @@ pub const CLIENT_PORT: u16 = 2379;
 pub const PEER_PORT: u16 = 2380;
 /// What a member of a cluster reads besides, for one start: how it begins.
 pub const ENVIRONMENT: &str = "/run/keller/etcd.env";
+/// That all members of a new cluster were without data: its name. It outlives a power cut, and goes once etcd is ready.
+pub const AGREED: &str = "/var/lib/keller/etcd-agreed";
 /// Below it lie the data of members, each in a directory of its own.
 pub const DATA: &str = "/var/lib/etcd";
 /// The name of a single member.

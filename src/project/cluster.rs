@@ -93,9 +93,7 @@ impl Init {
         }
         let count = self.members.len();
         if count > MOST_MEMBERS {
-            bail!(
-                "{count} members would wait for each other at each write: three or five, {MOST_MEMBERS} at the most"
-            );
+            bail!("{count} members are too many: at most {MOST_MEMBERS}, usually three or five");
         }
         if self.directory.symlink_metadata().is_ok() {
             bail!(
@@ -106,7 +104,11 @@ impl Init {
         let is_even = count.is_multiple_of(2);
         Ok(is_even
             .then(|| {
-                format!("{count} members bear the loss of {}, as {} would", count.div_ceil(2) - 1, count - 1)
+                format!(
+                    "{count} members survive the loss of {}, no more than {} would: use an odd number",
+                    count.div_ceil(2) - 1,
+                    count - 1
+                )
             })
             .into_iter()
             .collect())
@@ -251,7 +253,10 @@ mod tests {
             Init { with: Some(with.clone()), ..init(home.path(), members) }.run()
         };
         let made = run(text, &THREE[..2]).unwrap();
-        assert_eq!(made.warnings, ["2 members bear the loss of 0, as 1 would"]);
+        assert_eq!(
+            made.warnings,
+            ["2 members survive the loss of 0, no more than 1 would: use an odd number"]
+        );
         let b = &node::read("x", &fs::read(&made.documents["b"]).unwrap()).unwrap()[0];
         assert_eq!(b.matches.serial.as_deref(), Some("S2"));
         for (text, says) in [
@@ -276,7 +281,7 @@ mod tests {
         assert!(says(&[("a", "10.0.0.1"), ("a", "10.0.0.2")]).contains("stands in the list twice"));
         let eight: Vec<String> = (1..=8).map(|last| format!("10.0.0.{last}")).collect();
         let eight: Vec<(&str, &str)> = eight.iter().map(|ip| (&ip[7..], ip.as_str())).collect();
-        assert!(says(&eight).contains("8 members"));
+        assert!(says(&eight).contains("8 members are too many"));
         assert!(
             says(&[("a", "10.0.0.1"), ("b", "10.0.0.1"), ("c", "10.0.0.3")])
                 .contains("address of two members")

@@ -141,7 +141,7 @@ fn image(machine: &lab::Machine) -> Result<Image> {
     if let Some(why) = machine.bus.refuses_sectors(sector_size) {
         bail!("machine {}: {why}, and {shown} is made for {sector_size}: name another bus", machine.name);
     }
-    Ok(Image { path: lab::absolute(&machine.image).with_context(context)?, format, sector_size, size })
+    Ok(Image { path: fs::canonicalize(&machine.image).with_context(context)?, format, sector_size, size })
 }
 
 /// What all machines of a lab have in common.

@@ -107,8 +107,7 @@ fn machines_are_killed_started_paused_and_wiped() {
     let process = before["process"].as_u64().unwrap().to_string();
 
     assert!(
-        lab.refuses(&["wipe", "a"])
-            .contains("a runs, and its disk cannot be taken from it: keller lab kill a")
+        lab.refuses(&["wipe", "a"]).contains("a runs, and its disk cannot be taken from it: `lab kill a`")
     );
     assert!(lab.refuses(&["start", "a"]).contains("a runs already: it is ready"));
     assert!(lab.refuses(&["resume", "a"]).contains("a is not paused"));
@@ -126,7 +125,7 @@ fn machines_are_killed_started_paused_and_wiped() {
         (Some("its power was cut"), Some("ready"))
     );
     for verb in [&["kill", "a"][..], &["pause", "a"], &["ssh", "a"], &["stop", "a"]] {
-        assert!(lab.refuses(verb).contains("keller lab start a"), "{verb:?}");
+        assert!(lab.refuses(verb).contains("`lab start a`"), "{verb:?}");
     }
     let disk = project.read("lab/a/disk.qcow2");
     project.write("lab/a/disk.qcow2", [&disk[..], b"written by the guest"].concat());

@@ -9,6 +9,7 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::plan::Plan;
+use crate::agent::etc::UPPERS;
 use crate::agent::systemd;
 use crate::base::failure::{Doing, Failure};
 use crate::node::{Image, Item, laying};
@@ -46,8 +47,13 @@ pub(super) fn act(plan: &Plan, items: &[Item], root: &Root) -> (Vec<Failure>, Ve
     let all = laying::noted().into_iter().chain(items.iter().map(|item| item.path.clone()));
     let all: std::collections::BTreeSet<String> = all.collect();
     tried(laying::note(all.iter().map(String::as_str)));
+    // Undoing waits for this to end: a unit that starts for ever must not hold it up.
+    let job = |verb: &str, name: &str| match plan.reload_network {
+        true => systemd::systemctl(&["--no-block", verb, name]),
+        false => systemd::systemctl(&[verb, name]),
+    };
     for name in &plan.stop {
-        tried(systemd::systemctl(&["stop", name]));
+        tried(job("stop", name));
     }
     for change in &plan.changes {
         tried(match items.iter().find(|item| item.path == change.path) {
@@ -77,10 +83,10 @@ pub(super) fn act(plan: &Plan, items: &[Item], root: &Root) -> (Vec<Failure>, Ve
         tried(systemd::output(Command::new("networkctl").arg("reload")).map(drop));
     }
     for name in &plan.restart {
-        tried(systemd::systemctl(&["try-restart", name]));
+        tried(job("try-restart", name));
     }
     for name in &plan.start {
-        tried(systemd::systemctl(&["start", name]));
+        tried(job("start", name));
     }
     (wrong, unseen(plan, items))
 }
@@ -111,8 +117,8 @@ fn unseen(plan: &Plan, items: &[Item]) -> Vec<String> {
             crate::node::Kind::Link(target) => target.clone().into_bytes(),
         });
         let path = &change.path;
-        let covered = fs::symlink_metadata(format!("/var/lib/keller/etc/upper{}", &path[4..])).is_ok();
-        if covered {
+        let covers = |upper: &&str| fs::symlink_metadata(format!("{upper}{}", &path["/etc".len()..])).is_ok();
+        if UPPERS.iter().any(covers) {
             later.push(format!("{path} was changed on this node, which covers the document's"));
         } else if wanted.is_some() && wanted != shown(path) {
             later.push(format!("{path} shows what the document says only after a restart of the node"));

@@ -1,6 +1,7 @@
 //! Whether somebody has come in over the network since a moment: what sshd says in the journal, where only root can say it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::process::Command;
 
 use crate::agent::systemd;
@@ -8,7 +9,8 @@ use crate::base::failure::Failure;
 
 /// What sshd has said in this boot, with seconds since its start.
 pub(super) fn journal() -> Result<String, Failure> {
-    let words = ["--boot", "--quiet", "--no-pager", "--output=short-monotonic", "_UID=0"];
+    // No change waits longer than an hour, and a node that strangers knock at has said much.
+    let words = ["--boot", "--since=-2h", "--quiet", "--no-pager", "--output=short-monotonic", "_UID=0"];
     let mut command = Command::new("journalctl");
     systemd::output(command.args(words).args(["-t", "sshd", "-t", "sshd-session"]))
 }
@@ -28,7 +30,10 @@ pub(super) fn find(journal: &str, since: f64, addresses: &[String]) -> Option<St
             // LogLevel VERBOSE: Connection from PEER port N on ADDRESS port 22 …
             ["Connection", "from", peer, "port", port, "on", address, ..] => {
                 let is_new = time.trim().parse::<f64>().is_ok_and(|time| time > since);
-                let is_meant = addresses.is_empty() || addresses.iter().any(|one| one == address);
+                // The node itself reaches itself over any network.
+                let is_local = peer == address || peer.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+                let is_meant =
+                    !is_local && (addresses.is_empty() || addresses.iter().any(|one| one == address));
                 match is_new && is_meant {
                     true => connections.insert((peer, port), address),
                     false => connections.remove(&(peer, port)),
@@ -69,5 +74,11 @@ mod tests {
         assert_eq!(found(80.0, &["10.0.2.15"]), None);
         assert_eq!(found(99.0, &[]), None);
         assert_eq!(found(0.0, &[]).as_deref(), Some("core from 10.0.2.2 to 10.0.2.15"));
+        for own in ["127.0.0.1", "10.0.2.15"] {
+            assert_eq!(
+                find(&JOURNAL.replace("10.0.2.2 ", &format!("{own} ")), 0.0, &["10.0.2.15".to_owned()]),
+                None
+            );
+        }
     }
 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::systemd;
 use crate::base::failure::{Doing, Failure};
-use crate::base::kernel;
+use crate::base::{atomic, kernel};
 use crate::node::{self, Choice, Document, FACTS, Item, Machine, laying};
 use act::Root;
 pub use plan::{Change, Plan};
@@ -125,26 +125,34 @@ pub fn apply(name: &str, bytes: &[u8], within: Duration) -> Result<Applied, Fail
     let diff = plan_for(document)?;
     let text = diff.document.text.clone();
     let mut applied = Applied::default();
-    match diff.plan.reload_network {
+    let (failed, later) = match diff.plan.reload_network {
         true => {
+            // The timer first: without a text that waits it does nothing.
             let waiting = waiting(&diff.document, within);
-            laying::keep(&pending(), &text).doing("keeping the document until it is confirmed")?;
-            let written = fs::write(WAITING, json!(waiting).to_string()).doing(format!("writing {WAITING}"));
-            if let Err(failure) = written.and_then(|()| arm(within)) {
-                let _ = fs::remove_file(pending());
-                return Err(failure);
+            remember(&waiting)?;
+            arm(within)?;
+            if let Err(error) = laying::keep(&pending(), &text) {
+                disarm();
+                return Err(error).doing("keeping the document until it is confirmed");
             }
             applied.until = Some(waiting.until);
+            tell(Some(&diff.document), json!("keller node apply"), applied.until, None)?;
+            let done = act::act(&diff.plan, &diff.items, &diff.root);
+            // What came in until now came in over the network from before.
+            remember(&Waiting { uptime: kernel::uptime(), ..waiting })?;
+            done
         }
-        false => keep(&text)?,
-    }
-    let (failed, later) = act::act(&diff.plan, &diff.items, &diff.root);
+        false => {
+            keep(&text)?;
+            tell(Some(&diff.document), json!("keller node apply"), None, None)?;
+            act::act(&diff.plan, &diff.items, &diff.root)
+        }
+    };
     applied.failed = failed.iter().map(|failure| failure.lines().join(": ")).collect();
     applied.later = [later, diff.plan.later.clone(), diff.warnings.clone()].concat();
     if let Some(given) = status().get("given").and_then(Value::as_str) {
         applied.later.push(format!("the next boot goes by {given} again, which the machine gives"));
     }
-    tell(Some(&diff.document), json!("keller node apply"), applied.until, None)?;
     Ok(applied)
 }
 
@@ -196,7 +204,8 @@ pub fn undo(now: bool) -> Result<Undone, Failure> {
         disarm();
     }
     let why = "a change of the network was not confirmed, and was undone";
-    tell(Some(&diff.document), json!("the copy"), None, Some(why))?;
+    let source = before.map_or_else(|| "none".to_owned(), |_| format!("{HOME}/{}", laying::KEPT));
+    tell(Some(&diff.document), json!(source), None, Some(why))?;
     Ok(Undone::Back)
 }
 
@@ -225,6 +234,10 @@ fn waiting(document: &Document, within: Duration) -> Waiting {
     Waiting { uptime: kernel::uptime(), addresses, until: (now + within).as_secs() }
 }
 
+fn remember(waiting: &Waiting) -> Result<(), Failure> {
+    atomic::write(Path::new(WAITING), json!(waiting).to_string()).doing(format!("writing {WAITING}"))
+}
+
 fn pending() -> PathBuf {
     Path::new(HOME).join(laying::PENDING)
 }
@@ -234,7 +247,7 @@ fn keep(text: &str) -> Result<(), Failure> {
     laying::keep(&path, text).doing(format!("writing {}", path.display()))
 }
 
-/// One at a time: who undoes and who confirms do not meet.
+/// Serializes apply, confirm and undo.
 fn lock() -> Result<File, Failure> {
     let doing = || format!("locking {LOCK}");
     fs::create_dir_all(Path::new(LOCK).parent().unwrap_or(Path::new("/run"))).doing(doing())?;
@@ -277,5 +290,5 @@ fn tell(
     }
     facts["pending"] = json!(until.map(|until| json!({ "until": until })));
     facts["undone"] = json!(undone);
-    fs::write(FACTS, format!("{facts:#}\n")).doing(format!("writing {FACTS}"))
+    atomic::write(Path::new(FACTS), format!("{facts:#}\n")).doing(format!("writing {FACTS}"))
 }

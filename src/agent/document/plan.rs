@@ -90,6 +90,10 @@ impl Plan {
             self.secret(name, document);
         } else if path == "/etc/hostname" {
             self.set_name = true;
+        } else if path.starts_with("/etc/systemd/network/") {
+            self.reload_network = true;
+        } else if path.starts_with("/etc/systemd/system/") {
+            self.reload_units = true;
         } else if path.starts_with(HOMES) {
             self.make_homes |= what != "removed";
         } else if path.starts_with("/etc/") && !READ_ANEW.iter().any(|known| path.starts_with(known)) {
@@ -108,7 +112,9 @@ impl Plan {
             None if what == "changed" => self.restart.push(rest.to_owned()),
             None => {}
             Some((above, _)) if above.ends_with(".d") => {
-                self.restart.push(above.trim_end_matches(".d").to_owned());
+                let unit = above.strip_suffix(".d").unwrap_or(above);
+                // Of a template, all that were made of it.
+                self.restart.push(unit.replacen("@.", "@*.", 1));
             }
             Some((_, name)) if what == "removed" => self.stop.push(name.to_owned()),
             Some((_, name)) => self.start.push(name.to_owned()),
@@ -122,7 +128,7 @@ impl Plan {
                 let words = ["LoadCredential=", "LoadCredentialEncrypted=", "ImportCredential="];
                 words
                     .iter()
-                    .any(|word| line.trim().strip_prefix(word).is_some_and(|rest| rest.contains(name)))
+                    .any(|word| line.trim().strip_prefix(word).is_some_and(|rest| is_asked(rest, name)))
             })
         };
         let units = document.units.iter();
@@ -168,6 +174,15 @@ impl Plan {
         .into_iter()
         .flatten()
         .collect()
+    }
+}
+
+/// Whether what follows `LoadCredential=` and its like asks for the secret `name`.
+fn is_asked(rest: &str, name: &str) -> bool {
+    let wanted = rest.split(':').next().unwrap_or(rest).trim();
+    match wanted.strip_suffix('*') {
+        Some(begin) => name.starts_with(begin),
+        None => wanted == name,
     }
 }
 
@@ -232,5 +247,23 @@ mod tests {
         assert!(network.reload_network && network.delete_interfaces.is_empty());
         assert_eq!(plan(&bridge(""), "").delete_interfaces, ["br0"]);
         assert!(!plan("", "name: a\n").reload_network);
+        let raw = plan("", "files: [{path: /etc/systemd/network/5-x.network, content: x}]\n");
+        assert!(raw.reload_network && raw.later.is_empty());
+        assert!(plan("", "files: [{path: /etc/systemd/system/x.service, content: x}]\n").reload_units);
+        let template = "units: [{name: getty@.service, drop_ins: {1.conf: \"[Service]\\n\"}}]\n";
+        assert_eq!(plan("", template).restart, ["getty@*.service"]);
+    }
+
+    #[test]
+    fn a_secret_is_asked_for_by_its_whole_name() {
+        for (rest, name, is) in [
+            ("key", "key", true),
+            ("monkey", "key", false),
+            ("key:/run/x", "key", true),
+            ("web.*", "web.key", true),
+            ("web.*", "key", false),
+        ] {
+            assert_eq!(is_asked(rest, name), is, "{rest} {name}");
+        }
     }
 }

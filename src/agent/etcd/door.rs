@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,13 +21,13 @@ use crate::pki::etcd;
 
 /// What is asked for.
 pub(super) const PATH: &str = "/keller/member";
-/// A request with a head that is larger is not one of ours.
+/// Maximum bytes of a request's head: a larger one is not ours.
 const MOST_HEAD: usize = 4 << 10;
-/// Who is connected at a time, at the most: a cluster has seven members or fewer.
-const MOST_GUESTS: usize = 32;
-/// For a guest's whole request.
+/// Maximum number of connections at a time: a cluster has at most seven members.
+const MOST_CONNECTIONS: usize = 32;
+/// Time for a whole request, however slowly it comes.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Between two looks for guests.
+/// Pause between two tries to accept a connection.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a waiting member says.
@@ -77,7 +77,7 @@ impl Drop for Door {
     }
 }
 
-fn config(directory: &Path) -> Result<ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
+pub(super) fn config(directory: &Path) -> Result<ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(directory.join(etcd::PEER_CA))? {
         roots.add(certificate?)?;
@@ -97,29 +97,59 @@ fn receive(
     answer: &Arc<Mutex<Answer>>,
     closing: &AtomicBool,
 ) {
-    let guests = Arc::new(AtomicUsize::new(0));
+    let connections = Arc::new(AtomicUsize::new(0));
     while !closing.load(Ordering::SeqCst) {
         let Ok((stream, _)) = listener.accept() else {
             thread::sleep(PAUSE);
             continue;
         };
-        if guests.load(Ordering::SeqCst) >= MOST_GUESTS {
+        if connections.load(Ordering::SeqCst) >= MOST_CONNECTIONS {
             continue;
         }
-        guests.fetch_add(1, Ordering::SeqCst);
-        let (config, answer, guests) = (config.clone(), answer.clone(), guests.clone());
+        connections.fetch_add(1, Ordering::SeqCst);
+        let (config, answer, connections) = (config.clone(), answer.clone(), connections.clone());
         thread::spawn(move || {
-            // Who breaks off, or shows no certificate, learns nothing.
+            // A client that breaks off, or shows no certificate, gets no answer.
             let _ = serve(stream, config, &answer);
-            guests.fetch_sub(1, Ordering::SeqCst);
+            connections.fetch_sub(1, Ordering::SeqCst);
         });
+    }
+}
+
+/// A stream that ends at a deadline.
+struct Timed {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Timed {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.stream.read(bytes)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 
 fn serve(stream: TcpStream, config: Arc<ServerConfig>, answer: &Mutex<Answer>) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let stream = Timed { stream, deadline: Instant::now() + PATIENCE };
     let connection = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, stream);
     let mut head = Vec::new();

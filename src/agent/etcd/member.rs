@@ -12,10 +12,9 @@ use serde::Deserialize;
 
 use super::door::{self, Answer, Door};
 use super::gate::{self, Own, Peer, Step, Told};
-use crate::base::Chain;
-use crate::base::atomic::AtomicFile;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
+use crate::base::{AtomicFile, Chain, atomic};
 use crate::http;
 use crate::node::cluster::{CLUSTER, Cluster};
 use crate::pki::etcd;
@@ -26,10 +25,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A list of members has some 200 bytes for each.
 const MOST_BYTES: u64 = 64 << 10;
-/// That all members were empty: the name of the cluster. It must outlive a power cut, and goes when there are data.
-const AGREED: &str = "/var/lib/keller/etcd-agreed";
 /// An operator's word; it is forgotten with the boot.
-pub const TOLD: &str = "/run/keller/etcd-bootstrap";
+const TOLD: &str = "/run/keller/etcd-bootstrap";
 /// Below the directory of its data, once a member has any.
 const LOG: &str = "member/wal";
 
@@ -42,9 +39,17 @@ pub fn cluster() -> Result<Option<Cluster>, Failure> {
     }
 }
 
-/// Whether this member has data of `cluster`.
-pub fn has_data(cluster: &Cluster) -> bool {
-    has_entries(&log(cluster))
+/// An operator's word that a new cluster begins although a listed member does not answer.
+pub fn bootstrap() -> Result<Cluster, Failure> {
+    let doing = "beginning a new cluster";
+    let Some(cluster) = cluster()? else {
+        return Err(Failure::new(doing, "this node is in no cluster: its node document has no `cluster`"));
+    };
+    if has_entries(&log(&cluster)) {
+        return Err(Failure::new(doing, format!("{} has data of the cluster {}", cluster.me, cluster.name)));
+    }
+    atomic::write(TOLD.as_ref(), "").doing(format!("writing {TOLD}"))?;
+    Ok(cluster)
 }
 
 fn log(cluster: &Cluster) -> PathBuf {
@@ -61,7 +66,7 @@ struct Places {
     directory: PathBuf,
     /// See [`LOG`].
     log: PathBuf,
-    /// See [`AGREED`].
+    /// See [`etcd::AGREED`].
     agreed: PathBuf,
     /// See [`TOLD`].
     told: PathBuf,
@@ -78,7 +83,7 @@ pub fn wait(progress: &dyn Progress) -> Result<(), Failure> {
     let places = Places {
         directory: etcd::DIRECTORY.into(),
         log: log(&cluster),
-        agreed: AGREED.into(),
+        agreed: etcd::AGREED.into(),
         told: TOLD.into(),
         environment: etcd::ENVIRONMENT.into(),
         port: etcd::PEER_PORT,
@@ -112,7 +117,9 @@ fn wait_in(
             Step::Start | Step::Agree if !lines.is_empty() => {}
             Step::Start => return start(places, own),
             Step::Join => {
-                let list = looks.into_values().find_map(|look| look.list).unwrap_or_default();
+                // Another member may not have heard of the invitation yet.
+                let inviting = looks.into_values().find(|look| look.peer == Peer::Runs { invites: true });
+                let list = inviting.and_then(|look| look.list).unwrap_or_default();
                 return begin(places, "existing", Some(&joined(cluster, &list, places.port)));
             }
             Step::Agree => {
@@ -410,6 +417,70 @@ mod tests {
         let mut mute = std::net::TcpStream::connect((other.cluster.address(), port)).unwrap();
         mute.write_all(&[0; 10_000]).unwrap();
         assert!(matches!(look(&a.cluster, &a.places)["c"].peer, Peer::Other(_)));
+    }
+
+    /// Plays the etcd of `machine`, whose list of members is `list`, as often as it is asked.
+    fn play_etcd(machine: &Machine, list: &'static str) {
+        let config = std::sync::Arc::new(door::config(&machine.places.directory).unwrap());
+        let listener = std::net::TcpListener::bind((machine.cluster.address(), machine.places.port)).unwrap();
+        thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+                let mut stream = rustls::StreamOwned::new(connection, stream);
+                let mut head = [0; 512];
+                let Ok(len) = io::Read::read(&mut stream, &mut head) else { continue };
+                let (status, body) = match head[..len].starts_with(b"GET /members ") {
+                    true => ("200 OK", list),
+                    false => ("404 Not Found", "404 page not found"),
+                };
+                let length = body.len();
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        });
+    }
+
+    #[test]
+    fn a_member_without_data_joins_only_where_a_list_has_it() {
+        let port = 23_799;
+        let authorities = authorities();
+        let [a, b, c] = ["a", "b", "c"].map(|name| machine(name, port, &authorities));
+        let old = r#"[{"id": 1, "peerURLs": ["https://127.0.0.2:23799"], "name": "b"}]"#;
+        let new = r#"[{"id": 1, "peerURLs": ["https://127.0.0.2:23799"], "name": "b"},
+                      {"id": 2, "peerURLs": ["https://127.0.0.1:23799"]}]"#;
+        // One of them has not heard of the invitation yet.
+        play_etcd(&b, old);
+        let heard = Heard::default();
+        thread::scope(|scope| {
+            let joining = scope.spawn(|| wait_in(&a.cluster, &a.places, Duration::from_millis(20), &heard));
+            heard.says("member add` on b");
+            assert!(!joining.is_finished());
+            play_etcd(&c, new);
+            joining.join().unwrap().unwrap();
+        });
+        let text = fs::read_to_string(&a.places.environment).unwrap();
+        let list = "b=https://127.0.0.2:23799,a=https://127.0.0.1:23799";
+        assert_eq!(text, format!("ETCD_INITIAL_CLUSTER_STATE=existing\nETCD_INITIAL_CLUSTER={list}\n"));
+    }
+
+    /// A request that comes byte by byte ends as one that never comes.
+    #[test]
+    fn who_drips_is_not_waited_for() {
+        let machine = machine("a", 23_798, &authorities());
+        let mut door = None;
+        open(&mut door, &machine.cluster, &machine.places, Own::Empty).unwrap();
+        let mut stream = std::net::TcpStream::connect((machine.cluster.address(), 23_798)).unwrap();
+        // The begin of a record of TLS that promises more.
+        let begun = Instant::now();
+        let mut bytes = [22, 3, 1, 2, 0].into_iter().chain(std::iter::repeat(0));
+        while bytes.next().is_some_and(|byte| stream.write_all(&[byte]).is_ok()) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it is still waited for");
+            thread::sleep(Duration::from_millis(200));
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) fn report(
     let seconds = begun.elapsed().as_secs_f64();
     let ssh = ways.ssh().map(|forward| {
         format!(
-            "ssh -i {} -p {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null core@127.0.0.1",
+            "ssh -i {} -p {} -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null core@127.0.0.1",
             identity.display(),
             forward.host
         )

@@ -56,7 +56,7 @@ pub struct UpArgs {
         conflicts_with = "file"
     )]
     pub cpus: u32,
-    /// Without a lab file: what each disk hangs on: virtio, nvme, ahci, usb or scsi (virtio-scsi).
+    /// Without a lab file: bus of each disk: virtio, nvme, ahci, usb or scsi (virtio-scsi).
     #[arg(
         long,
         value_name = "BUS",
@@ -200,9 +200,9 @@ impl Shown<'_> {
 fn words(event: &Event) -> String {
     match event {
         Event::Ready(name, after) => {
-            format!("{name} is ready after {:.0} s: keller lab ssh {name}", after.as_secs_f64())
+            format!("{name} is ready after {:.0} s: `lab ssh {name}` logs in", after.as_secs_f64())
         }
-        Event::Ended(name, why) => format!("{name} is off: {why}: keller lab start {name}"),
+        Event::Ended(name, why) => format!("{name} is off: {why}: `lab start {name}` starts it"),
         Event::Fault(name, what) => format!("warning: {name}: {what}"),
         Event::Ending => "shutting the machines down; Ctrl-C again cuts their power".to_owned(),
         Event::Forced(name) => format!("warning: {name} did not shut down: power cut"),

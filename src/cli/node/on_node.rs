@@ -67,7 +67,8 @@ pub(super) fn apply(file: &Path, within: Duration, global: &Global) -> Result<()
                  in {} s",
                 within.as_secs()
             ))?,
-            None => streams::line("applied")?,
+            None if applied.failed.is_empty() => streams::line("applied")?,
+            None => {}
         }
     }
     match applied.failed.as_slice() {
@@ -122,7 +123,7 @@ pub(super) fn status(global: &Global) -> Result<()> {
 fn root() -> Result<()> {
     match rustix::process::geteuid().is_root() {
         true => Ok(()),
-        false => bail!("`keller node` changes the node: run it as root, e.g. with sudo"),
+        false => bail!("only root can read and change a node's document: run this with sudo"),
     }
 }
 

@@ -168,7 +168,7 @@ fn write_files(
     Ok(())
 }
 
-/// So many at the start.
+/// Writes `count` zeros at the start of `out`.
 fn zeros(out: &mut (impl Write + Seek), count: u64) -> Result<(), FatError> {
     let buffer = vec![0; CHUNK];
     out.seek(SeekFrom::Start(0)).map_err(FatError::Write)?;

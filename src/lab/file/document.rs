@@ -1,5 +1,6 @@
 //! Whether a node document is for a machine of a lab.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::base::input;
@@ -13,10 +14,14 @@ const FIRST_CARD: &str = "52:54:00:12:34:56";
 pub(super) struct Known<'a> {
     /// Its name, which is also its serial number.
     pub(super) name: &'a str,
-    /// The address of its card on the lab's Ethernet.
-    pub(super) mac: &'a str,
-    /// Those of the other machines' cards, with their names.
-    pub(super) others: &'a [(String, String)],
+    /// The addresses of all machines' cards on the lab's Ethernet, by name.
+    pub(super) cards: &'a BTreeMap<String, String>,
+}
+
+impl Known<'_> {
+    fn mac(&self) -> &str {
+        &self.cards[self.name]
+    }
 }
 
 /// Checks that the document in `file` is for the machine; gives what is probably not meant.
@@ -36,7 +41,7 @@ pub(super) fn check(file: &Path, known: &Known<'_>) -> Result<Option<String>, Wr
             return wrong(what, format!("keller node check {shown} tells all that is wrong with it"));
         }
     };
-    let macs = [known.mac, FIRST_CARD].map(str::to_owned).into();
+    let macs = [known.mac(), FIRST_CARD].map(str::to_owned).into();
     let machine = node::Machine { serial: Some(known.name.to_owned()), uuid: None, macs };
     match machine.choose(&documents) {
         Choice::One(document) => fits(document, known),
@@ -61,20 +66,22 @@ fn fits(document: &Document, known: &Known<'_>) -> Result<Option<String>, Wrong>
         );
     }
     let macs: Vec<String> = document.interfaces.iter().filter_map(|one| mac(&one.kind)).collect();
-    if let Some((name, mac)) = known.others.iter().find(|(_, mac)| macs.contains(mac)) {
+    let others = || known.cards.iter().filter(|(name, _)| *name != known.name);
+    if let Some((name, mac)) = others().find(|(_, mac)| macs.contains(mac)) {
         return wrong(
             format!("is for the card {mac}, which is that of the machine `{name}`"),
-            format!("the card of `{}` is {}", known.name, known.mac),
+            format!("the card of `{}` is {}", known.name, known.mac()),
         );
     }
     let is_open = document
         .interfaces
         .iter()
         .any(|one| matches!(one.kind, InterfaceKind::Named(_) | InterfaceKind::Path(_)));
-    Ok((!is_open && !macs.iter().any(|mac| mac == known.mac)).then(|| {
+    Ok((!is_open && !macs.iter().any(|mac| mac == known.mac())).then(|| {
         format!(
             "{}: its document sets up no card on the lab's Ethernet: that one is `card: {{mac: \"{}\"}}`",
-            known.name, known.mac
+            known.name,
+            known.mac()
         )
     }))
 }
@@ -94,8 +101,9 @@ mod tests {
     fn documents_are_for_the_machine_or_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("n.yaml");
-        let others = [("b".to_owned(), "52:54:00:00:00:0b".to_owned())];
-        let known = Known { name: "a", mac: "52:54:00:00:00:0a", others: &others };
+        let cards = [("a", "52:54:00:00:00:0a"), ("b", "52:54:00:00:00:0b")];
+        let cards = cards.map(|(name, mac)| (name.to_owned(), mac.to_owned())).into();
+        let known = Known { name: "a", cards: &cards };
         let check = |text: &str| {
             std::fs::write(&file, text).unwrap();
             check(&file, &known).map_err(|wrong| format!("{} — {}", wrong.what, wrong.help))

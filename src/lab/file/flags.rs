@@ -1,7 +1,7 @@
 //! A lab that flags describe, without a file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::document::{self, Known};
 use super::{form, validate};
@@ -23,7 +23,7 @@ pub struct Asked {
     pub cpus: u32,
     /// What their disks hang on.
     pub(crate) bus: Bus,
-    /// How large their disks are, if not as large as the image.
+    /// How large their disks are, if not as large as a node needs.
     pub disk: Option<Size>,
 }
 
@@ -62,10 +62,10 @@ impl Asked {
             return refuse(&self.machines[MOST_MACHINES].0, "is one too many", "64 machines are the most");
         }
         let mut seen = BTreeSet::new();
-        let mut macs = BTreeMap::new();
+        let mut cards = BTreeMap::new();
         for (name, _) in &self.machines {
             form::name(name).map_err(flag("--machine", name))?;
-            if macs.insert(name.clone(), plan::mac(name)).is_some() {
+            if cards.insert(name.clone(), plan::mac(name)).is_some() {
                 return refuse(name, "stands here twice", "each machine has a name of its own");
             }
             if !seen.insert(plan::mac(name)) {
@@ -77,7 +77,7 @@ impl Asked {
         for ((name, document), number) in self.machines.iter().zip(1..) {
             let identity = match document {
                 Some(file) => {
-                    warnings.extend(self.check(name, file, &macs)?);
+                    warnings.extend(Self::check(name, file, &cards)?);
                     Identity::Document(file.clone())
                 }
                 None => {
@@ -99,15 +99,7 @@ impl Asked {
         Ok(Plan { machines, warnings })
     }
 
-    fn check(
-        &self,
-        name: &str,
-        file: &std::path::Path,
-        macs: &BTreeMap<String, String>,
-    ) -> Result<Option<String>, WrongFlag> {
-        let others: Vec<_> =
-            macs.iter().filter(|(other, _)| *other != name).map(|(a, b)| (a.clone(), b.clone())).collect();
-        let known = Known { name, mac: &plan::mac(name), others: &others };
-        document::check(file, &known).map_err(flag("--machine", file.display().to_string()))
+    fn check(name: &str, file: &Path, cards: &BTreeMap<String, String>) -> Result<Option<String>, WrongFlag> {
+        document::check(file, &Known { name, cards }).map_err(flag("--machine", file.display().to_string()))
     }
 }

@@ -13,13 +13,13 @@ use super::plan::Plan;
 use crate::base::limits;
 use crate::written::decode::decode;
 use crate::written::diagnostic::Report;
+use crate::written::header::{self, Header};
 use crate::written::place::{Mark, Source, Sources, Sum};
 use crate::written::{Diagnostics, shape, yaml};
 
 pub use flags::{Asked, WrongFlag};
 
-/// The form of files that this keller reads.
-pub const FORM: u32 = 1;
+const HEADER: Header = Header { field: "lab", form: 1, one: "file", many: "lab files" };
 
 /// Reads the lab file that people know by `name`; paths in it are relative to its directory. `image` is that of machines
 /// that name none, before the file's own.
@@ -47,7 +47,7 @@ fn plan(source: u32, bytes: &[u8], base: &Path, image: Option<&Path>, report: &m
     }
     let text = yaml::decode(source, bytes, report)?;
     let mut node = yaml::read(source, text, &mut Sum::default(), report)?;
-    if !validate::is_readable(&node, report) || !shape::check(&mut node, &schema::file(), report) {
+    if !header::is_readable(&node, &HEADER, report) || !shape::check(&mut node, &schema::file(), report) {
         return None;
     }
     match decode(&node) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::{self, Known};
 use super::raw::{Raw, RawMachine};
-use super::{FORM, Outside, form};
+use super::{Outside, form};
 use crate::base::{Size, input};
 use crate::lab::plan::{self, Identity, MEMORY, MOST_MACHINES, Machine, Plan};
 use crate::qemu::Bus;
@@ -15,25 +15,13 @@ use crate::written::diagnostic::Report;
 use crate::written::firsts::Firsts;
 use crate::written::form::{Wrong, wrong};
 use crate::written::place::Mark;
-use crate::written::yaml::{Node, Value};
 
-/// Whether the file has the form that is read here; what is said of another form would be guesses.
-pub(super) fn is_readable(node: &Node, report: &mut Report) -> bool {
-    let Some(entry) = node.get("lab") else {
-        if matches!(node.value, Value::Map(_)) {
-            report.error(node.mark, "the file has no `lab`").help(format!("begin with `lab: {FORM}`"));
-        }
-        return true;
-    };
-    let Value::Scalar { text, .. } = &entry.value.value else { return true };
-    match text.parse::<u32>() {
-        Ok(form) if form != FORM => {
-            let message = format!("this keller reads lab files of form {FORM}, not {form}");
-            report.error(entry.value.mark, message).help("another version of keller may read it");
-            false
-        }
-        _ => true,
-    }
+/// What a machine's entry is read by.
+struct Context<'a> {
+    defaults: Defaults,
+    /// The addresses of all machines' cards, by name.
+    cards: BTreeMap<String, String>,
+    outside: &'a Outside<'a>,
 }
 
 /// What machines have that say nothing themselves.
@@ -58,21 +46,21 @@ pub(super) fn plan(raw: Raw, mark: Mark, outside: &Outside<'_>, report: &mut Rep
     if let Some(at) = raw.machines.get(MOST_MACHINES) {
         report.error(at.mark, format!("more than {MOST_MACHINES} machines")).help("start several labs");
     }
-    let macs = macs(&raw.machines, report);
-    addresses(&raw.machines, report);
+    let context = Context { defaults, cards: cards(&raw.machines, report), outside };
+    addresses(&raw.machines, context.defaults.node.is_some(), report);
     forwards(&raw.machines, report);
     let mut warnings = Vec::new();
     let mut machines = Vec::new();
     for (at, number) in raw.machines.into_iter().take(MOST_MACHINES).zip(1..) {
-        machines.extend(machine(at, number, &defaults, &macs, outside, report, &mut warnings));
+        machines.extend(machine(at, number, &context, report, &mut warnings));
     }
     Plan { machines, warnings }
 }
 
-/// The cards of all machines: by name, refused where two names come to the same.
-fn macs(machines: &[At<RawMachine>], report: &mut Report) -> BTreeMap<String, String> {
-    let (mut names, mut cards) = (Firsts::new(), Firsts::new());
-    let mut macs = BTreeMap::new();
+/// The addresses of all machines' cards by name, refused where two names come to the same.
+fn cards(machines: &[At<RawMachine>], report: &mut Report) -> BTreeMap<String, String> {
+    let (mut names, mut macs) = (Firsts::new(), Firsts::new());
+    let mut cards = BTreeMap::new();
     for At { value: raw, .. } in machines {
         let At { value: name, mark } = &raw.name;
         if let Some(first) = names.note(name.clone(), *mark) {
@@ -83,25 +71,25 @@ fn macs(machines: &[At<RawMachine>], report: &mut Report) -> BTreeMap<String, St
             continue;
         }
         let mac = plan::mac(name);
-        if let Some(first) = cards.note(mac.clone(), *mark) {
+        if let Some(first) = macs.note(mac.clone(), *mark) {
             report
                 .error(*mark, format!("this name comes to the same card {mac} as another one"))
                 .help("choose another name")
                 .related(first, "the other is here");
         }
-        macs.insert(name.clone(), mac);
+        cards.insert(name.clone(), mac);
     }
-    macs
+    cards
 }
 
-/// No two machines may have one address.
-fn addresses(machines: &[At<RawMachine>], report: &mut Report) {
+/// No two machines may have one address. A machine that says none and `has_node`, a document for all, has what that says.
+fn addresses(machines: &[At<RawMachine>], has_node: bool, report: &mut Report) {
     let mut firsts = Firsts::new();
     for (At { value: raw, .. }, number) in machines.iter().take(MOST_MACHINES).zip(1..) {
         let said = raw.address.as_ref().and_then(|at| Some((form::address(&at.value).ok()?.0, at.mark)));
         let given: Option<(Ipv4Addr, Mark)> = match &raw.address {
             Some(_) => said,
-            None if raw.node.is_some() => None,
+            None if has_node || raw.node.is_some() => None,
             None => Some((plan::address(number).0, raw.name.mark)),
         };
         if let Some((address, mark)) = given
@@ -133,12 +121,11 @@ fn forwards(machines: &[At<RawMachine>], report: &mut Report) {
 fn machine(
     at: At<RawMachine>,
     number: usize,
-    defaults: &Defaults,
-    macs: &BTreeMap<String, String>,
-    outside: &Outside<'_>,
+    context: &Context<'_>,
     report: &mut Report,
     warnings: &mut Vec<String>,
 ) -> Option<Machine> {
+    let Context { defaults, outside, .. } = context;
     let At { value: raw, mark } = at;
     let name = report.checked(raw.name.clone(), form::name);
     if raw.image.is_none() && defaults.image.is_none() {
@@ -148,7 +135,7 @@ fn machine(
     }
     let own = raw.image.as_ref().and_then(|at| report.form(at, |text| exists(outside.path(text))));
     let image = if raw.image.is_some() { own } else { defaults.image.clone() };
-    let identity = identity(&raw, number, defaults, macs, outside, report, warnings);
+    let identity = identity(&raw, number, context, report, warnings);
     let memory = raw.memory.map_or(Some(defaults.memory), |at| report.form(&at, form::memory));
     let processors = raw.cpus.as_ref().map_or(Some(defaults.cpus), |at| cpus(Some(at), report));
     let bus = raw.bus.map_or(Some(Bus::Virtio), |at| report.form(&at, form::bus));
@@ -169,9 +156,7 @@ fn machine(
 fn identity(
     raw: &RawMachine,
     number: usize,
-    defaults: &Defaults,
-    macs: &BTreeMap<String, String>,
-    outside: &Outside<'_>,
+    context: &Context<'_>,
     report: &mut Report,
     warnings: &mut Vec<String>,
 ) -> Option<Identity> {
@@ -182,7 +167,7 @@ fn identity(
             .related(node.mark, "the document is here");
         return None;
     }
-    let node = raw.node.as_ref().or(defaults.node.as_ref().filter(|_| raw.address.is_none()));
+    let node = raw.node.as_ref().or(context.defaults.node.as_ref().filter(|_| raw.address.is_none()));
     let Some(at) = node else {
         let Some(address) = &raw.address else {
             let (address, prefix) = plan::address(number);
@@ -191,11 +176,8 @@ fn identity(
         let (address, prefix) = report.form(address, form::address)?;
         return Some(Identity::Address(address, prefix));
     };
-    let name = &raw.name.value;
-    let others: Vec<_> =
-        macs.iter().filter(|(other, _)| *other != name).map(|(a, b)| (a.clone(), b.clone())).collect();
-    let known = Known { name, mac: &plan::mac(name), others: &others };
-    let file = outside.path(&at.value);
+    let known = Known { name: &raw.name.value, cards: &context.cards };
+    let file = context.outside.path(&at.value);
     let warning = report.form(at, |_| document::check(&file, &known))?;
     warnings.extend(warning);
     Some(Identity::Document(file))

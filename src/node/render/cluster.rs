@@ -52,6 +52,8 @@ fn drop_in(cluster: &Cluster) -> String {
                     TimeoutStartSec=infinity\n\
                     ExecStartPre=+/usr/bin/keller agent member\n"
         .to_owned();
+    // Whoever loses the data from now on is not one of the first any more.
+    text += &format!("ExecStartPost=-+/usr/bin/rm -f {}\n", etcd::AGREED);
     for (name, value) in environment {
         text += &format!("Environment={name}={value}\n");
     }
