@@ -8,6 +8,7 @@ use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use super::device::{Device, ReadAt, SectorSize};
@@ -23,10 +24,10 @@ const GARBAGE: &str = "garbage";
 const SUBSETS: usize = 64;
 
 /// Keeps every write and flush, and shows what the disk may look like after a loss of power at any of them.
-#[derive(Clone)]
 pub(crate) struct Recorder {
-    before: Vec<u8>,
     now: Vec<u8>,
+    /// What each write found, in the order of the writes.
+    found: Vec<(u64, Vec<u8>)>,
     sector_size: SectorSize,
     views: Vec<String>,
     /// What was done, as a test may change it to see that a judge sees it.
@@ -75,11 +76,42 @@ pub(crate) struct Tally {
     pub sampled: usize,
 }
 
+impl Clone for Recorder {
+    fn clone(&self) -> Self {
+        let Self { now, found, sector_size, views, epochs } = self;
+        let (now, found) = (copy(now), found.clone());
+        Self { now, found, sector_size: *sector_size, views: views.clone(), epochs: epochs.clone() }
+    }
+}
+
+/// A copy of a disk, most of which is zeros: these take no memory until they are written. To give memory for each copy of a
+/// whole disk took the kernel five times as long as all that tests do with it.
+pub(crate) fn copy(disk: &[u8]) -> Vec<u8> {
+    const BLOCK: usize = 4096;
+    const ZEROS: [u8; BLOCK] = [0; BLOCK];
+    let mut copy = vec![0; disk.len()];
+    for (to, from) in copy.chunks_mut(BLOCK).zip(disk.chunks(BLOCK)) {
+        if *from != ZEROS[..from.len()] {
+            to.copy_from_slice(from);
+        }
+    }
+    copy
+}
+
 impl Recorder {
     /// A disk with these bytes.
     pub(crate) fn new(bytes: Vec<u8>, sector_size: SectorSize) -> Self {
         let views = vec!["disk".to_owned()];
-        Self { before: bytes.clone(), now: bytes, sector_size, views, epochs: vec![Epoch::default()] }
+        Self { now: bytes, found: Vec::new(), sector_size, views, epochs: vec![Epoch::default()] }
+    }
+
+    /// The bytes before the first write.
+    fn before(&self) -> Vec<u8> {
+        let mut disk = copy(&self.now);
+        for (offset, bytes) in self.found.iter().rev() {
+            disk[to_usize(*offset)..][..bytes.len()].copy_from_slice(bytes);
+        }
+        disk
     }
 
     /// The bytes when power stays.
@@ -119,7 +151,10 @@ impl Recorder {
     /// subsets by a fixed sequence of 64 for each flush; of more than 256 sectors between two flushes, a
     /// fixed sample.
     pub(crate) fn each_cut(&self, mut judge: impl FnMut(&[u8], &str)) -> Tally {
-        self.cuts(None, |disk, cut| judge(disk, cut.what))
+        self.cuts(None, |disk, cut| {
+            judge(disk, cut.what);
+            ControlFlow::Continue(())
+        })
     }
 
     /// As [`Recorder::each_cut`], but states that are the same bytes are judged once.
@@ -128,12 +163,27 @@ impl Recorder {
     }
 
     /// As [`Recorder::each_distinct_cut`], with more on the state.
-    pub(crate) fn each_distinct_state(&self, judge: impl FnMut(&[u8], &Cut<'_>)) -> Tally {
+    pub(crate) fn each_distinct_state(&self, mut judge: impl FnMut(&[u8], &Cut<'_>)) -> Tally {
+        self.distinct_states_until(|disk, cut| {
+            judge(disk, cut);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// As [`Recorder::each_distinct_state`], up to a state that is enough.
+    pub(crate) fn distinct_states_until(
+        &self,
+        judge: impl FnMut(&[u8], &Cut<'_>) -> ControlFlow<()>,
+    ) -> Tally {
         self.cuts(Some(BTreeSet::new()), judge)
     }
 
-    fn cuts(&self, seen: Option<BTreeSet<u64>>, judge: impl FnMut(&[u8], &Cut<'_>)) -> Tally {
-        let state = State { disk: self.before.clone(), id: 0, undo: Vec::new() };
+    fn cuts(
+        &self,
+        seen: Option<BTreeSet<u64>>,
+        judge: impl FnMut(&[u8], &Cut<'_>) -> ControlFlow<()>,
+    ) -> Tally {
+        let state = State { disk: self.before(), id: 0, undo: Vec::new() };
         let mut cutter =
             Cutter { state, seen, tally: Tally::default(), random: 0x9e37_79b9_7f4a_7c15, judge };
         let size = self.sector_size.bytes();
@@ -145,7 +195,9 @@ impl Recorder {
                 pending.extend(sectors.map(|sector| (*view, sector)));
             }
             let sectors: Vec<Sector<'_>> = pending.iter().map(|(_, sector)| *sector).collect();
-            cutter.cut(&sectors, number);
+            if cutter.cut(&sectors, number).is_break() {
+                break;
+            }
             for (_, (offset, bytes)) in pending.extract_if(.., |(view, _)| Some(*view) == epoch.flushed) {
                 cutter.state.put(offset, bytes);
             }
@@ -201,9 +253,9 @@ struct Cutter<J> {
     judge: J,
 }
 
-impl<J: FnMut(&[u8], &Cut<'_>)> Cutter<J> {
+impl<J: FnMut(&[u8], &Cut<'_>) -> ControlFlow<()>> Cutter<J> {
     /// Tries what may be there of `pending`, over what the state has, and leaves the state as it was.
-    fn cut(&mut self, pending: &[Sector<'_>], epoch: usize) {
+    fn cut(&mut self, pending: &[Sector<'_>], epoch: usize) -> ControlFlow<()> {
         let count = pending.len();
         self.tally.epochs += 1;
         self.tally.sampled += usize::from(count > COMPLETE);
@@ -216,8 +268,8 @@ impl<J: FnMut(&[u8], &Cut<'_>)> Cutter<J> {
             }
             if cut == count || tried.contains(&cut) {
                 let what = format!("flush {epoch}, first {cut} of {count}");
-                self.judge(&what, None);
-                self.tear(pending.get(cut), &what);
+                self.judge(&what, None)?;
+                self.tear(pending.get(cut), &what)?;
             }
         }
         // All are there: one after the other is taken away, where it is the last that was written there.
@@ -240,15 +292,15 @@ impl<J: FnMut(&[u8], &Cut<'_>)> Cutter<J> {
                 self.put((offset, old));
             }
             let what = format!("flush {epoch}, all but {gap} of {count}");
-            self.judge(&what, None);
-            self.tear(Some(&(offset, bytes)), &what);
+            self.judge(&what, None)?;
+            self.tear(Some(&(offset, bytes)), &what)?;
             self.state.undo_to(mark);
         }
         self.state.undo_to(begin);
 
         for only in tried.iter().copied() {
             self.put(pending[only]);
-            self.judge(&format!("flush {epoch}, only {only} of {count}"), None);
+            self.judge(&format!("flush {epoch}, only {only} of {count}"), None)?;
             self.state.undo_to(begin);
         }
         for round in 0..SUBSETS {
@@ -258,30 +310,32 @@ impl<J: FnMut(&[u8], &Cut<'_>)> Cutter<J> {
                 }
             }
             let what = format!("flush {epoch}, subset {round} of {count}");
-            self.judge(&what, None);
+            self.judge(&what, None)?;
             if count > 0 {
                 let torn = to_usize(self.next() % to_u64(count));
-                self.tear(Some(&pending[torn]), &what);
+                self.tear(Some(&pending[torn]), &what)?;
             }
             self.state.undo_to(begin);
         }
+        ControlFlow::Continue(())
     }
 
     fn put(&mut self, (offset, bytes): Sector<'_>) {
         self.state.put(offset, bytes);
     }
 
-    fn judge(&mut self, what: &str, spoiled: Option<(u64, &[u8])>) {
+    fn judge(&mut self, what: &str, spoiled: Option<(u64, &[u8])>) -> ControlFlow<()> {
         self.tally.states += 1;
         if self.seen.as_mut().is_none_or(|seen| seen.insert(self.state.id)) {
             self.tally.distinct += 1;
-            (self.judge)(&self.state.disk, &Cut { what, spoiled });
+            return (self.judge)(&self.state.disk, &Cut { what, spoiled });
         }
+        ControlFlow::Continue(())
     }
 
     /// The sector in the middle of whose writing the power goes.
-    fn tear(&mut self, sector: Option<&Sector<'_>>, what: &str) {
-        let Some(&(offset, new)) = sector else { return };
+    fn tear(&mut self, sector: Option<&Sector<'_>>, what: &str) -> ControlFlow<()> {
+        let Some(&(offset, new)) = sector else { return ControlFlow::Continue(()) };
         let mark = self.state.undo.len();
         let half = new.len() / 2;
         let old = self.state.disk[to_usize(offset)..][..new.len()].to_vec();
@@ -293,9 +347,10 @@ impl<J: FnMut(&[u8], &Cut<'_>)> Cutter<J> {
         for (name, mixture) in mixtures {
             self.state.put(offset, &mixture);
             let spoiled = (name == GARBAGE).then_some((offset, old.as_slice()));
-            self.judge(&format!("{what}, sector at {offset} torn: {name}"), spoiled);
+            self.judge(&format!("{what}, sector at {offset} torn: {name}"), spoiled)?;
             self.state.undo_to(mark);
         }
+        ControlFlow::Continue(())
     }
 
     /// All numbers below `count`, or a sample: the first and the last few, and a fixed sequence.
@@ -326,7 +381,9 @@ pub(crate) fn next(state: &mut u64) -> u64 {
 impl Recorder {
     fn write(&mut self, view: usize, bytes: &[u8], offset: u64) -> io::Result<()> {
         let place = self.now.get_mut(to_usize(offset)..).and_then(|rest| rest.get_mut(..bytes.len()));
-        place.ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(bytes);
+        let place = place.ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.found.push((offset, place.to_vec()));
+        place.copy_from_slice(bytes);
         let epoch = self.epochs.last_mut().expect("there is always one");
         epoch.writes.push(Write { view, offset, bytes: bytes.to_vec() });
         Ok(())

@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::base::device::SectorSize;
-    use crate::base::power_cut::Recorder;
+    use crate::base::power_cut::{Recorder, copy};
     use crate::base::width::to_usize;
     use crate::boot::entries::parse;
     use crate::fs::fat::{self, Options};
@@ -190,11 +190,11 @@ mod tests {
         let mut disk = esp();
         reset(&mut disk, NAME);
         begin(&mut disk, NAME);
-        let mut disk = Recorder::new(disk.bytes().to_vec(), SectorSize::B512);
+        let mut disk = Recorder::new(copy(disk.bytes()), SectorSize::B512);
         assert_eq!(begin(&mut disk, NAME), Some(1));
         assert_eq!(disk.epochs.len(), 2, "one write");
         disk.each_distinct_cut(|state, what| {
-            let mut state = Recorder::new(state.to_vec(), SectorSize::B512);
+            let mut state = Recorder::new(copy(state), SectorSize::B512);
             let editor = Editor::open(&mut state).unwrap();
             let (mut starts, _) = read(&editor).unwrap();
             match (starts.count(NAME), what.ends_with("garbage")) {

@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
     use crate::base::device::SectorSize;
-    use crate::base::power_cut::Recorder;
+    use crate::base::power_cut::{Recorder, copy};
     use crate::fs::fat::{Options, write};
     use crate::tree::Tree;
 
@@ -98,7 +98,7 @@ mod tests {
             };
             seen[state] += 1;
             if seen[state] % 40 == 1 {
-                let mut again = Recorder::new(disk.to_vec(), SectorSize::B512);
+                let mut again = Recorder::new(copy(disk), SectorSize::B512);
                 assert_eq!(erase(&mut again).unwrap(), state != 2, "{what}");
                 assert_eq!(read(&again.bytes()), None);
                 let gone = |bytes: &[u8]| !bytes.windows(6).any(|bytes| bytes == b"S3cret");

@@ -4,7 +4,7 @@ use uuid::{Uuid, uuid};
 
 use super::*;
 use crate::base::device::ReadAt;
-use crate::base::power_cut::Recorder;
+use crate::base::power_cut::{Recorder, copy};
 use crate::base::width::to_usize;
 
 /// A small "mebibyte": hundreds of copies of the disk are made.
@@ -64,7 +64,7 @@ fn cut_everywhere(bytes: &[u8], sector_size: SectorSize, change: impl FnOnce(&mu
         cuts += 1;
         let seen = read(state, sector_size).unwrap_or_else(|error| panic!("{cut}: {error}"));
         assert!(seen.table == found.table || seen.table == new, "{cut}: {:?}", seen.table);
-        let mut again = Recorder::new(state.to_vec(), sector_size);
+        let mut again = Recorder::new(copy(state), sector_size);
         rewrite(&mut again, &seen, &seen.table).unwrap();
         let mended = read(again.bytes(), sector_size).unwrap();
         assert!(matches!((mended.source, &mended.other), (Which::Primary, Other::Same)), "{cut}");

@@ -3,7 +3,7 @@ use std::io::Cursor;
 
 use super::*;
 use crate::base::device::{ReadAt, SectorSize};
-use crate::base::power_cut::{Epoch, Recorder, Tally, next};
+use crate::base::power_cut::{Epoch, Recorder, Tally, copy, next};
 use crate::base::width::{to_u64, to_usize};
 use crate::fs::fat::{Options, Reader, write};
 use crate::tree::Tree;
@@ -35,7 +35,7 @@ fn files(disk: &[u8]) -> Result<Files, ReadError> {
 
 /// That no cluster is lost, the FATs are equal and FSInfo is right: a further change has nothing to mend.
 fn assert_in_order(disk: &[u8]) {
-    let mut recorder = Recorder::new(disk.to_vec(), SectorSize::B512);
+    let mut recorder = Recorder::new(copy(disk), SectorSize::B512);
     let mut editor = Editor::open(&mut recorder).unwrap();
     assert!(!editor.remove("no such file").unwrap());
     assert_eq!(recorder.epochs.len(), 1, "something was left to be mended");
@@ -43,7 +43,7 @@ fn assert_in_order(disk: &[u8]) {
 
 /// Where a sector that is neither old nor new must do harm: in FATs and folders.
 fn unprotected(disk: &[u8]) -> BTreeSet<u64> {
-    let mut recorder = Recorder::new(disk.to_vec(), SectorSize::B512);
+    let mut recorder = Recorder::new(copy(disk), SectorSize::B512);
     let mut editor = Editor::open(&mut recorder).unwrap();
     let mut sectors: BTreeSet<u64> = (editor.volume.fat..editor.volume.data).step_by(512).collect();
     let mut folders = vec![editor.volume.root];
@@ -85,7 +85,7 @@ fn cut(
     change: impl Fn(&mut Editor<'_, Recorder>),
 ) -> (Recorder, Tally) {
     let old = files(before.bytes()).unwrap();
-    let mut recorder = Recorder::new(before.bytes().to_vec(), SectorSize::B512);
+    let mut recorder = Recorder::new(copy(before.bytes()), SectorSize::B512);
     change(&mut Editor::open(&mut recorder).unwrap());
     let new = files(recorder.bytes()).unwrap();
     assert_ne!(old, new);
@@ -99,7 +99,7 @@ fn cut(
         judge(disk, what, &right, &unprotected).unwrap();
         count += 1;
         if count % 97 == 0 && !what.ends_with("garbage") && files(disk).unwrap() == old {
-            let mut again = Recorder::new(disk.to_vec(), SectorSize::B512);
+            let mut again = Recorder::new(copy(disk), SectorSize::B512);
             change(&mut Editor::open(&mut again).unwrap());
             assert_eq!(files(again.bytes()).unwrap(), new, "{what}");
             assert_in_order(again.bytes());

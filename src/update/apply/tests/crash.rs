@@ -1,12 +1,13 @@
 //! Power fails at every moment of an update.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::disk::{Made, Memory, Version, image, parts};
 use super::judge::Judge;
 use super::update;
 use crate::base::device::SectorSize;
-use crate::base::power_cut::{Recorder, Shared, Tally};
+use crate::base::power_cut::{Recorder, Shared, Tally, copy};
 use crate::disk::layout::Role;
 use crate::disk::slot::Slot;
 
@@ -46,7 +47,7 @@ impl Scenario {
     }
 
     pub(super) fn record(&self) -> Recorder {
-        let shared = Shared::new(Recorder::new(self.made.bytes.clone(), SectorSize::B512));
+        let shared = Shared::new(Recorder::new(copy(&self.made.bytes), SectorSize::B512));
         let mut parts =
             parts(&self.made.layout, self.slot, |name, start, size| shared.view(name, start, size));
         update(&mut parts, self.slot, self.running(), self.newer()).unwrap();
@@ -127,11 +128,7 @@ pub(super) struct Outcome {
 pub(super) fn try_all(scenario: &Scenario, recorder: &Recorder, again: bool) -> Outcome {
     let judge = scenario.judge();
     let mut outcome = Outcome::default();
-    let tally = recorder.each_distinct_state(|disk, cut| {
-        // One failure proves a mutant dead.
-        if !again && !outcome.failures.is_empty() {
-            return;
-        }
+    let tally = recorder.distinct_states_until(|disk, cut| {
         match judge.boots(&disk) {
             Err(error) => match cut.spoiled {
                 Some((offset, before)) if scenario.is_shared_on_fat(offset, before) => outcome.spared += 1,
@@ -148,6 +145,8 @@ pub(super) fn try_all(scenario: &Scenario, recorder: &Recorder, again: bool) -> 
                 }
             }
         }
+        // One failure proves a mutant dead.
+        if again || outcome.failures.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     outcome.tally = tally;
     if recorder.unflushed() > 0 {
@@ -201,7 +200,7 @@ fn a_second_power_cut_in_the_update_after_the_first_does_no_harm() {
         };
         first += 1;
         let made =
-            Made { bytes: disk.to_vec(), layout: scenario.made.layout.clone(), loaders: Default::default() };
+            Made { bytes: copy(disk), layout: scenario.made.layout.clone(), loaders: Default::default() };
         let again = Scenario { made, versions: versions(), ..superseding() };
         let judge = Judge { made: &scenario.made, ..again.judge() };
         again.record().each_distinct_state(|disk, second| {

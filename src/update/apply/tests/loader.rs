@@ -4,7 +4,7 @@ use super::disk::{Made, Memory, Version, image, parts};
 use super::judge::Judge;
 use super::*;
 use crate::base::device::SectorSize;
-use crate::base::power_cut::{Recorder, Shared};
+use crate::base::power_cut::{Recorder, Shared, copy};
 use crate::boot::starts;
 use crate::fs::fat::Editor;
 
@@ -30,7 +30,7 @@ impl Node {
     /// Does `change` and judges every loss of power in it; how many states there were, and how many of these
     /// boot the older version.
     fn cut(&self, change: impl FnOnce(&mut Parts<'_>)) -> (usize, usize) {
-        let shared = Shared::new(Recorder::new(self.made.bytes.clone(), SectorSize::B512));
+        let shared = Shared::new(Recorder::new(copy(&self.made.bytes), SectorSize::B512));
         let mut parts = parts(&self.made.layout, Slot::A, |name, start, size| shared.view(name, start, size));
         change(&mut parts);
         drop(parts);
