@@ -106,7 +106,7 @@ fn as_nobody_who_may_do_nothing(place: &Place) {
         grep -q '^NoNewPrivs:.1$' /proc/self/status && [ \"$(id -u)\" = 65534 ] || exit 92
         ! unshare --user true 2>/dev/null && ! unshare --mount true 2>/dev/null || exit 93
         trace=$1; shift
-        exec strace -f -qq -o \"$trace\" -e signal=none \
+        exec strace -f --seccomp-bpf -qq -o \"$trace\" -e signal=none \
             -e trace=execve,execveat,clone,clone3,fork,vfork,unshare,setns,mount,chroot,pivot_root \"$@\"";
     let outer = "
         work=$1 confined=$2; shift 2
