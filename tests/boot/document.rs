@@ -2,7 +2,7 @@
 //! and what cannot be understood changes nothing.
 
 use super::scratch::Disk;
-use super::{Node, patient_image};
+use super::{Node, pair};
 
 const FIRST: &str = r#"node: 1
 name: first-node
@@ -54,7 +54,7 @@ fn has_no_secret(node: &Node) {
 
 #[test]
 fn one_image_becomes_the_node_that_a_document_says() {
-    let image = Disk::copy(patient_image(), "document");
+    let image = Disk::copy(pair::image(), "document");
     let file = |name: &str, text: &str| {
         let path = image.with_file_name(name);
         std::fs::write(&path, text).unwrap();
@@ -117,7 +117,7 @@ fn apply(node: &Node, text: &str, flags: &str) -> String {
 
 #[test]
 fn a_running_node_changes_and_goes_back_from_a_network_that_nobody_confirms() {
-    let image = Disk::copy(patient_image(), "applied");
+    let image = Disk::copy(pair::image(), "applied");
     let file = image.with_file_name("bond.yaml");
     std::fs::write(&file, BOND).unwrap();
     let cards = ["--nic", "virtio", "--nic", "virtio,mute"];

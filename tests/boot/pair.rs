@@ -61,6 +61,11 @@ pub fn older(name: &str) -> Disk {
     disk
 }
 
+/// The image of 1.0.0, not to be changed: a small node, for what has nothing to do with containers.
+pub fn image() -> &'static Path {
+    &images()[0]
+}
+
 /// The image of 1.0.1, not to be changed.
 pub fn newer() -> &'static Path {
     &images()[1]
