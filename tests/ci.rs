@@ -8,11 +8,14 @@ use crate::judges::tool::script;
 
 /// A checkout with nothing but ci/test, beside programs that say `free` MiB are free and that nothing more is run.
 fn run(folder: &Path, free: u32, arguments: &[&str]) -> Output {
-    for (name, text) in [
-        ("df", format!("echo header; echo x 900000 1 {free} 1% /mount\n")),
-        ("cargo", "touch \"$PWD/cargo-ran\"; exit 9\n".to_owned()),
-        ("apt-get", "touch \"$PWD/apt-ran\"; exit 9\n".to_owned()),
-    ] {
+    let df = format!("echo header; echo x 900000 1 {free} 1% /mount\n");
+    let ran = |name: &str| format!("touch \"$PWD/{name}-ran\"; exit 9\n");
+    run_beside(folder, &[("df", &df), ("cargo", &ran("cargo")), ("apt-get", &ran("apt"))], arguments)
+}
+
+/// The same beside such shell scripts.
+fn run_beside(folder: &Path, programs: &[(&str, &str)], arguments: &[&str]) -> Output {
+    for (name, text) in programs {
         let program = folder.join("bin").join(name);
         fs::create_dir_all(program.parent().unwrap()).unwrap();
         script(&program, &format!("#!/bin/sh\n{text}"));
@@ -86,4 +89,44 @@ fn enough_room_is_said_and_the_run_goes_on() {
     assert!(said.starts_with("ci/test: 300000 MiB are free in /mount"), "{said}");
     let went_on = ["cargo-ran", "apt-ran"].iter().any(|ran| folder.path().join(ran).exists());
     assert!(went_on, "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_took_how_long_is_told_whether_the_tests_pass_or_not() {
+    let cargo = |status: u8| {
+        format!(
+            "case \"$*\" in
+            *fmt*) exit 1 ;;
+            *'--test main'*) : ;;
+            *) exit 0 ;;
+            esac
+            echo '...boot::disk::torn: a machine ran for 26 s and took 12 s of a processor'
+            echo '{{\"a machine ran for 5 s\": 1}}'
+            echo 'boot::trial::good: a machine ran for 725 s and took 300 s of a processor'
+            echo '.boot::disk::torn: a machine ran for 12 s and took 9 s of a processor'
+            exit {status}\n"
+        )
+    };
+    // Whatever it compiles: the laws of this checkout are tried elsewhere.
+    let rustc = "for last; do :; done; printf '#!/bin/sh\\n' > \"$last\"; chmod +x \"$last\"\n";
+    for (status, ends) in [(0, "ci/test: all of it: "), (7, "ci/test:   321 s of a processor")] {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = [
+            ("df", "echo header; echo x 900000 1 300000 1% /mount\n"),
+            ("cargo", &cargo(status)),
+            ("rustc", rustc),
+            ("clippy-driver", "exit 1\n"),
+            ("apt-get", "exit 0\n"),
+        ];
+        let output = run_beside(folder.path(), &programs, &[]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.success(), status == 0, "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let machines = "ci/test:   300 s of a processor,   725 s,  1 machines: boot::trial::good\n\
+             ci/test:    21 s of a processor,    38 s,  2 machines: boot::disk::torn\n\
+             ci/test:   321 s of a processor,   763 s: all machines\n";
+        assert!(said.contains(machines), "{said}");
+        let units = said.lines().find(|line| line.starts_with("ci/test: units: "));
+        assert!(units.is_some_and(|line| line.ends_with(" s of processors")), "{said}");
+        assert!(said.trim_end().lines().last().unwrap().starts_with(ends), "{said}");
+    }
 }

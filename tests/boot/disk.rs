@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use keller::disk::layout::RESERVE_LABEL;
 use keller::disk::{FileDevice, Role, SectorSize, gpt};
@@ -63,8 +63,7 @@ pub(super) fn boot_until(text: &str, image: &Path, arguments: &[&str]) -> String
     let mut command = keller();
     command.args(["boot", "--persist", "--timeout", LIMIT, "--expect", text]);
     command.args(processors(arguments)).args(arguments).arg(image);
-    let _turn = Turn::take();
-    let output = command.stdin(Stdio::null()).output().expect("keller starts");
+    let output = Turn::take().output(&mut command);
     let console = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{console}{}", String::from_utf8_lossy(&output.stderr));
     console

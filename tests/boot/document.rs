@@ -174,7 +174,7 @@ fn a_running_node_changes_and_goes_back_from_a_network_that_nobody_confirms() {
 /// Shuts the node down, so that its disk is whole.
 fn power_off(mut node: Node) {
     let _ = node.try_run("sudo systemctl poweroff");
-    assert!(node.child.wait().unwrap().success());
+    assert!(node.has_shut_down());
 }
 
 fn is_first(node: &Node) {

@@ -108,7 +108,7 @@ struct Node {
     url: String,
     /// For temporary files of keller, which is killed in the end, and the socket of the connection that commands share.
     scratch: TempDir,
-    _turn: Turn,
+    turn: Turn,
 }
 
 impl Node {
@@ -154,7 +154,7 @@ impl Node {
             });
         }
         let (seen, ssh, url) = Default::default();
-        Self { child, console, seen, ssh, url, scratch, _turn: turn }
+        Self { child, console, seen, ssh, url, scratch, turn }
     }
 
     /// Waits until ssh answers or has answered, after several boots if need be, and learns how to get in. Keller says
@@ -269,6 +269,12 @@ impl Node {
         }
     }
 
+    /// Waits for the machine to shut down; whether it did.
+    fn has_shut_down(&mut self) -> bool {
+        self.turn.wait(&self.child);
+        self.child.wait().unwrap().success()
+    }
+
     fn drain(&mut self) -> String {
         while let Ok(line) = self.console.try_recv() {
             self.seen.push_str(&line);
@@ -280,7 +286,6 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.turn.end(&mut self.child);
     }
 }

@@ -82,7 +82,7 @@ fn record() -> Update {
         std::thread::sleep(Duration::from_secs(1));
     }
     let _ = node.try_run("sudo systemctl poweroff");
-    assert!(node.child.wait().unwrap().success());
+    assert!(node.has_shut_down());
     println!(
         "built and published in {} s, recorded in {} s",
         built.as_secs(),
