@@ -1,0 +1,306 @@
+//! The calls.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use hyper::http::uri::PathAndQuery;
+use prost::Message;
+use tokio::runtime::{Builder, Runtime};
+use tonic::client::Grpc;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response};
+use tonic_prost::ProstCodec;
+
+use super::connection::{Connection, Credentials};
+use super::error::Error;
+use super::messages::{
+    Alarm, AlarmRequest, AlarmResponse, Empty, Member, MemberAddRequest, MemberAddResponse, MemberIdRequest,
+    MemberListRequest, MembersResponse, RangeRequest, RangeResponse, ResponseHeader, SnapshotResponse,
+    Status,
+};
+
+/// For a part of a snapshot, of 32 KiB.
+const PART: Duration = Duration::from_secs(30);
+/// Every key: from the first on.
+const ALL: &[u8] = b"\0";
+
+/// A connection to one member.
+pub struct Client {
+    runtime: Runtime,
+    grpc: Grpc<Connection>,
+    endpoint: SocketAddr,
+    patience: Duration,
+    end: std::sync::Arc<Mutex<Option<Error>>>,
+    certificate: Vec<u8>,
+}
+
+/// What was learnt about a member by asking how it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// How it is.
+    pub status: Status,
+    /// Its clock before ours, as far as whole seconds and the way tell; nothing where it does not say.
+    pub clock_ahead_seconds: Option<f64>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.endpoint)
+    }
+}
+
+impl Client {
+    /// Connects to the member that answers clients at `endpoint`. This, and each call, ends within `patience`.
+    ///
+    /// # Errors
+    /// What the network, or either side's certificate, lacks.
+    pub fn connect(
+        endpoint: SocketAddr,
+        credentials: &Credentials,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::Broken { endpoint, cause: error.to_string() })?;
+        let opened = runtime.block_on(async {
+            tokio::time::timeout(patience, Connection::open(endpoint, credentials)).await
+        });
+        let mut connection = opened.map_err(|_| Error::Late { endpoint, after: patience })??;
+        let (end, certificate) = (connection.end(), std::mem::take(&mut connection.certificate));
+        let origin = format!("https://{endpoint}").parse().expect("an address makes a URI");
+        let grpc = Grpc::with_origin(connection, origin);
+        Ok(Self { runtime, grpc, endpoint, patience, end, certificate })
+    }
+
+    /// Who is asked.
+    pub fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
+    /// The certificate that the member has shown, as DER.
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// How this member is. It answers without a leader, and as a learner.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn status(&mut self) -> Result<Known, Error> {
+        let asked = SystemTime::now();
+        let answer = self.full::<_, Status>("/etcdserverpb.Maintenance/Status", Empty {})?;
+        let clock_ahead_seconds = clock_ahead(answer.metadata(), asked, SystemTime::now());
+        Ok(Known { status: answer.into_inner(), clock_ahead_seconds })
+    }
+
+    /// Goes once through the log: it answers only where a leader and more than half of the members with a vote do.
+    ///
+    /// # Errors
+    /// As [`Error`] has them; a client that may not read all keys is refused after the way through the log.
+    pub fn agree(&mut self) -> Result<ResponseHeader, Error> {
+        let request = RangeRequest { key: b"health".to_vec(), limit: 1, ..RangeRequest::default() };
+        let answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request)?;
+        Ok(answer.header.unwrap_or_default())
+    }
+
+    /// The number of keys, and the revision at which it was so.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn count(&mut self) -> Result<(i64, i64), Error> {
+        let request = RangeRequest {
+            key: ALL.to_vec(),
+            range_end: ALL.to_vec(),
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        let answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request)?;
+        Ok((answer.count, answer.header.unwrap_or_default().revision))
+    }
+
+    /// All members, as this one knows them, which may be behind the others. A learner does not tell.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn members(&mut self) -> Result<Vec<Member>, Error> {
+        let request = MemberListRequest { linearizable: false };
+        let answer: MembersResponse = self.call("/etcdserverpb.Cluster/MemberList", request)?;
+        Ok(answer.members)
+    }
+
+    /// Takes in a learner that will answer other members at `peer_url`.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn add_learner(&mut self, peer_url: &str) -> Result<Member, Error> {
+        let request = MemberAddRequest { peer_urls: vec![peer_url.to_owned()], is_learner: true };
+        let answer: MemberAddResponse = self.call("/etcdserverpb.Cluster/MemberAdd", request)?;
+        Ok(answer.member.unwrap_or_default())
+    }
+
+    /// Removes the member with the number `id`.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn remove(&mut self, id: u64) -> Result<(), Error> {
+        let _: MembersResponse = self.call("/etcdserverpb.Cluster/MemberRemove", MemberIdRequest { id })?;
+        Ok(())
+    }
+
+    /// Gives a vote to the learner with the number `id`. etcd refuses as long as it has not caught up.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn promote(&mut self, id: u64) -> Result<(), Error> {
+        let _: MembersResponse = self.call("/etcdserverpb.Cluster/MemberPromote", MemberIdRequest { id })?;
+        Ok(())
+    }
+
+    /// Makes the member with the number `id` the leader. Only the leader can be asked.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn lead(&mut self, id: u64) -> Result<(), Error> {
+        let _: Empty = self.call("/etcdserverpb.Maintenance/MoveLeader", MemberIdRequest { id })?;
+        Ok(())
+    }
+
+    /// All alarms. A learner does not tell.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn alarms(&mut self) -> Result<Vec<Alarm>, Error> {
+        let answer: AlarmResponse = self.call("/etcdserverpb.Maintenance/Alarm", AlarmRequest::default())?;
+        Ok(answer.alarms)
+    }
+
+    /// Writes a snapshot of this member's database to `target`, with its SHA-256 at its end, as `etcdctl snapshot save`
+    /// has it. `advance` hears of bytes that came and bytes that are left.
+    ///
+    /// # Errors
+    /// As [`Error`] has them; the inner one is of `target`.
+    pub fn snapshot(
+        &mut self,
+        target: &mut dyn Write,
+        advance: &mut dyn FnMut(u64, u64),
+    ) -> Result<std::io::Result<u64>, Error> {
+        let mut stream = self.open_snapshot()?;
+        let mut total = 0;
+        loop {
+            let next = self.runtime.block_on(async { tokio::time::timeout(PART, stream.message()).await });
+            let part: Option<SnapshotResponse> = next
+                .map_err(|_| Error::Late { endpoint: self.endpoint, after: PART })?
+                .map_err(|status| self.failed(&status))?;
+            let Some(part) = part else { return Ok(Ok(total)) };
+            if let Err(error) = target.write_all(&part.blob) {
+                return Ok(Err(error));
+            }
+            let len = crate::base::width::to_u64(part.blob.len());
+            total += len;
+            advance(len, part.remaining_bytes);
+        }
+    }
+
+    fn open_snapshot(&mut self) -> Result<tonic::Streaming<SnapshotResponse>, Error> {
+        let path = PathAndQuery::from_static("/etcdserverpb.Maintenance/Snapshot");
+        let (grpc, patience) = (&mut self.grpc, self.patience);
+        let opened = self.runtime.block_on(async {
+            tokio::time::timeout(patience, async {
+                grpc.ready().await.map_err(|error| tonic::Status::from_error(Box::new(error)))?;
+                grpc.server_streaming(Request::new(Empty {}), path, ProstCodec::default()).await
+            })
+            .await
+        });
+        let opened = opened.map_err(|_| Error::Late { endpoint: self.endpoint, after: patience })?;
+        opened.map(Response::into_inner).map_err(|status| self.failed(&status))
+    }
+
+    fn call<M, A>(&mut self, path: &'static str, message: M) -> Result<A, Error>
+    where
+        M: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        self.full(path, message).map(Response::into_inner)
+    }
+
+    /// The same with what comes beside the answer.
+    fn full<M, A>(&mut self, path: &'static str, message: M) -> Result<Response<A>, Error>
+    where
+        M: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        let path = PathAndQuery::from_static(path);
+        let (grpc, patience) = (&mut self.grpc, self.patience);
+        let mut request = Request::new(message);
+        // etcd gives up as well.
+        request.set_timeout(patience);
+        let answer = self.runtime.block_on(async {
+            tokio::time::timeout(patience, async {
+                grpc.ready().await.map_err(|error| tonic::Status::from_error(Box::new(error)))?;
+                grpc.unary(request, path, ProstCodec::<M, A>::default()).await
+            })
+            .await
+        });
+        let answer = answer.map_err(|_| Error::Late { endpoint: self.endpoint, after: patience })?;
+        answer.map_err(|status| self.failed(&status))
+    }
+
+    fn failed(&self, status: &tonic::Status) -> Error {
+        let endpoint = self.endpoint;
+        // An error of this side has a source; one that etcd has sent has none.
+        let Some(source) = std::error::Error::source(status) else {
+            return match status.code() {
+                Code::DeadlineExceeded => Error::Late { endpoint, after: self.patience },
+                code => Error::Refused { endpoint, code, message: status.message().to_owned() },
+            };
+        };
+        // The task that carries the connection may not have been at its end yet.
+        self.runtime.block_on(tokio::task::yield_now());
+        let ended = self.end.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ended
+            .or_else(|| super::error::of_certificates(endpoint, source))
+            .unwrap_or_else(|| Error::Broken { endpoint, cause: crate::base::Chain(source).to_string() })
+    }
+}
+
+/// By how much the clock of who answered is before ours. It tells whole seconds, cut off, of a moment between ours.
+fn clock_ahead(metadata: &MetadataMap, asked: SystemTime, answered: SystemTime) -> Option<f64> {
+    let said = metadata.get("date")?.to_str().ok()?;
+    let said = jiff::fmt::rfc2822::parse(said).ok()?.timestamp().as_second();
+    let seconds = |time: SystemTime| {
+        time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    };
+    let (first, last) = (seconds(asked), seconds(answered));
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in 53 bits")]
+    let said = said as f64;
+    // Between the two lies what is possible without any difference.
+    Some(if said + 1.0 < first {
+        said + 1.0 - first
+    } else if said > last {
+        said - last
+    } else {
+        0.0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_differs_by_what_the_way_and_whole_seconds_do_not_explain() {
+        let mut metadata = MetadataMap::new();
+        let at = |seconds: f64| SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds);
+        assert_eq!(clock_ahead(&metadata, at(0.0), at(1.0)), None);
+        metadata.insert("date", "Fri, 15 Jan 2027 08:00:00 GMT".parse().unwrap());
+        let said = 1_800_000_000.0;
+        for (asked, answered, ahead) in
+            [(0.2, 0.9, 0.0), (-0.5, 0.1, 0.0), (0.9, 3.0, 0.0), (-30.5, -30.0, 30.0), (11.0, 12.0, -10.0)]
+        {
+            assert_eq!(clock_ahead(&metadata, at(said + asked), at(said + answered)), Some(ahead));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! One connection to one member: TCP, TLS with a certificate of ours, HTTP/2.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::body::Body;
+use tonic::client::GrpcService;
+
+use super::error::{Error, of_certificates};
+use crate::base::Chain;
+
+/// Who is believed, and what is shown.
+#[derive(Clone)]
+pub struct Credentials(Arc<ClientConfig>);
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials")
+    }
+}
+
+impl Credentials {
+    /// Only an authority of `authorities` is believed; `identity` has the certificate and the key to show. Both are PEM.
+    ///
+    /// # Errors
+    /// What of them cannot be read.
+    pub fn new(authorities: &[u8], identity: &[u8]) -> Result<Self, Error> {
+        let unread =
+            |what: &str, error: &dyn std::fmt::Display| Error::Credentials(format!("{what}: {error}"));
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(authorities) {
+            let certificate = certificate.map_err(|error| unread("the authority", &error))?;
+            roots.add(certificate).map_err(|error| unread("the authority", &error))?;
+        }
+        if roots.is_empty() {
+            return Err(unread("the authority", &"its file has no certificate"));
+        }
+        let certificate = CertificateDer::from_pem_slice(identity)
+            .map_err(|error| unread("the client's certificate", &error))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(identity).map_err(|error| unread("the client's key", &error))?;
+        let mut config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate], key)
+            .map_err(|error| unread("the client's certificate", &error))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    sender: SendRequest<Body>,
+    /// Why it ended, as the task has it that carries it. The caller only hears that it did.
+    end: Arc<Mutex<Option<Error>>>,
+    /// What the server has shown, as DER.
+    pub(super) certificate: Vec<u8>,
+}
+
+impl Connection {
+    /// Opens one. Whoever calls sets the deadline.
+    pub(super) async fn open(endpoint: SocketAddr, credentials: &Credentials) -> Result<Self, Error> {
+        let unreachable = |error: std::io::Error| Error::Unreachable { endpoint, cause: error.to_string() };
+        let stream = TcpStream::connect(endpoint).await.map_err(unreachable)?;
+        stream.set_nodelay(true).map_err(unreachable)?;
+        let connector = TlsConnector::from(credentials.0.clone());
+        let stream = connector
+            .connect(ServerName::from(endpoint.ip()), stream)
+            .await
+            .map_err(|error| told(endpoint, &error))?;
+        let (_, tls) = stream.get_ref();
+        let certificate =
+            tls.peer_certificates().and_then(<[_]>::first).map_or_else(Vec::new, |first| first.to_vec());
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|error| told(endpoint, &error))?;
+        let end = Arc::new(Mutex::new(None));
+        let ended = end.clone();
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(told(endpoint, &error));
+            }
+        });
+        Ok(Self { sender, end, certificate })
+    }
+
+    /// Why it ended, if it did by an error.
+    pub(super) fn end(&self) -> Arc<Mutex<Option<Error>>> {
+        self.end.clone()
+    }
+}
+
+fn told(endpoint: SocketAddr, error: &(dyn StdError + 'static)) -> Error {
+    of_certificates(endpoint, error)
+        .unwrap_or_else(|| Error::Broken { endpoint, cause: Chain(error).to_string() })
+}
+
+impl GrpcService<Body> for Connection {
+    type ResponseBody = hyper::body::Incoming;
+    type Error = hyper::Error;
+    type Future =
+        Pin<Box<dyn Future<Output = Result<hyper::Response<hyper::body::Incoming>, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.sender.poll_ready(context)
+    }
+
+    fn call(&mut self, request: hyper::Request<Body>) -> Self::Future {
+        Box::pin(self.sender.send_request(request))
+    }
+}

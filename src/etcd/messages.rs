@@ -1,0 +1,183 @@
+//! What is said to etcd and what it answers: the messages of etcd 3.5's `rpc.proto`, `kv.proto` and `auth.proto` that
+//! keller uses, with their field names in Rust's spelling. Fields that it does not use are left out: whoever reads skips
+//! what is unknown.
+
+/// With every answer.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ResponseHeader {
+    /// The cluster that answers.
+    #[prost(uint64, tag = "1")]
+    pub cluster_id: u64,
+    /// The member that answers.
+    #[prost(uint64, tag = "2")]
+    pub member_id: u64,
+    /// Of the store, when the request was applied.
+    #[prost(int64, tag = "3")]
+    pub revision: i64,
+}
+
+/// Asks for keys.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct RangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) range_end: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub(super) limit: i64,
+    #[prost(bool, tag = "7")]
+    pub(super) serializable: bool,
+    #[prost(bool, tag = "9")]
+    pub(super) count_only: bool,
+}
+
+/// Keys.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct RangeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<ResponseHeader>,
+    #[prost(int64, tag = "4")]
+    pub(super) count: i64,
+}
+
+/// A member as the cluster has it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Member {
+    /// Its number.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Its name; nothing as long as it was never started.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Where other members reach it.
+    #[prost(string, repeated, tag = "3")]
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it; nothing as long as it was never started.
+    #[prost(string, repeated, tag = "4")]
+    pub client_urls: Vec<String>,
+    /// Whether it has no vote yet.
+    #[prost(bool, tag = "5")]
+    pub is_learner: bool,
+}
+
+/// Takes a member in.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct MemberAddRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) peer_urls: Vec<String>,
+    #[prost(bool, tag = "2")]
+    pub(super) is_learner: bool,
+}
+
+/// A member was taken in.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct MemberAddResponse {
+    #[prost(message, optional, tag = "2")]
+    pub(super) member: Option<Member>,
+}
+
+/// Names a member: removes it, or gives it a vote.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct MemberIdRequest {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+}
+
+/// Asks for the members.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct MemberListRequest {
+    #[prost(bool, tag = "1")]
+    pub(super) linearizable: bool,
+}
+
+/// All members. Also the answer to a change of one.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct MembersResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<ResponseHeader>,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) members: Vec<Member>,
+}
+
+/// How a member is.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Status {
+    /// Who says so.
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    /// Of etcd.
+    #[prost(string, tag = "2")]
+    pub version: String,
+    /// Bytes of its database's file.
+    #[prost(int64, tag = "3")]
+    pub db_size: i64,
+    /// Number of the leader as it knows it, 0 without one.
+    #[prost(uint64, tag = "4")]
+    pub leader: u64,
+    /// Last entry of the log that it knows to be committed.
+    #[prost(uint64, tag = "5")]
+    pub raft_index: u64,
+    /// Term of the log.
+    #[prost(uint64, tag = "6")]
+    pub raft_term: u64,
+    /// Last entry of the log that it has applied.
+    #[prost(uint64, tag = "7")]
+    pub raft_applied_index: u64,
+    /// What is wrong, in etcd's words.
+    #[prost(string, repeated, tag = "8")]
+    pub errors: Vec<String>,
+    /// Bytes of its database that are in use.
+    #[prost(int64, tag = "9")]
+    pub db_size_in_use: i64,
+    /// Whether it has no vote yet.
+    #[prost(bool, tag = "10")]
+    pub is_learner: bool,
+}
+
+/// A message without a field.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct Empty {}
+
+/// Reads and changes alarms.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct AlarmRequest {
+    /// 0 reads, 2 takes away.
+    #[prost(int32, tag = "1")]
+    pub(super) action: i32,
+    #[prost(uint64, tag = "2")]
+    pub(super) member_id: u64,
+    #[prost(int32, tag = "3")]
+    pub(super) alarm: i32,
+}
+
+/// An alarm that was raised.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Alarm {
+    /// The member that raised it.
+    #[prost(uint64, tag = "1")]
+    pub member_id: u64,
+    /// See [`NO_SPACE`] and [`CORRUPT`].
+    #[prost(int32, tag = "2")]
+    pub kind: i32,
+}
+
+/// The database has reached its quota.
+pub const NO_SPACE: i32 = 1;
+/// The member's data differ from the others'.
+pub const CORRUPT: i32 = 2;
+
+/// All alarms.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct AlarmResponse {
+    #[prost(message, repeated, tag = "2")]
+    pub(super) alarms: Vec<Alarm>,
+}
+
+/// A part of a snapshot.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct SnapshotResponse {
+    #[prost(uint64, tag = "2")]
+    pub(super) remaining_bytes: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) blob: Vec<u8>,
+}
