@@ -110,7 +110,7 @@ fn why(peers: &BTreeMap<String, Peer>, is_bad: impl Fn(&Peer) -> bool) -> Vec<St
         Peer::Waits(Own::Agreed) => format!("{name} waits for the others"),
         Peer::Waits(Own::Data) | Peer::Runs { .. } => format!(
             "{name} has the data of a cluster, and this member has none. If it was reinstalled or its disk replaced: \
-             `etcdctl member remove` and `member add` on {name} (docs/cluster.md, \"A member that was lost\")"
+             `keller cluster replace`, with the name of this member, on {name} (docs/cluster.md, \"A member that was lost\")"
         ),
         Peer::Silent(cause) => format!("{name} does not answer ({cause})"),
         Peer::Other(cause) => format!("{name}: {cause}"),
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(step(Own::Agreed, &silent, Told::Bootstrap), Step::Start);
         assert_eq!(step(Own::Data, &silent, Told::Nothing), Step::Start);
         let runs = peers(Peer::Runs { invites: false });
-        assert!(waits(Own::Empty, &runs).contains("member add` on c"));
+        assert!(waits(Own::Empty, &runs).contains("name of this member, on c"));
         assert!(matches!(step(Own::Empty, &runs, Told::Bootstrap), Step::Wait(_)));
         assert_eq!(step(Own::Agreed, &runs, Told::Nothing), Step::Start);
         assert_eq!(step(Own::Empty, &peers(Peer::Runs { invites: true }), Told::Nothing), Step::Join);

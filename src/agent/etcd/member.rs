@@ -457,7 +457,7 @@ mod tests {
         let heard = Heard::default();
         thread::scope(|scope| {
             let joining = scope.spawn(|| wait_in(&a.cluster, &a.places, Duration::from_millis(20), &heard));
-            heard.says("member add` on b");
+            heard.says("name of this member, on b");
             assert!(!joining.is_finished());
             play_etcd(&c, new);
             joining.join().unwrap().unwrap();
