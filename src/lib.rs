@@ -8,7 +8,8 @@
 //! ext4, `verity` computes the hash tree and with it the root hash. `boot` binds this hash into a unified
 //! kernel image and puts that into an ESP. `disk` lays out a GPT with two slots, and `output` writes the
 //! result in the format that was asked for. `init` and `agent` are what runs on the node; `qemu` boots
-//! images on a workstation. `http` gets files, `pki` makes certificates and `etcd` asks etcd, on either side. `cli` is the only room that
+//! images on a workstation. `http` gets files, `pki` makes certificates and `etcd` asks etcd, on either side; `cluster` is what an operator
+//! asks of several nodes. `cli` is the only room that
 //! prints.
 
 // A test tells a story, which may be long.
@@ -28,6 +29,7 @@ pub mod agent;
 pub mod base;
 pub mod boot;
 pub mod cli;
+pub mod cluster;
 pub mod disk;
 pub mod etcd;
 pub mod fetch;

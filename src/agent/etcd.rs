@@ -3,6 +3,8 @@
 mod door;
 mod gate;
 pub mod member;
+pub mod promote;
+pub mod restore;
 
 use std::fs;
 use std::net::SocketAddr;

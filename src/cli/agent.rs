@@ -16,8 +16,8 @@ use crate::agent::{self, judge, service};
                   keller agent health     what keller-health.service runs\n  \
                   keller agent certificates\n\n\
                   All are units: keller-agent.service, keller-health.service, systemd-bless-boot.service and, where the \
-                  manifest has `kv`, keller-etcd-certificates.service. What they say is in \
-                  the journal.")]
+                  manifest has `kv`, keller-etcd-certificates.service and, on a member of a cluster, \
+                  keller-etcd-promotion.service. What they say is in the journal.")]
 pub struct AgentArgs {
     /// A part of it; without one, the agent itself.
     #[command(subcommand)]
@@ -36,6 +36,8 @@ pub enum Part {
     Certificates,
     /// Wait until the etcd of this node, a member of a cluster, may start.
     Member,
+    /// Give members that have joined their vote once they have caught up, for as long as the node is up.
+    Promote,
 }
 
 /// Runs it.
@@ -57,6 +59,10 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
         }
         Some(Part::Member) => {
             agent::etcd::member::wait(&display)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Part::Promote) => {
+            agent::etcd::promote::run(&display)?;
             Ok(ExitCode::SUCCESS)
         }
         None => {

@@ -1,5 +1,7 @@
 //! `keller cluster`: nodes whose etcd is one.
 
+mod live;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +13,8 @@ use serde_json::json;
 
 use super::{Global, streams};
 use crate::agent::etcd::member;
-use crate::project::cluster::{Init, Made};
+use crate::project::cluster::{Init, Issue, Issued, Made};
+use live::Live;
 
 /// Arguments of `keller cluster`.
 #[derive(Debug, Args)]
@@ -39,12 +42,39 @@ pub enum Action {
         /// A member: the name of its node and the address that the others reach it at; repeatable.
         #[arg(long, value_name = "NAME=ADDRESS", required = true, value_parser = named)]
         member: Vec<(String, IpAddr)>,
+        /// A node that is a client, and has a document with a certificate; repeatable. `keller cluster rights` gives it the
+        /// keys below its own name.
+        #[arg(long, value_name = "NAME")]
+        client: Vec<String>,
         /// Node documents that members have so far (their network and keys), by `name`: the cluster's part is added.
         #[arg(long, value_name = "FILE")]
         with: Option<PathBuf>,
         /// The directory that is made; by default, of the cluster's name.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+    },
+    /// Make certificates of a cluster that is there: a document for one more member, or anew for those that end.
+    ///
+    /// A document that is there keeps all but its certificates.
+    #[command(after_help = "Examples:\n  \
+        keller cluster issue rack1 --member d=10.0.0.4               one more, for `keller cluster add d=10.0.0.4`\n  \
+        keller cluster issue rack1 --member a --member b --member c --operator    another year\n\n\
+        The authorities in the directory sign them. Give each node its document: keller node apply FILE")]
+    Issue {
+        /// The directory that `init` made.
+        directory: PathBuf,
+        /// A member; a new one with the address that the others reach it at; repeatable.
+        #[arg(long, value_name = "NAME[=ADDRESS]", value_parser = live::perhaps_at)]
+        member: Vec<(String, Option<IpAddr>)>,
+        /// A node that is a client; repeatable.
+        #[arg(long, value_name = "NAME")]
+        client: Vec<String>,
+        /// Node documents that new members have so far, by `name`.
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+        /// A new certificate for whoever asks from outside, too.
+        #[arg(long)]
+        operator: bool,
     },
     /// On a node whose etcd waits: begin a new cluster although a listed member does not answer.
     ///
@@ -53,6 +83,9 @@ pub enum Action {
     #[command(after_help = "Examples:\n  keller cluster bootstrap\n\n\
         Run it on every member that is up. It holds until the next reboot.")]
     Bootstrap,
+    /// What is asked of a cluster that runs.
+    #[command(flatten)]
+    Live(Live),
 }
 
 fn named(text: &str) -> Result<(String, IpAddr), String> {
@@ -68,14 +101,32 @@ fn named(text: &str) -> Result<(String, IpAddr), String> {
 /// Lists that make no cluster, what the disk says, and a node that is in none.
 pub fn run(args: &ClusterArgs, global: &Global) -> Result<ExitCode> {
     match &args.action {
-        Action::Init { name, member, with, out } => {
+        Action::Init { name, member, client, with, out } => {
             let directory = out.clone().unwrap_or_else(|| PathBuf::from(name));
             let now = Timestamp::now().as_second();
-            let init =
-                Init { name: name.clone(), members: member.clone(), with: with.clone(), directory, now };
+            let init = Init {
+                name: name.clone(),
+                members: member.clone(),
+                clients: client.clone(),
+                with: with.clone(),
+                directory,
+                now,
+            };
             told(&init.run()?, global)?;
         }
+        Action::Issue { directory, member, client, with, operator } => {
+            let issue = Issue {
+                directory: directory.clone(),
+                members: member.clone(),
+                clients: client.clone(),
+                with: with.clone(),
+                operator: *operator,
+                now: Timestamp::now().as_second(),
+            };
+            issued(&issue.run()?, global)?;
+        }
         Action::Bootstrap => bootstrap(global)?,
+        Action::Live(live) => return live::run(live, global),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -84,18 +135,43 @@ fn told(made: &Made, global: &Global) -> Result<()> {
     made.warnings.iter().for_each(|warning| streams::tell(format_args!("warning: {warning}")));
     if global.json {
         streams::json(json!({
-            "documents": made.documents, "authorities": made.authorities, "warnings": made.warnings,
+            "documents": made.documents, "authorities": made.authorities, "operator": made.operator, "warnings": made.warnings,
         }))?;
     } else if !global.quiet {
         made.documents
             .values()
             .try_for_each(|path| streams::line(format_args!("wrote {}", path.display())))?;
         let [authority, peers] = made.authorities.each_ref().map(|path| path.display());
+        let operator = made.operator.display();
         streams::print(format_args!(
-            "wrote {authority}\nwrote {peers}\n\nnext:\n  add to each document what else its machine needs, its network first, and \
+            "wrote {authority}\nwrote {peers}\nwrote {operator}/\n\nnext:\n  add to each document what else its machine needs, its network first, and \
              try it: keller node check FILE\n  give each node its own document\n  keep {authority} and {peers}: who has them is \
-             every member and every client\n"
+             every member and every client\n  from here, once they run: keller cluster status --operator {operator}\n"
         ))?;
+    }
+    Ok(())
+}
+
+fn issued(issued: &Issued, global: &Global) -> Result<()> {
+    if global.json {
+        return Ok(streams::json(
+            json!({ "new": issued.new, "renewed": issued.renewed, "operator": issued.operator }),
+        )?);
+    }
+    if global.quiet {
+        return Ok(());
+    }
+    for path in issued.new.values() {
+        streams::line(format_args!("wrote {}", path.display()))?;
+    }
+    for path in issued.renewed.values() {
+        streams::line(format_args!("renewed {}: give it to its node, `keller node apply`", path.display()))?;
+    }
+    if let Some(path) = &issued.operator {
+        streams::line(format_args!("renewed {}/", path.display()))?;
+    }
+    if !issued.new.is_empty() {
+        streams::line("next: keller cluster add for a member, keller cluster rights for a client")?;
     }
     Ok(())
 }

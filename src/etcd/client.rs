@@ -5,24 +5,29 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use hyper::client::conn::http2::SendRequest;
+use hyper::http::HeaderMap;
 use hyper::http::uri::PathAndQuery;
 use prost::Message;
 use tokio::runtime::{Builder, Runtime};
+use tonic::body::Body;
 use tonic::client::Grpc;
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response};
 use tonic_prost::ProstCodec;
 
 use super::connection::{Connection, Credentials};
 use super::error::Error;
 use super::messages::{
-    Alarm, AlarmRequest, AlarmResponse, Empty, Member, MemberAddRequest, MemberAddResponse, MemberIdRequest,
-    MemberListRequest, MembersResponse, RangeRequest, RangeResponse, ResponseHeader, SnapshotResponse,
-    Status,
+    Alarm, AlarmRequest, AlarmResponse, AuthStatusResponse, Empty, Member, MemberAddRequest,
+    MemberAddResponse, MemberIdRequest, MemberListRequest, MembersResponse, Permission, RangeRequest,
+    RangeResponse, ResponseHeader, RoleAddRequest, RoleGrantPermissionRequest, SnapshotResponse, Status,
+    UserAddOptions, UserAddRequest, UserGrantRoleRequest,
 };
 
 /// For a part of a snapshot, of 32 KiB.
 const PART: Duration = Duration::from_secs(30);
+/// Of a right.
+const READ_AND_WRITE: i32 = 2;
 /// Every key: from the first on.
 const ALL: &[u8] = b"\0";
 
@@ -32,6 +37,7 @@ pub struct Client {
     grpc: Grpc<Connection>,
     endpoint: SocketAddr,
     patience: Duration,
+    sender: SendRequest<Body>,
     end: std::sync::Arc<Mutex<Option<Error>>>,
     certificate: Vec<u8>,
 }
@@ -69,10 +75,11 @@ impl Client {
             tokio::time::timeout(patience, Connection::open(endpoint, credentials)).await
         });
         let mut connection = opened.map_err(|_| Error::Late { endpoint, after: patience })??;
-        let (end, certificate) = (connection.end(), std::mem::take(&mut connection.certificate));
+        let (sender, end) = (connection.sender(), connection.end());
+        let certificate = std::mem::take(&mut connection.certificate);
         let origin = format!("https://{endpoint}").parse().expect("an address makes a URI");
         let grpc = Grpc::with_origin(connection, origin);
-        Ok(Self { runtime, grpc, endpoint, patience, end, certificate })
+        Ok(Self { runtime, grpc, endpoint, patience, sender, end, certificate })
     }
 
     /// Who is asked.
@@ -90,10 +97,24 @@ impl Client {
     /// # Errors
     /// As [`Error`] has them.
     pub fn status(&mut self) -> Result<Known, Error> {
+        let status = self.call("/etcdserverpb.Maintenance/Status", Empty {})?;
+        Ok(Known { status, clock_ahead_seconds: self.clock_ahead() })
+    }
+
+    /// gRPC tells no time; etcd's HTTP does, on the same connection.
+    fn clock_ahead(&mut self) -> Option<f64> {
+        let url = format!("https://{}/version", self.endpoint);
+        let request = hyper::Request::get(url).body(Body::empty()).ok()?;
+        let (sender, patience) = (&mut self.sender, self.patience);
         let asked = SystemTime::now();
-        let answer = self.full::<_, Status>("/etcdserverpb.Maintenance/Status", Empty {})?;
-        let clock_ahead_seconds = clock_ahead(answer.metadata(), asked, SystemTime::now());
-        Ok(Known { status: answer.into_inner(), clock_ahead_seconds })
+        let answer = self.runtime.block_on(async {
+            let answer = async {
+                sender.ready().await?;
+                sender.send_request(request).await
+            };
+            tokio::time::timeout(patience, answer).await
+        });
+        clock_ahead(answer.ok()?.ok()?.headers(), asked, SystemTime::now())
     }
 
     /// Goes once through the log: it answers only where a leader and more than half of the members with a vote do.
@@ -177,6 +198,70 @@ impl Client {
         Ok(answer.alarms)
     }
 
+    /// Whether etcd asks for rights.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn asks_for_rights(&mut self) -> Result<bool, Error> {
+        let answer: AuthStatusResponse = self.call("/etcdserverpb.Auth/AuthStatus", Empty {})?;
+        Ok(answer.enabled)
+    }
+
+    /// From now on etcd asks for rights. It wants a user `root` that has the role `root`.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn ask_for_rights(&mut self) -> Result<(), Error> {
+        let _: Empty = self.call("/etcdserverpb.Auth/AuthEnable", Empty {})?;
+        Ok(())
+    }
+
+    /// Makes a user without a password, known by the name in its certificate.
+    ///
+    /// # Errors
+    /// As [`Error`] has them: that it is there is one.
+    pub fn add_user(&mut self, name: &str) -> Result<(), Error> {
+        let options = Some(UserAddOptions { no_password: true });
+        let request = UserAddRequest { name: name.to_owned(), options };
+        let _: Empty = self.call("/etcdserverpb.Auth/UserAdd", request)?;
+        Ok(())
+    }
+
+    /// Makes a role.
+    ///
+    /// # Errors
+    /// As [`Error`] has them: that it is there is one.
+    pub fn add_role(&mut self, name: &str) -> Result<(), Error> {
+        let _: Empty = self.call("/etcdserverpb.Auth/RoleAdd", RoleAddRequest { name: name.to_owned() })?;
+        Ok(())
+    }
+
+    /// Gives a role to a user.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn grant_role(&mut self, user: &str, role: &str) -> Result<(), Error> {
+        let request = UserGrantRoleRequest { user: user.to_owned(), role: role.to_owned() };
+        let _: Empty = self.call("/etcdserverpb.Auth/UserGrantRole", request)?;
+        Ok(())
+    }
+
+    /// Lets a role read and write all keys that begin with `prefix`.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn grant_below(&mut self, role: &str, prefix: &[u8]) -> Result<(), Error> {
+        // The first key that is not below it: no prefix of ours ends with the last byte there is.
+        let mut range_end = prefix.to_vec();
+        if let Some(last) = range_end.last_mut() {
+            *last += 1;
+        }
+        let permission = Some(Permission { kind: READ_AND_WRITE, key: prefix.to_vec(), range_end });
+        let request = RoleGrantPermissionRequest { name: role.to_owned(), permission };
+        let _: Empty = self.call("/etcdserverpb.Auth/RoleGrantPermission", request)?;
+        Ok(())
+    }
+
     /// Writes a snapshot of this member's database to `target`, with its SHA-256 at its end, as `etcdctl snapshot save`
     /// has it. `advance` hears of bytes that came and bytes that are left.
     ///
@@ -223,15 +308,6 @@ impl Client {
         M: Message + Default + 'static,
         A: Message + Default + 'static,
     {
-        self.full(path, message).map(Response::into_inner)
-    }
-
-    /// The same with what comes beside the answer.
-    fn full<M, A>(&mut self, path: &'static str, message: M) -> Result<Response<A>, Error>
-    where
-        M: Message + Default + 'static,
-        A: Message + Default + 'static,
-    {
         let path = PathAndQuery::from_static(path);
         let (grpc, patience) = (&mut self.grpc, self.patience);
         let mut request = Request::new(message);
@@ -245,7 +321,7 @@ impl Client {
             .await
         });
         let answer = answer.map_err(|_| Error::Late { endpoint: self.endpoint, after: patience })?;
-        answer.map_err(|status| self.failed(&status))
+        answer.map(Response::into_inner).map_err(|status| self.failed(&status))
     }
 
     fn failed(&self, status: &tonic::Status) -> Error {
@@ -267,8 +343,8 @@ impl Client {
 }
 
 /// By how much the clock of who answered is before ours. It tells whole seconds, cut off, of a moment between ours.
-fn clock_ahead(metadata: &MetadataMap, asked: SystemTime, answered: SystemTime) -> Option<f64> {
-    let said = metadata.get("date")?.to_str().ok()?;
+fn clock_ahead(headers: &HeaderMap, asked: SystemTime, answered: SystemTime) -> Option<f64> {
+    let said = headers.get("date")?.to_str().ok()?;
     let said = jiff::fmt::rfc2822::parse(said).ok()?.timestamp().as_second();
     let seconds = |time: SystemTime| {
         time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
@@ -292,15 +368,15 @@ mod tests {
 
     #[test]
     fn a_clock_differs_by_what_the_way_and_whole_seconds_do_not_explain() {
-        let mut metadata = MetadataMap::new();
+        let mut headers = HeaderMap::new();
         let at = |seconds: f64| SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds);
-        assert_eq!(clock_ahead(&metadata, at(0.0), at(1.0)), None);
-        metadata.insert("date", "Fri, 15 Jan 2027 08:00:00 GMT".parse().unwrap());
+        assert_eq!(clock_ahead(&headers, at(0.0), at(1.0)), None);
+        headers.insert("date", "Fri, 15 Jan 2027 08:00:00 GMT".parse().unwrap());
         let said = 1_800_000_000.0;
         for (asked, answered, ahead) in
             [(0.2, 0.9, 0.0), (-0.5, 0.1, 0.0), (0.9, 3.0, 0.0), (-30.5, -30.0, 30.0), (11.0, 12.0, -10.0)]
         {
-            assert_eq!(clock_ahead(&metadata, at(said + asked), at(said + answered)), Some(ahead));
+            assert_eq!(clock_ahead(&headers, at(said + asked), at(said + answered)), Some(ahead));
         }
     }
 }

@@ -6,12 +6,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
@@ -19,6 +21,9 @@ use tonic::client::GrpcService;
 
 use super::error::{Error, of_certificates};
 use crate::base::Chain;
+
+/// For the server to speak first; one that does not is spoken to all the same.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 
 /// Who is believed, and what is shown.
 #[derive(Clone)]
@@ -82,6 +87,12 @@ impl Connection {
         let (_, tls) = stream.get_ref();
         let certificate =
             tls.peer_certificates().and_then(<[_]>::first).map_or_else(Vec::new, |first| first.to_vec());
+        // In TLS 1.3 a server refuses a client's certificate after the handshake, and a write that fails meanwhile would
+        // hide why. It speaks first: its settings, or its alert.
+        let mut stream = BufReader::new(stream);
+        if let Ok(Err(error)) = tokio::time::timeout(FIRST_WORD, stream.fill_buf()).await {
+            return Err(told(endpoint, &error));
+        }
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .map_err(|error| told(endpoint, &error))?;
@@ -93,6 +104,11 @@ impl Connection {
             }
         });
         Ok(Self { sender, end, certificate })
+    }
+
+    /// What asks on the same connection, and not for gRPC.
+    pub(super) fn sender(&self) -> SendRequest<Body> {
+        self.sender.clone()
     }
 
     /// Why it ended, if it did by an error.

@@ -181,3 +181,63 @@ pub(super) struct SnapshotResponse {
     #[prost(bytes = "vec", tag = "3")]
     pub(super) blob: Vec<u8>,
 }
+
+/// Whether rights are asked for.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct AuthStatusResponse {
+    #[prost(bool, tag = "2")]
+    pub(super) enabled: bool,
+}
+
+/// A user that is known by its certificate alone.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct UserAddRequest {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) options: Option<UserAddOptions>,
+}
+
+/// `authpb.UserAddOptions`.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct UserAddOptions {
+    #[prost(bool, tag = "1")]
+    pub(super) no_password: bool,
+}
+
+/// A user has a role.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct UserGrantRoleRequest {
+    #[prost(string, tag = "1")]
+    pub(super) user: String,
+    #[prost(string, tag = "2")]
+    pub(super) role: String,
+}
+
+/// A role without rights.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct RoleAddRequest {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+}
+
+/// A right for a role.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct RoleGrantPermissionRequest {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) permission: Option<Permission>,
+}
+
+/// `authpb.Permission`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Permission {
+    /// 2 reads and writes.
+    #[prost(int32, tag = "1")]
+    pub(super) kind: i32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) range_end: Vec<u8>,
+}

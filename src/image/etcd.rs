@@ -22,6 +22,8 @@ const WRAPPER: &str = "usr/sbin/etcdctl";
 /// What the wrapper calls.
 const PROGRAM: &str = "usr/bin/etcdctl";
 
+const PROMOTION: &str = "usr/lib/systemd/system/keller-etcd-promotion.service";
+const PROMOTION_TEXT: &str = include_str!("etcd/promotion.service");
 const SERVICE_TEXT: &str = include_str!("etcd/certificates.service");
 const TIMER_TEXT: &str = include_str!("etcd/certificates.timer");
 const WRAPPER_TEXT: &str = include_str!("etcd/etcdctl");
@@ -34,6 +36,7 @@ pub fn install(tree: &mut Tree, manifest: &Manifest) -> Result<Vec<String>> {
     }
     tree.file(SERVICE, 0o644, placed(SERVICE_TEXT))?;
     tree.file(TIMER, 0o644, TIMER_TEXT)?;
+    tree.file(PROMOTION, 0o644, PROMOTION_TEXT.replace("@CLUSTER@", crate::node::cluster::CLUSTER))?;
     // A wrapper of the manifest's own stays.
     if tree.exists(PROGRAM) && !tree.exists(WRAPPER) {
         tree.file(WRAPPER, 0o755, placed(WRAPPER_TEXT))?;
@@ -89,6 +92,7 @@ fn drop_in(own: &str) -> String {
                     [Unit]\n\
                     # Without them etcd ends at once, and is started again, and this with it.\n\
                     Wants=keller-etcd-certificates.service keller-etcd-certificates.timer\n\
+                    Wants=keller-etcd-promotion.service\n\
                     After=keller-etcd-certificates.service\n\n\
                     [Service]\n"
         .to_owned();

@@ -16,7 +16,7 @@ pub use authority::Authority;
 pub use directory::{Directory, Owner};
 pub use error::{Error, Flaw};
 pub use given::read;
-pub use pair::Pair;
+pub use pair::{Pair, end_of, end_of_der};
 pub use wanted::{LIFETIME_SECONDS, Role, Wanted};
 
 #[cfg(test)]

@@ -60,6 +60,16 @@ pub(super) fn read_certificate(text: &[u8]) -> Result<Vec<u8>, Error> {
     found.map(Pem::into_contents).ok_or(Error::Missing("certificate"))
 }
 
+/// When the first certificate in `text`, which is PEM, ends: seconds since 1970.
+pub fn end_of(text: &[u8]) -> Result<i64, Error> {
+    end_of_der(&read_certificate(text)?)
+}
+
+/// When the certificate `der` ends: seconds since 1970.
+pub fn end_of_der(der: &[u8]) -> Result<i64, Error> {
+    Ok(parse(der)?.validity().not_after.timestamp())
+}
+
 /// Whether the owner of the certificate `authority` signed `certificate`.
 pub(super) fn has_signed(authority: &[u8], certificate: &X509Certificate<'_>) -> bool {
     parse(authority).is_ok_and(|own| {

@@ -1,5 +1,7 @@
 //! A new cluster of etcd: its authorities, and a node document for each member.
 
+mod issue;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -11,13 +13,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::base::input;
+use crate::cluster::access::{LIST, List};
 use crate::node::cluster::PREFIX;
 use crate::node::{self, Document};
-use crate::pki::Authority;
 use crate::pki::etcd::{self, Given, Member};
+use crate::pki::{Authority, Role, Wanted};
 
+pub use issue::{Issue, Issued};
+
+/// The authorities of servers and clients, and of peers: keys and certificates.
+const AUTHORITIES: [&str; 2] = ["authority.pem", "peer-authority.pem"];
 /// Ten years.
 const LIFE_SECONDS: i64 = 3653 * 86_400;
+/// The directory, in that of the cluster, of whoever asks from outside; and the name in its certificate.
+const OPERATOR: &str = "operator";
 /// As etcd's documentation has it: more cost more than they bear.
 const MOST_MEMBERS: usize = 7;
 
@@ -28,6 +37,8 @@ pub struct Init {
     pub name: String,
     /// Names of nodes and their addresses.
     pub members: Vec<(String, IpAddr)>,
+    /// Names of nodes that are clients of it.
+    pub clients: Vec<String>,
     /// A file of node documents, which get the cluster's part by `name`.
     pub with: Option<PathBuf>,
     /// A directory that is made.
@@ -39,10 +50,12 @@ pub struct Init {
 /// What was made.
 #[derive(Debug)]
 pub struct Made {
-    /// Documents by the names of members.
+    /// Documents by the names of members and clients.
     pub documents: BTreeMap<String, PathBuf>,
     /// What sign certificates, and belong to no node.
     pub authorities: [PathBuf; 2],
+    /// A directory for whoever asks the cluster from outside.
+    pub operator: PathBuf,
     /// What is unwise about it.
     pub warnings: Vec<String>,
 }
@@ -54,27 +67,39 @@ impl Init {
     /// Lists that make no cluster, and what the disk says.
     pub fn run(&self) -> Result<Made> {
         let warnings = self.check()?;
+        let list = List {
+            name: self.name.clone(),
+            members: self.members.iter().cloned().collect(),
+            clients: self.clients.iter().cloned().collect(),
+        };
         let others = self.documents()?;
         let ends = self.now.saturating_add(LIFE_SECONDS);
         let clients = Authority::make_until(&format!("{} authority", self.name), ends)?;
         let peers = Authority::make_until(&format!("{} peer authority", self.name), ends)?;
-        let mut files = vec![
-            ("authority.pem".to_owned(), clients.to_pem()),
-            ("peer-authority.pem".to_owned(), peers.to_pem()),
-        ];
+        let mut files =
+            vec![(AUTHORITIES[0].to_owned(), clients.to_pem()), (AUTHORITIES[1].to_owned(), peers.to_pem())];
         for (name, address) in &self.members {
             let given = etcd::issue(&Member::of_cluster(name, *address), &clients, &peers, self.now)?;
-            let text = self.document(name, others.get(name), &given);
+            let text = form(&list, name, others.get(name), &given);
             node::read(&format!("{name}.yaml"), text.as_bytes())
                 .with_context(|| format!("making the node document of {name}"))?;
             files.push((format!("{name}.yaml"), text));
         }
+        for name in &self.clients {
+            files.push((
+                format!("{name}.yaml"),
+                form_of_client(name, &given_to_client(name, &clients, self.now)?)?,
+            ));
+        }
+        files.extend(of_operator(&list, &clients, self.now)?);
         self.write(&files)?;
         let at = |name: &str| self.directory.join(name);
-        let documents = self.members.iter().map(|(name, _)| (name.clone(), at(&format!("{name}.yaml"))));
+        let names = self.members.iter().map(|(name, _)| name).chain(&self.clients);
+        let documents = names.map(|name| (name.clone(), at(&format!("{name}.yaml"))));
         Ok(Made {
             documents: documents.collect(),
-            authorities: ["authority.pem", "peer-authority.pem"].map(at),
+            authorities: AUTHORITIES.map(at),
+            operator: at(OPERATOR),
             warnings,
         })
     }
@@ -90,6 +115,17 @@ impl Init {
                     "{name} stands in the list twice, as {first} and as {address}: each member has a name of its own"
                 );
             }
+        }
+        for name in &self.clients {
+            client_name(name)?;
+            if let Some(first) = names.get(name) {
+                bail!("{name} is a member, at {first}: a client has a name of its own");
+            }
+        }
+        if let Some(twice) =
+            self.clients.iter().enumerate().find(|(at, name)| self.clients[..*at].contains(name))
+        {
+            bail!("{} is named twice as a client", twice.1);
         }
         let count = self.members.len();
         if count > MOST_MEMBERS {
@@ -116,55 +152,8 @@ impl Init {
 
     /// The documents that members have so far.
     fn documents(&self) -> Result<BTreeMap<String, Document>> {
-        let Some(file) = &self.with else { return Ok(BTreeMap::new()) };
-        let bytes =
-            input::read(file, node::LARGEST + 1).with_context(|| format!("reading {}", file.display()))?;
-        let mut documents = BTreeMap::new();
-        for document in node::read(&file.to_string_lossy(), &bytes)? {
-            let Some(name) = document.name.clone() else {
-                bail!("{}: a document has no `name`, so that it belongs to no member", file.display());
-            };
-            if document.cluster.is_some() || !document.credentials.is_empty() {
-                bail!(
-                    "{}: the document of {name} has `cluster` or `credentials` already: leave them to this command, and \
-                     add further credentials to what it writes",
-                    file.display()
-                );
-            }
-            if !self.members.iter().any(|(member, _)| *member == name) {
-                bail!(
-                    "{}: {name} is not among the members: name it with --member, or leave it out",
-                    file.display()
-                );
-            }
-            if documents.insert(name.clone(), document).is_some() {
-                bail!("{}: two documents have the name {name}", file.display());
-            }
-        }
-        if let Some((name, _)) = self.members.iter().find(|(name, _)| !documents.contains_key(name)) {
-            bail!("{} has no document of the member {name}", file.display());
-        }
-        Ok(documents)
-    }
-
-    fn document(&self, name: &str, other: Option<&Document>, given: &Given) -> String {
-        let mut text = match other {
-            // The place between two documents of a file is not of either.
-            Some(other) => other.text.trim_start_matches("---").trim_start().trim_end().to_owned() + "\n",
-            None => format!("node: {}\nname: {name:?}\n", node::FORM),
-        };
-        let mut line = |args: std::fmt::Arguments<'_>| {
-            text.write_fmt(args).expect("a String takes everything");
-            text.push('\n');
-        };
-        line(format_args!("cluster:\n  name: {:?}\n  members:", self.name));
-        self.members.iter().for_each(|(name, ip)| line(format_args!("    {name:?}: \"{ip}\"")));
-        line(format_args!("credentials:"));
-        for (file, bytes) in given {
-            line(format_args!("  {PREFIX}{file}: |"));
-            String::from_utf8_lossy(bytes).lines().for_each(|pem| line(format_args!("    {pem}")));
-        }
-        text
+        let names: Vec<String> = self.members.iter().map(|(name, _)| name.clone()).collect();
+        self.with.as_deref().map_or_else(|| Ok(BTreeMap::new()), |file| documents(file, &names))
     }
 
     fn write(&self, files: &[(String, String)]) -> Result<()> {
@@ -176,6 +165,7 @@ impl Init {
             tempfile::Builder::new().prefix(".keller-cluster-").tempdir_in(above).with_context(doing)?;
         let whole = scratch.path().join("whole");
         fs::DirBuilder::new().mode(0o700).create(&whole).with_context(doing)?;
+        fs::DirBuilder::new().mode(0o700).create(whole.join(OPERATOR)).with_context(doing)?;
         for (name, text) in files {
             let mut options = fs::OpenOptions::new();
             let mut file = options.write(true).create_new(true).mode(0o600).open(whole.join(name))?;
@@ -184,6 +174,100 @@ impl Init {
         // A directory takes the place of an empty one only.
         fs::rename(&whole, &self.directory).with_context(doing)
     }
+}
+
+/// What whoever asks from outside needs, and no more.
+fn of_operator(list: &List, clients: &Authority, now: i64) -> Result<[(String, String); 3]> {
+    let wanted = Wanted { role: Role::Client, name: OPERATOR.to_owned(), hosts: Vec::new() };
+    Ok([
+        (etcd::CA, clients.certificate_pem()),
+        (etcd::CLIENT, clients.issue(&wanted, now)?.to_pem()),
+        (LIST, serde_json::to_string_pretty(list)? + "\n"),
+    ]
+    .map(|(name, text)| (format!("{OPERATOR}/{name}"), text)))
+}
+
+/// Names of users that etcd has for members and operators are nobody else's.
+fn client_name(name: &str) -> Result<()> {
+    if !node::is_host_name(name) {
+        bail!("{name:?} is no host name: letters, digits, `-` and `.`, such as rack1-07");
+    }
+    if [OPERATOR, "root"].contains(&name) {
+        bail!("{name} is the name of a user that may do everything: a client has another");
+    }
+    Ok(())
+}
+
+/// What a client is given.
+fn given_to_client(name: &str, clients: &Authority, now: i64) -> Result<Given> {
+    let wanted = Wanted { role: Role::Client, name: name.to_owned(), hosts: Vec::new() };
+    let pair = clients.issue(&wanted, now)?.to_pem();
+    Ok(Given::from([(etcd::CA, clients.certificate_pem().into_bytes()), (etcd::CLIENT, pair.into_bytes())]))
+}
+
+/// The node document of a client.
+fn form_of_client(name: &str, given: &Given) -> Result<String> {
+    let text = format!("node: {}\nname: {name:?}\n", node::FORM) + &credentials(given);
+    node::read(&format!("{name}.yaml"), text.as_bytes())
+        .with_context(|| format!("making the node document of {name}"))?;
+    Ok(text)
+}
+
+fn credentials(given: &Given) -> String {
+    let mut text = "credentials:\n".to_owned();
+    for (file, bytes) in given {
+        text += &format!("  {PREFIX}{file}: |\n");
+        String::from_utf8_lossy(bytes).lines().for_each(|pem| text += &format!("    {pem}\n"));
+    }
+    text
+}
+
+/// The documents in `file`, one for each of `names`, which get the cluster's part.
+fn documents(file: &Path, names: &[String]) -> Result<BTreeMap<String, Document>> {
+    let bytes =
+        input::read(file, node::LARGEST + 1).with_context(|| format!("reading {}", file.display()))?;
+    let mut documents = BTreeMap::new();
+    for document in node::read(&file.to_string_lossy(), &bytes)? {
+        let Some(name) = document.name.clone() else {
+            bail!("{}: a document has no `name`, so that it belongs to no member", file.display());
+        };
+        if document.cluster.is_some() || !document.credentials.is_empty() {
+            bail!(
+                "{}: the document of {name} has `cluster` or `credentials` already: leave them to this command, and \
+                 add further credentials to what it writes",
+                file.display()
+            );
+        }
+        if !names.contains(&name) {
+            bail!(
+                "{}: {name} is not among the members: name it with --member, or leave it out",
+                file.display()
+            );
+        }
+        if documents.insert(name.clone(), document).is_some() {
+            bail!("{}: two documents have the name {name}", file.display());
+        }
+    }
+    if let Some(name) = names.iter().find(|name| !documents.contains_key(*name)) {
+        bail!("{} has no document of the member {name}", file.display());
+    }
+    Ok(documents)
+}
+
+/// The node document of `name`.
+fn form(list: &List, name: &str, other: Option<&Document>, given: &Given) -> String {
+    let mut text = match other {
+        // The place between two documents of a file is not of either.
+        Some(other) => other.text.trim_start_matches("---").trim_start().trim_end().to_owned() + "\n",
+        None => format!("node: {}\nname: {name:?}\n", node::FORM),
+    };
+    let mut line = |args: std::fmt::Arguments<'_>| {
+        text.write_fmt(args).expect("a String takes everything");
+        text.push('\n');
+    };
+    line(format_args!("cluster:\n  name: {:?}\n  members:", list.name));
+    list.members.iter().for_each(|(name, ip)| line(format_args!("    {name:?}: \"{ip}\"")));
+    text + &credentials(given)
 }
 
 #[cfg(test)]
@@ -196,6 +280,7 @@ mod tests {
         Init {
             name: "rack1".to_owned(),
             members,
+            clients: Vec::new(),
             with: None,
             directory: directory.join("rack1"),
             now: 1_800_000_000,
@@ -237,6 +322,8 @@ mod tests {
             fs::read_dir(home.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name() == "rack1").count(),
             1
         );
+        let access = crate::cluster::Access::of_operator(&made.operator).unwrap();
+        assert_eq!((access.list.name.as_str(), access.list.members.len()), ("rack1", 3));
         let again = init(home.path(), &THREE).run().unwrap_err().to_string();
         assert!(again.contains("is there already"), "{again}");
     }
@@ -289,6 +376,13 @@ mod tests {
         assert!(says(&[("a", "127.0.0.1")]).contains("no address that another machine reaches"));
         let name = says(&[("a_b", "10.0.0.1")]);
         assert!(name.contains("is no host name"), "{name}");
+        for (client, wanted) in
+            [("a", "a is a member"), ("operator", "may do everything"), ("a b", "no host name")]
+        {
+            let clients = vec![client.to_owned()];
+            let error = format!("{:#}", Init { clients, ..init(home.path(), &THREE) }.run().unwrap_err());
+            assert!(error.contains(wanted), "{error}");
+        }
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "nothing is left");
     }
 }

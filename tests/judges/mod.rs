@@ -9,6 +9,7 @@ mod dpkg;
 mod dpkg_root;
 mod erofs;
 mod etcd;
+mod etcd_cluster;
 mod ext4;
 mod fat;
 mod fat_editor;

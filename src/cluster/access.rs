@@ -1,0 +1,123 @@
+//! Who is asked, and as whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::failure::{Doing, Failure};
+use crate::base::input;
+use crate::etcd::{Client, Credentials, Error};
+use crate::node::cluster::Cluster;
+use crate::pki::{self, etcd};
+
+/// In an operator's directory: which cluster it is for.
+pub const LIST: &str = "cluster.json";
+/// For one answer. A member without a leader, or on a machine that is starved, takes seconds.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// More than a certificate with its key has, or a list of members.
+const MOST_BYTES: u64 = 64 << 10;
+
+/// A cluster, as whoever is in no list of its members has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// Tells clusters apart.
+    pub name: String,
+    /// Addresses of members by name.
+    pub members: BTreeMap<String, IpAddr>,
+    /// Nodes that are clients, each with a part of the keys.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub clients: BTreeSet<String>,
+}
+
+/// A certificate that lies here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Dated {
+    /// Its file.
+    pub file: String,
+    /// Seconds since 1970.
+    pub ends: i64,
+}
+
+/// Who is asked, and as whom.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Of the cluster.
+    pub list: List,
+    /// The member that asks, if one does.
+    pub me: Option<String>,
+    /// Certificate and key.
+    pub credentials: Credentials,
+    /// The certificates that lie beside them.
+    pub certificates: Vec<Dated>,
+    /// On which members answer clients, and each other.
+    pub ports: (u16, u16),
+    /// For one answer.
+    pub patience: Duration,
+}
+
+impl Access {
+    /// From a node, whose certificates are in `directory`. Without a cluster it is the only member, on loopback.
+    pub fn of_node(cluster: Option<Cluster>, directory: &Path) -> Result<Self, Failure> {
+        let (list, me) = match cluster {
+            Some(Cluster { name, me, members }) => (List { name, members, clients: BTreeSet::new() }, me),
+            None => {
+                let only = (etcd::MEMBER.to_owned(), IpAddr::from([127, 0, 0, 1]));
+                let name = etcd::MEMBER.to_owned();
+                (List { name, members: [only].into(), clients: BTreeSet::new() }, etcd::MEMBER.to_owned())
+            }
+        };
+        let names = [etcd::CA, etcd::PEER_CA, etcd::SERVER, etcd::PEER, etcd::CLIENT];
+        Self::new(list, Some(me), directory, &names)
+    }
+
+    /// From outside, with the directory that `keller cluster init` made for an operator.
+    pub fn of_operator(directory: &Path) -> Result<Self, Failure> {
+        let path = directory.join(LIST);
+        let text = input::read(&path, MOST_BYTES).doing(format!("reading {}", path.display()));
+        let text = text.map_err(|failure| {
+            failure.help("the directory `operator`, in the one that `keller cluster init` made, has it")
+        })?;
+        let list = serde_json::from_slice(&text).doing(format!("reading {}", path.display()))?;
+        Self::new(list, None, directory, &[etcd::CA, etcd::CLIENT])
+    }
+
+    fn new(list: List, me: Option<String>, directory: &Path, names: &[&str]) -> Result<Self, Failure> {
+        let read = |name: &str| {
+            let path = directory.join(name);
+            input::read(&path, MOST_BYTES).doing(format!("reading {}", path.display()))
+        };
+        let dated = |name: &&str| {
+            let file = directory.join(name).display().to_string();
+            let ends = pki::end_of(&read(name)?).doing(format!("reading {file}"))?;
+            Ok(Dated { file, ends })
+        };
+        let certificates = names.iter().map(dated).collect::<Result<_, Failure>>()?;
+        let credentials = Credentials::new(&read(etcd::CA)?, &read(etcd::CLIENT)?)
+            .doing(format!("reading the certificates in {}", directory.display()))?;
+        let ports = (etcd::CLIENT_PORT, etcd::PEER_PORT);
+        Ok(Self { list, me, credentials, certificates, ports, patience: PATIENCE })
+    }
+
+    /// Where the member at `ip` answers clients.
+    pub fn endpoint(&self, ip: IpAddr) -> SocketAddr {
+        SocketAddr::new(ip, self.ports.0)
+    }
+
+    /// Where the member at `ip` answers other members.
+    pub fn peer_url(&self, ip: IpAddr) -> String {
+        format!("https://{}", SocketAddr::new(ip, self.ports.1))
+    }
+
+    /// Asks the member at `endpoint`.
+    pub fn connect(&self, endpoint: SocketAddr) -> Result<Client, Error> {
+        Client::connect(endpoint, &self.credentials, self.patience)
+    }
+}
+
+/// The address in a URL of etcd's.
+pub fn address(url: &str) -> Option<SocketAddr> {
+    url.strip_prefix("https://")?.trim_end_matches('/').parse().ok()
+}

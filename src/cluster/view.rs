@@ -1,0 +1,247 @@
+//! A look at all members at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::thread;
+
+use super::access::{self, Access, Dated};
+use crate::etcd::{Alarm, Code, Error, Known, Member};
+use crate::pki;
+
+/// What a member is in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Has a vote, and leads.
+    Leader,
+    /// Has a vote.
+    Follower,
+    /// Gets a vote once it has caught up.
+    Learner,
+    /// The cluster does not have it in its list.
+    Outside,
+    /// Nobody told.
+    Unknown,
+}
+
+/// What a member answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// How it is.
+    pub known: Known,
+    /// When the certificate ends that it has shown: seconds since 1970.
+    pub certificate_ends: Option<i64>,
+    /// Whether it found more than half of all votes; a learner is not asked.
+    pub agrees: Result<(), Error>,
+    /// All members as it has them, where it tells.
+    pub members: Option<Vec<Member>>,
+    /// Alarms as it has them.
+    pub alarms: Vec<Alarm>,
+}
+
+impl Answer {
+    fn cluster(&self) -> Option<u64> {
+        self.known.status.header.as_ref().map(|header| header.cluster_id)
+    }
+
+    fn member(&self) -> Option<u64> {
+        self.known.status.header.as_ref().map(|header| header.member_id)
+    }
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Of its node.
+    pub name: String,
+    /// The cluster's number for it.
+    pub id: Option<u64>,
+    /// Where it answers clients.
+    pub endpoint: Option<SocketAddr>,
+    /// Where it answers members.
+    pub peer_urls: Vec<String>,
+    /// What it is in the cluster.
+    pub role: Role,
+    /// Whether it is in the list, and was never started.
+    pub is_new: bool,
+    /// What it answered; nothing where nobody could be asked.
+    pub answer: Option<Result<Answer, Error>>,
+}
+
+impl Seen {
+    /// What it answered, if it did.
+    pub fn answered(&self) -> Option<&Answer> {
+        self.answer.as_ref()?.as_ref().ok()
+    }
+
+    /// Whether it has a vote.
+    pub fn votes(&self) -> bool {
+        matches!(self.role, Role::Leader | Role::Follower)
+    }
+
+    /// Whether it works in the cluster `id`.
+    pub fn is_good(&self, id: Option<u64>) -> bool {
+        self.answered().is_some_and(|answer| answer.agrees.is_ok() && answer.cluster() == id)
+    }
+}
+
+/// A cluster at a moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Its name.
+    pub name: String,
+    /// etcd's number for it.
+    pub id: Option<u64>,
+    /// All that are listed by the cluster, or by whoever asks.
+    pub members: Vec<Seen>,
+    /// What is raised.
+    pub alarms: Vec<Alarm>,
+    /// Certificates that lie here.
+    pub certificates: Vec<Dated>,
+    /// Number of the leader.
+    pub leader: Option<u64>,
+}
+
+impl View {
+    /// Looks.
+    pub fn of(access: &Access) -> Self {
+        let listed = access.list.members.iter().map(|(name, ip)| (access.endpoint(*ip), name.clone()));
+        let listed: BTreeMap<SocketAddr, String> = listed.collect();
+        let mut answers = ask(access, listed.keys().copied().collect());
+        let reference = reference(&answers).cloned();
+        let all = reference.as_ref().and_then(|answer| answer.members.clone()).unwrap_or_default();
+        // Members that whoever asks was never told of.
+        let further = all.iter().filter_map(|member| endpoint(member, access));
+        let further = further.filter(|endpoint| !answers.contains_key(endpoint)).collect();
+        answers.extend(ask(access, further));
+        compose(access, &listed, &all, answers, reference.as_ref())
+    }
+
+    /// Members with a vote: how many there are, how many of them work, and how many must.
+    pub fn votes(&self) -> (usize, usize, usize) {
+        let voters = self.members.iter().filter(|member| member.votes());
+        let good = voters.clone().filter(|member| member.is_good(self.id)).count();
+        let all = voters.count();
+        (all, good, all / 2 + 1)
+    }
+
+    /// Whether more than half of all votes work.
+    pub fn has_quorum(&self) -> bool {
+        let (all, good, needed) = self.votes();
+        all > 0 && good >= needed
+    }
+
+    /// The member `name`.
+    pub fn member(&self, name: &str) -> Option<&Seen> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
+    /// The leader, if it answers.
+    pub fn leading(&self) -> Option<&Seen> {
+        self.members.iter().find(|member| member.role == Role::Leader && member.answered().is_some())
+    }
+}
+
+fn ask(access: &Access, endpoints: Vec<SocketAddr>) -> BTreeMap<SocketAddr, Result<Answer, Error>> {
+    // At once: a member that is off costs its whole time.
+    thread::scope(|scope| {
+        let asked: Vec<_> = endpoints
+            .into_iter()
+            .map(|endpoint| (endpoint, scope.spawn(move || ask_one(access, endpoint))))
+            .collect();
+        asked.into_iter().filter_map(|(endpoint, one)| Some((endpoint, one.join().ok()?))).collect()
+    })
+}
+
+fn ask_one(access: &Access, endpoint: SocketAddr) -> Result<Answer, Error> {
+    let mut client = access.connect(endpoint)?;
+    let known = client.status()?;
+    let certificate_ends = pki::end_of_der(client.certificate()).ok();
+    if known.status.is_learner {
+        return Ok(Answer { known, certificate_ends, agrees: Ok(()), members: None, alarms: Vec::new() });
+    }
+    let members = client.members().ok();
+    let alarms = client.alarms().unwrap_or_default();
+    let agrees = match client.agree() {
+        // It went through the log, and only then asked for rights.
+        Err(Error::Refused { code: Code::PermissionDenied, .. }) => Ok(()),
+        answer => answer.map(|_| ()),
+    };
+    Ok(Answer { known, certificate_ends, agrees, members, alarms })
+}
+
+/// Whose list of members counts: that of one that has a leader, and of these of the one that is furthest.
+fn reference(answers: &BTreeMap<SocketAddr, Result<Answer, Error>>) -> Option<&Answer> {
+    let telling = answers.values().filter_map(|answer| answer.as_ref().ok());
+    let telling = telling.filter(|answer| answer.members.is_some());
+    telling.max_by_key(|answer| {
+        let status = &answer.known.status;
+        (answer.agrees.is_ok(), status.leader != 0, status.raft_term, status.raft_index)
+    })
+}
+
+fn endpoint(member: &Member, access: &Access) -> Option<SocketAddr> {
+    let said = member.client_urls.iter().find_map(|url| access::address(url));
+    let peer = member.peer_urls.iter().find_map(|url| access::address(url));
+    said.or_else(|| peer.map(|peer| access.endpoint(peer.ip())))
+}
+
+fn compose(
+    access: &Access,
+    listed: &BTreeMap<SocketAddr, String>,
+    all: &[Member],
+    mut answers: BTreeMap<SocketAddr, Result<Answer, Error>>,
+    reference: Option<&Answer>,
+) -> View {
+    let id = reference.and_then(Answer::cluster);
+    let leader = reference.map(|answer| answer.known.status.leader).filter(|leader| *leader != 0);
+    let mut members = Vec::new();
+    for member in all {
+        // Who answers at a known address may have another's number, as after it was taken in anew.
+        let own = answers.iter().find(|(_, answer)| {
+            answer.as_ref().is_ok_and(|answer| answer.member() == Some(member.id) && answer.cluster() == id)
+        });
+        let at = own.map(|(at, _)| *at).or_else(|| endpoint(member, access));
+        let named = at.and_then(|at| listed.get(&at));
+        // One that has not started yet, and is in nobody's list, is known by its address.
+        let unnamed = || member.peer_urls.join(",").replace("https://", "");
+        let name = match member.name.is_empty() {
+            true => named.cloned().unwrap_or_else(unnamed),
+            false => member.name.clone(),
+        };
+        members.push(Seen {
+            name,
+            id: Some(member.id),
+            endpoint: at,
+            peer_urls: member.peer_urls.clone(),
+            role: match () {
+                () if member.is_learner => Role::Learner,
+                () if leader == Some(member.id) => Role::Leader,
+                () => Role::Follower,
+            },
+            is_new: member.name.is_empty(),
+            answer: at.and_then(|at| answers.remove(&at)),
+        });
+    }
+    for (at, answer) in answers {
+        let role = if reference.is_some() { Role::Outside } else { Role::Unknown };
+        members.push(Seen {
+            name: listed.get(&at).cloned().unwrap_or_else(|| at.to_string()),
+            id: answer.as_ref().ok().and_then(Answer::member),
+            endpoint: Some(at),
+            peer_urls: vec![access.peer_url(at.ip())],
+            role,
+            is_new: false,
+            answer: Some(answer),
+        });
+    }
+    members.sort_by(|one, other| one.name.cmp(&other.name));
+    View {
+        name: access.list.name.clone(),
+        id,
+        members,
+        alarms: reference.map(|answer| answer.alarms.clone()).unwrap_or_default(),
+        certificates: access.certificates.clone(),
+        leader,
+    }
+}
