@@ -29,6 +29,7 @@ fn ask(lab: &Client, request: &Request) {
 }
 
 #[test]
+#[ignore = "long: ci/test --long"]
 fn machines_hear_each_other_until_they_are_cut_off() {
     let image = pair::newer();
     let _turn = Turn::several(2);

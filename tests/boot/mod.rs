@@ -2,6 +2,7 @@
 
 mod behind;
 mod build;
+mod cluster;
 mod contents;
 mod corruption;
 mod deadline;

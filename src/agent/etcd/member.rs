@@ -21,8 +21,8 @@ use crate::pki::etcd;
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_secs(2);
-/// For one answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For one answer: a machine without KVM that starts its own etcd needs more than five seconds for it.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// A list of members has some 200 bytes for each.
 const MOST_BYTES: u64 = 64 << 10;
 /// An operator's word; it is forgotten with the boot.
