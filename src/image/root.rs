@@ -15,6 +15,7 @@ use crate::base::progress::{Progress, Task, Unit};
 use crate::boot::microcode::{Microcode, Vendor};
 use crate::lock::{Facts, Lock, Resolved};
 use crate::manifest::{self, Allowed, Manifest, Recipe, User};
+use crate::node::networkd;
 use crate::rootfs::checks::{self, Finding, Inputs};
 use crate::rootfs::containers::Image;
 use crate::rootfs::pruned::Taken;
@@ -98,6 +99,9 @@ impl Purpose for Node<'_> {
         let progress = self.means.progress;
         modprobe::check_names(self.manifest, tree, &aside.modules)?;
         facts.local.extend(agent::write_settings(tree, self.manifest)?);
+        for (path, text) in networkd::of_manifest(&self.manifest.interfaces) {
+            tree.file(path.trim_start_matches('/'), 0o644, text)?;
+        }
         for text in etcd::install(tree, self.manifest)? {
             progress.note(&text);
         }

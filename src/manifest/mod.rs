@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::window::Window;
 use crate::base::{Signal, Size};
+use crate::node::Interface;
 use crate::written::diagnostic::Report;
 use crate::written::{decode, place, yaml};
 
@@ -157,6 +158,9 @@ pub struct Manifest {
     pub services: Services,
     /// Kernel and what the initramfs carries.
     pub kernel: Kernel,
+    /// Network interfaces that all nodes of the image have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
     /// Whether changes to /etc outlive a reboot.
     pub etc: Etc,
     /// What runs containers.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Etc, Output, RootFilesystem, Runtime};
+use crate::node::RawNetwork;
 use crate::written::decode::{At, Short};
 
 /// What a node is made of. Every field but `keller`, `id` and `version` may also stand in a component, a file
@@ -43,6 +44,10 @@ pub(super) struct Raw {
     /// The kernel's command line and modules.
     #[serde(default)]
     pub kernel: RawKernel,
+    /// What cards are for on all nodes of this image, in place of DHCP on each of them. A node document
+    /// (docs/node.md) adds to it: an interface of its own takes the place of that of the same name.
+    #[serde(default)]
+    pub network: RawNetwork,
     /// Whether changes to /etc outlive a reboot. Default: `persistent`.
     pub etc: Option<At<Etc>>,
     /// What runs containers. Default: `none`.

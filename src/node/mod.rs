@@ -30,7 +30,9 @@ use crate::written::{Diagnostics, form, shape, yaml};
 pub use cluster::Cluster;
 pub use machine::{Choice, Machine};
 pub use merge::merge;
-pub use render::{CLOSED, FACTS, Image, Item, Kind, Rendered, facts, render};
+pub(crate) use network::interfaces;
+pub(crate) use raw::RawNetwork;
+pub use render::{CLOSED, FACTS, Image, Item, Kind, Rendered, facts, networkd, render};
 
 /// The form of documents that this keller reads.
 pub const FORM: u32 = 1;
@@ -84,7 +86,7 @@ pub struct Match {
 }
 
 /// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Interface {
     /// Its name, or what stands for a card.
     pub name: String,
@@ -111,7 +113,7 @@ pub struct Interface {
 }
 
 /// What an interface is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum InterfaceKind {
     /// The card with this address.
     Mac(String),
@@ -161,7 +163,7 @@ pub enum BondMode {
 }
 
 /// A route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Route {
     /// Network with prefix.
     pub to: (IpAddr, u8),

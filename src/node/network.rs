@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::raw::{RawCard, RawInterface, RawRoute};
+use super::raw::{RawCard, RawInterface, RawNetwork, RawRoute};
 use super::{Dhcp, Interface, InterfaceKind, Route};
 use crate::written::decode::At;
 use crate::written::diagnostic::Report;
@@ -15,7 +15,8 @@ use crate::written::place::Mark;
 const LONGEST_NAME: usize = 15;
 
 /// All entries, and what is wrong between them.
-pub(super) fn interfaces(items: Vec<At<RawInterface>>, report: &mut Report) -> Vec<Interface> {
+pub(crate) fn interfaces(raw: RawNetwork, report: &mut Report) -> Vec<Interface> {
+    let items = raw.interfaces;
     let mut names = Firsts::new();
     let mut addresses = Firsts::new();
     let mut checked = Vec::new();
@@ -42,7 +43,7 @@ pub(super) fn interfaces(items: Vec<At<RawInterface>>, report: &mut Report) -> V
     for at in &references {
         if !known.contains(&at.value) {
             report
-                .error(at.mark, format!("no interface of this document is named `{}`", at.value))
+                .error(at.mark, format!("no interface here is named `{}`", at.value))
                 .help("add an entry with this `name`; a card is told by its `card`");
         }
     }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{BondMode, Dhcp};
 use crate::written::decode::{At, Short};
+use crate::written::place::Mark;
 
 /// What makes a node of an image: one machine's name, network, keys and secrets.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -79,10 +80,17 @@ pub(super) struct RawMatch {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "network")]
-pub(super) struct RawNetwork {
+pub(crate) struct RawNetwork {
     /// Cards, and what is made of them: bonds, VLANs and bridges.
     #[serde(default)]
-    pub interfaces: Vec<At<RawInterface>>,
+    pub(super) interfaces: Vec<At<RawInterface>>,
+}
+
+impl RawNetwork {
+    /// Where it says something first.
+    pub(crate) fn first(&self) -> Option<Mark> {
+        self.interfaces.first().map(|at| at.mark)
+    }
 }
 
 /// A card with `card`, or one of `bond`, `vlan` and `bridge`.

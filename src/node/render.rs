@@ -2,7 +2,7 @@
 //! own changes, which is made anew at each boot, as /run is: what a document no longer says is gone.
 
 mod cluster;
-mod networkd;
+pub mod networkd;
 mod units;
 
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ pub fn render(document: &Document, image: &dyn Image) -> Rendered {
         rendered.file("/etc/hostname", READABLE, format!("{name}\n"));
         rendered.file("/etc/hosts", READABLE, hosts(name, image));
     }
-    networkd::render(&document.interfaces, &mut rendered);
+    networkd::render(&document.interfaces, image, &mut rendered);
     users(&document.users, image, &mut rendered);
     for file in &document.files {
         match &file.content {

@@ -32,7 +32,7 @@ const TAKEN: [(&str, &str); 9] = [
 pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document {
     let matches = raw.r#match.map(|at| matches(at, report)).unwrap_or_default();
     let name = raw.name.and_then(|at| report.checked(at, form::host_name));
-    let interfaces = network::interfaces(raw.network.interfaces, report);
+    let interfaces = network::interfaces(raw.network, report);
     let users = users(raw.users, report);
     let files = files(raw.files, report);
     let units = units(raw.units, report);

@@ -59,6 +59,7 @@ fn manifest() -> Manifest {
         kernel: Kernel { load: vec!["br_netfilter".into()], ..Kernel::default() },
         etc: Etc::default(),
         runtime: Runtime::default(),
+        interfaces: Vec::new(),
         containers: Vec::new(),
         kv: None,
         health: Health {

@@ -65,6 +65,7 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
         kernel: Kernel { initramfs_modules: InitramfsModules::Auto, ..Kernel::default() },
         etc: Etc::Persistent,
         runtime: Runtime::None,
+        interfaces: Vec::new(),
         containers: Vec::new(),
         kv: None,
         health: Health {

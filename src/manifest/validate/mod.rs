@@ -168,6 +168,7 @@ impl Validator<'_> {
         let containers = self.containers(raw.containers, raw.runtime.as_ref().map(|at| at.mark), runtime);
         let services = self.services(raw.services, raw.kv.as_ref().map(|kv| kv.etcd.mark));
         let kv = raw.kv.and_then(|kv| self.kv(kv));
+        let interfaces = self.interfaces(raw.network, &services);
         let outputs = self.outputs(raw.outputs, &raw.disk);
         Manifest {
             folder: folder.to_owned(),
@@ -178,6 +179,7 @@ impl Validator<'_> {
             users,
             services,
             kernel: self.kernel(raw.kernel),
+            interfaces,
             etc: or(raw.etc, Default::default()),
             runtime,
             containers,

@@ -12,6 +12,7 @@ use crate::manifest::raw::{Cluster, RawDisk, RawHealth, RawKernel, RawKv, RawSer
 use crate::manifest::{
     Disk, GIVE_UP_AFTER, Health, InitramfsModules, Kernel, Kv, MOST_STARTS, Services, Update,
 };
+use crate::node::{self, Interface, RawNetwork};
 use crate::written::decode::Short;
 use crate::written::place::Mark;
 
@@ -45,6 +46,9 @@ const STABLE_SECONDS: u64 = 5;
 /// A boot that takes longer than a day is none.
 const HEALTH: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
+/// What reads `network`.
+const NETWORKD: &str = "systemd-networkd.service";
+
 /// What `kv` enables.
 const ETCD: &str = "etcd.service";
 
@@ -69,6 +73,18 @@ impl Validator<'_> {
             enable: self.names("services.enable", raw.enable, text::unit),
             mask: self.names("services.mask", raw.mask, text::unit_or_generator),
         }
+    }
+
+    /// Interfaces of all nodes.
+    pub(super) fn interfaces(&mut self, raw: RawNetwork, services: &Services) -> Vec<Interface> {
+        let first = raw.first();
+        let interfaces = node::interfaces(raw, self.report);
+        if let Some(mark) = first.filter(|_| !services.enable.iter().any(|unit| unit == NETWORKD)) {
+            self.error(mark, format!("`network` is for {NETWORKD}, which nothing enables")).help(format!(
+                "include keller:manifests/components/base.yaml, or add {NETWORKD} to `services.enable`"
+            ));
+        }
+        interfaces
     }
 
     pub(super) fn kernel(&mut self, raw: RawKernel) -> Kernel {
