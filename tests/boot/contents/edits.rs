@@ -88,9 +88,9 @@ pub const NODE: &[Row] = &[
     ("usr/lib/systemd/system/{ssh,sshd@,systemd-tmpfiles-setup}.service.d{,/50-keller.conf}", Added, "keys"),
     // etcd answers whoever has a certificate of the node.
     (
-        "usr/lib/systemd/system/{etcd.service.d/20-keller-tls.conf,keller-etcd-certificates.{service,timer}}",
+        "usr/lib/systemd/system/{etcd.service.d/20-keller-tls.conf,keller-etcd-{certificates.{service,timer},promotion.service}}",
         Added,
-        "etcd's certificates, and when they are made",
+        "etcd's certificates, when they are made, and votes for members that have caught up",
     ),
     ("usr/sbin/etcdctl", Added, "etcdctl with root's certificate"),
     // Containers.
