@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keller::base::progress::Silent;
 use keller::lab::{self, Client, Request, State};
 use keller::node;
 use keller::pki::etcd;
-use keller::project::{self, Inputs, Lab};
+use keller::project::lab::Up;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -73,7 +72,7 @@ fn documents(scratch: &Path) -> PathBuf {
 /// Three machines, and curl as a client of each etcd: the cluster's own Ethernet is reached through ssh.
 struct Three {
     lab: Client,
-    up: Mutex<project::lab::Up>,
+    up: Mutex<Up>,
     /// By name: what leads from a socket of [`Three::way`] to each member.
     ways: Mutex<BTreeMap<&'static str, Child>>,
     /// What a client shows and believes.
@@ -105,16 +104,7 @@ impl Three {
         let text = format!("lab: 1\nimage: out/member_1.0.0.raw\nmemory: 640MiB\nmachines: [{machines}]\n");
         fs::write(&file, text).unwrap();
         let turn = Turn::several(NAMES.len());
-        let lab = Lab {
-            directory: scratch.join("lab"),
-            plan: project::lab::plan(&file, None).unwrap(),
-            keep: false,
-            fresh: false,
-            no_kvm: false,
-            ssh_key: None,
-            inputs: Inputs::default(),
-        };
-        let up = lab.prepare(&Silent).unwrap().start().unwrap();
+        let up = super::lab::start(&scratch, &file);
         let lab = up.running.client();
         lab.wait(&[], 2 * BOOT).unwrap_or_else(|error| panic!("{error}"));
         let three = Self {

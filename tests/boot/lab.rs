@@ -1,11 +1,13 @@
 //! Two machines on an Ethernet of their own: they hear each other until their cable is cut, and again once it is mended,
 //! and one that lost its power comes back with its disk.
 
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
 use keller::base::progress::Silent;
 use keller::lab::{Client, Request, State};
+use keller::project::lab::{Up, plan};
 use keller::project::{Inputs, Lab};
 
 use super::scratch::Scratch;
@@ -24,6 +26,20 @@ fn hears(lab: &Client, from: &str, address: &str, seconds: u32) -> bool {
     run(lab, from, &command).stdout == b"SSH-"
 }
 
+/// Starts the machines of the lab file `file`; what they leave is in `lab` of `scratch`.
+pub fn start(scratch: &Path, file: &Path) -> Up {
+    let lab = Lab {
+        directory: scratch.join("lab"),
+        plan: plan(file, None).unwrap(),
+        keep: false,
+        fresh: false,
+        no_kvm: false,
+        ssh_key: None,
+        inputs: Inputs::default(),
+    };
+    lab.prepare(&Silent).unwrap().start().unwrap()
+}
+
 fn ask(lab: &Client, request: &Request) {
     lab.ask(request).unwrap_or_else(|error| panic!("{request:?}: {error}"));
 }
@@ -38,16 +54,7 @@ fn machines_hear_each_other_until_they_are_cut_off() {
         format!("lab: 1\nimage: {}\nmemory: 512MiB\nmachines: [{{name: a}}, {{name: b}}]\n", image.display());
     let file = scratch.join("lab.yaml");
     std::fs::write(&file, text).unwrap();
-    let lab = Lab {
-        directory: scratch.join("lab"),
-        plan: keller::project::lab::plan(&file, None).unwrap(),
-        keep: false,
-        fresh: false,
-        no_kvm: false,
-        ssh_key: None,
-        inputs: Inputs::default(),
-    };
-    let up = lab.prepare(&Silent).unwrap().start().unwrap();
+    let up = start(&scratch, &file);
     let lab = up.running.client();
     lab.wait(&[], BOOT).unwrap_or_else(|error| panic!("{error}"));
     assert!(hears(&lab, "a", "10.77.0.2", 60), "{:?}", lab.status());
