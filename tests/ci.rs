@@ -7,37 +7,37 @@ use std::process::{Command, Output};
 use crate::judges::tool::script;
 
 /// A checkout with nothing but ci/test, beside programs that say `free` MiB are free and that nothing more is run.
-fn run(folder: &Path, free: u32, arguments: &[&str]) -> Output {
+fn run(directory: &Path, free: u32, arguments: &[&str]) -> Output {
     let df = format!("echo header; echo x 900000 1 {free} 1% /mount\n");
     let ran = |name: &str| format!("touch \"$PWD/{name}-ran\"; exit 9\n");
-    run_beside(folder, &[("df", &df), ("cargo", &ran("cargo")), ("apt-get", &ran("apt"))], arguments)
+    run_beside(directory, &[("df", &df), ("cargo", &ran("cargo")), ("apt-get", &ran("apt"))], arguments)
 }
 
 /// The same beside such shell scripts.
-fn run_beside(folder: &Path, programs: &[(&str, &str)], arguments: &[&str]) -> Output {
+fn run_beside(directory: &Path, programs: &[(&str, &str)], arguments: &[&str]) -> Output {
     for (name, text) in programs {
-        let program = folder.join("bin").join(name);
+        let program = directory.join("bin").join(name);
         fs::create_dir_all(program.parent().unwrap()).unwrap();
         script(&program, &format!("#!/bin/sh\n{text}"));
     }
-    fs::create_dir_all(folder.join("ci")).unwrap();
-    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("ci/test"), folder.join("ci/test")).unwrap();
-    let path = format!("{}:{}", folder.join("bin").display(), std::env::var("PATH").unwrap());
+    fs::create_dir_all(directory.join("ci")).unwrap();
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("ci/test"), directory.join("ci/test")).unwrap();
+    let path = format!("{}:{}", directory.join("bin").display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("bash");
-    command.arg(folder.join("ci/test")).args(arguments).env("PATH", path);
-    command.env("KELLER_STORE", folder.join("store")).env("TMPDIR", folder.join("not-there-yet"));
+    command.arg(directory.join("ci/test")).args(arguments).env("PATH", path);
+    command.env("KELLER_STORE", directory.join("store")).env("TMPDIR", directory.join("not-there-yet"));
     command.output().unwrap()
 }
 
 #[test]
 fn too_little_room_is_said_before_anything_is_done() {
-    let folder = tempfile::tempdir().unwrap();
-    let tests = folder.path().join("target/x86_64-unknown-linux-gnu/tmp");
+    let directory = tempfile::tempdir().unwrap();
+    let tests = directory.path().join("target/x86_64-unknown-linux-gnu/tmp");
     for name in ["trixie/systemd", "sick.disk"] {
         fs::create_dir_all(tests.join(name)).unwrap();
     }
     for arguments in [&[][..], &["--quick"]] {
-        let output = run(folder.path(), 300, arguments);
+        let output = run(directory.path(), 300, arguments);
         let said = String::from_utf8(output.stdout).unwrap();
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{said}{errors}");
@@ -47,7 +47,7 @@ fn too_little_room_is_said_before_anything_is_done() {
             "{errors}"
         );
         for ran in ["cargo-ran", "apt-ran"] {
-            assert!(!folder.path().join(ran).exists(), "{ran}: {said}{errors}");
+            assert!(!directory.path().join(ran).exists(), "{ran}: {said}{errors}");
         }
     }
     // What an earlier run left is room, too.
@@ -56,10 +56,10 @@ fn too_little_room_is_said_before_anything_is_done() {
 
 #[test]
 fn a_second_run_in_a_checkout_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = folder.path().join("target/x86_64-unknown-linux-gnu/tmp/of-the-first");
+    let directory = tempfile::tempdir().unwrap();
+    let made = directory.path().join("target/x86_64-unknown-linux-gnu/tmp/of-the-first");
     fs::create_dir_all(&made).unwrap();
-    let lock = folder.path().join("target/ci-test.lock");
+    let lock = directory.path().join("target/ci-test.lock");
     // A process that runs, and one that cannot.
     let alive =
         format!("process {} runs it in this checkout since 12:34:56: wait for its end", std::process::id());
@@ -70,24 +70,24 @@ fn a_second_run_in_a_checkout_is_refused() {
         fs::write(&lock, format!("{holder} 12:34:56\n")).unwrap();
         let first = File::open(&lock).unwrap();
         first.lock().unwrap();
-        let output = run(folder.path(), 300_000, &["--quick"]);
+        let output = run(directory.path(), 300_000, &["--quick"]);
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{errors}");
         assert!(errors.starts_with("ci/test: ") && errors.contains(said), "{errors}");
-        assert!(made.exists() && !folder.path().join("cargo-ran").exists(), "{errors}");
+        assert!(made.exists() && !directory.path().join("cargo-ran").exists(), "{errors}");
     }
     // Once the first has ended, the next one goes on.
-    let output = run(folder.path(), 300_000, &["--quick"]);
+    let output = run(directory.path(), 300_000, &["--quick"]);
     assert!(!made.exists(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
 fn enough_room_is_said_and_the_run_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = run(folder.path(), 300_000, &["--quick"]);
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(directory.path(), 300_000, &["--quick"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with("ci/test: 300000 MiB are free in /mount"), "{said}");
-    let went_on = ["cargo-ran", "apt-ran"].iter().any(|ran| folder.path().join(ran).exists());
+    let went_on = ["cargo-ran", "apt-ran"].iter().any(|ran| directory.path().join(ran).exists());
     assert!(went_on, "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -110,7 +110,7 @@ fn what_took_how_long_is_told_whether_the_tests_pass_or_not() {
     // Whatever it compiles: the laws of this checkout are tried elsewhere.
     let rustc = "for last; do :; done; printf '#!/bin/sh\\n' > \"$last\"; chmod +x \"$last\"\n";
     for (status, ends) in [(0, "ci/test: all of it: "), (7, "ci/test:   321 s of a processor")] {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let programs = [
             ("df", "echo header; echo x 900000 1 300000 1% /mount\n"),
             ("cargo", &cargo(status)),
@@ -118,7 +118,7 @@ fn what_took_how_long_is_told_whether_the_tests_pass_or_not() {
             ("clippy-driver", "exit 1\n"),
             ("apt-get", "exit 0\n"),
         ];
-        let output = run_beside(folder.path(), &programs, &[]);
+        let output = run_beside(directory.path(), &programs, &[]);
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.success(), status == 0, "{said}{}", String::from_utf8_lossy(&output.stderr));
         let machines = "ci/test:   300 s of a processor,   725 s,  1 machines: boot::trial::good\n\

@@ -145,10 +145,9 @@ impl Record {
     fn save_to(&self, path: &Path) -> Result<(), Failure> {
         let doing = || format!("writing {}", path.display());
         let text = serde_json::to_string_pretty(self).doing(doing())? + "\n";
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(folder).doing(doing())?;
+        fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).doing(doing())?;
         atomic::write(path, text).doing(doing())?;
-        File::open(folder).and_then(|folder| folder.sync_all()).doing(doing())
+        atomic::sync_name(path).doing(doing())
     }
 
     /// Something has gone wrong, perhaps once more.

@@ -46,6 +46,12 @@ fn directory(target: &Path) -> &Path {
     }
 }
 
+/// Waits until the name of `path`, as a commit or a rename gave it, is on the disk: with the bytes alone it need not be.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(above)?.sync_all()
+}
+
 impl AtomicFile {
     /// Opens a file, readable and writable, that is to become `target`. Its folder must exist.
     pub fn create(target: &Path) -> io::Result<Self> {

@@ -1,7 +1,5 @@
 //! A backup: a snapshot of one member's database, which all members have alike.
 
-use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,9 +7,9 @@ use serde::Serialize;
 use super::access::Access;
 use super::snapshot::{self, Content};
 use super::view::{Role, View};
-use crate::base::AtomicFile;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::{Progress, Unit};
+use crate::base::{AtomicFile, atomic};
 
 /// A backup that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,16 +48,9 @@ pub fn backup(access: &Access, file: &Path, progress: &dyn Progress) -> Result<M
         client.snapshot(target.file_mut(), &mut |bytes, _| progress.advance(task, bytes)).doing(doing());
     progress.end(task);
     let bytes = written?.doing(writing())?;
-    target.file_mut().flush().and_then(|()| target.file().sync_all()).doing(writing())?;
     // A stream that ends early ends as one that is whole.
     let content = snapshot::read(target.file()).doing(format!("checking what {} sent", member.name))?;
     target.commit().doing(writing())?;
-    synced(file).doing(writing())?;
+    atomic::sync_name(file).doing(writing())?;
     Ok(Made { file: file.to_owned(), bytes, member: member.name.clone(), content })
-}
-
-/// The name is on the disk as well.
-fn synced(file: &Path) -> io::Result<()> {
-    let above = file.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(above)?.sync_all()
 }

@@ -8,9 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use super::state;
-use crate::base::AtomicFile;
 use crate::base::failure::{Doing, Failure};
-use crate::base::kernel;
+use crate::base::{AtomicFile, atomic, kernel};
 
 /// Where it is kept, below [`state::HOME`].
 const KEPT: &str = "machine-id";
@@ -40,7 +39,7 @@ fn kept_or_new(home: &Path) -> Result<String, Failure> {
     let doing = || format!("writing {}", path.display());
     write(&path, &id).doing(doing())?;
     // The name must be on the disk as well, before anybody learns the identity.
-    fs::File::open(home).and_then(|home| home.sync_all()).doing(doing())?;
+    atomic::sync_name(&path).doing(doing())?;
     Ok(id)
 }
 

@@ -81,7 +81,7 @@ struct Three {
     /// A socket's path has at most 107 bytes.
     sockets: TempDir,
     scratch: Scratch,
-    _turn: Turn,
+    turn: Turn,
 }
 
 impl Three {
@@ -115,7 +115,7 @@ impl Three {
             ca,
             sockets: TempDir::new().unwrap(),
             scratch,
-            _turn: turn,
+            turn,
         };
         NAMES.iter().for_each(|name| three.lead_to(name));
         three
@@ -244,6 +244,9 @@ impl Drop for Three {
             let _ = way.kill();
             let _ = way.wait();
         }
+        for machine in self.lab.status().into_iter().flat_map(|status| status.machines) {
+            self.turn.note(machine.process);
+        }
         let _ = self.lab.ask(&Request::Stop {});
         while self.up.get_mut().unwrap().running.next(Duration::from_secs(60)).is_ok() {}
     }
@@ -322,10 +325,7 @@ fn three_machines_form_a_cluster_that_loses_no_write() {
             assert!(status.traffic.iter().any(|one| hit(one) && one.frames > 20), "{from}, {to}: {status:?}");
         }
     }
-    let is_group = |mac: &str| u8::from_str_radix(&mac[..2], 16).is_ok_and(|first| first & 1 != 0);
-    let strange =
-        |one: &&lab::Traffic| one.from_machine.is_none() || (one.to_machine.is_none() && !is_group(&one.to));
-    let strange: Vec<_> = status.traffic.iter().filter(strange).collect();
+    let strange = super::lab::strangers(&status);
     assert!(strange.is_empty(), "{strange:?}");
 
     // What the manifest has for all nodes is there, but for what the document has under the same name.

@@ -6,7 +6,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use keller::base::progress::Silent;
-use keller::lab::{Client, Request, State};
+use keller::lab::{Client, Request, State, Status, Traffic};
 use keller::project::lab::{Up, plan};
 use keller::project::{Inputs, Lab};
 
@@ -79,11 +79,7 @@ fn machines_hear_each_other_until_they_are_cut_off() {
             .any(|one| is(&one.from_machine, from) && is(&one.to_machine, to) && one.frames > 5)
     };
     assert!(sent("a", "b") && sent("b", "a"), "{status:?}");
-    let strange: Vec<_> = status
-        .traffic
-        .iter()
-        .filter(|one| one.from_machine.is_none() || (one.to_machine.is_none() && !is_group(&one.to)))
-        .collect();
+    let strange = strangers(&status);
     assert!(strange.is_empty(), "{strange:?}");
 
     run(&lab, "b", "echo kept > kept && sync");
@@ -102,7 +98,10 @@ fn machines_hear_each_other_until_they_are_cut_off() {
     assert!(!scratch.join("lab/a/disk.qcow2").exists());
 }
 
-/// Whether an address is that of more than one card.
-fn is_group(mac: &str) -> bool {
-    u8::from_str_radix(&mac[..2], 16).is_ok_and(|first| first & 1 != 0)
+/// What somebody who is no machine of the lab has sent or was sent, but for what is for all or for a group.
+pub fn strangers(status: &Status) -> Vec<&Traffic> {
+    let is_group = |mac: &str| u8::from_str_radix(&mac[..2], 16).is_ok_and(|first| first & 1 != 0);
+    let is_strange =
+        |one: &&Traffic| one.from_machine.is_none() || (one.to_machine.is_none() && !is_group(&one.to));
+    status.traffic.iter().filter(is_strange).collect()
 }

@@ -103,6 +103,11 @@ impl Turn {
         }
     }
 
+    /// Notes what a machine of a lab took, which runs still; what it took before its power was cut nobody knows.
+    pub fn note(&mut self, machine: Option<u32>) {
+        self.taken += machine.map(taken).unwrap_or_default();
+    }
+
     /// Cuts the power of the machine of a `keller boot`, which then ends by itself, and notes what both took.
     pub fn end(&mut self, keller: &mut Child) {
         let pid = Pid::from_child(keller);
@@ -129,7 +134,7 @@ impl Turn {
     }
 }
 
-/// What process `id`, which has ended and was not waited for, took of a processor, with all that it has waited for itself.
+/// What process `id`, which runs or was not waited for, took of a processor, with all that it has waited for itself.
 fn taken(id: u32) -> Duration {
     /// Of proc_pid_stat(5), behind the name: utime, stime, cutime, cstime.
     const TIMES: std::ops::Range<usize> = 11..15;

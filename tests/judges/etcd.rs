@@ -73,7 +73,7 @@ struct Etcd {
 }
 
 /// etcd as it runs; it ends with this.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use keller::node::cluster::Cluster;
 use keller::pki::etcd::{self, Member};
 use keller::pki::{self, Authority, Owner, Wanted};
 
+use super::etcd::Running;
 use super::trixie::trixie;
 
 const PACKAGES: [&str; 2] = ["etcd-client", "etcd-server"];
@@ -34,16 +35,6 @@ struct Rack {
     hosts: BTreeMap<String, IpAddr>,
     clients: Authority,
     now: i64,
-}
-
-/// etcd as it runs; it ends with this.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn me() -> Owner {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,7 +14,7 @@ use super::door::{self, Answer, Door};
 use super::gate::{self, Own, Peer, Step, Told};
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
-use crate::base::{AtomicFile, Chain, atomic};
+use crate::base::{Chain, atomic};
 use crate::http;
 use crate::node::cluster::{CLUSTER, Cluster};
 use crate::pki::etcd;
@@ -273,17 +273,13 @@ fn begin(places: &Places, state: &str, members: Option<&str>) -> Result<(), Fail
 
 /// Once this is done, it is on the disk.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let write = || -> io::Result<()> {
-        let mut file = AtomicFile::create(path)?;
-        file.file_mut().write_all(text.as_bytes())?;
-        file.commit()?;
-        fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-    };
-    write().doing(format!("writing {}", path.display()))
+    let written = atomic::write(path, text).and_then(|()| atomic::sync_name(path));
+    written.doing(format!("writing {}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU16, Ordering};
     use std::time::Instant;

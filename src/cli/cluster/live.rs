@@ -72,7 +72,7 @@ pub enum Live {
     },
     /// Take in a new machine for a member that is lost, under its old name or another.
     ///
-    /// It is refused where the old member works, and where the rest is less than a majority. Cut off, it is said again.
+    /// It is refused where the old member works, and where the rest is less than a majority. If it was cut off, run it again.
     #[command(after_help = "Examples:\n  \
         sudo keller cluster replace b                 b was reinstalled, or has a new disk\n  \
         sudo keller cluster replace b=d=10.0.0.4      d takes its place, with a document of its own")]
@@ -86,7 +86,7 @@ pub enum Live {
     },
     /// Have etcd ask for rights: members and operators may do all, each client node reads and writes below its own name.
     ///
-    /// Until then every certificate of the cluster may do everything. Said again, what is missing is added.
+    /// Until then every certificate of the cluster may do everything. Run again, it adds what is missing.
     #[command(after_help = "Examples:\n  \
         keller cluster rights --operator rack1/operator      for all clients that `init` was told of\n  \
         sudo keller cluster rights --client d                on a member\n\n\

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::super::{BondMode, Dhcp, Interface, InterfaceKind};
 use super::{Image, READABLE, Rendered};
 
-const FOLDER: &str = "/run/systemd/network";
+const DIRECTORY: &str = "/run/systemd/network";
 const NODE: &str = "10-keller";
 const MANIFEST: &str = "30-keller";
 /// Where the files of the manifest are, in the image.
@@ -25,12 +25,12 @@ pub fn of_manifest(interfaces: &[Interface]) -> Vec<(String, String)> {
 /// An interface of the document takes the place of the manifest's of the same name.
 pub(super) fn render(interfaces: &[Interface], image: &dyn Image, rendered: &mut Rendered) {
     for (name, text) in files(interfaces) {
-        rendered.file(format!("{FOLDER}/{NODE}-{name}"), READABLE, text);
+        rendered.file(format!("{DIRECTORY}/{NODE}-{name}"), READABLE, text);
     }
     for name in interfaces.iter().flat_map(|one| KINDS.map(|kind| format!("{MANIFEST}-{}.{kind}", one.name)))
     {
         if image.read(&format!("{IMAGE}/{name}")).is_some() {
-            rendered.link(format!("{FOLDER}/{name}"), "/dev/null");
+            rendered.link(format!("{DIRECTORY}/{name}"), "/dev/null");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! No field does nothing: every leaf of the schema is set in two ways, and the image, the lock or the answer
 //! is another. A leaf without a sample fails, so whoever adds a field adds its sample to `samples`.
 
+mod network;
 mod samples;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,10 @@ fn leaves(root: &Value, node: &Value, name: &str, found: &mut BTreeSet<String>) 
     }
 }
 
+fn manifests() -> impl Iterator<Item = &'static Sample> {
+    MANIFESTS.iter().chain(network::NETWORK)
+}
+
 #[test]
 fn every_leaf_has_a_sample() {
     let mut found = BTreeSet::new();
@@ -66,14 +71,13 @@ fn every_leaf_has_a_sample() {
         leaves(&root, &root, name, &mut found);
     }
     assert!(found.len() > 120, "{found:#?}");
-    let sampled: BTreeSet<String> = MANIFESTS
-        .iter()
+    let sampled: BTreeSet<String> = manifests()
         .map(|sample| sample.leaf.to_owned())
         .chain(IMAGES.iter().map(|sample| format!("image: {}", sample.leaf)))
         .collect();
     let (missing, unknown): (Vec<_>, Vec<_>) =
         (found.difference(&sampled).collect(), sampled.difference(&found).collect());
-    assert!(missing.is_empty(), "fields without a sample in tests/cli/leaves/samples.rs: {missing:#?}");
+    assert!(missing.is_empty(), "fields without a sample in tests/cli/leaves: {missing:#?}");
     assert!(unknown.is_empty(), "samples of fields that are gone: {unknown:#?}");
 }
 
@@ -81,7 +85,7 @@ fn every_leaf_has_a_sample() {
 fn every_leaf_has_an_effect() {
     let project = project();
     let mut texts: BTreeMap<String, String> = BTreeMap::new();
-    for sample in MANIFESTS {
+    for sample in manifests() {
         texts.extend([sample.one, sample.other].map(|text| (text.to_owned(), manifest(text))));
     }
     for (index, sample) in IMAGES.iter().enumerate() {
@@ -115,7 +119,7 @@ fn every_leaf_has_an_effect() {
             wrong.push(format!("{leaf}: {:?} and {:?} give\n{one:?}\n{other:?}", sample.one, sample.other));
         }
     };
-    for sample in MANIFESTS {
+    for sample in manifests() {
         let of = |text: &str| &outcomes[&text.to_owned()];
         judge(sample.leaf.to_owned(), sample, of(sample.one), of(sample.other));
     }
