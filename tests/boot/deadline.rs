@@ -5,6 +5,7 @@ use super::trial::is_back;
 use super::{BOOT, Node};
 
 #[test]
+#[ignore = "long: ci/test --long"]
 fn a_version_that_is_not_healthy_falls_back_without_a_hand_on_it() {
     let bad = "  command: [/usr/bin/false]\n  deadline: 150s\n";
     let image = older("sick");

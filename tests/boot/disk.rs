@@ -158,6 +158,7 @@ fn takes_nothing_by_itself(node: &Node) {
 }
 
 #[test]
+#[ignore = "long: ci/test --long"]
 fn large_sectors_an_ext4_root_and_a_disk_with_room() {
     const ROOM: u64 = 2 << 30;
     let disk = "{filesystem: ext4, sector_size: 4096, esp: 272MiB, root: 512MiB, reserve: none, state: {min: 128MiB}}";

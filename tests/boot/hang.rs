@@ -35,6 +35,7 @@ fn a_kernel_that_hangs_ends_in_the_old_version() {
 }
 
 #[test]
+#[ignore = "long: ci/test --long"]
 fn a_processor_that_hangs_panics_on_trial_and_the_old_version_knows_why() {
     // Never ends, and is in the kernel most of the time.
     let slow = "  command: [dd, if=/dev/zero, of=/dev/null, bs=1M]\n  deadline: 10min\n";

@@ -207,6 +207,7 @@ fn crun() -> Option<Disk> {
 }
 
 #[test]
+#[ignore = "long: ci/test --long"]
 fn containers_of_crun_are_closed_and_have_scratch_of_their_own() {
     let Some(image) = crun() else { return };
     let node = Node::boot(&image, &["--sector-size", "4096"]);
