@@ -51,13 +51,14 @@ fn the_reference_is_that_of_the_schema() {
 fn a_file_says_what_is_meant() {
     let plan = read(
         "lab: 1\nimage: ok.raw\nmemory: 1GiB\nmachines:\n  - name: a\n  - {name: b, memory: 768MiB, cpus: 2, \
-         address: 10.9.0.1/16, forward: [\"0:80\", \"8080:8080\"], disk: 2GiB, bus: nvme}\n  - {name: e, node: e.yaml}\n",
+         address: 10.9.0.1/16, forward: [\"0:80\", \"8080:8080\"], disk: 2GiB, bus: nvme, clock: 2025-11-28}\n  - {name: e, node: e.yaml}\n",
     );
     let [a, b, e] = &plan.machines[..] else { panic!("{plan:?}") };
     assert_eq!(a.identity, Identity::Address([10, 77, 0, 1].into(), 24));
     assert_eq!((a.memory.bytes(), a.cpus, a.disk), (1 << 30, 1, None));
     assert_eq!(b.identity, Identity::Address([10, 9, 0, 1].into(), 16));
     assert_eq!((b.memory.bytes() >> 20, b.cpus, b.disk.map(|disk| disk.bytes())), (768, 2, Some(2 << 30)));
+    assert_eq!((a.clock, b.clock.unwrap().to_string()), (None, "2025-11-28T00:00:00".to_owned()));
     assert_eq!(b.forwards, [(80, None), (8080, Some(8080))]);
     assert_eq!(a.image, Path::new("tests/lab/ok.raw"));
     assert_eq!(e.identity, Identity::Document("tests/lab/e.yaml".into()));

@@ -112,7 +112,7 @@ pub fn run(args: &ClusterArgs, global: &Global) -> Result<ExitCode> {
                 directory,
                 now,
             };
-            told(&init.run()?, global)?;
+            told(&init.run()?, with.is_some(), global)?;
         }
         Action::Issue { directory, member, client, with, operator } => {
             let issue = Issue {
@@ -131,7 +131,7 @@ pub fn run(args: &ClusterArgs, global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn told(made: &Made, global: &Global) -> Result<()> {
+fn told(made: &Made, is_whole: bool, global: &Global) -> Result<()> {
     made.warnings.iter().for_each(|warning| streams::tell(format_args!("warning: {warning}")));
     if global.json {
         streams::json(json!({
@@ -143,9 +143,13 @@ fn told(made: &Made, global: &Global) -> Result<()> {
             .try_for_each(|path| streams::line(format_args!("wrote {}", path.display())))?;
         let [authority, peers] = made.authorities.each_ref().map(|path| path.display());
         let operator = made.operator.display();
+        let rest = match is_whole {
+            true => "try each document",
+            false => "add to each document what else its machine needs, its network first, and try it",
+        };
         streams::print(format_args!(
-            "wrote {authority}\nwrote {peers}\nwrote {operator}/\n\nnext:\n  add to each document what else its machine needs, its network first, and \
-             try it: keller node check FILE\n  give each node its own document\n  keep {authority} and {peers}: who has them is \
+            "wrote {authority}\nwrote {peers}\nwrote {operator}/\n\nnext:\n  {rest}: keller node check FILE\n  \
+             give each node its own document\n  keep {authority} and {peers}: who has them is \
              every member and every client\n  from here, once they run: keller cluster status --operator {operator}\n"
         ))?;
     }

@@ -183,7 +183,7 @@ fn may_add(view: &View, name: &str, url: &str) -> Result<bool, Refusal> {
     has_quorum(view)?;
     let inside = || view.members.iter().filter(|member| member.role != Role::Outside);
     if let Some(there) = inside().find(|member| member.peer_urls.iter().any(|other| other == url)) {
-        return match there.name == name {
+        return match there.name == name || there.is_nameless() {
             true => Ok(false),
             false => Err(Refusal::AddressTaken { at: url.to_owned(), name: there.name.clone() }),
         };

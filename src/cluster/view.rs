@@ -74,6 +74,11 @@ impl Seen {
         self.answer.as_ref()?.as_ref().ok()
     }
 
+    /// Whether nobody knows its name yet: it has not started, and is not in the list of whoever asks.
+    pub fn is_nameless(&self) -> bool {
+        self.is_new && self.name == unnamed(&self.peer_urls)
+    }
+
     /// Whether it has a vote.
     pub fn votes(&self) -> bool {
         matches!(self.role, Role::Leader | Role::Follower)
@@ -180,6 +185,11 @@ fn reference(answers: &BTreeMap<SocketAddr, Result<Answer, Error>>) -> Option<&A
     })
 }
 
+/// How one is called that has not started yet and is in nobody's list: by its address.
+fn unnamed(peer_urls: &[String]) -> String {
+    peer_urls.join(",").replace("https://", "")
+}
+
 fn endpoint(member: &Member, access: &Access) -> Option<SocketAddr> {
     let said = member.client_urls.iter().find_map(|url| access::address(url));
     let peer = member.peer_urls.iter().find_map(|url| access::address(url));
@@ -203,10 +213,8 @@ fn compose(
         });
         let at = own.map(|(at, _)| *at).or_else(|| endpoint(member, access));
         let named = at.and_then(|at| listed.get(&at));
-        // One that has not started yet, and is in nobody's list, is known by its address.
-        let unnamed = || member.peer_urls.join(",").replace("https://", "");
         let name = match member.name.is_empty() {
-            true => named.cloned().unwrap_or_else(unnamed),
+            true => named.cloned().unwrap_or_else(|| unnamed(&member.peer_urls)),
             false => member.name.clone(),
         };
         members.push(Seen {

@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use jiff::civil::DateTime;
+
 use super::core::Mac;
 use crate::base::Size;
 use crate::qemu::Bus;
@@ -43,6 +45,8 @@ pub struct Machine {
     pub cpus: u32,
     /// What its disk hangs on.
     pub(crate) bus: Bus,
+    /// What its clock shows at each start, in UTC, if not the host's time.
+    pub clock: Option<DateTime>,
     /// How large its disk is, if not as large as a node needs.
     pub disk: Option<Size>,
     /// Ports of the guest, and those of 127.0.0.1 that lead there; none is any that is free.
@@ -104,6 +108,7 @@ mod tests {
             cpus: 1,
             bus: Bus::Virtio,
             disk: None,
+            clock: None,
             forwards: Vec::new(),
         };
         let text = machine.document().unwrap();

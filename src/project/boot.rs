@@ -106,6 +106,7 @@ impl Boot {
             secrets: node.into_iter().collect(),
             variables,
             monitor: scratch.path().join("monitor"),
+            clock: None,
             no_reboot: false,
             extra: self.qemu_args.iter().map(Into::into).collect(),
         };

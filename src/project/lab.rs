@@ -196,6 +196,7 @@ impl Common<'_> {
             secrets: vec![node::hand_over(&document, &scratch)?],
             variables: layer.variables(),
             monitor: scratch.join("monitor"),
+            clock: machine.clock.map(|shown| shown.strftime("%Y-%m-%dT%H:%M:%S").to_string()),
             no_reboot: false,
             extra: Vec::new(),
         };

@@ -68,6 +68,8 @@ pub(crate) struct Machine {
     pub(crate) variables: PathBuf,
     /// Socket on which the monitor listens.
     pub(crate) monitor: PathBuf,
+    /// What its clock shows at the start, as `-rtc base=` has it; nothing is the host's time.
+    pub(crate) clock: Option<String>,
     /// Whether QEMU ends instead of restarting the guest.
     pub(crate) no_reboot: bool,
     /// Further arguments as they are.
@@ -118,6 +120,9 @@ impl Machine {
             add(&["-smbios", &format!("type=11,path={}", quoted(file))]);
         }
         add(&["-qmp", &format!("unix:{},server=on,wait=off", quoted(&self.monitor))]);
+        if let Some(clock) = &self.clock {
+            add(&["-rtc", &format!("base={clock}")]);
+        }
         if self.no_reboot {
             add(&["-no-reboot"]);
         }
@@ -157,6 +162,7 @@ mod tests {
             secrets: vec!["s".into()],
             variables: "v".into(),
             monitor: "m".into(),
+            clock: None,
             no_reboot: false,
             extra: Vec::new(),
         };
@@ -176,5 +182,8 @@ mod tests {
         assert!(!text(&machine).contains("serial="));
         machine.serial = Some("a".to_owned());
         assert!(text(&machine).contains("-smbios type=1,serial=a -smbios"), "{}", text(&machine));
+        assert!(!text(&machine).contains("-rtc"));
+        machine.clock = Some("2025-11-28T08:30:00".to_owned());
+        assert!(text(&machine).contains("-rtc base=2025-11-28T08:30:00"), "{}", text(&machine));
     }
 }

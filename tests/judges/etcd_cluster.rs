@@ -116,6 +116,9 @@ impl Rack {
             ("ETCD_INITIAL_CLUSTER_STATE", state.to_owned()),
             ("ETCD_INITIAL_CLUSTER_TOKEN", "rack1".to_owned()),
             ("ETCD_UNSAFE_NO_FSYNC", "true".to_owned()),
+            // Whoever joins gets a snapshot, as in a cluster that is older than a test.
+            ("ETCD_SNAPSHOT_COUNT", "10".to_owned()),
+            ("ETCD_EXPERIMENTAL_SNAPSHOT_CATCHUP_ENTRIES", "10".to_owned()),
         ]);
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log(name)).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -314,6 +317,66 @@ fn promoted(rack: &Rack, access: &Access, name: &str) {
         let (all, good, _) = view.votes();
         all == good && view.member(name).is_some_and(|member| member.votes())
     });
+}
+
+/// Where a learner is killed.
+const DEATHS: [(&str, fn(&Rack, &Access) -> bool); 4] = [
+    ("just after it starts", |rack, _| rack.data("d").join("member/wal").exists()),
+    ("while it receives the snapshot", |rack, _| receives(&rack.data("d").join("member/snap"))),
+    ("once it works, without a vote", |_, access| {
+        View::of(access).member("d").is_some_and(|d| !d.is_new && d.answered().is_some())
+    }),
+    ("just after its promotion", |rack, access| {
+        promoted(rack, access, "d");
+        true
+    }),
+];
+
+/// etcd receives a snapshot under a name that begins so.
+fn receives(directory: &Path) -> bool {
+    let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.into_iter().any(|name| name.to_string_lossy().starts_with("tmp"))
+}
+
+/// A learner is killed wherever it is: the others go on, and once it is back it gets its vote and has all keys.
+#[test]
+fn a_learner_that_is_killed_gets_its_vote_all_the_same() {
+    let rack = Rack::new();
+    let Some(_running) = rack.begin(&["a", "b", "c"]) else { return };
+    let large = rack.folder.path().join("large");
+    fs::write(&large, "x".repeat(1_000_000)).unwrap();
+    for at in 0..32 {
+        let mut put = rack.etcdctl_as("a", "a");
+        put.args(["put", &format!("large-{at}")]).stdin(fs::File::open(&large).unwrap());
+        assert!(put.output().unwrap().status.success());
+    }
+    let access = rack.access("a", &NAMES);
+    for (keys, (when, is_there)) in (33..).zip(DEATHS) {
+        change::add(&access, "d", None).unwrap();
+        let begun = Instant::now();
+        let d = rack.start("d", &NAMES, "existing").unwrap();
+        while !is_there(&rack, &access) {
+            assert!(begun.elapsed() < LONG, "it is not killed {when}");
+        }
+        drop(d);
+        // Said again, it is so; and nobody else comes in before it.
+        assert!(change::add(&access, "d", None).unwrap().was_so, "{when}");
+        rack.etcdctl("a", &["put", when, "value"]);
+        assert!(View::of(&access).has_quorum(), "{when}");
+        let d = rack.start("d", &NAMES, "existing").unwrap();
+        rack.until(&format!("one that was killed {when} has a vote"), || {
+            let view = View::of(&access);
+            if let Some(leader) = view.leading().and_then(|leader| leader.endpoint) {
+                let _ = access.connect(leader).and_then(|mut client| promote::look(&mut client));
+            }
+            view.votes() == (4, 4, 3) && view.member("d").is_some_and(|d| d.votes())
+        });
+        assert_eq!(rack.client("d").count().unwrap().0, keys, "{when}");
+        change::remove(&access, "d").unwrap();
+        drop(d);
+        fs::remove_dir_all(rack.data("d")).unwrap();
+        rack.until("three agree", || View::of(&access).votes() == (3, 3, 2));
+    }
 }
 
 /// Two of three are gone with their disks.

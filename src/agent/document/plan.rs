@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::node::{Document, Item, Kind};
+use crate::node::{Document, Item, Kind, cluster};
 
 const UNITS: &str = "/run/systemd/system/";
 const NETWORKS: &str = "/run/systemd/network/";
 const SECRETS: &str = "/run/credstore/";
+/// Takes a member's certificates to where its etcd reads them.
+const CERTIFICATES: &str = "keller-etcd-certificates.service";
 const HOMES: &str = "/run/tmpfiles.d/";
 /// Files of /etc that are read anew each time that somebody asks.
 const READ_ANEW: [&str; 4] = ["/etc/hostname", "/etc/hosts", "/etc/shadow", "/etc/ssh/authorized_keys.d/"];
@@ -123,6 +125,11 @@ impl Plan {
 
     /// A unit has a secret as it was when it started.
     fn secret(&mut self, name: &str, document: &Document) {
+        // etcd reads them for each connection, from where this puts them.
+        if document.cluster.is_some() && is_of_member(name) {
+            self.start.push(CERTIFICATES.to_owned());
+            return;
+        }
         let asks = |text: &String| {
             text.lines().any(|line| {
                 let words = ["LoadCredential=", "LoadCredentialEncrypted=", "ImportCredential="];
@@ -175,6 +182,11 @@ impl Plan {
         .flatten()
         .collect()
     }
+}
+
+/// Whether a member's certificate is called so.
+fn is_of_member(name: &str) -> bool {
+    name.strip_prefix(cluster::PREFIX).is_some_and(|file| cluster::FILES.contains(&file))
 }
 
 /// Whether what follows `LoadCredential=` and its like asks for the secret `name`.
@@ -252,6 +264,21 @@ mod tests {
         assert!(plan("", "files: [{path: /etc/systemd/system/x.service, content: x}]\n").reload_units);
         let template = "units: [{name: getty@.service, drop_ins: {1.conf: \"[Service]\\n\"}}]\n";
         assert_eq!(plan("", template).restart, ["getty@*.service"]);
+    }
+
+    /// A member's etcd goes on, and its new certificates are there at once.
+    #[test]
+    fn new_certificates_of_a_member_are_taken_over() {
+        let member = |word: &str| {
+            let files = cluster::FILES.map(|file| format!("  {}{file}: {word}\n", cluster::PREFIX));
+            let list = "name: a\ncluster: {name: rack1, members: {a: 10.0.0.1}}\n";
+            format!("{list}credentials:\n  own: {word}\n{}", files.concat())
+        };
+        let renewed = plan(&member("old"), &member("new"));
+        assert_eq!((renewed.start, renewed.restart), (vec![CERTIFICATES.to_owned()], vec![]));
+        assert_eq!(renewed.later, ["the credential own: a unit gets it at its next start"]);
+        let client = |word: &str| format!("name: d\ncredentials: {{etcd.client.pem: {word}}}\n");
+        assert_eq!(plan(&client("old"), &client("new")).start, [""; 0]);
     }
 
     #[test]

@@ -12,12 +12,13 @@ use serde::Deserialize;
 
 use super::door::{self, Answer, Door};
 use super::gate::{self, Own, Peer, Step, Told};
+use crate::agent::clock;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
 use crate::base::{Chain, atomic};
 use crate::http;
-use crate::node::cluster::{CLUSTER, Cluster};
-use crate::pki::etcd;
+use crate::node::cluster::{CLUSTER, Cluster, FILES};
+use crate::pki::{self, etcd};
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -74,6 +75,8 @@ struct Places {
     environment: PathBuf,
     /// Of every member.
     port: u16,
+    /// What the clock shows, in seconds since 1970.
+    shown: fn() -> i64,
 }
 
 /// Returns once the etcd of this member may start, and has written how it begins. Says what it waits for.
@@ -87,6 +90,7 @@ pub fn wait(progress: &dyn Progress) -> Result<(), Failure> {
         told: TOLD.into(),
         environment: etcd::ENVIRONMENT.into(),
         port: etcd::PEER_PORT,
+        shown: clock::shown,
     };
     wait_in(&cluster, &places, PAUSE, progress)
 }
@@ -100,8 +104,15 @@ fn wait_in(
     let mut told_lines = Vec::new();
     let mut door: Option<Door> = None;
     loop {
-        let own = own(cluster, places);
         let mut lines = Vec::new();
+        if let Some(why) = over(places) {
+            // Nobody would believe this member, and the door would go on with what it has.
+            door = None;
+            tell(vec![why], &mut told_lines, progress);
+            thread::sleep(pause);
+            continue;
+        }
+        let own = own(cluster, places);
         if own != Own::Data {
             // The address may not be there yet.
             match open(&mut door, cluster, places, own) {
@@ -129,12 +140,36 @@ fn wait_in(
             }
             Step::Wait(why) => lines.extend(why),
         }
-        if lines != told_lines {
-            progress.detail(&format!("etcd waits: {}", lines.join("; ")));
-            told_lines = lines;
-        }
+        tell(lines, &mut told_lines, progress);
         thread::sleep(pause);
     }
+}
+
+/// Says what etcd waits for, where it is something else than before.
+fn tell(lines: Vec<String>, told: &mut Vec<String>, progress: &dyn Progress) {
+    if lines != *told {
+        progress.detail(&format!("etcd waits: {}", lines.join("; ")));
+        *told = lines;
+    }
+}
+
+/// Why the certificates of this member are good for nothing by the clock, if so: the one that ended first.
+fn over(places: &Places) -> Option<String> {
+    let now = (places.shown)();
+    let end = |file: &'static str| {
+        let text = fs::read(places.directory.join(file)).ok()?;
+        Some((pki::end_of(&text).ok()?, file))
+    };
+    let (ended, file) = FILES.into_iter().filter_map(end).min().filter(|(end, _)| *end <= now)?;
+    let date =
+        |at: i64| jiff::Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string());
+    Some(format!(
+        "{file} of this member ended at {}, and the clock shows {}. If the clock is right: `keller cluster issue`, and \
+         `keller node apply` here; if not, set it (`timedatectl`). Either is enough (docs/operations.md, \"A certificate of \
+         etcd has expired\")",
+        date(ended),
+        date(now)
+    ))
 }
 
 fn start(places: &Places, own: Own) -> Result<(), Failure> {
@@ -292,6 +327,9 @@ mod tests {
     /// What each test's members listen on: tests run side by side.
     static PORT: AtomicU16 = AtomicU16::new(23_800);
 
+    /// When certificates are made.
+    const NOW: i64 = 1_800_000_000;
+
     struct Machine {
         cluster: Cluster,
         places: Places,
@@ -309,7 +347,7 @@ mod tests {
         let cluster = Cluster { name: "rack1".to_owned(), me: me.to_owned(), members: members.into() };
         let at = |name: &str| directory.path().join(name);
         let member = Member::of_cluster(me, cluster.address());
-        let given = crate::pki::etcd::issue(&member, clients, peers, 1_800_000_000).unwrap();
+        let given = crate::pki::etcd::issue(&member, clients, peers, NOW).unwrap();
         let owner =
             Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
         etcd::take(&at("pki"), &given, &member, owner).unwrap();
@@ -320,6 +358,7 @@ mod tests {
             told: at("told"),
             environment: at("environment"),
             port,
+            shown: || NOW,
         };
         Machine { cluster, places, directory }
     }
@@ -389,6 +428,38 @@ mod tests {
         begins(a);
         assert!(!a.places.agreed.exists());
         assert!(a.directory.path().exists());
+    }
+
+    /// By a clock that is ahead, or after a year: no etcd that others would not believe, and one as soon as either is mended.
+    #[test]
+    fn a_member_whose_certificates_have_ended_waits() {
+        static CLOCK: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(NOW + 366 * 86_400);
+        let authorities = authorities();
+        let mut a = machine("a", PORT.fetch_add(1, Ordering::SeqCst), &authorities);
+        a.cluster.members.retain(|name, _| name == "a");
+        a.places.shown = || CLOCK.load(Ordering::SeqCst);
+        fs::create_dir(&a.places.log).unwrap();
+        fs::write(a.places.log.join("0.wal"), "x").unwrap();
+        let heard = Heard::default();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| wait_in(&a.cluster, &a.places, Duration::from_millis(20), &heard));
+            heard.says(
+                "of this member ended at 2028-01-15T08:00:00Z, and the clock shows 2028-01-16T08:00:00Z",
+            );
+            assert!(!waiting.is_finished() && !a.places.environment.exists());
+            CLOCK.store(NOW, Ordering::SeqCst);
+            waiting.join().unwrap().unwrap();
+        });
+        // New ones are as good as another clock.
+        CLOCK.store(NOW + 366 * 86_400, Ordering::SeqCst);
+        assert!(over(&a.places).is_some());
+        let member = Member::of_cluster("a", a.cluster.address());
+        let given =
+            crate::pki::etcd::issue(&member, &authorities.0, &authorities.1, NOW + 300 * 86_400).unwrap();
+        let owner =
+            Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+        etcd::take(&a.places.directory, &given, &member, owner).unwrap();
+        assert_eq!(over(&a.places), None);
     }
 
     #[test]

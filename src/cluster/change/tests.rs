@@ -75,6 +75,12 @@ fn one_more_is_added_to_what_is_whole() {
     assert_eq!(may_add(&wounded, "d", &url(4)), Err(Refusal::Wounded("c".to_owned())));
     let learning = view(&abc, &abc, Some("l"));
     assert_eq!(may_add(&learning, "d", &url(4)), Err(Refusal::Learner("l".to_owned())));
+    // Said again before it has started, by whoever has it in no list: nobody knows its name.
+    let mut waiting = view(&abc, &abc, Some("10.0.0.99:2380"));
+    waiting.members[3].is_new = true;
+    assert_eq!(may_add(&waiting, "d", &url(99)), Ok(false));
+    waiting.members[3].is_new = false;
+    assert!(matches!(may_add(&waiting, "d", &url(99)), Err(Refusal::AddressTaken { .. })));
     let seven = ["a", "b", "c", "d", "e", "f", "g"];
     assert_eq!(may_add(&view(&seven, &seven, None), "h", &url(8)), Err(Refusal::Many(7)));
     assert!(matches!(may_add(&view(&abc, &["a"], None), "d", &url(4)), Err(Refusal::NoQuorum { .. })));

@@ -93,6 +93,7 @@ impl Asked {
                 cpus: self.cpus,
                 bus: self.bus,
                 disk: self.disk,
+                clock: None,
                 forwards: Vec::new(),
             });
         }

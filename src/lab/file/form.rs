@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use jiff::civil::DateTime;
+
 use crate::base::Size;
 use crate::lab::plan::LEAST_MEMORY;
 use crate::qemu::Bus;
@@ -72,6 +74,17 @@ pub(super) fn bus(text: &str) -> Result<Bus, Wrong> {
     text.parse().or_else(|why: String| wrong("is not a bus that a disk can hang on", why))
 }
 
+/// What a clock shows.
+pub(super) fn clock(text: &str) -> Result<DateTime, Wrong> {
+    match text.parse::<DateTime>() {
+        Ok(shown) if (1970..2100).contains(&shown.year()) => Ok(shown),
+        Ok(_) => wrong("is nothing that a clock of a machine can show", "a year from 1970 to 2099"),
+        Err(_) => {
+            wrong("is neither a date nor a date and a time", "such as `2025-11-28` or `2025-11-28T08:30:00`")
+        }
+    }
+}
+
 /// Two ports, as `8080:80`.
 pub(super) fn forward(text: &str) -> Result<(u16, Option<u16>), Wrong> {
     let parse = || {
@@ -114,6 +127,12 @@ mod tests {
         assert!(disk("0").is_err() && disk("20").is_err());
         assert_eq!(bus("nvme"), Ok(Bus::Nvme));
         assert!(bus("sata").is_err());
+        let shown = |text: &str| clock(text).map(|shown| shown.to_string());
+        assert_eq!(shown("2025-11-28").unwrap(), "2025-11-28T00:00:00");
+        assert_eq!(shown("2025-11-28T08:30:00").unwrap(), "2025-11-28T08:30:00");
+        for bad in ["", "yesterday", "1969-12-31", "2100-01-01", "2025-13-01", "2025-02-30"] {
+            assert!(clock(bad).is_err(), "{bad}");
+        }
         assert_eq!([forward("8080:80"), forward("0:80")], [Ok((80, Some(8080))), Ok((80, None))]);
         for bad in ["80", "8080:0", ":80", "a:b", "70000:80"] {
             assert!(forward(bad).is_err(), "{bad}");

@@ -139,6 +139,7 @@ fn machine(
     let memory = raw.memory.map_or(Some(defaults.memory), |at| report.form(&at, form::memory));
     let processors = raw.cpus.as_ref().map_or(Some(defaults.cpus), |at| cpus(Some(at), report));
     let bus = raw.bus.map_or(Some(Bus::Virtio), |at| report.form(&at, form::bus));
+    let clock = raw.clock.map(|at| report.form(&at, form::clock));
     let disk = raw.disk.and_then(|at| report.form(&at, form::disk));
     let forwards = raw.forward.iter().filter_map(|at| report.form(at, form::forward)).collect();
     Some(Machine {
@@ -148,6 +149,7 @@ fn machine(
         memory: memory?,
         cpus: processors?,
         bus: bus?,
+        clock: clock.flatten(),
         disk,
         forwards,
     })
