@@ -37,6 +37,7 @@ pub mod fs;
 pub mod http;
 pub mod image;
 pub mod init;
+pub mod install;
 pub mod lab;
 pub mod lock;
 pub mod manifest;

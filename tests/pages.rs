@@ -57,6 +57,26 @@ fn tests_of_the_builders_half_are_there() {
 }
 
 #[test]
+fn tests_of_refusals_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/bare-metal.md")).unwrap();
+    let (_, refusals) = page.split_once("\n## Refusals\n").unwrap();
+    let code = sources(&root.join("src")) + &sources(&root.join("tests"));
+    let rows = refusals.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Why"));
+    let mut tested = 0;
+    for row in rows {
+        let test = row.trim_end_matches("` |").rsplit('`').next().unwrap();
+        assert!(code.contains(&format!("fn {test}()")), "there is no test {test}: {row}");
+        tested += 1;
+    }
+    assert!(tested > 30, "{tested}");
+    // What keller refuses stands there: each text's begin, up to what is filled in or the first name.
+    let texts = fs::read_to_string(root.join("src/install/refusal.rs")).unwrap();
+    let kinds = texts.split("#[error(").skip(1).count();
+    assert!(tested > kinds, "{kinds} kinds of refusals, {tested} rows");
+}
+
+#[test]
 fn pages_say_directory() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pages = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());

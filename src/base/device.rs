@@ -3,10 +3,12 @@
 //! One interface for image files, block devices and the power-cut simulation of the tests, so that the code
 //! that writes on a node is the code that was cut at every point.
 
+use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::sync::Arc;
 
 use rustix::fs::{Advice, fadvise};
 use serde::{Deserialize, Serialize};
@@ -89,6 +91,21 @@ pub trait Device: ReadAt {
     /// page cache. A disk's own cache cannot be passed by.
     fn read_back(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.read_at(buffer, offset)
+    }
+}
+
+/// What several readers have together: a file, or bytes that are made as they are read.
+pub trait Shared: ReadAt + Debug + Send + Sync {}
+
+impl<T: ReadAt + Debug + Send + Sync> Shared for T {}
+
+impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        (**self).read_at(buffer, offset)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod etc;
 pub mod failure;
 pub mod inputs;
 pub mod inspect;
+pub mod install;
 pub mod keys;
 pub mod lab;
 pub mod lock;
@@ -105,6 +106,8 @@ pub enum Verb {
     Lab(lab::LabArgs),
     /// Show what is in an image, and verify it.
     Inspect(inspect::InspectArgs),
+    /// Put an image onto a disk of this machine.
+    Install(install::InstallArgs),
     /// Resolve a manifest's packages and write them down, or bring some up to date.
     Lock(lock::LockArgs),
     /// Publish an image for nodes to take: a repository of static files, for any web server.
@@ -193,6 +196,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Boot(args) => boot::run(args, global),
         Verb::Lab(args) => lab::run(args, global),
         Verb::Inspect(args) => inspect::run(&args, global),
+        Verb::Install(args) => install::run(&args, global),
         Verb::Lock(args) => lock::run(args, global),
         Verb::Publish(args) => publish::run(&args, global),
         Verb::Keys(args) => keys::run(&args, global),

@@ -1,6 +1,8 @@
 //! Disks as the running kernel shows them.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// Where the kernel lists disks. It writes `!` here for a `/` in /dev.
@@ -22,6 +24,21 @@ pub fn extent(disk: &str, number: u32) -> Option<(u64, u64)> {
         text.trim().parse::<u64>().ok()?.checked_mul(SECTOR)
     };
     Some((says("start")?, says("size")?))
+}
+
+/// Reads the table and the sizes again: `BLKRRPART` of linux/fs.h, `_IO(0x12, 95)`.
+const READ_AGAIN: u64 = 0x125f;
+
+/// Has the kernel read a disk's table again.
+///
+/// # Errors
+/// Fails while a partition of it is in use.
+pub fn read_again(disk: &File) -> io::Result<()> {
+    // SAFETY: this request has no argument.
+    match unsafe { libc::ioctl(disk.as_raw_fd(), READ_AGAIN) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn directory(disk: &str, number: u32) -> Option<PathBuf> {

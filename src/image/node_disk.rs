@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::base::device::Shared;
 use crate::base::{json, limits};
 use crate::disk::gpt::{self, Entry, Table};
 use crate::disk::layout::PATH;
@@ -27,8 +28,15 @@ pub fn parse(bytes: &[u8]) -> Result<Layout> {
 /// # Errors
 /// A root that cannot be read.
 pub fn of_root(file: &Arc<File>, root: &Entry) -> Result<Option<Layout>> {
-    let device = FileDevice::image(file.try_clone()?, SectorSize::B512)?;
-    let window = Window::new(device, root.start, root.size);
+    of_disk(Arc::new(FileDevice::image(file.try_clone()?, SectorSize::B512)?), root)
+}
+
+/// The same, of any `disk`.
+///
+/// # Errors
+/// A root that cannot be read.
+pub fn of_disk(disk: Arc<dyn Shared>, root: &Entry) -> Result<Option<Layout>> {
+    let window = Window::new(disk.clone(), root.start, root.size);
     let mut magic = [0; 2];
     window.read_at(&mut magic, EXT4_MAGIC.0)?;
     if magic == EXT4_MAGIC.1 {
@@ -36,7 +44,7 @@ pub fn of_root(file: &Arc<File>, root: &Entry) -> Result<Option<Layout>> {
         let found = found.map_err(|error| anyhow!("reading the ext4 root: {error}"))?;
         return found.map(|bytes| parse(&bytes)).transpose();
     }
-    let content = Content::Slice { file: file.clone(), offset: root.start, len: root.size };
+    let content = Content::Device { device: disk, offset: root.start, len: root.size };
     let tree = erofs::Image::open(content).and_then(|image| image.tree()).context("reading the root")?;
     if !tree.exists(PATH) {
         return Ok(None);

@@ -6,9 +6,8 @@ use std::os::fd::AsRawFd;
 
 use crate::disk::gpt::Table;
 use crate::disk::sys;
+pub(super) use crate::disk::sys::read_again;
 
-/// Reads the table and the sizes again: `BLKRRPART` of linux/fs.h, `_IO(0x12, 95)`.
-const READ_AGAIN: u64 = 0x125f;
 /// Changes one partition: `BLKPG` of linux/blkpg.h, `_IO(0x12, 105)`.
 const CHANGE_PARTITION: u64 = 0x1269;
 /// `BLKPG_ADD_PARTITION`.
@@ -71,12 +70,6 @@ fn change(disk: &File, operation: i32, number: u32, start: u64, size: u64) -> io
     let request = Request { operation, flags: 0, data_len, data: &mut partition };
     // SAFETY: the kernel reads a Request and the Partition that it points to; both outlive the call.
     check(unsafe { libc::ioctl(disk.as_raw_fd(), CHANGE_PARTITION, &request) })
-}
-
-/// Has the kernel read a disk's table again; fails while a partition of it is in use.
-pub(super) fn read_again(disk: &File) -> io::Result<()> {
-    // SAFETY: this request has no argument.
-    check(unsafe { libc::ioctl(disk.as_raw_fd(), READ_AGAIN) })
 }
 
 fn check(result: i32) -> io::Result<()> {

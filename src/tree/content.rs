@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::device::{ReadAt, Shared};
 use crate::base::input::{self, TooLarge};
 use crate::base::limits;
 use crate::base::seal::Sealed;
@@ -20,6 +21,15 @@ pub enum Content {
     Slice {
         /// The file that has the bytes.
         file: Arc<File>,
+        /// Where they begin, in bytes.
+        offset: u64,
+        /// How many they are.
+        len: u64,
+    },
+    /// A stretch of what is no file, e.g. of an image that is unpacked as it is read.
+    Device {
+        /// What has the bytes.
+        device: Arc<dyn Shared>,
         /// Where they begin, in bytes.
         offset: u64,
         /// How many they are.
@@ -128,7 +138,7 @@ impl Content {
     pub fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Slice { len, .. } | Self::Sealed { len, .. } => *len,
+            Self::Slice { len, .. } | Self::Device { len, .. } | Self::Sealed { len, .. } => *len,
             Self::Foreign(foreign) => foreign.seen.len,
         }
     }
@@ -154,6 +164,7 @@ impl Content {
                 Ok(())
             }
             Self::Slice { file, offset: base, .. } => file.read_exact_at(buffer, base + offset),
+            Self::Device { device, offset: base, .. } => device.read_at(buffer, base + offset),
             Self::Sealed { file, offset: base, .. } => file.read_at(buffer, base + offset),
             Self::Foreign(foreign) => foreign.read_at(buffer, offset),
         }

@@ -2,12 +2,13 @@
 
 use super::project::Project;
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 18] = [
     "run",
     "build",
     "boot",
     "lab",
     "inspect",
+    "install",
     "lock",
     "publish",
     "keys",
@@ -110,7 +111,7 @@ fn completion_for_each_shell() {
     }
     let script = project.run(&["completion", "bash"]).good().out;
     project.write("completion", script);
-    let test = ". ./completion; COMP_WORDS=(keller ins); COMP_CWORD=1; _keller keller ins keller; echo ${COMPREPLY[@]}";
+    let test = ". ./completion; COMP_WORDS=(keller insp); COMP_CWORD=1; _keller keller insp keller; echo ${COMPREPLY[@]}";
     match std::process::Command::new("bash").args(["-c", test]).current_dir(project.path(".")).output() {
         Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout), "inspect\n"),
         Err(error) => println!("SKIPPED: bash: {error}"),

@@ -13,6 +13,7 @@ mod enabling;
 mod help;
 mod hostile;
 mod inspect;
+mod install;
 mod interrupted;
 mod kernel;
 mod lab;

@@ -12,9 +12,17 @@ use gpt::partition_types::{OperatingSystem, Type};
 
 use super::{GptError, Table, format};
 use crate::base::device::SectorSize;
+use crate::base::width::to_usize;
 
 /// Sectors that the protective MBR claims: all, however large the disk is or becomes.
 const WHOLE_DISK: u32 = u32::MAX;
+
+/// The sector of the protective MBR.
+pub(super) fn protective(sector_size: SectorSize) -> Vec<u8> {
+    let mut sector = ProtectiveMBR::with_lb_size(WHOLE_DISK).to_bytes().to_vec();
+    sector.resize(to_usize(sector_size.bytes()), 0);
+    sector
+}
 
 /// Writes protective MBR, primary and backup table to `disk`, whose length is the size of the disk.
 ///

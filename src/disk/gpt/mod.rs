@@ -23,7 +23,7 @@ use uuid::Uuid;
 pub use create::create;
 pub use format::HeaderError;
 pub use read::{CopyError, Found, Other, Which, read, read_any};
-pub use rewrite::rewrite;
+pub use rewrite::{lay, rewrite};
 
 use crate::base::device::SectorSize;
 

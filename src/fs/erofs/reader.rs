@@ -402,6 +402,9 @@ impl Image {
             Content::Slice { file, offset, .. } if tail == 0 => {
                 Ok(Content::Slice { file: file.clone(), offset: offset + start, len: inode.size })
             }
+            Content::Device { device, offset, .. } if tail == 0 => {
+                Ok(Content::Device { device: device.clone(), offset: offset + start, len: inode.size })
+            }
             _ if tail > 0 => self.small(inode, spent).map(Content::from),
             _ => {
                 let place = (inode.u, inode.size);

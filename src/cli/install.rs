@@ -1,0 +1,152 @@
+//! `keller install`: an image onto a disk of this machine.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::failure::{self, INTERRUPTED};
+use super::progress::Display;
+use super::streams::one_line;
+use super::{Global, signals, streams};
+use crate::base::{Digest, Size};
+use crate::project::install::{BootEntry, Install, Origin, Report, Selector, State, Target, WriteError};
+
+/// Put an image onto a disk of this machine, as a node.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    keller install node_1.0.0.raw                        refused, with a table of all disks\n  \
+    keller install node_1.0.0.raw /dev/sda\n  \
+    keller install --document rack1.yaml node_1.0.0.raw.zst /dev/disk/by-id/nvme-ACME_N1\n  \
+    keller install --disk serial=S3Z9NB0K node_1.0.0.raw\n  \
+    keller install --disk bus=nvme,size=400GiB..,smallest node_1.0.0.raw\n  \
+    keller install --wipe S3Z9NB0K node_1.0.0.raw /dev/sda   what is on this disk is lost\n  \
+    keller install --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 https://images.example/node_1.0.0.raw.zst /dev/sda\n\n\
+    The image and the document are checked before anything is written; the partition table is written last. A disk with this \
+    version and this document stays as it is. Exit code: 0 when the disk has it, 1 when something is refused or fails, 130 \
+    when it is interrupted.")]
+pub struct InstallArgs {
+    /// A raw image, compressed (.raw.zst) or not: a file, an address at http or https, or - for standard input.
+    image: String,
+    /// The disk, such as /dev/sda or a name in /dev/disk/by-id, or a file that is to be one.
+    disk: Option<PathBuf>,
+    /// What the disk is: serial=, wwn=, model= (with *), bus=, size=FROM..TO, smallest, largest; several with commas.
+    #[arg(long = "disk", value_name = "WORDS", conflicts_with = "disk")]
+    selector: Option<Selector>,
+    /// Take a disk that is not empty: its serial number, or the begin of its table's id where it has none. All on it is lost.
+    #[arg(long, value_name = "SERIAL")]
+    wipe: Option<String>,
+    /// Give the machine this node document (see `keller node`).
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// What the image must be; an address needs it.
+    #[arg(long, value_name = "DIGEST")]
+    sha256: Option<Digest>,
+    /// Leave the firmware's boot entries as they are.
+    #[arg(long)]
+    no_boot_entry: bool,
+}
+
+/// Installs and tells.
+///
+/// # Errors
+/// A refusal, or what failed.
+pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode> {
+    let display = Display::new(global.verbosity());
+    let result = args.request().run(&signals::interruption, &display);
+    drop(display);
+    let report = match result {
+        Ok(report) => report,
+        Err(error) if matches!(error.downcast_ref(), Some(WriteError::Interrupted)) => {
+            failure::report(&error, global.json);
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        Err(error) => return Err(error),
+    };
+    let next = next(&report);
+    if global.json {
+        let mut value = serde_json::to_value(&report)?;
+        value["next"] = next.into();
+        streams::json(value)?;
+    } else if !global.quiet {
+        streams::print(told(&report))?;
+        streams::line(format_args!("next: {next}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl InstallArgs {
+    fn request(&self) -> Install {
+        let target = match (&self.disk, &self.selector) {
+            (Some(path), _) => Target::Path(path.clone()),
+            (None, Some(selector)) => Target::Selected(selector.clone()),
+            (None, None) => Target::Unnamed,
+        };
+        Install {
+            image: Origin::of(&self.image),
+            sha256: self.sha256,
+            target,
+            wipe: self.wipe.clone(),
+            document: self.document.clone(),
+            boot_entry: !self.no_boot_entry,
+        }
+    }
+}
+
+/// What was done.
+fn told(report: &Report) -> String {
+    let Report { disk, id, version, size, .. } = report;
+    let (id, version) = (one_line(id), one_line(version));
+    let what = format!("{id} {version}");
+    if report.state == State::Already {
+        return format!("{disk} has {what} already: nothing was written\n");
+    }
+    let serial = report.serial.as_ref().map_or(String::new(), |serial| format!(", serial {serial}"));
+    let mut text = format!(
+        "{what} is on {disk} ({}{serial}), every block read back and verified\n  roothash {}\n  disk     {}\n",
+        Size(*size).human(),
+        report.root_hash,
+        report.disk_guid
+    );
+    if report.document {
+        text.push_str("  document in the ESP; the first boot takes it, and erases it there\n");
+    }
+    let entry = match &report.boot_entry {
+        Some(BootEntry::Set(name)) => format!("{name}, first in the order"),
+        Some(BootEntry::Failed(reason)) => {
+            format!(
+                "none: {}. The firmware finds /EFI/BOOT/BOOTX64.EFI by itself, or choose this disk in its menu",
+                one_line(reason)
+            )
+        }
+        Some(BootEntry::NoFirmware) => {
+            "none: this system was not started by UEFI. The firmware finds /EFI/BOOT/BOOTX64.EFI by itself"
+                .to_owned()
+        }
+        Some(BootEntry::NotWanted) | None => {
+            "none: /EFI/BOOT/BOOTX64.EFI is what firmware finds by itself".to_owned()
+        }
+    };
+    text.push_str(&format!("  entry    {entry}\n"));
+    if let Some(reason) = &report.unread {
+        text.push_str(&format!(
+            "  kernel   does not show the new partitions yet ({}): `partprobe {disk}`, or a restart\n",
+            one_line(reason)
+        ));
+    }
+    text
+}
+
+/// What happens next.
+fn next(report: &Report) -> String {
+    let disk = &report.disk;
+    match report.state {
+        State::Already => format!(
+            "start the machine from {disk}; to make it anew, remove its table (`wipefs -a {disk}`) and install again"
+        ),
+        State::Installed => format!(
+            "start the machine from {disk}; its first boot makes the file systems for state and journal, as large as the disk allows"
+        ),
+    }
+}

@@ -1,0 +1,94 @@
+//! The node document: checked before anything is written, put into the ESP, and found again on a disk that was installed
+//! before.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use crate::base::device::{Device, Shared, Uncached, Window};
+use crate::base::{input, width::to_u64};
+use crate::disk::gpt::{Entry, Table};
+use crate::disk::layout::STATE_LABEL;
+use crate::disk::unfold::is_unmade;
+use crate::fs::ext4;
+use crate::fs::fat::{Editor, Reader};
+use crate::node::{self, Document, LARGEST};
+
+/// Where `/init` looks for it in the ESP.
+const PATH: &str = "EFI/keller/node.yaml";
+/// Where a node keeps its own, on the state partition.
+const KEPT: &str = "lib/keller/node/node.yaml";
+
+/// A file of documents that was checked as `keller node check` does.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// As it is.
+    pub text: Vec<u8>,
+    documents: Vec<Document>,
+}
+
+impl Given {
+    /// Reads and checks the file at `path`.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let text = input::read(path, LARGEST + 1).with_context(|| format!("reading {}", path.display()))?;
+        let documents = node::read(&path.to_string_lossy(), &text)?;
+        Ok(Self { text, documents })
+    }
+
+    /// Whether this is what a disk has: the same file still in the ESP, or the one of it that a node keeps.
+    pub(super) fn is(&self, had: &Had) -> bool {
+        match had {
+            Had::Nothing => false,
+            Had::InEsp(bytes) => *bytes == self.text,
+            Had::Kept(bytes) => self.documents.iter().any(|document| document.text.as_bytes() == bytes),
+        }
+    }
+}
+
+/// The document of a disk.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Had {
+    /// It has none.
+    Nothing,
+    /// It has not been started since.
+    InEsp(Vec<u8>),
+    /// The node has taken it.
+    Kept(Vec<u8>),
+}
+
+/// The document on `disk`, which has `table`; none where that cannot be found out.
+pub(super) fn had(disk: &Arc<dyn Shared>, table: &Table) -> Option<Had> {
+    let esp = table.esp(None)?;
+    let mut reader = Reader::open(Window::new(disk, esp.start, esp.size)).ok()?;
+    let is_there = reader.list().ok()?.iter().any(|file| file.path.eq_ignore_ascii_case(PATH));
+    if is_there {
+        let bytes = reader.read(PATH, LARGEST).ok()?;
+        if !bytes.is_empty() {
+            return Some(Had::InEsp(bytes));
+        }
+    }
+    let is_state = |entry: &&Entry| entry.label == STATE_LABEL && !is_unmade(table, entry);
+    let Some(state) = table.entries.iter().find(is_state) else { return Some(Had::Nothing) };
+    let window = Window::new(disk.clone(), state.start, state.size);
+    let kept = ext4::read_file(window, KEPT, LARGEST).ok()?;
+    Some(kept.map_or(Had::Nothing, Had::Kept))
+}
+
+/// Puts `text` into the ESP of `disk`, and reads it back.
+pub(super) fn put<D: Device>(
+    disk: &mut D,
+    table: &Table,
+    text: &[u8],
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let esp = table.esp(None).ok_or("the image has no ESP")?;
+    let mut window = Window::new(&mut *disk, esp.start, esp.size);
+    Editor::open(&mut window)?.put(PATH, &mut &*text, to_u64(text.len()))?;
+    window.flush()?;
+    let window = Window::new(Uncached(&*disk), esp.start, esp.size);
+    match Reader::open(window)?.read(PATH, LARGEST)? == text {
+        true => Ok(()),
+        false => Err(io::Error::other("the disk has other bytes of it: it is failing").into()),
+    }
+}

@@ -1,0 +1,320 @@
+//! The image that is to be installed: brought here, and known to be whole before anything is written.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::refusal::Refusal;
+use super::zst::Frames;
+use crate::base::device::{ReadAt, Shared, Window};
+use crate::base::width::{to_u64, to_usize};
+use crate::base::{Chain, Compression, Digest, Hasher, Progress, Task, Unit, input, limits};
+use crate::boot::cmdline::Cmdline;
+use crate::boot::entries::FOLDER;
+use crate::boot::uki::Description;
+use crate::disk::gpt::{self, Entry, Other, Table, Which, types};
+use crate::disk::slot::{self, Parts};
+use crate::disk::{FileDevice, Layout, Release, SectorSize};
+use crate::fs::fat;
+use crate::http::url::Url;
+use crate::http::{Client, Settings};
+use crate::image::node_disk;
+use crate::output::{Format, raw};
+use crate::verity;
+
+/// Where an image comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file.
+    File(PathBuf),
+    /// A web server.
+    Url(String),
+    /// Standard input.
+    Input,
+}
+
+impl Origin {
+    /// As people write it: an address, `-`, or else a path.
+    pub fn of(text: &str) -> Self {
+        match text {
+            "-" => Self::Input,
+            _ if text.starts_with("http://") || text.starts_with("https://") => Self::Url(text.to_owned()),
+            _ => Self::File(text.into()),
+        }
+    }
+}
+
+/// Where firmware looks when nothing is set up.
+const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
+/// The list of digests beside an image.
+const SUMS: &str = "SHA256SUMS";
+/// Bytes that are copied at once.
+pub(super) const PIECE: u64 = 1 << 20;
+
+/// An image of which every byte that counts was checked.
+#[derive(Debug)]
+pub(super) struct Image {
+    /// The raw disk.
+    pub bytes: Arc<dyn Shared>,
+    /// Its table.
+    pub table: Table,
+    /// What slot A holds.
+    pub release: Release,
+    /// What it becomes on a node.
+    pub layout: Layout,
+    /// Of the content of all partitions, one after the other.
+    pub content: Digest,
+}
+
+impl Image {
+    /// Opens and checks the image at `origin`, which must have the digest `sha256` where there is one.
+    ///
+    /// # Errors
+    /// [`Refusal`]; what disks and servers say.
+    pub(super) fn open(origin: &Origin, sha256: Option<Digest>, progress: &dyn Progress) -> Result<Self> {
+        let (file, name) = bring(origin, sha256, progress)?;
+        check_digest(&file, &name, origin, sha256, progress)?;
+        let bytes = unpacked(file, &name, progress)?;
+        Self::check(bytes, &name, progress)
+    }
+
+    /// Checks a raw disk.
+    pub(super) fn check(bytes: Arc<dyn Shared>, name: &str, progress: &dyn Progress) -> Result<Self> {
+        let not_an_image =
+            |problem: &str| Refusal::NotAnImage { name: name.to_owned(), problem: problem.to_owned() };
+        let damaged = |problem: String| Refusal::Damaged { name: name.to_owned(), problem };
+        let found = gpt::read_any(&bytes).map_err(|error| not_an_image(&error.to_string()))?;
+        match (&found.source, &found.other) {
+            (Which::Primary, Other::Same | Other::NotAtEnd) => {}
+            (_, Other::Broken(error)) => {
+                return Err(damaged(format!("a copy of its partition table is broken: {error}")).into());
+            }
+            _ => return Err(damaged("the copies of its partition table differ".to_owned()).into()),
+        }
+        let table = found.table;
+        let shipped = slot::shipped(&table);
+        let release = shipped.and_then(|parts| Some((parts, parts.release()?)));
+        let (parts, release) = release.ok_or_else(|| {
+            not_an_image(match slot::slots(&table).is_ok() {
+                true => "it is the disk of a node, which would be a second machine with the same identity",
+                false => "expected one ESP, one root and its hash tree, with the labels of a version",
+            })
+        })?;
+        let layout = node_disk::of_disk(bytes.clone(), parts.root)
+            .and_then(|layout| layout.context("its root does not say how large the disk of a node is"))
+            .and_then(|layout| node_disk::check(&layout, &table).map(|()| layout))
+            .map_err(|error| damaged(Chain(error.as_ref()).to_string()))?;
+        check_root(&bytes, parts, &release, "checking the image", progress)
+            .map_err(|error| damaged(format!("its root is not what its root hash says: {error}")))?;
+        let esp = table.by_type(types::ESP).next().ok_or_else(|| not_an_image("it has no ESP"))?;
+        check_esp(&bytes, esp, &release).map_err(|error| damaged(Chain(error.as_ref()).to_string()))?;
+        let content = content(&bytes, &table).context("reading the image")?;
+        Ok(Self { bytes, release, layout, content, table })
+    }
+}
+
+/// Whether the root of a slot is what its root hash says: the check of `keller inspect --verify`.
+pub(super) fn check_root(
+    disk: &(impl ReadAt + ?Sized),
+    parts: Parts<'_>,
+    release: &Release,
+    what: &str,
+    progress: &dyn Progress,
+) -> Result<(), verity::Error> {
+    let task = Task::new(progress, what, parts.root.size, Unit::Bytes);
+    let window =
+        |entry: &Entry| BufReader::with_capacity(to_usize(PIECE), Window::new(disk, entry.start, entry.size));
+    let mut data = Counted { inner: window(parts.root), task: &task };
+    verity::verify(&mut data, &mut window(parts.verity), &release.root_hash)
+}
+
+/// Whether the ESP starts the root of `release`, and can be started itself.
+fn check_esp(disk: &Arc<dyn Shared>, esp: &Entry, release: &Release) -> Result<()> {
+    let mut volume = fat::Reader::open(Window::new(disk, esp.start, esp.size)).context("reading its ESP")?;
+    let listed = volume.list().context("reading its ESP")?;
+    anyhow::ensure!(listed.iter().any(|file| file.path == LOADER), "its ESP has no {LOADER}");
+    let kernels = listed.into_iter().filter(|file| file.size.is_some() && file.path.starts_with(FOLDER));
+    for kernel in kernels {
+        let mut file = volume.file(&kernel.path).context("reading its ESP")?;
+        let description = Description::read(&mut file).with_context(|| format!("reading {}", kernel.path))?;
+        let cmdline = Cmdline::parse(&description.cmdline);
+        if cmdline.is_ok_and(|cmdline| cmdline.root_hash == release.root_hash) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no kernel image in its ESP starts its root")
+}
+
+/// The digest of all that is in the partitions of `table`.
+pub(super) fn content(disk: &(impl ReadAt + ?Sized), table: &Table) -> io::Result<Digest> {
+    let mut hasher = Hasher::new();
+    each_piece(table, |offset, count| {
+        let mut piece = vec![0; count];
+        disk.read_at(&mut piece, offset)?;
+        hasher.update(&piece);
+        Ok::<(), io::Error>(())
+    })?;
+    Ok(hasher.finish())
+}
+
+/// Calls `act` with offset and length of each piece of the partitions of `table`.
+pub(super) fn each_piece<E>(
+    table: &Table,
+    mut act: impl FnMut(u64, usize) -> Result<(), E>,
+) -> Result<(), E> {
+    for entry in &table.entries {
+        let mut at = entry.start;
+        while at < entry.end() {
+            let count = (entry.end() - at).min(PIECE);
+            act(at, to_usize(count))?;
+            at += count;
+        }
+    }
+    Ok(())
+}
+
+/// The image as a file here, and its name for messages.
+fn bring(origin: &Origin, sha256: Option<Digest>, progress: &dyn Progress) -> Result<(File, String)> {
+    match origin {
+        Origin::File(path) => {
+            let name = path.display().to_string();
+            let file = input::open(path).with_context(|| format!("reading {name}"))?;
+            Ok((file, name))
+        }
+        Origin::Input => {
+            let name = "the image of standard input".to_owned();
+            let task = Task::new(progress, "receiving", 0, Unit::Bytes);
+            let file = spool(&mut io::stdin().lock(), &task).context("reading standard input")?;
+            Ok((file, name))
+        }
+        Origin::Url(text) => {
+            let url: Url = text.parse()?;
+            if sha256.is_none() {
+                return Err(Refusal::NoDigest { url: url.to_string() }.into());
+            }
+            let client = Client::new(Settings::of_host())?;
+            let task = Task::new(progress, "downloading", 0, Unit::Bytes);
+            let mut stream = client.stream(&url, None)?;
+            let file = spool(&mut stream, &task).with_context(|| format!("downloading {url}"))?;
+            Ok((file, url.to_string()))
+        }
+    }
+}
+
+/// Puts what comes into a file without a name.
+fn spool(from: &mut dyn Read, task: &Task<'_>) -> Result<File> {
+    let mut file = temporary()?;
+    let mut buffer = vec![0; to_usize(PIECE)];
+    let mut total = 0;
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => return Ok(file),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.into()),
+        };
+        total += to_u64(count);
+        if total > limits::DOWNLOAD {
+            return Err(input::TooLarge { limit: limits::DOWNLOAD }.into());
+        }
+        file.write_all(&buffer[..count]).with_context(no_room)?;
+        task.advance(to_u64(count));
+    }
+}
+
+fn temporary() -> Result<File> {
+    tempfile::tempfile().with_context(no_room)
+}
+
+fn no_room() -> String {
+    let place = std::env::temp_dir();
+    format!("keeping the image in {} (TMPDIR names another directory)", place.display())
+}
+
+/// Compares the image with `--sha256`, and a file with the list beside it.
+fn check_digest(
+    file: &File,
+    name: &str,
+    origin: &Origin,
+    sha256: Option<Digest>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let listed = match origin {
+        Origin::File(path) => listed(path)?,
+        _ => None,
+    };
+    let expected = sha256.map(|digest| ("--sha256".to_owned(), digest)).into_iter().chain(listed);
+    let expected: Vec<(String, Digest)> = expected.collect();
+    if expected.is_empty() {
+        return Ok(());
+    }
+    let _task = Task::new(progress, "comparing the digest", 0, Unit::Bytes);
+    let actual = raw::digest(file).with_context(|| format!("reading {name}"))?;
+    match expected.into_iter().find(|(_, expected)| *expected != actual) {
+        Some((by, expected)) => {
+            Err(Refusal::OtherBytes { name: name.to_owned(), by, expected, actual }.into())
+        }
+        None => Ok(()),
+    }
+}
+
+/// What SHA256SUMS beside `image` says of it.
+fn listed(image: &Path) -> Result<Option<(String, Digest)>> {
+    let sums = image.with_file_name(SUMS);
+    let text = match input::read_text(&sums, limits::TEXT) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", sums.display())),
+    };
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    let line = text.lines().find_map(|line| {
+        let (digest, of) = line.split_once(' ')?;
+        (of.trim_start_matches([' ', '*']) == name).then_some(digest)
+    });
+    let digest = line.map(str::parse).transpose();
+    let digest = digest.with_context(|| format!("reading {}", sums.display()))?;
+    Ok(digest.map(|digest| (sums.display().to_string(), digest)))
+}
+
+/// The raw disk in `file`.
+fn unpacked(file: File, name: &str, progress: &dyn Progress) -> Result<Arc<dyn Shared>> {
+    let reading = || format!("reading {name}");
+    let raw = |file| FileDevice::image(file, SectorSize::B512).with_context(reading);
+    match Format::of(&file).with_context(reading)? {
+        Format::Raw => Ok(Arc::new(raw(file)?)),
+        Format::RawZst => {
+            let damaged =
+                |error: io::Error| Refusal::Damaged { name: name.to_owned(), problem: error.to_string() };
+            if let Some(frames) = Frames::open(file.try_clone()?).map_err(damaged)? {
+                return Ok(Arc::new(frames));
+            }
+            // One frame for all of it, as zstd makes it: it has no places to begin at.
+            let task = Task::new(progress, "unpacking", 0, Unit::Bytes);
+            let mut source = file;
+            io::Seek::rewind(&mut source)?;
+            let mut reader = Compression::Zstd.reader(BufReader::new(source)).map_err(damaged)?;
+            Ok(Arc::new(raw(spool(&mut reader, &task)?)?))
+        }
+        other => {
+            let (format, command) = (other.name(), other.unpacked_by());
+            Err(Refusal::Format { name: name.to_owned(), format, command }.into())
+        }
+    }
+}
+
+/// Tells a task what was read.
+struct Counted<'a, R> {
+    inner: R,
+    task: &'a Task<'a>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.task.advance(to_u64(count));
+        Ok(count)
+    }
+}

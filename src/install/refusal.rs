@@ -1,0 +1,473 @@
+//! Why nothing is written, with what is there and the way out. docs/bare-metal.md has all of them.
+
+use std::fmt::Write as _;
+
+use super::disks::{Disk, Kind};
+use super::marks::Found;
+use crate::base::{Digest, Size};
+
+/// A reason to write nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Neither a disk nor words about one.
+    #[error("no disk was named: add one, such as /dev/sda, or --disk serial=NUMBER. {table}")]
+    NoDisk {
+        /// All disks.
+        table: String,
+    },
+    /// No disk is as was said.
+    #[error("no disk is {selector} (the disk of the running system never is). {table}")]
+    NoneMatches {
+        /// As given.
+        selector: String,
+        /// All disks.
+        table: String,
+    },
+    /// More than one is.
+    #[error("{count} disks are {selector}: add what tells them apart, such as serial=. {table}")]
+    Several {
+        /// As given.
+        selector: String,
+        /// How many.
+        count: usize,
+        /// All disks.
+        table: String,
+    },
+    /// Something else.
+    #[error("{path} is {what}: name a whole disk, such as /dev/sda, or a file to write into")]
+    NotADisk {
+        /// As given.
+        path: String,
+        /// e.g. `a directory`.
+        what: String,
+    },
+    /// Part of a disk.
+    #[error("{path} is a partition, and an image takes a whole disk: name {disk}")]
+    Partition {
+        /// As given.
+        path: String,
+        /// The whole.
+        disk: String,
+    },
+    /// A CD.
+    #[error("{path} is an optical drive: name a disk")]
+    Optical {
+        /// As given.
+        path: String,
+    },
+    /// Device mapper or RAID.
+    #[error(
+        "{path} is made of other disks (device mapper, RAID, bcache), which firmware cannot start: name one of those"
+    )]
+    Composite {
+        /// As given.
+        path: String,
+    },
+    /// Write-protected.
+    #[error(
+        "{path} is read-only: take the write protection off (a switch, or `blockdev --setrw {path}`), or name another disk"
+    )]
+    ReadOnly {
+        /// The disk.
+        path: String,
+    },
+    /// The root of this system.
+    #[error("{path} has the running system: start from another medium, or name another disk")]
+    System {
+        /// The disk.
+        path: String,
+    },
+    /// Mounted.
+    #[error(
+        "{path} is in use, {device} is mounted at {at}: `umount {at}` if that is not needed, or name another disk"
+    )]
+    Mounted {
+        /// The disk.
+        path: String,
+        /// It or a part of it, or what is made of that.
+        device: String,
+        /// Where.
+        at: String,
+    },
+    /// Swap.
+    #[error(
+        "{path} is in use, {device} is swap: `swapoff {device}` if that is not needed, or name another disk"
+    )]
+    Swap {
+        /// The disk.
+        path: String,
+        /// It or a part of it, or what is made of that.
+        device: String,
+    },
+    /// Made into something.
+    #[error(
+        "{path} is in use, {by} is made of {device}: take that apart (`vgchange -an`, `mdadm --stop`, `cryptsetup close`, \
+         `multipath -f`), or name another disk"
+    )]
+    Held {
+        /// The disk.
+        path: String,
+        /// It or a part of it.
+        device: String,
+        /// What is made of it.
+        by: String,
+    },
+    /// Opened by somebody.
+    #[error(
+        "{path} is in use by another program, which has it open for itself alone: end that, or name another disk"
+    )]
+    Busy {
+        /// The disk.
+        path: String,
+    },
+    /// Too small.
+    #[error(
+        "{path} has {}, and a node of this image needs {}: {} are missing. Name a larger disk, or make the partitions \
+         smaller by `disk:` in the manifest", Size(*.has).human(), Size(*.needs).human(), Size(needs - has).human()
+    )]
+    TooSmall {
+        /// The disk.
+        path: String,
+        /// In bytes.
+        has: u64,
+        /// In bytes.
+        needs: u64,
+    },
+    /// Sectors of another size.
+    #[error(
+        "{path} has sectors of {disk} bytes, and the image is made for {image}: build it with `disk: {{sector_size: \
+         {disk}}}` in the manifest"
+    )]
+    Sectors {
+        /// The disk.
+        path: String,
+        /// In bytes.
+        disk: u64,
+        /// In bytes.
+        image: u64,
+    },
+    /// Something would be lost.
+    #[error(
+        "{path} is not empty, it has {things}: what is there would be lost. If that is meant, add --wipe {wipe}"
+    )]
+    Occupied {
+        /// The disk.
+        path: String,
+        /// What is there.
+        things: String,
+        /// What names it.
+        wipe: String,
+    },
+    /// Another disk was to be wiped.
+    #[error("--wipe {given} is not this disk: {path} is {is}")]
+    OtherWipe {
+        /// As given.
+        given: String,
+        /// The disk.
+        path: String,
+        /// What would name it.
+        is: String,
+    },
+    /// Other bytes than were asked for.
+    #[error(
+        "{name} has other bytes than {by} says: expected SHA-256 {expected}, but have {actual}. Fetch it again"
+    )]
+    OtherBytes {
+        /// Of the image.
+        name: String,
+        /// `--sha256` or a file.
+        by: String,
+        /// As it should be.
+        expected: Digest,
+        /// As it is.
+        actual: Digest,
+    },
+    /// An address without a digest.
+    #[error(
+        "{url} needs --sha256 DIGEST, which says what is to come from there: SHA256SUMS beside the image has it"
+    )]
+    NoDigest {
+        /// Without its secrets.
+        url: String,
+    },
+    /// Another format.
+    #[error("{name} is a {format} image: make a raw one of it by `{command}`")]
+    Format {
+        /// Of the image.
+        name: String,
+        /// e.g. `qcow2`.
+        format: &'static str,
+        /// What makes it a raw one.
+        command: &'static str,
+    },
+    /// Not one of keller's.
+    #[error(
+        "{name} is not an image of keller: {problem}. `keller build` makes one, `keller inspect` shows what it is"
+    )]
+    NotAnImage {
+        /// Of the image.
+        name: String,
+        /// What is missing.
+        problem: String,
+    },
+    /// Damaged.
+    #[error("{name} is damaged: {problem}. Fetch or build it again")]
+    Damaged {
+        /// Of the image.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// The fewest characters of `--wipe` where a disk has no serial number.
+pub(super) const LEAST: usize = 6;
+
+/// What names `disk` for `--wipe`: its serial number, else the begin of what tells its content.
+pub(super) fn wipe_name(disk: &Disk, found: &Found) -> String {
+    let id = || found.id.as_deref().map(|id| id.chars().take(8).collect());
+    disk.serial.clone().filter(|serial| !serial.is_empty()).or_else(id).unwrap_or_else(|| disk.name.clone())
+}
+
+/// Refuses a disk with something on it, unless `wipe` names it.
+pub(super) fn judge_content(
+    disk: &Disk,
+    path: &str,
+    found: &Found,
+    wipe: Option<&str>,
+) -> Result<(), Refusal> {
+    let name = wipe_name(disk, found);
+    let Some(given) = wipe else {
+        return match found.things.is_empty() {
+            true => Ok(()),
+            false => {
+                Err(Refusal::Occupied { path: path.to_owned(), things: found.line(), wipe: quoted(&name) })
+            }
+        };
+    };
+    let is_serial =
+        disk.serial.as_deref().is_some_and(|serial| serial.trim().eq_ignore_ascii_case(given.trim()));
+    let is_id = disk.serial.is_none()
+        && given.len() >= LEAST
+        && found.id.as_deref().is_some_and(|id| id.to_lowercase().starts_with(&given.to_lowercase()));
+    // Without a number of its own, an empty disk has nothing that could be named, and nothing to lose.
+    match is_serial || is_id || (disk.serial.is_none() && found.things.is_empty()) {
+        true => Ok(()),
+        false => Err(Refusal::OtherWipe { given: given.to_owned(), path: path.to_owned(), is: name }),
+    }
+}
+
+/// As a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.:".contains(letter);
+    match word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+/// Refuses a disk that cannot be written, or is in use.
+pub(super) fn judge_use(disk: &Disk) -> Result<(), Refusal> {
+    use super::disks::Use;
+    let path = disk.path();
+    match disk.kind {
+        Kind::Disk | Kind::Loop => {}
+        Kind::Optical => return Err(Refusal::Optical { path }),
+        Kind::Composite => return Err(Refusal::Composite { path }),
+    }
+    if disk.read_only {
+        return Err(Refusal::ReadOnly { path });
+    }
+    let device = |name: &String| format!("/dev/{name}");
+    match disk.uses.first() {
+        None => Ok(()),
+        Some(Use::System) => Err(Refusal::System { path }),
+        Some(Use::Mounted(name, at)) => Err(Refusal::Mounted { path, device: device(name), at: at.clone() }),
+        Some(Use::Swap(name)) => Err(Refusal::Swap { path, device: device(name) }),
+        Some(Use::Held(name, by)) => Err(Refusal::Held { path, device: device(name), by: device(by) }),
+    }
+}
+
+/// All `disks` with what is on them, for a person who has to name one.
+pub(super) fn table(disks: &[(&Disk, String)]) -> String {
+    if disks.is_empty() {
+        return "This machine shows no disk: the driver of its controller may be missing".to_owned();
+    }
+    let mut rows = vec![["Disk", "Size", "Model", "Serial", "Bus", "What is on it"].map(str::to_owned)];
+    let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    for (disk, content) in disks {
+        rows.push([
+            disk.path(),
+            Size(disk.size).human(),
+            dash(&disk.model),
+            dash(&disk.serial),
+            disk.bus.to_owned(),
+            content.clone(),
+        ]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..5).map(width).collect();
+    let mut text = "This machine has:".to_owned();
+    for row in &rows {
+        text.push_str("\n  ");
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(text, "{cell:<width$}  ");
+        }
+        text.push_str(&row[5]);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disks::Use;
+    use super::*;
+
+    fn disk() -> Disk {
+        Disk {
+            name: "sda".into(),
+            size: 100 << 30,
+            kind: Kind::Disk,
+            model: Some("ACME".into()),
+            serial: Some("S1".into()),
+            wwn: None,
+            bus: "ata",
+            read_only: false,
+            uses: Vec::new(),
+            numbers: Vec::new(),
+        }
+    }
+
+    fn told(change: impl Fn(&mut Disk)) -> String {
+        let mut disk = disk();
+        change(&mut disk);
+        judge_use(&disk).map_or_else(|refusal| refusal.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn a_free_disk_is_taken() {
+        assert_eq!(told(|_| {}), "");
+    }
+
+    #[test]
+    fn an_optical_drive_is_refused() {
+        assert_eq!(told(|disk| disk.kind = Kind::Optical), "/dev/sda is an optical drive: name a disk");
+    }
+
+    #[test]
+    fn what_is_made_of_disks_is_refused() {
+        let said = told(|disk| disk.kind = Kind::Composite);
+        assert!(said.starts_with("/dev/sda is made of other disks (device mapper, RAID, bcache)"), "{said}");
+    }
+
+    #[test]
+    fn a_read_only_disk_is_refused() {
+        let said = told(|disk| disk.read_only = true);
+        assert!(said.starts_with("/dev/sda is read-only: take the write protection off"), "{said}");
+    }
+
+    #[test]
+    fn the_disk_of_the_running_system_is_refused() {
+        let uses = vec![Use::System, Use::Mounted("sda2".into(), "/".into())];
+        let said = told(|disk| disk.uses = uses.clone());
+        assert_eq!(said, "/dev/sda has the running system: start from another medium, or name another disk");
+    }
+
+    #[test]
+    fn a_mounted_disk_is_refused() {
+        let said = told(|disk| disk.uses = vec![Use::Mounted("sda1".into(), "/srv".into())]);
+        assert!(
+            said.starts_with("/dev/sda is in use, /dev/sda1 is mounted at /srv: `umount /srv`"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn swap_is_refused() {
+        let said = told(|disk| disk.uses = vec![Use::Swap("sda2".into())]);
+        assert!(said.starts_with("/dev/sda is in use, /dev/sda2 is swap: `swapoff /dev/sda2`"), "{said}");
+    }
+
+    #[test]
+    fn a_disk_with_holders_is_refused() {
+        let said = told(|disk| disk.uses = vec![Use::Held("sda2".into(), "dm-0".into())]);
+        assert!(
+            said.starts_with("/dev/sda is in use, /dev/dm-0 is made of /dev/sda2: take that apart"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_is_on_a_disk_goes_only_when_it_is_named() {
+        let found = Found { things: vec!["xfs".into()], id: Some("abcdef0123".into()), unfinished: false };
+        let judge = |disk: &Disk, found: &Found, wipe| {
+            let judged = judge_content(disk, "/dev/sda", found, wipe);
+            judged.map_or_else(|refusal| refusal.to_string(), |()| String::new())
+        };
+        let (named, nameless) = (disk(), Disk { serial: None, ..disk() });
+        assert_eq!(
+            judge(&named, &found, None),
+            "/dev/sda is not empty, it has xfs: what is there would be lost. If that is meant, add --wipe S1"
+        );
+        assert!(judge(&nameless, &found, None).ends_with("add --wipe abcdef01"));
+        let blank = Disk { serial: Some("S 1".into()), ..disk() };
+        assert!(judge(&blank, &found, None).ends_with("add --wipe 'S 1'"));
+        for (disk, found, wipe) in [
+            (&named, &found, "S1"),
+            (&named, &found, "s1"),
+            (&nameless, &found, "abcdef"),
+            (&nameless, &found, "ABCDEF01"),
+            (&named, &Found::default(), "S1"),
+            (&nameless, &Found::default(), "abcdef"),
+        ] {
+            assert_eq!(judge(disk, found, Some(wipe)), "", "{wipe}");
+        }
+        assert_eq!(judge(&named, &found, Some("S2")), "--wipe S2 is not this disk: /dev/sda is S1");
+        // Where there is a number, nothing else counts: two disks may have one table.
+        assert_eq!(judge(&named, &found, Some("abcdef")), "--wipe abcdef is not this disk: /dev/sda is S1");
+        assert_eq!(
+            judge(&named, &Found::default(), Some("S2")),
+            "--wipe S2 is not this disk: /dev/sda is S1"
+        );
+        assert_eq!(
+            judge(&nameless, &found, Some("abc")),
+            "--wipe abc is not this disk: /dev/sda is abcdef01"
+        );
+    }
+
+    #[test]
+    fn refusals_name_the_way_out() {
+        let path = || "/dev/sda".to_owned();
+        for (refusal, said) in [
+            (
+                Refusal::Partition { path: "/dev/sda1".into(), disk: path() },
+                "/dev/sda1 is a partition, and an image takes a whole disk: name /dev/sda",
+            ),
+            (
+                Refusal::Sectors { path: path(), disk: 4096, image: 512 },
+                "/dev/sda has sectors of 4096 bytes, and the image is made for 512: build it with `disk: {sector_size: 4096}` \
+                 in the manifest",
+            ),
+            (
+                Refusal::TooSmall { path: path(), has: 2 << 30, needs: 3 << 30 },
+                "/dev/sda has 2.0 GiB, and a node of this image needs 3.0 GiB: 1.0 GiB are missing. Name a larger disk, or \
+                 make the partitions smaller by `disk:` in the manifest",
+            ),
+        ] {
+            assert_eq!(refusal.to_string(), said);
+        }
+    }
+
+    #[test]
+    fn the_table_has_all_that_a_person_needs() {
+        let other = Disk { name: "nvme0n1".into(), model: None, serial: None, bus: "nvme", ..disk() };
+        assert_eq!(
+            table(&[(&disk(), "nothing".into()), (&other, "xfs".into())]),
+            "This machine has:\n  \
+             Disk          Size       Model  Serial  Bus   What is on it\n  \
+             /dev/sda      100.0 GiB  ACME   S1      ata   nothing\n  \
+             /dev/nvme0n1  100.0 GiB  -      -       nvme  xfs"
+        );
+        assert!(table(&[]).starts_with("This machine shows no disk"));
+    }
+}
