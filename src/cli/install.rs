@@ -27,7 +27,7 @@ use crate::project::install::{BootEntry, Install, Origin, Report, Selector, Stat
     version and this document stays as it is. Exit code: 0 when the disk has it, 1 when something is refused or fails, 130 \
     when it is interrupted.")]
 pub struct InstallArgs {
-    /// A raw image, compressed (.raw.zst) or not: a file, an address at http or https, or - for standard input.
+    /// A raw image, compressed (.raw.zst) or not: a file, an address at http or https, or `-` for standard input.
     image: String,
     /// The disk, such as /dev/sda or a name in /dev/disk/by-id, or a file that is to be one.
     disk: Option<PathBuf>,

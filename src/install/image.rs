@@ -111,7 +111,7 @@ impl Image {
             .map_err(|error| damaged(format!("its root is not what its root hash says: {error}")))?;
         let esp = table.by_type(types::ESP).next().ok_or_else(|| not_an_image("it has no ESP"))?;
         check_esp(&bytes, esp, &release).map_err(|error| damaged(Chain(error.as_ref()).to_string()))?;
-        let content = content(&bytes, &table).context("reading the image")?;
+        let content = content(&bytes, &table).map_err(|error| damaged(error.to_string()))?;
         Ok(Self { bytes, release, layout, content, table })
     }
 }

@@ -111,7 +111,7 @@ pub(super) fn look(disk: &(impl ReadAt + ?Sized)) -> io::Result<Found> {
     let unfinished = things.is_empty() && is_unfinished(&head, &tail);
     if things.is_empty() && !unfinished && !(is_blank(&head) && is_blank(&tail)) {
         let remains = head.windows(GPT.len()).chain(tail.windows(GPT.len())).any(|bytes| bytes == GPT);
-        let what = if remains { "a damaged partition table (GPT)" } else { "data of an unknown kind" };
+        let what = if remains { "a damaged partition table (GPT)" } else { "data that keller does not know" };
         things.push(what.to_owned());
     }
     if !things.is_empty() && id.is_none() {
@@ -275,8 +275,8 @@ mod tests {
             ("a member of an mdadm RAID", SIZE - 65536, &[0xfc, 0x4e, 0x2b, 0xa9]),
             ("a member of an Intel RAID", SIZE - 1024, b"Intel Raid ISM Cfg Sig. "),
             ("a member of a DDF RAID", SIZE - 512, &[0xde, 0x11, 0xde, 0x11]),
-            ("data of an unknown kind", 7000, b"x"),
-            ("data of an unknown kind", SIZE - 7000, b"x"),
+            ("data that keller does not know", 7000, b"x"),
+            ("data that keller does not know", SIZE - 7000, b"x"),
             ("a damaged partition table (GPT)", SIZE - 512, GPT),
         ] {
             let found = with(&[(at, bytes)]);

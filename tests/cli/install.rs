@@ -247,7 +247,7 @@ fn disks_that_are_not_right_are_refused() {
         "no disk is serial=not-there (the disk of the running system never is). This machine ",
     );
     for (things, at, bytes) in
-        [("ext2, ext3 or ext4", 1080, &[0x53, 0xef][..]), ("data of an unknown kind", 4000, b"x")]
+        [("ext2, ext3 or ext4", 1080, &[0x53, 0xef][..]), ("data that keller does not know", 4000, b"x")]
     {
         blank(&project, "used", SIZE);
         File::options().write(true).open(project.path("used")).unwrap().write_all_at(bytes, at).unwrap();
