@@ -44,6 +44,11 @@ impl NodeDisk {
     /// Finds it by what `/init` has left.
     pub fn find() -> Result<Self, Failure> {
         let facts = node::handover()?;
+        if facts.live {
+            let cause = "this node runs from memory, and has no disk that an update could be written to";
+            return Err(Failure::new("looking for the boot disk", cause)
+                .help("`keller install` puts the image onto a disk"));
+        }
         let doing = || format!("reading the partition table of {}", facts.disk);
         let disk = block(&facts.disk, false, false).doing(doing())?;
         let table = gpt::read_any(&disk).doing(doing())?.table;

@@ -24,6 +24,10 @@ const CLOCK: Duration = Duration::from_secs(600);
 
 /// Runs until the node goes down; ends at once where nothing names a repository.
 pub fn run(progress: &dyn Progress) -> Result<(), Failure> {
+    if node::handover()?.live {
+        progress.note("this node runs from memory: it takes no updates");
+        return Ok(());
+    }
     // A wrong letter in an operator's file must not cost a good version its place.
     settle(&Settings::read_lenient(progress)?, progress);
     let settings = Settings::read()?;

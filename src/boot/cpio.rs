@@ -88,6 +88,16 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Adds the head of a regular file, whose `len` bytes somebody else writes behind [`Writer::into_inner`].
+    pub fn begin_file(&mut self, name: &str, mode: u32, len: u64) -> Result<(), CpioError> {
+        self.header(name, kind::FILE | mode, 1, len)
+    }
+
+    /// The sink, without an end mark.
+    pub fn into_inner(self) -> W {
+        self.sink
+    }
+
     /// The same with a body that begins at a multiple of `align` bytes in the archive: further NULs behind the
     /// name make the room, as iucode-tool has it.
     pub fn aligned_file(&mut self, name: &str, mode: u32, body: &[u8], align: u64) -> Result<(), CpioError> {

@@ -33,6 +33,9 @@ pub struct Handover {
     pub first_boot: bool,
     /// Where changes to /etc went: `persistent` or `ephemeral`.
     pub etc: String,
+    /// Whether the node runs from memory: its disk is [`crate::boot::live::DISK`], which nobody can write to.
+    #[serde(default)]
+    pub live: bool,
     /// Seconds from the kernel's start to the hand-over.
     pub uptime: f64,
 }

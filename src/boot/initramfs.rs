@@ -191,6 +191,9 @@ const USEFUL: [&str; 1] = [
     "efivarfs",
 ];
 
+/// What makes a disk of an image in memory ([`crate::boot::live`]): any image may be started so.
+pub const FROM_MEMORY: &str = "loop";
+
 /// Drivers of the disks that a host may boot from, with the buses before them. Those that this kernel has
 /// are packed; a device's modalias loads them.
 const DISK_DRIVERS: [&str; 47] = [
@@ -325,7 +328,7 @@ impl Parts<'_> {
         for module in USEFUL {
             order.add(module, When::Always)?;
         }
-        for module in ACCELERATORS {
+        for module in ACCELERATORS.into_iter().chain([FROM_MEMORY]) {
             order.add(module, When::Asked)?;
         }
         match self.choice {

@@ -10,6 +10,7 @@ pub mod entries;
 pub mod esp;
 pub mod handover;
 pub mod initramfs;
+pub mod live;
 pub mod load_option;
 pub mod microcode;
 pub mod modprobe;

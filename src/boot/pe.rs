@@ -122,7 +122,7 @@ const OPTIONAL: usize = 4 + CoffHeader::SIZE;
 /// `IMAGE_SCN_MEM_READ | IMAGE_SCN_CNT_INITIALIZED_DATA`.
 const READABLE_DATA: u32 = 0x4000_0040;
 /// `IMAGE_SCN_MEM_READ | IMAGE_SCN_CNT_CODE`.
-const READABLE_CODE: u32 = 0x4000_0020;
+pub(super) const READABLE_CODE: u32 = 0x4000_0020;
 
 /// Why an image could not be read or extended.
 #[derive(Debug, thiserror::Error)]
@@ -290,6 +290,8 @@ pub struct Image {
     /// Where the section table is, in bytes.
     table: usize,
     sections: Vec<Section>,
+    /// What somebody else writes: where in `bytes` it belongs, and how long it is.
+    room: Option<(usize, u64)>,
 }
 
 impl Image {
@@ -306,7 +308,7 @@ impl Image {
             return Err(PeError::Corrupt { what: "it ends inside a section" });
         }
         bytes.truncate(to_usize(end));
-        let mut image = Self { bytes, start, table: start + table, sections };
+        let mut image = Self { bytes, start, table: start + table, sections, room: None };
         let header = image.header_mut()?;
         let units = [header.optional.section_alignment, header.optional.file_alignment];
         if !units.iter().all(|unit| unit.get().is_power_of_two()) {
@@ -328,8 +330,61 @@ impl Image {
         Ok(self.header()?.optional.size_of_image.get())
     }
 
+    /// Takes away the section `name` and all that were added behind it.
+    pub fn cut(&mut self, name: &str) -> Result<(), PeError> {
+        let Some(first) = self.sections.iter().position(|section| section.name == name) else {
+            return Ok(());
+        };
+        let (table, gone) = (self.table, self.sections.split_off(first));
+        let ends = self.sections.iter().map(|s| to_usize(u64::from(s.raw_offset) + u64::from(s.raw_size)));
+        let end = ends.max().unwrap_or_default();
+        if gone.iter().any(|section| to_index(section.raw_offset) < end) {
+            return Err(PeError::Corrupt { what: "a section that was added does not lie behind the others" });
+        }
+        self.bytes.truncate(end);
+        let entries = table + first * SectionHeader::SIZE..table + (first + gone.len()) * SectionHeader::SIZE;
+        self.bytes.get_mut(entries).ok_or(CUT_SHORT)?.fill(0);
+        let header = self.header_mut()?;
+        header.coff.number_of_sections.set(u16::try_from(first).map_err(|_| CUT_SHORT)?);
+        for section in &gone {
+            let total = match section.characteristics {
+                READABLE_CODE => &mut header.optional.size_of_code,
+                _ => &mut header.optional.size_of_initialized_data,
+            };
+            total.set(total.get().saturating_sub(section.raw_size));
+        }
+        Ok(())
+    }
+
     /// Adds a section behind the others, in the file and in memory.
     pub fn append(&mut self, name: &str, body: &[u8], holds: Holds) -> Result<(), PeError> {
+        let end = self.enter(name, to_u64(body.len()), holds)?;
+        self.bytes.extend_from_slice(body);
+        self.fill(end);
+        Ok(())
+    }
+
+    /// Adds a section of `len` bytes of data that somebody else writes: see [`Image::into_parts`]. There is one at most.
+    pub fn leave_room(&mut self, name: &str, len: u64) -> Result<(), PeError> {
+        let end = self.enter(name, len, Holds::Data)?;
+        self.room = Some((self.bytes.len(), len));
+        self.fill(end);
+        Ok(())
+    }
+
+    /// Bytes of the file so far.
+    fn end(&self) -> u64 {
+        to_u64(self.bytes.len()) + self.room.map_or(0, |(_, len)| len)
+    }
+
+    /// Adds zeros up to byte `end` of the file.
+    fn fill(&mut self, end: u64) {
+        let missing = to_usize(end - self.end());
+        self.bytes.resize(self.bytes.len() + missing, 0);
+    }
+
+    /// Adds the entry of a section whose `len` bytes come next; gives where in the file the section ends.
+    fn enter(&mut self, name: &str, len: u64, holds: Holds) -> Result<u64, PeError> {
         if name.len() > 8 {
             return Err(PeError::NameTooLong { name: name.to_owned() });
         }
@@ -356,14 +411,14 @@ impl Image {
             self.sections.iter().map(|s| u64::from(s.virtual_address) + u64::from(s.virtual_size));
         let virtual_address = align::up(memory_ends.max().unwrap_or_default(), memory_unit);
         let virtual_size = match holds {
-            Holds::Data => to_u64(body.len()),
-            Holds::Code { virtual_size } => u64::from(virtual_size).max(to_u64(body.len())),
+            Holds::Data => len,
+            Holds::Code { virtual_size } => u64::from(virtual_size).max(len),
         };
         let size_of_image = narrow(align::up(virtual_address + virtual_size, memory_unit))?;
-        let raw_offset = align::up(to_u64(self.bytes.len()), file_unit);
+        let raw_offset = align::up(self.end(), file_unit);
         // Up to the border all of it belongs to the section: readers warn of gaps between them.
-        let end = narrow(align::up(raw_offset + to_u64(body.len()), file_unit.max(BLOCK)))?;
-        let raw_size = u64::from(end) - raw_offset;
+        let end = align::up(raw_offset + len, file_unit.max(BLOCK));
+        let raw_size = u64::from(narrow(end)?) - raw_offset;
 
         let entry = Section {
             name: name.to_owned(),
@@ -376,9 +431,7 @@ impl Image {
                 Holds::Code { .. } => READABLE_CODE,
             },
         };
-        self.bytes.resize(to_usize(raw_offset), 0);
-        self.bytes.extend_from_slice(body);
-        self.bytes.resize(to_index(end), 0);
+        self.fill(raw_offset);
 
         let mut section = SectionHeader {
             virtual_size: entry.virtual_size.into(),
@@ -400,12 +453,19 @@ impl Image {
         // The table ends before SizeOfHeaders, so that there are far fewer than 65,536.
         header.coff.number_of_sections += 1;
         self.sections.push(entry);
-        Ok(())
+        Ok(end)
     }
 
     /// The image's bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+
+    /// The image's bytes before and behind the section that somebody else writes.
+    pub fn into_parts(mut self) -> (Vec<u8>, Vec<u8>) {
+        let at = self.room.map_or(self.bytes.len(), |(at, _)| at);
+        let behind = self.bytes.split_off(at);
+        (self.bytes, behind)
     }
 
     fn header(&self) -> Result<&PeHeader, PeError> {
@@ -472,6 +532,30 @@ mod tests {
         assert!(found[2].read(&mut reader).unwrap().starts_with(&[7; 600]));
         assert_eq!(bytes[76..84], [0; 8], "PointerToSymbolTable and NumberOfSymbols");
         assert_eq!(Image::parse(bytes.clone()).unwrap().into_bytes(), bytes);
+    }
+
+    #[test]
+    fn what_somebody_else_writes_and_what_was_cut() {
+        let stub = Image::parse(sample()).unwrap();
+        let add = |image: &mut Image, room: bool| {
+            image.append(".osrel", b"ID=x\n", Holds::Data).unwrap();
+            match room {
+                true => image.leave_room(".initrd", 5000).unwrap(),
+                false => image.append(".initrd", &[9; 5000], Holds::Data).unwrap(),
+            }
+            image.append(".linux", &[7; 600], Holds::Code { virtual_size: 5000 }).unwrap();
+        };
+        let (mut whole, mut parts) = (stub.clone(), stub.clone());
+        add(&mut whole, false);
+        add(&mut parts, true);
+        let mut cut = whole.clone();
+        cut.cut(".osrel").unwrap();
+        cut.cut(".none").unwrap();
+        add(&mut cut, false);
+        let whole = whole.into_bytes();
+        assert_eq!(cut.into_bytes(), whole);
+        let (before, behind) = parts.into_parts();
+        assert_eq!([before.as_slice(), &[9; 5000], &behind].concat(), whole);
     }
 
     #[test]

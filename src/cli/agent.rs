@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-use super::Global;
 use super::progress::{Display, Verbosity};
+use super::{Global, install};
 use crate::agent::{self, judge, service};
+use crate::project::install::Then;
 
 /// Arguments of `keller agent`.
 #[derive(Debug, Args)]
@@ -17,7 +18,7 @@ use crate::agent::{self, judge, service};
                   keller agent certificates\n\n\
                   All are units: keller-agent.service, keller-health.service, systemd-bless-boot.service and, where the \
                   manifest has `kv`, keller-etcd-certificates.service and, on a member of a cluster, \
-                  keller-etcd-promotion.service. What they say is in the journal.")]
+                  keller-etcd-promotion.service; keller-install.service where the node runs from memory. What they say is in the journal.")]
 pub struct AgentArgs {
     /// A part of it; without one, the agent itself.
     #[command(subcommand)]
@@ -36,6 +37,8 @@ pub enum Part {
     Certificates,
     /// Wait until the etcd of this node, a member of a cluster, may start.
     Member,
+    /// On a machine that runs from memory: install what its document asks for.
+    Install,
     /// Give members that have joined their vote once they have caught up, for as long as the node is up.
     Promote,
 }
@@ -59,6 +62,14 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
         }
         Some(Part::Member) => {
             agent::etcd::member::wait(&display)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Part::Install) => {
+            match install::unattended(&display)? {
+                Some(Then::Reboot) => agent::systemd::reboot()?,
+                Some(Then::Poweroff) => agent::systemd::systemctl(&["poweroff", "--no-block"])?,
+                Some(Then::Stay) | None => {}
+            }
             Ok(ExitCode::SUCCESS)
         }
         Some(Part::Promote) => {

@@ -48,6 +48,10 @@ pub struct BuildArgs {
     /// Build a second time in another way and compare the images.
     #[arg(long)]
     pub check: bool,
+    /// Give machines that are started from the iso or netboot file these node documents, whose `install` says onto which
+    /// disk the image goes without a hand on it.
+    #[arg(long, value_name = "FILE")]
+    pub install: Option<PathBuf>,
     /// The keller for the node; by default the one that runs.
     #[arg(long, value_name = "FILE")]
     pub keller: Option<PathBuf>,
@@ -62,10 +66,10 @@ pub struct BuildArgs {
 impl BuildArgs {
     /// What is asked for, with or without SHA256SUMS.
     pub fn request(self, sums: bool) -> Build {
-        let Self { manifest, version, output, locked, check, keller, allow_debug, inputs } = self;
+        let Self { manifest, version, output, locked, check, install, keller, allow_debug, inputs } = self;
         let policy = if locked { Policy::Locked } else { Policy::Follow };
         let inputs = inputs.into();
-        Build { manifest, version, output, policy, check, sums, keller, allow_debug, inputs }
+        Build { manifest, version, output, policy, check, sums, install, keller, allow_debug, inputs }
     }
 }
 

@@ -11,7 +11,9 @@ use super::progress::Display;
 use super::streams::one_line;
 use super::{Global, signals, streams};
 use crate::base::{Digest, Size};
-use crate::project::install::{BootEntry, Install, Origin, Report, Selector, State, Target, WriteError};
+use crate::project::install::{
+    self, BootEntry, Install, Origin, Report, Selector, State, Target, Then, WriteError,
+};
 
 /// Put an image onto a disk of this machine, as a node.
 #[derive(Debug, Args)]
@@ -90,8 +92,20 @@ impl InstallArgs {
             wipe: self.wipe.clone(),
             document: self.document.clone(),
             boot_entry: !self.no_boot_entry,
+            unattended: false,
         }
     }
+}
+
+/// Does what the document of a machine that runs from memory asks for; says what it was, and gives what comes then.
+///
+/// # Errors
+/// A refusal, or what failed.
+pub(super) fn unattended(display: &Display) -> Result<Option<Then>> {
+    let Some((install, then)) = install::unattended()? else { return Ok(None) };
+    let report = install.run(&signals::interruption, display)?;
+    streams::print(told(&report))?;
+    Ok(Some(then))
 }
 
 /// What was done.

@@ -194,6 +194,10 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
             qcow2::expand(&file, &raw).map_err(|error| unpacking(&file, error))?;
             raw
         }
+        Format::Netboot | Format::Iso => bail!(
+            "it is the {} form of an image, which runs from memory: inspect the raw image that was built with it",
+            format.name()
+        ),
         _ => bail!(
             "it is a {} image, which keller does not read: unpack it first: {}",
             format.name(),

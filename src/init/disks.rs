@@ -153,6 +153,26 @@ impl BootDisk {
         }
     }
 
+    /// The disk `name`, which must have the root and its hash tree. Drivers of other disks are loaded, as [`BootDisk::wait`] does.
+    pub(super) fn named(
+        console: &Console,
+        loader: &mut Loader,
+        name: &str,
+        root_hash: &Digest,
+    ) -> Result<Self, Failure> {
+        while loader.load_for_devices(console) {}
+        let what = || format!("reading the partition table of {name}");
+        let found =
+            open(name, false).doing(what()).and_then(|device| gpt::read_any(&device).doing(what()))?;
+        let (root, verity) = partition_guids(root_hash);
+        let number = |guid| found.table.by_guid(guid).map(|entry| entry.number);
+        let (Some(root), Some(verity)) = (number(root), number(verity)) else {
+            let problem = "it has another version than the one that the command line names";
+            return Err(Failure::new(format!("looking for the root on {name}"), problem));
+        };
+        Ok(Self { name: name.to_owned(), found, root, verity })
+    }
+
     /// The disk's device.
     pub(super) fn device(&self) -> String {
         format!("/dev/{}", self.name)

@@ -17,6 +17,7 @@ mod etc;
 mod first_boot;
 mod fw_cfg;
 mod given;
+mod live;
 mod machine_id;
 mod media;
 mod modules;
@@ -43,8 +44,9 @@ use crate::base::kernel::uptime;
 use console::Console;
 use disks::BootDisk;
 use modules::Loader;
+use reserve::Reserve;
 
-use crate::boot::cmdline::{Cmdline, State};
+use crate::boot::cmdline::{Cmdline, Options, State};
 use crate::boot::handover::{self, Handover};
 use crate::boot::variables;
 use crate::disk::gpt::Entry;
@@ -96,12 +98,18 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     let mut loader = Loader::open()?;
     loader.load_needed(console)?;
     root::mount_firmware_variables();
-    let mut disk = BootDisk::wait(console, &mut loader, &cmdline.root_hash)?;
+    let live = live::disk(console, &mut loader)?;
+    let mut disk = match &live {
+        Some(name) => BootDisk::named(console, &mut loader, name, &cmdline.root_hash)?,
+        None => BootDisk::wait(console, &mut loader, &cmdline.root_hash)?,
+    };
+    // Nothing outlives what is in memory.
+    let state = if live.is_some() { State::Memory } else { options.state };
     watchdog::arm(console);
     trial::begin(console);
     console.say(&format!("boot disk {}, root in partition {}", disk.name, disk.root));
     // Somebody who looks for the cause must not lose the version over it.
-    if !options.debug {
+    if !options.debug && live.is_none() {
         starts::begin(console, &disk)?;
     }
 
@@ -111,36 +119,15 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     console.say("root verified and mounted");
 
     // Nothing was written so far: a disk whose root is broken stays as it is.
-    let shipped_esp = disk.found.table.esp(variables::partition()).cloned();
-    match (table::settle(console, &mut disk, options.grow), options.state) {
-        // Who asks for this may have a disk that cannot be written.
-        (Err(failure), State::Memory) => console.warn(&failure.lines().join(": ")),
-        (settled, _) => settled?,
-    }
-    let (state_device, reserve, first_boot) = match options.state {
-        State::Disk => {
-            let entry = state_entry(&disk)?;
-            let device = disk.partition(entry.number)?;
-            let standing = table::standing(&disk.found.table, &entry);
-            let made = state::VOLUME.mount(console, &device, standing, options.reset)?;
-            let reserve = reserve::mount(console, &disk, options.reset);
-            let numbers = reserve.number().into_iter().chain([entry.number]);
-            table::own(&mut disk, &numbers.collect::<Vec<_>>())?;
-            (Some(device), reserve, made)
-        }
-        State::Memory => {
-            state::mount_memory(console)?;
-            (None, reserve::mount_memory()?, true)
-        }
+    let (state_device, reserve, first_boot) = match &live {
+        Some(_) => in_memory(console)?,
+        None => on_disk(console, &mut disk, options, state)?,
     };
-    if let Some(shipped) = shipped_esp {
-        esp::mount_if_renamed(console, &disk, &shipped);
-    }
     state::make_home()?;
     let (reserve_device, forgetful) = reserve.settle(console);
-    let lasts = options.state == State::Disk;
+    let lasts = state == State::Disk;
     let laid = node::settle(&mut node::Ground { console, loader: &mut loader, disk: &disk, lasts });
-    let upper = etc::mount(console, options.etc, options.state)?;
+    let upper = etc::mount(console, options.etc, state)?;
     laid.tell_covered(console, &upper);
     machine_id::settle(options.machine_id.as_deref())?;
 
@@ -155,10 +142,46 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
         reserve: reserve_device,
         forgetful,
         first_boot,
-        etc: if etc::is_kept(options.etc, options.state) { "persistent" } else { "ephemeral" }.to_owned(),
+        etc: if etc::is_kept(options.etc, state) { "persistent" } else { "ephemeral" }.to_owned(),
+        live: live.is_some(),
         uptime: uptime(),
     })?;
     Ok(init)
+}
+
+/// The device of the state, the reserve, and whether the state was made in this boot.
+type Kept = (Option<String>, Reserve, bool);
+
+/// Settles the table of the boot disk, and gives the node its state and its reserve there, or in memory where that was asked for.
+fn on_disk(console: &Console, disk: &mut BootDisk, options: &Options, state: State) -> Result<Kept, Failure> {
+    let shipped_esp = disk.found.table.esp(variables::partition()).cloned();
+    match (table::settle(console, disk, options.grow), state) {
+        // Who asks for this may have a disk that cannot be written.
+        (Err(failure), State::Memory) => console.warn(&failure.lines().join(": ")),
+        (settled, _) => settled?,
+    }
+    let kept = match state {
+        State::Disk => {
+            let entry = state_entry(disk)?;
+            let device = disk.partition(entry.number)?;
+            let standing = table::standing(&disk.found.table, &entry);
+            let made = state::VOLUME.mount(console, &device, standing, options.reset)?;
+            let reserve = reserve::mount(console, disk, options.reset);
+            let numbers = reserve.number().into_iter().chain([entry.number]);
+            table::own(disk, &numbers.collect::<Vec<_>>())?;
+            (Some(device), reserve, made)
+        }
+        State::Memory => in_memory(console)?,
+    };
+    if let Some(shipped) = shipped_esp {
+        esp::mount_if_renamed(console, disk, &shipped);
+    }
+    Ok(kept)
+}
+
+fn in_memory(console: &Console) -> Result<Kept, Failure> {
+    state::mount_memory(console)?;
+    Ok((None, reserve::mount_memory()?, true))
 }
 
 fn state_entry(disk: &BootDisk) -> Result<Entry, Failure> {

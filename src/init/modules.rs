@@ -97,6 +97,17 @@ impl Loader {
         Ok(())
     }
 
+    /// Loads the module `name`, if it is here: the kernel may have it built in.
+    pub(super) fn load_named(&mut self, name: &str) -> Result<(), Failure> {
+        if self.list.get(name).is_none() {
+            return Ok(());
+        }
+        match self.load(&[name.to_owned()]).into_iter().find(|failed| failed.required) {
+            Some(failed) => Err(Failure::new(failed.to_string(), failed.error)),
+            None => Ok(()),
+        }
+    }
+
     /// Loads drivers for devices that it has not seen; says whether there were any. A driver that does not
     /// load is no reason to stop: the disk may hang on another.
     pub(super) fn load_for_devices(&mut self, console: &Console) -> bool {

@@ -11,6 +11,7 @@ use super::given::{Decided, Given, decide};
 use super::modules::Loader;
 use super::{cards, esp_document, fw_cfg, media, smbios, state};
 use crate::base::failure::{Doing, Failure};
+use crate::boot::live;
 use crate::node::laying::{self, LAYER};
 use crate::node::{CREDENTIAL, FACTS, Image, Rendered, facts, render};
 
@@ -157,6 +158,7 @@ fn given(ground: &mut Ground<'_>, home: &Path, first: bool) -> (Vec<Result<Given
     let table = fs::read(smbios::TABLE).unwrap_or_default();
     let mut given = smbios::credentials(&table, CREDENTIAL);
     given.extend(fw_cfg::credential(console, CREDENTIAL));
+    given.extend(built_in());
     let in_esp = esp_document::document(console, ground.disk);
     media::wait(console, ground.loader, first && given.is_empty() && in_esp.is_none());
     given.extend(media::documents(&ground.disk.name));
@@ -165,6 +167,16 @@ fn given(ground: &mut Ground<'_>, home: &Path, first: bool) -> (Vec<Result<Given
     let taken = if in_esp.is_none() && !is_alone { taken(home) } else { None };
     given.extend(in_esp.into_iter().chain(taken));
     (given, bytes.map(|bytes| FromEsp { bytes, is_alone }))
+}
+
+/// The document that the image was built with, for machines that run it from memory.
+fn built_in() -> Option<Result<Given, String>> {
+    let source = format!("/{} of the initramfs", live::DOCUMENT);
+    match fs::read(Path::new("/").join(live::DOCUMENT)) {
+        Ok(bytes) => Some(Ok(Given { source, bytes })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(Err(format!("{source}: {error}"))),
+    }
 }
 
 /// What was taken from the ESP in an earlier boot.

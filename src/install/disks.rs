@@ -7,8 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::printable;
+use crate::boot::variables;
 
 /// Where a system shows what it knows of its disks.
 #[derive(Clone, Debug)]
@@ -19,12 +21,20 @@ pub struct System {
     pub proc: PathBuf,
     /// /run/udev/data
     pub udev: PathBuf,
+    /// PARTUUID of the partition that the boot loader came from: a system that runs from memory has its root on no disk, and
+    /// still must not write to the medium that it was started from.
+    pub loader: Option<Uuid>,
 }
 
 impl System {
     /// This one.
     pub fn here() -> Self {
-        Self { sys: "/sys".into(), proc: "/proc".into(), udev: "/run/udev/data".into() }
+        Self {
+            sys: "/sys".into(),
+            proc: "/proc".into(),
+            udev: "/run/udev/data".into(),
+            loader: variables::partition(),
+        }
     }
 }
 
@@ -72,7 +82,7 @@ pub struct Disk {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Use {
-    /// The running system has its root there.
+    /// The running system has its root there, or was started from there.
     System,
     /// A device is mounted at a path.
     Mounted(String, String),
@@ -149,12 +159,8 @@ impl System {
             return None;
         }
         let own = Device { name: file_name.replace('!', "/"), number: says("dev")? };
-        let udev = fs::read_to_string(self.udev.join(format!("b{}", own.number))).unwrap_or_default();
-        let udev = |key: &str| {
-            let of =
-                |line: &str| Some(line.strip_prefix("E:")?.strip_prefix(key)?.strip_prefix('=')?.to_owned());
-            udev.lines().find_map(of).map(|text| printable(text.trim())).filter(|text| !text.is_empty())
-        };
+        let known = self.known(&own);
+        let udev = |key: &str| property(&known, key);
         let (disk, partitions) = (own.name.clone(), self.partitions(&place));
         let numbers = std::iter::once(&own).chain(&partitions).map(|device| device.number.clone()).collect();
         let devices: Vec<Device> = std::iter::once(own).chain(partitions).collect();
@@ -176,6 +182,18 @@ impl System {
             name: disk,
             numbers,
         })
+    }
+
+    /// What udev knows of `device`.
+    fn known(&self, device: &Device) -> String {
+        fs::read_to_string(self.udev.join(format!("b{}", device.number))).unwrap_or_default()
+    }
+
+    /// Whether the boot loader came from `device`.
+    fn is_loaders(&self, device: &Device) -> bool {
+        let guid =
+            property(&self.known(device), "ID_PART_ENTRY_UUID").and_then(|guid| guid.parse::<Uuid>().ok());
+        guid.is_some() && guid == self.loader
     }
 
     fn partitions(&self, disk: &Path) -> Vec<Device> {
@@ -206,6 +224,9 @@ impl System {
         all.extend(
             devices.iter().map(|device| Device { name: device.name.clone(), number: device.number.clone() }),
         );
+        if devices.iter().any(|device| self.is_loaders(device)) {
+            uses.insert(Use::System);
+        }
         for (number, source, at) in self.mounts() {
             let is_it =
                 |device: &&Device| device.number == number || source == format!("/dev/{}", device.name);
@@ -252,6 +273,12 @@ impl System {
         };
         mounts.lines().filter_map(mount).collect()
     }
+}
+
+/// A property of a device, of what udev knows of it.
+fn property(known: &str, key: &str) -> Option<String> {
+    let of = |line: &str| Some(line.strip_prefix("E:")?.strip_prefix(key)?.strip_prefix('=')?.to_owned());
+    known.lines().find_map(of).map(|text| printable(text.trim())).filter(|text| !text.is_empty())
 }
 
 /// A file of /sys or /proc, if there is something in it.

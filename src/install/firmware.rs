@@ -69,6 +69,17 @@ impl Firmware<'_> {
         }
     }
 
+    /// Has the firmware start `esp` next, once; none where no entry names it.
+    pub(super) fn start_next(&self, esp: &Entry) -> Option<BootEntry> {
+        let names = |option: &LoadOption| option.partition() == Some(esp.guid);
+        let known = self.entries().ok()?;
+        let (number, _) = known.iter().find(|(_, option)| option.as_ref().is_some_and(names))?;
+        Some(match self.put("BootNext", &number.to_le_bytes()) {
+            Ok(()) => BootEntry::Set(format!("Boot{number:04X}")),
+            Err(error) => BootEntry::Failed(error.to_string()),
+        })
+    }
+
     fn set(&self, esp: &Entry, sector: SectorSize, description: &str, lost: &[Uuid]) -> io::Result<String> {
         let known = self.entries()?;
         let option = LoadOption {
@@ -205,6 +216,16 @@ mod tests {
         );
         let raw = fs::read(firmware.path("Boot0001")).unwrap();
         assert_eq!(raw[..4], [7, 0, 0, 0]);
+    }
+
+    #[test]
+    fn an_entry_that_is_there_is_started_next() {
+        let folder = filled();
+        let firmware = Firmware { folder: folder.path(), write: &write };
+        assert_eq!(firmware.start_next(&esp()), None);
+        start(folder.path(), &write);
+        assert_eq!(firmware.start_next(&esp()), Some(BootEntry::Set("Boot0001".into())));
+        assert_eq!(firmware.get("BootNext").unwrap(), [1, 0]);
     }
 
     #[test]

@@ -30,7 +30,6 @@ pub use disks::{Disk, Kind, System};
 pub use firmware::{BootEntry, EFIVARS};
 pub use image::Origin;
 pub use refusal::Refusal;
-pub use selector::{Selector, SelectorError};
 pub use write::WriteError;
 
 use crate::base::device::{Device, Shared};
@@ -38,6 +37,7 @@ use crate::base::{Digest, Progress, input, kernel};
 use crate::disk::gpt::{self, Table, Which, types};
 use crate::disk::unfold::{Own, UnfoldError};
 use crate::disk::{FileDevice, ReadAt, SectorSize, slot, sys};
+use crate::node::Selector;
 use document::{Given, Had};
 use image::Image;
 use write::{Job, ORDER};
@@ -68,6 +68,9 @@ pub struct Request {
     pub document: Option<PathBuf>,
     /// Whether the firmware is told.
     pub boot_entry: bool,
+    /// Whether nobody is there to look: then a disk that has this image, in whatever version and with whatever document, stays
+    /// as it is, and the firmware starts it next.
+    pub unattended: bool,
 }
 
 /// Where this system shows its disks and its firmware.
@@ -148,7 +151,11 @@ pub fn install(
     let name = place.path.display().to_string();
     let image = Image::open(&request.image, request.sha256, progress)?;
     let sector = image.table.sector_size;
-    if let Some(report) = already(&place, &image, given.as_ref())? {
+    let had = match request.unattended {
+        true => any_version(&place, &image, &places.efivars)?,
+        false => already(&place, &image, given.as_ref())?,
+    };
+    if let Some(report) = had {
         return Ok(report);
     }
     if !place.is_file {
@@ -188,7 +195,7 @@ pub fn install(
     // A file and a loop device are no disk of this machine's firmware.
     let boot_entry = match request.boot_entry && place.disk.kind == Kind::Disk {
         false => BootEntry::NotWanted,
-        true => start_first(&places.efivars, &table, &image, &lost),
+        true => start_first(&places.efivars, &table, &image, &lost, request.unattended),
     };
     Ok(place.report(State::Installed, &image, &table, given.is_some(), Some(boot_entry), unread))
 }
@@ -197,10 +204,15 @@ fn esps(table: &Table) -> Vec<Uuid> {
     table.by_type(types::ESP).map(|entry| entry.guid).collect()
 }
 
-fn start_first(efivars: &Path, table: &Table, image: &Image, lost: &[Uuid]) -> BootEntry {
+/// Has the firmware start the disk before all others; `next`: the next start is this one whatever the order is.
+fn start_first(efivars: &Path, table: &Table, image: &Image, lost: &[Uuid], next: bool) -> BootEntry {
     let Some(esp) = table.esp(None) else { return BootEntry::NotWanted };
     let firmware = firmware::Firmware { folder: efivars, write: &firmware::write };
-    firmware.start_first(esp, table.sector_size, &format!("keller {}", image.release.id), lost)
+    let entry = firmware.start_first(esp, table.sector_size, &format!("keller {}", image.release.id), lost);
+    match entry {
+        BootEntry::Set(_) if next => firmware.start_next(esp).unwrap_or(entry),
+        entry => entry,
+    }
 }
 
 /// A GUID that nothing else has.
@@ -217,7 +229,7 @@ fn find(target: &Target, system: &System) -> Result<Place> {
         Target::Selected(selector) => {
             let disks = disks()?;
             let shown = selector.to_string();
-            match selector.choose(&disks)[..] {
+            match selector::choose(selector, &disks)[..] {
                 [disk] => Ok(Place { path: disk.path().into(), disk: disk.clone(), is_file: false }),
                 [] => Err(Refusal::NoneMatches { selector: shown, table: table(&disks) }.into()),
                 ref several => {
@@ -304,6 +316,30 @@ fn already(place: &Place, image: &Image, given: Option<&Given>) -> Result<Option
     };
     let has_document = had.is_some_and(|had| had != Had::Nothing);
     Ok(Some(place.report(State::Already, image, &found.table, has_document, None, None)))
+}
+
+/// Where the disk has this image, in any version: a node that has updated itself since is not to be lost to an installation
+/// that a firmware starts over and over. The firmware is told to start the disk next, which may come behind in its order.
+fn any_version(place: &Place, image: &Image, efivars: &Path) -> Result<Option<Report>> {
+    let device = place.open(false, 0, image.table.sector_size)?;
+    let Ok(found) = gpt::read(&device, image.table.sector_size) else { return Ok(None) };
+    let Ok(slots) = slot::slots(&found.table) else { return Ok(None) };
+    let is_ours = |parts: &slot::Parts<'_>| parts.release().is_some_and(|one| one.id == image.release.id);
+    if found.source != Which::Primary || !slots.iter().any(|(_, parts)| is_ours(parts)) {
+        return Ok(None);
+    }
+    let entry = match found.table.esp(None) {
+        None => BootEntry::NotWanted,
+        Some(esp) => {
+            let firmware = firmware::Firmware { folder: efivars, write: &firmware::write };
+            match firmware.start_next(esp) {
+                Some(entry) => entry,
+                // The firmware has forgotten it.
+                None => start_first(efivars, &found.table, image, &[], true),
+            }
+        }
+    };
+    Ok(Some(place.report(State::Already, image, &found.table, false, Some(entry), None)))
 }
 
 impl Place {

@@ -1,174 +1,42 @@
-//! Which disk is meant, in words that are true of it: `serial=S1`, `bus=nvme,size=400GiB..,smallest`.
-
-use std::fmt;
-use std::str::FromStr;
+//! Which of a machine's disks a selector means.
 
 use super::disks::{Disk, Kind, bare_wwn};
-use crate::base::Size;
+use crate::node::Selector;
+use crate::node::selector::Pick;
 
-/// What a disk must be. All that is said must be so.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selector {
-    serial: Option<String>,
-    wwn: Option<String>,
-    model: Option<String>,
-    bus: Option<String>,
-    /// Bounds in bytes, both within.
-    size: Option<(u64, u64)>,
-    pick: Option<Pick>,
-    text: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pick {
-    Smallest,
-    Largest,
-}
-
-/// What is wrong with the text of a selector.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SelectorError {
-    /// A word that says nothing of a disk.
-    #[error(
-        "{word:?} says nothing of a disk: expected serial=, wwn=, model=, bus=, size=, smallest or largest"
-    )]
-    Word {
-        /// As given.
-        word: String,
-    },
-    /// A word that stands twice.
-    #[error("{key} stands twice")]
-    Twice {
-        /// What stands before `=`.
-        key: String,
-    },
-    /// A word without a value.
-    #[error("{key}= has no value")]
-    Empty {
-        /// What stands before `=`.
-        key: String,
-    },
-    /// A bus that no disk has.
-    #[error("{bus:?} is no bus: expected {}", BUSES.join(", "))]
-    Bus {
-        /// As given.
-        bus: String,
-    },
-    /// Bounds that are none.
-    #[error("size={text} has no bounds: expected such as size=100GiB.., size=..2TiB or size=100GiB..2TiB")]
-    Bounds {
-        /// As given.
-        text: String,
-    },
-}
-
-/// See [`Disk::bus`].
-const BUSES: [&str; 8] = ["ata", "loop", "mmc", "nvme", "scsi", "usb", "virtio", "xen"];
-
-impl FromStr for Selector {
-    type Err = SelectorError;
-
-    fn from_str(text: &str) -> Result<Self, SelectorError> {
-        let mut selector = Self { text: text.to_owned(), ..Self::default() };
-        for word in text.split(',').map(str::trim) {
-            let (key, value) = word.split_once('=').unwrap_or((word, ""));
-            let twice = || SelectorError::Twice { key: key.to_owned() };
-            let pick = match word {
-                "smallest" => Some(Pick::Smallest),
-                "largest" => Some(Pick::Largest),
-                _ => None,
-            };
-            if let Some(pick) = pick {
-                match selector.pick.replace(pick) {
-                    Some(_) => return Err(SelectorError::Twice { key: "smallest or largest".to_owned() }),
-                    None => continue,
-                }
-            }
-            let value = value.trim().to_owned();
-            let place = match key {
-                "serial" => &mut selector.serial,
-                "wwn" => &mut selector.wwn,
-                "model" => &mut selector.model,
-                "bus" => &mut selector.bus,
-                "size" if !word.contains('=') || value.is_empty() => {
-                    return Err(SelectorError::Empty { key: key.to_owned() });
-                }
-                "size" => match selector.size.replace(bounds(&value)?) {
-                    Some(_) => return Err(twice()),
-                    None => continue,
-                },
-                _ => return Err(SelectorError::Word { word: word.to_owned() }),
-            };
-            if value.is_empty() {
-                return Err(SelectorError::Empty { key: key.to_owned() });
-            }
-            if key == "bus" && !BUSES.contains(&value.as_str()) {
-                return Err(SelectorError::Bus { bus: value });
-            }
-            if place.replace(value).is_some() {
-                return Err(twice());
-            }
-        }
-        Ok(selector)
-    }
-}
-
-fn bounds(text: &str) -> Result<(u64, u64), SelectorError> {
-    let wrong = || SelectorError::Bounds { text: text.to_owned() };
-    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
-    let bound = |text: &str, open| match text.is_empty() {
-        true => Ok(open),
-        false => text.parse::<Size>().map(Size::bytes).map_err(|_| wrong()),
+/// Those of `disks` that are meant: exactly one, if all is well. The disk that the running system is on is never meant,
+/// nor is one that no firmware starts, unless its bus is named.
+pub(super) fn choose<'d>(selector: &Selector, disks: &'d [Disk]) -> Vec<&'d Disk> {
+    let mut fitting: Vec<&Disk> = disks.iter().filter(|disk| fits(selector, disk)).collect();
+    let wanted = match selector.pick {
+        Some(Pick::Smallest) => fitting.iter().map(|disk| disk.size).min(),
+        Some(Pick::Largest) => fitting.iter().map(|disk| disk.size).max(),
+        None => None,
     };
-    let (from, to) = (bound(from, 0)?, bound(to, u64::MAX)?);
-    match from <= to && (from, to) != (0, u64::MAX) {
-        true => Ok((from, to)),
-        false => Err(wrong()),
+    if let Some(size) = wanted {
+        fitting.retain(|disk| disk.size == size);
     }
+    fitting
 }
 
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
+fn fits(selector: &Selector, disk: &Disk) -> bool {
+    let same = |wanted: &Option<String>, is: &Option<String>, form: fn(&str) -> String| {
+        wanted.as_ref().is_none_or(|wanted| is.as_ref().is_some_and(|is| form(is) == form(wanted)))
+    };
+    let kind = match disk.kind {
+        Kind::Disk => true,
+        Kind::Loop => selector.bus.as_deref() == Some("loop"),
+        Kind::Optical | Kind::Composite => false,
+    };
+    kind && !disk.has_system()
+        && same(&selector.serial, &disk.serial, |text| text.trim().to_lowercase())
+        && same(&selector.wwn, &disk.wwn, bare_wwn)
+        && selector.bus.as_ref().is_none_or(|bus| bus == disk.bus)
+        && selector.size.is_none_or(|(from, to)| (from..=to).contains(&disk.size))
+        && selector.model.as_ref().is_none_or(|wanted| {
+            disk.model.as_ref().is_some_and(|model| is_like(&plain(model), &plain(wanted)))
+        })
 }
-
-impl Selector {
-    /// Those of `disks` that are meant: exactly one, if all is well. The disk that the running system is on is never meant,
-    /// nor is one that no firmware starts, unless its bus is named.
-    pub fn choose<'d>(&self, disks: &'d [Disk]) -> Vec<&'d Disk> {
-        let mut fitting: Vec<&Disk> = disks.iter().filter(|disk| self.fits(disk)).collect();
-        let wanted = match self.pick {
-            Some(Pick::Smallest) => fitting.iter().map(|disk| disk.size).min(),
-            Some(Pick::Largest) => fitting.iter().map(|disk| disk.size).max(),
-            None => None,
-        };
-        if let Some(size) = wanted {
-            fitting.retain(|disk| disk.size == size);
-        }
-        fitting
-    }
-
-    fn fits(&self, disk: &Disk) -> bool {
-        let same = |wanted: &Option<String>, is: &Option<String>, form: fn(&str) -> String| {
-            wanted.as_ref().is_none_or(|wanted| is.as_ref().is_some_and(|is| form(is) == form(wanted)))
-        };
-        let kind = match disk.kind {
-            Kind::Disk => true,
-            Kind::Loop => self.bus.as_deref() == Some("loop"),
-            Kind::Optical | Kind::Composite => false,
-        };
-        kind && !disk.has_system()
-            && same(&self.serial, &disk.serial, |text| text.trim().to_lowercase())
-            && same(&self.wwn, &disk.wwn, bare_wwn)
-            && self.bus.as_ref().is_none_or(|bus| bus == disk.bus)
-            && self.size.is_none_or(|(from, to)| (from..=to).contains(&disk.size))
-            && self.model.as_ref().is_none_or(|wanted| {
-                disk.model.as_ref().is_some_and(|model| is_like(&plain(model), &plain(wanted)))
-            })
-    }
-}
-
 /// udev writes `_` for blanks.
 fn plain(model: &str) -> String {
     model.trim().replace('_', " ").to_lowercase()
@@ -241,48 +109,9 @@ mod tests {
             ("serial=other,bus=ata", ""),
         ] {
             let disks = disks();
-            let chosen: Vec<&str> = text
-                .parse::<Selector>()
-                .unwrap()
-                .choose(&disks)
-                .iter()
-                .map(|disk| disk.name.as_str())
-                .collect();
+            let selector: Selector = text.parse().unwrap();
+            let chosen: Vec<&str> = choose(&selector, &disks).iter().map(|disk| disk.name.as_str()).collect();
             assert_eq!(chosen.join(" "), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn slips_are_named() {
-        for (text, said) in [
-            (
-                "",
-                "\"\" says nothing of a disk: expected serial=, wwn=, model=, bus=, size=, smallest or largest",
-            ),
-            (
-                "name=sda",
-                "\"name=sda\" says nothing of a disk: expected serial=, wwn=, model=, bus=, size=, smallest or largest",
-            ),
-            ("serial=", "serial= has no value"),
-            ("serial", "serial= has no value"),
-            ("size", "size= has no value"),
-            ("serial=a,serial=b", "serial stands twice"),
-            ("smallest,largest", "smallest or largest stands twice"),
-            ("bus=sata", "\"sata\" is no bus: expected ata, loop, mmc, nvme, scsi, usb, virtio, xen"),
-            (
-                "size=5GiB",
-                "size=5GiB has no bounds: expected such as size=100GiB.., size=..2TiB or size=100GiB..2TiB",
-            ),
-            (
-                "size=..",
-                "size=.. has no bounds: expected such as size=100GiB.., size=..2TiB or size=100GiB..2TiB",
-            ),
-            (
-                "size=2TiB..1TiB",
-                "size=2TiB..1TiB has no bounds: expected such as size=100GiB.., size=..2TiB or size=100GiB..2TiB",
-            ),
-        ] {
-            assert_eq!(text.parse::<Selector>().unwrap_err().to_string(), said);
         }
     }
 }

@@ -512,4 +512,8 @@ pub enum Output {
     Vhd,
     /// Microsoft's format, fixed, for Azure: `ID_VERSION.fixed.vhd`.
     VhdFixed,
+    /// An EFI program that runs the image from memory, for PXE and HTTP: `ID_VERSION.netboot.efi`.
+    Netboot,
+    /// The same as a CD and for a stick.
+    Iso,
 }

@@ -11,6 +11,7 @@ mod network;
 mod raw;
 mod render;
 pub mod schema;
+pub mod selector;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub use merge::merge;
 pub(crate) use network::interfaces;
 pub(crate) use raw::RawNetwork;
 pub use render::{CLOSED, FACTS, Image, Item, Kind, Rendered, facts, networkd, render};
+pub use selector::Selector;
 
 /// The form of documents that this keller reads.
 pub const FORM: u32 = 1;
@@ -70,6 +72,8 @@ pub struct Document {
     pub credentials: BTreeMap<String, Secret>,
     /// The cluster of etcd that it is a member of.
     pub cluster: Option<Cluster>,
+    /// What is installed where, if the machine runs from memory.
+    pub install: Option<Install>,
     /// The text that says all this, without the other documents of its file.
     pub text: String,
 }
@@ -142,6 +146,30 @@ pub enum Dhcp {
     Ipv6,
     /// Of both.
     Both,
+}
+
+/// An installation without a hand on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Install {
+    /// Which disk.
+    pub disk: Selector,
+    /// What may be lost.
+    pub wipe: Option<String>,
+    /// What comes then.
+    pub then: Then,
+}
+
+/// What a machine does once it was installed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Then {
+    /// It starts from the disk.
+    #[default]
+    Reboot,
+    /// It switches itself off.
+    Poweroff,
+    /// It stays as it is.
+    Stay,
 }
 
 /// How a bond uses its cards.
@@ -321,8 +349,8 @@ fn documents(source: u32, bytes: &[u8], report: &mut Report) -> Option<Vec<(yaml
 
 /// The lines that may hold a secret: of fields that are secrets, and of those that nobody knows.
 fn secrets(node: &yaml::Node, lines: &[&str], range: Range<u32>) -> Vec<Range<u32>> {
-    const OPEN: [&str; 9] =
-        ["node", "name", "match", "network", "units", "enable", "mask", "labels", "cluster"];
+    const OPEN: [&str; 10] =
+        ["node", "name", "match", "network", "units", "enable", "mask", "labels", "cluster", "install"];
     let mut hidden = Vec::new();
     if let yaml::Value::Map(entries) = &node.value {
         for (index, entry) in entries.iter().enumerate() {

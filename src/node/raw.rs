@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{BondMode, Dhcp};
+use super::{BondMode, Dhcp, Then};
 use crate::written::decode::{At, Short};
 use crate::written::place::Mark;
 
@@ -50,6 +50,24 @@ pub(super) struct Raw {
     /// The cluster of etcd that this node is a member of. `keller cluster init` writes it, and the credentials that it
     /// needs.
     pub cluster: Option<At<RawCluster>>,
+    /// What a machine that was started from an ISO or over the network installs, and where. A node that runs from its disk
+    /// does nothing with it.
+    pub install: Option<At<RawInstall>>,
+}
+
+/// An installation without a hand on it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "install")]
+pub(super) struct RawInstall {
+    /// Which disk, in the words of `keller install --disk`, such as `serial=S3Z9NB0K` or `bus=nvme,size=400GiB..,smallest`.
+    /// Exactly one must fit.
+    pub disk: At<String>,
+    /// What may be lost: the disk's serial number, or the begin of its table's id where it has none. Without it, the disk
+    /// must be empty. A disk that has this image in any version is never wiped.
+    pub wipe: Option<At<String>>,
+    /// What comes then. Default: `reboot`.
+    pub then: Option<At<Then>>,
 }
 
 /// A cluster of etcd. Its members know of each other by this list, and by nothing else.

@@ -3,8 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::raw::{Raw, RawCredential, RawFile, RawMatch, RawUnit, RawUser};
-use super::{Content, Document, File, Image, Made, Match, Secret, Unit, User, cluster, network, render};
+use super::raw::{Raw, RawCredential, RawFile, RawInstall, RawMatch, RawUnit, RawUser};
+use super::{
+    Content, Document, File, Image, Install, Made, Match, Secret, Selector, Unit, User, cluster, network,
+    render,
+};
 use crate::written::decode::{At, Short};
 use crate::written::diagnostic::Report;
 use crate::written::firsts::{Firsts, unique};
@@ -40,6 +43,7 @@ pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document 
     let labels = labels(raw.labels, report);
     let credentials = credentials(raw.credentials, report);
     let cluster = raw.cluster.and_then(|at| cluster::cluster(at, name.as_deref(), &credentials, report));
+    let install = raw.install.and_then(|at| install(at.value, report));
     let (marks, files): (Vec<Mark>, Vec<File>) = files.into_iter().unzip();
     let document = Document {
         matches,
@@ -53,6 +57,7 @@ pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document 
         labels,
         credentials,
         cluster,
+        install,
         text,
     };
     made_twice(&document, &marks, report);
@@ -74,6 +79,23 @@ pub(super) fn apart(documents: &[(Node, Document)], report: &mut Report) {
                 .related(first, "the other begins here");
         }
     }
+}
+
+fn install(raw: RawInstall, report: &mut Report) -> Option<Install> {
+    let words = |text: &str| match text.parse::<Selector>() {
+        Ok(selector) => Ok(selector),
+        Err(error) => {
+            wrong(format!("does not say which disk: {error}"), "in the words of `keller install --disk`")
+        }
+    };
+    let disk = report.form(&raw.disk, words);
+    let wipe = raw.wipe.and_then(|at| {
+        report.checked(at, |text| match text.trim().is_empty() {
+            true => wrong("names no disk", "a serial number, or no `wipe` at all"),
+            false => Ok(()),
+        })
+    });
+    Some(Install { disk: disk?, wipe, then: raw.then.map(|at| at.value).unwrap_or_default() })
 }
 
 fn matches(at: At<RawMatch>, report: &mut Report) -> Match {

@@ -2,6 +2,8 @@
 //! files their names when they are done.
 
 mod disk;
+pub mod iso;
+pub mod live;
 pub mod qcow2;
 pub mod raw;
 mod sparse;
@@ -34,6 +36,10 @@ pub enum Format {
     Vmdk,
     /// The disk itself, compressed by Zstandard.
     RawZst,
+    /// An EFI program that runs the image from memory: see [`live`].
+    Netboot,
+    /// The same to be written to a stick, or shown as a CD: see [`iso`].
+    Iso,
 }
 
 impl Format {
@@ -47,6 +53,8 @@ impl Format {
             Self::VhdFixed => ".fixed.vhd",
             Self::Vmdk => ".vmdk",
             Self::RawZst => ".raw.zst",
+            Self::Netboot => ".netboot.efi",
+            Self::Iso => ".iso",
         }
     }
 
@@ -58,6 +66,8 @@ impl Format {
             Self::Vhd | Self::VhdFixed => "vhd",
             Self::Vmdk => "vmdk",
             Self::RawZst => "raw.zst",
+            Self::Netboot => "netboot",
+            Self::Iso => "iso",
         }
     }
 
@@ -66,7 +76,7 @@ impl Format {
     pub const fn limit(self) -> Option<Size> {
         match self {
             Self::Vhd | Self::VhdFixed | Self::Vmdk => Some(Size::mib(2040 << 10)),
-            Self::Raw | Self::Qcow2 | Self::RawZst => None,
+            Self::Raw | Self::Qcow2 | Self::RawZst | Self::Netboot | Self::Iso => None,
         }
     }
 
@@ -75,6 +85,7 @@ impl Format {
         match self {
             Self::RawZst => "zstd -d IMAGE",
             Self::Vhd | Self::VhdFixed => "qemu-img convert -f vpc -O raw IMAGE OUTPUT",
+            Self::Netboot | Self::Iso => "take the raw image that was built with it",
             _ => "qemu-img convert -O raw IMAGE OUTPUT",
         }
     }
@@ -97,6 +108,12 @@ impl Format {
         if begins(&zst::MAGIC)? {
             return Ok(Self::RawZst);
         }
+        if begins(b"MZ")? {
+            return Ok(Self::Netboot);
+        }
+        if has_at(file, iso::SIGN.0, iso::SIGN.1)? {
+            return Ok(Self::Iso);
+        }
         Ok(if vhd::ends(file)? { Self::VhdFixed } else { Self::Raw })
     }
 
@@ -104,7 +121,7 @@ impl Format {
     /// their digest.
     ///
     /// # Errors
-    /// What the disks say; a disk beyond [`Self::limit`].
+    /// What the disks say; a disk beyond [`Self::limit`]; [`Self::Iso`], which is made of a [`Self::Netboot`] by [`iso::write`].
     pub fn write(self, disk: &Disk<'_>, to: &File, sums: bool) -> io::Result<Option<Digest>> {
         if let Some(limit) = self.limit().filter(|limit| disk.size() > limit.bytes()) {
             let (name, size) = (self.name(), Size(disk.size()).human());
@@ -121,6 +138,11 @@ impl Format {
             Self::VhdFixed => vhd::write(disk, vhd::Kind::Fixed, &mut out)?,
             Self::Vmdk => vmdk::write(disk, &mut out)?,
             Self::RawZst => zst::write(disk, &mut out)?,
+            Self::Netboot => {
+                live::write(disk, to)?;
+                return sums.then(|| raw::digest(to)).transpose();
+            }
+            Self::Iso => return Err(io::Error::other("an iso is made of a netboot image")),
         }
         out.finish()
     }
@@ -132,11 +154,13 @@ impl Format {
 /// What the disk says, and an image whose head is damaged or that is compressed as a whole.
 pub fn virtual_size(mut file: &File) -> io::Result<u64> {
     match Format::of(file)? {
-        Format::Raw => file.seek(SeekFrom::End(0)),
+        Format::Raw | Format::Iso => file.seek(SeekFrom::End(0)),
         Format::Qcow2 => qcow2::size(file).map_err(io::Error::other),
         Format::Vhd | Format::VhdFixed => vhd::size(file),
         Format::Vmdk => vmdk::size(file),
-        Format::RawZst => Err(io::Error::other("a compressed image does not tell its size")),
+        Format::RawZst | Format::Netboot => {
+            Err(io::Error::other("a compressed image does not tell its size"))
+        }
     }
 }
 

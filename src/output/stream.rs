@@ -25,6 +25,11 @@ impl<'a> Stream<'a> {
         Self { file, pending: Vec::with_capacity(PIECE), written: 0, hasher: sums.then(Hasher::new) }
     }
 
+    /// Into `file` from byte `offset` on, which is the end of it; nobody wants a digest.
+    pub(super) fn behind(file: &'a File, offset: u64) -> Self {
+        Self { written: offset, ..Self::new(file, false) }
+    }
+
     /// Bytes so far, holes included.
     pub(super) fn position(&self) -> u64 {
         self.written + to_u64(self.pending.len())

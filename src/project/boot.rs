@@ -199,7 +199,7 @@ pub(super) fn disk_format(image: &Path, persist: bool) -> Result<DiskFormat> {
     let leads_elsewhere = match format {
         Format::Qcow2 => qcow2::leads_elsewhere(&file).with_context(context)?,
         Format::Vmdk => vmdk::leads_elsewhere(&file).with_context(context)?,
-        Format::Raw | Format::Vhd | Format::VhdFixed | Format::RawZst => false,
+        _ => false,
     };
     if leads_elsewhere {
         bail!(
@@ -211,7 +211,12 @@ pub(super) fn disk_format(image: &Path, persist: bool) -> Result<DiskFormat> {
         );
     }
     match format {
-        Format::Raw => Ok(DiskFormat::Raw),
+        // As a stick.
+        Format::Raw | Format::Iso => Ok(DiskFormat::Raw),
+        Format::Netboot => bail!(
+            "{} is started by a firmware, not from a disk: `keller boot` takes the iso",
+            image.display()
+        ),
         Format::Qcow2 => Ok(DiskFormat::Qcow2),
         Format::Vhd | Format::VhdFixed => Ok(DiskFormat::Vpc),
         Format::Vmdk if persist => bail!(

@@ -3,14 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::outputs::Outputs;
 use super::relock::{begin, save};
 use super::store::{mending, trim};
 use super::{Inputs, Policy, Project, keller};
+use crate::base::input;
 use crate::base::progress::Progress;
 use crate::image::{Job, Means, Report};
+use crate::manifest::{Manifest, Output};
+use crate::node;
 use crate::output::Format;
 
 /// What is to be built, and how.
@@ -28,6 +31,8 @@ pub struct Build {
     pub check: bool,
     /// Whether SHA256SUMS is written: an image that is only booted here need not be read once more, holes and all.
     pub sums: bool,
+    /// Node documents for the machines that run the image from memory.
+    pub install: Option<PathBuf>,
     /// The keller for the node; by default the one that runs.
     pub keller: Option<PathBuf>,
     /// Whether the one that runs may be unoptimised.
@@ -59,7 +64,8 @@ impl Build {
         let project = self.project(&output)?;
         let (manifest, inputs, policy) = (&project.manifest, &self.inputs, &self.policy);
         let store = inputs.open_store(progress)?;
-        let outputs = Outputs::new(manifest, &output);
+        let document = self.document(manifest)?;
+        let outputs = Outputs::new(manifest, &output, document.as_deref());
         outputs.check()?;
         let means = Means { store: &store, settings: inputs.settings(), progress };
         let work = || {
@@ -75,6 +81,21 @@ impl Build {
         let (files, report) = built.with_context(|| format!("building {}", project.name))?;
         trim(store, progress);
         Ok(Built { files, report, project })
+    }
+
+    /// The checked bytes of the node documents.
+    fn document(&self, manifest: &Manifest) -> Result<Option<Vec<u8>>> {
+        let Some(path) = &self.install else { return Ok(None) };
+        if !manifest.outputs.iter().any(|output| matches!(output, Output::Iso | Output::Netboot)) {
+            bail!(
+                "--install {}: only what runs from memory carries a document: add iso or netboot to `outputs`",
+                path.display()
+            );
+        }
+        let bytes =
+            input::read(path, node::LARGEST + 1).with_context(|| format!("reading {}", path.display()))?;
+        node::read(&path.to_string_lossy(), &bytes)?;
+        Ok(Some(bytes))
     }
 
     fn project(&self, output: &Path) -> Result<Project> {

@@ -1,17 +1,21 @@
 //! An image onto a disk of this machine.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+use crate::agent;
+use crate::base::input;
 use crate::base::progress::Progress;
+use crate::boot::live;
 use crate::install::{self, Places};
+use crate::node::{self, laying};
 
-pub use crate::install::{
-    BootEntry, Origin, Refusal, Report, Request as Install, Selector, State, Target, WriteError,
-};
+pub use crate::install::{BootEntry, Origin, Refusal, Report, Request as Install, State, Target, WriteError};
+pub use crate::node::{Selector, Then};
 
 impl Install {
     /// Installs, or refuses with a reason. `watch` is called before anything is written; what it gives ends that early once
@@ -25,5 +29,65 @@ impl Install {
         progress: &dyn Progress,
     ) -> Result<Report> {
         install::install(self, &Places::here(), watch, progress)
+    }
+}
+
+/// Where a running node has its state.
+const HOME: &str = "/var/lib/keller";
+
+/// What the document of this machine asks for, where it runs from memory; none where it does not, or asks for nothing.
+///
+/// # Errors
+/// A document that cannot be read.
+pub fn unattended() -> Result<Option<(Install, Then)>> {
+    if !agent::node::handover()?.live {
+        return Ok(None);
+    }
+    wanted(&Path::new(HOME).join(laying::KEPT), Path::new(live::DISK))
+}
+
+/// The same by the document at `path`; `image` is what is installed.
+fn wanted(path: &Path, image: &Path) -> Result<Option<(Install, Then)>> {
+    let name = path.display().to_string();
+    let text = match input::read(path, node::LARGEST + 1) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("reading {name}"))?,
+    };
+    // What is kept is the one for this machine.
+    let document = node::read(&name, &text)?.into_iter().next();
+    let Some(wanted) = document.and_then(|document| document.install) else { return Ok(None) };
+    let install = Install {
+        image: Origin::File(image.to_owned()),
+        sha256: None,
+        target: Target::Selected(wanted.disk),
+        wipe: wanted.wipe,
+        document: Some(PathBuf::from(path)),
+        boot_entry: true,
+        unattended: true,
+    };
+    Ok(Some((install, wanted.then)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_says_what_is_installed_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.yaml");
+        let wanted = || wanted(&path, Path::new("disk.raw"));
+        assert!(wanted().unwrap().is_none());
+        std::fs::write(&path, "node: 1\nname: a\n").unwrap();
+        assert!(wanted().unwrap().is_none());
+        std::fs::write(&path, "node: 1\ninstall: {disk: \"bus=nvme,smallest\", wipe: S1, then: poweroff}\n")
+            .unwrap();
+        let (install, then) = wanted().unwrap().unwrap();
+        assert_eq!((install.wipe.as_deref(), then), (Some("S1"), Then::Poweroff));
+        assert_eq!(install.target, Target::Selected("bus=nvme,smallest".parse().unwrap()));
+        assert!(install.unattended && install.document.as_deref() == Some(&*path));
+        std::fs::write(&path, "node: 1\ninstall: {disk: sda}\n").unwrap();
+        let error = format!("{:#}", wanted().unwrap_err());
+        assert!(error.contains("\"sda\" says nothing of a disk"), "{error}");
     }
 }

@@ -1,8 +1,9 @@
 //! The files that a build leaves: their names, and how they get them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
@@ -12,17 +13,20 @@ use crate::base::{AtomicFile, Digest, Size, atomic};
 use crate::image::report::Sizes;
 use crate::image::{self, Job, Report, Root};
 use crate::manifest::{Manifest, Output};
-use crate::output::{self, Disk, Format};
+use crate::output::{self, Disk, Format, iso};
+use crate::tree::Content;
 
 /// Where the files of an image go.
 pub(super) struct Outputs<'a> {
     manifest: &'a Manifest,
     folder: &'a Path,
+    /// For machines that run the image from memory.
+    document: Option<&'a [u8]>,
 }
 
 impl<'a> Outputs<'a> {
-    pub(super) fn new(manifest: &'a Manifest, folder: &'a Path) -> Self {
-        Self { manifest, folder }
+    pub(super) fn new(manifest: &'a Manifest, folder: &'a Path, document: Option<&'a [u8]>) -> Self {
+        Self { manifest, folder, document }
     }
 
     fn image(&self, format: Format) -> PathBuf {
@@ -115,7 +119,9 @@ impl<'a> Outputs<'a> {
         wanted.reverse();
         let files: Vec<_> = wanted.into_iter().map(|format| (format, self.image(format))).collect();
         let paths: Vec<_> = files.iter().map(|(_, path)| path.clone()).collect();
-        let standing = if check || sums { None } else { Standing::new(job, &paths) };
+        // A record names nothing of the document.
+        let standing =
+            if check || sums || self.document.is_some() { None } else { Standing::new(job, &paths) };
         let (report, digests) = match standing.as_ref().and_then(Standing::found) {
             Some(sizes) => (self.left(job, &root, sizes)?, Vec::new()),
             None => {
@@ -165,12 +171,18 @@ impl<'a> Outputs<'a> {
         // Whoever starts one of them has a disk of the node's size without a step in between.
         let size = report.sizes.disk;
         let survey = || Disk::survey(raw.file(), size).map_err(|error| self.failed(&raw_path, error));
-        let disk = converted.then(survey).transpose()?;
+        let disk = converted.then(survey).transpose()?.map(|disk| disk.with_document(self.document));
         let pool = job.means.settings.pool()?;
         for (format, path) in files {
             let task = Task::new(job.means.progress, "output", 0, Unit::Items);
             task.at(format.suffix());
             let digest = match &disk {
+                Some(disk) if *format == Format::Iso => {
+                    let target = self.create(*format)?;
+                    let digest = pool.install(|| self.iso(job, disk, &report, target.file(), sums))?;
+                    self.named(target, path, &mut stamps)?;
+                    digest
+                }
                 Some(disk) if *format != Format::Raw => {
                     let target = self.create(*format)?;
                     let written = pool.install(|| format.write(disk, target.file(), sums));
@@ -190,6 +202,31 @@ impl<'a> Outputs<'a> {
             self.named(raw, &raw_path, &mut stamps)?;
         }
         Ok((report, digests, stamps.into_iter().collect()))
+    }
+
+    /// Writes the ISO of `disk` to `to`; gives its digest with `sums`. What it starts has no name of its own.
+    fn iso(
+        &self,
+        job: &Job<'_>,
+        disk: &Disk<'_>,
+        report: &Report,
+        to: &File,
+        sums: bool,
+    ) -> Result<Option<Digest>> {
+        let path = self.image(Format::Iso);
+        let program = self.create(Format::Netboot)?;
+        let written = Format::Netboot.write(disk, program.file(), false);
+        written.map_err(|error| self.failed(&path, error))?;
+        let file = program.file().try_clone()?;
+        let len = file.metadata()?.len();
+        let parts = iso::Parts {
+            program: Content::Slice { file: Arc::new(file), offset: 0, len },
+            name: format!("{}_{}", self.manifest.id, self.manifest.version),
+            identity: report.sizes.root_hash,
+            epoch: job.lock.epoch,
+        };
+        iso::write(&parts, to).map_err(|error| self.failed(&path, error))?;
+        Ok(sums.then(|| output::raw::digest(to)).transpose()?)
     }
 
     /// Gives a file its name, and adds its stamp; none if somebody wrote to it meanwhile.
@@ -240,5 +277,7 @@ fn format(output: Output) -> Format {
         Output::Vmdk => Format::Vmdk,
         Output::Vhd => Format::Vhd,
         Output::VhdFixed => Format::VhdFixed,
+        Output::Netboot => Format::Netboot,
+        Output::Iso => Format::Iso,
     }
 }

@@ -13,6 +13,7 @@ mod early;
 mod field;
 mod gdb;
 mod hang;
+mod install;
 mod lab;
 mod monitor;
 mod node;

@@ -175,7 +175,7 @@ pub fn packages() -> Vec<Package> {
     let mut kernel = Package::new("linux-image-tiny", "6.12-1")
         .file(&format!("boot/vmlinuz-{KERNEL}"), uki::program())
         .file(&format!("{folder}/modules.order"), "kernel/drivers/md/dm-mod.ko\n")
-        .file(&format!("{folder}/modules.builtin"), "kernel/fs/ext4/ext4.ko\n")
+        .file(&format!("{folder}/modules.builtin"), "kernel/drivers/block/loop.ko\nkernel/fs/ext4/ext4.ko\n")
         .file(&format!("{folder}/modules.builtin.modinfo"), "ext4.alias=fs-ext4\0")
         .script("postinst", "#!/bin/sh\nupdate-initramfs -u\n");
     for (path, body) in modules {

@@ -48,6 +48,7 @@ fn goes_through_the_door() {
         policy: Policy::Locked,
         check: false,
         sums: true,
+        install: None,
         keller: Some(place.join("fake-keller")),
         allow_debug: false,
         inputs: Inputs::default(),

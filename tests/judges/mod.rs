@@ -18,6 +18,7 @@ pub mod fixture;
 mod folder;
 mod formats;
 mod gpt;
+mod iso;
 mod ldconfig;
 mod loader;
 mod modprobe;

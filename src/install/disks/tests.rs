@@ -1,5 +1,6 @@
-use super::*;
 use std::os::unix::fs::symlink;
+
+use super::*;
 
 /// A machine that is made of files.
 pub(crate) struct Fake {
@@ -27,7 +28,12 @@ impl Fake {
     }
 
     pub(crate) fn system(&self) -> System {
-        System { sys: self.path("sys"), proc: self.path("proc"), udev: self.path("udev") }
+        System {
+            sys: self.path("sys"),
+            proc: self.path("proc"),
+            udev: self.path("udev"),
+            loader: Some(Uuid::from_u128(7)),
+        }
     }
 
     /// A disk at `place` below /sys/devices.
@@ -47,6 +53,18 @@ impl Fake {
     fn one(&self, name: &str) -> Disk {
         self.system().disks().unwrap().into_iter().find(|disk| disk.name == name).unwrap()
     }
+}
+
+#[test]
+fn the_medium_that_a_system_in_memory_was_started_from_is_its_own() {
+    let fake = Fake::new();
+    fake.disk("sda", "pci0/usb1/host0", "8:0", 8);
+    fake.partition("sda", "sda1", "8:1");
+    fake.disk("sdb", "pci0/ata1/host1", "8:16", 8);
+    fake.partition("sdb", "sdb1", "8:17");
+    fake.put("udev/b8:1", "E:ID_PART_ENTRY_UUID=00000000-0000-0000-0000-000000000007\n");
+    fake.put("udev/b8:17", "E:ID_PART_ENTRY_UUID=00000000-0000-0000-0000-000000000008\n");
+    assert!(fake.one("sda").has_system() && !fake.one("sdb").has_system());
 }
 
 #[test]

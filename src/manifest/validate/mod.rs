@@ -200,7 +200,7 @@ impl Validator<'_> {
                 Output::Vmdk => "vmdk",
                 Output::Vhd => "vhd",
                 Output::VhdFixed => "vhd-fixed",
-                Output::Raw | Output::Qcow2 | Output::RawZst => continue,
+                Output::Raw | Output::Qcow2 | Output::RawZst | Output::Netboot | Output::Iso => continue,
             };
             if large {
                 let message = format!("`{name}` has sectors of 512 bytes, and `disk.sector_size` is 4096");

@@ -347,6 +347,8 @@ pub const MANIFESTS: &[Sample] = &[
     differ("outputs=vmdk", "", "outputs: [vmdk]"),
     differ("outputs=vhd", "", "outputs: [vhd]"),
     differ("outputs=vhd-fixed", "outputs: [vhd]", "outputs: [vhd-fixed]"),
+    differ("outputs=netboot", "", "outputs: [netboot]"),
+    differ("outputs=iso", "outputs: [netboot]", "outputs: [iso]"),
     // Updates.
     differ(
         "update.url",

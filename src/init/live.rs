@@ -1,0 +1,247 @@
+//! A node that runs from memory: the disk image that its initramfs has, as a disk that nobody can write to.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::mem::size_of;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::mount::MountFlags;
+use zstd::stream::read::Decoder;
+
+use super::console::Console;
+use super::modules::Loader;
+use super::root::attach;
+use crate::base::Size;
+use crate::base::failure::{Doing, Failure};
+use crate::base::width::to_u64;
+use crate::boot::live::{DISK, FACTS, Facts, IMAGE};
+use crate::disk::gpt;
+use crate::disk::{FileDevice, SectorSize};
+
+/// Where the disk image lies, unpacked.
+const MOUNT: &str = "/run/keller/live";
+/// What the node takes besides, in bytes: with less than this left it does not come to a login.
+const NODE: u64 = 192 << 20;
+/// Bytes that are unpacked at once; what of them is zeros stays a hole, in pieces of a page.
+const PIECE: usize = 1 << 20;
+const PAGE: usize = 4096;
+
+/// Unpacks the disk image of the initramfs, if it has one, and makes a disk of it; gives the kernel's name of the disk.
+pub(super) fn disk(console: &Console, loader: &mut Loader) -> Result<Option<String>, Failure> {
+    let image = Path::new("/").join(IMAGE);
+    if !image.exists() {
+        return Ok(None);
+    }
+    let facts = facts()?;
+    has_room(&facts)?;
+    console.say(&format!("running from memory: unpacking {}", Size(facts.content).human()));
+    fs::create_dir_all(MOUNT).doing(format!("making {MOUNT}"))?;
+    // Its size is checked above, and a limit would only give the same error a second name.
+    attach(
+        "tmpfs",
+        MOUNT,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        "mode=0700,size=100%",
+    )?;
+    unpack(&image, facts.size).doing(format!("unpacking /{IMAGE}"))?;
+    fs::remove_file(&image).doing(format!("removing /{IMAGE}"))?;
+    loader.load_named("loop")?;
+    let name = attach_loop()
+        .doing("making a disk of the image in memory")
+        .map_err(|failure| failure.help("the kernel needs its module loop"))?;
+    Ok(Some(name))
+}
+
+fn facts() -> Result<Facts, Failure> {
+    let doing = || format!("reading /{FACTS}");
+    let text = fs::read(Path::new("/").join(FACTS)).doing(doing())?;
+    serde_json::from_slice(&text).doing(doing())
+}
+
+/// Refuses a machine that would end in the middle.
+fn has_room(facts: &Facts) -> Result<(), Failure> {
+    let text = fs::read_to_string("/proc/meminfo").doing("reading /proc/meminfo")?;
+    match short_of(facts, &text) {
+        Some(lacks) => Err(Failure::new(
+            "running from memory",
+            format!("the machine has too little memory for the image of {}", Size(facts.content).human()),
+        )
+        .help(format!("give it {} more, or install the image from another system", Size(lacks).human()))),
+        None => Ok(()),
+    }
+}
+
+/// Bytes that the machine lacks, by the text of `/proc/meminfo`.
+fn short_of(facts: &Facts, meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let there = line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10;
+    (facts.content + NODE).checked_sub(there).filter(|lacks| *lacks > 0)
+}
+
+/// Unpacks `image` into [`DISK`]. What is unpacked is given back at once, or the machine would need both.
+fn unpack(image: &Path, size: u64) -> io::Result<()> {
+    let from = OpenOptions::new().read(true).write(true).open(image)?;
+    let to = File::create(DISK)?;
+    to.set_len(size)?;
+    let mut unpacked = Decoder::new(Freeing { file: &from, position: 0 })?;
+    let mut buffer = vec![0; PIECE];
+    let mut at = 0;
+    loop {
+        let count = fill(&mut unpacked, &mut buffer)?;
+        for (page, offset) in buffer[..count].chunks(PAGE).zip((at..).step_by(PAGE)) {
+            if page.iter().any(|byte| *byte != 0) {
+                to.write_all_at(page, offset)?;
+            }
+        }
+        at += to_u64(count);
+        if count < buffer.len() {
+            break;
+        }
+    }
+    match at == size {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("it has {at} bytes, and should have {size}"))),
+    }
+}
+
+fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match from.read(&mut buffer[count..])? {
+            0 => break,
+            more => count += more,
+        }
+    }
+    Ok(count)
+}
+
+/// Reads a file of a file system in memory and gives back what it has read.
+struct Freeing<'a> {
+    file: &'a File,
+    position: u64,
+}
+
+impl Read for Freeing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.position)?;
+        let pages = self.position / to_u64(PAGE)..(self.position + to_u64(count)) / to_u64(PAGE);
+        // A file system that cannot keeps the memory a little longer.
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let length = (pages.end - pages.start) * to_u64(PAGE);
+        if length > 0 {
+            let _ = fallocate(self.file, hole, pages.start * to_u64(PAGE), length);
+        }
+        self.position += to_u64(count);
+        Ok(count)
+    }
+}
+
+/// `struct loop_info64` of linux/loop.h.
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    sizelimit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+const _: () = assert!(size_of::<LoopInfo>() == 232 && size_of::<LoopConfig>() == 304);
+
+/// `LOOP_CTL_GET_FREE`.
+const GET_FREE: u64 = 0x4c82;
+/// `LOOP_CONFIGURE`.
+const CONFIGURE: u64 = 0x4c0a;
+/// `LO_FLAGS_READ_ONLY | LO_FLAGS_PARTSCAN`.
+const FLAGS: u32 = 1 | 8;
+
+/// Makes a disk of [`DISK`], with the sectors that its partition table is made for.
+fn attach_loop() -> io::Result<String> {
+    let file = File::open(DISK)?;
+    let device = FileDevice::image(file.try_clone()?, SectorSize::B512)?;
+    let sector_size = gpt::read_any(&device).map_err(io::Error::other)?.table.sector_size.bytes();
+    let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
+    // SAFETY: this request has no argument.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE) };
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name = format!("loop{number}");
+    let disk = OpenOptions::new().read(true).write(true).open(format!("/dev/{name}"))?;
+    configure(&disk, &file, u32::try_from(sector_size).map_err(io::Error::other)?)?;
+    Ok(name)
+}
+
+fn configure(disk: &File, file: &File, block_size: u32) -> io::Result<()> {
+    let fd = u32::try_from(file.as_raw_fd()).map_err(io::Error::other)?;
+    let info = LoopInfo {
+        device: 0,
+        inode: 0,
+        rdevice: 0,
+        offset: 0,
+        sizelimit: 0,
+        number: 0,
+        encrypt_type: 0,
+        encrypt_key_size: 0,
+        flags: FLAGS,
+        file_name: [0; 64],
+        crypt_name: [0; 64],
+        encrypt_key: [0; 32],
+        init: [0; 2],
+    };
+    let config = LoopConfig { fd, block_size, info, reserved: [0; 8] };
+    // SAFETY: the kernel reads a LoopConfig, which outlives the call.
+    match unsafe { libc::ioctl(disk.as_raw_fd(), CONFIGURE, &config) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_is_said_with_what_lacks() {
+        let facts = Facts { size: 1 << 30, content: 300 << 20 };
+        let meminfo = |mib: u64| format!("MemTotal: 1 kB\nMemAvailable:   {} kB\n", mib << 10);
+        assert_eq!(short_of(&facts, &meminfo(492)), None);
+        assert_eq!(short_of(&facts, &meminfo(400)), Some(92 << 20));
+        assert_eq!(short_of(&facts, ""), None);
+    }
+
+    #[test]
+    fn what_was_read_is_given_back() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = directory.path().join("image");
+        fs::write(&path, vec![7; 3 << 20]).unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut freeing = Freeing { file: &file, position: 0 };
+        let mut buffer = vec![0; PIECE + 5];
+        assert_eq!(fill(&mut freeing, &mut buffer).unwrap(), PIECE + 5);
+        assert!(buffer.iter().all(|byte| *byte == 7));
+        let left = std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap()) * 512;
+        assert_eq!(left, 2 << 20);
+    }
+}

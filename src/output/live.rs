@@ -1,0 +1,62 @@
+//! What runs from memory: one EFI program that has the whole disk image in its initramfs. It is started over the network,
+//! by a firmware's boot entry, or from an [`iso`](super::iso).
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::disk::{CLUSTER, Disk};
+use super::stream::Stream;
+use super::zst;
+use crate::base::device::{FileDevice, SectorSize, Window};
+use crate::base::width::to_u64;
+use crate::boot::entries::FOLDER;
+use crate::boot::live::{self, Facts};
+use crate::disk::gpt;
+use crate::fs::fat::Reader;
+
+/// Largest unified kernel image that is read of the disk, in bytes.
+const LARGEST: u64 = 1 << 30;
+
+/// Writes it out of `disk` to `to`, an empty file. The compressed image is written first, since what stands before it says how
+/// long it is.
+///
+/// # Errors
+/// What the disks say; a disk that has no unified kernel image, or several.
+pub fn write(disk: &Disk<'_>, to: &File) -> io::Result<()> {
+    let uki = kernel_image(disk)?;
+    let content = disk.used().iter().map(|run| (run.end - run.start) * CLUSTER).sum();
+    let facts = Facts { size: disk.length(), content };
+    let before = |length| -> io::Result<Vec<u8>> {
+        live::archive_before(&facts, disk.document(), length).map_err(io::Error::other)
+    };
+    let offset = live::around(&uki, 0).map_err(io::Error::other)?.before.len() + before(0)?.len();
+    let mut image = Stream::behind(to, to_u64(offset));
+    zst::write(disk, &mut image)?;
+    let end = image.position();
+    image.finish()?;
+
+    let length = end - to_u64(offset);
+    let (before, behind) = (before(length)?, live::archive_behind(length).map_err(io::Error::other)?);
+    let more = to_u64(before.len()) + length + to_u64(behind.len());
+    let around = live::around(&uki, more).map_err(io::Error::other)?;
+    to.write_all_at(&[around.before, before].concat(), 0)?;
+    to.write_all_at(&[behind, around.behind].concat(), end)
+}
+
+/// The unified kernel image in the ESP of `disk`.
+fn kernel_image(disk: &Disk<'_>) -> io::Result<Vec<u8>> {
+    // What sectors it is made for, its table tells.
+    let device = FileDevice::image(disk.file().try_clone()?, SectorSize::B512)?;
+    let table = gpt::read_any(&device).map_err(io::Error::other)?.table;
+    let esp = table.esp(None).ok_or_else(|| io::Error::other("the disk has no EFI system partition"))?;
+    let window = Window::new(device, esp.start, esp.size);
+    let mut files = Reader::open(window).map_err(io::Error::other)?;
+    let list = files.list().map_err(io::Error::other)?;
+    let mut paths =
+        list.iter().map(|file| &file.path).filter(|path| path.starts_with(FOLDER) && path.ends_with(".efi"));
+    let (Some(path), None) = (paths.next(), paths.next()) else {
+        return Err(io::Error::other(format!("{FOLDER} of the disk's ESP must have one kernel image")));
+    };
+    files.read(path, LARGEST).map_err(io::Error::other)
+}

@@ -1,0 +1,103 @@
+//! From a stick to a node: a machine with an empty disk installs without a hand on it, and starts from its disk ever after.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Instant;
+
+use super::scratch::Scratch;
+use super::update::run;
+use super::{BOOT, Node, keller};
+use crate::unfold;
+
+const MANIFEST: &str = "keller: 1
+id: stick
+version: 1.0.0
+include:
+  - keller:manifests/components/base.yaml
+  - keller:manifests/components/kernel-cloud.yaml
+  - keller:manifests/components/ssh.yaml
+users: [{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}]
+kernel: {cmdline: [\"console=ttyS0,115200\"]}
+health: {stable: 1s, deadline: 10min}
+disk: {esp: 128MiB, root: 512MiB, reserve: 64MiB, state: {min: 256MiB}}
+outputs: [raw, iso, netboot]
+";
+
+const DOCUMENT: &str = "node: 1
+name: installed-node
+network:
+  interfaces:
+    - name: uplink
+      card: {name: \"en*\"}
+      addresses: [10.0.2.15/24]
+      gateways: [10.0.2.2]
+      dns: [10.0.2.3]
+install: {disk: serial=TARGET}
+";
+
+fn build(folder: &Path, output: &str) {
+    let arguments = ["build", "--quiet", "--install", "rack.yaml", "--output", output, "node.yaml"];
+    run(keller().current_dir(folder).args(arguments));
+}
+
+/// Waits until the machine runs from its disk; gives what it says of its boot.
+fn runs_from_disk(node: &Node) -> String {
+    let deadline = Instant::now() + 3 * BOOT;
+    loop {
+        let output = node.try_run("cat /run/keller/boot.json");
+        let facts = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() && facts.contains("\"live\": false") {
+            return facts;
+        }
+        assert!(Instant::now() < deadline, "it still runs from memory:\n{}", node.tail());
+        std::thread::sleep(std::time::Duration::from_secs(3));
+    }
+}
+
+fn disk_guid(facts: &str) -> &str {
+    facts.split("\"disk_guid\": \"").nth(1).and_then(|rest| rest.split('"').next()).expect("it is there")
+}
+
+#[test]
+fn a_stick_installs_once_and_the_machine_is_a_node() {
+    let folder = Scratch::new("stick");
+    fs::write(folder.join("node.yaml"), MANIFEST).unwrap();
+    fs::write(folder.join("rack.yaml"), DOCUMENT).unwrap();
+    build(&folder, "out");
+    build(&folder, "again");
+    for name in ["stick_1.0.0.iso", "stick_1.0.0.netboot.efi"] {
+        let digest =
+            |output: &str| keller::base::Digest::of(fs::read(folder.join(output).join(name)).unwrap());
+        assert_eq!(digest("out"), digest("again"), "{name}");
+    }
+    fs::remove_dir_all(folder.join("again")).unwrap();
+
+    let disk = folder.join("disk.raw");
+    let size = unfold::node(&folder.join("out/stick_1.0.0.raw")).disk_size;
+    File::create(&disk).unwrap().set_len(size).unwrap();
+    let drive = format!("--qemu-arg=file={},format=raw,if=none,id=target", disk.display());
+    let device = "--qemu-arg=virtio-blk-pci,drive=target,serial=TARGET,bootindex=1";
+    let arguments = ["--memory", "1GiB", "--qemu-arg=-drive", &drive, "--qemu-arg=-device", device];
+    // QEMU's firmware tries the stick first at each start, and forgets entries of disks that have no place in its order.
+    let mut node = Node::start(&folder.join("out/stick_1.0.0.iso"), &arguments, 8080);
+    node.expect("stick 1.0.0 is on /dev/vd", 4 * BOOT);
+    node.answers(8080, BOOT);
+    let facts = runs_from_disk(&node);
+    assert_eq!(node.settled(), "running");
+    assert_eq!(node.run("hostname"), "installed-node");
+    assert_eq!(node.run("networkctl --json=short status uplink | grep -c 'ConfigSource\":\"static'"), "1");
+    assert_eq!(node.run("sudo find /boot/EFI/keller -type f | wc -l"), "0", "the document stays in the ESP");
+    let root_hash = node.run("sed -n 's/.*\"root_hash\": \"\\(.*\\)\",/\\1/p' /run/keller/boot.json");
+
+    // The stick again, which leaves the disk alone.
+    let _ = node.try_run("sudo systemctl reboot");
+    node.expect("has stick 1.0.0 already: nothing was written", 2 * BOOT);
+    let again = runs_from_disk(&node);
+    assert_eq!(disk_guid(&again), disk_guid(&facts));
+    let _ = node.try_run("sudo systemctl poweroff");
+    node.expect("Power down", BOOT);
+    drop(node);
+    let inspected = keller().args(["inspect", "--verify"]).arg(&disk).output().expect("keller starts");
+    let said = String::from_utf8_lossy(&inspected.stdout).into_owned();
+    assert!(inspected.status.success() && said.contains(&root_hash), "{said}");
+}
