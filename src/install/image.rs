@@ -298,6 +298,9 @@ fn unpacked(file: File, name: &str, progress: &dyn Progress) -> Result<Arc<dyn S
             let mut reader = Compression::Zstd.reader(BufReader::new(source)).map_err(damaged)?;
             Ok(Arc::new(raw(spool(&mut reader, &task)?)?))
         }
+        other @ (Format::Netboot | Format::Iso) => {
+            Err(Refusal::FromMemory { name: name.to_owned(), format: other.name() }.into())
+        }
         other => {
             let (format, command) = (other.name(), other.unpacked_by());
             Err(Refusal::Format { name: name.to_owned(), format, command }.into())

@@ -200,6 +200,17 @@ pub enum Refusal {
         /// What makes it a raw one.
         command: &'static str,
     },
+    /// A form that installs itself.
+    #[error(
+        "{name} is an image that runs from memory ({format}): start the machine from it, or name the raw image that was built \
+         with it"
+    )]
+    FromMemory {
+        /// Of the image.
+        name: String,
+        /// e.g. `iso`.
+        format: &'static str,
+    },
     /// Not one of keller's.
     #[error(
         "{name} is not an image of keller: {problem}. `keller build` makes one, `keller inspect` shows what it is"

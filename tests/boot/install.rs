@@ -85,8 +85,10 @@ fn a_stick_installs_once_and_the_machine_is_a_node() {
     let facts = runs_from_disk(&node);
     assert_eq!(node.settled(), "running");
     assert_eq!(node.run("hostname"), "installed-node");
-    assert_eq!(node.run("networkctl --json=short status uplink | grep -c 'ConfigSource\":\"static'"), "1");
-    assert_eq!(node.run("sudo find /boot/EFI/keller -type f | wc -l"), "0", "the document stays in the ESP");
+    let status = node.run("sudo keller node status");
+    let from_esp = "installed-node, by the document from EFI/keller/node.yaml in the EFI system partition";
+    assert!(status.starts_with(from_esp), "{status}");
+    node.run("sudo test ! -e /boot/EFI/keller/node.yaml");
     let root_hash = node.run("sed -n 's/.*\"root_hash\": \"\\(.*\\)\",/\\1/p' /run/keller/boot.json");
 
     // The stick again, which leaves the disk alone.
