@@ -631,7 +631,11 @@ fn documents_for_machines_that_run_from_memory() {
         let said = project.run(&["inspect", &path(ending)]);
         assert!(said.error().contains("which runs from memory: inspect the raw image"), "{}", said.err);
         blank(&project, "disk", SIZE);
-        refused(&project, &[&path(ending), "disk"], "is an image that runs from memory");
+        refused(
+            &project,
+            &[&path(ending), "disk"],
+            &format!("{} is an image that runs from memory", path(ending)),
+        );
     }
 }
 
