@@ -311,335 +311,6 @@ impl Drop for Loop {
 }
 
 #[test]
-fn documents_for_machines_that_run_from_memory() {
-    let project = Project::new();
-    project.write("rack.yaml", "node: 1\ninstall: {disk: serial=S1}\n");
-    let build = |arguments: &[&str]| project.build(&[&["--install"], arguments].concat());
-    let said = build(&["rack.yaml"]);
-    let expected =
-        "--install rack.yaml: only what runs from memory carries a document: add iso or netboot to `outputs`";
-    assert!(said.error().contains(expected), "{}", said.err);
-    project.edit("runtime: podman", "outputs: [raw, raw.zst, qcow2]\nruntime: podman");
-    project.build(&[]).good();
-    project.write("rack1.yaml", DOCUMENT);
-    project
-}
-
-/// An empty disk, as a file.
-fn blank(project: &Project, name: &str, size: u64) {
-    File::create(project.path(name)).unwrap().set_len(size).unwrap();
-}
-
-/// Whether there is nothing on the disk `name`.
-fn is_blank(project: &Project, name: &str) -> bool {
-    fs::read(project.path(name)).unwrap().iter().all(|byte| *byte == 0)
-}
-
-fn inspected(project: &Project, path: &str) -> Value {
-    serde_json::from_str(&project.run(&["inspect", "--verify", "--json", path]).good().out).unwrap()
-}
-
-/// The document in the ESP of the disk at `path`.
-fn document(project: &Project, path: &str) -> Option<String> {
-    let disk = FileDevice::image(File::open(project.path(path)).unwrap(), SectorSize::B512).unwrap();
-    let table = gpt::read(&disk, SectorSize::B512).unwrap().table;
-    let esp = table.esp(None).unwrap();
-    let mut reader = fat::Reader::open(Window::new(&disk, esp.start, esp.size)).unwrap();
-    let bytes = reader.read("EFI/keller/node.yaml", 1 << 20).ok()?;
-    Some(String::from_utf8(bytes).unwrap())
-}
-
-/// What is on the disk must be what is in the image, and a disk that starts.
-fn same(project: &Project, disk: &str) {
-    let (image, disk) = (inspected(project, IMAGE), inspected(project, disk));
-    assert_eq!((&disk["form"], &disk["problems"]), (&json!("node"), &json!([])));
-    assert_eq!(disk["slots"][0], image["slots"][0]);
-    assert_eq!(disk["slots"][0]["root"]["verified"], true);
-    assert_eq!(disk["slots"][1]["release"], Value::Null);
-    assert_eq!(disk["entries"], image["entries"]);
-    let labels: Vec<_> = disk["partitions"].as_array().unwrap().iter().map(|part| &part["label"]).collect();
-    let expected =
-        ["esp", "tiny_1.2.3", "tiny_1.2.3_verity", "_empty", "_empty", "keller-reserve", "keller-state"];
-    assert_eq!(labels.len(), expected.len());
-    assert!(expected.iter().all(|label| labels.iter().any(|found| *found == label)), "{labels:?}");
-    // What a boot entry names is this disk's for good: of version 4, which the first boot leaves.
-    for guid in [&disk["disk_guid"], &disk["partitions"][0]["guid"]] {
-        assert_eq!(guid.as_str().unwrap().as_bytes()[14], b'4', "{guid}");
-    }
-}
-
-#[test]
-fn an_image_becomes_the_disk_of_a_node() {
-    let project = project();
-    blank(&project, "disk", SIZE);
-    let ran = project.run(&["install", "--json", "--document", "rack1.yaml", IMAGE, "disk"]).good();
-    let said: Value = serde_json::from_str(&ran.out).unwrap();
-    assert_eq!(
-        (&said["state"], &said["version"], &said["document"]),
-        (&json!("installed"), &json!("1.2.3"), &json!(true))
-    );
-    assert!(said["next"].as_str().unwrap().starts_with("start the machine from disk"), "{said}");
-    same(&project, "disk");
-    assert_eq!(document(&project, "disk").as_deref(), Some(DOCUMENT));
-    if let Some(mut sgdisk) = tool("sgdisk") {
-        let said = run(sgdisk.arg("--verify").arg(project.path("disk")));
-        assert!(said.contains("No problems found"), "{said}");
-    }
-
-    // Once more: nothing is written, whatever was to be wiped.
-    let before = Digest::of(project.read("disk"));
-    for more in [&["--document", "rack1.yaml"][..], &[], &["--wipe", "other"]] {
-        let ran = project.run(&[&["install", IMAGE, "disk"], more].concat()).good();
-        assert!(
-            ran.out.starts_with("disk has tiny 1.2.3 already: nothing was written\nnext: start"),
-            "{}",
-            ran.out
-        );
-    }
-    assert_eq!(Digest::of(project.read("disk")), before);
-
-    // Another document is another node: what is there goes only when it is named.
-    project.write("rack2.yaml", DOCUMENT.replace("07", "08"));
-    let ran = project.run(&["install", "--document", "rack2.yaml", IMAGE, "disk"]);
-    let guid = said["disk_guid"].as_str().unwrap();
-    let end = format!("If that is meant, add --wipe {}", &guid[..8]);
-    let error = ran.error().to_owned();
-    assert!(
-        error.starts_with("error: disk is not empty, it has a partition table (GPT) with 7 partitions: "),
-        "{error}"
-    );
-    assert!(error.contains("tiny_1.2.3 (erofs)") && error.ends_with(&end), "{error}");
-    assert_eq!(Digest::of(project.read("disk")), before);
-    let ran = project.run(&["install", "--document", "rack2.yaml", "--wipe", "00000000", IMAGE, "disk"]);
-    assert_eq!(ran.error(), format!("error: --wipe 00000000 is not this disk: disk is {}", &guid[..8]));
-    project.run(&["install", "--document", "rack2.yaml", "--wipe", &guid[..8], IMAGE, "disk"]).good();
-    same(&project, "disk");
-    assert_eq!(document(&project, "disk"), Some(DOCUMENT.replace("07", "08")));
-}
-
-#[test]
-fn an_image_comes_in_each_way() {
-    let project = project();
-    let packed = project.read(PACKED);
-    // As zstd does by itself: one frame, without its size.
-    project.write("one.zst", zstd::encode_all(&project.read(IMAGE)[..], 1).unwrap());
-    let server = Server::start();
-    server.put("/tiny.raw.zst", packed.clone(), &[Act::ResetAt(packed.len() / 2), Act::Serve]);
-    let (url, digest) = (server.url("/tiny.raw.zst"), Digest::of(&packed).to_hex());
-    for (name, arguments) in [
-        ("frames", &["install", PACKED, "frames"][..]),
-        ("one", &["install", "one.zst", "one"]),
-        ("web", &["install", "--sha256", &digest, &url, "web"]),
-    ] {
-        blank(&project, name, SIZE);
-        project.run(arguments).good();
-        same(&project, name);
-    }
-    let ranges = server.seen().iter().filter(|request| request.headers.contains_key("range")).count();
-    assert_eq!(ranges, 1, "it goes on where the connection broke");
-
-    blank(&project, "input", SIZE);
-    let mut child = project.keller(&["install", "-", "input"]).stdin(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&packed).unwrap();
-    Ran::of(&child.wait_with_output().unwrap()).good();
-    same(&project, "input");
-}
-
-/// Runs `keller install` with `arguments`, which must be refused with words that begin so, and leave the disk as it is.
-fn refused(project: &Project, arguments: &[&str], said: &str) {
-    let ran = project.run(&[&["install"], arguments].concat());
-    assert!(ran.error().strip_prefix("error: ").unwrap().starts_with(said), "{said}\n{}", ran.err);
-    assert!(is_blank(project, "disk"), "{arguments:?}");
-}
-
-#[test]
-fn images_that_are_not_right_are_refused_before_anything_is_written() {
-    let project = project();
-    blank(&project, "disk", SIZE);
-    let zeros = "0".repeat(64);
-    let digest = Digest::of(project.read(IMAGE));
-    refused(
-        &project,
-        &["--sha256", &zeros, IMAGE, "disk"],
-        &format!(
-            "{IMAGE} has other bytes than --sha256 says: expected SHA-256 {zeros}, but have {digest}. Fetch it again"
-        ),
-    );
-    refused(
-        &project,
-        &["https://images.example/node.raw", "disk"],
-        "https://images.example/node.raw needs --sha256 DIGEST",
-    );
-    let qcow2 = "node/out/tiny_1.2.3.qcow2";
-    let said =
-        format!("{qcow2} is a qcow2 image: make a raw one of it by `qemu-img convert -O raw IMAGE OUTPUT`");
-    refused(&project, &[qcow2, "disk"], &said);
-    refused(&project, &["rack1.yaml", "disk"], "rack1.yaml is not an image of keller: no partition table");
-    refused(&project, &["missing.raw", "disk"], "reading missing.raw: No such file");
-
-    // One bit of the root, with sums that were made of it and without any; one of the packed image.
-    let mut bytes = project.read(IMAGE);
-    bytes[(66 << 20) + (200 << 10)] ^= 4;
-    project.write("node/bad.raw", &bytes);
-    refused(
-        &project,
-        &["node/bad.raw", "disk"],
-        "node/bad.raw is damaged: its root is not what its root hash says: data block 50",
-    );
-    project.write("node/SHA256SUMS", format!("{zeros}  other.raw\n{digest}  bad.raw\n"));
-    refused(
-        &project,
-        &["node/bad.raw", "disk"],
-        "node/bad.raw has other bytes than node/SHA256SUMS says: expected",
-    );
-    let mut packed = project.read(PACKED);
-    let middle = packed.len() / 2;
-    packed[middle] ^= 4;
-    project.write("bad.raw.zst", &packed);
-    let ran = project.run(&["install", "bad.raw.zst", "disk"]);
-    assert!(ran.error().contains("bad.raw.zst is"), "{}", ran.err);
-    project.write("short.raw.zst", &packed[..middle]);
-    refused(
-        &project,
-        &["short.raw.zst", "disk"],
-        "short.raw.zst is damaged: the compressed image is cut short",
-    );
-    project.write("short.raw", &bytes[..bytes.len() / 2]);
-    refused(&project, &["short.raw", "disk"], "short.raw is not an image of keller: the image is cut short");
-
-    // What was installed is a node, and a second one would have its identity.
-    blank(&project, "installed", SIZE);
-    project.run(&["install", IMAGE, "installed"]).good();
-    refused(
-        &project,
-        &["installed", "disk"],
-        "installed is not an image of keller: it is the disk of a node",
-    );
-    assert!(is_blank(&project, "disk"));
-}
-
-#[test]
-fn disks_that_are_not_right_are_refused() {
-    let project = project();
-    blank(&project, "disk", SIZE);
-    blank(&project, "small", 300 << 20);
-    refused(
-        &project,
-        &[IMAGE, "small"],
-        "small has 300.0 MiB, and a node of this image needs 324.0 MiB: 24.0 MiB are missing. Name a larger disk",
-    );
-    assert!(is_blank(&project, "small"));
-    refused(&project, &[IMAGE, "node"], "node is a directory: name a whole disk, such as /dev/sda");
-    refused(&project, &[IMAGE, "/dev/null"], "/dev/null is neither a disk nor a file: name a whole disk");
-    refused(&project, &[IMAGE, "missing"], "looking at missing: No such file");
-    refused(
-        &project,
-        &[IMAGE],
-        "no disk was named: add one, such as /dev/sda, or --disk serial=NUMBER. This machine ",
-    );
-    refused(
-        &project,
-        &["--disk", "serial=not-there", IMAGE],
-        "no disk is serial=not-there (the disk of the running system never is). This machine ",
-    );
-    for (things, at, bytes) in
-        [("ext2, ext3 or ext4", 1080, &[0x53, 0xef][..]), ("data that keller does not know", 4000, b"x")]
-    {
-        blank(&project, "used", SIZE);
-        File::options().write(true).open(project.path("used")).unwrap().write_all_at(bytes, at).unwrap();
-        refused(
-            &project,
-            &[IMAGE, "used"],
-            &format!("used is not empty, it has {things}: what is there would be lost. If"),
-        );
-    }
-    // An image that was copied by other means says nothing of how far that came.
-    project.write("copied", project.read(IMAGE));
-    File::options().write(true).open(project.path("copied")).unwrap().set_len(SIZE).unwrap();
-    refused(
-        &project,
-        &[IMAGE, "copied"],
-        "copied is not empty, it has a partition table (GPT) with 3 partitions: ",
-    );
-
-    project.write("bad.yaml", "node: 1\nnaem: x\n");
-    let ran = project.run(&["install", "--document", "bad.yaml", IMAGE, "disk"]);
-    assert!(ran.error().contains("naem"), "{}", ran.err);
-    let ran = project.run(&["install", "--json", "--disk", "serial=not-there", IMAGE]);
-    let said: Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
-    assert!(said["error"].as_str().unwrap().starts_with("no disk is serial=not-there"), "{said}");
-    for (arguments, said) in [
-        (&["--keep-state", IMAGE, "disk"][..], "--keep-state"),
-        (&["--disk", "size=5", IMAGE], "size=5 has no bounds"),
-        (&["--disk", "bus=sata", IMAGE], "\"sata\" is no bus"),
-        (&["--disk", "serial=x", IMAGE, "disk"], "cannot be used with"),
-        (&["--sha256", "abc", IMAGE, "disk"], "expected 64 hexadecimal digits"),
-    ] {
-        let ran = project.run(&[&["install"], arguments].concat());
-        assert_eq!(ran.code, Some(2), "{}", ran.err);
-        assert!(ran.err.contains(said), "{}", ran.err);
-    }
-    assert!(is_blank(&project, "disk"));
-}
-
-/// A file as a block device, until the end of the test.
-struct Loop(String);
-
-impl Loop {
-    /// None where this machine gives none, which is told.
-    fn of(project: &Project, name: &str) -> Option<Self> {
-        if !as_root("set up loop devices") {
-            return None;
-        }
-        let output = tool("losetup")?.args(["--find", "--show"]).arg(project.path(name)).output().unwrap();
-        if !output.status.success() {
-            println!("SKIPPED: no loop device: {}", String::from_utf8_lossy(&output.stderr));
-            return None;
-        }
-        Some(Self(String::from_utf8(output.stdout).unwrap().trim().to_owned()))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
-    }
-}
-
-#[test]
-fn documents_for_machines_that_run_from_memory() {
-    let project = Project::new();
-    project.write("rack.yaml", "node: 1\ninstall: {disk: serial=S1}\n");
-    let build = |arguments: &[&str]| project.build(&[&["--install"], arguments].concat());
-    let none = "error: building node/node.yaml: --install rack.yaml: only what runs from memory carries a document: add iso or \
-                netboot to `outputs`";
-    assert_eq!(
-        build(&["rack.yaml"]).error(),
-        none.trim_start_matches("error: building node/node.yaml: ").to_owned().as_str().to_owned().prefixed()
-    );
-    project.edit("runtime: podman", "outputs: [netboot, iso]\nruntime: podman");
-    project.write("wrong.yaml", "node: 1\ninstall: {disk: sda}\n");
-    assert!(
-        build(&["wrong.yaml"]).error().contains("does not say which disk: \"sda\" says nothing of a disk")
-    );
-    let path = |ending: &str| format!("node/out/tiny_1.2.3{ending}");
-    build(&["rack.yaml"]).good();
-    for ending in [".netboot.efi", ".iso"] {
-        let bytes = project.read(&path(ending));
-        let document = b"install: {disk: serial=S1}";
-        assert!(bytes.windows(document.len()).any(|window| window == document), "{ending}");
-        let said = project.run(&["inspect", &path(ending)]);
-        assert!(said.error().contains("which runs from memory: inspect the raw image"), "{}", said.err);
-        blank(&project, "disk", SIZE);
-        refused(
-            &project,
-            &[&path(ending), "disk"],
-            &format!("{} is an image that runs from memory", path(ending)),
-        );
-    }
-}
-
-#[test]
 fn an_image_goes_onto_a_block_device() {
     let project = project();
     blank(&project, "disk", SIZE);
@@ -667,4 +338,29 @@ fn an_image_goes_onto_a_block_device() {
     project.write("rack2.yaml", DOCUMENT.replace("07", "08"));
     let ran = project.run(&["install", "--document", "rack2.yaml", PACKED, device]);
     assert!(ran.error().ends_with(&format!("add --wipe {}", &guid[..8])), "{}", ran.err);
+}
+
+#[test]
+fn documents_for_machines_that_run_from_memory() {
+    let project = Project::new();
+    project.write("rack.yaml", "node: 1\ninstall: {disk: serial=S1}\n");
+    project.write("wrong.yaml", "node: 1\ninstall: {disk: sda}\n");
+    let said = project.build(&["--install", "rack.yaml"]);
+    let expected =
+        "--install rack.yaml: only what runs from memory carries a document: add iso or netboot to `outputs`";
+    assert!(said.error().contains(expected), "{}", said.err);
+    project.edit("runtime: podman", "outputs: [netboot, iso]\nruntime: podman");
+    let said = project.build(&["--install", "wrong.yaml"]);
+    assert!(said.error().contains("says nothing of a disk"), "{}", said.err);
+    project.build(&["--install", "rack.yaml"]).good();
+    blank(&project, "disk", SIZE);
+    for ending in [".netboot.efi", ".iso"] {
+        let path = format!("node/out/tiny_1.2.3{ending}");
+        let bytes = project.read(&path);
+        let document = b"install: {disk: serial=S1}";
+        assert!(bytes.windows(document.len()).any(|window| window == document), "{ending}");
+        let said = project.run(&["inspect", &path]);
+        assert!(said.error().contains("which runs from memory: inspect the raw image"), "{}", said.err);
+        refused(&project, &[&path, "disk"], &format!("{path} is an image that runs from memory"));
+    }
 }
