@@ -354,8 +354,8 @@ mod tests {
         let write = || {
             let file = tempfile::tempfile().unwrap();
             super::write(&parts, &file).unwrap();
-            let mut bytes = Vec::new();
-            io::Read::read_to_end(&mut &file, &mut bytes).unwrap();
+            let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+            file.read_exact_at(&mut bytes, 0).unwrap();
             bytes
         };
         let bytes = write();
