@@ -173,20 +173,35 @@ impl<'a> Outputs<'a> {
         let survey = || Disk::survey(raw.file(), size).map_err(|error| self.failed(&raw_path, error));
         let disk = converted.then(survey).transpose()?.map(|disk| disk.with_document(self.document));
         let pool = job.means.settings.pool()?;
+        // What an iso starts is a file of its own where that is wanted as well.
+        let mut program = None;
         for (format, path) in files {
             let task = Task::new(job.means.progress, "output", 0, Unit::Items);
             task.at(format.suffix());
             let digest = match &disk {
                 Some(disk) if *format == Format::Iso => {
-                    let target = self.create(*format)?;
-                    let digest = pool.install(|| self.iso(job, disk, &report, target.file(), sums))?;
+                    let (target, started) = (self.create(*format)?, self.create(Format::Netboot)?);
+                    let written = pool.install(|| Format::Netboot.write(disk, started.file(), false));
+                    written.map_err(|error| self.failed(path, error))?;
+                    let digest = self.iso(job, started.file(), &report, target.file(), sums)?;
                     self.named(target, path, &mut stamps)?;
+                    program = Some(started);
                     digest
                 }
                 Some(disk) if *format != Format::Raw => {
-                    let target = self.create(*format)?;
-                    let written = pool.install(|| format.write(disk, target.file(), sums));
-                    let digest = written.map_err(|error| self.failed(path, error))?;
+                    let made = if *format == Format::Netboot { program.take() } else { None };
+                    let (target, digest) = match made {
+                        Some(target) => {
+                            let digest = sums.then(|| output::raw::digest(target.file())).transpose();
+                            (target, digest.with_context(|| format!("reading {}", path.display()))?)
+                        }
+                        None => {
+                            let target = self.create(*format)?;
+                            let written = pool.install(|| format.write(disk, target.file(), sums));
+                            let digest = written.map_err(|error| self.failed(path, error))?;
+                            (target, digest)
+                        }
+                    };
                     self.named(target, path, &mut stamps)?;
                     digest
                 }
@@ -204,23 +219,19 @@ impl<'a> Outputs<'a> {
         Ok((report, digests, stamps.into_iter().collect()))
     }
 
-    /// Writes the ISO of `disk` to `to`; gives its digest with `sums`. What it starts has no name of its own.
+    /// Writes the ISO that starts `program` to `to`; gives its digest with `sums`.
     fn iso(
         &self,
         job: &Job<'_>,
-        disk: &Disk<'_>,
+        program: &File,
         report: &Report,
         to: &File,
         sums: bool,
     ) -> Result<Option<Digest>> {
         let path = self.image(Format::Iso);
-        let program = self.create(Format::Netboot)?;
-        let written = Format::Netboot.write(disk, program.file(), false);
-        written.map_err(|error| self.failed(&path, error))?;
-        let file = program.file().try_clone()?;
-        let len = file.metadata()?.len();
+        let len = program.metadata()?.len();
         let parts = iso::Parts {
-            program: Content::Slice { file: Arc::new(file), offset: 0, len },
+            program: Content::Slice { file: Arc::new(program.try_clone()?), offset: 0, len },
             name: format!("{}_{}", self.manifest.id, self.manifest.version),
             identity: report.sizes.root_hash,
             epoch: job.lock.epoch,
