@@ -20,13 +20,13 @@ pub mod root;
 pub mod scripts;
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Read};
 
 use anyhow::{Context, Result};
 use uuid::Uuid;
 
 use crate::base::Digest;
-use crate::base::progress::{Progress, Task, Unit};
+use crate::base::progress::{Counted, Progress, Task, Unit};
 use crate::base::width::{to_u64, to_usize};
 use crate::boot::{esp, uki};
 use crate::disk::{self, Layout, Release, Role, SectorSize, Sizes, Slot};
@@ -167,7 +167,7 @@ fn root_partition(
             let plan = erofs::plan(&root.tree, &volume)?;
             layout.check(Role::Root(Slot::A), plan.size())?;
             let task = Task::new(progress, "writing", plan.size(), Unit::Bytes);
-            let counted = Counted { inner: partition, task: &task };
+            let counted = Counted::new(partition, &task);
             let mut writer = verity::Writer::new(BufWriter::with_capacity(WRITE, counted), options)?;
             plan.write(&mut writer)?;
             Ok((writer.finish()?, plan.size()))
@@ -179,7 +179,7 @@ fn root_partition(
             let task = Task::new(progress, "writing", plan.size(), Unit::Bytes);
             // Its parts are not written in order, so they are hashed in a pass of their own.
             plan.write(&mut BufWriter::with_capacity(WRITE, partition))?;
-            let counted = Counted { inner: std::io::sink(), task: &task };
+            let counted = Counted::new(std::io::sink(), &task);
             let mut writer = verity::Writer::new(counted, options)?;
             let mut written = PartitionWriter::new(file, place).take(plan.size());
             std::io::copy(&mut written, &mut writer)?;
@@ -199,22 +199,4 @@ fn volume_id(root_hash: &Digest) -> u32 {
 
 fn write_at(file: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
-}
-
-/// Tells a task what passes.
-struct Counted<'a, W> {
-    inner: W,
-    task: &'a Task<'a>,
-}
-
-impl<W: Write> Write for Counted<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.task.advance(to_u64(count));
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
 }

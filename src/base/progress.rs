@@ -1,5 +1,9 @@
 //! How the engine tells what it is doing. The engine never prints; `cli::progress` draws.
 
+use std::io::{self, Read, Write};
+
+use crate::base::width::to_u64;
+
 /// What a task counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -57,6 +61,39 @@ impl<'a> Task<'a> {
 impl Drop for Task<'_> {
     fn drop(&mut self) {
         self.progress.end(self.id);
+    }
+}
+
+/// Tells a task of each byte that passes through it.
+pub struct Counted<'a, T> {
+    inner: T,
+    task: &'a Task<'a>,
+}
+
+impl<'a, T> Counted<'a, T> {
+    /// Reads from `inner`, or writes to it.
+    pub fn new(inner: T, task: &'a Task<'a>) -> Self {
+        Self { inner, task }
+    }
+}
+
+impl<T: Read> Read for Counted<'_, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.task.advance(to_u64(count));
+        Ok(count)
+    }
+}
+
+impl<T: Write> Write for Counted<'_, T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.task.advance(to_u64(count));
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

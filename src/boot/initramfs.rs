@@ -58,6 +58,8 @@ pub struct Parts<'a> {
     pub config: &'a Config,
     /// The root's file system.
     pub root_fs: RootFs,
+    /// Whether the image is to run from memory as well ([`crate::boot::live`]).
+    pub from_memory: bool,
 }
 
 /// Why an initramfs could not be made.
@@ -191,7 +193,8 @@ const USEFUL: [&str; 1] = [
     "efivarfs",
 ];
 
-/// What makes a disk of an image in memory ([`crate::boot::live`]): any image may be started so.
+/// What makes a disk of an image in memory ([`crate::boot::live`]). It is there where the kernel has it, so that an image is
+/// the same whether it is also run from memory or not.
 pub const FROM_MEMORY: &str = "loop";
 
 /// Drivers of the disks that a host may boot from, with the buses before them. Those that this kernel has
@@ -316,14 +319,16 @@ impl Parts<'_> {
             RootFs::Erofs => Some(("erofs", "for the root")),
             RootFs::Ext4 => None,
         };
-        for (module, purpose) in NEEDED.into_iter().chain(root) {
+        let disk = self.from_memory.then_some((FROM_MEMORY, "to run from memory (`outputs`: iso, netboot)"));
+        let needed = NEEDED.into_iter().chain(root).map(|needed| (needed, When::Always));
+        for ((module, purpose), when) in needed.chain(disk.map(|needed| (needed, When::Asked))) {
             if !order.has(module) {
                 return Err(InitramfsError::KernelLacks { module, purpose });
             }
             if let Some(install) = order.kept_out(module) {
                 return Err(kept_out(module, install, format!("/init needs it {purpose}")));
             }
-            order.add(module, When::Always)?;
+            order.add(module, when)?;
         }
         for module in USEFUL {
             order.add(module, When::Always)?;

@@ -17,7 +17,7 @@ use crate::boot::cpio::{CpioError, Writer};
 use crate::boot::pe::{self, Holds, Image};
 use crate::boot::uki::UkiError;
 
-/// The directory of both in the initramfs.
+/// Their directory in the initramfs.
 pub const DIRECTORY: &str = "live";
 /// [`Facts`] as JSON.
 pub const FACTS: &str = "live/image.json";

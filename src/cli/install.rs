@@ -105,7 +105,14 @@ pub(super) fn unattended(display: &Display) -> Result<Option<Then>> {
     let Some((install, then)) = install::unattended()? else { return Ok(None) };
     let report = install.run(&signals::interruption, display)?;
     streams::print(told(&report))?;
-    Ok(Some(then))
+    let after = install::after(&report, then);
+    if after != then {
+        let disk = &report.disk;
+        streams::line(format_args!(
+            "the firmware cannot be told to start {disk} next: take the medium away, or choose {disk} in the firmware's menu"
+        ))?;
+    }
+    Ok(Some(after))
 }
 
 /// What was done.
@@ -114,7 +121,11 @@ fn told(report: &Report) -> String {
     let (id, version) = (one_line(id), one_line(version));
     let what = format!("{id} {version}");
     if report.state == State::Already {
-        return format!("{disk} has {what} already: nothing was written\n");
+        let next = match &report.boot_entry {
+            Some(BootEntry::Set(name)) => format!("; the firmware starts it next, by {name}"),
+            _ => String::new(),
+        };
+        return format!("{disk} has {what} already: nothing was written{next}\n");
     }
     let serial = report.serial.as_ref().map_or(String::new(), |serial| format!(", serial {serial}"));
     let mut text = format!(

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::node_disk;
 use super::record::RECORD;
 use crate::base::input::TooLarge;
+use crate::base::progress::Counted;
 use crate::base::width::to_u64;
 use crate::base::{Chain, Digest, Progress, Size, Task, Unit, json, limits};
 use crate::boot::cmdline::Cmdline;
@@ -187,21 +188,19 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
     use std::os::unix::fs::MetadataExt;
     let allocated = file.metadata().context("reading the image's size")?.blocks() * 512;
     let format = Format::of(&file).context("reading the image")?;
-    let file = match format {
-        Format::Raw => file,
-        Format::Qcow2 => {
+    let file = match (format, format.unpacked_by()) {
+        (Format::Raw, _) => file,
+        (Format::Qcow2, _) => {
             let raw = tempfile::tempfile().context("making a temporary file")?;
             qcow2::expand(&file, &raw).map_err(|error| unpacking(&file, error))?;
             raw
         }
-        Format::Netboot | Format::Iso => bail!(
+        (_, Some(command)) => {
+            bail!("it is a {} image, which keller does not read: unpack it first: {command}", format.name())
+        }
+        (_, None) => bail!(
             "it is the {} form of an image, which runs from memory: inspect the raw image that was built with it",
             format.name()
-        ),
-        _ => bail!(
-            "it is a {} image, which keller does not read: unpack it first: {}",
-            format.name(),
-            format.unpacked_by()
         ),
     };
     let format = format.name();
@@ -434,7 +433,7 @@ impl Source<'_> {
 
     fn check(&self, slot: Slot, parts: Parts<'_>, root_hash: &Digest) -> Result<(), verity::Error> {
         let task = Task::new(self.progress, &format!("verifying slot {slot}"), parts.root.size, Unit::Bytes);
-        let mut data = Counted { inner: self.window(parts.root), task: &task };
+        let mut data = Counted::new(self.window(parts.root), &task);
         verity::verify(&mut data, &mut self.window(parts.verity), root_hash)
     }
 
@@ -575,20 +574,6 @@ fn packages(tree: &Tree, record: Option<&serde_json::Value>) -> Result<BTreeMap<
         .split("\n\n")
         .filter_map(|paragraph| Some((field(paragraph, "Package")?, field(paragraph, "Version")?)))
         .collect())
-}
-
-/// Tells a task what was read.
-struct Counted<'a, R> {
-    inner: R,
-    task: &'a Task<'a>,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.task.advance(to_u64(count));
-        Ok(count)
-    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use super::{Job, firmware, modprobe};
 use crate::base::progress::{Progress, Task, Unit};
 use crate::base::{Digest, Fingerprint, Hasher};
 use crate::boot::cmdline::{self, Options, RootFs};
-use crate::boot::initramfs::{self, Module, Parts, Plan};
+use crate::boot::initramfs::{Module, Parts, Plan};
 use crate::boot::modprobe::Config;
-use crate::manifest::{Etc, Manifest, Output, RootFilesystem};
+use crate::manifest::{Etc, Manifest, RootFilesystem};
 use crate::rootfs::ModuleIndex;
 use crate::rootfs::modules::FOLDER;
 use crate::tree::{Content, Kind, Tree};
@@ -140,20 +140,10 @@ fn planned<'a>(job: &Job<'a>, modules: &'a Modules) -> Result<(Parts<'a>, Digest
         choice: job.manifest.kernel.initramfs_modules.named(),
         config: &modules.config,
         root_fs: root_fs(job.manifest),
+        from_memory: job.manifest.outputs.iter().any(|output| output.runs_from_memory()),
     };
     // The plan tells all that this keller chose: one that chooses otherwise takes nothing from another.
     let Plan { modules: list, config, firmware } = parts.plan()?;
-    let runs_from_memory = |output: &Output| matches!(output, Output::Netboot | Output::Iso);
-    if job.manifest.outputs.iter().any(runs_from_memory)
-        && list.get(initramfs::FROM_MEMORY).is_none()
-        && !modules.builtin.contains(initramfs::FROM_MEMORY)
-    {
-        bail!(
-            "outputs: what runs from memory needs the kernel's module {}, which this kernel does not have or modprobe.d \
-             keeps out: leave iso and netboot out",
-            initramfs::FROM_MEMORY
-        );
-    }
     let key_of_firmware = firmware::settle(job, &firmware)?;
     modprobe::tell_commands(&modules.config, &list, job.means.progress);
     let key = Digest::of(format!(

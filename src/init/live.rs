@@ -16,7 +16,7 @@ use super::modules::Loader;
 use super::root::attach;
 use crate::base::Size;
 use crate::base::failure::{Doing, Failure};
-use crate::base::width::to_u64;
+use crate::base::width::{to_u64, to_usize};
 use crate::boot::live::{DISK, FACTS, Facts, IMAGE};
 use crate::disk::gpt;
 use crate::disk::{FileDevice, SectorSize};
@@ -26,7 +26,7 @@ const MOUNT: &str = "/run/keller/live";
 /// What the node takes besides, in bytes: with less than this left it does not come to a login.
 const NODE: u64 = 192 << 20;
 /// Bytes that are unpacked at once; what of them is zeros stays a hole, in pieces of a page.
-const PIECE: usize = 1 << 20;
+const PIECE: u64 = 1 << 20;
 const PAGE: usize = 4096;
 
 /// Unpacks the disk image of the initramfs, if it has one, and makes a disk of it; gives the kernel's name of the disk.
@@ -88,35 +88,21 @@ fn unpack(image: &Path, size: u64) -> io::Result<()> {
     let to = File::create(DISK)?;
     to.set_len(size)?;
     let mut unpacked = Decoder::new(Freeing { file: &from, position: 0 })?;
-    let mut buffer = vec![0; PIECE];
+    let mut piece = Vec::with_capacity(to_usize(PIECE));
     let mut at = 0;
-    loop {
-        let count = fill(&mut unpacked, &mut buffer)?;
-        for (page, offset) in buffer[..count].chunks(PAGE).zip((at..).step_by(PAGE)) {
+    while unpacked.by_ref().take(PIECE).read_to_end(&mut piece)? > 0 {
+        for (page, offset) in piece.chunks(PAGE).zip((at..).step_by(PAGE)) {
             if page.iter().any(|byte| *byte != 0) {
                 to.write_all_at(page, offset)?;
             }
         }
-        at += to_u64(count);
-        if count < buffer.len() {
-            break;
-        }
+        at += to_u64(piece.len());
+        piece.clear();
     }
     match at == size {
         true => Ok(()),
         false => Err(io::Error::other(format!("it has {at} bytes, and should have {size}"))),
     }
-}
-
-fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while count < buffer.len() {
-        match from.read(&mut buffer[count..])? {
-            0 => break,
-            more => count += more,
-        }
-    }
-    Ok(count)
 }
 
 /// Reads a file of a file system in memory and gives back what it has read.
@@ -238,8 +224,8 @@ mod tests {
         fs::write(&path, vec![7; 3 << 20]).unwrap();
         let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let mut freeing = Freeing { file: &file, position: 0 };
-        let mut buffer = vec![0; PIECE + 5];
-        assert_eq!(fill(&mut freeing, &mut buffer).unwrap(), PIECE + 5);
+        let mut buffer = vec![0; (1 << 20) + 5];
+        freeing.read_exact(&mut buffer).unwrap();
         assert!(buffer.iter().all(|byte| *byte == 7));
         let left = std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap()) * 512;
         assert_eq!(left, 2 << 20);

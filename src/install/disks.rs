@@ -57,7 +57,7 @@ pub enum Kind {
 pub struct Disk {
     /// The kernel's name, such as `nvme0n1`.
     pub name: String,
-    /// In bytes.
+    /// How many bytes it has.
     pub size: u64,
     /// What kind it is.
     pub kind: Kind,

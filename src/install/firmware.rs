@@ -38,7 +38,7 @@ pub enum BootEntry {
 /// The variables of a firmware.
 pub(super) struct Firmware<'a> {
     /// Where they are.
-    pub folder: &'a Path,
+    pub directory: &'a Path,
     /// How one is written: the attributes, then the value, all at once.
     pub write: &'a dyn Fn(&Path, &[u8]) -> io::Result<()>,
 }
@@ -60,7 +60,7 @@ impl Firmware<'_> {
         description: &str,
         lost: &[Uuid],
     ) -> BootEntry {
-        if !fs::read_dir(self.folder).is_ok_and(|mut files| files.next().is_some()) {
+        if !fs::read_dir(self.directory).is_ok_and(|mut files| files.next().is_some()) {
             return BootEntry::NoFirmware;
         }
         match self.set(esp, sector, description, lost) {
@@ -117,7 +117,7 @@ impl Firmware<'_> {
     /// The entries by their numbers, those that cannot be read too.
     fn entries(&self) -> io::Result<Vec<(u16, Option<LoadOption>)>> {
         let mut entries = Vec::new();
-        for file in fs::read_dir(self.folder)? {
+        for file in fs::read_dir(self.directory)? {
             let name = file?.file_name().to_string_lossy().into_owned();
             let number =
                 name.strip_prefix("Boot").and_then(|rest| rest.strip_suffix(GLOBAL)?.strip_suffix('-'));
@@ -141,7 +141,7 @@ impl Firmware<'_> {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}-{GLOBAL}"))
+        self.directory.join(format!("{name}-{GLOBAL}"))
     }
 
     /// The value of a variable.
@@ -185,25 +185,30 @@ mod tests {
 
     /// A firmware with two entries, of which the order has one.
     fn filled() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let firmware = Firmware { folder: folder.path(), write: &write };
+        let directory = tempfile::tempdir().unwrap();
+        let firmware = Firmware { directory: directory.path(), write: &write };
         let other =
             LoadOption { attributes: 1, description: "PXE".into(), path: Vec::new(), data: Vec::new() };
         firmware.put("Boot0000", &other.encode()).unwrap();
         write(&firmware.path("Boot0002"), b"bad").unwrap();
         firmware.put("BootOrder", &[0, 0]).unwrap();
-        folder
+        directory
     }
 
-    fn start(folder: &Path, write: &dyn Fn(&Path, &[u8]) -> io::Result<()>) -> BootEntry {
-        Firmware { folder, write }.start_first(&esp(), SectorSize::B512, "keller node", &[Uuid::from_u128(5)])
+    fn start(directory: &Path, write: &dyn Fn(&Path, &[u8]) -> io::Result<()>) -> BootEntry {
+        Firmware { directory, write }.start_first(
+            &esp(),
+            SectorSize::B512,
+            "keller node",
+            &[Uuid::from_u128(5)],
+        )
     }
 
     #[test]
     fn the_entry_gets_a_free_number_and_comes_first() {
-        let folder = filled();
-        assert_eq!(start(folder.path(), &write), BootEntry::Set("Boot0001".into()));
-        let firmware = Firmware { folder: folder.path(), write: &write };
+        let directory = filled();
+        assert_eq!(start(directory.path(), &write), BootEntry::Set("Boot0001".into()));
+        let firmware = Firmware { directory: directory.path(), write: &write };
         assert_eq!(firmware.order().unwrap(), [1, 0]);
         let entry = LoadOption::decode(&firmware.get("Boot0001").unwrap()).unwrap();
         assert_eq!(
@@ -220,45 +225,45 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_there_is_started_next() {
-        let folder = filled();
-        let firmware = Firmware { folder: folder.path(), write: &write };
+        let directory = filled();
+        let firmware = Firmware { directory: directory.path(), write: &write };
         assert_eq!(firmware.start_next(&esp()), None);
-        start(folder.path(), &write);
+        start(directory.path(), &write);
         assert_eq!(firmware.start_next(&esp()), Some(BootEntry::Set("Boot0001".into())));
         assert_eq!(firmware.get("BootNext").unwrap(), [1, 0]);
     }
 
     #[test]
     fn an_entry_for_what_was_wiped_gives_its_place() {
-        let folder = filled();
-        let firmware = Firmware { folder: folder.path(), write: &write };
+        let directory = filled();
+        let firmware = Firmware { directory: directory.path(), write: &write };
         let path = vec![Node::Partition { number: 1, start: 1, size: 1, guid: Uuid::from_u128(5) }];
         let old = LoadOption { attributes: 1, description: String::new(), path, data: Vec::new() };
         firmware.put("Boot0009", &old.encode()).unwrap();
-        assert_eq!(start(folder.path(), &write), BootEntry::Set("Boot0009".into()));
+        assert_eq!(start(directory.path(), &write), BootEntry::Set("Boot0009".into()));
         assert_eq!(firmware.order().unwrap(), [9, 0]);
     }
 
     #[test]
     fn a_firmware_that_is_full_or_forgets_is_told() {
-        let folder = filled();
+        let directory = filled();
         let full = |path: &Path, bytes: &[u8]| match path.to_string_lossy().contains("BootOrder") {
             true => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
             false => write(path, bytes),
         };
         let said = BootEntry::Failed("writing BootOrder: No space left on device (os error 28)".into());
-        assert_eq!(start(folder.path(), &full), said);
+        assert_eq!(start(directory.path(), &full), said);
         // Nothing is left of the try.
-        assert!(!fs::exists(folder.path().join(format!("Boot0001-{GLOBAL}"))).unwrap());
+        assert!(!fs::exists(directory.path().join(format!("Boot0001-{GLOBAL}"))).unwrap());
         let forgets = |path: &Path, bytes: &[u8]| write(path, &bytes[..bytes.len() - 2]);
         let said = BootEntry::Failed("the firmware has not kept Boot0001".into());
-        assert_eq!(start(folder.path(), &forgets), said);
+        assert_eq!(start(directory.path(), &forgets), said);
     }
 
     #[test]
     fn without_firmware_there_is_nothing_to_set() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(start(folder.path(), &write), BootEntry::NoFirmware);
-        assert_eq!(start(&folder.path().join("missing"), &write), BootEntry::NoFirmware);
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(start(directory.path(), &write), BootEntry::NoFirmware);
+        assert_eq!(start(&directory.path().join("missing"), &write), BootEntry::NoFirmware);
     }
 }

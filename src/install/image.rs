@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::refusal::Refusal;
 use super::zst::Frames;
 use crate::base::device::{ReadAt, Shared, Window};
+use crate::base::progress::Counted;
 use crate::base::width::{to_u64, to_usize};
 use crate::base::{Chain, Compression, Digest, Hasher, Progress, Task, Unit, input, limits};
 use crate::boot::cmdline::Cmdline;
@@ -127,7 +128,7 @@ pub(super) fn check_root(
     let task = Task::new(progress, what, parts.root.size, Unit::Bytes);
     let window =
         |entry: &Entry| BufReader::with_capacity(to_usize(PIECE), Window::new(disk, entry.start, entry.size));
-    let mut data = Counted { inner: window(parts.root), task: &task };
+    let mut data = Counted::new(window(parts.root), &task);
     verity::verify(&mut data, &mut window(parts.verity), &release.root_hash)
 }
 
@@ -298,26 +299,13 @@ fn unpacked(file: File, name: &str, progress: &dyn Progress) -> Result<Arc<dyn S
             let mut reader = Compression::Zstd.reader(BufReader::new(source)).map_err(damaged)?;
             Ok(Arc::new(raw(spool(&mut reader, &task)?)?))
         }
-        other @ (Format::Netboot | Format::Iso) => {
-            Err(Refusal::FromMemory { name: name.to_owned(), format: other.name() }.into())
-        }
         other => {
-            let (format, command) = (other.name(), other.unpacked_by());
-            Err(Refusal::Format { name: name.to_owned(), format, command }.into())
+            let (name, format) = (name.to_owned(), other.name());
+            Err(match other.unpacked_by() {
+                Some(command) => Refusal::Format { name, format, command },
+                None => Refusal::FromMemory { name, format },
+            }
+            .into())
         }
-    }
-}
-
-/// Tells a task what was read.
-struct Counted<'a, R> {
-    inner: R,
-    task: &'a Task<'a>,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.task.advance(to_u64(count));
-        Ok(count)
     }
 }

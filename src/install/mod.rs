@@ -33,10 +33,10 @@ pub use refusal::Refusal;
 pub use write::WriteError;
 
 use crate::base::device::{Device, Shared};
-use crate::base::{Digest, Progress, input, kernel};
+use crate::base::{Digest, Progress, input, kernel, version};
 use crate::disk::gpt::{self, Table, Which, types};
 use crate::disk::unfold::{Own, UnfoldError};
-use crate::disk::{FileDevice, ReadAt, SectorSize, slot, sys};
+use crate::disk::{FileDevice, ReadAt, Release, SectorSize, slot, sys};
 use crate::node::Selector;
 use document::{Given, Had};
 use image::Image;
@@ -152,7 +152,7 @@ pub fn install(
     let image = Image::open(&request.image, request.sha256, progress)?;
     let sector = image.table.sector_size;
     let had = match request.unattended {
-        true => any_version(&place, &image, &places.efivars)?,
+        true => any_version(&place, &image, request, &places.efivars)?,
         false => already(&place, &image, given.as_ref())?,
     };
     if let Some(report) = had {
@@ -163,8 +163,7 @@ pub fn install(
     }
     let mut device = place.open_alone(sector)?;
     if device.sector_size() != sector {
-        let (disk, image) = (device.sector_size().bytes(), sector.bytes());
-        return Err(Refusal::Sectors { path: name, disk, image }.into());
+        return Err(Refusal::Sectors { path: name, disk: device.sector_size(), image: sector }.into());
     }
     let looking = || format!("looking at {name}");
     let found = marks::look(&device).with_context(looking)?;
@@ -174,7 +173,6 @@ pub fn install(
     let table =
         image.layout.unfold(&image.table, device.size(), false, own).map_err(|error| match error {
             UnfoldError::DiskTooSmall { has, needs } => {
-                let (has, needs) = (has.bytes(), needs.bytes());
                 anyhow::Error::new(Refusal::TooSmall { path: name.clone(), has, needs })
             }
             other => other.into(),
@@ -192,12 +190,11 @@ pub fn install(
         true => None,
         false => sys::read_again(device.file()).err().map(|error| error.to_string()),
     };
-    // A file and a loop device are no disk of this machine's firmware.
-    let boot_entry = match request.boot_entry && place.disk.kind == Kind::Disk {
+    let boot_entry = match request.boot_entry && place.is_for_firmware() {
         false => BootEntry::NotWanted,
         true => start_first(&places.efivars, &table, &image, &lost, request.unattended),
     };
-    Ok(place.report(State::Installed, &image, &table, given.is_some(), Some(boot_entry), unread))
+    Ok(place.report(State::Installed, &image.release, &table, given.is_some(), Some(boot_entry), unread))
 }
 
 fn esps(table: &Table) -> Vec<Uuid> {
@@ -207,7 +204,7 @@ fn esps(table: &Table) -> Vec<Uuid> {
 /// Has the firmware start the disk before all others; `next`: the next start is this one whatever the order is.
 fn start_first(efivars: &Path, table: &Table, image: &Image, lost: &[Uuid], next: bool) -> BootEntry {
     let Some(esp) = table.esp(None) else { return BootEntry::NotWanted };
-    let firmware = firmware::Firmware { folder: efivars, write: &firmware::write };
+    let firmware = firmware::Firmware { directory: efivars, write: &firmware::write };
     let entry = firmware.start_first(esp, table.sector_size, &format!("keller {}", image.release.id), lost);
     match entry {
         BootEntry::Set(_) if next => firmware.start_next(esp).unwrap_or(entry),
@@ -315,34 +312,38 @@ fn already(place: &Place, image: &Image, given: Option<&Given>) -> Result<Option
         },
     };
     let has_document = had.is_some_and(|had| had != Had::Nothing);
-    Ok(Some(place.report(State::Already, image, &found.table, has_document, None, None)))
+    Ok(Some(place.report(State::Already, &image.release, &found.table, has_document, None, None)))
 }
 
 /// Where the disk has this image, in any version: a node that has updated itself since is not to be lost to an installation
 /// that a firmware starts over and over. The firmware is told to start the disk next, which may come behind in its order.
-fn any_version(place: &Place, image: &Image, efivars: &Path) -> Result<Option<Report>> {
+fn any_version(place: &Place, image: &Image, request: &Request, efivars: &Path) -> Result<Option<Report>> {
     let device = place.open(false, 0, image.table.sector_size)?;
     let Ok(found) = gpt::read(&device, image.table.sector_size) else { return Ok(None) };
     let Ok(slots) = slot::slots(&found.table) else { return Ok(None) };
-    let is_ours = |parts: &slot::Parts<'_>| parts.release().is_some_and(|one| one.id == image.release.id);
-    if found.source != Which::Primary || !slots.iter().any(|(_, parts)| is_ours(parts)) {
-        return Ok(None);
-    }
-    let entry = match found.table.esp(None) {
-        None => BootEntry::NotWanted,
-        Some(esp) => {
-            let firmware = firmware::Firmware { folder: efivars, write: &firmware::write };
-            match firmware.start_next(esp) {
-                Some(entry) => entry,
-                // The firmware has forgotten it.
-                None => start_first(efivars, &found.table, image, &[], true),
-            }
-        }
+    let ours = slots.iter().filter_map(|(_, parts)| parts.release()).filter(|one| one.id == image.release.id);
+    let newest = ours.max_by(|a, b| version::compare(&a.version, &b.version));
+    let Some(newest) = newest.filter(|_| found.source == Which::Primary) else { return Ok(None) };
+    let entry = match request.boot_entry && place.is_for_firmware() {
+        false => BootEntry::NotWanted,
+        true => start_next(efivars, &found.table, image),
     };
-    Ok(Some(place.report(State::Already, image, &found.table, false, Some(entry), None)))
+    Ok(Some(place.report(State::Already, &newest, &found.table, false, Some(entry), None)))
+}
+
+/// Has the firmware start the disk next; with an entry made anew, where it has forgotten the one that there was.
+fn start_next(efivars: &Path, table: &Table, image: &Image) -> BootEntry {
+    let Some(esp) = table.esp(None) else { return BootEntry::NotWanted };
+    let firmware = firmware::Firmware { directory: efivars, write: &firmware::write };
+    firmware.start_next(esp).unwrap_or_else(|| start_first(efivars, table, image, &[], true))
 }
 
 impl Place {
+    /// Whether this machine's firmware could start it: a file and a loop device are none of its disks.
+    fn is_for_firmware(&self) -> bool {
+        self.disk.kind == Kind::Disk
+    }
+
     fn open(&self, to_write: bool, flags: i32, sector: SectorSize) -> Result<FileDevice> {
         let name = self.path.display();
         let mut options = OpenOptions::new();
@@ -369,7 +370,7 @@ impl Place {
     fn report(
         &self,
         state: State,
-        image: &Image,
+        release: &Release,
         table: &Table,
         document: bool,
         boot_entry: Option<BootEntry>,
@@ -381,9 +382,9 @@ impl Place {
             serial: self.disk.serial.clone(),
             size: self.disk.size,
             disk_guid: table.disk_guid,
-            id: image.release.id.clone(),
-            version: image.release.version.clone(),
-            root_hash: image.release.root_hash,
+            id: release.id.clone(),
+            version: release.version.clone(),
+            root_hash: release.root_hash,
             document,
             boot_entry,
             unread,

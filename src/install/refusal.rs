@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::disks::{Disk, Kind};
 use super::marks::Found;
 use crate::base::{Digest, Size};
+use crate::disk::SectorSize;
 
 /// A reason to write nothing.
 #[derive(Debug, thiserror::Error)]
@@ -123,28 +124,28 @@ pub enum Refusal {
     /// Too small.
     #[error(
         "{path} has {}, and a node of this image needs {}: {} are missing. Name a larger disk, or make the partitions \
-         smaller by `disk:` in the manifest", Size(*.has).human(), Size(*.needs).human(), Size(needs - has).human()
+         smaller by `disk:` in the manifest", .has.human(), .needs.human(), Size(.needs.bytes() - .has.bytes()).human()
     )]
     TooSmall {
         /// The disk.
         path: String,
-        /// In bytes.
-        has: u64,
-        /// In bytes.
-        needs: u64,
+        /// What it has.
+        has: Size,
+        /// What a node of the image needs.
+        needs: Size,
     },
     /// Sectors of another size.
     #[error(
-        "{path} has sectors of {disk} bytes, and the image is made for {image}: build it with `disk: {{sector_size: \
-         {disk}}}` in the manifest"
+        "{path} has sectors of {} bytes, and the image is made for {}: build it with `disk: {{sector_size: \
+         {}}}` in the manifest", .disk.bytes(), .image.bytes(), .disk.bytes()
     )]
     Sectors {
         /// The disk.
         path: String,
-        /// In bytes.
-        disk: u64,
-        /// In bytes.
-        image: u64,
+        /// Those of the disk.
+        disk: SectorSize,
+        /// Those that the image is made for.
+        image: SectorSize,
     },
     /// Something would be lost.
     #[error(
@@ -455,12 +456,12 @@ mod tests {
                 "/dev/sda1 is a partition, and an image takes a whole disk: name /dev/sda",
             ),
             (
-                Refusal::Sectors { path: path(), disk: 4096, image: 512 },
+                Refusal::Sectors { path: path(), disk: SectorSize::B4096, image: SectorSize::B512 },
                 "/dev/sda has sectors of 4096 bytes, and the image is made for 512: build it with `disk: {sector_size: 4096}` \
                  in the manifest",
             ),
             (
-                Refusal::TooSmall { path: path(), has: 2 << 30, needs: 3 << 30 },
+                Refusal::TooSmall { path: path(), has: Size(2 << 30), needs: Size(3 << 30) },
                 "/dev/sda has 2.0 GiB, and a node of this image needs 3.0 GiB: 1.0 GiB are missing. Name a larger disk, or \
                  make the partitions smaller by `disk:` in the manifest",
             ),

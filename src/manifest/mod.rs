@@ -517,3 +517,10 @@ pub enum Output {
     /// The same as a CD and for a stick.
     Iso,
 }
+
+impl Output {
+    /// Whether a machine that starts it runs the node from memory.
+    pub const fn runs_from_memory(self) -> bool {
+        matches!(self, Self::Netboot | Self::Iso)
+    }
+}

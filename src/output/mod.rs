@@ -80,13 +80,14 @@ impl Format {
         }
     }
 
-    /// The command that makes a raw image of it, for what is not read here.
-    pub const fn unpacked_by(self) -> &'static str {
+    /// The command that makes a raw image of it, for what is not read here; none for what runs from memory, which has no
+    /// use for one.
+    pub const fn unpacked_by(self) -> Option<&'static str> {
         match self {
-            Self::RawZst => "zstd -d IMAGE",
-            Self::Vhd | Self::VhdFixed => "qemu-img convert -f vpc -O raw IMAGE OUTPUT",
-            Self::Netboot | Self::Iso => "take the raw image that was built with it",
-            _ => "qemu-img convert -O raw IMAGE OUTPUT",
+            Self::RawZst => Some("zstd -d IMAGE"),
+            Self::Vhd | Self::VhdFixed => Some("qemu-img convert -f vpc -O raw IMAGE OUTPUT"),
+            Self::Raw | Self::Qcow2 | Self::Vmdk => Some("qemu-img convert -O raw IMAGE OUTPUT"),
+            Self::Netboot | Self::Iso => None,
         }
     }
 

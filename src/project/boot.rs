@@ -196,6 +196,7 @@ pub(super) fn disk_format(image: &Path, persist: bool) -> Result<DiskFormat> {
     let mut file = input::open_disk(image).with_context(|| format!("opening {}", image.display()))?;
     file.read_exact(&mut magic).with_context(|| format!("{} is no disk image", image.display()))?;
     let format = Format::of(&file).with_context(context)?;
+    let command = format.unpacked_by().unwrap_or_default();
     let leads_elsewhere = match format {
         Format::Qcow2 => qcow2::leads_elsewhere(&file).with_context(context)?,
         Format::Vmdk => vmdk::leads_elsewhere(&file).with_context(context)?,
@@ -204,29 +205,27 @@ pub(super) fn disk_format(image: &Path, persist: bool) -> Result<DiskFormat> {
     if leads_elsewhere {
         bail!(
             "{} is a {} image that reads from another file, which its maker has chosen and the guest would see: \
-             convert it first: {}",
+             convert it first: {command}",
             image.display(),
-            format.name(),
-            format.unpacked_by()
+            format.name()
         );
     }
     match format {
         // As a stick.
         Format::Raw | Format::Iso => Ok(DiskFormat::Raw),
         Format::Netboot => bail!(
-            "{} is started by a firmware, not from a disk: `keller boot` takes the iso",
+            "{} is a program for firmware, not a disk: boot the iso that starts the same (`outputs: [iso]`)",
             image.display()
         ),
         Format::Qcow2 => Ok(DiskFormat::Qcow2),
         Format::Vhd | Format::VhdFixed => Ok(DiskFormat::Vpc),
         Format::Vmdk if persist => bail!(
-            "--persist: what a compressed vmdk holds cannot be written to: leave --persist out, or convert {} first: {}",
-            image.display(),
-            format.unpacked_by()
+            "--persist: what a compressed vmdk holds cannot be written to: leave --persist out, or convert {} first: {command}",
+            image.display()
         ),
         Format::Vmdk => Ok(DiskFormat::Vmdk),
         Format::RawZst => {
-            bail!("{} is compressed: unpack it first: {}", image.display(), format.unpacked_by())
+            bail!("{} is compressed: unpack it first: {command}", image.display())
         }
     }
 }

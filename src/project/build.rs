@@ -12,7 +12,7 @@ use super::{Inputs, Policy, Project, keller};
 use crate::base::input;
 use crate::base::progress::Progress;
 use crate::image::{Job, Means, Report};
-use crate::manifest::{Manifest, Output};
+use crate::manifest::Manifest;
 use crate::node;
 use crate::output::Format;
 
@@ -86,7 +86,7 @@ impl Build {
     /// The checked bytes of the node documents.
     fn document(&self, manifest: &Manifest) -> Result<Option<Vec<u8>>> {
         let Some(path) = &self.install else { return Ok(None) };
-        if !manifest.outputs.iter().any(|output| matches!(output, Output::Iso | Output::Netboot)) {
+        if !manifest.outputs.iter().any(|output| output.runs_from_memory()) {
             bail!(
                 "--install {}: only what runs from memory carries a document: add iso or netboot to `outputs`",
                 path.display()

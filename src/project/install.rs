@@ -68,14 +68,23 @@ fn wanted(path: &Path, image: &Path) -> Result<Option<(Install, Then)>> {
     Ok(Some((install, wanted.then)))
 }
 
+/// What comes after what `report` tells, where the document says `wanted`. A machine that cannot start the disk it was
+/// installed to stays, or it would start over for ever.
+pub fn after(report: &Report, wanted: Then) -> Then {
+    match (report.state, &report.boot_entry) {
+        (State::Already, Some(BootEntry::Set(_))) | (State::Installed, _) => wanted,
+        (State::Already, _) => Then::Stay,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_document_says_what_is_installed_where() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("node.yaml");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.yaml");
         let wanted = || wanted(&path, Path::new("disk.raw"));
         assert!(wanted().unwrap().is_none());
         std::fs::write(&path, "node: 1\nname: a\n").unwrap();

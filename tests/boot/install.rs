@@ -35,9 +35,9 @@ network:
 install: {disk: serial=TARGET}
 ";
 
-fn build(folder: &Path, output: &str) {
+fn build(directory: &Path, output: &str) {
     let arguments = ["build", "--quiet", "--install", "rack.yaml", "--output", output, "node.yaml"];
-    run(keller().current_dir(folder).args(arguments));
+    run(keller().current_dir(directory).args(arguments));
 }
 
 /// Waits until the machine runs from its disk; gives what it says of its boot.
@@ -60,26 +60,26 @@ fn disk_guid(facts: &str) -> &str {
 
 #[test]
 fn a_stick_installs_once_and_the_machine_is_a_node() {
-    let folder = Scratch::new("stick");
-    fs::write(folder.join("node.yaml"), MANIFEST).unwrap();
-    fs::write(folder.join("rack.yaml"), DOCUMENT).unwrap();
-    build(&folder, "out");
-    build(&folder, "again");
+    let directory = Scratch::new("stick");
+    fs::write(directory.join("node.yaml"), MANIFEST).unwrap();
+    fs::write(directory.join("rack.yaml"), DOCUMENT).unwrap();
+    build(&directory, "out");
+    build(&directory, "again");
     for name in ["stick_1.0.0.iso", "stick_1.0.0.netboot.efi"] {
         let digest =
-            |output: &str| keller::base::Digest::of(fs::read(folder.join(output).join(name)).unwrap());
+            |output: &str| keller::base::Digest::of(fs::read(directory.join(output).join(name)).unwrap());
         assert_eq!(digest("out"), digest("again"), "{name}");
     }
-    fs::remove_dir_all(folder.join("again")).unwrap();
+    fs::remove_dir_all(directory.join("again")).unwrap();
 
-    let disk = folder.join("disk.raw");
-    let size = unfold::node(&folder.join("out/stick_1.0.0.raw")).disk_size;
+    let disk = directory.join("disk.raw");
+    let size = unfold::node(&directory.join("out/stick_1.0.0.raw")).disk_size;
     File::create(&disk).unwrap().set_len(size).unwrap();
     let drive = format!("--qemu-arg=file={},format=raw,if=none,id=target", disk.display());
     let device = "--qemu-arg=virtio-blk-pci,drive=target,serial=TARGET,bootindex=1";
     let arguments = ["--memory", "1GiB", "--qemu-arg=-drive", &drive, "--qemu-arg=-device", device];
     // QEMU's firmware tries the stick first at each start, and forgets entries of disks that have no place in its order.
-    let mut node = Node::start(&folder.join("out/stick_1.0.0.iso"), &arguments, 8080);
+    let mut node = Node::start(&directory.join("out/stick_1.0.0.iso"), &arguments, 8080);
     node.expect("stick 1.0.0 is on /dev/vd", 4 * BOOT);
     node.answers(8080, BOOT);
     let facts = runs_from_disk(&node);

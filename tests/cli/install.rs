@@ -4,11 +4,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use keller::base::Digest;
+use keller::base::progress::Silent;
 use keller::disk::gpt;
 use keller::disk::{FileDevice, SectorSize, Window};
 use keller::fs::fat;
+use keller::project::install::{BootEntry, Install, Origin, State, Target, Then, after};
 use serde_json::{Value, json};
 
 use super::project::{Project, Ran};
@@ -363,4 +366,38 @@ fn documents_for_machines_that_run_from_memory() {
         assert!(said.error().contains("which runs from memory: inspect the raw image"), "{}", said.err);
         refused(&project, &[&path, "disk"], &format!("{path} is an image that runs from memory"));
     }
+}
+
+/// Nobody is there to look: neither another version, nor another document, nor a `wipe` that names the disk loses a node.
+#[test]
+fn an_unattended_machine_keeps_a_node_of_any_version() {
+    let project = project();
+    blank(&project, "disk", SIZE);
+    project.run(&["install", "--document", "rack1.yaml", IMAGE, "disk"]).good();
+    project.build(&["--version", "1.2.4"]).good();
+    project.write("rack2.yaml", DOCUMENT.replace("07", "08"));
+    let guid = inspected(&project, "disk")["disk_guid"].as_str().unwrap().to_owned();
+    let before = Digest::of(project.read("disk"));
+    let request = |disk: &str| Install {
+        image: Origin::File(project.path("node/out/tiny_1.2.4.raw")),
+        sha256: None,
+        target: Target::Path(project.path(disk)),
+        wipe: Some(guid.clone()),
+        document: Some(project.path("rack2.yaml")),
+        boot_entry: true,
+        unattended: true,
+    };
+    let watch = || Ok(Arc::default());
+    let report = request("disk").run(&watch, &Silent).unwrap();
+    assert_eq!((report.state, report.version.as_str()), (State::Already, "1.2.3"));
+    assert_eq!(Digest::of(project.read("disk")), before);
+    // A file is no disk of this machine's firmware, so that a restart would lead here again.
+    assert_eq!(report.boot_entry, Some(BootEntry::NotWanted));
+    assert_eq!(after(&report, Then::Reboot), Then::Stay);
+
+    blank(&project, "other", SIZE);
+    let report = request("other").run(&watch, &Silent).unwrap();
+    assert_eq!((report.state, report.version.as_str()), (State::Installed, "1.2.4"));
+    assert_eq!(document(&project, "other"), Some(DOCUMENT.replace("07", "08")));
+    assert_eq!(after(&report, Then::Poweroff), Then::Poweroff);
 }

@@ -52,6 +52,7 @@ fn zstd_reads_both_archives() {
         choice: None,
         config: &Config::default(),
         root_fs: RootFs::Erofs,
+        from_memory: false,
     };
     let made = parts.build().unwrap();
     let second = (4..made.len()).step_by(4).find(|at| made[*at..].starts_with(MAGIC)).unwrap();

@@ -27,8 +27,8 @@ fn write(path: &Path, program: &[u8]) {
 
 #[test]
 fn others_find_a_volume_a_boot_entry_and_a_partition() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("node.iso");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("node.iso");
     let program = pattern(40 << 20, 1);
     write(&path, &program);
     let Some(mut xorriso) = tool("xorriso") else { return };
@@ -48,18 +48,18 @@ fn others_find_a_volume_a_boot_entry_and_a_partition() {
     assert!(said.contains("No problems found"), "{said}");
 
     // As a CD shows it: the file of the volume.
-    let esp = folder.path().join("esp");
+    let esp = directory.path().join("esp");
     let mut extract = tool("xorriso").unwrap();
     run(extract.args(["-osirrox", "on", "-indev"]).arg(&path).args(["-extract", "/ESP.IMG"]).arg(&esp));
     let image = fs::read(&path).unwrap();
     assert!(fs::read(&esp).unwrap() == image[1 << 20..image.len() - (1 << 20)]);
     let Some(mut fsck) = tool("fsck.fat") else { return };
     run(fsck.arg("-n").arg(&esp));
-    let found = folder.path().join("program");
+    let found = directory.path().join("program");
     run(tool("mcopy").unwrap().arg("-i").arg(&esp).arg("::EFI/BOOT/BOOTX64.EFI").arg(&found));
     assert!(fs::read(&found).unwrap() == program);
 
-    let again = folder.path().join("again.iso");
+    let again = directory.path().join("again.iso");
     write(&again, &program);
     assert!(fs::read(&again).unwrap() == image);
 }

@@ -121,6 +121,7 @@ fn by_keller(tree: &Tree, name: &str, cmdline: &str) -> Vec<String> {
         choice: Some(&named),
         config: &modules.config,
         root_fs: RootFs::Erofs,
+        from_memory: false,
     };
     let plan = parts.plan().unwrap();
     // As text, since that is what /init has.

@@ -67,7 +67,16 @@ fn build(modules: &[Module], choice: Option<&[String]>) -> Result<Vec<u8>, Initr
     let builtin = BTreeSet::from(["ext4".to_owned()]);
     let keller = Content::from("keller");
     let config = &Config::default();
-    Parts { keller: &keller, modules, builtin: &builtin, choice, config, root_fs: RootFs::Erofs }.build()
+    Parts {
+        keller: &keller,
+        modules,
+        builtin: &builtin,
+        choice,
+        config,
+        root_fs: RootFs::Erofs,
+        from_memory: false,
+    }
+    .build()
 }
 
 fn names(modules: &ModuleList) -> Vec<&str> {
@@ -81,7 +90,15 @@ fn what_is_needed_comes_first() {
     let (keller, kernel) = (&Content::from("keller"), &kernel());
     let choice = None;
     let config = &Config::default();
-    let parts = Parts { keller, modules: kernel, builtin: &builtin, choice, config, root_fs: RootFs::Erofs };
+    let parts = Parts {
+        keller,
+        modules: kernel,
+        builtin: &builtin,
+        choice,
+        config,
+        root_fs: RootFs::Erofs,
+        from_memory: false,
+    };
     let plan = parts.plan().unwrap();
     assert_eq!((&plan.modules, &plan.config), (&modules, &Config::default()));
     assert!(plan.firmware.is_empty());
@@ -112,6 +129,20 @@ fn a_kernel_that_cannot_do_it_is_refused() {
     };
     assert!(matches!(without("overlay"), InitramfsError::KernelLacks { module: "overlay", .. }));
     assert!(matches!(without("netfs"), InitramfsError::MissingDependency { .. }));
+    let (keller, builtin) = (&Content::from("keller"), BTreeSet::from(["ext4".to_owned()]));
+    let from_memory = |modules: &[Module], text: &str| {
+        let mut config = Config::default();
+        let _ = config.read("/etc/modprobe.d/x.conf", text);
+        let (builtin, config) = (&builtin, &config);
+        Parts { keller, modules, builtin, choice: None, config, root_fs: RootFs::Erofs, from_memory: true }
+            .plan()
+    };
+    let lacks = from_memory(&kernel(), "").unwrap_err();
+    assert!(matches!(lacks, InitramfsError::KernelLacks { module: "loop", .. }), "{lacks}");
+    let with: Vec<_> = kernel().into_iter().chain([module("loop", &[], &[])]).collect();
+    assert!(from_memory(&with, "").unwrap().modules.get("loop").unwrap().when == When::Asked);
+    let kept_out = from_memory(&with, "install loop /bin/false\n").unwrap_err();
+    assert!(matches!(kept_out, InitramfsError::KeptOut { .. }), "{kept_out}");
     let mut modules = kernel();
     modules[3].depends.push("dm-verity".to_owned());
     assert!(matches!(build(&modules, None), Err(InitramfsError::Cycle { .. })));
@@ -143,7 +174,16 @@ fn modprobe_d_counts() {
         let _ = config.read("/etc/modprobe.d/x.conf", text);
         let (keller, modules) = (&Content::from("keller"), &kernel());
         let builtin = &BTreeSet::from(["ext4".to_owned()]);
-        Parts { keller, modules, builtin, choice, config: &config, root_fs: RootFs::Erofs }.build()
+        Parts {
+            keller,
+            modules,
+            builtin,
+            choice,
+            config: &config,
+            root_fs: RootFs::Erofs,
+            from_memory: false,
+        }
+        .build()
     };
     let made = build(
         "options virtio-blk queue_depth=17\noptions e1000 x=1\nsoftdep virtio_blk pre: e1000 nosuch post: crc8 netfs\n",
@@ -192,7 +232,15 @@ fn a_wish_that_leads_back_is_passed_over() {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let choice = (!names.is_empty()).then_some(&names[..]);
         let root_fs = RootFs::Erofs;
-        let parts = Parts { keller, modules: &modules, builtin, choice, config: &config, root_fs };
+        let parts = Parts {
+            keller,
+            modules: &modules,
+            builtin,
+            choice,
+            config: &config,
+            root_fs,
+            from_memory: false,
+        };
         carried(&parts.build().unwrap())
     };
     let end = ["nvme_auth", "nvme_core", "nvme"];

@@ -4,12 +4,12 @@ use super::*;
 
 /// A machine that is made of files.
 pub(crate) struct Fake {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Fake {
     pub(crate) fn new() -> Self {
-        let fake = Self { folder: tempfile::tempdir().unwrap() };
+        let fake = Self { directory: tempfile::tempdir().unwrap() };
         fake.put("proc/self/mountinfo", "1 1 0:2 / / rw - tmpfs none rw\n");
         fake.put("proc/swaps", "Filename\tType\tSize\n");
         fs::create_dir_all(fake.path("sys/block")).unwrap();
@@ -18,7 +18,7 @@ impl Fake {
     }
 
     fn path(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path)
+        self.directory.path().join(path)
     }
 
     pub(crate) fn put(&self, path: &str, text: &str) {
