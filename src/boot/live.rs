@@ -25,6 +25,8 @@ pub const FACTS: &str = "live/image.json";
 pub const DOCUMENT: &str = "live/node.yaml";
 /// The disk image.
 pub const IMAGE: &str = "live/image.raw.zst";
+/// What holds the disk image on a node that runs from memory: a file system of its own.
+pub const MOUNT: &str = "/run/keller/live";
 /// Where the disk image lies on a node that runs from memory, as it was built.
 pub const DISK: &str = "/run/keller/live/disk.raw";
 

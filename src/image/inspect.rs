@@ -199,7 +199,7 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
             bail!("it is a {} image, which keller does not read: unpack it first: {command}", format.name())
         }
         (_, None) => bail!(
-            "it is the {} form of an image, which runs from memory: inspect the raw image that was built with it",
+            "it is not a disk, but what a machine is started from ({}): inspect the raw image that was built with it",
             format.name()
         ),
     };

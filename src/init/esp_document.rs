@@ -10,9 +10,7 @@ use crate::base::failure::Doing;
 use crate::fs::fat::reader::ReadError;
 use crate::fs::fat::{EditError, Editor, Reader};
 use crate::node::LARGEST;
-
-/// The file.
-const PATH: &str = "EFI/keller/node.yaml";
+use crate::node::laying::IN_ESP as PATH;
 
 /// The document in the ESP of the boot disk, if there is one. An ESP that cannot be read is told, and no more than that.
 pub(super) fn document(console: &Console, disk: &BootDisk) -> Option<Result<Given, String>> {

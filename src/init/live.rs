@@ -17,12 +17,11 @@ use super::root::attach;
 use crate::base::Size;
 use crate::base::failure::{Doing, Failure};
 use crate::base::width::{to_u64, to_usize};
-use crate::boot::live::{DISK, FACTS, Facts, IMAGE};
+use crate::boot::initramfs::FROM_MEMORY;
+use crate::boot::live::{DISK, FACTS, Facts, IMAGE, MOUNT};
 use crate::disk::gpt;
 use crate::disk::{FileDevice, SectorSize};
 
-/// Where the disk image lies, unpacked.
-const MOUNT: &str = "/run/keller/live";
 /// What the node takes besides, in bytes: with less than this left it does not come to a login.
 const NODE: u64 = 192 << 20;
 /// Bytes that are unpacked at once; what of them is zeros stays a hole, in pieces of a page.
@@ -49,10 +48,10 @@ pub(super) fn disk(console: &Console, loader: &mut Loader) -> Result<Option<Stri
     )?;
     unpack(&image, facts.size).doing(format!("unpacking /{IMAGE}"))?;
     fs::remove_file(&image).doing(format!("removing /{IMAGE}"))?;
-    loader.load_named("loop")?;
+    loader.load_named(FROM_MEMORY)?;
     let name = attach_loop()
         .doing("making a disk of the image in memory")
-        .map_err(|failure| failure.help("the kernel needs its module loop"))?;
+        .map_err(|failure| failure.help("the kernel needs its module `loop`"))?;
     Ok(Some(name))
 }
 

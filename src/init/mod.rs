@@ -121,7 +121,7 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     // Nothing was written so far: a disk whose root is broken stays as it is.
     let (state_device, reserve, first_boot) = match &live {
         Some(_) => in_memory(console)?,
-        None => on_disk(console, &mut disk, options, state)?,
+        None => on_disk(console, &mut disk, options)?,
     };
     state::make_home()?;
     let (reserve_device, forgetful) = reserve.settle(console);
@@ -153,14 +153,14 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
 type Kept = (Option<String>, Reserve, bool);
 
 /// Settles the table of the boot disk, and gives the node its state and its reserve there, or in memory where that was asked for.
-fn on_disk(console: &Console, disk: &mut BootDisk, options: &Options, state: State) -> Result<Kept, Failure> {
+fn on_disk(console: &Console, disk: &mut BootDisk, options: &Options) -> Result<Kept, Failure> {
     let shipped_esp = disk.found.table.esp(variables::partition()).cloned();
-    match (table::settle(console, disk, options.grow), state) {
+    match (table::settle(console, disk, options.grow), options.state) {
         // Who asks for this may have a disk that cannot be written.
         (Err(failure), State::Memory) => console.warn(&failure.lines().join(": ")),
         (settled, _) => settled?,
     }
-    let kept = match state {
+    let kept = match options.state {
         State::Disk => {
             let entry = state_entry(disk)?;
             let device = disk.partition(entry.number)?;

@@ -158,10 +158,11 @@ fn given(ground: &mut Ground<'_>, home: &Path, first: bool) -> (Vec<Result<Given
     let table = fs::read(smbios::TABLE).unwrap_or_default();
     let mut given = smbios::credentials(&table, CREDENTIAL);
     given.extend(fw_cfg::credential(console, CREDENTIAL));
-    given.extend(built_in());
     let in_esp = esp_document::document(console, ground.disk);
     media::wait(console, ground.loader, first && given.is_empty() && in_esp.is_none());
     given.extend(media::documents(&ground.disk.name));
+    // It is for many machines, so that a medium with a part for this one is waited for.
+    given.extend(built_in());
     let is_alone = given.is_empty();
     let bytes = in_esp.as_ref().and_then(|found| Some(found.as_ref().ok()?.bytes.clone()));
     let taken = if in_esp.is_none() && !is_alone { taken(home) } else { None };

@@ -111,7 +111,8 @@ struct Device {
 }
 
 impl System {
-    /// All disks, by name. Memory and drives without a medium are left out.
+    /// All disks, by name. Memory, drives without a medium, and the boot partitions of an eMMC, which the kernel shows as disks
+    /// with its serial number, are left out.
     ///
     /// # Errors
     /// What /sys says.
@@ -147,7 +148,8 @@ impl System {
 
     fn disk(&self, file_name: &str) -> Option<Disk> {
         const MEMORY: [&str; 4] = ["ram", "zram", "fd", "mtdblock"];
-        if MEMORY.iter().any(|prefix| file_name.starts_with(prefix)) {
+        let is_boot_partition = file_name.starts_with("mmcblk") && file_name.contains("boot");
+        if is_boot_partition || MEMORY.iter().any(|prefix| file_name.starts_with(prefix)) {
             return None;
         }
         let place = self.sys.join("block").join(file_name);

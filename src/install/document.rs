@@ -14,12 +14,11 @@ use crate::disk::layout::STATE_LABEL;
 use crate::disk::unfold::is_unmade;
 use crate::fs::ext4;
 use crate::fs::fat::{Editor, Reader};
-use crate::node::{self, Document, LARGEST};
+use crate::node::laying::{IN_ESP, KEPT};
+use crate::node::{self, Choice, Document, LARGEST, Machine};
 
-/// Where `/init` looks for it in the ESP.
-const PATH: &str = "EFI/keller/node.yaml";
-/// Where a node keeps its own, on the state partition.
-const KEPT: &str = "lib/keller/node/node.yaml";
+/// What is keller's own on the state partition.
+const HOME: &str = "lib/keller";
 
 /// A file of documents that was checked as `keller node check` does.
 #[derive(Debug)]
@@ -37,12 +36,20 @@ impl Given {
         Ok(Self { text, documents })
     }
 
-    /// Whether this is what a disk has: the same file still in the ESP, or the one of it that a node keeps.
-    pub(super) fn is(&self, had: &Had) -> bool {
+    /// Whether this is what a disk has: the same file still in the ESP, or the one of it that the node on it keeps, which is the
+    /// one for `machine` where that is known.
+    pub(super) fn is(&self, had: &Had, machine: Option<&Machine>) -> bool {
+        let own = |document: &Document| match machine.map(|machine| machine.choose(&self.documents)) {
+            Some(Choice::One(chosen)) => chosen == document,
+            Some(_) => false,
+            None => true,
+        };
         match had {
             Had::Nothing => false,
             Had::InEsp(bytes) => *bytes == self.text,
-            Had::Kept(bytes) => self.documents.iter().any(|document| document.text.as_bytes() == bytes),
+            Had::Kept(bytes) => {
+                self.documents.iter().any(|document| document.text.as_bytes() == bytes && own(document))
+            }
         }
     }
 }
@@ -62,9 +69,9 @@ pub(super) enum Had {
 pub(super) fn had(disk: &Arc<dyn Shared>, table: &Table) -> Option<Had> {
     let esp = table.esp(None)?;
     let mut reader = Reader::open(Window::new(disk, esp.start, esp.size)).ok()?;
-    let is_there = reader.list().ok()?.iter().any(|file| file.path.eq_ignore_ascii_case(PATH));
+    let is_there = reader.list().ok()?.iter().any(|file| file.path.eq_ignore_ascii_case(IN_ESP));
     if is_there {
-        let bytes = reader.read(PATH, LARGEST).ok()?;
+        let bytes = reader.read(IN_ESP, LARGEST).ok()?;
         if !bytes.is_empty() {
             return Some(Had::InEsp(bytes));
         }
@@ -72,7 +79,7 @@ pub(super) fn had(disk: &Arc<dyn Shared>, table: &Table) -> Option<Had> {
     let is_state = |entry: &&Entry| entry.label == STATE_LABEL && !is_unmade(table, entry);
     let Some(state) = table.entries.iter().find(is_state) else { return Some(Had::Nothing) };
     let window = Window::new(disk.clone(), state.start, state.size);
-    let kept = ext4::read_file(window, KEPT, LARGEST).ok()?;
+    let kept = ext4::read_file(window, &format!("{HOME}/{KEPT}"), LARGEST).ok()?;
     Some(kept.map_or(Had::Nothing, Had::Kept))
 }
 
@@ -84,11 +91,33 @@ pub(super) fn put<D: Device>(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let esp = table.esp(None).ok_or("the image has no ESP")?;
     let mut window = Window::new(&mut *disk, esp.start, esp.size);
-    Editor::open(&mut window)?.put(PATH, &mut &*text, to_u64(text.len()))?;
+    Editor::open(&mut window)?.put(IN_ESP, &mut &*text, to_u64(text.len()))?;
     window.flush()?;
     let window = Window::new(Uncached(&*disk), esp.start, esp.size);
-    match Reader::open(window)?.read(PATH, LARGEST)? == text {
+    match Reader::open(window)?.read(IN_ESP, LARGEST)? == text {
         true => Ok(()),
         false => Err(io::Error::other("the disk has other bytes of it: it is failing").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_must_be_the_document_of_this_machine() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rack.yaml");
+        std::fs::write(
+            &path,
+            "node: 1\nname: a\nmatch: {serial: A}\n---\nnode: 1\nname: b\nmatch: {serial: B}\n",
+        )
+        .unwrap();
+        let given = Given::read(&path).unwrap();
+        let kept = Had::Kept(given.documents[1].text.clone().into_bytes());
+        let machine = |serial: &str| Machine { serial: Some(serial.to_owned()), ..Machine::default() };
+        assert!(given.is(&kept, Some(&machine("B"))) && given.is(&kept, None));
+        assert!(!given.is(&kept, Some(&machine("A"))) && !given.is(&kept, Some(&machine("C"))));
+        assert!(!given.is(&Had::Nothing, None));
     }
 }

@@ -21,6 +21,8 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -37,8 +39,8 @@ use crate::base::{Digest, Progress, input, kernel, version};
 use crate::disk::gpt::{self, Table, Which, types};
 use crate::disk::unfold::{Own, UnfoldError};
 use crate::disk::{FileDevice, ReadAt, Release, SectorSize, slot, sys};
-use crate::node::Selector;
-use document::{Given, Had};
+use crate::node::{Machine, Selector};
+use document::Given;
 use image::Image;
 use write::{Job, ORDER};
 
@@ -132,6 +134,8 @@ struct Place {
     path: PathBuf,
     disk: Disk,
     is_file: bool,
+    /// What the machine is known by.
+    sys: PathBuf,
 }
 
 /// Does what `request` asks for. `watch` is called before anything is written; what it gives ends that early once it is
@@ -147,17 +151,28 @@ pub fn install(
     progress: &dyn Progress,
 ) -> Result<Report> {
     let given = request.document.as_deref().map(Given::read).transpose()?;
-    let place = find(&request.target, &places.system)?;
-    let name = place.path.display().to_string();
-    let image = Image::open(&request.image, request.sha256, progress)?;
-    let sector = image.table.sector_size;
-    let had = match request.unattended {
-        true => any_version(&place, &image, request, &places.efivars)?,
-        false => already(&place, &image, given.as_ref())?,
+    let image = || Image::open(&request.image, request.sha256, progress);
+    let (place, image, had) = match request.unattended {
+        true => {
+            let image = image()?;
+            await_disks(&request.target, &places.system, &LASTING);
+            if let Some(report) = any_version(&image, request, places, progress)? {
+                return Ok(report);
+            }
+            (find(&request.target, &places.system)?, image, None)
+        }
+        false => {
+            let place = find(&request.target, &places.system)?;
+            let image = image()?;
+            let had = already(&place, &image, given.as_ref())?;
+            (place, image, had)
+        }
     };
     if let Some(report) = had {
         return Ok(report);
     }
+    let name = place.path.display().to_string();
+    let sector = image.table.sector_size;
     if !place.is_file {
         refusal::judge_use(&place.disk)?;
     }
@@ -192,7 +207,7 @@ pub fn install(
     };
     let boot_entry = match request.boot_entry && place.is_for_firmware() {
         false => BootEntry::NotWanted,
-        true => start_first(&places.efivars, &table, &image, &lost, request.unattended),
+        true => start_first(&places.efivars, &table, &image, &lost, request.unattended, progress),
     };
     Ok(place.report(State::Installed, &image.release, &table, given.is_some(), Some(boot_entry), unread))
 }
@@ -202,14 +217,24 @@ fn esps(table: &Table) -> Vec<Uuid> {
 }
 
 /// Has the firmware start the disk before all others; `next`: the next start is this one whatever the order is.
-fn start_first(efivars: &Path, table: &Table, image: &Image, lost: &[Uuid], next: bool) -> BootEntry {
+fn start_first(
+    efivars: &Path,
+    table: &Table,
+    image: &Image,
+    lost: &[Uuid],
+    next: bool,
+    progress: &dyn Progress,
+) -> BootEntry {
     let Some(esp) = table.esp(None) else { return BootEntry::NotWanted };
     let firmware = firmware::Firmware { directory: efivars, write: &firmware::write };
     let entry = firmware.start_first(esp, table.sector_size, &format!("keller {}", image.release.id), lost);
-    match entry {
-        BootEntry::Set(_) if next => firmware.start_next(esp).unwrap_or(entry),
-        entry => entry,
+    if next
+        && matches!(entry, BootEntry::Set(_))
+        && let Some(BootEntry::Failed(reason)) = firmware.start_next(esp)
+    {
+        progress.warn(&format!("the entry comes first, but the next start cannot be set: {reason}"));
     }
+    entry
 }
 
 /// A GUID that nothing else has.
@@ -218,7 +243,37 @@ fn own_guid() -> Result<Uuid> {
     Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
-/// Finds the disk that is meant, and refuses what is none.
+/// How long disks are waited for where nobody is there to look.
+struct Lasting {
+    /// All are there once none has come or gone for so long.
+    quiet: Duration,
+    /// A selector that fits none yet is given so long in all.
+    cap: Duration,
+}
+
+/// A controller of many disks, or one behind a slow bus, shows its disks long after its driver is there.
+const LASTING: Lasting = Lasting { quiet: Duration::from_secs(10), cap: Duration::from_secs(120) };
+
+/// Waits until the disks of the machine are there: of two that could be meant, the one that comes first is not the one that is
+/// meant by `smallest`.
+fn await_disks(target: &Target, system: &System, lasting: &Lasting) {
+    let Target::Selected(selector) = target else { return };
+    let begun = Instant::now();
+    let (mut seen, mut since) = (Vec::new(), begun);
+    while begun.elapsed() < lasting.cap {
+        let disks = system.disks().unwrap_or_default();
+        let names: Vec<String> = disks.iter().map(|disk| disk.name.clone()).collect();
+        if names != seen {
+            (seen, since) = (names, Instant::now());
+        }
+        if since.elapsed() >= lasting.quiet && !selector::choose(selector, &disks).is_empty() {
+            return;
+        }
+        thread::sleep(lasting.quiet / 10);
+    }
+}
+
+/// Finds the disk that is meant, and refuses what is not a disk.
 fn find(target: &Target, system: &System) -> Result<Place> {
     let disks = || system.disks().context("looking for disks");
     match target {
@@ -227,7 +282,7 @@ fn find(target: &Target, system: &System) -> Result<Place> {
             let disks = disks()?;
             let shown = selector.to_string();
             match selector::choose(selector, &disks)[..] {
-                [disk] => Ok(Place { path: disk.path().into(), disk: disk.clone(), is_file: false }),
+                [disk] => Ok(Place::of(disk.clone(), system)),
                 [] => Err(Refusal::NoneMatches { selector: shown, table: table(&disks) }.into()),
                 ref several => {
                     let count = several.len();
@@ -248,7 +303,8 @@ fn at(path: &Path, system: &System) -> Result<Place> {
         |what: &str| Refusal::NotADisk { path: path.display().to_string(), what: what.to_owned() };
     if kind.is_file() {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return Ok(Place { path: path.to_owned(), disk: file_disk(name, metadata.len()), is_file: true });
+        let disk = file_disk(name, metadata.len());
+        return Ok(Place { path: path.to_owned(), disk, is_file: true, sys: system.sys.clone() });
     }
     if !kind.is_block_device() {
         return Err(match kind.is_dir() {
@@ -263,7 +319,7 @@ fn at(path: &Path, system: &System) -> Result<Place> {
     if system.is_partition(path, disk).with_context(looking)? {
         return Err(Refusal::Partition { path: path.display().to_string(), disk: disk.path() }.into());
     }
-    Ok(Place { path: disk.path().into(), disk: disk.clone(), is_file: false })
+    Ok(Place::of(disk.clone(), system))
 }
 
 /// What is known of a file that is to be a disk.
@@ -293,52 +349,82 @@ fn table(disks: &[Disk]) -> String {
     refusal::table(&listed.map(|disk| (disk, content(disk))).collect::<Vec<_>>())
 }
 
-/// Where the disk has this version, and the same document: what was done before. A table that was made here says that
-/// all is there, as it came last; one of an image that was only copied says nothing.
+/// Where the newest version on the disk is this one, and its document the same: what was done before. A table that was made
+/// here says that all is there, as it came last; one of an image that was only copied says nothing.
 fn already(place: &Place, image: &Image, given: Option<&Given>) -> Result<Option<Report>> {
-    let device = place.open(false, 0, image.table.sector_size)?;
-    let disk: Arc<dyn Shared> = Arc::new(device);
+    let disk: Arc<dyn Shared> = Arc::new(place.open(false, 0, image.table.sector_size)?);
     let Ok(found) = gpt::read(&disk, image.table.sector_size) else { return Ok(None) };
-    let Ok(slots) = slot::slots(&found.table) else { return Ok(None) };
-    let has = slots.iter().any(|(_, parts)| parts.release().as_ref() == Some(&image.release));
-    if found.source != Which::Primary || !has {
+    if found.source != Which::Primary
+        || newest(&found.table, &image.release.id).as_ref() != Some(&image.release)
+    {
         return Ok(None);
     }
-    let had = match given {
-        None => None,
-        Some(given) => match document::had(&disk, &found.table) {
-            Some(had) if given.is(&had) => Some(had),
+    if let Some(given) = given {
+        // A file is the disk of whatever machine.
+        let machine = (!place.is_file).then(|| Machine::of(&place.sys));
+        match document::had(&disk, &found.table) {
+            Some(had) if given.is(&had, machine.as_ref()) => {}
             _ => return Ok(None),
-        },
-    };
-    let has_document = had.is_some_and(|had| had != Had::Nothing);
-    Ok(Some(place.report(State::Already, &image.release, &found.table, has_document, None, None)))
+        }
+    }
+    Ok(Some(place.report(State::Already, &image.release, &found.table, given.is_some(), None, None)))
 }
 
-/// Where the disk has this image, in any version: a node that has updated itself since is not to be lost to an installation
-/// that a firmware starts over and over. The firmware is told to start the disk next, which may come behind in its order.
-fn any_version(place: &Place, image: &Image, request: &Request, efivars: &Path) -> Result<Option<Report>> {
-    let device = place.open(false, 0, image.table.sector_size)?;
-    let Ok(found) = gpt::read(&device, image.table.sector_size) else { return Ok(None) };
-    let Ok(slots) = slot::slots(&found.table) else { return Ok(None) };
-    let ours = slots.iter().filter_map(|(_, parts)| parts.release()).filter(|one| one.id == image.release.id);
-    let newest = ours.max_by(|a, b| version::compare(&a.version, &b.version));
-    let Some(newest) = newest.filter(|_| found.source == Which::Primary) else { return Ok(None) };
+/// The newest version of the image `id` in the slots of `table`.
+fn newest(table: &Table, id: &str) -> Option<Release> {
+    let slots = slot::slots(table).ok()?;
+    let ours = slots.iter().filter_map(|(_, parts)| parts.release()).filter(|release| release.id == id);
+    ours.max_by(|a, b| version::compare(&a.version, &b.version))
+}
+
+/// Where a disk of the machine has this image, in any version: a node that has updated itself since is not to be lost to an
+/// installation that a firmware starts over and over, nor to another disk that fits better. A table of which one copy is torn
+/// is good enough: the node mends it. The firmware is told to start that disk next, which may come behind in its order.
+fn any_version(
+    image: &Image,
+    request: &Request,
+    places: &Places,
+    progress: &dyn Progress,
+) -> Result<Option<Report>> {
+    let candidates = match &request.target {
+        Target::Path(path) => vec![at(path, &places.system)?],
+        _ => {
+            let disks = places.system.disks().context("looking for disks")?;
+            let could_be = disks.into_iter().filter(|disk| disk.kind == Kind::Disk && !disk.has_system());
+            could_be.map(|disk| Place::of(disk, &places.system)).collect()
+        }
+    };
+    let node = |place: Place| {
+        let device = place.open(false, 0, image.table.sector_size).ok()?;
+        let table = gpt::read_any(&device).ok()?.table;
+        let release = newest(&table, &image.release.id)?;
+        Some((place, table, release))
+    };
+    let mut nodes: Vec<_> = candidates.into_iter().filter_map(node).collect();
+    if nodes.len() > 1 {
+        let disks: Vec<_> = nodes.iter().map(|(place, ..)| place.path.display().to_string()).collect();
+        return Err(Refusal::SeveralNodes { id: image.release.id.clone(), disks: disks.join(", ") }.into());
+    }
+    let Some((place, table, release)) = nodes.pop() else { return Ok(None) };
     let entry = match request.boot_entry && place.is_for_firmware() {
         false => BootEntry::NotWanted,
-        true => start_next(efivars, &found.table, image),
+        true => start_next(&places.efivars, &table, image, progress),
     };
-    Ok(Some(place.report(State::Already, &newest, &found.table, false, Some(entry), None)))
+    Ok(Some(place.report(State::Already, &release, &table, false, Some(entry), None)))
 }
 
 /// Has the firmware start the disk next; with an entry made anew, where it has forgotten the one that there was.
-fn start_next(efivars: &Path, table: &Table, image: &Image) -> BootEntry {
+fn start_next(efivars: &Path, table: &Table, image: &Image, progress: &dyn Progress) -> BootEntry {
     let Some(esp) = table.esp(None) else { return BootEntry::NotWanted };
     let firmware = firmware::Firmware { directory: efivars, write: &firmware::write };
-    firmware.start_next(esp).unwrap_or_else(|| start_first(efivars, table, image, &[], true))
+    firmware.start_next(esp).unwrap_or_else(|| start_first(efivars, table, image, &[], true, progress))
 }
 
 impl Place {
+    fn of(disk: Disk, system: &System) -> Self {
+        Self { path: disk.path().into(), disk, is_file: false, sys: system.sys.clone() }
+    }
+
     /// Whether this machine's firmware could start it: a file and a loop device are none of its disks.
     fn is_for_firmware(&self) -> bool {
         self.disk.kind == Kind::Disk
@@ -401,6 +487,27 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::disks::tests::Fake;
     use super::*;
+
+    #[test]
+    fn disks_that_come_late_are_waited_for() {
+        let fake = Fake::new();
+        let lasting = |cap| Lasting { quiet: Duration::from_millis(200), cap: Duration::from_millis(cap) };
+        let target = Target::Selected("serial=S1".parse().unwrap());
+        let begun = Instant::now();
+        await_disks(&target, &fake.system(), &lasting(500));
+        assert!(begun.elapsed() >= Duration::from_millis(500), "none fits, and more could come");
+        fake.disk("sda", "pci0/ata1/host0", "8:0", 100);
+        fake.put("udev/b8:0", "E:ID_SERIAL_SHORT=S0\n");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(300));
+                fake.put("udev/b8:16", "E:ID_SERIAL_SHORT=S1\n");
+                fake.disk("sdb", "pci0/ata2/host1", "8:16", 100);
+            });
+            await_disks(&target, &fake.system(), &lasting(60_000));
+        });
+        assert_eq!(find(&target, &fake.system()).unwrap().path, Path::new("/dev/sdb"));
+    }
 
     #[test]
     fn one_disk_must_be_meant() {

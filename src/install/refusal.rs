@@ -147,6 +147,14 @@ pub enum Refusal {
         /// Those that the image is made for.
         image: SectorSize,
     },
+    /// Nobody is there to say which one is to start.
+    #[error("{disks} have {id}, and only one of them can be this machine's: wipe or detach the others")]
+    SeveralNodes {
+        /// The image.
+        id: String,
+        /// The disks.
+        disks: String,
+    },
     /// Something would be lost.
     #[error(
         "{path} is not empty, it has {things}: what is there would be lost. If that is meant, add --wipe {wipe}"
@@ -201,10 +209,10 @@ pub enum Refusal {
         /// What makes it a raw one.
         command: &'static str,
     },
-    /// A form that installs itself.
+    /// A form that is started.
     #[error(
-        "{name} is an image that runs from memory ({format}): start the machine from it, or name the raw image that was built \
-         with it"
+        "{name} is not a disk, but what a machine is started from ({format}): start the machine from it, or name the raw image \
+         that was built with it"
     )]
     FromMemory {
         /// Of the image.

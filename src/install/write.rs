@@ -59,7 +59,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Why a disk was not written, or not wholly. It has no partition table then.
+/// Why a disk was not written, or not wholly. It has no partition table then, but where its last writes fail.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The image.
@@ -108,7 +108,7 @@ pub enum WriteError {
 /// Does the steps of `order`, which only tests change. `is_stopped` is asked all along.
 ///
 /// # Errors
-/// See [`WriteError`]; the disk has no table then.
+/// See [`WriteError`].
 pub(super) fn write<D: Device>(
     disk: &mut D,
     job: &Job<'_>,

@@ -12,6 +12,8 @@ use crate::base::{AtomicFile, atomic};
 
 /// The copy, below the directory of what is ours on the state partition.
 pub const KEPT: &str = "node/node.yaml";
+/// Where a document is put into the ESP, for the next boot to take.
+pub const IN_ESP: &str = "EFI/keller/node.yaml";
 /// What was applied and is not confirmed yet, beside it.
 pub const PENDING: &str = "node/pending.yaml";
 /// What a document has in /etc: a layer between the root's and the node's changes.

@@ -24,7 +24,6 @@ pub struct Disk<'a> {
     length: u64,
     size: u64,
     used: Vec<Range<u64>>,
-    document: Option<&'a [u8]>,
     identity: OnceLock<Digest>,
 }
 
@@ -40,20 +39,8 @@ impl<'a> Disk<'a> {
             length,
             size: size.max(length),
             used: used(file, length)?,
-            document: None,
             identity: OnceLock::new(),
         })
-    }
-
-    /// The same with a node document for machines that run it from memory.
-    #[must_use]
-    pub fn with_document(self, document: Option<&'a [u8]>) -> Self {
-        Self { document, ..self }
-    }
-
-    /// That document.
-    pub(super) fn document(&self) -> Option<&'a [u8]> {
-        self.document
     }
 
     /// Bytes of the disk.

@@ -18,17 +18,17 @@ use crate::fs::fat::Reader;
 /// Largest unified kernel image that is read of the disk, in bytes.
 const LARGEST: u64 = 1 << 30;
 
-/// Writes it out of `disk` to `to`, an empty file. The compressed image is written first, since what stands before it says how
+/// Writes it out of `disk` to `to`, an empty file, with a node document for the machines that start it. The compressed image is written first, since what stands before it says how
 /// long it is.
 ///
 /// # Errors
 /// What the disks say; a disk that has no unified kernel image, or several.
-pub fn write(disk: &Disk<'_>, to: &File) -> io::Result<()> {
+pub fn write(disk: &Disk<'_>, document: Option<&[u8]>, to: &File) -> io::Result<()> {
     let uki = kernel_image(disk)?;
     let content = disk.used().iter().map(|run| (run.end - run.start) * CLUSTER).sum();
     let facts = Facts { size: disk.length(), content };
     let before = |length| -> io::Result<Vec<u8>> {
-        live::archive_before(&facts, disk.document(), length).map_err(io::Error::other)
+        live::archive_before(&facts, document, length).map_err(io::Error::other)
     };
     let offset = live::around(&uki, 0).map_err(io::Error::other)?.before.len() + before(0)?.len();
     let mut image = Stream::behind(to, to_u64(offset));

@@ -122,7 +122,8 @@ impl Format {
     /// their digest.
     ///
     /// # Errors
-    /// What the disks say; a disk beyond [`Self::limit`]; [`Self::Iso`], which is made of a [`Self::Netboot`] by [`iso::write`].
+    /// What the disks say; a disk beyond [`Self::limit`]; [`Self::Netboot`] and [`Self::Iso`], which are made of more
+    /// than a disk, by [`live::write`] and [`iso::write`].
     pub fn write(self, disk: &Disk<'_>, to: &File, sums: bool) -> io::Result<Option<Digest>> {
         if let Some(limit) = self.limit().filter(|limit| disk.size() > limit.bytes()) {
             let (name, size) = (self.name(), Size(disk.size()).human());
@@ -139,11 +140,7 @@ impl Format {
             Self::VhdFixed => vhd::write(disk, vhd::Kind::Fixed, &mut out)?,
             Self::Vmdk => vmdk::write(disk, &mut out)?,
             Self::RawZst => zst::write(disk, &mut out)?,
-            Self::Netboot => {
-                live::write(disk, to)?;
-                return sums.then(|| raw::digest(to)).transpose();
-            }
-            Self::Iso => return Err(io::Error::other("an iso is made of a netboot image")),
+            Self::Netboot | Self::Iso => return Err(io::Error::other("it is made of more than a disk")),
         }
         out.finish()
     }

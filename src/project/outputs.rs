@@ -13,7 +13,7 @@ use crate::base::{AtomicFile, Digest, Size, atomic};
 use crate::image::report::Sizes;
 use crate::image::{self, Job, Report, Root};
 use crate::manifest::{Manifest, Output};
-use crate::output::{self, Disk, Format, iso};
+use crate::output::{self, Disk, Format, iso, live};
 use crate::tree::Content;
 
 /// Where the files of an image go.
@@ -171,45 +171,44 @@ impl<'a> Outputs<'a> {
         // Whoever starts one of them has a disk of the node's size without a step in between.
         let size = report.sizes.disk;
         let survey = || Disk::survey(raw.file(), size).map_err(|error| self.failed(&raw_path, error));
-        let disk = converted.then(survey).transpose()?.map(|disk| disk.with_document(self.document));
+        let disk = converted.then(survey).transpose()?;
         let pool = job.means.settings.pool()?;
-        // What an iso starts is a file of its own where that is wanted as well.
+        // What an iso starts is a file of its own where that is wanted as well, which comes after it.
         let mut program = None;
         for (format, path) in files {
             let task = Task::new(job.means.progress, "output", 0, Unit::Items);
             task.at(format.suffix());
+            let mut write = |disk: &Disk<'_>| -> Result<(AtomicFile, Option<Digest>)> {
+                match format {
+                    Format::Iso => {
+                        let started = pool.install(|| self.program(disk, path))?;
+                        let target = self.iso(job, &report, started.file())?;
+                        program = Some(started);
+                        let digest = whole(target.file(), path, sums)?;
+                        Ok((target, digest))
+                    }
+                    Format::Netboot => {
+                        let made =
+                            program.take().map_or_else(|| pool.install(|| self.program(disk, path)), Ok);
+                        let target = made?;
+                        let digest = whole(target.file(), path, sums)?;
+                        Ok((target, digest))
+                    }
+                    _ => {
+                        let target = self.create(*format)?;
+                        let written = pool.install(|| format.write(disk, target.file(), sums));
+                        let digest = written.map_err(|error| self.failed(path, error))?;
+                        Ok((target, digest))
+                    }
+                }
+            };
             let digest = match &disk {
-                Some(disk) if *format == Format::Iso => {
-                    let (target, started) = (self.create(*format)?, self.create(Format::Netboot)?);
-                    let written = pool.install(|| Format::Netboot.write(disk, started.file(), false));
-                    written.map_err(|error| self.failed(path, error))?;
-                    let digest = self.iso(job, started.file(), &report, target.file(), sums)?;
-                    self.named(target, path, &mut stamps)?;
-                    program = Some(started);
-                    digest
-                }
                 Some(disk) if *format != Format::Raw => {
-                    let made = if *format == Format::Netboot { program.take() } else { None };
-                    let (target, digest) = match made {
-                        Some(target) => {
-                            let digest = sums.then(|| output::raw::digest(target.file())).transpose();
-                            (target, digest.with_context(|| format!("reading {}", path.display()))?)
-                        }
-                        None => {
-                            let target = self.create(*format)?;
-                            let written = pool.install(|| format.write(disk, target.file(), sums));
-                            let digest = written.map_err(|error| self.failed(path, error))?;
-                            (target, digest)
-                        }
-                    };
+                    let (target, digest) = write(disk)?;
                     self.named(target, path, &mut stamps)?;
                     digest
                 }
-                _ if sums => {
-                    let digest = output::raw::digest(raw.file());
-                    Some(digest.with_context(|| format!("reading {}", path.display()))?)
-                }
-                _ => None,
+                _ => whole(raw.file(), path, sums)?,
             };
             digests.extend(digest.map(|digest| (path.clone(), digest)));
         }
@@ -219,16 +218,16 @@ impl<'a> Outputs<'a> {
         Ok((report, digests, stamps.into_iter().collect()))
     }
 
-    /// Writes the ISO that starts `program` to `to`; gives its digest with `sums`.
-    fn iso(
-        &self,
-        job: &Job<'_>,
-        program: &File,
-        report: &Report,
-        to: &File,
-        sums: bool,
-    ) -> Result<Option<Digest>> {
-        let path = self.image(Format::Iso);
+    /// What a machine runs from memory, for the output at `path`.
+    fn program(&self, disk: &Disk<'_>, path: &Path) -> Result<AtomicFile> {
+        let target = self.create(Format::Netboot)?;
+        live::write(disk, self.document, target.file()).map_err(|error| self.failed(path, error))?;
+        Ok(target)
+    }
+
+    /// The ISO that starts `program`.
+    fn iso(&self, job: &Job<'_>, report: &Report, program: &File) -> Result<AtomicFile> {
+        let target = self.create(Format::Iso)?;
         let len = program.metadata()?.len();
         let parts = iso::Parts {
             program: Content::Slice { file: Arc::new(program.try_clone()?), offset: 0, len },
@@ -236,8 +235,8 @@ impl<'a> Outputs<'a> {
             identity: report.sizes.root_hash,
             epoch: job.lock.epoch,
         };
-        iso::write(&parts, to).map_err(|error| self.failed(&path, error))?;
-        Ok(sums.then(|| output::raw::digest(to)).transpose()?)
+        iso::write(&parts, target.file()).map_err(|error| self.failed(&self.image(Format::Iso), error))?;
+        Ok(target)
     }
 
     /// Gives a file its name, and adds its stamp; none if somebody wrote to it meanwhile.
@@ -278,6 +277,12 @@ impl<'a> Outputs<'a> {
         let list = self.sums();
         atomic::write(&list, text).map_err(|error| self.failed(&list, error))
     }
+}
+
+/// The digest of `file`, which gets the name `path`, where `sums` are wanted.
+fn whole(file: &File, path: &Path, sums: bool) -> Result<Option<Digest>> {
+    let digest = sums.then(|| output::raw::digest(file)).transpose();
+    digest.with_context(|| format!("reading {}", path.display()))
 }
 
 fn format(output: Output) -> Format {

@@ -363,8 +363,12 @@ fn documents_for_machines_that_run_from_memory() {
         let document = b"install: {disk: serial=S1}";
         assert!(bytes.windows(document.len()).any(|window| window == document), "{ending}");
         let said = project.run(&["inspect", &path]);
-        assert!(said.error().contains("which runs from memory: inspect the raw image"), "{}", said.err);
-        refused(&project, &[&path, "disk"], &format!("{path} is an image that runs from memory"));
+        assert!(said.error().contains("inspect the raw image that was built with it"), "{}", said.err);
+        refused(
+            &project,
+            &[&path, "disk"],
+            &format!("{path} is not a disk, but what a machine is started from"),
+        );
     }
 }
 

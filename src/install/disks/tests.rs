@@ -68,6 +68,15 @@ fn the_medium_that_a_system_in_memory_was_started_from_is_its_own() {
 }
 
 #[test]
+fn boot_partitions_of_an_emmc_are_no_disks() {
+    let fake = Fake::new();
+    fake.disk("mmcblk0", "pci0/mmc0", "179:0", 32);
+    fake.disk("mmcblk0boot0", "pci0/mmc0/boot0", "179:8", 1);
+    let names: Vec<String> = fake.system().disks().unwrap().into_iter().map(|disk| disk.name).collect();
+    assert_eq!(names, ["mmcblk0"]);
+}
+
+#[test]
 fn disks_are_known_by_what_kernel_and_udev_say() {
     let fake = Fake::new();
     fake.disk("sda", "pci0/ata1/host0/target0", "8:0", 100);
