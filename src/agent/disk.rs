@@ -45,7 +45,7 @@ impl NodeDisk {
     pub fn find() -> Result<Self, Failure> {
         let facts = node::handover()?;
         if facts.live {
-            let cause = "this node runs from memory, and has no disk that an update could be written to";
+            let cause = "this node runs from memory, and has no disk for updates";
             return Err(Failure::new("looking for the boot disk", cause)
                 .help("`keller install` puts the image onto a disk"));
         }

@@ -42,7 +42,7 @@ pub struct Facts {
 /// The unified kernel image around what its initramfs has more.
 #[derive(Debug)]
 pub struct Around {
-    /// Up to the end of the initramfs as it was, at a border of four bytes.
+    /// Up to the end of the initramfs as it was, aligned to four bytes.
     pub before: Vec<u8>,
     /// From the end of what is added.
     pub behind: Vec<u8>,

@@ -48,8 +48,8 @@ pub struct BuildArgs {
     /// Build a second time in another way and compare the images.
     #[arg(long)]
     pub check: bool,
-    /// Give machines that are started from the iso or netboot file these node documents, whose `install` says onto which
-    /// disk the image goes without a hand on it.
+    /// Node documents for machines that start from the iso or netboot file; their `install` names the disk for an
+    /// unattended installation.
     #[arg(long, value_name = "FILE")]
     pub install: Option<PathBuf>,
     /// The keller for the node; by default the one that runs.

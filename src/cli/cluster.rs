@@ -149,8 +149,8 @@ fn told(made: &Made, is_whole: bool, global: &Global) -> Result<()> {
         };
         streams::print(format_args!(
             "wrote {authority}\nwrote {peers}\nwrote {operator}/\n\nnext:\n  {rest}: keller node check FILE\n  \
-             give each node its own document\n  keep {authority} and {peers}: who has them is \
-             every member and every client\n  from here, once they run: keller cluster status --operator {operator}\n"
+             give each node its own document\n  keep {authority} and {peers}: whoever has them can act \
+             as any member and any client\n  from here, once they run: keller cluster status --operator {operator}\n"
         ))?;
     }
     Ok(())

@@ -31,18 +31,19 @@ use crate::project::install::{
 pub struct InstallArgs {
     /// A raw image, compressed (.raw.zst) or not: a file, an address at http or https, or `-` for standard input.
     image: String,
-    /// The disk, such as /dev/sda or a name in /dev/disk/by-id, or a file that is to be one.
+    /// The disk, such as /dev/sda or a name in /dev/disk/by-id, or a file to write as a disk.
     disk: Option<PathBuf>,
     /// What the disk is: serial=, wwn=, model= (with *), bus=, size=FROM..TO, smallest, largest; several with commas.
     #[arg(long = "disk", value_name = "WORDS", conflicts_with = "disk")]
     selector: Option<Selector>,
-    /// Take a disk that is not empty: its serial number, or the begin of its table's id where it has none. All on it is lost.
+    /// Take a disk that is not empty: its serial number, or the beginning of its table's id where it has none. All on it is
+    /// lost.
     #[arg(long, value_name = "SERIAL")]
     wipe: Option<String>,
     /// Give the machine this node document (see `keller node`).
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
-    /// What the image must be; an address needs it.
+    /// Expected SHA-256 of the image; required for an address.
     #[arg(long, value_name = "DIGEST")]
     sha256: Option<Digest>,
     /// Leave the firmware's boot entries as they are.
@@ -109,7 +110,7 @@ pub(super) fn unattended(display: &Display) -> Result<Option<Then>> {
     if after != then {
         let disk = &report.disk;
         streams::line(format_args!(
-            "the firmware cannot be told to start {disk} next: take the medium away, or choose {disk} in the firmware's menu"
+            "the firmware cannot be told to start {disk} next: remove the medium, or choose {disk} in the firmware's menu"
         ))?;
     }
     Ok(Some(after))
@@ -150,13 +151,13 @@ fn told(report: &Report) -> String {
                 .to_owned()
         }
         Some(BootEntry::NotWanted) | None => {
-            "none: /EFI/BOOT/BOOTX64.EFI is what firmware finds by itself".to_owned()
+            "none: the firmware finds /EFI/BOOT/BOOTX64.EFI by itself".to_owned()
         }
     };
     text.push_str(&format!("  entry    {entry}\n"));
     if let Some(reason) = &report.unread {
         text.push_str(&format!(
-            "  kernel   does not show the new partitions yet ({}): `partprobe {disk}`, or a restart\n",
+            "  kernel   does not show the new partitions yet ({}): run `partprobe {disk}`, or restart\n",
             one_line(reason)
         ));
     }

@@ -15,7 +15,8 @@ use crate::pki::{self, etcd};
 
 /// In an operator's directory: which cluster it is for.
 pub const LIST: &str = "cluster.json";
-/// For one answer. A member without a leader takes seconds, and a machine without KVM that others starve took more than five.
+/// Longest wait for one answer. A member without a leader takes seconds to answer; on a busy machine without KVM, an answer
+/// took more than five.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// More than a certificate with its key has, or a list of members.
 const MOST_BYTES: u64 = 64 << 10;

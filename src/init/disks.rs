@@ -167,7 +167,7 @@ impl BootDisk {
         let (root, verity) = partition_guids(root_hash);
         let number = |guid| found.table.by_guid(guid).map(|entry| entry.number);
         let (Some(root), Some(verity)) = (number(root), number(verity)) else {
-            let problem = "it has another version than the one that the command line names";
+            let problem = "it does not hold the version that the command line names";
             return Err(Failure::new(format!("looking for the root on {name}"), problem));
         };
         Ok(Self { name: name.to_owned(), found, root, verity })

@@ -100,7 +100,7 @@ impl Image {
         let release = shipped.and_then(|parts| Some((parts, parts.release()?)));
         let (parts, release) = release.ok_or_else(|| {
             not_an_image(match slot::slots(&table).is_ok() {
-                true => "it is the disk of a node, which would be a second machine with the same identity",
+                true => "it is the disk of a node; a copy would be a second machine with the same identity",
                 false => "expected one ESP, one root and its hash tree, with the labels of a version",
             })
         })?;
@@ -109,7 +109,7 @@ impl Image {
             .and_then(|layout| node_disk::check(&layout, &table).map(|()| layout))
             .map_err(|error| damaged(Chain(error.as_ref()).to_string()))?;
         check_root(&bytes, parts, &release, "checking the image", progress)
-            .map_err(|error| damaged(format!("its root is not what its root hash says: {error}")))?;
+            .map_err(|error| damaged(format!("its root does not match its root hash: {error}")))?;
         let esp = table.by_type(types::ESP).next().ok_or_else(|| not_an_image("it has no ESP"))?;
         check_esp(&bytes, esp, &release).map_err(|error| damaged(Chain(error.as_ref()).to_string()))?;
         let content = content(&bytes, &table).map_err(|error| damaged(error.to_string()))?;

@@ -60,7 +60,7 @@ pub enum Target {
 pub struct Request {
     /// Where the image comes from.
     pub image: Origin,
-    /// What the image must be.
+    /// Expected SHA-256 of the image.
     pub sha256: Option<Digest>,
     /// Where it goes.
     pub target: Target,
@@ -70,7 +70,7 @@ pub struct Request {
     pub document: Option<PathBuf>,
     /// Whether the firmware is told.
     pub boot_entry: bool,
-    /// Whether nobody is there to look: then a disk that has this image, in whatever version and with whatever document, stays
+    /// Whether nobody is there to look: then a disk that has this image, in any version, with any document, stays
     /// as it is, and the firmware starts it next.
     pub unattended: bool,
 }
@@ -522,9 +522,9 @@ mod tests {
             Disk           Size       Model  Serial  Bus  What is on it\n  \
             /dev/nothere0  100.0 GiB  -      S0      ata  unknown: No such file or directory (os error 2)\n  \
             /dev/nothere1  100.0 GiB  -      -       ata  unknown: No such file or directory (os error 2)";
-        let several = "2 disks are bus=ata,largest: add what tells them apart, such as serial=.";
+        let several = "2 disks match bus=ata,largest: add a word that tells them apart, such as serial=.";
         assert_eq!(said("bus=ata,largest"), format!("{several} {table}"));
-        let none = "no disk is bus=nvme (the disk of the running system never is).";
+        let none = "no disk matches bus=nvme (the running system's disk is left out).";
         assert_eq!(said("bus=nvme"), format!("{none} {table}"));
         let unnamed = super::find(&Target::Unnamed, &fake.system()).err().unwrap().to_string();
         assert!(unnamed.starts_with("no disk was named: add one") && unnamed.ends_with(table), "{unnamed}");

@@ -10,58 +10,58 @@ use crate::disk::SectorSize;
 /// A reason to write nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Neither a disk nor words about one.
+    /// Neither DISK nor `--disk` was given.
     #[error("no disk was named: add one, such as /dev/sda, or --disk serial=NUMBER. {table}")]
     NoDisk {
-        /// All disks.
+        /// The table of all disks.
         table: String,
     },
-    /// No disk is as was said.
-    #[error("no disk is {selector} (the disk of the running system never is). {table}")]
+    /// No disk fits the selector.
+    #[error("no disk matches {selector} (the running system's disk is left out). {table}")]
     NoneMatches {
-        /// As given.
+        /// The selector's text.
         selector: String,
-        /// All disks.
+        /// The table of all disks.
         table: String,
     },
-    /// More than one is.
-    #[error("{count} disks are {selector}: add what tells them apart, such as serial=. {table}")]
+    /// More than one disk fits the selector.
+    #[error("{count} disks match {selector}: add a word that tells them apart, such as serial=. {table}")]
     Several {
-        /// As given.
+        /// The selector's text.
         selector: String,
-        /// How many.
+        /// Number of disks that fit.
         count: usize,
-        /// All disks.
+        /// The table of all disks.
         table: String,
     },
-    /// Something else.
+    /// Neither a disk nor a file.
     #[error("{path} is {what}: name a whole disk, such as /dev/sda, or a file to write into")]
     NotADisk {
-        /// As given.
+        /// The path that was given.
         path: String,
         /// e.g. `a directory`.
         what: String,
     },
-    /// Part of a disk.
-    #[error("{path} is a partition, and an image takes a whole disk: name {disk}")]
+    /// A partition of a disk.
+    #[error("{path} is a partition; an image needs a whole disk: name {disk}")]
     Partition {
-        /// As given.
+        /// The path that was given.
         path: String,
-        /// The whole.
+        /// The whole disk that it is a part of.
         disk: String,
     },
-    /// A CD.
+    /// An optical drive.
     #[error("{path} is an optical drive: name a disk")]
     Optical {
-        /// As given.
+        /// The path that was given.
         path: String,
     },
     /// Device mapper or RAID.
     #[error(
-        "{path} is made of other disks (device mapper, RAID, bcache), which firmware cannot start: name one of those"
+        "{path} is made of other disks (device mapper, RAID, bcache), from which firmware cannot start: name one of those"
     )]
     Composite {
-        /// As given.
+        /// The path that was given.
         path: String,
     },
     /// Write-protected.
@@ -69,69 +69,69 @@ pub enum Refusal {
         "{path} is read-only: take the write protection off (a switch, or `blockdev --setrw {path}`), or name another disk"
     )]
     ReadOnly {
-        /// The disk.
+        /// Path of the disk.
         path: String,
     },
     /// The root of this system.
-    #[error("{path} has the running system: start from another medium, or name another disk")]
+    #[error("{path} holds the running system: start from another medium, or name another disk")]
     System {
-        /// The disk.
+        /// Path of the disk.
         path: String,
     },
     /// Mounted.
     #[error(
-        "{path} is in use, {device} is mounted at {at}: `umount {at}` if that is not needed, or name another disk"
+        "{path} is in use: {device} is mounted at {at}. Run `umount {at}` if that is not needed, or name another disk"
     )]
     Mounted {
-        /// The disk.
+        /// Path of the disk.
         path: String,
         /// It or a part of it, or what is made of that.
         device: String,
-        /// Where.
+        /// The mount point.
         at: String,
     },
     /// Swap.
     #[error(
-        "{path} is in use, {device} is swap: `swapoff {device}` if that is not needed, or name another disk"
+        "{path} is in use: {device} is swap. Run `swapoff {device}` if that is not needed, or name another disk"
     )]
     Swap {
-        /// The disk.
+        /// Path of the disk.
         path: String,
         /// It or a part of it, or what is made of that.
         device: String,
     },
-    /// Made into something.
+    /// A part of a RAID, a volume or the like.
     #[error(
-        "{path} is in use, {by} is made of {device}: take that apart (`vgchange -an`, `mdadm --stop`, `cryptsetup close`, \
+        "{path} is in use: {by} is made of {device}. Take that apart (`vgchange -an`, `mdadm --stop`, `cryptsetup close`, \
          `multipath -f`), or name another disk"
     )]
     Held {
-        /// The disk.
+        /// Path of the disk.
         path: String,
         /// It or a part of it.
         device: String,
         /// What is made of it.
         by: String,
     },
-    /// Opened by somebody.
+    /// Opened exclusively by another program.
     #[error(
-        "{path} is in use by another program, which has it open for itself alone: end that, or name another disk"
+        "{path} is in use by another program, which has opened it exclusively: stop that program, or name another disk"
     )]
     Busy {
-        /// The disk.
+        /// Path of the disk.
         path: String,
     },
     /// Too small.
     #[error(
-        "{path} has {}, and a node of this image needs {}: {} are missing. Name a larger disk, or make the partitions \
+        "{path} has {}, and a node of this image needs {}: it lacks {}. Name a larger disk, or make the partitions \
          smaller by `disk:` in the manifest", .has.human(), .needs.human(), Size(.needs.bytes() - .has.bytes()).human()
     )]
     TooSmall {
-        /// The disk.
+        /// Path of the disk.
         path: String,
-        /// What it has.
+        /// Size of the disk.
         has: Size,
-        /// What a node of the image needs.
+        /// Size of the smallest disk for a node of the image.
         needs: Size,
     },
     /// Sectors of another size.
@@ -140,11 +140,11 @@ pub enum Refusal {
          {}}}` in the manifest", .disk.bytes(), .image.bytes(), .disk.bytes()
     )]
     Sectors {
-        /// The disk.
+        /// Path of the disk.
         path: String,
-        /// Those of the disk.
+        /// Sector size of the disk.
         disk: SectorSize,
-        /// Those that the image is made for.
+        /// Sector size that the image is made for.
         image: SectorSize,
     },
     /// Nobody is there to say which one is to start.
@@ -155,26 +155,26 @@ pub enum Refusal {
         /// The disks.
         disks: String,
     },
-    /// Something would be lost.
+    /// Not empty, and `--wipe` was not given.
     #[error(
         "{path} is not empty, it has {things}: what is there would be lost. If that is meant, add --wipe {wipe}"
     )]
     Occupied {
-        /// The disk.
+        /// Path of the disk.
         path: String,
         /// What is there.
         things: String,
-        /// What names it.
+        /// What `--wipe` must name.
         wipe: String,
     },
-    /// Another disk was to be wiped.
-    #[error("--wipe {given} is not this disk: {path} is {is}")]
+    /// `--wipe` names another disk.
+    #[error("--wipe {given} names another disk: {path} is {is}")]
     OtherWipe {
-        /// As given.
+        /// The value of `--wipe`.
         given: String,
-        /// The disk.
+        /// Path of the disk.
         path: String,
-        /// What would name it.
+        /// What `--wipe` must name for this disk.
         is: String,
     },
     /// Other bytes than were asked for.
@@ -182,13 +182,13 @@ pub enum Refusal {
         "{name} has other bytes than {by} says: expected SHA-256 {expected}, but have {actual}. Fetch it again"
     )]
     OtherBytes {
-        /// Of the image.
+        /// Name of the image.
         name: String,
-        /// `--sha256` or a file.
+        /// `--sha256`, or the file with the digest.
         by: String,
-        /// As it should be.
+        /// The digest that was asked for.
         expected: Digest,
-        /// As it is.
+        /// The digest of the image's bytes.
         actual: Digest,
     },
     /// An address without a digest.
@@ -196,26 +196,26 @@ pub enum Refusal {
         "{url} needs --sha256 DIGEST, which says what is to come from there: SHA256SUMS beside the image has it"
     )]
     NoDigest {
-        /// Without its secrets.
+        /// The address, without its secrets.
         url: String,
     },
     /// Another format.
-    #[error("{name} is a {format} image: make a raw one of it by `{command}`")]
+    #[error("{name} is a {format} image: convert it with `{command}`")]
     Format {
-        /// Of the image.
+        /// Name of the image.
         name: String,
         /// e.g. `qcow2`.
         format: &'static str,
-        /// What makes it a raw one.
+        /// The command that converts it to a raw image.
         command: &'static str,
     },
-    /// A form that is started.
+    /// An image that runs from memory.
     #[error(
         "{name} is not a disk, but what a machine is started from ({format}): start the machine from it, or name the raw image \
          that was built with it"
     )]
     FromMemory {
-        /// Of the image.
+        /// Name of the image.
         name: String,
         /// e.g. `iso`.
         format: &'static str,
@@ -225,7 +225,7 @@ pub enum Refusal {
         "{name} is not an image of keller: {problem}. `keller build` makes one, `keller inspect` shows what it is"
     )]
     NotAnImage {
-        /// Of the image.
+        /// Name of the image.
         name: String,
         /// What is missing.
         problem: String,
@@ -233,7 +233,7 @@ pub enum Refusal {
     /// Damaged.
     #[error("{name} is damaged: {problem}. Fetch or build it again")]
     Damaged {
-        /// Of the image.
+        /// Name of the image.
         name: String,
         /// What is wrong.
         problem: String,
@@ -243,7 +243,7 @@ pub enum Refusal {
 /// The fewest characters of `--wipe` where a disk has no serial number.
 pub(super) const LEAST: usize = 6;
 
-/// What names `disk` for `--wipe`: its serial number, else the begin of what tells its content.
+/// What names `disk` for `--wipe`: its serial number, else the beginning of what tells its content.
 pub(super) fn wipe_name(disk: &Disk, found: &Found) -> String {
     let id = || found.id.as_deref().map(|id| id.chars().take(8).collect());
     disk.serial.clone().filter(|serial| !serial.is_empty()).or_else(id).unwrap_or_else(|| disk.name.clone())
@@ -390,14 +390,17 @@ mod tests {
     fn the_disk_of_the_running_system_is_refused() {
         let uses = vec![Use::System, Use::Mounted("sda2".into(), "/".into())];
         let said = told(|disk| disk.uses = uses.clone());
-        assert_eq!(said, "/dev/sda has the running system: start from another medium, or name another disk");
+        assert_eq!(
+            said,
+            "/dev/sda holds the running system: start from another medium, or name another disk"
+        );
     }
 
     #[test]
     fn a_mounted_disk_is_refused() {
         let said = told(|disk| disk.uses = vec![Use::Mounted("sda1".into(), "/srv".into())]);
         assert!(
-            said.starts_with("/dev/sda is in use, /dev/sda1 is mounted at /srv: `umount /srv`"),
+            said.starts_with("/dev/sda is in use: /dev/sda1 is mounted at /srv. Run `umount /srv`"),
             "{said}"
         );
     }
@@ -405,14 +408,14 @@ mod tests {
     #[test]
     fn swap_is_refused() {
         let said = told(|disk| disk.uses = vec![Use::Swap("sda2".into())]);
-        assert!(said.starts_with("/dev/sda is in use, /dev/sda2 is swap: `swapoff /dev/sda2`"), "{said}");
+        assert!(said.starts_with("/dev/sda is in use: /dev/sda2 is swap. Run `swapoff /dev/sda2`"), "{said}");
     }
 
     #[test]
     fn a_disk_with_holders_is_refused() {
         let said = told(|disk| disk.uses = vec![Use::Held("sda2".into(), "dm-0".into())]);
         assert!(
-            said.starts_with("/dev/sda is in use, /dev/dm-0 is made of /dev/sda2: take that apart"),
+            said.starts_with("/dev/sda is in use: /dev/dm-0 is made of /dev/sda2. Take that apart"),
             "{said}"
         );
     }
@@ -442,16 +445,16 @@ mod tests {
         ] {
             assert_eq!(judge(disk, found, Some(wipe)), "", "{wipe}");
         }
-        assert_eq!(judge(&named, &found, Some("S2")), "--wipe S2 is not this disk: /dev/sda is S1");
+        assert_eq!(judge(&named, &found, Some("S2")), "--wipe S2 names another disk: /dev/sda is S1");
         // Where there is a number, nothing else counts: two disks may have one table.
-        assert_eq!(judge(&named, &found, Some("abcdef")), "--wipe abcdef is not this disk: /dev/sda is S1");
+        assert_eq!(judge(&named, &found, Some("abcdef")), "--wipe abcdef names another disk: /dev/sda is S1");
         assert_eq!(
             judge(&named, &Found::default(), Some("S2")),
-            "--wipe S2 is not this disk: /dev/sda is S1"
+            "--wipe S2 names another disk: /dev/sda is S1"
         );
         assert_eq!(
             judge(&nameless, &found, Some("abc")),
-            "--wipe abc is not this disk: /dev/sda is abcdef01"
+            "--wipe abc names another disk: /dev/sda is abcdef01"
         );
     }
 
@@ -461,7 +464,7 @@ mod tests {
         for (refusal, said) in [
             (
                 Refusal::Partition { path: "/dev/sda1".into(), disk: path() },
-                "/dev/sda1 is a partition, and an image takes a whole disk: name /dev/sda",
+                "/dev/sda1 is a partition; an image needs a whole disk: name /dev/sda",
             ),
             (
                 Refusal::Sectors { path: path(), disk: SectorSize::B4096, image: SectorSize::B512 },
@@ -469,8 +472,12 @@ mod tests {
                  in the manifest",
             ),
             (
+                Refusal::SeveralNodes { id: "node".into(), disks: "/dev/sda, /dev/sdb".into() },
+                "/dev/sda, /dev/sdb have node, and only one of them can be this machine's: wipe or detach the others",
+            ),
+            (
                 Refusal::TooSmall { path: path(), has: Size(2 << 30), needs: Size(3 << 30) },
-                "/dev/sda has 2.0 GiB, and a node of this image needs 3.0 GiB: 1.0 GiB are missing. Name a larger disk, or \
+                "/dev/sda has 2.0 GiB, and a node of this image needs 3.0 GiB: it lacks 1.0 GiB. Name a larger disk, or \
                  make the partitions smaller by `disk:` in the manifest",
             ),
         ] {

@@ -514,7 +514,7 @@ pub enum Output {
     VhdFixed,
     /// An EFI program that runs the image from memory, for PXE and HTTP: `ID_VERSION.netboot.efi`.
     Netboot,
-    /// The same as a CD and for a stick.
+    /// The same, as an image for a CD or a stick: `ID_VERSION.iso`.
     Iso,
 }
 

@@ -148,14 +148,14 @@ pub enum Dhcp {
     Both,
 }
 
-/// An installation without a hand on it.
+/// An unattended installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Install {
     /// Which disk.
     pub disk: Selector,
     /// What may be lost.
     pub wipe: Option<String>,
-    /// What comes then.
+    /// What the machine does afterwards.
     pub then: Then,
 }
 
@@ -166,7 +166,7 @@ pub enum Then {
     /// It starts from the disk.
     #[default]
     Reboot,
-    /// It switches itself off.
+    /// It powers off.
     Poweroff,
     /// It stays as it is.
     Stay,

@@ -51,11 +51,11 @@ pub(super) struct Raw {
     /// needs.
     pub cluster: Option<At<RawCluster>>,
     /// What a machine that was started from an ISO or over the network installs, and where. A node that runs from its disk
-    /// does nothing with it.
+    /// ignores it.
     pub install: Option<At<RawInstall>>,
 }
 
-/// An installation without a hand on it.
+/// An unattended installation.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "install")]
@@ -63,10 +63,10 @@ pub(super) struct RawInstall {
     /// Which disk, in the words of `keller install --disk`, such as `serial=S3Z9NB0K` or `bus=nvme,size=400GiB..,smallest`.
     /// Exactly one must fit.
     pub disk: At<String>,
-    /// What may be lost: the disk's serial number, or the begin of its table's id where it has none. Without it, the disk
+    /// What may be lost: the disk's serial number, or the beginning of its table's id where it has none. Without it, the disk
     /// must be empty. A disk that has this image in any version is never wiped.
     pub wipe: Option<At<String>>,
-    /// What comes then. Default: `reboot`.
+    /// What the machine does afterwards. Default: `reboot`.
     pub then: Option<At<Then>>,
 }
 

@@ -10,7 +10,7 @@ use crate::base::Size;
 pub struct Selector {
     /// Its serial number.
     pub serial: Option<String>,
-    /// Its number in the world.
+    /// World Wide Name.
     pub wwn: Option<String>,
     /// Its model, in which `*` stands for anything.
     pub model: Option<String>,
@@ -36,16 +36,16 @@ pub enum Pick {
 /// What is wrong with the text of a selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
-    /// A word that says nothing of a disk.
+    /// A word that does not describe a disk.
     #[error(
-        "{word:?} says nothing of a disk: expected serial=, wwn=, model=, bus=, size=, smallest or largest"
+        "{word:?} does not describe a disk: expected serial=, wwn=, model=, bus=, size=, smallest or largest"
     )]
     Word {
         /// As given.
         word: String,
     },
-    /// A word that stands twice.
-    #[error("{key} stands twice")]
+    /// A word that is given twice.
+    #[error("{key} is given twice")]
     Twice {
         /// What stands before `=`.
         key: String,
@@ -57,13 +57,15 @@ pub enum SelectorError {
         key: String,
     },
     /// A bus that no disk has.
-    #[error("{bus:?} is no bus: expected {}", BUSES.join(", "))]
+    #[error("{bus:?} is not a bus: expected {}", BUSES.join(", "))]
     Bus {
         /// As given.
         bus: String,
     },
-    /// Bounds that are none.
-    #[error("size={text} has no bounds: expected such as size=100GiB.., size=..2TiB or size=100GiB..2TiB")]
+    /// A size that is not a range.
+    #[error(
+        "size={text} is not a range: expected a range such as size=100GiB.., size=..2TiB or size=100GiB..2TiB"
+    )]
     Bounds {
         /// As given.
         text: String,
@@ -150,29 +152,29 @@ mod tests {
         for (text, said) in [
             (
                 "",
-                "\"\" says nothing of a disk: expected serial=, wwn=, model=, bus=, size=, smallest or largest",
+                "\"\" does not describe a disk: expected serial=, wwn=, model=, bus=, size=, smallest or largest",
             ),
             (
                 "name=sda",
-                "\"name=sda\" says nothing of a disk: expected serial=, wwn=, model=, bus=, size=, smallest or largest",
+                "\"name=sda\" does not describe a disk: expected serial=, wwn=, model=, bus=, size=, smallest or largest",
             ),
             ("serial=", "serial= has no value"),
             ("serial", "serial= has no value"),
             ("size", "size= has no value"),
-            ("serial=a,serial=b", "serial stands twice"),
-            ("smallest,largest", "smallest or largest stands twice"),
-            ("bus=sata", "\"sata\" is no bus: expected ata, loop, mmc, nvme, scsi, usb, virtio, xen"),
+            ("serial=a,serial=b", "serial is given twice"),
+            ("smallest,largest", "smallest or largest is given twice"),
+            ("bus=sata", "\"sata\" is not a bus: expected ata, loop, mmc, nvme, scsi, usb, virtio, xen"),
             (
                 "size=5GiB",
-                "size=5GiB has no bounds: expected such as size=100GiB.., size=..2TiB or size=100GiB..2TiB",
+                "size=5GiB is not a range: expected a range such as size=100GiB.., size=..2TiB or size=100GiB..2TiB",
             ),
             (
                 "size=..",
-                "size=.. has no bounds: expected such as size=100GiB.., size=..2TiB or size=100GiB..2TiB",
+                "size=.. is not a range: expected a range such as size=100GiB.., size=..2TiB or size=100GiB..2TiB",
             ),
             (
                 "size=2TiB..1TiB",
-                "size=2TiB..1TiB has no bounds: expected such as size=100GiB.., size=..2TiB or size=100GiB..2TiB",
+                "size=2TiB..1TiB is not a range: expected a range such as size=100GiB.., size=..2TiB or size=100GiB..2TiB",
             ),
         ] {
             assert_eq!(text.parse::<Selector>().unwrap_err().to_string(), said);

@@ -85,7 +85,7 @@ fn install(raw: RawInstall, report: &mut Report) -> Option<Install> {
     let words = |text: &str| match text.parse::<Selector>() {
         Ok(selector) => Ok(selector),
         Err(error) => {
-            wrong(format!("does not say which disk: {error}"), "in the words of `keller install --disk`")
+            wrong(format!("does not say which disk: {error}"), "use the words of `keller install --disk`")
         }
     };
     let disk = report.form(&raw.disk, words);

@@ -189,7 +189,9 @@ pub fn write(parts: &Parts, to: &File) -> io::Result<()> {
         Ok(_) => return Err(io::Error::other("a file system of one sector")),
     };
     if options.size > LARGEST {
-        return Err(io::Error::other("the image is too large for ISO 9660: a file of it ends below 4 GiB"));
+        return Err(io::Error::other(
+            "the image is too large for ISO 9660: files there must be smaller than 4 GiB",
+        ));
     }
     let size = ALIGNMENT + options.size + ALIGNMENT;
     to.set_len(size)?;

@@ -56,7 +56,9 @@ fn kernel_image(disk: &Disk<'_>) -> io::Result<Vec<u8>> {
     let mut paths =
         list.iter().map(|file| &file.path).filter(|path| path.starts_with(FOLDER) && path.ends_with(".efi"));
     let (Some(path), None) = (paths.next(), paths.next()) else {
-        return Err(io::Error::other(format!("{FOLDER} of the disk's ESP must have one kernel image")));
+        return Err(io::Error::other(format!(
+            "{FOLDER} of the disk's ESP must hold exactly one kernel image"
+        )));
     };
     files.read(path, LARGEST).map_err(io::Error::other)
 }

@@ -88,7 +88,7 @@ impl Build {
         let Some(path) = &self.install else { return Ok(None) };
         if !manifest.outputs.iter().any(|output| output.runs_from_memory()) {
             bail!(
-                "--install {}: only what runs from memory carries a document: add iso or netboot to `outputs`",
+                "--install {}: no output carries documents: add iso or netboot to `outputs`",
                 path.display()
             );
         }

@@ -97,6 +97,6 @@ mod tests {
         assert!(install.unattended && install.document.as_deref() == Some(&*path));
         std::fs::write(&path, "node: 1\ninstall: {disk: sda}\n").unwrap();
         let error = format!("{:#}", wanted().unwrap_err());
-        assert!(error.contains("\"sda\" says nothing of a disk"), "{error}");
+        assert!(error.contains("\"sda\" does not describe a disk"), "{error}");
     }
 }

@@ -118,7 +118,7 @@ fn an_image_becomes_the_disk_of_a_node() {
     assert!(error.contains("tiny_1.2.3 (erofs)") && error.ends_with(&end), "{error}");
     assert_eq!(Digest::of(project.read("disk")), before);
     let ran = project.run(&["install", "--document", "rack2.yaml", "--wipe", "00000000", IMAGE, "disk"]);
-    assert_eq!(ran.error(), format!("error: --wipe 00000000 is not this disk: disk is {}", &guid[..8]));
+    assert_eq!(ran.error(), format!("error: --wipe 00000000 names another disk: disk is {}", &guid[..8]));
     project.run(&["install", "--document", "rack2.yaml", "--wipe", &guid[..8], IMAGE, "disk"]).good();
     same(&project, "disk");
     assert_eq!(document(&project, "disk"), Some(DOCUMENT.replace("07", "08")));
@@ -178,8 +178,7 @@ fn images_that_are_not_right_are_refused_before_anything_is_written() {
         "https://images.example/node.raw needs --sha256 DIGEST",
     );
     let qcow2 = "node/out/tiny_1.2.3.qcow2";
-    let said =
-        format!("{qcow2} is a qcow2 image: make a raw one of it by `qemu-img convert -O raw IMAGE OUTPUT`");
+    let said = format!("{qcow2} is a qcow2 image: convert it with `qemu-img convert -O raw IMAGE OUTPUT`");
     refused(&project, &[qcow2, "disk"], &said);
     refused(&project, &["rack1.yaml", "disk"], "rack1.yaml is not an image of keller: no partition table");
     refused(&project, &["missing.raw", "disk"], "reading missing.raw: No such file");
@@ -191,7 +190,7 @@ fn images_that_are_not_right_are_refused_before_anything_is_written() {
     refused(
         &project,
         &["node/bad.raw", "disk"],
-        "node/bad.raw is damaged: its root is not what its root hash says: data block 50",
+        "node/bad.raw is damaged: its root does not match its root hash: data block 50",
     );
     project.write("node/SHA256SUMS", format!("{zeros}  other.raw\n{digest}  bad.raw\n"));
     refused(
@@ -233,7 +232,7 @@ fn disks_that_are_not_right_are_refused() {
     refused(
         &project,
         &[IMAGE, "small"],
-        "small has 300.0 MiB, and a node of this image needs 324.0 MiB: 24.0 MiB are missing. Name a larger disk",
+        "small has 300.0 MiB, and a node of this image needs 324.0 MiB: it lacks 24.0 MiB. Name a larger disk",
     );
     assert!(is_blank(&project, "small"));
     refused(&project, &[IMAGE, "node"], "node is a directory: name a whole disk, such as /dev/sda");
@@ -247,7 +246,7 @@ fn disks_that_are_not_right_are_refused() {
     refused(
         &project,
         &["--disk", "serial=not-there", IMAGE],
-        "no disk is serial=not-there (the disk of the running system never is). This machine ",
+        "no disk matches serial=not-there (the running system's disk is left out). This machine ",
     );
     for (things, at, bytes) in
         [("ext2, ext3 or ext4", 1080, &[0x53, 0xef][..]), ("data that keller does not know", 4000, b"x")]
@@ -274,11 +273,11 @@ fn disks_that_are_not_right_are_refused() {
     assert!(ran.error().contains("naem"), "{}", ran.err);
     let ran = project.run(&["install", "--json", "--disk", "serial=not-there", IMAGE]);
     let said: Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
-    assert!(said["error"].as_str().unwrap().starts_with("no disk is serial=not-there"), "{said}");
+    assert!(said["error"].as_str().unwrap().starts_with("no disk matches serial=not-there"), "{said}");
     for (arguments, said) in [
         (&["--keep-state", IMAGE, "disk"][..], "--keep-state"),
-        (&["--disk", "size=5", IMAGE], "size=5 has no bounds"),
-        (&["--disk", "bus=sata", IMAGE], "\"sata\" is no bus"),
+        (&["--disk", "size=5", IMAGE], "size=5 is not a range"),
+        (&["--disk", "bus=sata", IMAGE], "\"sata\" is not a bus"),
         (&["--disk", "serial=x", IMAGE, "disk"], "cannot be used with"),
         (&["--sha256", "abc", IMAGE, "disk"], "expected 64 hexadecimal digits"),
     ] {
@@ -349,12 +348,11 @@ fn documents_for_machines_that_run_from_memory() {
     project.write("rack.yaml", "node: 1\ninstall: {disk: serial=S1}\n");
     project.write("wrong.yaml", "node: 1\ninstall: {disk: sda}\n");
     let said = project.build(&["--install", "rack.yaml"]);
-    let expected =
-        "--install rack.yaml: only what runs from memory carries a document: add iso or netboot to `outputs`";
+    let expected = "--install rack.yaml: no output carries documents: add iso or netboot to `outputs`";
     assert!(said.error().contains(expected), "{}", said.err);
     project.edit("runtime: podman", "outputs: [netboot, iso]\nruntime: podman");
     let said = project.build(&["--install", "wrong.yaml"]);
-    assert!(said.error().contains("says nothing of a disk"), "{}", said.err);
+    assert!(said.error().contains("does not describe a disk"), "{}", said.err);
     project.build(&["--install", "rack.yaml"]).good();
     blank(&project, "disk", SIZE);
     for ending in [".netboot.efi", ".iso"] {
@@ -398,6 +396,12 @@ fn an_unattended_machine_keeps_a_node_of_any_version() {
     // A file is no disk of this machine's firmware, so that a restart would lead here again.
     assert_eq!(report.boot_entry, Some(BootEntry::NotWanted));
     assert_eq!(after(&report, Then::Reboot), Then::Stay);
+
+    // Power failed while a copy of its table was written: the node mends that at its next start.
+    File::options().write(true).open(project.path("disk")).unwrap().write_all_at(&[0; 512], 512).unwrap();
+    let torn = Digest::of(project.read("disk"));
+    assert_eq!(request("disk").run(&watch, &Silent).unwrap().state, State::Already);
+    assert_eq!(Digest::of(project.read("disk")), torn);
 
     blank(&project, "other", SIZE);
     let report = request("other").run(&watch, &Silent).unwrap();

@@ -165,8 +165,8 @@ fn over(places: &Places) -> Option<String> {
         |at: i64| jiff::Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string());
     Some(format!(
         "{file} of this member ended at {}, and the clock shows {}. If the clock is right: `keller cluster issue`, and \
-         `keller node apply` here; if not, set it (`timedatectl`). Either is enough (docs/operations.md, \"A certificate of \
-         etcd has expired\")",
+         `keller node apply` here; if not, set it (`timedatectl`). One of the two is enough (docs/operations.md, \"A \
+         certificate of etcd has expired\")",
         date(ended),
         date(now)
     ))

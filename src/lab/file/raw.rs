@@ -45,7 +45,7 @@ pub(super) struct RawMachine {
     /// Memory, in whole MiB, at least 512MiB.
     pub memory: Option<At<String>>,
     /// What its clock shows each time that it starts: a date such as `2025-11-28`, or a date and a time such as
-    /// `2025-11-28T08:30:00`, in UTC. Default: that of the host.
+    /// `2025-11-28T08:30:00`, in UTC. Default: the host's time.
     pub clock: Option<At<String>>,
     /// Virtual processors, from 1 to 255.
     pub cpus: Option<At<u32>>,
