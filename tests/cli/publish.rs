@@ -333,25 +333,31 @@ fn pruning_ended_at_any_moment() {
         copy(&project.path("repository"), &project.path("kept"));
         let began = Instant::now();
         assert!(begin(arguments).wait().unwrap().success());
-        let time = began.elapsed();
+        let mut time = began.elapsed();
         assert_eq!(seen(&project, "repository"), short);
-        let mut ended = 0;
-        for moment in 0..16u32 {
+        let (mut tried, mut ended) = (0, 0);
+        while tried < 16 || ended < 4 {
+            assert!(tried < 160, "only {ended} of {tried} were ended");
             again();
+            let began = Instant::now();
             let child = begin(arguments);
-            sleep(time * moment / 15);
-            let signal = if moment % 2 == 0 { Signal::KILL } else { Signal::INT };
+            sleep(time * (tried % 16) / 15);
+            let signal = if tried % 2 == 0 { Signal::KILL } else { Signal::INT };
             let _ = kill_process(Pid::from_child(&child), signal);
             let ran = Ran::of(&child.wait_with_output().unwrap());
             assert!(ran.code == Some(0) || ran.signal == Some(signal.as_raw()), "{}", ran.err);
-            ended += usize::from(ran.code.is_none());
+            tried += 1;
+            match ran.code {
+                // The machine was busier when the time was taken: what is tried next comes earlier.
+                Some(_) => time = time.min(began.elapsed()),
+                None => ended += 1,
+            }
             let versions = seen(&project, "repository");
             assert!(may.iter().any(|it| versions == **it), "{versions:?}");
             assert!(begin(arguments).wait().unwrap().success());
             assert_eq!(seen(&project, "repository"), short);
         }
-        println!("{ended} of 16 were ended");
-        assert!(ended > 0, "nothing was interrupted");
+        println!("{ended} of {tried} were ended");
         again();
         publish(&project, &[&new]).good();
     }
