@@ -51,6 +51,8 @@ pub struct Access {
     pub me: Option<String>,
     /// Certificate and key.
     pub credentials: Credentials,
+    /// What a member shows to others; from outside there is none.
+    pub peer: Option<Credentials>,
     /// The certificates that lie beside them.
     pub certificates: Vec<Dated>,
     /// On which members answer clients, and each other.
@@ -71,7 +73,9 @@ impl Access {
             }
         };
         let names = [etcd::CA, etcd::PEER_CA, etcd::SERVER, etcd::PEER, etcd::CLIENT];
-        Self::new(list, Some(me), directory, &names)
+        let access = Self::new(list, Some(me), directory, &names)?;
+        let peer = credentials(directory, etcd::PEER_CA, etcd::PEER)?;
+        Ok(Self { peer: Some(peer), ..access })
     }
 
     /// From outside, with the directory that `keller cluster init` made for an operator.
@@ -86,20 +90,15 @@ impl Access {
     }
 
     fn new(list: List, me: Option<String>, directory: &Path, names: &[&str]) -> Result<Self, Failure> {
-        let read = |name: &str| {
-            let path = directory.join(name);
-            input::read(&path, MOST_BYTES).doing(format!("reading {}", path.display()))
-        };
         let dated = |name: &&str| {
             let file = directory.join(name).display().to_string();
-            let ends = pki::end_of(&read(name)?).doing(format!("reading {file}"))?;
+            let ends = pki::end_of(&read(directory, name)?).doing(format!("reading {file}"))?;
             Ok(Dated { file, ends })
         };
         let certificates = names.iter().map(dated).collect::<Result<_, Failure>>()?;
-        let credentials = Credentials::new(&read(etcd::CA)?, &read(etcd::CLIENT)?)
-            .doing(format!("reading the certificates in {}", directory.display()))?;
+        let credentials = credentials(directory, etcd::CA, etcd::CLIENT)?;
         let ports = (etcd::CLIENT_PORT, etcd::PEER_PORT);
-        Ok(Self { list, me, credentials, certificates, ports, patience: PATIENCE })
+        Ok(Self { list, me, credentials, peer: None, certificates, ports, patience: PATIENCE })
     }
 
     /// Where the member at `ip` answers clients.
@@ -116,6 +115,22 @@ impl Access {
     pub fn connect(&self, endpoint: SocketAddr) -> Result<Client, Error> {
         Client::connect(endpoint, &self.credentials, self.patience)
     }
+
+    /// When the certificate ends that the member at `ip` shows to other members: seconds since 1970. Only a member can see it.
+    pub fn peer_ends(&self, ip: IpAddr) -> Option<Result<i64, Error>> {
+        let client = Client::connect(SocketAddr::new(ip, self.ports.1), self.peer.as_ref()?, self.patience);
+        client.map(|client| pki::end_of_der(client.certificate()).ok()).transpose()
+    }
+}
+
+fn read(directory: &Path, name: &str) -> Result<Vec<u8>, Failure> {
+    let path = directory.join(name);
+    input::read(&path, MOST_BYTES).doing(format!("reading {}", path.display()))
+}
+
+fn credentials(directory: &Path, authority: &str, identity: &str) -> Result<Credentials, Failure> {
+    Credentials::new(&read(directory, authority)?, &read(directory, identity)?)
+        .doing(format!("reading the certificates in {}", directory.display()))
 }
 
 /// The address in a URL of etcd's.

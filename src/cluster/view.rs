@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::thread;
 
 use super::access::{self, Access, Dated};
-use crate::etcd::{Alarm, Code, Error, Known, Member};
+use crate::etcd::{Alarm, Client, Code, Error, Known, Member};
 use crate::pki;
 
 /// What a member is in its cluster.
@@ -31,6 +31,8 @@ pub struct Answer {
     pub known: Known,
     /// When the certificate ends that it has shown: seconds since 1970.
     pub certificate_ends: Option<i64>,
+    /// The same of the one for other members; nothing where nobody could look.
+    pub peer_ends: Option<Result<i64, Error>>,
     /// Whether it found more than half of all votes; a learner is not asked.
     pub agrees: Result<(), Error>,
     /// All members as it has them, where it tells.
@@ -110,15 +112,25 @@ pub struct View {
 impl View {
     /// Looks.
     pub fn of(access: &Access) -> Self {
+        Self::look(access, Depth::Log)
+    }
+
+    /// Looks who is there, and at no majority: all that answer count as ones that agree, and no alarm is known. Where there is
+    /// no majority this is much faster.
+    pub fn glance(access: &Access) -> Self {
+        Self::look(access, Depth::Word)
+    }
+
+    fn look(access: &Access, depth: Depth) -> Self {
         let listed = access.list.members.iter().map(|(name, ip)| (access.endpoint(*ip), name.clone()));
         let listed: BTreeMap<SocketAddr, String> = listed.collect();
-        let mut answers = ask(access, listed.keys().copied().collect());
+        let mut answers = ask(access, listed.keys().copied().collect(), depth);
         let reference = reference(&answers).cloned();
         let all = reference.as_ref().and_then(|answer| answer.members.clone()).unwrap_or_default();
         // Members that whoever asks was never told of.
         let further = all.iter().filter_map(|member| endpoint(member, access));
         let further = further.filter(|endpoint| !answers.contains_key(endpoint)).collect();
-        answers.extend(ask(access, further));
+        answers.extend(ask(access, further, depth));
         compose(access, &listed, &all, answers, reference.as_ref())
     }
 
@@ -147,32 +159,72 @@ impl View {
     }
 }
 
-fn ask(access: &Access, endpoints: Vec<SocketAddr>) -> BTreeMap<SocketAddr, Result<Answer, Error>> {
+/// How much a member is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// What it answers by itself.
+    Word,
+    /// What has to go through the log as well.
+    Log,
+}
+
+fn ask(
+    access: &Access,
+    endpoints: Vec<SocketAddr>,
+    depth: Depth,
+) -> BTreeMap<SocketAddr, Result<Answer, Error>> {
     // At once: a member that is off costs its whole time.
     thread::scope(|scope| {
         let asked: Vec<_> = endpoints
             .into_iter()
-            .map(|endpoint| (endpoint, scope.spawn(move || ask_one(access, endpoint))))
+            .map(|endpoint| (endpoint, scope.spawn(move || ask_one(access, endpoint, depth))))
             .collect();
         asked.into_iter().filter_map(|(endpoint, one)| Some((endpoint, one.join().ok()?))).collect()
     })
 }
 
-fn ask_one(access: &Access, endpoint: SocketAddr) -> Result<Answer, Error> {
+fn ask_one(access: &Access, endpoint: SocketAddr, depth: Depth) -> Result<Answer, Error> {
     let mut client = access.connect(endpoint)?;
+    thread::scope(|scope| {
+        // The other port may be closed, and be waited for.
+        let peer_ends = scope.spawn(|| access.peer_ends(endpoint.ip()));
+        let answer = answer(&mut client, depth);
+        Ok(Answer { peer_ends: peer_ends.join().unwrap_or_default(), ..answer? })
+    })
+}
+
+fn answer(client: &mut Client, depth: Depth) -> Result<Answer, Error> {
     let known = client.status()?;
     let certificate_ends = pki::end_of_der(client.certificate()).ok();
     if known.status.is_learner {
-        return Ok(Answer { known, certificate_ends, agrees: Ok(()), members: None, alarms: Vec::new() });
+        return Ok(Answer {
+            known,
+            certificate_ends,
+            peer_ends: None,
+            agrees: Ok(()),
+            members: None,
+            alarms: Vec::new(),
+        });
     }
     let members = client.members().ok();
-    let alarms = client.alarms().unwrap_or_default();
+    if depth == Depth::Word {
+        return Ok(Answer {
+            known,
+            certificate_ends,
+            peer_ends: None,
+            agrees: Ok(()),
+            members,
+            alarms: Vec::new(),
+        });
+    }
     let agrees = match client.agree() {
         // It went through the log, and only then asked for rights.
         Err(Error::Refused { code: Code::PermissionDenied, .. }) => Ok(()),
         answer => answer.map(|_| ()),
     };
-    Ok(Answer { known, certificate_ends, agrees, members, alarms })
+    // They come through the log too: whoever has no majority would take as long to say nothing once more.
+    let alarms = if agrees.is_ok() { client.alarms().unwrap_or_default() } else { Vec::new() };
+    Ok(Answer { known, certificate_ends, peer_ends: None, agrees, members, alarms })
 }
 
 /// Whose list of members counts: that of one that has a leader, and of these of the one that is furthest.

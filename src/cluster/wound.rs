@@ -229,6 +229,16 @@ fn answering(view: &View, member: &Seen, answer: &Answer, now: i64, wounds: &mut
     if let Some(ends) = answer.certificate_ends {
         wounds.extend(ending(&format!("the certificate of {who}"), name, ends, now));
     }
+    let what = format!("the certificate of {who} for other members");
+    match &answer.peer_ends {
+        Some(Ok(ends)) => wounds.extend(ending(&what, name, *ends, now)),
+        // Whoever does not believe it does not see its end.
+        Some(Err(Error::Disbelieved { cause: Disbelief::Expired, .. })) => {
+            wounds.extend(ending(&what, name, now, now));
+        }
+        // A closed port is told of by whoever misses the majority.
+        Some(Err(_)) | None => {}
+    }
 }
 
 /// By how many entries a member is behind the furthest, if that is much.

@@ -308,6 +308,9 @@ fn described(view: &View, wounds: &[Wound], now: i64) -> Value {
             value["term"] = json!(status.raft_term);
             value["clock_ahead_seconds"] = json!(answer.known.clock_ahead_seconds);
             value["certificate_days"] = json!(answer.certificate_ends.map(|ends| days(ends, now)));
+            if let Some(Ok(ends)) = answer.peer_ends {
+                value["peer_certificate_days"] = json!(days(ends, now));
+            }
         }
         if let Some(Err(error)) = &member.answer {
             value["error"] = json!(error.to_string());
@@ -375,7 +378,9 @@ fn row(view: &View, member: &Seen, now: i64) -> [String; 8] {
             let status = &answer.known.status;
             let size = u64::try_from(status.db_size).map_or_else(|_| none(), |bytes| Size(bytes).to_string());
             let clock = answer.known.clock_ahead_seconds.map_or_else(none, |ahead| format!("{ahead:+.0} s"));
-            let ends = answer.certificate_ends.map_or_else(none, |ends| format!("{} days", days(ends, now)));
+            let peer = answer.peer_ends.as_ref().and_then(|ends| ends.as_ref().ok()).copied();
+            let first = [answer.certificate_ends, peer].into_iter().flatten().min();
+            let ends = first.map_or_else(none, |ends| format!("{} days", days(ends, now)));
             [status.version.clone(), size, clock, ends]
         }
     };

@@ -7,7 +7,14 @@ fn seen(name: &str, id: u64, role: Role, is_good: bool) -> Seen {
     let header = ResponseHeader { cluster_id: 77, member_id: id, revision: 1 };
     let status = Status { header: Some(header), ..Status::default() };
     let known = Known { status, clock_ahead_seconds: None };
-    let answer = Answer { known, certificate_ends: None, agrees: Ok(()), members: None, alarms: Vec::new() };
+    let answer = Answer {
+        known,
+        certificate_ends: None,
+        peer_ends: None,
+        agrees: Ok(()),
+        members: None,
+        alarms: Vec::new(),
+    };
     Seen {
         name: name.to_owned(),
         id: Some(id),

@@ -11,6 +11,7 @@ fn answer(id: u64, cluster_id: u64) -> Answer {
     Answer {
         known: Known { status, clock_ahead_seconds: Some(0.0) },
         certificate_ends: Some(NOW + 365 * DAY_SECONDS),
+        peer_ends: Some(Ok(NOW + 365 * DAY_SECONDS)),
         agrees: Ok(()),
         members: None,
         alarms: Vec::new(),
@@ -57,7 +58,7 @@ fn a_cluster_that_is_well_has_none() {
 fn each_wound_is_told_by_its_kind() {
     let b = || Some("b".to_owned());
     let endpoint = ([10, 0, 0, 2], 2379).into();
-    let cases: [(&dyn Fn(&mut View), Kind, Option<String>); 12] = [
+    let cases: [(&dyn Fn(&mut View), Kind, Option<String>); 14] = [
         (&|view| view.alarms = vec![Alarm { member_id: 2, kind: NO_SPACE }], Kind::NoSpace, b()),
         (&|view| view.alarms = vec![Alarm { member_id: 2, kind: CORRUPT }], Kind::Corrupt, b()),
         (&|view| view.members[1].answer = Some(Ok(answer(2, 78))), Kind::OtherCluster, b()),
@@ -101,6 +102,20 @@ fn each_wound_is_told_by_its_kind() {
         ),
         (&|view| own(&mut view.members[1].answer).known.clock_ahead_seconds = Some(-31.0), Kind::Clock, b()),
         (&|view| own(&mut view.members[1].answer).known.status.raft_index = 1, Kind::Behind, b()),
+        (
+            &|view| own(&mut view.members[1].answer).peer_ends = Some(Ok(NOW + 29 * DAY_SECONDS)),
+            Kind::Expired,
+            b(),
+        ),
+        (
+            &|view| {
+                let cause = Disbelief::Expired;
+                own(&mut view.members[1].answer).peer_ends =
+                    Some(Err(Error::Disbelieved { endpoint, cause }));
+            },
+            Kind::Expired,
+            b(),
+        ),
         (&|view| view.certificates[0].ends = NOW + 29 * DAY_SECONDS, Kind::Expired, None),
     ];
     for (at, (hurt, kind, member)) in cases.into_iter().enumerate() {
