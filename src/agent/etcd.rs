@@ -4,6 +4,7 @@ mod door;
 mod gate;
 pub mod member;
 pub mod promote;
+pub mod restart;
 pub mod restore;
 
 use std::fs;
@@ -17,12 +18,15 @@ use super::{clock, systemd};
 use crate::base::Chain;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
+use crate::etcd::{Client, Credentials};
 use crate::http;
 use crate::node;
 use crate::pki::etcd::{self, Member};
 
 /// For an answer, which has some 30 bytes.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// For all that [`health`] asks.
+pub const JUDGEMENT: Duration = PATIENCE.saturating_mul(3);
 /// More than this is not what is asked for.
 const MOST_BYTES: u64 = 16 << 10;
 const UNIT: &str = "etcd.service";
@@ -65,8 +69,31 @@ fn given() -> Result<etcd::Given, Failure> {
     node::cluster::FILES.into_iter().map(read).collect()
 }
 
-/// Asks the etcd at `address` as `etcdctl endpoint health` does, with the client certificate in `directory`.
+/// Whether the etcd at `address` is whole, asked with the client certificate in `directory`: no alarm is raised, a majority
+/// is there, this member has all that the majority had when it was asked, and it has a vote.
 pub fn health(directory: &Path, address: SocketAddr) -> Result<(), String> {
+    answers_well(directory, address)?;
+    votes(directory, address).map_err(|failure| Chain(&failure).to_string())?
+}
+
+/// Whether it has a vote. etcd's own word of its health is the same with one and without.
+fn votes(directory: &Path, address: SocketAddr) -> Result<Result<(), String>, Failure> {
+    let doing = || format!("asking {address} for its vote");
+    let read = |name: &str| {
+        let path = directory.join(name);
+        fs::read(&path).doing(format!("reading {}", path.display()))
+    };
+    let credentials = Credentials::new(&read(etcd::CA)?, &read(etcd::CLIENT)?).doing(doing())?;
+    let known = Client::connect(address, &credentials, PATIENCE).and_then(|mut client| client.status());
+    Ok(match known.doing(doing())?.status.is_learner {
+        true => Err("this member is a learner, and has no vote before it has caught up".to_owned()),
+        false => Ok(()),
+    })
+}
+
+/// Asks as `etcdctl endpoint health` does. etcd answers with true once it has read through a majority: what that had then,
+/// it has applied.
+fn answers_well(directory: &Path, address: SocketAddr) -> Result<(), String> {
     let body = ask(directory, address).map_err(|failure| Chain(&failure).to_string())?;
     let says = serde_json::from_str::<serde_json::Value>(body.trim()).unwrap_or_default();
     match says.get("health").and_then(|health| health.as_str()) {

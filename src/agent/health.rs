@@ -153,7 +153,7 @@ pub fn deadline(health: &Health) -> Instant {
     let systemd_began = node::handover().map_or(0.0, |facts| facts.uptime);
     let since = Duration::from_secs_f64((kernel::uptime() - systemd_began).max(0.0));
     // By hand, long after the start, there is still time for one judgement.
-    let judgement = Duration::from_secs(health.stable_seconds) + etcd::PATIENCE;
+    let judgement = Duration::from_secs(health.stable_seconds) + etcd::JUDGEMENT;
     Instant::now() + Duration::from_secs(health.deadline_seconds).saturating_sub(since).max(judgement)
 }
 

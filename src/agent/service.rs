@@ -106,6 +106,7 @@ fn look(
             return Ok(Some(closed));
         }
         updater.install(&remote, &document, Until::Ready)?;
+        updater.let_go()?;
         updater.reboot().map(|()| None)
     })();
     let failures = updater.record().trouble.as_ref().map_or(1, |trouble| trouble.times);

@@ -8,7 +8,7 @@ use super::disk::NodeDisk;
 use super::machine::{Seen, State};
 use super::record::{Record, Step, Turn};
 use super::settings::{Settings, Source};
-use super::{clock, esp, evidence, node, systemd};
+use super::{clock, esp, etcd, evidence, node, systemd};
 use crate::base::Chain;
 use crate::base::failure::{Doing, Failure};
 use crate::base::kernel;
@@ -148,6 +148,14 @@ impl<'a> Updater<'a> {
         }
         self.record.pinned = version;
         self.record.save()
+    }
+
+    /// Makes what runs here ready for a restart into what was installed.
+    ///
+    /// # Errors
+    /// The restart would cost others something now: it has to wait.
+    pub fn let_go(&self) -> Result<(), Failure> {
+        etcd::restart::before(self.progress)
     }
 
     /// Starts over, into what was made ready.

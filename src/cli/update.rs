@@ -200,6 +200,7 @@ fn install(
         format!("{}\n{} {next}", cost(&transfer), document.version)
     })?;
     if reboot && until == Until::Ready {
+        updater.let_go()?;
         updater.reboot()?;
     }
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::snapshot::{self, Content};
-use super::view::{Role, View};
+use super::view::{Role, Seen, View};
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::{Progress, Unit};
 use crate::base::{AtomicFile, atomic};
@@ -36,6 +36,15 @@ pub fn backup(access: &Access, file: &Path, progress: &dyn Progress) -> Result<M
     // The leader has more to do.
     let member = good().find(|member| member.role != Role::Leader).or_else(|| good().next());
     let member = member.ok_or("no member works: see `keller cluster status`").doing(doing())?;
+    of(access, member, file, progress).map_err(|failure| failure.within(&doing()))
+}
+
+/// The same, of the database of `member`.
+///
+/// # Errors
+/// What it, the network or the disk say.
+pub fn of(access: &Access, member: &Seen, file: &Path, progress: &dyn Progress) -> Result<Made, Failure> {
+    let doing = || format!("asking {} for what it has", member.name);
     let endpoint = member.endpoint.ok_or("its address is not known").doing(doing())?;
     let writing = || format!("writing {}", file.display());
     let mut target = AtomicFile::create(file).doing(writing())?;

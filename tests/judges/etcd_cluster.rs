@@ -1,5 +1,7 @@
 //! keller's own client, and what `keller cluster` does, against etcds of trixie that form a cluster on loopback.
 
+mod restart;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;

@@ -48,7 +48,7 @@ fn answer(directory: &Path, text: &'static str, asking: &Path) -> Result<(), Str
             let _ = stream.flush();
         }
     });
-    let result = health(&asking, address);
+    let result = answers_well(&asking, address);
     server.join().unwrap();
     result
 }

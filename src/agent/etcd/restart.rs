@@ -1,0 +1,171 @@
+//! A member before its node starts over into another version: the others must do without it, what it has is saved, and
+//! another one leads.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::promote;
+use crate::agent::clock;
+use crate::base::Chain;
+use crate::base::failure::{Doing, Failure};
+use crate::base::progress::Progress;
+use crate::cluster::view::{Role, Seen};
+use crate::cluster::{Access, View, backup};
+use crate::pki::etcd;
+
+/// Where snapshots lie. They are as secret as what is in them.
+pub const SNAPSHOTS: &str = "/var/lib/keller/etcd-snapshots";
+/// How many are kept.
+const KEPT: usize = 3;
+/// What their names end with.
+const END: &str = ".etcd";
+
+/// What was done for a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readied {
+    /// What this member had.
+    pub snapshot: Option<PathBuf>,
+    /// Who leads now instead of it.
+    pub heir: Option<String>,
+}
+
+/// Makes the etcd of this node ready for a restart of the node, where it has one.
+///
+/// # Errors
+/// The cluster would stop. Whatever else goes wrong is told, and is no reason to stay with an old version.
+pub fn before(progress: &dyn Progress) -> Result<(), Failure> {
+    if !Path::new(etcd::DIRECTORY).join(etcd::CLIENT).exists() {
+        return Ok(());
+    }
+    match promote::access() {
+        Ok(access) => ready(&access, Path::new(SNAPSHOTS), clock::shown(), progress).map(drop),
+        Err(failure) => {
+            progress.warn(&Chain(&failure).to_string());
+            Ok(())
+        }
+    }
+}
+
+/// The same for the member that `access` asks as, with snapshots in `directory`. `now` is in seconds since 1970.
+///
+/// # Errors
+/// The cluster would stop.
+pub fn ready(
+    access: &Access,
+    directory: &Path,
+    now: i64,
+    progress: &dyn Progress,
+) -> Result<Readied, Failure> {
+    let view = View::of(access);
+    // By its address: the only member of a node without a cluster may have any name.
+    let at = access.me.as_ref().and_then(|me| access.list.members.get(me)).map(|ip| access.endpoint(*ip));
+    let own = view.members.iter().find(|member| at.is_some() && member.endpoint == at);
+    let Some(own) = own.filter(|own| own.votes() && own.is_good(view.id)) else {
+        progress
+            .detail("etcd of this node does not work, or has no vote: a restart costs the cluster nothing");
+        return Ok(Readied::default());
+    };
+    may_stop(&view, own).doing("starting over").map_err(|failure| {
+        failure.help("the update waits, and is tried again; `systemctl reboot` starts over all the same")
+    })?;
+    let told = |doing: &str, failure: &Failure| {
+        progress.warn(&format!("{doing}: {}", Chain(failure)));
+    };
+    let snapshot = save(access, own, directory, now, progress);
+    let snapshot = snapshot.map_err(|failure| told("no snapshot of etcd before the restart", &failure)).ok();
+    if let Some(file) = &snapshot {
+        progress.note(&format!("what etcd has is in {}", file.display()));
+    }
+    let heir = hand_over(access, &view, own);
+    let heir = heir.map_err(|failure| told("etcd of this node still leads", &failure)).ok().flatten();
+    if let Some(heir) = &heir {
+        progress.note(&format!("{heir} leads the cluster now"));
+    }
+    Ok(Readied { snapshot, heir })
+}
+
+/// Whether the cluster can do without the member `own`, which works, for a while. Where all work, nothing can be waited for.
+fn may_stop(view: &View, own: &Seen) -> Result<(), String> {
+    let (all, good, needed) = view.votes();
+    if good == all || good > needed {
+        return Ok(());
+    }
+    let bad = view.members.iter().filter(|member| member.votes() && !member.is_good(view.id));
+    let bad: Vec<&str> = bad.map(|member| member.name.as_str()).collect();
+    Err(format!(
+        "{good} of {all} members with a vote work, and {needed} must: without {} the cluster would stop. First bring back {}",
+        own.name,
+        bad.join(", ")
+    ))
+}
+
+/// Saves what the member `own` has, and removes what is older than the last ones.
+fn save(
+    access: &Access,
+    own: &Seen,
+    directory: &Path,
+    now: i64,
+    progress: &dyn Progress,
+) -> Result<PathBuf, Failure> {
+    let doing = || format!("writing to {}", directory.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).doing(doing())?;
+    let size = own.answered().map_or(0, |answer| answer.known.status.db_size);
+    let needed = u64::try_from(size).unwrap_or_default().saturating_mul(2);
+    let there = rustix::fs::statvfs(directory).map_err(io::Error::from).doing(doing())?;
+    let free = there.f_bavail.saturating_mul(there.f_frsize);
+    if free < needed {
+        let cause = format!("{free} bytes are free, and twice the database are {needed}");
+        return Err(Failure::new(doing(), cause));
+    }
+    let time = jiff::Timestamp::from_second(now).doing("reading the clock")?.strftime("%Y%m%dT%H%M%SZ");
+    let file = directory.join(format!("{}-{time}{END}", access.list.name));
+    backup::of(access, own, &file, progress)?;
+    forget(directory, &file).doing(doing())?;
+    Ok(file)
+}
+
+/// Removes all but the last, of which `newest` is one whatever the clock has said before.
+fn forget(directory: &Path, newest: &Path) -> io::Result<()> {
+    let paths = fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = paths.collect::<io::Result<Vec<PathBuf>>>()?;
+    paths.retain(|path| path != newest && path.to_string_lossy().ends_with(END));
+    paths.sort();
+    let old = paths.len().saturating_sub(KEPT - 1);
+    paths[..old].iter().try_for_each(fs::remove_file)
+}
+
+/// Makes another member the leader, if `own` leads: of those that work, the one that is furthest.
+fn hand_over(access: &Access, view: &View, own: &Seen) -> Result<Option<String>, Failure> {
+    if own.role != Role::Leader {
+        return Ok(None);
+    }
+    let others = view.members.iter().filter(|member| member.id != own.id && member.votes());
+    let index = |member: &&Seen| member.answered().map(|answer| answer.known.status.raft_index);
+    let heir = others.filter(|member| member.is_good(view.id)).max_by_key(index);
+    let (Some(heir), Some(endpoint)) = (heir, own.endpoint) else { return Ok(None) };
+    let doing = || format!("making {} the leader", heir.name);
+    let id = heir.id.ok_or("its number is not known").doing(doing())?;
+    access.connect(endpoint).and_then(|mut client| client.lead(id)).doing(doing())?;
+    Ok(Some(heir.name.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_three_are_kept_whatever_the_clock_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["r-2026.etcd", "r-2027.etcd", "r-2028.etcd", "r-2020.etcd", "else"] {
+            fs::write(at(name), name).unwrap();
+        }
+        forget(directory.path(), &at("r-2020.etcd")).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["else", "r-2020.etcd", "r-2027.etcd", "r-2028.etcd"]);
+    }
+}
