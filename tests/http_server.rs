@@ -55,6 +55,8 @@ pub struct Request {
     pub line: String,
     /// By lower-case name.
     pub headers: BTreeMap<String, String>,
+    /// What came with it.
+    pub body: Vec<u8>,
     /// Bytes of content that were sent; nothing while the answer is under way.
     pub sent: Option<u64>,
 }
@@ -156,15 +158,21 @@ impl Write for Body<'_> {
 }
 
 fn handle(mut stream: TcpStream, state: &Mutex<State>) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut lines = reader.by_ref().lines().map_while(Result::ok);
     let Some(line) = lines.next() else { return };
     let headers: BTreeMap<String, String> = lines
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_once(':').map(|(n, v)| (n.to_lowercase(), v.trim().to_owned())))
         .collect();
+    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or_default();
+    let mut content = vec![0; length];
+    if reader.read_exact(&mut content).is_err() {
+        return;
+    }
     let line = line.trim_end_matches(" HTTP/1.1").to_owned();
     // A proxy is asked for a whole address.
-    let target = line.strip_prefix("GET ").unwrap_or_default();
+    let target = line.strip_prefix("GET ").or_else(|| line.strip_prefix("POST ")).unwrap_or_default();
     let path = match target.strip_prefix("http://") {
         Some(rest) => rest.find('/').map_or("/", |index| &rest[index..]).to_owned(),
         None => target.to_owned(),
@@ -173,7 +181,7 @@ fn handle(mut stream: TcpStream, state: &Mutex<State>) {
     let condition = headers.get("if-range").cloned();
     let (number, bytes, act) = {
         let mut state = state.lock().unwrap();
-        state.seen.push(Request { line, headers, sent: None });
+        state.seen.push(Request { line, headers, body: content, sent: None });
         let number = state.seen.len() - 1;
         match state.files.get_mut(&path) {
             Some((bytes, acts)) => {

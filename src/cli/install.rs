@@ -24,6 +24,7 @@ use crate::project::install::{
     keller install --disk serial=S3Z9NB0K node_1.0.0.raw\n  \
     keller install --disk bus=nvme,size=400GiB..,smallest node_1.0.0.raw\n  \
     keller install --wipe S3Z9NB0K node_1.0.0.raw /dev/sda   what is on this disk is lost\n  \
+    keller install --keep-state node_1.0.1.raw /dev/sda      a new system under the state that is there\n  \
     keller install --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 https://images.example/node_1.0.0.raw.zst /dev/sda\n\n\
     The image and the document are checked before anything is written; the partition table is written last. A disk with this \
     version and this document stays as it is. Exit code: 0 when the disk has it, 1 when something is refused or fails, 130 \
@@ -40,6 +41,9 @@ pub struct InstallArgs {
     /// lost.
     #[arg(long, value_name = "SERIAL")]
     wipe: Option<String>,
+    /// Replace the system of a node of this image, and keep its state (/var and changes of /etc) as it is.
+    #[arg(long, conflicts_with = "wipe")]
+    keep_state: bool,
     /// Give the machine this node document (see `keller node`).
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
@@ -61,7 +65,7 @@ pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode> {
     drop(display);
     let report = match result {
         Ok(report) => report,
-        Err(error) if matches!(error.downcast_ref(), Some(WriteError::Interrupted)) => {
+        Err(error) if matches!(error.downcast_ref(), Some(WriteError::Interrupted { .. })) => {
             failure::report(&error, global.json);
             return Ok(ExitCode::from(INTERRUPTED));
         }
@@ -91,6 +95,7 @@ impl InstallArgs {
             sha256: self.sha256,
             target,
             wipe: self.wipe.clone(),
+            keep_state: self.keep_state,
             document: self.document.clone(),
             boot_entry: !self.no_boot_entry,
             unattended: false,
@@ -103,11 +108,11 @@ impl InstallArgs {
 /// # Errors
 /// A refusal, or what failed.
 pub(super) fn unattended(display: &Display) -> Result<Option<Then>> {
-    let Some((install, then)) = install::unattended()? else { return Ok(None) };
-    let report = install.run(&signals::interruption, display)?;
+    let Some(wanted) = install::unattended()? else { return Ok(None) };
+    let report = wanted.run(&signals::interruption, display)?;
     streams::print(told(&report))?;
-    let after = install::after(&report, then);
-    if after != then {
+    let after = install::after(&report, wanted.then);
+    if after != wanted.then {
         let disk = &report.disk;
         streams::line(format_args!(
             "the firmware cannot be told to start {disk} next: remove the medium, or choose {disk} in the firmware's menu"
@@ -135,6 +140,9 @@ fn told(report: &Report) -> String {
         report.root_hash,
         report.disk_guid
     );
+    if report.kept_state {
+        text.push_str("  state    as it was; the journal begins anew\n");
+    }
     if report.document {
         text.push_str("  document in the ESP; the first boot takes it, and erases it there\n");
     }
@@ -171,6 +179,7 @@ fn next(report: &Report) -> String {
         State::Already => format!(
             "start the machine from {disk}; to make it anew, remove its table (`wipefs -a {disk}`) and install again"
         ),
+        State::Installed if report.kept_state => format!("start the machine from {disk}"),
         State::Installed => format!(
             "start the machine from {disk}; its first boot makes the file systems for state and journal, as large as the disk allows"
         ),

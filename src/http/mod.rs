@@ -7,6 +7,7 @@ mod credentials;
 mod error;
 mod mutual;
 mod names;
+mod post;
 mod proxy;
 mod stream;
 pub mod url;
@@ -341,14 +342,7 @@ impl Client {
     fn open(&self, url: &Url, this_try: Try, resume: Option<&Resume>) -> Result<Response, Cause> {
         let (mut url, begun) = (url.clone(), Instant::now());
         for _ in 0..=MAX_REDIRECTS {
-            if url.scheme() == "https"
-                && let Some(reason) = &self.no_trust
-            {
-                return Err(Cause::NoTrust { reason: reason.clone() });
-            }
-            if let Some(proxy) = self.settings.proxies.unusable(&url) {
-                return Err(Cause::BadProxy { proxy });
-            }
+            self.can_ask(&url)?;
             let mut request = self.inner.get(url.bare()).header(header::ACCEPT_ENCODING, "identity");
             if let Some((user, password)) = self.settings.credentials.find(&url) {
                 request = request.basic_auth(user, password);
@@ -383,22 +377,41 @@ impl Client {
                         return Err(Cause::NoEnd { within: self.settings.idle });
                     }
                 }
-                404 | 410 => return Err(Cause::NotFound),
                 // What is here, or was announced, is no part of what the server has.
                 416 => return Err(Cause::Shorter { than: resume.map_or(0, |resume| resume.from) }),
-                status @ (401 | 403 | 407) => {
-                    let unread = self.settings.credentials.unread().to_owned();
-                    return Err(Cause::Unauthorized { status, unread });
-                }
-                status if status >= 500 || matches!(status, 408 | 429) => {
-                    let after = response.headers().get(header::RETRY_AFTER);
-                    let seconds = after.and_then(|value| value.to_str().ok()?.parse().ok());
-                    return Err(Cause::Server { status, retry_after: seconds.map(Duration::from_secs) });
-                }
-                status => return Err(Cause::Refused { status }),
+                _ => return Err(self.denied(&response)),
             }
         }
         Err(Cause::Redirects(MAX_REDIRECTS + 1))
+    }
+
+    /// Refuses to ask whom nobody can trust, or past a proxy that cannot be used.
+    fn can_ask(&self, url: &Url) -> Result<(), Cause> {
+        if url.scheme() == "https"
+            && let Some(reason) = &self.no_trust
+        {
+            return Err(Cause::NoTrust { reason: reason.clone() });
+        }
+        match self.settings.proxies.unusable(url) {
+            Some(proxy) => Err(Cause::BadProxy { proxy }),
+            None => Ok(()),
+        }
+    }
+
+    /// Why a server does not do what it was asked for.
+    fn denied(&self, response: &Response) -> Cause {
+        match response.status().as_u16() {
+            404 | 410 => Cause::NotFound,
+            status @ (401 | 403 | 407) => {
+                Cause::Unauthorized { status, unread: self.settings.credentials.unread().to_owned() }
+            }
+            status if status >= 500 || matches!(status, 408 | 429) => {
+                let after = response.headers().get(header::RETRY_AFTER);
+                let seconds = after.and_then(|value| value.to_str().ok()?.parse().ok());
+                Cause::Server { status, retry_after: seconds.map(Duration::from_secs) }
+            }
+            status => Cause::Refused { status },
+        }
     }
 
     /// Reads the content of an answer, as long as it does not stop or trickle.

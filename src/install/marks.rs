@@ -11,7 +11,7 @@ use super::printable;
 use crate::base::Digest;
 use crate::base::device::{ReadAt, Window};
 use crate::base::width::{to_u64, to_usize};
-use crate::disk::gpt::{self, Table};
+use crate::disk::gpt::{self, Table, types};
 
 /// What is looked at for anything at all at both ends of a disk, and what an installation makes blank first, in bytes.
 pub(super) const END: u64 = 1 << 20;
@@ -19,6 +19,8 @@ pub(super) const END: u64 = 1 << 20;
 pub(super) const UNFINISHED_AT: u64 = 512 << 10;
 /// What it says.
 pub(super) const UNFINISHED: &[u8] = b"keller install: unfinished\n";
+/// What follows [`UNFINISHED`] where the state of a node is kept; then comes the id of its image, and the end of the line.
+pub(super) const KEEPS: &[u8] = b"it keeps the state of ";
 /// What a table takes at both ends of a disk at most, in bytes: MBR, header and 16 KiB of entries, with sectors of 4096 bytes.
 const TABLE: u64 = 24 << 10;
 
@@ -101,6 +103,14 @@ pub(super) fn look(disk: &(impl ReadAt + ?Sized)) -> io::Result<Found> {
     let mut id = None;
     if let Some(table) = &table {
         things.push(partitions(disk, table)?);
+        if let Some(id) = kept(disk)?
+            && table.by_type(types::ROOT).next().is_none()
+        {
+            things.push(format!(
+                "an installation that was cut short and keeps the state of {}",
+                printable(&id)
+            ));
+        }
         id = Some(table.disk_guid.to_string());
     } else if things.is_empty()
         && let Some((text, signature)) = mbr(&head)
@@ -118,6 +128,18 @@ pub(super) fn look(disk: &(impl ReadAt + ?Sized)) -> io::Result<Found> {
         id = Some(Digest::of([head, tail].concat()).to_hex());
     }
     Ok(Found { things, id, unfinished })
+}
+
+/// Of which image the state is that an installation keeps which was cut short.
+pub(super) fn kept(disk: &(impl ReadAt + ?Sized)) -> io::Result<Option<String>> {
+    let mut sector = [0; 512];
+    if disk.size() < END {
+        return Ok(None);
+    }
+    disk.read_at(&mut sector, UNFINISHED_AT)?;
+    let id = sector.strip_prefix(UNFINISHED).and_then(|rest| rest.strip_prefix(KEEPS));
+    let id = id.and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+    Ok(id.and_then(|id| String::from_utf8(id.to_vec()).ok()).filter(|id| !id.is_empty()))
 }
 
 /// At most [`END`] bytes from `offset` on.
@@ -249,7 +271,7 @@ fn mbr(head: &[u8]) -> Option<(String, String)> {
 mod tests {
     use super::*;
     use crate::disk::SectorSize;
-    use crate::disk::gpt::{Entry, types};
+    use crate::disk::gpt::Entry;
     use uuid::Uuid;
 
     const SIZE: usize = 8 << 20;

@@ -9,6 +9,7 @@ mod disks;
 mod document;
 mod firmware;
 mod image;
+mod keep;
 mod marks;
 mod refusal;
 mod selector;
@@ -37,12 +38,13 @@ pub use write::WriteError;
 use crate::base::device::{Device, Shared};
 use crate::base::{Digest, Progress, input, kernel, version};
 use crate::disk::gpt::{self, Table, Which, types};
-use crate::disk::unfold::{Own, UnfoldError};
+use crate::disk::unfold::Own;
 use crate::disk::{FileDevice, ReadAt, Release, SectorSize, slot, sys};
 use crate::node::{Machine, Selector};
 use document::Given;
 use image::Image;
-use write::{Job, ORDER};
+use keep::Plan;
+use write::Job;
 
 /// Which disk is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,9 @@ pub struct Request {
     pub target: Target,
     /// Names what may be lost.
     pub wipe: Option<String>,
+    /// Whether the state partition of the same image stays as it is; then nothing is to be wiped. Where nobody is there to
+    /// look, only an older version is replaced.
+    pub keep_state: bool,
     /// A file of node documents.
     pub document: Option<PathBuf>,
     /// Whether the firmware is told.
@@ -120,6 +125,8 @@ pub struct Report {
     pub version: String,
     /// The image's.
     pub root_hash: Digest,
+    /// Whether the state that was there is still there.
+    pub kept_state: bool,
     /// Whether a node document was placed.
     pub document: bool,
     /// What became of the firmware's entry; nothing where nothing was to be done.
@@ -164,7 +171,11 @@ pub fn install(
         false => {
             let place = find(&request.target, &places.system)?;
             let image = image()?;
-            let had = already(&place, &image, given.as_ref())?;
+            let had = match request.keep_state {
+                // What is there may be broken in ways that only show when it starts.
+                true => None,
+                false => already(&place, &image, given.as_ref())?,
+            };
             (place, image, had)
         }
     };
@@ -180,25 +191,12 @@ pub fn install(
     if device.sector_size() != sector {
         return Err(Refusal::Sectors { path: name, disk: device.sector_size(), image: sector }.into());
     }
-    let looking = || format!("looking at {name}");
-    let found = marks::look(&device).with_context(looking)?;
-    refusal::judge_content(&place.disk, &name, &found, request.wipe.as_deref())?;
-    let own = Own { disk: own_guid()?, esp: own_guid()? };
-    // The state partition grows at the first boot, if the image's command line lets it.
-    let table =
-        image.layout.unfold(&image.table, device.size(), false, own).map_err(|error| match error {
-            UnfoldError::DiskTooSmall { has, needs } => {
-                anyhow::Error::new(Refusal::TooSmall { path: name.clone(), has, needs })
-            }
-            other => other.into(),
-        })?;
-    let lost = gpt::read_any(&device).map(|found| esps(&found.table)).unwrap_or_default();
-
+    let plan = place.plan(&device, &image, request)?;
     let document = given.as_ref().map(|given| given.text.as_slice());
-    let job = Job::new(&image, &table, document);
+    let job = Job::new(&image, &plan, document);
     let stopped = watch().context("listening for signals")?;
     let is_stopped = || stopped.load(Ordering::Relaxed);
-    write::write(&mut device, &job, &ORDER, &is_stopped, progress)
+    write::write(&mut device, &job, &is_stopped, progress)
         .with_context(|| format!("installing onto {name}"))?;
 
     let unread = match place.is_file {
@@ -207,9 +205,12 @@ pub fn install(
     };
     let boot_entry = match request.boot_entry && place.is_for_firmware() {
         false => BootEntry::NotWanted,
-        true => start_first(&places.efivars, &table, &image, &lost, request.unattended, progress),
+        true => start_first(&places.efivars, &plan.table, &image, &plan.lost, request.unattended, progress),
     };
-    Ok(place.report(State::Installed, &image.release, &table, given.is_some(), Some(boot_entry), unread))
+    let document = given.is_some();
+    let report =
+        place.report(State::Installed, &image.release, &plan.table, document, Some(boot_entry), unread);
+    Ok(Report { kept_state: plan.kept.is_some(), ..report })
 }
 
 fn esps(table: &Table) -> Vec<Uuid> {
@@ -406,6 +407,9 @@ fn any_version(
         return Err(Refusal::SeveralNodes { id: image.release.id.clone(), disks: disks.join(", ") }.into());
     }
     let Some((place, table, release)) = nodes.pop() else { return Ok(None) };
+    if request.keep_state && version::compare(&release.version, &image.release.version).is_lt() {
+        return Ok(None);
+    }
     let entry = match request.boot_entry && place.is_for_firmware() {
         false => BootEntry::NotWanted,
         true => start_next(&places.efivars, &table, image, progress),
@@ -453,6 +457,24 @@ impl Place {
         self.open(true, if self.is_file { 0 } else { libc::O_EXCL }, sector)
     }
 
+    /// What becomes of the disk, which is open as `device`, or why nothing does.
+    fn plan(&self, device: &FileDevice, image: &Image, request: &Request) -> Result<Plan> {
+        let name = self.path.display().to_string();
+        let own = Own { disk: own_guid()?, esp: own_guid()? };
+        if request.keep_state {
+            return keep::plan(device, &name, &image.release.id, (&image.layout, &image.table), own);
+        }
+        let found = marks::look(device).with_context(|| format!("looking at {name}"))?;
+        refusal::judge_content(&self.disk, &name, &found, request.wipe.as_deref())?;
+        // The state partition grows at the first boot, if the image's command line lets it.
+        let table = image
+            .layout
+            .unfold(&image.table, device.size(), false, own)
+            .map_err(|error| refusal::too_small(error, &name))?;
+        let lost = gpt::read_any(device).map(|found| esps(&found.table)).unwrap_or_default();
+        Ok(Plan { table, kept: None, lost })
+    }
+
     fn report(
         &self,
         state: State,
@@ -471,6 +493,7 @@ impl Place {
             id: release.id.clone(),
             version: release.version.clone(),
             root_hash: release.root_hash,
+            kept_state: false,
             document,
             boot_entry,
             unread,

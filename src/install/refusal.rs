@@ -6,6 +6,7 @@ use super::disks::{Disk, Kind};
 use super::marks::Found;
 use crate::base::{Digest, Size};
 use crate::disk::SectorSize;
+use crate::disk::unfold::UnfoldError;
 
 /// A reason to write nothing.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +178,39 @@ pub enum Refusal {
         /// What `--wipe` must name for this disk.
         is: String,
     },
+    /// `--keep-state`, and nothing to keep.
+    #[error(
+        "{path} has no state that could be kept: {problem}. Install without --keep-state, with --wipe if what is there may be lost"
+    )]
+    NoState {
+        /// Path of the disk.
+        path: String,
+        /// What is missing.
+        problem: String,
+    },
+    /// `--keep-state`, and the state of another image.
+    #[error(
+        "{path} has the state of {other}, and this image is {id}: name an image of {other}, or another disk"
+    )]
+    StateOfOther {
+        /// Path of the disk.
+        path: String,
+        /// The image's.
+        id: String,
+        /// Whose state it is.
+        other: String,
+    },
+    /// `--keep-state`, and a disk that is laid out in another way.
+    #[error(
+        "the state on {path} cannot stay where it is: {problem}. Build the image with the `disk:` of the node that is there, or \
+         save what you need of it and install with --wipe"
+    )]
+    StateDoesNotFit {
+        /// Path of the disk.
+        path: String,
+        /// What does not fit.
+        problem: String,
+    },
     /// Other bytes than were asked for.
     #[error(
         "{name} has other bytes than {by} says: expected SHA-256 {expected}, but have {actual}. Fetch it again"
@@ -283,6 +317,16 @@ fn quoted(word: &str) -> String {
     match word.chars().all(plain) {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+/// Why an image cannot become the disk of a node at `path`.
+pub(super) fn too_small(error: UnfoldError, path: &str) -> anyhow::Error {
+    match error {
+        UnfoldError::DiskTooSmall { has, needs } => {
+            Refusal::TooSmall { path: path.to_owned(), has, needs }.into()
+        }
+        other => other.into(),
     }
 }
 

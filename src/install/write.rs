@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::document;
 use super::image::{Image, check_root, content, each_piece};
+use super::keep::{self, Kept, Plan, Spared};
 use super::marks::{END, UNFINISHED, UNFINISHED_AT};
 use crate::base::device::{Device, ReadAt, Shared, Uncached};
 use crate::base::width::{to_u64, to_usize};
@@ -19,6 +20,10 @@ use crate::verity;
 pub(super) enum Step {
     /// Whatever an earlier life of the disk has at its ends goes.
     Clear,
+    /// A mark says whose state is kept.
+    Mark,
+    /// The table names that state and nothing else.
+    Strip,
     /// All partitions of the image.
     Content,
     /// What the disk has of them, past the cache.
@@ -37,6 +42,18 @@ pub(super) enum Step {
 pub(super) const ORDER: [Step; 7] =
     [Step::Clear, Step::Content, Step::ReadBack, Step::Verify, Step::Document, Step::Table, Step::Finish];
 
+/// The same where a state is kept: there is a table at every moment.
+pub(super) const KEEPING: [Step; 8] = [
+    Step::Mark,
+    Step::Strip,
+    Step::Content,
+    Step::ReadBack,
+    Step::Verify,
+    Step::Document,
+    Step::Table,
+    Step::Finish,
+];
+
 /// What is written.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
@@ -48,14 +65,29 @@ pub(super) struct Job<'a> {
     pub content: Digest,
     /// The table of the node.
     pub table: &'a Table,
+    /// The state that stays.
+    pub kept: Option<&'a Kept>,
     /// The text of the node document.
     pub document: Option<&'a [u8]>,
 }
 
 impl<'a> Job<'a> {
-    /// Makes a disk with `table` out of `image`.
-    pub(super) fn new(image: &'a Image, table: &'a Table, document: Option<&'a [u8]>) -> Self {
-        Self { bytes: &image.bytes, image: &image.table, content: image.content, table, document }
+    /// Makes a disk by `plan` out of `image`.
+    pub(super) fn new(image: &'a Image, plan: &'a Plan, document: Option<&'a [u8]>) -> Self {
+        Self {
+            bytes: &image.bytes,
+            image: &image.table,
+            content: image.content,
+            table: &plan.table,
+            kept: plan.kept.as_ref(),
+            document,
+        }
+    }
+}
+
+impl Job<'_> {
+    fn interrupted(&self) -> WriteError {
+        WriteError::Interrupted { kept: self.kept.is_some() }
     }
 }
 
@@ -99,17 +131,37 @@ pub enum WriteError {
     #[error(transparent)]
     Table(#[from] GptError),
     /// Ctrl-C.
-    #[error(
-        "interrupted: the disk has no partition table and starts nothing; `keller install` again completes it"
-    )]
-    Interrupted,
+    #[error("interrupted: the disk {}; `keller install` again completes it", match .kept {
+        true => "has its state",
+        false => "has no partition table and starts nothing",
+    })]
+    Interrupted {
+        /// Whether a state is kept.
+        kept: bool,
+    },
 }
 
-/// Does the steps of `order`, which only tests change. `is_stopped` is asked all along.
+/// Does `job`. `is_stopped` is asked all along.
 ///
 /// # Errors
 /// See [`WriteError`].
 pub(super) fn write<D: Device>(
+    disk: &mut D,
+    job: &Job<'_>,
+    is_stopped: &dyn Fn() -> bool,
+    progress: &dyn Progress,
+) -> Result<(), WriteError> {
+    match job.kept {
+        None => steps(disk, job, &ORDER, is_stopped, progress),
+        Some(kept) => {
+            let mut spared = Spared { disk, part: kept.place.clone() };
+            steps(&mut spared, job, &KEEPING, is_stopped, progress)
+        }
+    }
+}
+
+/// Does the steps of `order`, which only tests change.
+fn steps<D: Device>(
     disk: &mut D,
     job: &Job<'_>,
     order: &[Step],
@@ -119,10 +171,19 @@ pub(super) fn write<D: Device>(
     for step in order {
         // With its table, the disk is whole.
         if *step != Step::Finish && is_stopped() {
-            return Err(WriteError::Interrupted);
+            return Err(job.interrupted());
         }
         match step {
             Step::Clear => clear(disk)?,
+            Step::Mark => {
+                let id = job.kept.map_or("", |kept| &kept.id);
+                keep::mark(disk, id).map_err(|source| WriteError::Write { offset: UNFINISHED_AT, source })?;
+            }
+            Step::Strip => {
+                if let Some(kept) = job.kept {
+                    replace(disk, &kept.meanwhile)?;
+                }
+            }
             Step::Content => copy(disk, job, is_stopped, progress)?,
             Step::ReadBack => read_back(disk, job, progress)?,
             Step::Verify => verify(disk, job, progress)?,
@@ -131,6 +192,7 @@ pub(super) fn write<D: Device>(
                     document::put(disk, job.table, text).map_err(WriteError::Document)?;
                 }
             }
+            Step::Table if job.kept.is_some() => replace(disk, job.table)?,
             Step::Table => lay(disk, job.table)?,
             Step::Finish => {
                 put(disk, &vec![0; to_usize(disk.sector_size().bytes())], UNFINISHED_AT)?;
@@ -170,7 +232,7 @@ fn copy<D: Device>(
     let task = Task::new(progress, "writing", total, Unit::Bytes);
     each_piece(job.image, |offset, count| {
         if is_stopped() {
-            return Err(WriteError::Interrupted);
+            return Err(job.interrupted());
         }
         let mut piece = vec![0; count];
         job.bytes.read_at(&mut piece, offset).map_err(|source| WriteError::Read { offset, source })?;
@@ -191,6 +253,10 @@ fn verify<D: Device>(disk: &mut D, job: &Job<'_>, progress: &dyn Progress) -> Re
     let release = slot::shipped(job.image).and_then(|parts| Some((parts, parts.release()?)));
     let (parts, release) = release.ok_or(WriteError::Other)?;
     check_root(&Uncached(&*disk), parts, &release, "verifying the disk", progress).map_err(WriteError::Verify)
+}
+
+fn replace<D: Device>(disk: &mut D, table: &Table) -> Result<(), WriteError> {
+    if keep::replace(disk, table)? { Ok(()) } else { Err(WriteError::Other) }
 }
 
 fn lay<D: Device>(disk: &mut D, table: &Table) -> Result<(), WriteError> {

@@ -155,6 +155,10 @@ pub struct Install {
     pub disk: Selector,
     /// What may be lost.
     pub wipe: Option<String>,
+    /// Whether the state of the node that is there stays.
+    pub keep_state: bool,
+    /// The address at http or https that is told how it goes; it may have a password in it.
+    pub report: Option<Secret>,
     /// What the machine does afterwards.
     pub then: Then,
 }
@@ -170,6 +174,14 @@ pub enum Then {
     Poweroff,
     /// It stays as it is.
     Stay,
+}
+
+/// What an installation leaves as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// The state partition
+    State,
 }
 
 /// How a bond uses its cards.
@@ -363,7 +375,7 @@ fn secrets(node: &yaml::Node, lines: &[&str], range: Range<u32>) -> Vec<Range<u3
         hidden.push(range.clone());
     }
     // What is indented wrongly stands under another field.
-    let words = ["password", "hash", "credential", "secret", "PRIVATE"];
+    let words = ["password", "hash", "credential", "secret", "PRIVATE", "report"];
     for line in range {
         let text = usize::try_from(line).ok().and_then(|line| lines.get(line.checked_sub(1)?));
         if text.is_some_and(|text| words.iter().any(|word| text.contains(word))) {

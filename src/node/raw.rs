@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{BondMode, Dhcp, Then};
+use super::{BondMode, Dhcp, Keep, Then};
 use crate::written::decode::{At, Short};
 use crate::written::place::Mark;
 
@@ -66,6 +66,12 @@ pub(super) struct RawInstall {
     /// What may be lost: the disk's serial number, or the beginning of its table's id where it has none. Without it, the disk
     /// must be empty. A disk that has this image in any version is never wiped.
     pub wipe: Option<At<String>>,
+    /// What stays of the node that is there; all else is replaced if its version is older. Where there is none, or it does
+    /// not fit, nothing is written. It excludes `wipe`.
+    pub keep: Option<At<Keep>>,
+    /// An address at http or https that is told how it goes: JSON by POST with `state` (`begun`, then `installed`, `already`,
+    /// `refused` or `failed`), `reason`, and the machine's `serial`, `uuid` and `macs`.
+    pub report: Option<At<String>>,
     /// What the machine does afterwards. Default: `reboot`.
     pub then: Option<At<Then>>,
 }

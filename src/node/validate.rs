@@ -95,7 +95,29 @@ fn install(raw: RawInstall, report: &mut Report) -> Option<Install> {
             false => Ok(()),
         })
     });
-    Some(Install { disk: disk?, wipe, then: raw.then.map(|at| at.value).unwrap_or_default() })
+    if let (Some(keep), Some(_)) = (&raw.keep, &wipe) {
+        report
+            .error(keep.mark, "`keep` and `wipe` exclude each other")
+            .help("`keep: state` for a new system under the state that is there, `wipe` for a new node");
+    }
+    let address = raw.report.and_then(|at| report.checked(at, web));
+    let address = address.map(|address| Secret(address.into_bytes()));
+    Some(Install {
+        disk: disk?,
+        wipe,
+        keep_state: raw.keep.is_some(),
+        report: address,
+        then: raw.then.map(|at| at.value).unwrap_or_default(),
+    })
+}
+
+/// An address of a web server. What is wrong may have a password in it.
+fn web(text: &str) -> Result<(), Wrong> {
+    let is_one = |url: &url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    match url::Url::parse(text).is_ok_and(|url| is_one(&url)) {
+        true => Ok(()),
+        false => form::secret("is no address at http or https", "such as `https://deploy.example/report`"),
+    }
 }
 
 fn matches(at: At<RawMatch>, report: &mut Report) -> Match {

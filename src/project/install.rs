@@ -1,5 +1,7 @@
 //! An image onto a disk of this machine.
 
+mod telling;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +13,10 @@ use crate::agent;
 use crate::base::input;
 use crate::base::progress::Progress;
 use crate::boot::live;
+use crate::http::url::Url;
 use crate::install::{self, Places};
-use crate::node::{self, laying};
+use crate::node::{self, Machine, Secret, laying};
+use telling::{CAP, Teller, Who};
 
 pub use crate::install::{BootEntry, Origin, Refusal, Report, Request as Install, State, Target, WriteError};
 pub use crate::node::{Selector, Then};
@@ -32,6 +36,46 @@ impl Install {
     }
 }
 
+/// What the document of a machine that runs from memory asks for.
+#[derive(Clone, Debug)]
+pub struct Unattended {
+    /// What is done.
+    pub install: Install,
+    /// What the machine does afterwards.
+    pub then: Then,
+    /// Who is told how it goes.
+    report: Option<Secret>,
+    /// The machine's name.
+    name: Option<String>,
+}
+
+impl Unattended {
+    /// Installs, or refuses with a reason, and tells the server that the document names. See [`Install::run`].
+    ///
+    /// # Errors
+    /// See [`install::install`]; what the server does is only told.
+    pub fn run(
+        &self,
+        watch: &dyn Fn() -> io::Result<Arc<AtomicBool>>,
+        progress: &dyn Progress,
+    ) -> Result<Report> {
+        let Some(mut teller) = self.teller(progress) else { return self.install.run(watch, progress) };
+        let who = Who { machine: Machine::of(&Places::here().system.sys), name: self.name.clone() };
+        teller.tell(who.begun());
+        let result = self.install.run(watch, progress);
+        teller.tell(who.ended(&result));
+        teller.end(CAP).iter().for_each(|failed| progress.warn(failed));
+        result
+    }
+
+    fn teller(&self, progress: &dyn Progress) -> Option<Teller> {
+        let Secret(address) = self.report.as_ref()?;
+        let url = String::from_utf8_lossy(address).parse::<Url>();
+        let teller = url.map_err(|error| error.to_string()).and_then(Teller::new);
+        teller.inspect_err(|reason| progress.warn(reason)).ok()
+    }
+}
+
 /// Where a running node has its state.
 const HOME: &str = "/var/lib/keller";
 
@@ -39,7 +83,7 @@ const HOME: &str = "/var/lib/keller";
 ///
 /// # Errors
 /// A document that cannot be read.
-pub fn unattended() -> Result<Option<(Install, Then)>> {
+pub fn unattended() -> Result<Option<Unattended>> {
     if !agent::node::handover()?.live {
         return Ok(None);
     }
@@ -47,25 +91,29 @@ pub fn unattended() -> Result<Option<(Install, Then)>> {
 }
 
 /// The same by the document at `path`; `image` is what is installed.
-fn wanted(path: &Path, image: &Path) -> Result<Option<(Install, Then)>> {
+///
+/// # Errors
+/// A document that cannot be read.
+pub fn wanted(path: &Path, image: &Path) -> Result<Option<Unattended>> {
     let name = path.display().to_string();
     let text = match input::read(path, node::LARGEST + 1) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text.with_context(|| format!("reading {name}"))?,
     };
     // What is kept is the one for this machine.
-    let document = node::read(&name, &text)?.into_iter().next();
-    let Some(wanted) = document.and_then(|document| document.install) else { return Ok(None) };
+    let Some(document) = node::read(&name, &text)?.into_iter().next() else { return Ok(None) };
+    let Some(wanted) = document.install else { return Ok(None) };
     let install = Install {
         image: Origin::File(image.to_owned()),
         sha256: None,
         target: Target::Selected(wanted.disk),
         wipe: wanted.wipe,
+        keep_state: wanted.keep_state,
         document: Some(PathBuf::from(path)),
         boot_entry: true,
         unattended: true,
     };
-    Ok(Some((install, wanted.then)))
+    Ok(Some(Unattended { install, then: wanted.then, report: wanted.report, name: document.name }))
 }
 
 /// What comes after what `report` tells, where the document says `wanted`. A machine that cannot start the disk it was
@@ -91,7 +139,8 @@ mod tests {
         assert!(wanted().unwrap().is_none());
         std::fs::write(&path, "node: 1\ninstall: {disk: \"bus=nvme,smallest\", wipe: S1, then: poweroff}\n")
             .unwrap();
-        let (install, then) = wanted().unwrap().unwrap();
+        let Unattended { install, then, report, .. } = wanted().unwrap().unwrap();
+        assert!(report.is_none());
         assert_eq!((install.wipe.as_deref(), then), (Some("S1"), Then::Poweroff));
         assert_eq!(install.target, Target::Selected("bus=nvme,smallest".parse().unwrap()));
         assert!(install.unattended && install.document.as_deref() == Some(&*path));

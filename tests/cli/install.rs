@@ -9,9 +9,9 @@ use std::sync::Arc;
 use keller::base::Digest;
 use keller::base::progress::Silent;
 use keller::disk::gpt;
-use keller::disk::{FileDevice, SectorSize, Window};
+use keller::disk::{Device, FileDevice, ReadAt, SectorSize, Window};
 use keller::fs::fat;
-use keller::project::install::{BootEntry, Install, Origin, State, Target, Then, after};
+use keller::project::install::{BootEntry, Install, Origin, Refusal, State, Target, Then, after, wanted};
 use serde_json::{Value, json};
 
 use super::project::{Project, Ran};
@@ -275,7 +275,7 @@ fn disks_that_are_not_right_are_refused() {
     let said: Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
     assert!(said["error"].as_str().unwrap().starts_with("no disk matches serial=not-there"), "{said}");
     for (arguments, said) in [
-        (&["--keep-state", IMAGE, "disk"][..], "--keep-state"),
+        (&["--keep-state", "--wipe", "S1", IMAGE, "disk"][..], "cannot be used with"),
         (&["--disk", "size=5", IMAGE], "size=5 is not a range"),
         (&["--disk", "bus=sata", IMAGE], "\"sata\" is not a bus"),
         (&["--disk", "serial=x", IMAGE, "disk"], "cannot be used with"),
@@ -360,6 +360,11 @@ fn documents_for_machines_that_run_from_memory() {
         let bytes = project.read(&path);
         let document = b"install: {disk: serial=S1}";
         assert!(bytes.windows(document.len()).any(|window| window == document), "{ending}");
+        // What starts it may hand over a command line of its own: then this one is read.
+        let cmdline = b"live/cmdline\0";
+        let at = bytes.windows(cmdline.len()).position(|window| window == cmdline).unwrap();
+        let text = String::from_utf8_lossy(&bytes[at..at + 200]).into_owned();
+        assert!(text.contains("roothash="), "{text}");
         let said = project.run(&["inspect", &path]);
         assert!(said.error().contains("inspect the raw image that was built with it"), "{}", said.err);
         refused(
@@ -385,6 +390,7 @@ fn an_unattended_machine_keeps_a_node_of_any_version() {
         sha256: None,
         target: Target::Path(project.path(disk)),
         wipe: Some(guid.clone()),
+        keep_state: false,
         document: Some(project.path("rack2.yaml")),
         boot_entry: true,
         unattended: true,
@@ -408,4 +414,174 @@ fn an_unattended_machine_keeps_a_node_of_any_version() {
     assert_eq!((report.state, report.version.as_str()), (State::Installed, "1.2.4"));
     assert_eq!(document(&project, "other"), Some(DOCUMENT.replace("07", "08")));
     assert_eq!(after(&report, Then::Poweroff), Then::Poweroff);
+}
+
+/// What is on the state partition of the disk `name`, and its GUID.
+fn state(project: &Project, name: &str) -> (Vec<u8>, uuid::Uuid) {
+    let disk = FileDevice::image(File::open(project.path(name)).unwrap(), SectorSize::B512).unwrap();
+    let table = gpt::read(&disk, SectorSize::B512).unwrap().table;
+    let entry = table.entries.iter().find(|entry| entry.label == "keller-state").unwrap();
+    let mut bytes = vec![0; entry.size as usize];
+    disk.read_at(&mut bytes, entry.start).unwrap();
+    (bytes, entry.guid)
+}
+
+/// Gives the disk `name`, which was installed, a state, as the first boot does: a file system, and a GUID of its own.
+fn start(project: &Project, name: &str) {
+    let file = File::options().read(true).write(true).open(project.path(name)).unwrap();
+    let mut disk = FileDevice::image(file, SectorSize::B512).unwrap();
+    let found = gpt::read(&disk, SectorSize::B512).unwrap();
+    let mut table = found.table.clone();
+    let entry = table.entries.iter().find(|entry| entry.label == "keller-state").unwrap().clone();
+    let guid = uuid::Uuid::from_u128(0x11111111_2222_4333_8444_555555555555);
+    table.rename(entry.number, guid, &entry.label, entry.attributes).unwrap();
+    gpt::rewrite(&mut disk, &found, &table).unwrap();
+    disk.write_at(&[0x53, 0xef], entry.start + 1080).unwrap();
+    let words = b"what nobody may lose";
+    disk.write_at(words, entry.start + (3 << 20)).unwrap();
+    disk.write_at(words, entry.end() - words.len() as u64).unwrap();
+}
+
+#[test]
+fn a_system_is_replaced_and_its_state_kept() {
+    let project = project();
+    blank(&project, "disk", SIZE);
+    let keep = |version: &str, more: &[&str]| {
+        let image = format!("node/out/tiny_{version}.raw");
+        project.run(&[&["install", "--keep-state", &image, "disk"], more].concat())
+    };
+    let none = "error: disk has no state that could be kept: ";
+    assert_eq!(
+        keep("1.2.3", &[]).error().split(". Install").next().unwrap(),
+        format!("{none}it has no partition table that can be read")
+    );
+    project.run(&["install", "--document", "rack1.yaml", IMAGE, "disk"]).good();
+    assert!(keep("1.2.3", &[]).error().starts_with(&format!("{none}its node was never started")));
+    start(&project, "disk");
+    let before = (state(&project, "disk"), inspected(&project, "disk"));
+    project.build(&["--version", "1.2.4"]).good();
+
+    // Somebody else's image, and the same with room for other things.
+    project.edit("id: tiny", "id: other");
+    project.build(&["--version", "1.2.5"]).good();
+    let ran = project.run(&["install", "--keep-state", "node/out/other_1.2.5.raw", "disk"]);
+    assert!(
+        ran.error().starts_with("error: disk has the state of tiny, and this image is other"),
+        "{}",
+        ran.err
+    );
+    assert_eq!(inspected(&project, "disk"), before.1);
+
+    // A document in the ESP of a node that nobody started is gone with it: what the state has of one counts.
+    let ran = keep("1.2.4", &[]).good();
+    assert!(ran.out.contains("\n  state    as it was"), "{}", ran.out);
+    let after = inspected(&project, "disk");
+    assert_eq!(state(&project, "disk"), before.0);
+    assert_eq!((&after["form"], &after["problems"]), (&json!("node"), &json!([])));
+    assert_eq!(after["slots"][0]["root"]["verified"], true);
+    assert_eq!(after["slots"][0]["release"]["version"], "1.2.4");
+    assert_eq!(after["slots"][1]["release"], Value::Null);
+    assert_eq!(after["disk_guid"], before.1["disk_guid"]);
+    assert_eq!(document(&project, "disk"), None);
+    // Once more, by hand: it is replaced whatever is there.
+    let ran = keep("1.2.3", &["--document", "rack1.yaml", "--json"]).good();
+    let said: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&said["state"], &said["kept_state"]), (&json!("installed"), &json!(true)));
+    assert_eq!(state(&project, "disk"), before.0);
+    assert_eq!(document(&project, "disk").as_deref(), Some(DOCUMENT));
+}
+
+#[test]
+fn an_unattended_machine_replaces_only_an_older_system() {
+    let project = project();
+    blank(&project, "disk", SIZE);
+    project.run(&["install", IMAGE, "disk"]).good();
+    start(&project, "disk");
+    let kept = state(&project, "disk");
+    project.build(&["--version", "1.2.4"]).good();
+    project.write("rack1.yaml", format!("{DOCUMENT}install: {{disk: serial=none, keep: state}}\n"));
+    let run = |version: &str| {
+        let image = project.path(&format!("node/out/tiny_{version}.raw"));
+        let mut unattended = wanted(&project.path("rack1.yaml"), &image).unwrap().unwrap();
+        unattended.install.target = Target::Path(project.path("disk"));
+        unattended.run(&|| Ok(Arc::default()), &Silent)
+    };
+    assert_eq!(run("1.2.3").unwrap().state, State::Already);
+    let report = run("1.2.4").unwrap();
+    assert_eq!((report.state, report.kept_state), (State::Installed, true));
+    for version in ["1.2.4", "1.2.3"] {
+        let report = run(version).unwrap();
+        assert_eq!((report.state, report.version.as_str()), (State::Already, "1.2.4"), "{version}");
+    }
+    assert_eq!(state(&project, "disk"), kept);
+    // Nothing is there that could be kept.
+    blank(&project, "disk", SIZE);
+    assert!(run("1.2.4").unwrap_err().is::<Refusal>());
+    assert!(is_blank(&project, "disk"));
+
+    project.write("both.yaml", "node: 1\ninstall: {disk: serial=S1, keep: state, wipe: S1}\n");
+    let ran = project.run(&["node", "check", "both.yaml"]);
+    assert!(ran.err.contains("`keep` and `wipe` exclude each other"), "{}", ran.err);
+}
+
+/// What the server was told, message by message.
+fn told(server: &Server) -> Vec<Value> {
+    let seen = server.seen();
+    assert!(seen.iter().all(|request| request.headers["content-type"] == "application/json"), "{seen:?}");
+    seen.iter().map(|request| serde_json::from_slice(&request.body).unwrap()).collect()
+}
+
+#[test]
+fn an_unattended_installation_reports_to_a_server() {
+    let project = project();
+    blank(&project, "disk", SIZE);
+    let server = Server::start();
+    // The first message meets with a server that has a bad moment.
+    let url = server.url("/report?token=s3cret").replace("http://", "http://me:s3cret@");
+    server.put("/report?token=s3cret", "", &[Act::Status(503), Act::Serve]);
+    let document = format!("{DOCUMENT}install: {{disk: serial=none, report: \"{url}\"}}\n");
+    project.write("rack1.yaml", &document);
+    let run = |disk: &str| {
+        let image = project.path(IMAGE);
+        let mut unattended = wanted(&project.path("rack1.yaml"), &image).unwrap().unwrap();
+        assert!(!format!("{unattended:?}").contains("s3cret"), "{unattended:?}");
+        unattended.install.target = Target::Path(project.path(disk));
+        unattended.run(&|| Ok(Arc::default()), &Silent)
+    };
+    assert_eq!(run("disk").unwrap().state, State::Installed);
+    assert_eq!(run("disk").unwrap().state, State::Already);
+    let refused = run("node").unwrap_err();
+    assert!(refused.is::<Refusal>(), "{refused}");
+    let messages = told(&server);
+    let states: Vec<&str> = messages.iter().map(|message| message["state"].as_str().unwrap()).collect();
+    let expected = ["begun", "begun", "installed", "begun", "already", "begun", "refused"];
+    assert_eq!(states, expected);
+    let (installed, refusal) = (&messages[2], &messages[6]);
+    assert_eq!((&installed["name"], &installed["version"]), (&json!("rack1-07"), &json!("1.2.3")));
+    assert_eq!((&installed["reason"], &refusal["reason"]), (&Value::Null, &json!(refused.to_string())));
+    assert!(messages.iter().all(|message| message.get("serial").is_some()), "{messages:?}");
+    // The server knows us by the address that it was given; what is told has none of the document's secrets.
+    let seen = server.seen();
+    assert!(seen.iter().all(|request| request.headers["authorization"].starts_with("Basic ")), "{seen:?}");
+    assert!(!messages.iter().any(|message| message.to_string().contains("s3cret")), "{messages:?}");
+
+    // Nobody is there, and it is installed all the same.
+    server.put("/report?token=s3cret", "", &[Act::Status(404)]);
+    blank(&project, "other", SIZE);
+    assert_eq!(run("other").unwrap().state, State::Installed);
+    assert_eq!(server.seen().len(), messages.len() + 2, "what will not pass is not tried again");
+}
+
+#[test]
+fn an_address_of_reports_is_judged_and_never_shown() {
+    let project = Project::new();
+    for (address, said) in [
+        ("ftp://me:s3cret@deploy.example/x", "this is no address at http or https"),
+        ("deploy.example/s3cret", "this is no address at http or https"),
+    ] {
+        project.write("rack.yaml", format!("node: 1\ninstall: {{disk: sda, report: \"{address}\"}}\n"));
+        let ran = project.run(&["node", "check", "rack.yaml"]);
+        assert!(ran.err.contains(said) && ran.err.contains("does not say which disk"), "{}", ran.err);
+        assert!(!ran.err.contains("s3cret"), "{}", ran.err);
+    }
 }

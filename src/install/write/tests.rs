@@ -7,6 +7,8 @@ use crate::base::Size;
 use crate::base::device::SectorSize;
 use crate::base::power_cut::Recorder;
 use crate::base::progress::Silent;
+use crate::disk::gpt::types;
+use crate::disk::layout::STATE_LABEL;
 use crate::disk::slot::Release;
 use crate::disk::unfold::Own;
 use crate::disk::{Layout, Sizes};
@@ -82,8 +84,8 @@ fn install(
     let number = u128::from(image.disk_guid.as_bytes()[0]);
     let table = layout().unfold(image, disk.size(), true, own(number)).unwrap();
     let content = content(bytes, image).unwrap();
-    let job = Job { bytes, image, content, table: &table, document: None };
-    write(disk, &job, order, is_stopped, &Silent)
+    let job = Job { bytes, image, content, table: &table, kept: None, document: None };
+    steps(disk, &job, order, is_stopped, &Silent)
 }
 
 fn blank() -> Recorder {
@@ -103,6 +105,9 @@ fn recorded(order: &[Step]) -> Recorder {
 /// What somebody who starts the disk finds; the version, or nothing.
 fn judge(disk: &[u8]) -> Result<Option<&'static str>, String> {
     let Ok(found) = gpt::read(disk, SectorSize::B512) else { return Ok(None) };
+    if found.table.by_type(types::ROOT).next().is_none() {
+        return Ok(None);
+    }
     for Sample { version, raw, table, .. } in samples() {
         if found.table.by_guid(release(version).root().guid).is_none() {
             continue;
@@ -227,7 +232,154 @@ fn an_interruption_leaves_no_table() {
     let asked = std::cell::Cell::new(0);
     let stop = || asked.replace(asked.get() + 1) > 2;
     let error = install(&mut disk, &samples()[1], &STEPS, &stop).unwrap_err();
-    assert!(matches!(error, WriteError::Interrupted), "{error}");
+    assert!(matches!(error, WriteError::Interrupted { kept: false }), "{error}");
     assert_eq!(judge(disk.bytes()), Ok(None));
     assert!(marks::look(disk.bytes()).unwrap().unfinished);
+}
+
+/// All that write where a state is kept.
+const KEEPING_STEPS: [Step; 7] =
+    [Step::Mark, Step::Strip, Step::Content, Step::ReadBack, Step::Document, Step::Table, Step::Finish];
+
+/// The disk of a node of the first version that has been started, so that it has a state.
+fn node() -> Vec<u8> {
+    let mut disk = blank();
+    install(&mut disk, &samples()[0], &STEPS, &|| false).unwrap();
+    let found = gpt::read(disk.bytes(), SectorSize::B512).unwrap();
+    let mut table = found.table.clone();
+    let state = table.entries.iter().find(|entry| entry.label == STATE_LABEL).unwrap().clone();
+    table.rename(state.number, own(7).disk, STATE_LABEL, state.attributes).unwrap();
+    gpt::rewrite(&mut disk, &found, &table).unwrap();
+    let mut bytes = disk.bytes().to_vec();
+    let place = &mut bytes[to_usize(state.start)..to_usize(state.end())];
+    for (byte, at) in place.iter_mut().zip(0_usize..) {
+        *byte = (at / 512) as u8 ^ 0x5a;
+    }
+    place[1080..1082].copy_from_slice(&[0x53, 0xef]);
+    bytes
+}
+
+/// Whether a table leads to the state that [`node`] has, and all of that is there.
+fn has_state(disk: &[u8], node: &[u8]) -> Result<(), String> {
+    let table = gpt::read(disk, SectorSize::B512).map_err(|error| error.to_string())?.table;
+    let state = table.by_guid(own(7).disk).filter(|entry| entry.label == STATE_LABEL);
+    let state = state.ok_or("no table has it")?;
+    let place = to_usize(state.start)..to_usize(state.end());
+    let before = gpt::read(node, SectorSize::B512).unwrap().table;
+    match before.by_guid(own(7).disk).map(|entry| (entry.start, entry.size))
+        == Some((state.start, state.size))
+        && disk[place.clone()] == node[place]
+    {
+        true => Ok(()),
+        false => Err("it has other bytes".to_owned()),
+    }
+}
+
+fn keeping(disk: &[u8]) -> Result<Plan, String> {
+    let places = (&layout(), &samples()[1].table);
+    keep::plan(&disk, "disk", "node", places, own(50)).map_err(|error| error.to_string())
+}
+
+/// Installs the second version in `order` onto a disk with these bytes, and keeps its state.
+fn replaced(bytes: Vec<u8>, order: &[Step]) -> (Recorder, Result<(), String>) {
+    let plan = match keeping(&bytes) {
+        Ok(plan) => plan,
+        Err(error) => return (Recorder::new(bytes, SectorSize::B512), Err(error)),
+    };
+    let mut disk = Recorder::new(bytes, SectorSize::B512);
+    let Sample { bytes, table: image, .. } = &samples()[1];
+    let content = content(bytes, image).unwrap();
+    let kept = plan.kept.as_ref();
+    let job = Job { bytes, image, content, table: &plan.table, kept, document: None };
+    let mut spared = Spared { disk: &mut disk, part: kept.unwrap().place.clone() };
+    let done = steps(&mut spared, &job, order, &|| false, &Silent).map_err(|error| error.to_string());
+    (disk, done)
+}
+
+/// What is wrong with a disk after a cut: it starts something half, its state is lost, or the next installation refuses.
+fn wrong(disk: &[u8], node: &[u8]) -> Result<Option<&'static str>, String> {
+    has_state(disk, node)?;
+    keeping(disk)?;
+    judge(disk)
+}
+
+#[test]
+fn these_are_the_steps_that_keep_a_state() {
+    assert_eq!(
+        KEEPING.iter().copied().filter(|step| *step != Step::Verify).collect::<Vec<_>>(),
+        KEEPING_STEPS
+    );
+}
+
+#[test]
+fn at_each_cut_the_state_is_there_and_the_next_installation_keeps_it() {
+    let node = node();
+    // What a cut in the middle of the content has left is where the second one begins.
+    let (cut_short, done) = replaced(node.clone(), &[Step::Mark, Step::Strip, Step::Content]);
+    done.unwrap();
+    assert_eq!(wrong(cut_short.bytes(), &node), Ok(None));
+    let said = marks::look(cut_short.bytes()).unwrap().line();
+    assert!(said.ends_with("an installation that was cut short and keeps the state of node"), "{said}");
+    for (what, before) in [("a node", node.clone()), ("one that was cut short", cut_short.bytes().to_vec())] {
+        let (disk, done) = replaced(before, &KEEPING_STEPS);
+        done.unwrap();
+        assert_eq!(disk.unflushed(), 0);
+        assert_eq!(wrong(disk.bytes(), &node), Ok(Some("2")));
+        assert!(!marks::look(disk.bytes()).unwrap().line().contains("cut short"));
+        let (mut seen, mut number) = ([0; 3], 0);
+        let tally = disk.each_distinct_cut(|bytes, cut| {
+            match wrong(bytes, &node).unwrap_or_else(|error| panic!("{what}, {cut}: {error}")) {
+                None => seen[0] += 1,
+                Some("1") => seen[1] += 1,
+                Some(_) => seen[2] += 1,
+            }
+            number += 1;
+            if number % 50 == 0 {
+                let (after, done) = replaced(bytes.to_vec(), &KEEPING_STEPS);
+                assert_eq!((done, wrong(after.bytes(), &node)), (Ok(()), Ok(Some("2"))), "{what}, {cut}");
+            }
+        });
+        println!(
+            "{what}: {} states, all with the state: {} start nothing, {} the old version, {} the new one",
+            tally.distinct, seen[0], seen[1], seen[2]
+        );
+        assert!(seen[0] > 0 && seen[2] > 0, "{seen:?}");
+    }
+}
+
+#[test]
+fn mutants_that_keep_a_state_are_seen() {
+    use Step::{Clear, Content, Document, Finish, Mark, ReadBack, Strip, Table};
+    let node = node();
+    for (what, order, said) in [
+        ("the old table stays", &[Mark, Content, ReadBack, Document, Table, Finish][..], "half-written"),
+        (
+            "stripped before it is marked",
+            &[Strip, Mark, Content, Table, Finish],
+            "nothing says of which image",
+        ),
+        ("no mark", &[Strip, Content, Table], "nothing says of which image"),
+        ("the mark goes first", &[Mark, Strip, Content, Finish, Table], "nothing says of which image"),
+        ("the table first", &[Mark, Strip, Table, Content, Finish], "half-written"),
+        ("as without a state", &[Mark, Clear, Content], "partition table"),
+    ] {
+        let mut seen = None;
+        replaced(node.clone(), order).0.distinct_states_until(|bytes, _| match wrong(bytes, &node) {
+            Ok(_) => ControlFlow::Continue(()),
+            Err(error) => {
+                seen = Some(error);
+                ControlFlow::Break(())
+            }
+        });
+        assert!(seen.as_ref().is_some_and(|error| error.contains(said)), "{what}: {seen:?}");
+    }
+}
+
+#[test]
+fn nothing_is_written_where_the_state_is() {
+    let mut disk = Spared { disk: blank(), part: 1024..2048 };
+    for (offset, good) in [(512, true), (600, false), (1024, false), (1536, false), (2048, true)] {
+        assert_eq!(disk.write_at(&[1; 512], offset).is_ok(), good, "{offset}");
+    }
+    assert!(disk.write_at(&[1; 4096], 0).is_err());
 }

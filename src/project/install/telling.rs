@@ -1,0 +1,195 @@
+//! What an unattended installation tells a server of the operator's. Nothing waits for it but the end, and that not for long:
+//! a server that is not there holds up no installation and fails none.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{Refusal, Report, State};
+use crate::base::{Chain, Digest};
+use crate::http::url::Url;
+use crate::http::{Client, Settings};
+use crate::node::Machine;
+
+/// Between the tries of one message: the network may come up after the installation has begun.
+const PAUSES: [Duration; 4] =
+    [Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(20)];
+/// How long is waited at the end.
+pub(super) const CAP: Duration = Duration::from_secs(60);
+
+/// What is told, as JSON.
+#[derive(Debug, Serialize)]
+struct Message<'a> {
+    state: &'static str,
+    /// Why it was refused, or failed.
+    reason: Option<String>,
+    /// Of the machine, as its firmware has it.
+    serial: &'a Option<String>,
+    uuid: &'a Option<String>,
+    macs: Vec<&'a str>,
+    /// By the document.
+    name: &'a Option<String>,
+    /// Once it is on a disk.
+    disk: Option<&'a str>,
+    id: Option<&'a str>,
+    version: Option<&'a str>,
+    root_hash: Option<&'a Digest>,
+}
+
+/// Which machine tells.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Who {
+    /// As firmware and kernel show it.
+    pub machine: Machine,
+    /// By its document.
+    pub name: Option<String>,
+}
+
+impl Who {
+    fn message(&self, state: &'static str) -> Message<'_> {
+        let Machine { serial, uuid, macs } = &self.machine;
+        Message {
+            state,
+            reason: None,
+            serial,
+            uuid,
+            macs: macs.iter().map(String::as_str).collect(),
+            name: &self.name,
+            disk: None,
+            id: None,
+            version: None,
+            root_hash: None,
+        }
+    }
+
+    /// What is told before anything is done.
+    pub(super) fn begun(&self) -> (&'static str, String) {
+        encoded(&self.message("begun"))
+    }
+
+    /// What is told at the end.
+    pub(super) fn ended(&self, result: &anyhow::Result<Report>) -> (&'static str, String) {
+        encoded(&match result {
+            Ok(report) => Message {
+                disk: Some(&report.disk),
+                id: Some(&report.id),
+                version: Some(&report.version),
+                root_hash: Some(&report.root_hash),
+                ..self.message(match report.state {
+                    State::Installed => "installed",
+                    State::Already => "already",
+                })
+            },
+            Err(error) => Message {
+                reason: Some(Chain(error.as_ref()).to_string()),
+                ..self.message(if error.is::<Refusal>() { "refused" } else { "failed" })
+            },
+        })
+    }
+}
+
+fn encoded(message: &Message<'_>) -> (&'static str, String) {
+    (message.state, serde_json::to_string(message).expect("text and lists of it"))
+}
+
+/// Hands messages over in their order, beside the work.
+pub(super) struct Teller {
+    queue: Sender<(&'static str, String)>,
+    /// Of each message, why it was not told.
+    told: Receiver<Option<String>>,
+    open: usize,
+}
+
+impl Teller {
+    /// Tells `url`; none where that cannot be set up: why.
+    pub(super) fn new(url: Url) -> Result<Self, String> {
+        let settings = Settings {
+            connect: Duration::from_secs(5),
+            idle: Duration::from_secs(10),
+            pauses: PAUSES.to_vec(),
+            ..Settings::of_host()
+        };
+        let client =
+            Client::new(settings).map_err(|error| format!("reporting to {url}: {}", Chain(&error)))?;
+        let (queue, messages) = mpsc::channel::<(&'static str, String)>();
+        let (outcomes, told) = mpsc::channel();
+        thread::spawn(move || {
+            for (state, text) in messages {
+                let failed = client.post(&url, &text).err().map(|error| {
+                    let (tries, cause) = (error.tries, Chain(error.cause.as_ref()));
+                    format!("`{state}` was not reported to {url}, tried {tries} times: {cause}")
+                });
+                if outcomes.send(failed).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { queue, told, open: 0 })
+    }
+
+    /// Has `message` told.
+    pub(super) fn tell(&mut self, message: (&'static str, String)) {
+        if self.queue.send(message).is_ok() {
+            self.open += 1;
+        }
+    }
+
+    /// Waits until all is told, but no longer than `cap`; what was not.
+    pub(super) fn end(self, cap: Duration) -> Vec<String> {
+        let end = Instant::now() + cap;
+        let mut failed = Vec::new();
+        for left in (1..=self.open).rev() {
+            match self.told.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(outcome) => failed.extend(outcome),
+                Err(_) => {
+                    failed.push(format!("{left} reports were not told within {} s", cap.as_secs_f32()));
+                    break;
+                }
+            }
+        }
+        failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_says_nothing_holds_nothing_up() {
+        // Connections are taken by the kernel, and nobody answers.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://me:s3cret@{}/x?token=s3cret", listener.local_addr().unwrap());
+        let mut teller = Teller::new(url.parse().unwrap()).unwrap();
+        let who = Who::default();
+        let begun = Instant::now();
+        teller.tell(who.begun());
+        teller.tell(who.ended(&Err(Refusal::Optical { path: "/dev/sr0".into() }.into())));
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        let failed = teller.end(Duration::from_millis(200));
+        assert_eq!(failed, ["2 reports were not told within 0.2 s"]);
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_is_told() {
+        let machine = Machine { serial: Some("7HX2K13".into()), ..Machine::default() };
+        let who = Who { machine, name: Some("rack1-07".into()) };
+        let refused = who.ended(&Err(Refusal::Optical { path: "/dev/sr0".into() }.into()));
+        assert_eq!(
+            refused,
+            (
+                "refused",
+                r#"{"state":"refused","reason":"/dev/sr0 is an optical drive: name a disk","serial":"7HX2K13","uuid":null,"macs":[],"name":"rack1-07","disk":null,"id":null,"version":null,"root_hash":null}"#
+                    .to_owned()
+            )
+        );
+        let failed = who.ended(&Err(anyhow::anyhow!("no room").context("installing onto /dev/sda")));
+        assert_eq!(failed.0, "failed");
+        assert!(failed.1.contains(r#""reason":"installing onto /dev/sda: no room""#), "{}", failed.1);
+    }
+}
