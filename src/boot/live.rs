@@ -2,6 +2,7 @@
 //! compressed. Nothing else differs, so that what runs from memory is what an installation writes.
 //!
 //! ```text
+//! live/cmdline          the kernel's command line, for where what starts it gives another
 //! live/image.json       how much memory it takes
 //! live/node.yaml        a node document, if the image was built with one for the machines that it runs on
 //! live/image.raw.zst    the disk image
@@ -23,6 +24,8 @@ pub const DIRECTORY: &str = "live";
 pub const FACTS: &str = "live/image.json";
 /// A node document for the machine that it runs on, where there is one.
 pub const DOCUMENT: &str = "live/node.yaml";
+/// The command line of the unified kernel image.
+pub const CMDLINE: &str = "live/cmdline";
 /// The disk image.
 pub const IMAGE: &str = "live/image.raw.zst";
 /// What holds the disk image on a node that runs from memory: a file system of its own.
@@ -83,10 +86,16 @@ pub fn around(uki: &[u8], more: u64) -> Result<Around, UkiError> {
 }
 
 /// What lies in the archive before the `length` bytes of the disk image: its end is where they begin.
-pub fn archive_before(facts: &Facts, document: Option<&[u8]>, length: u64) -> Result<Vec<u8>, CpioError> {
+pub fn archive_before(
+    facts: &Facts,
+    cmdline: &str,
+    document: Option<&[u8]>,
+    length: u64,
+) -> Result<Vec<u8>, CpioError> {
     let text = serde_json::to_string(facts).map_err(io::Error::other)? + "\n";
     let mut writer = Writer::new(Vec::new());
     writer.directory(DIRECTORY, 0o700)?;
+    writer.file(CMDLINE, 0o600, to_u64(cmdline.len()), &mut cmdline.as_bytes())?;
     writer.file(FACTS, 0o600, to_u64(text.len()), &mut text.as_bytes())?;
     if let Some(mut document) = document {
         writer.file(DOCUMENT, 0o600, to_u64(document.len()), &mut document)?;

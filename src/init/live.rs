@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, mount_bind};
 use zstd::stream::read::Decoder;
 
 use super::console::Console;
@@ -17,8 +17,9 @@ use super::root::attach;
 use crate::base::Size;
 use crate::base::failure::{Doing, Failure};
 use crate::base::width::{to_u64, to_usize};
+use crate::boot::cmdline::Cmdline;
 use crate::boot::initramfs::FROM_MEMORY;
-use crate::boot::live::{DISK, FACTS, Facts, IMAGE, MOUNT};
+use crate::boot::live::{CMDLINE, DISK, FACTS, Facts, IMAGE, MOUNT};
 use crate::disk::gpt;
 use crate::disk::{FileDevice, SectorSize};
 
@@ -53,6 +54,30 @@ pub(super) fn disk(console: &Console, loader: &mut Loader) -> Result<Option<Stri
         .doing("making a disk of the image in memory")
         .map_err(|failure| failure.help("the kernel needs its module `loop`"))?;
     Ok(Some(name))
+}
+
+/// Where the whole command line lies that [`command_line`] puts together.
+const WHOLE: &str = "/run/keller/cmdline";
+
+/// The command line of the image that the initramfs has, where `given` is in place of it: iPXE and other boot programs
+/// hand their own over, at least the name of what they start, and the stub takes that. What is given counts behind the
+/// image's, and all that runs reads both in /proc/cmdline; only the kernel has taken note of nothing but `given`.
+pub(super) fn command_line(given: &str) -> Result<Option<Cmdline>, Failure> {
+    let doing = || "putting the image's command line before the one that was given".to_owned();
+    let own = match fs::read_to_string(Path::new("/").join(CMDLINE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        own => own.doing(doing())?,
+    };
+    let whole = joined(&own, given);
+    fs::create_dir_all("/run/keller").doing(doing())?;
+    fs::write(WHOLE, &whole).doing(doing())?;
+    mount_bind(WHOLE, "/proc/cmdline").doing(doing())?;
+    Cmdline::parse(&whole).map(Some).doing(doing())
+}
+
+/// Both in one line, as the kernel shows one.
+fn joined(own: &str, given: &str) -> String {
+    format!("{} {}\n", own.trim_matches(['\0', '\n', ' ']), given.trim())
 }
 
 fn facts() -> Result<Facts, Failure> {
@@ -206,6 +231,18 @@ fn configure(disk: &File, file: &File, block_size: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_comes_behind_what_the_image_says() {
+        let hash = crate::base::Digest::of("root");
+        let own = format!("roothash={hash} keller.etc=persistent console=ttyS0\0");
+        let whole = joined(&own, "node_1.0.0.netboot.efi keller.etc=ephemeral keller.debug\n");
+        assert!(whole.ends_with("console=ttyS0 node_1.0.0.netboot.efi keller.etc=ephemeral keller.debug\n"));
+        let Cmdline { root_hash, options } = Cmdline::parse(&whole).unwrap();
+        assert_eq!((root_hash, options.debug), (hash, true));
+        assert_eq!(options.etc, crate::boot::cmdline::Etc::Ephemeral);
+        assert_eq!(options.extra, ["console=ttyS0", "node_1.0.0.netboot.efi"]);
+    }
 
     #[test]
     fn too_little_memory_is_said_with_what_lacks() {

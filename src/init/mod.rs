@@ -46,7 +46,7 @@ use disks::BootDisk;
 use modules::Loader;
 use reserve::Reserve;
 
-use crate::boot::cmdline::{Cmdline, Options, State};
+use crate::boot::cmdline::{Cmdline, CmdlineError, Options, State};
 use crate::boot::handover::{self, Handover};
 use crate::boot::variables;
 use crate::disk::gpt::Entry;
@@ -87,7 +87,12 @@ pub fn run() -> ! {
 fn read_cmdline() -> Result<Cmdline, Failure> {
     let text = fs::read("/proc/cmdline").doing("reading the kernel command line")?;
     // Somebody else's word may be in any encoding.
-    Cmdline::parse(&String::from_utf8_lossy(&text)).doing("reading the kernel command line")
+    let given = String::from_utf8_lossy(&text);
+    match Cmdline::parse(&given) {
+        Err(CmdlineError::NoRootHash) => live::command_line(&given)?.ok_or(CmdlineError::NoRootHash),
+        other => other,
+    }
+    .doing("reading the kernel command line")
 }
 
 /// All steps up to the hand-over; gives the init to start.

@@ -2,7 +2,7 @@
 //! by a firmware's boot entry, or from an [`iso`](super::iso).
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Cursor};
 use std::os::unix::fs::FileExt;
 
 use super::disk::{CLUSTER, Disk};
@@ -12,6 +12,7 @@ use crate::base::device::{FileDevice, SectorSize, Window};
 use crate::base::width::to_u64;
 use crate::boot::entries::FOLDER;
 use crate::boot::live::{self, Facts};
+use crate::boot::uki::Description;
 use crate::disk::gpt;
 use crate::fs::fat::Reader;
 
@@ -25,10 +26,11 @@ const LARGEST: u64 = 1 << 30;
 /// What the disks say; a disk that has no unified kernel image, or several.
 pub fn write(disk: &Disk<'_>, document: Option<&[u8]>, to: &File) -> io::Result<()> {
     let uki = kernel_image(disk)?;
+    let cmdline = Description::read(&mut Cursor::new(&uki)).map_err(io::Error::other)?.cmdline;
     let content = disk.used().iter().map(|run| (run.end - run.start) * CLUSTER).sum();
     let facts = Facts { size: disk.length(), content };
     let before = |length| -> io::Result<Vec<u8>> {
-        live::archive_before(&facts, document, length).map_err(io::Error::other)
+        live::archive_before(&facts, &cmdline, document, length).map_err(io::Error::other)
     };
     let offset = live::around(&uki, 0).map_err(io::Error::other)?.before.len() + before(0)?.len();
     let mut image = Stream::behind(to, to_u64(offset));
