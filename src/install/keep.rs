@@ -213,6 +213,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::base::power_cut::Recorder;
     use crate::base::{Digest, Size};
     use crate::disk::Sizes;
     use crate::disk::slot::Release;
@@ -244,8 +245,9 @@ mod tests {
             }
         });
         change(&mut table);
-        let mut bytes = vec![0; size as usize];
-        gpt::create(&mut io::Cursor::new(&mut bytes[..]), &table).unwrap();
+        let mut disk = Recorder::new(vec![0; size as usize], SectorSize::B512);
+        gpt::lay(&mut disk, &table).unwrap();
+        let mut bytes = disk.bytes().to_vec();
         if let Some(state) = table.entries.iter().find(|entry| entry.label == STATE_LABEL) {
             bytes[(state.start + EXT4.0) as usize..][..2].copy_from_slice(&EXT4.1);
         }
