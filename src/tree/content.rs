@@ -185,7 +185,7 @@ impl Content {
 
     /// Reads the bytes in order.
     pub fn reader(&self) -> Reader<'_> {
-        Reader { content: self, position: 0 }
+        Reader { content: self, position: 0, ahead: Vec::new(), taken: 0 }
     }
 }
 
@@ -195,18 +195,51 @@ impl<T: Into<Vec<u8>>> From<T> for Content {
     }
 }
 
+/// Bytes of a foreign file that are read at once, where less is asked for: every reading opens the file anew.
+const AHEAD: usize = 256 << 10;
+
 /// Reads a [`Content`] from its start.
 #[derive(Debug)]
 pub struct Reader<'a> {
     content: &'a Content,
     position: u64,
+    /// The latest bytes of a foreign file, and how many of them were handed on.
+    ahead: Vec<u8>,
+    taken: usize,
+}
+
+impl Reader<'_> {
+    /// Reads the next bytes, none at the end: it is looked at there as well.
+    fn look_ahead(&mut self) -> io::Result<()> {
+        let left = self.content.len() - self.position;
+        self.ahead.resize(to_usize(left.min(to_u64(AHEAD))), 0);
+        // Nothing of it may be handed on if this fails.
+        self.taken = self.ahead.len();
+        self.content.read_at(&mut self.ahead, self.position)?;
+        self.taken = 0;
+        Ok(())
+    }
 }
 
 impl Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = to_usize((self.content.len() - self.position).min(to_u64(buffer.len())));
-        self.content.read_at(&mut buffer[..count], self.position)?;
-        self.position += count as u64;
+        let is_foreign = matches!(self.content, Content::Foreign(_));
+        let is_used_up = self.taken == self.ahead.len();
+        let count = if is_foreign && (!is_used_up || buffer.len() < AHEAD) {
+            if is_used_up {
+                self.look_ahead()?;
+            }
+            let there = &self.ahead[self.taken..];
+            let count = there.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&there[..count]);
+            self.taken += count;
+            count
+        } else {
+            let count = to_usize((self.content.len() - self.position).min(to_u64(buffer.len())));
+            self.content.read_at(&mut buffer[..count], self.position)?;
+            count
+        };
+        self.position += to_u64(count);
         Ok(count)
     }
 }
@@ -236,6 +269,33 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(20));
             change(&path);
             assert_eq!(content.to_vec().unwrap_err().to_string(), told());
+        }
+    }
+
+    #[test]
+    fn a_foreign_file_is_opened_once_for_many_small_readings() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let bytes: Vec<u8> = (0..AHEAD + 10).map(|at| (at % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let content = Content::foreign(&path).unwrap();
+        for piece in [1000, AHEAD - 1, AHEAD, AHEAD + 1] {
+            let (mut reader, mut read) = (content.reader(), Vec::<u8>::new());
+            let mut buffer = vec![0; piece];
+            while let count @ 1.. = reader.read(&mut buffer).unwrap() {
+                read.extend(&buffer[..count]);
+            }
+            assert_eq!(read, bytes);
+        }
+        let mut reader = content.reader();
+        let mut first = vec![0; AHEAD];
+        reader.read_exact(&mut first[..10]).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        reader.read_exact(&mut first[10..]).unwrap();
+        assert_eq!(first, bytes[..AHEAD]);
+        // It is looked for again where it goes on, and nothing is handed on that was not read.
+        for _ in 0..2 {
+            assert_eq!(reader.read(&mut [0; 10]).unwrap_err().kind(), io::ErrorKind::NotFound);
         }
     }
 
