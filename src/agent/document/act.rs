@@ -47,11 +47,7 @@ pub(super) fn act(plan: &Plan, items: &[Item], root: &Root) -> (Vec<Failure>, Ve
     let all = laying::noted().into_iter().chain(items.iter().map(|item| item.path.clone()));
     let all: std::collections::BTreeSet<String> = all.collect();
     tried(laying::note(all.iter().map(String::as_str)));
-    // Undoing waits for this to end: a unit that starts for ever must not hold it up.
-    let job = |verb: &str, name: &str| match plan.reload_network {
-        true => systemd::systemctl(&["--no-block", verb, name]),
-        false => systemd::systemctl(&[verb, name]),
-    };
+    let job = |verb: &str, name: &str| systemd::systemctl(&plan.job(verb, name));
     for name in &plan.stop {
         tried(job("stop", name));
     }

@@ -9,6 +9,8 @@ use crate::node::{Document, Item, Kind, cluster};
 const UNITS: &str = "/run/systemd/system/";
 const NETWORKS: &str = "/run/systemd/network/";
 const SECRETS: &str = "/run/credstore/";
+/// As a member of a cluster it may wait for others for hours, and whoever asks for its start must not.
+const ETCD: &str = "etcd.service";
 /// Takes a member's certificates to where its etcd reads them.
 const CERTIFICATES: &str = "keller-etcd-certificates.service";
 const HOMES: &str = "/run/tmpfiles.d/";
@@ -45,6 +47,8 @@ pub struct Plan {
     pub restart: Vec<String>,
     /// Units that start.
     pub start: Vec<String>,
+    /// Units whose start nobody waits for, in either way.
+    pub unawaited: Vec<String>,
     /// What does not change before something else is done, in words.
     pub later: Vec<String>,
 }
@@ -161,6 +165,24 @@ impl Plan {
         let stops: BTreeSet<String> = self.stop.iter().cloned().collect();
         self.start.retain(|name| !stops.contains(name));
         self.restart.retain(|name| !stops.contains(name) && !self.start.contains(name));
+        if let Some(cluster) = &document.cluster
+            && [&self.start, &self.restart].into_iter().flatten().any(|name| name == ETCD)
+        {
+            self.unawaited.push(ETCD.to_owned());
+            self.later.push(format!(
+                "{ETCD} starts as a member of {} once the others let it: `journalctl -u etcd` has what it waits for",
+                cluster.name
+            ));
+        }
+    }
+
+    /// What `systemctl` is told to `verb` a unit. Where the network changes, undoing waits for this to end: a unit that
+    /// starts for ever must not hold it up.
+    pub(super) fn job<'a>(&self, verb: &'a str, name: &'a str) -> Vec<&'a str> {
+        match self.reload_network || self.unawaited.iter().any(|unit| unit == name) {
+            true => vec!["--no-block", verb, name],
+            false => vec![verb, name],
+        }
     }
 
     /// What is done, a line each.
@@ -209,6 +231,14 @@ mod tests {
     impl Image for Empty {
         fn read(&self, _: &str) -> Option<String> {
             None
+        }
+    }
+
+    /// An image that has etcd.
+    struct WithEtcd;
+    impl Image for WithEtcd {
+        fn read(&self, path: &str) -> Option<String> {
+            path.ends_with("/etcd.service").then(String::new)
         }
     }
 
@@ -279,6 +309,35 @@ mod tests {
         assert_eq!(renewed.later, ["the credential own: a unit gets it at its next start"]);
         let client = |word: &str| format!("name: d\ncredentials: {{etcd.client.pem: {word}}}\n");
         assert_eq!(plan(&client("old"), &client("new")).start, [""; 0]);
+    }
+
+    /// A node that was in no cluster: its etcd ends, and may then wait for machines that come in a week.
+    #[test]
+    fn nobody_waits_for_a_node_to_become_a_member() {
+        let alone = "name: a\n";
+        let files = cluster::FILES.map(|file| format!("  {}{file}: x\n", cluster::PREFIX)).concat();
+        let member =
+            format!("{alone}cluster: {{name: rack1, members: {{a: 10.0.0.1}}}}\ncredentials:\n{files}");
+        let plan = |old: &str, new: &str| {
+            let items = |text: &str| render(&document(text), &WithEtcd).items;
+            let now: BTreeMap<String, Kind> =
+                items(old).into_iter().map(|item| (item.path, item.kind)).collect();
+            let laid: Vec<String> = now.keys().cloned().collect();
+            Plan::new(&laid, &items(new), &document(new), &|path| now.get(path).cloned())
+        };
+        let joins = plan(alone, &member);
+        assert_eq!((joins.restart.as_slice(), joins.reload_network), (&[ETCD.to_owned()][..], false));
+        assert_eq!(joins.job("try-restart", ETCD), ["--no-block", "try-restart", ETCD]);
+        assert_eq!(joins.job("start", CERTIFICATES), ["start", CERTIFICATES]);
+        assert!(
+            joins.later[0].starts_with("etcd.service starts as a member of rack1 once"),
+            "{:?}",
+            joins.later
+        );
+        // On the way back it waits for nobody.
+        let leaves = plan(&member, alone);
+        assert_eq!(leaves.job("try-restart", ETCD), ["try-restart", ETCD]);
+        assert_eq!(leaves.restart, [ETCD]);
     }
 
     #[test]
