@@ -59,7 +59,7 @@ fn the_examples_are_right() {
             Some(found.to_owned())
         }
     }
-    let text = "node: 1\nname: n\nenable: [serial@ttyS1.service, gone.service]\nmask: [x.timer]\nusers:\n\
+    let text = "node: 1\nname: n\nupdate: {url: \"https://updates.example/n\", automatic: true, window: always}\nenable: [serial@ttyS1.service, gone.service]\nmask: [x.timer]\nusers:\n\
                 - {name: root, password_hash: \"$y$j9T$0123456789$abcdef\"}\n\
                 - {name: core, password_hash: \"$y$j9T$0123456789$abcdef\"}\n\
                 - {name: new, uid: 1200, groups: [sudo]}\n- {name: lost, ssh_keys: []}\n";
@@ -90,6 +90,8 @@ fn the_examples_are_right() {
         "    Id=20\n",
         "    VLAN=servers\n",
         "    Address=10.0.20.7/24\n    Gateway=10.0.20.1\n    DNS=10.0.20.1\n",
+        "/etc/keller/update.yaml 0644\n    {\n      \"url\": \"https://updates.example/n\",\n      \"automatic\": true,\n      \"window\": \"always\"\n    }\n",
+        "this image has no key that signs one: it takes no update without /etc/keller/root.json",
         "/run/credstore/web.key 0600\n    s3cret\n",
         "/run/systemd/system/web.service.d/10-key.conf 0644\n",
         "/run/systemd/system/x.timer -> /dev/null\n",

@@ -296,6 +296,32 @@ mod tests {
         assert_eq!(settled("{\"url\": \"http://b\"}").unwrap().source.unwrap().url, "http://b");
     }
 
+    #[test]
+    fn what_a_document_says_of_updates_is_read() {
+        struct Image;
+        impl crate::node::Image for Image {
+            fn read(&self, _: &str) -> Option<String> {
+                None
+            }
+        }
+        let text = "node: 1\nupdate: {url: \"https://b.example\", channel: beta, automatic: true, window: \"Sat 02:00-05:00\", \
+                    interval: 2h, proxy: \"http://proxy.example:3128\"}\n";
+        let document = crate::node::read("x", text.as_bytes()).unwrap().remove(0);
+        let items = crate::node::render(&document, &Image).items;
+        let item = items.iter().find(|item| item.path == format!("/{}", OWN[0])).unwrap();
+        let crate::node::Kind::File(bytes, 0o644) = &item.kind else { panic!("{item:?}") };
+        let source = settled(std::str::from_utf8(&bytes.0).unwrap()).unwrap().source.unwrap();
+        assert_eq!(
+            (source.url.as_str(), source.channel.as_str(), source.automatic),
+            ("https://b.example", "beta", true)
+        );
+        assert_eq!(source.window.unwrap().to_string(), "Sat 02:00-05:00");
+        assert_eq!(
+            (source.interval_seconds, source.proxy.as_deref()),
+            (7200, Some("http://proxy.example:3128"))
+        );
+    }
+
     /// A file that the agent of an older version took must not keep that of a newer one from looking for updates.
     #[test]
     fn an_interval_out_of_range_is_the_nearest_that_may_be() {

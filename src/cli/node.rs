@@ -2,6 +2,7 @@
 
 mod file;
 mod on_node;
+mod sign;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use crate::node::{self, Choice, Document, Image, Item, Kind, Machine, schema};
 #[command(after_help = "Examples:\n  \
     keller node init rack1.yaml        write a document to begin with\n  \
     keller node check rack1.yaml       tell everything that is wrong with it\n  \
+    keller node sign --key rack.pem rack1.yaml\n  \
     keller node show rack1.yaml        which files it makes on a node\n  \
     keller node apply rack1.yaml       apply it to this node\n  \
     keller node status                 on a node: which document it goes by\n  \
@@ -43,12 +45,41 @@ pub enum Action {
     /// Tell everything that is wrong with the documents of a file.
     #[command(after_help = "Examples:\n  \
         keller node check rack1.yaml\n  \
-        keller node check --json rack1.yaml\n\n\
+        keller node check --json rack1.yaml\n  \
+        keller node check --key rack.pub rack1.yaml\n\n\
         With --json: {\"documents\": [{\"name\", \"match\"}], \"errors\": []}, or \"error\" and the findings in \
         \"errors\" and \"places\". Lines that may hold a secret are not shown.")]
     Check {
         /// YAML or JSON.
         file: PathBuf,
+        /// A public key: one of these must have signed each document. May be given more than once.
+        #[arg(long = "key", value_name = "FILE")]
+        keys: Vec<PathBuf>,
+    },
+    /// Sign documents, for images whose manifest names keys under `node`.
+    #[command(after_help = "Examples:\n  \
+        keller node sign --key rack.pem rack1.yaml\n  \
+        keller node sign --key rack.pem --out signed.yaml rack1.yaml\n\n\
+        Each document of the file gets a line at its end; one by another key stays beside it. Then nothing before the line \
+        may change.")]
+    Sign {
+        /// YAML or JSON, which gets lines of YAML.
+        file: PathBuf,
+        /// Private key: ed25519 in PEM, as `keller node keygen` or `openssl genpkey -algorithm ed25519` makes it.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Where it goes. Default: in place of the file.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Make a pair of keys that sign documents: NAME.pem, which is private, and NAME.pub.
+    #[command(after_help = "Examples:\n  \
+        keller node keygen rack\n\n\
+        `node: {keys: [rack.pub]}` in the manifest makes nodes take only what rack.pem has signed.")]
+    Keygen {
+        /// Both files, without what they end with.
+        #[arg(value_name = "NAME")]
+        name: PathBuf,
     },
     /// Show which document is a machine's, and which files it makes there; no secret is shown.
     #[command(after_help = "Examples:\n  \
@@ -129,7 +160,9 @@ const STARTER: &str = include_str!("starter/document.yaml");
 pub fn run(args: &NodeArgs, global: &Global) -> Result<ExitCode> {
     match &args.action {
         Action::Init { file } => init(file.as_deref(), global)?,
-        Action::Check { file } => return check(file, global),
+        Action::Check { file, keys } => return check(file, keys, global),
+        Action::Sign { file, key, out } => sign::sign(file, key, out.as_deref(), global)?,
+        Action::Keygen { name } => sign::keygen(name, global)?,
         Action::Show { file, serial, uuid, mac } => {
             let uuid = uuid.as_ref().map(|uuid| uuid.to_lowercase());
             let macs = mac.iter().cloned().collect();
@@ -167,9 +200,12 @@ fn init(file: Option<&Path>, global: &Global) -> Result<()> {
     Ok(())
 }
 
-fn check(file: &Path, global: &Global) -> Result<ExitCode> {
+fn check(file: &Path, keys: &[PathBuf], global: &Global) -> Result<ExitCode> {
     match node::read(&file.to_string_lossy(), &file::read(file)?) {
         Ok(documents) => {
+            if !keys.is_empty() {
+                sign::verify(file, &documents, keys)?;
+            }
             match global.json {
                 true => {
                     let found: Vec<Value> = documents.iter().map(described).collect();

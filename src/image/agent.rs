@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use crate::base::Digest;
 use crate::disk::layout;
 use crate::manifest::{GIVE_UP_AFTER, MOST_STARTS, Manifest};
+use crate::node::{Policy, policy};
 use crate::tree::{Content, Kind, Meta, Tree};
 use crate::update::document;
 use crate::update::settings::{self, Built, Health, PATH, PROGRAM, ROOT_JSON, Source};
@@ -23,16 +24,25 @@ pub fn install(tree: &mut Tree, keller: &Content) -> Result<()> {
     Ok(())
 }
 
-/// Writes the settings of the agent, the sizes of the node's partitions and the trusted root of the update repository into the root. Gives the digest of that
-/// one, by its name in the lock.
-pub fn write_settings(tree: &mut Tree, manifest: &Manifest) -> Result<Option<(String, Digest)>> {
+/// Writes the settings of the agent, the sizes of the node's partitions and what it is to trust into the root. Gives the digests of keys that lie beside
+/// the manifest, by their names in the lock.
+pub fn write_settings(tree: &mut Tree, manifest: &Manifest) -> Result<Vec<(String, Digest)>> {
     let built = built(manifest, tree.epoch);
     let text = serde_json::to_string_pretty(&built).context("telling the agent its settings")? + "\n";
     tree.file(PATH, 0o644, text)?;
     let sizes =
         serde_json::to_string_pretty(&super::sizes(manifest)?).context("telling the sizes of the disk")?;
     tree.file(layout::PATH, 0o644, sizes + "\n")?;
-    let Some(update) = &manifest.update else { return Ok(None) };
+    let mut keys = Vec::new();
+    if manifest.node != Policy::default() {
+        let text =
+            serde_json::to_string_pretty(&manifest.node).context("telling who gives documents")? + "\n";
+        if !manifest.node.keys.is_empty() {
+            keys.push(("node keys".to_owned(), Digest::of(text.as_bytes())));
+        }
+        tree.file(policy::PATH, 0o644, text)?;
+    }
+    let Some(update) = &manifest.update else { return Ok(keys) };
     let path = update.keys.join(ROOT_FILE);
     let bytes = crate::base::input::read(&path, crate::base::limits::TEXT)
         .with_context(|| format!("reading {}, which `keller keys init` makes", path.display()))?;
@@ -43,7 +53,8 @@ pub fn write_settings(tree: &mut Tree, manifest: &Manifest) -> Result<Option<(St
     }
     let digest = Digest::of(&bytes);
     tree.file(ROOT_JSON, 0o644, bytes)?;
-    Ok(Some((format!("update {ROOT_FILE}"), digest)))
+    keys.push((format!("update {ROOT_FILE}"), digest));
+    Ok(keys)
 }
 
 fn built(manifest: &Manifest, epoch: i64) -> Built {

@@ -11,6 +11,7 @@ use crate::disk::gpt::{self, Entry, Table};
 use crate::disk::layout::PATH;
 use crate::disk::{FileDevice, Layout, ReadAt, SectorSize, Sizes, Window, slot};
 use crate::fs::{erofs, ext4};
+use crate::node::{Policy, policy};
 use crate::tree::Content;
 
 /// Where ext4 has `s_magic` (Linux, `fs/ext4/ext4.h`), and what it is.
@@ -36,20 +37,44 @@ pub fn of_root(file: &Arc<File>, root: &Entry) -> Result<Option<Layout>> {
 /// # Errors
 /// A root that cannot be read.
 pub fn of_disk(disk: Arc<dyn Shared>, root: &Entry) -> Result<Option<Layout>> {
+    of_disk_and_policy(disk, root).map(|(layout, _)| layout)
+}
+
+/// The same, and who may give the node its document.
+///
+/// # Errors
+/// A root that cannot be read.
+pub fn of_disk_and_policy(disk: Arc<dyn Shared>, root: &Entry) -> Result<(Option<Layout>, Policy)> {
+    let [layout, policy] = files(disk, root, [PATH, policy::PATH])?;
+    let layout = layout.map(|bytes| parse(&bytes)).transpose()?;
+    let policy = policy.map(|bytes| Policy::parse(&bytes)).transpose();
+    let policy = policy.with_context(|| format!("reading /{} of the root", policy::PATH))?;
+    Ok((layout, policy.unwrap_or_default()))
+}
+
+/// The files of the root at these paths that are there.
+fn files<const N: usize>(
+    disk: Arc<dyn Shared>,
+    root: &Entry,
+    paths: [&str; N],
+) -> Result<[Option<Vec<u8>>; N]> {
     let window = Window::new(disk.clone(), root.start, root.size);
     let mut magic = [0; 2];
     window.read_at(&mut magic, EXT4_MAGIC.0)?;
+    let mut found = [const { None }; N];
     if magic == EXT4_MAGIC.1 {
-        let found = ext4::read_file(window, PATH, limits::WORDS);
-        let found = found.map_err(|error| anyhow!("reading the ext4 root: {error}"))?;
-        return found.map(|bytes| parse(&bytes)).transpose();
+        for (found, path) in found.iter_mut().zip(paths) {
+            let bytes = ext4::read_file(window.clone(), path, limits::WORDS);
+            *found = bytes.map_err(|error| anyhow!("reading the ext4 root: {error}"))?;
+        }
+        return Ok(found);
     }
     let content = Content::Device { device: disk, offset: root.start, len: root.size };
     let tree = erofs::Image::open(content).and_then(|image| image.tree()).context("reading the root")?;
-    if !tree.exists(PATH) {
-        return Ok(None);
+    for (found, path) in found.iter_mut().zip(paths).filter(|(_, path)| tree.exists(path)) {
+        *found = Some(tree.read(path)?);
     }
-    parse(&tree.read(PATH)?).map(Some)
+    Ok(found)
 }
 
 /// How the disk of the node is laid out that the raw image `file` becomes; none for what is no such image.

@@ -1,6 +1,6 @@
 //! A document that a machine was given, or that the node has kept, and which one counts.
 
-use crate::node::{self, Choice, Document, Machine};
+use crate::node::{self, Choice, Document, Machine, Policy, policy};
 
 /// Bytes of a document, and where they came from, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,16 +23,18 @@ pub(super) struct Decided {
 }
 
 /// Chooses between what the machine gives now and the copy that was kept. All that is given is merged; where a part of it
-/// cannot be understood, all of it is as if it were not there, but for what is said of it. `cards` gives what is known of
-/// the machine once it has cards.
+/// cannot be understood, or does not count by `policy`, all of it is as if it were not there, but for what is said of it. The
+/// copy was judged when it was taken, and may be what several said together, which nobody has signed. `cards` gives what is
+/// known of the machine once it has cards.
 pub(super) fn decide(
     given: Vec<Result<Given, String>>,
     kept: Option<Given>,
+    policy: &Policy,
     mut machine: Machine,
     cards: &dyn Fn(&[Document]) -> Machine,
 ) -> Decided {
     let mut refused = Vec::new();
-    let new = whole(given, &mut machine, cards, &mut refused);
+    let new = whole(given, policy, &mut machine, cards, &mut refused);
     if let Some(document) = new {
         let is_new = kept.is_none_or(|kept| kept.bytes != document.0.text.as_bytes());
         return Decided { document: Some(document), is_given: true, is_new, refused };
@@ -44,6 +46,7 @@ pub(super) fn decide(
 /// What all sources say together.
 fn whole(
     given: Vec<Result<Given, String>>,
+    policy: &Policy,
     machine: &mut Machine,
     cards: &dyn Fn(&[Document]) -> Machine,
     refused: &mut Vec<String>,
@@ -56,7 +59,17 @@ fn whole(
             Err(why) => refused.push(why),
         }
     }
-    let all: Vec<_> = found.iter().map(|given| understood(given, machine, cards, refused)).collect();
+    let all: Vec<_> = found
+        .iter()
+        .map(|given| {
+            let found = understood(given, machine, cards, refused)?;
+            if let Err(why) = policy.check(&found.0) {
+                refused.push(format!("{}: {why}; {}", given.source, policy::SIGN));
+                return None;
+            }
+            Some(found)
+        })
+        .collect();
     if !refused.is_empty() || all.is_empty() {
         return None;
     }
@@ -107,7 +120,10 @@ fn understood(
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+
     use super::*;
+    use crate::node::signature::{self, PublicKey};
 
     fn given(source: &str, text: &str) -> Given {
         Given { source: source.to_owned(), bytes: text.as_bytes().to_vec() }
@@ -118,8 +134,8 @@ mod tests {
         let machine = Machine { serial: Some("S1".to_owned()), ..Machine::default() };
         let with_card = Machine { macs: ["52:54:00:00:00:01".to_owned()].into(), ..machine.clone() };
         let given = given.iter().cloned().map(Ok).collect();
-        let decided =
-            decide(given, kept.map(|text| self::given("the copy", text)), machine, &|_| with_card.clone());
+        let kept = kept.map(|text| self::given("the copy", text));
+        let decided = decide(given, kept, &Policy::default(), machine, &|_| with_card.clone());
         let name = decided.document.and_then(|(document, _)| document.name);
         (name, decided.is_new, decided.refused.join("\n"))
     }
@@ -168,6 +184,38 @@ mod tests {
                 assert!(refused.contains(said), "{text}: {refused}");
             }
         }
+    }
+
+    #[test]
+    fn where_keys_are_named_only_what_they_have_signed_counts() {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let key = PublicKey::new(pair.public_key().as_ref()).unwrap();
+        let policy = Policy { sources: None, keys: vec![key] };
+        let signed = |text: &str| text.to_owned() + &signature::line(pair.sign(text.as_bytes()).as_ref());
+        let decided = |given: &[(&str, String)], kept: Option<&str>| {
+            let given = given.iter().map(|(source, text)| Ok(self::given(source, text))).collect();
+            let kept = kept.map(|text| self::given("the copy", text));
+            let decided = decide(given, kept, &policy, Machine::default(), &|_| Machine::default());
+            (decided.document.and_then(|(document, _)| document.name), decided.refused.join("\n"))
+        };
+        let (new, label) = ("node: 1\nname: new\n", "node: 1\nlabels: {a: b}\n");
+        let old = Some("node: 1\nname: old\n");
+        assert_eq!(decided(&[("a", signed(new))], old), (Some("new".to_owned()), String::new()));
+        for (text, said) in [
+            (
+                new.to_owned(),
+                "a: it is not signed; this image takes documents that one of its keys has signed",
+            ),
+            (signed(new).replace("new", "own"), "a: it was changed after it was signed"),
+        ] {
+            let (name, refused) = decided(&[("a", text.clone())], old);
+            assert!(name.as_deref() == Some("old") && refused.contains(said), "{refused}");
+            // One that is signed does not make up for it.
+            let (name, refused) = decided(&[("b", signed(label)), ("a", text)], None);
+            assert!(name.is_none() && refused.contains(said), "{refused}");
+        }
+        let both = decided(&[("a", signed(new)), ("b", signed(label))], old);
+        assert_eq!(both, (Some("new".to_owned()), String::new()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{cards, esp_document, fw_cfg, media, smbios, state};
 use crate::base::failure::{Doing, Failure};
 use crate::boot::live;
 use crate::node::laying::{self, LAYER};
+use crate::node::policy::{self, Place, Policy};
 use crate::node::{CREDENTIAL, FACTS, Image, Rendered, facts, render};
 
 /// What a document made in this boot.
@@ -69,8 +70,10 @@ pub(super) fn settle(ground: &mut Ground<'_>) -> Laid {
     if let Err(failure) = laying::prepare(Path::new(ROOT)) {
         console.alarm(&failure.lines());
     }
-    let (given, from_esp) = given(ground, home, kept.is_none());
-    let decided = decide(given, kept, cards::machine(), &|documents| cards::find(console, documents));
+    let policy = read_policy(console);
+    let (given, from_esp) = given(ground, home, &policy, kept.is_none());
+    let decided =
+        decide(given, kept, &policy, cards::machine(), &|documents| cards::find(console, documents));
     if let Err(failure) = hand_over(ground, home, &decided, from_esp) {
         let help =
             "EFI/keller/node.yaml stays in the EFI system partition, and is read again at the next boot";
@@ -153,21 +156,54 @@ fn keep_told(console: &Console, home: &Path, text: &str) -> bool {
 }
 
 /// What the machine gives, and what of it is in the ESP.
-fn given(ground: &mut Ground<'_>, home: &Path, first: bool) -> (Vec<Result<Given, String>>, Option<FromEsp>) {
+fn given(
+    ground: &mut Ground<'_>,
+    home: &Path,
+    policy: &Policy,
+    first: bool,
+) -> (Vec<Result<Given, String>>, Option<FromEsp>) {
     let console = ground.console;
-    let table = fs::read(smbios::TABLE).unwrap_or_default();
-    let mut given = smbios::credentials(&table, CREDENTIAL);
-    given.extend(fw_cfg::credential(console, CREDENTIAL));
-    let in_esp = esp_document::document(console, ground.disk);
-    media::wait(console, ground.loader, first && given.is_empty() && in_esp.is_none());
-    given.extend(media::documents(&ground.disk.name));
+    let may = |place| policy.takes_from(place);
+    let mut given = Vec::new();
+    if may(Place::Smbios) {
+        let table = fs::read(smbios::TABLE).unwrap_or_default();
+        given.extend(smbios::credentials(&table, CREDENTIAL));
+    }
+    if may(Place::FwCfg) {
+        given.extend(fw_cfg::credential(console, CREDENTIAL));
+    }
+    let in_esp = may(Place::Esp).then(|| esp_document::document(console, ground.disk)).flatten();
+    if may(Place::Medium) {
+        media::wait(console, ground.loader, first && given.is_empty() && in_esp.is_none());
+        given.extend(media::documents(&ground.disk.name));
+    }
     // It is for many machines, so that a medium with a part for this one is waited for.
-    given.extend(built_in());
+    given.extend(may(Place::Initramfs).then(built_in).flatten());
     let is_alone = given.is_empty();
     let bytes = in_esp.as_ref().and_then(|found| Some(found.as_ref().ok()?.bytes.clone()));
-    let taken = if in_esp.is_none() && !is_alone { taken(home) } else { None };
+    let taken = if may(Place::Esp) && in_esp.is_none() && !is_alone { taken(home) } else { None };
     given.extend(in_esp.into_iter().chain(taken));
     (given, bytes.map(|bytes| FromEsp { bytes, is_alone }))
+}
+
+/// Who may give a document, by the verified root. It says so where that is not everybody: an operator who puts one elsewhere
+/// would wait for it.
+fn read_policy(console: &Console) -> Policy {
+    let policy = match fs::read(Path::new(ROOT).join(policy::PATH)) {
+        Ok(bytes) => Policy::parse(&bytes).doing(format!("reading /{}", policy::PATH)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Policy::default(),
+        Err(error) => Err(error).doing(format!("reading /{}", policy::PATH)),
+    };
+    let policy = policy.unwrap_or_else(|failure| {
+        console.alarm(&failure.help("no document is taken from anywhere").lines());
+        Policy::closed()
+    });
+    if let Some(sources) = &policy.sources {
+        let places: Vec<&str> = sources.iter().map(|place| place.name()).collect();
+        let from = if places.is_empty() { "nowhere".to_owned() } else { places.join(", ") };
+        console.say(&format!("this image takes node documents from: {from}"));
+    }
+    policy
 }
 
 /// The document that the image was built with, for machines that run it from memory.

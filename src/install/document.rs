@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::refusal::Refusal;
 use crate::base::device::{Device, Shared, Uncached, Window};
 use crate::base::{input, width::to_u64};
 use crate::disk::gpt::{Entry, Table};
@@ -15,7 +16,8 @@ use crate::disk::unfold::is_unmade;
 use crate::fs::ext4;
 use crate::fs::fat::{Editor, Reader};
 use crate::node::laying::{IN_ESP, KEPT};
-use crate::node::{self, Choice, Document, LARGEST, Machine};
+use crate::node::policy::Place;
+use crate::node::{self, Choice, Document, LARGEST, Machine, Policy};
 
 /// What is keller's own on the state partition.
 const HOME: &str = "lib/keller";
@@ -34,6 +36,23 @@ impl Given {
         let text = input::read(path, LARGEST + 1).with_context(|| format!("reading {}", path.display()))?;
         let documents = node::read(&path.to_string_lossy(), &text)?;
         Ok(Self { text, documents })
+    }
+
+    /// Refuses what the node of an image with this `policy` would not take from its ESP.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFromEsp`], [`Refusal::Document`].
+    pub(super) fn judge(&self, policy: &Policy) -> Result<(), Refusal> {
+        if !policy.takes_from(Place::Esp) {
+            return Err(Refusal::NotFromEsp);
+        }
+        for document in &self.documents {
+            if let Err(why) = policy.check(document) {
+                let name = document.name.clone().unwrap_or_else(|| "without a name".to_owned());
+                return Err(Refusal::Unsigned { name, why });
+            }
+        }
+        Ok(())
     }
 
     /// Whether this is what a disk has: the same file still in the ESP, or the one of it that the node on it keeps, which is the

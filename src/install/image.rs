@@ -23,6 +23,7 @@ use crate::fs::fat;
 use crate::http::url::Url;
 use crate::http::{Client, Settings};
 use crate::image::node_disk;
+use crate::node::Policy;
 use crate::output::{Format, raw};
 use crate::verity;
 
@@ -66,6 +67,8 @@ pub(super) struct Image {
     pub release: Release,
     /// What it becomes on a node.
     pub layout: Layout,
+    /// Who may give the node its document.
+    pub policy: Policy,
     /// Of the content of all partitions, one after the other.
     pub content: Digest,
 }
@@ -104,16 +107,19 @@ impl Image {
                 false => "expected one ESP, one root and its hash tree, with the labels of a version",
             })
         })?;
-        let layout = node_disk::of_disk(bytes.clone(), parts.root)
-            .and_then(|layout| layout.context("its root does not say how large the disk of a node is"))
-            .and_then(|layout| node_disk::check(&layout, &table).map(|()| layout))
+        let (layout, policy) = node_disk::of_disk_and_policy(bytes.clone(), parts.root)
+            .and_then(|(layout, policy)| {
+                let layout = layout.context("its root does not say how large the disk of a node is")?;
+                node_disk::check(&layout, &table)?;
+                Ok((layout, policy))
+            })
             .map_err(|error| damaged(Chain(error.as_ref()).to_string()))?;
         check_root(&bytes, parts, &release, "checking the image", progress)
             .map_err(|error| damaged(format!("its root does not match its root hash: {error}")))?;
         let esp = table.by_type(types::ESP).next().ok_or_else(|| not_an_image("it has no ESP"))?;
         check_esp(&bytes, esp, &release).map_err(|error| damaged(Chain(error.as_ref()).to_string()))?;
         let content = content(&bytes, &table).map_err(|error| damaged(error.to_string()))?;
-        Ok(Self { bytes, release, layout, content, table })
+        Ok(Self { bytes, release, layout, policy, content, table })
     }
 }
 

@@ -40,7 +40,7 @@ use crate::base::{Digest, Progress, input, kernel, version};
 use crate::disk::gpt::{self, Table, Which, types};
 use crate::disk::unfold::Own;
 use crate::disk::{FileDevice, ReadAt, Release, SectorSize, slot, sys};
-use crate::node::{Machine, Selector};
+use crate::node::{Machine, Selector, policy};
 use document::Given;
 use image::Image;
 use keep::Plan;
@@ -158,7 +158,13 @@ pub fn install(
     progress: &dyn Progress,
 ) -> Result<Report> {
     let given = request.document.as_deref().map(Given::read).transpose()?;
-    let image = || Image::open(&request.image, request.sha256, progress);
+    let image = || -> Result<Image> {
+        let image = Image::open(&request.image, request.sha256, progress)?;
+        if let Some(given) = given.as_ref().filter(|_| !comes_otherwise(request, &image)) {
+            given.judge(&image.policy)?;
+        }
+        Ok(image)
+    };
     let (place, image, had) = match request.unattended {
         true => {
             let image = image()?;
@@ -192,6 +198,7 @@ pub fn install(
         return Err(Refusal::Sectors { path: name, disk: device.sector_size(), image: sector }.into());
     }
     let plan = place.plan(&device, &image, request)?;
+    let given = given.filter(|_| !comes_otherwise(request, &image));
     let document = given.as_ref().map(|given| given.text.as_slice());
     let job = Job::new(&image, &plan, document);
     let stopped = watch().context("listening for signals")?;
@@ -211,6 +218,11 @@ pub fn install(
     let report =
         place.report(State::Installed, &image.release, &plan.table, document, Some(boot_entry), unread);
     Ok(Report { kept_state: plan.kept.is_some(), ..report })
+}
+
+/// Whether the node gets its document from where this machine has it, and not from its ESP, as its image wants it.
+fn comes_otherwise(request: &Request, image: &Image) -> bool {
+    request.unattended && !image.policy.takes_from(policy::Place::Esp)
 }
 
 fn esps(table: &Table) -> Vec<Uuid> {

@@ -122,6 +122,20 @@ pub enum Refusal {
         /// Path of the disk.
         path: String,
     },
+    /// The image takes no document from where an installation puts it.
+    #[error(
+        "a node of this image reads no document from its ESP (`node.sources` in its manifest): leave --document out, and give it \
+         the document as the manifest says"
+    )]
+    NotFromEsp,
+    /// The image takes signed documents only.
+    #[error("the node document {name}: {why}; {}", crate::node::policy::SIGN)]
+    Unsigned {
+        /// Its `name`.
+        name: String,
+        /// Why it does not count.
+        why: &'static str,
+    },
     /// Too small.
     #[error(
         "{path} has {}, and a node of this image needs {}: it lacks {}. Name a larger disk, or make the partitions \

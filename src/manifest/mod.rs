@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::window::Window;
 use crate::base::{Signal, Size};
-use crate::node::Interface;
+use crate::node::{Interface, Policy};
 use crate::written::diagnostic::Report;
 use crate::written::{decode, place, yaml};
 
@@ -173,6 +173,8 @@ pub struct Manifest {
     pub health: Health,
     /// Sizes on disk.
     pub disk: Disk,
+    /// Who may give a node its document.
+    pub node: Policy,
     /// Where updates come from, if anywhere.
     pub update: Option<Update>,
     /// File formats to write.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{Etc, Output, RootFilesystem, Runtime};
 use crate::node::RawNetwork;
+use crate::node::policy::Place;
 use crate::written::decode::{At, Short};
 
 /// What a node is made of. Every field but `keller`, `id` and `version` may also stand in a component, a file
@@ -60,6 +61,9 @@ pub(super) struct Raw {
     /// When a boot counts as good. An update whose boot does not become good is rolled back.
     #[serde(default)]
     pub health: RawHealth,
+    /// Who may give a node its document (docs/node.md). Default: whoever can.
+    #[serde(default)]
+    pub node: RawNode,
     /// Sizes on the disk of a node.
     #[serde(default)]
     pub disk: RawDisk,
@@ -428,6 +432,20 @@ pub(super) struct RawMember {
     /// Where its peers reach it, such as `https://10.0.0.1:2380`.
     #[expect(dead_code, reason = "for the schema; a cluster is refused")]
     pub peer: At<String>,
+}
+
+/// Who may give a node its document.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "node")]
+pub(super) struct RawNode {
+    /// Where a document is looked for; `[]` for nowhere. Default: everywhere. `keller node apply` on the node is not limited
+    /// by it.
+    pub sources: Option<Vec<At<Place>>>,
+    /// Files beside the manifest with public keys, ed25519 in PEM, as `keller node keygen` makes them: only a document that one
+    /// of them has signed counts, also for `keller node apply`. Default: none, and no document needs to be signed.
+    #[serde(default)]
+    pub keys: Vec<At<String>>,
 }
 
 /// When a boot counts as good: all of these hold before the deadline.

@@ -1,17 +1,20 @@
 //! The document that makes a node of an image: its name, network, keys, units and secrets.
 //!
 //! `raw` is what people write, `validate` and `network` make a [`Document`] of it, `machine` chooses among several by
-//! what is known of a machine, `render` says which files follow, and `laying` lays them.
+//! what is known of a machine, `render` says which files follow, and `laying` lays them. `policy` is what an image says
+//! of who may give one, and `signature` how one is signed.
 
 pub mod cluster;
 pub mod laying;
 mod machine;
 mod merge;
 mod network;
+pub mod policy;
 mod raw;
 mod render;
 pub mod schema;
 pub mod selector;
+pub mod signature;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -32,8 +35,9 @@ pub use cluster::Cluster;
 pub use machine::{Choice, Machine};
 pub use merge::merge;
 pub(crate) use network::interfaces;
+pub use policy::Policy;
 pub(crate) use raw::RawNetwork;
-pub use render::{CLOSED, FACTS, Image, Item, Kind, Rendered, facts, networkd, render};
+pub use render::{CLOSED, FACTS, Image, Item, Kind, Rendered, UPDATE, facts, networkd, render};
 pub use selector::Selector;
 
 /// The form of documents that this keller reads.
@@ -72,6 +76,8 @@ pub struct Document {
     pub credentials: BTreeMap<String, Secret>,
     /// The cluster of etcd that it is a member of.
     pub cluster: Option<Cluster>,
+    /// Where updates come from, and when they are taken.
+    pub update: Option<Update>,
     /// What is installed where, if the machine runs from memory.
     pub install: Option<Install>,
     /// The text that says all this, without the other documents of its file.
@@ -146,6 +152,30 @@ pub enum Dhcp {
     Ipv6,
     /// Of both.
     Both,
+}
+
+/// Where updates come from, and when they are taken; what is none stays as the image has it. It is written as the agent reads
+/// it in /etc/keller/update.yaml.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Update {
+    /// Root of the repository: http or https.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The channel to follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// Whether a new version is taken without anybody's word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub automatic: Option<bool>,
+    /// When that may be, or `always`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+    /// Time between two looks at the repository, with its unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// Proxy for http and https.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 /// An unattended installation.
@@ -361,8 +391,10 @@ fn documents(source: u32, bytes: &[u8], report: &mut Report) -> Option<Vec<(yaml
 
 /// The lines that may hold a secret: of fields that are secrets, and of those that nobody knows.
 fn secrets(node: &yaml::Node, lines: &[&str], range: Range<u32>) -> Vec<Range<u32>> {
-    const OPEN: [&str; 10] =
-        ["node", "name", "match", "network", "units", "enable", "mask", "labels", "cluster", "install"];
+    const OPEN: [&str; 11] = [
+        "node", "name", "match", "network", "units", "enable", "mask", "labels", "cluster", "update",
+        "install",
+    ];
     let mut hidden = Vec::new();
     if let yaml::Value::Map(entries) = &node.value {
         for (index, entry) in entries.iter().enumerate() {

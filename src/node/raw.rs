@@ -50,6 +50,8 @@ pub(super) struct Raw {
     /// The cluster of etcd that this node is a member of. `keller cluster init` writes it, and the credentials that it
     /// needs.
     pub cluster: Option<At<RawCluster>>,
+    /// Where this node gets its updates, and when, over what its image says. It lies in /etc/keller/update.yaml.
+    pub update: Option<At<RawUpdate>>,
     /// What a machine that was started from an ISO or over the network installs, and where. A node that runs from its disk
     /// ignores it.
     pub install: Option<At<RawInstall>>,
@@ -74,6 +76,26 @@ pub(super) struct RawInstall {
     pub report: Option<At<String>>,
     /// What the machine does afterwards. Default: `reboot`.
     pub then: Option<At<Then>>,
+}
+
+/// Where updates come from, and when they are taken. What is not said stays as the image has it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "update")]
+pub(super) struct RawUpdate {
+    /// Root of the update repository: http or https. The image's keys sign it.
+    pub url: Option<At<String>>,
+    /// Of the channels that a version is published in, the one to follow.
+    pub channel: Option<At<String>>,
+    /// Whether the node takes a new version by itself, with the restart that it needs.
+    pub automatic: Option<At<bool>>,
+    /// When it may do so, in the node's time: `02:00-05:00`, or on some days `Sat,Sun 02:00-05:00`; `always` takes away
+    /// the image's window.
+    pub window: Option<At<String>>,
+    /// Time between two looks at the repository, such as `5m` or `1h`; at least a minute.
+    pub interval: Option<At<String>>,
+    /// Proxy for http and https, such as `http://proxy.example:3128`.
+    pub proxy: Option<At<String>>,
 }
 
 /// A cluster of etcd. Its members know of each other by this list, and by nothing else.

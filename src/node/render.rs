@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Content, Document, Made, Secret, User};
+use super::{Content, Document, Made, Secret, Update, User};
 
 /// The verified root, as far as a document has to do with it.
 pub trait Image {
@@ -50,6 +50,12 @@ pub const FACTS: &str = "/run/keller/node.json";
 /// Directories that are not for everybody.
 pub const CLOSED: [&str; 1] = ["/run/credstore"];
 
+/// An operator's word about updates, as the agent reads it.
+pub const UPDATE: &str = "/etc/keller/update.yaml";
+
+/// An operator's root of trust for updates.
+const OWN_KEYS: &str = "/etc/keller/root.json";
+
 const READABLE: u16 = 0o644;
 const PRIVATE: u16 = 0o600;
 
@@ -78,6 +84,9 @@ pub fn render(document: &Document, image: &dyn Image) -> Rendered {
             Content::Text(text, mode) => rendered.file(&file.path, *mode, text.0.clone()),
             Content::Link(target) => rendered.link(&file.path, target),
         }
+    }
+    if let Some(update) = &document.update {
+        updates(update, document, image, &mut rendered);
     }
     units::render(document, image, &mut rendered);
     cluster::render(document, image, &mut rendered);
@@ -137,6 +146,25 @@ fn network(document: &Document) -> Value {
         "gateways": gateways.map(ToString::to_string).collect::<Vec<_>>(),
         "dhcp": document.interfaces.iter().any(|one| one.dhcp != super::Dhcp::None),
     })
+}
+
+/// What the agent reads of updates, in place of what the image has at this path. JSON is YAML, too.
+fn updates(update: &Update, document: &Document, image: &dyn Image, rendered: &mut Rendered) {
+    if image.read(UPDATE).is_some() {
+        rendered.warnings.push(format!("`update` takes the place of the image's {UPDATE}, all of it"));
+    }
+    let keys = ["/usr/lib/keller/root.json", OWN_KEYS];
+    let has_keys = keys.iter().any(|path| image.read(path).is_some())
+        || document.files.iter().any(|file| file.path == OWN_KEYS);
+    if update.url.is_some() && !has_keys {
+        let warning = format!(
+            "`update` names a repository, and this image has no key that signs one: it takes no update without \
+             {OWN_KEYS}"
+        );
+        rendered.warnings.push(warning);
+    }
+    let text = serde_json::to_string_pretty(update).expect("texts have a form in JSON");
+    rendered.file(UPDATE, READABLE, text + "\n");
 }
 
 fn users(users: &[User], image: &dyn Image, rendered: &mut Rendered) {

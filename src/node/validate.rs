@@ -2,12 +2,14 @@
 //! worth something only when there are none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::raw::{Raw, RawCredential, RawFile, RawInstall, RawMatch, RawUnit, RawUser};
+use super::raw::{Raw, RawCredential, RawFile, RawInstall, RawMatch, RawUnit, RawUpdate, RawUser};
 use super::{
-    Content, Document, File, Image, Install, Made, Match, Secret, Selector, Unit, User, cluster, network,
-    render,
+    Content, Document, File, Image, Install, Made, Match, Secret, Selector, Unit, Update, User, cluster,
+    network, render,
 };
+use crate::base::duration::INTERVAL;
 use crate::written::decode::{At, Short};
 use crate::written::diagnostic::Report;
 use crate::written::firsts::{Firsts, unique};
@@ -17,6 +19,9 @@ use crate::written::yaml::Node;
 
 /// systemd.io, "Users, Groups, UIDs and GIDs on systemd Systems": regular users.
 const PEOPLE: std::ops::RangeInclusive<u32> = 1000..=59_999;
+
+/// Between two looks for updates: more often, a fleet is an attack on its server.
+const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(60)..=*INTERVAL.end();
 
 /// Paths that another field is for, or that are no document's.
 const TAKEN: [(&str, &str); 9] = [
@@ -43,6 +48,7 @@ pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document 
     let labels = labels(raw.labels, report);
     let credentials = credentials(raw.credentials, report);
     let cluster = raw.cluster.and_then(|at| cluster::cluster(at, name.as_deref(), &credentials, report));
+    let update = raw.update.and_then(|at| update(at, report));
     let install = raw.install.and_then(|at| install(at.value, report));
     let (marks, files): (Vec<Mark>, Vec<File>) = files.into_iter().unzip();
     let document = Document {
@@ -57,6 +63,7 @@ pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document 
         labels,
         credentials,
         cluster,
+        update,
         install,
         text,
     };
@@ -118,6 +125,33 @@ fn web(text: &str) -> Result<(), Wrong> {
         true => Ok(()),
         false => form::secret("is no address at http or https", "such as `https://deploy.example/report`"),
     }
+}
+
+fn update(at: At<RawUpdate>, report: &mut Report) -> Option<Update> {
+    let At { value: RawUpdate { url, channel, automatic, window, interval, proxy }, mark } = at;
+    let address = |text: &str| form::url(text, &["http", "https"]);
+    let update = Update {
+        url: url.and_then(|at| report.checked(at, address)),
+        channel: channel.and_then(|at| report.checked(at, form::id)),
+        automatic: automatic.map(|at| at.value),
+        window: window.and_then(|at| {
+            report.checked(at, |text| match text {
+                "always" => Ok(()),
+                _ => form::window(text).map(drop),
+            })
+        }),
+        interval: interval
+            .and_then(|at| report.checked(at, |text| form::duration(text, &INTERVALS).map(drop))),
+        proxy: proxy.and_then(|at| report.checked(at, address)),
+    };
+    if update == Update::default() {
+        // What it says was refused, or it says nothing.
+        if report.is_empty() {
+            report.error(mark, "this `update` says nothing").help("add `url`, or leave it out");
+        }
+        return None;
+    }
+    Some(update)
 }
 
 fn matches(at: At<RawMatch>, report: &mut Report) -> Match {

@@ -14,6 +14,7 @@ use crate::base::progress::Progress;
 use crate::image::{Job, Means, Report};
 use crate::manifest::Manifest;
 use crate::node;
+use crate::node::policy::{self, Place};
 use crate::output::Format;
 
 /// What is to be built, and how.
@@ -94,7 +95,19 @@ impl Build {
         }
         let bytes =
             input::read(path, node::LARGEST + 1).with_context(|| format!("reading {}", path.display()))?;
-        node::read(&path.to_string_lossy(), &bytes)?;
+        let policy = &manifest.node;
+        if !policy.takes_from(Place::Initramfs) {
+            bail!(
+                "--install {}: no node of this image would read it: `node.sources` of the manifest has no `initramfs`",
+                path.display()
+            );
+        }
+        for document in node::read(&path.to_string_lossy(), &bytes)? {
+            let name = document.name.as_deref().unwrap_or("without a name");
+            policy.check(&document).map_err(|why| {
+                anyhow!("--install {}: document {name}: {why}; {}", path.display(), policy::SIGN)
+            })?;
+        }
         Ok(Some(bytes))
     }
 

@@ -11,7 +11,7 @@ mod private;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub use private::{PrivateKey, sign};
 
 use super::metadata::{self, ROLES, SPEC_VERSION, after, key_ids, numbered};
 use crate::base::width::to_u64;
-use crate::base::{AtomicFile, atomic, input, json, limits};
+use crate::base::{atomic, input, json, limits};
 
 /// The newest root, under a name without a number.
 const ROOT: &str = "root.json";
@@ -336,7 +336,7 @@ impl Keys {
             atomic::write(&ignore, "*\n").map_err(writing(&ignore))?;
         }
         for key in &self.private[known..] {
-            write_private(&key.path, &key.to_pem()).map_err(writing(&key.path))?;
+            key.save().map_err(writing(&key.path))?;
         }
         let bytes = metadata::bytes(&signed);
         let version = signed.signed.version.get();
@@ -347,13 +347,6 @@ impl Keys {
         self.roots.insert(version, signed);
         Ok(())
     }
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = AtomicFile::create(path)?;
-    file.set_mode(0o600)?;
-    file.file_mut().write_all(text.as_bytes())?;
-    file.commit().map(drop)
 }
 
 /// The files of a folder, by name.

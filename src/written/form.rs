@@ -1,8 +1,15 @@
 //! The forms of single values that manifests and documents of nodes have. Pure: text in, value or reason out.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use url::Url;
+
 use super::decode::At;
 use super::diagnostic::Report;
+use crate::base::duration;
 use crate::base::width::to_index;
+use crate::base::window::Window;
 
 /// Why a text is no good, and what would be.
 #[derive(Debug, PartialEq, Eq)]
@@ -254,6 +261,59 @@ fn whole_key(mut blob: &[u8], kind: &str) -> bool {
         blob = rest;
     }
     blob.is_empty() && fields.len() >= 2 && fields[0] == kind.as_bytes()
+}
+
+/// `a-z`, `0-9` and `-`, beginning with a letter.
+pub(crate) fn id(text: &str) -> Result<(), Wrong> {
+    let good = text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| lower(c) || c == '-')
+        && !text.ends_with('-');
+    match good {
+        true if text.len() <= 32 => Ok(()),
+        true => wrong("is too long", "at most 32 characters"),
+        false => wrong(
+            "is not a name",
+            "letters a-z, digits and `-`, beginning with a letter, such as `edge-node`",
+        ),
+    }
+}
+
+/// Seconds of a length of time in `range`.
+pub(crate) fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<u64, Wrong> {
+    match duration::parse(text, range) {
+        Ok(duration) => Ok(duration.as_secs()),
+        Err(error) => wrong(error.problem.to_string(), error.problem.expected()),
+    }
+}
+
+/// A time of day, on all days or some.
+pub(crate) fn window(text: &str) -> Result<Window, Wrong> {
+    match text.parse() {
+        Ok(window) => Ok(window),
+        Err(_) => wrong("is not a time of day", "such as `02:00-05:00` or `Sat,Sun 02:00-05:00`"),
+    }
+}
+
+/// An address with one of `schemes`, without a password.
+pub(crate) fn url(text: &str, schemes: &[&str]) -> Result<(), Wrong> {
+    let example = "such as `https://mirror.example/debian`";
+    let Ok(url) = Url::parse(text) else { return wrong("is not an address", example) };
+    if !schemes.contains(&url.scheme()) {
+        return wrong(
+            format!("has the scheme `{}`", url.scheme()),
+            format!("{}, {example}", schemes.join(", ")),
+        );
+    }
+    if url.scheme() != "file" && url.host_str().is_none_or(str::is_empty) {
+        return wrong("has no host", example);
+    }
+    if url.password().is_some() {
+        return secret(
+            "carries a password",
+            "keep secrets out of manifests; apt's auth.conf(5) is the place for them",
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

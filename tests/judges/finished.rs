@@ -81,6 +81,7 @@ fn manifest() -> Manifest {
             state_grow: true,
             sector_size: 512,
         },
+        node: keller::node::Policy::default(),
         update: None,
         outputs: Vec::new(),
     }

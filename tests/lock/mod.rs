@@ -87,6 +87,7 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
             state_grow: true,
             sector_size: 512,
         },
+        node: keller::node::Policy::default(),
         update: None,
         outputs: Vec::new(),
     }

@@ -81,6 +81,9 @@ pub(super) fn act(plan: &Plan, items: &[Item], root: &Root) -> (Vec<Failure>, Ve
     for name in &plan.restart {
         tried(job("try-restart", name));
     }
+    for name in &plan.renew {
+        tried(job("restart", name));
+    }
     for name in &plan.start {
         tried(job("start", name));
     }

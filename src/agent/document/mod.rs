@@ -10,6 +10,7 @@ mod login;
 mod plan;
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use super::systemd;
 use crate::base::failure::{Doing, Failure};
 use crate::base::{atomic, kernel};
-use crate::node::{self, Choice, Document, FACTS, Item, Machine, laying};
+use crate::node::{self, Choice, Document, FACTS, Item, Machine, Policy, laying, policy};
 use act::Root;
 pub use plan::{Change, Plan};
 
@@ -84,7 +85,22 @@ pub enum Undone {
 /// # Errors
 /// What is wrong with the document, and what the node says.
 pub fn diff(name: &str, bytes: &[u8]) -> Result<Diff, Failure> {
-    plan_for(choose(name, bytes)?)
+    plan_for(signed(name, choose(name, bytes)?)?)
+}
+
+/// The document, where this image takes it: what root does by hand is not guarded against, but a fleet whose documents are
+/// signed is not to get one that the next machine refuses.
+fn signed(name: &str, document: Document) -> Result<Document, Failure> {
+    let path = Path::new("/").join(policy::PATH);
+    let policy = match fs::read(&path) {
+        Ok(bytes) => Policy::parse(&bytes).doing(format!("reading {}", path.display()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(document),
+        Err(error) => return Err(error).doing(format!("reading {}", path.display())),
+    };
+    match policy.check(&document) {
+        Ok(()) => Ok(document),
+        Err(why) => Err(Failure::new(format!("reading {name}"), why).help(policy::SIGN)),
+    }
 }
 
 fn choose(name: &str, bytes: &[u8]) -> Result<Document, Failure> {
@@ -116,7 +132,7 @@ fn plan_for(document: Document) -> Result<Diff, Failure> {
 /// Nothing was changed, or the change is undone after its time.
 pub fn apply(name: &str, bytes: &[u8], within: Duration) -> Result<Applied, Failure> {
     let _lock = lock()?;
-    let document = choose(name, bytes)?;
+    let document = signed(name, choose(name, bytes)?)?;
     if pending().exists() {
         let cause = "a change of its network is not confirmed yet";
         let failure = Failure::new("changing this node", cause);

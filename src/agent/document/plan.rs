@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::node::{Document, Item, Kind, cluster};
+use crate::node::{Document, Item, Kind, UPDATE, cluster};
 
 const UNITS: &str = "/run/systemd/system/";
 const NETWORKS: &str = "/run/systemd/network/";
@@ -13,6 +13,8 @@ const SECRETS: &str = "/run/credstore/";
 const ETCD: &str = "etcd.service";
 /// Takes a member's certificates to where its etcd reads them.
 const CERTIFICATES: &str = "keller-etcd-certificates.service";
+/// Reads what is said of updates when it starts, and ends where nothing is.
+const AGENT: &str = "keller-agent.service";
 const HOMES: &str = "/run/tmpfiles.d/";
 /// Files of /etc that are read anew each time that somebody asks.
 const READ_ANEW: [&str; 4] = ["/etc/hostname", "/etc/hosts", "/etc/shadow", "/etc/ssh/authorized_keys.d/"];
@@ -45,6 +47,8 @@ pub struct Plan {
     pub stop: Vec<String>,
     /// Units that start anew, where they run.
     pub restart: Vec<String>,
+    /// Units that start anew, whether or not they run.
+    pub renew: Vec<String>,
     /// Units that start.
     pub start: Vec<String>,
     /// Units whose start nobody waits for, in either way.
@@ -96,6 +100,8 @@ impl Plan {
             self.secret(name, document);
         } else if path == "/etc/hostname" {
             self.set_name = true;
+        } else if path == UPDATE {
+            self.renew.push(AGENT.to_owned());
         } else if path.starts_with("/etc/systemd/network/") {
             self.reload_network = true;
         } else if path.starts_with("/etc/systemd/system/") {
@@ -198,6 +204,7 @@ impl Plan {
             list("take away the interfaces", &self.delete_interfaces),
             once("read the network again", self.reload_network),
             list("start anew, where it runs,", &self.restart),
+            list("start anew", &self.renew),
             list("start", &self.start),
         ]
         .into_iter()
@@ -280,6 +287,13 @@ mod tests {
         assert_eq!((secret.restart, secret.reload_units), (vec!["web.service".to_owned()], false));
         assert_eq!(plan("", "mask: [x.timer]\n").stop, ["x.timer"]);
         assert!(plan("name: a\n", "name: b\n").set_name);
+        let channel = |name: &str| format!("update: {{channel: {name}}}\n");
+        for (old, new) in
+            [(String::new(), channel("a")), (channel("a"), channel("b")), (channel("a"), String::new())]
+        {
+            let plan = plan(&old, &new);
+            assert_eq!((plan.renew, plan.later), (vec![AGENT.to_owned()], vec![]), "{old} {new}");
+        }
         let later = plan("", "files: [{path: /etc/app.conf, content: x}]\n").later;
         assert!(later[0].starts_with("/etc/app.conf: "), "{later:?}");
         let bridge = |mtu: &str| {

@@ -186,6 +186,7 @@ impl Validator<'_> {
             health: self.health(raw.health, kv.is_some()),
             kv,
             disk: self.disk(raw.disk),
+            node: self.node(raw.node),
             update: raw.update.and_then(|at| self.update(at.value)),
             outputs,
             said: std::mem::take(&mut self.said),

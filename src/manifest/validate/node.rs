@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{At, Kind, Validator, containers, or, text};
-use crate::base::Size;
 use crate::base::duration::INTERVAL;
+use crate::base::{Size, input, limits};
 use crate::manifest::files::Location;
-use crate::manifest::raw::{Cluster, RawDisk, RawHealth, RawKernel, RawKv, RawServices, RawUpdate};
+use crate::manifest::raw::{Cluster, RawDisk, RawHealth, RawKernel, RawKv, RawNode, RawServices, RawUpdate};
 use crate::manifest::{
     Disk, GIVE_UP_AFTER, Health, InitramfsModules, Kernel, Kv, MOST_STARTS, Services, Update,
 };
-use crate::node::{self, Interface, RawNetwork};
+use crate::node::signature::PublicKey;
+use crate::node::{self, Interface, Policy, RawNetwork};
 use crate::written::decode::Short;
+use crate::written::firsts::unique;
 use crate::written::place::Mark;
 
 /// Two kernel images of up to 100 MiB and the boot loader have room.
@@ -85,6 +87,28 @@ impl Validator<'_> {
             ));
         }
         interfaces
+    }
+
+    /// Who may give a node its document.
+    pub(super) fn node(&mut self, raw: RawNode) -> Policy {
+        let RawNode { sources, keys } = raw;
+        let sources = sources.map(|sources| unique(sources.into_iter().map(|at| at.value).collect()));
+        let keys: Vec<PublicKey> = keys.iter().filter_map(|at| self.public_key(at)).collect();
+        Policy { sources, keys: unique(keys) }
+    }
+
+    fn public_key(&mut self, at: &At<String>) -> Option<PublicKey> {
+        let path = self.beside_on_disk(at, &[Kind::File])?;
+        let shown = self.sources.location(at.mark).resolve(&at.value);
+        let read = input::read(&path, limits::TEXT).map_err(|error| error.to_string());
+        match read.and_then(|bytes| PublicKey::from_pem(&bytes)) {
+            Ok(key) => Some(key),
+            Err(problem) => {
+                self.error(at.mark, format!("{shown} is no public key: {problem}"))
+                    .help("`keller node keygen` makes a pair; the file that ends with .pub belongs here");
+                None
+            }
+        }
     }
 
     pub(super) fn kernel(&mut self, raw: RawKernel) -> Kernel {

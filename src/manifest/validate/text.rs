@@ -1,34 +1,15 @@
 //! The forms that single values have. Pure: text in, value or reason out.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
 use globset::GlobBuilder;
-use url::Url;
 
 use crate::base::user::{self, NotAUser};
-use crate::base::window::Window;
-use crate::base::{Signal, Size, duration};
+use crate::base::{Signal, Size};
 use crate::manifest::{Port, Volume};
 pub(crate) use crate::written::form::{
-    Wrong, absolute, account, account_path, account_text, mode, password_hash, ssh_key, system_account, unit,
+    Wrong, absolute, account, account_path, account_text, duration, id, mode, password_hash, ssh_key,
+    system_account, unit, url, window,
 };
-use crate::written::form::{lower, secret, wrong};
-
-/// `a-z`, `0-9` and `-`, beginning with a letter.
-pub(crate) fn id(text: &str) -> Result<(), Wrong> {
-    let good = text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.chars().all(|c| lower(c) || c == '-')
-        && !text.ends_with('-');
-    match good {
-        true if text.len() <= 32 => Ok(()),
-        true => wrong("is too long", "at most 32 characters"),
-        false => wrong(
-            "is not a name",
-            "letters a-z, digits and `-`, beginning with a letter, such as `edge-node`",
-        ),
-    }
-}
+use crate::written::form::{lower, wrong};
 
 /// The UAPI version format specification's characters but `_` and `+`: in the ESP the file is named
 /// `<id>_<version>+<tries>.efi`.
@@ -157,44 +138,6 @@ pub(crate) fn size_or_none(text: &str, least: Size) -> Result<Option<Size>, Wron
     }
     let with_none = |wrong: Wrong| Wrong { help: format!("{}, or `none`", wrong.help), ..wrong };
     size(text, least).map(Some).map_err(with_none)
-}
-
-/// Seconds of a length of time in `range`.
-pub(crate) fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<u64, Wrong> {
-    match duration::parse(text, range) {
-        Ok(duration) => Ok(duration.as_secs()),
-        Err(error) => wrong(error.problem.to_string(), error.problem.expected()),
-    }
-}
-
-/// A time of day, on all days or some.
-pub(crate) fn window(text: &str) -> Result<Window, Wrong> {
-    match text.parse() {
-        Ok(window) => Ok(window),
-        Err(_) => wrong("is not a time of day", "such as `02:00-05:00` or `Sat,Sun 02:00-05:00`"),
-    }
-}
-
-/// An address with one of `schemes`, without a password.
-pub(crate) fn url(text: &str, schemes: &[&str]) -> Result<(), Wrong> {
-    let example = "such as `https://mirror.example/debian`";
-    let Ok(url) = Url::parse(text) else { return wrong("is not an address", example) };
-    if !schemes.contains(&url.scheme()) {
-        return wrong(
-            format!("has the scheme `{}`", url.scheme()),
-            format!("{}, {example}", schemes.join(", ")),
-        );
-    }
-    if url.scheme() != "file" && url.host_str().is_none_or(str::is_empty) {
-        return wrong("has no host", example);
-    }
-    if url.password().is_some() {
-        return secret(
-            "carries a password",
-            "keep secrets out of manifests; apt's auth.conf(5) is the place for them",
-        );
-    }
-    Ok(())
 }
 
 /// `host:container[/udp]`.
@@ -354,6 +297,8 @@ pub(crate) fn cmdline_word(text: &str) -> Result<(), Wrong> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -36,7 +36,7 @@ pub enum KeysError {
     /// A private key that others on this machine can read.
     #[error(
         "{} has mode {mode:04o}, so that others can read or write it: `chmod 600 {}` keeps it for its owner, and \
-         `keller keys rotate` replaces it if somebody may have read it", path.display(), path.display()
+         another one takes its place if somebody may have read it (`keller keys rotate` where it signs updates)", path.display(), path.display()
     )]
     Open {
         /// The file.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use tough::schema::key::{Ed25519Key, Ed25519Scheme, Key};
 use tough::schema::{Role, Signature, Signed};
 
 use super::KeysError;
-use crate::base::{input, limits};
+use crate::base::{AtomicFile, input, limits};
 
 /// RFC 7468 section 10.
 const TAG: &str = "PRIVATE KEY";
@@ -47,14 +48,20 @@ impl PrivateKey {
     }
 
     /// A new one; `place` tells from its id where it is to lie.
-    pub(super) fn generate(place: impl FnOnce(&str) -> PathBuf) -> Result<Self, KeysError> {
+    ///
+    /// # Errors
+    /// `Randomness`.
+    pub fn generate(place: impl FnOnce(&str) -> PathBuf) -> Result<Self, KeysError> {
         let mut key = Self::new(Ed25519KeyPair::generate().map_err(|_| KeysError::Randomness)?);
         key.path = place(&hex::encode(&key.id));
         Ok(key)
     }
 
     /// Reads a file.
-    pub(super) fn read(path: &Path) -> Result<Self, KeysError> {
+    ///
+    /// # Errors
+    /// `Read`, `Open`, `NoKey`.
+    pub fn read(path: &Path) -> Result<Self, KeysError> {
         let failed = |source| KeysError::Read { path: path.to_owned(), source };
         let file = input::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -80,7 +87,7 @@ impl PrivateKey {
     }
 
     /// The text of its file.
-    pub(super) fn to_pem(&self) -> String {
+    fn to_pem(&self) -> String {
         let pkcs8 = self.pair.to_pkcs8v1().expect("a key pair has this form");
         let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
         pem::encode_config(&pem::Pem::new(TAG, pkcs8.as_ref()), config)
@@ -96,6 +103,22 @@ impl PrivateKey {
             scheme: Ed25519Scheme::Ed25519,
             _extra: HashMap::new(),
         }
+    }
+
+    /// Writes its file, for its owner alone.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self) -> io::Result<()> {
+        let mut file = AtomicFile::create(&self.path)?;
+        file.set_mode(0o600)?;
+        file.file_mut().write_all(self.to_pem().as_bytes())?;
+        file.commit().map(drop)
+    }
+
+    /// The bytes of the public half.
+    pub fn public_bytes(&self) -> &[u8] {
+        self.pair.public_key().as_ref()
     }
 
     /// Signs `text`.

@@ -1,0 +1,205 @@
+//! Signatures of node documents: lines at the end of a document, each by one ed25519 key over all text before the first.
+//!
+//! ```text
+//! node: 1
+//! name: rack1-07
+//! # signed: BASE64
+//! ```
+//!
+//! To YAML they are comments. Each document of a file has its own, so that it can be cut out of it; of the text only a `---`
+//! that begins it does not count. Keys are PEM as openssl(1) makes and reads it.
+
+use std::fmt;
+
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Begins a line with a signature.
+const MARK: &str = "# signed: ";
+/// RFC 7468 section 13.
+const TAG: &str = "PUBLIC KEY";
+/// What stands before the 32 bytes of an ed25519 key in a SubjectPublicKeyInfo (RFC 8410 section 4).
+const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+/// Bytes of an ed25519 key (RFC 8032 section 5.1.5).
+const LENGTH: usize = 32;
+
+/// The public half of an ed25519 key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublicKey([u8; LENGTH]);
+
+impl PublicKey {
+    /// Of its raw bytes.
+    ///
+    /// # Errors
+    /// Another number of bytes.
+    pub fn new(bytes: &[u8]) -> Result<Self, String> {
+        let wrong = |_| format!("an ed25519 key has {LENGTH} bytes, and this has {}", bytes.len());
+        bytes.try_into().map(Self).map_err(wrong)
+    }
+
+    /// Reads PEM.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn from_pem(bytes: &[u8]) -> Result<Self, String> {
+        let pem = pem::parse(bytes).map_err(|_| "it is no PEM".to_owned())?;
+        match (pem.tag(), pem.contents().strip_prefix(&PREFIX)) {
+            (TAG, Some(key)) => Self::new(key),
+            (TAG, None) => Err("it is no ed25519 key".to_owned()),
+            (tag, _) => Err(format!("it is a {tag}, where a {TAG} is wanted")),
+        }
+    }
+
+    /// Its text as PEM.
+    pub fn to_pem(self) -> String {
+        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        pem::encode_config(&pem::Pem::new(TAG, [&PREFIX[..], &self.0].concat()), config)
+    }
+
+    fn has_signed(&self, text: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(text, signature).is_ok()
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({})", hex::encode(self.0))
+    }
+}
+
+/// Hexadecimal.
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = hex::decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        Self::new(&bytes).map_err(D::Error::custom)
+    }
+}
+
+/// What a signature of the document `text` is of, and the lines with signatures that it has.
+fn split(text: &str) -> (&str, Vec<&str>) {
+    let begin = match text.split_once('\n') {
+        Some((first, rest)) if first.trim_end() == "---" => rest,
+        _ => text,
+    };
+    let mut body = begin;
+    let mut lines = Vec::new();
+    loop {
+        let trimmed = body.trim_end();
+        let at = trimmed.rfind('\n').map_or(0, |at| at + 1);
+        let Some(signature) = trimmed[at..].strip_prefix(MARK) else { break };
+        lines.push(signature);
+        body = &body[..at];
+    }
+    lines.reverse();
+    // White space after the last line counts only where a signature follows it.
+    (if lines.is_empty() { begin } else { body }, lines)
+}
+
+/// The document `text` without its signatures, and what a new one is of.
+pub fn unsigned(text: &str) -> &str {
+    split(text).0
+}
+
+/// The line that says `signature`.
+pub fn line(signature: &[u8]) -> String {
+    format!("{MARK}{}\n", STANDARD.encode(signature))
+}
+
+/// Whether one of `keys` has signed the document `text`.
+///
+/// # Errors
+/// Why it does not count.
+pub fn check(text: &str, keys: &[PublicKey]) -> Result<(), &'static str> {
+    let (body, lines) = split(text);
+    if lines.is_empty() {
+        return Err("it is not signed");
+    }
+    let signatures: Vec<Vec<u8>> = lines.iter().filter_map(|line| STANDARD.decode(line).ok()).collect();
+    let is_good = |signature: &Vec<u8>| keys.iter().any(|key| key.has_signed(body.as_bytes(), signature));
+    match signatures.iter().any(is_good) {
+        true => Ok(()),
+        false => Err("it was changed after it was signed, or signed by a key that does not count here"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+
+    use super::*;
+    use crate::node::read;
+
+    fn pair() -> (Ed25519KeyPair, PublicKey) {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let key = PublicKey::new(pair.public_key().as_ref()).unwrap();
+        (pair, key)
+    }
+
+    fn signed(pair: &Ed25519KeyPair, text: &str) -> String {
+        format!("{text}{}", line(pair.sign(unsigned(text).as_bytes()).as_ref()))
+    }
+
+    #[test]
+    fn every_change_is_seen_and_each_document_stands_for_itself() {
+        let ((ours, key), (theirs, other)) = (pair(), pair());
+        let text = "node: 1\nname: a\n";
+        let whole = signed(&ours, text);
+        assert_eq!(check(&whole, &[key]), Ok(()));
+        assert_eq!(check(&whole, &[other, key]), Ok(()));
+        assert_eq!(check(text, &[key]), Err("it is not signed"));
+        assert!(check(&whole, &[other]).is_err() && check(&whole, &[]).is_err());
+        for at in 0..text.len() {
+            let mut bytes = whole.clone().into_bytes();
+            bytes[at] ^= 1;
+            assert!(check(&String::from_utf8(bytes).unwrap(), &[key]).is_err(), "byte {at}");
+        }
+        for more in ["# signed: AAAA\n", "# signed: !\n", "\n\n"] {
+            assert_eq!(check(&format!("{whole}{more}"), &[key]), Ok(()), "{more:?}");
+        }
+        for more in ["labels: {a: b}\n", "# a word\n"] {
+            assert_eq!(check(&format!("{whole}{more}"), &[key]), Err("it is not signed"), "{more:?}");
+        }
+        // A second signature is beside the first, not over it.
+        let twice = format!("{whole}{}", line(theirs.sign(unsigned(&whole).as_bytes()).as_ref()));
+        assert_eq!((check(&twice, &[key]), check(&twice, &[other])), (Ok(()), Ok(())));
+
+        let file = format!(
+            "{}---\n{}",
+            signed(&ours, "node: 1\nname: a\nmatch: {serial: A}\n"),
+            signed(&ours, "node: 1\n")
+        );
+        let documents = read("x", file.as_bytes()).unwrap();
+        assert_eq!(documents.len(), 2);
+        for document in &documents {
+            assert_eq!(check(&document.text, &[key]), Ok(()), "{}", document.text);
+            let alone = read("x", document.text.as_bytes()).unwrap();
+            assert_eq!(alone[0].text, document.text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_public_key_is_told() {
+        let (_, key) = pair();
+        assert_eq!(PublicKey::from_pem(key.to_pem().as_bytes()), Ok(key));
+        let json = serde_json::to_string(&key).unwrap();
+        assert_eq!(serde_json::from_str::<PublicKey>(&json).unwrap(), key);
+        let pem = |tag: &str, bytes: &[u8]| pem::encode(&pem::Pem::new(tag, bytes));
+        for (text, said) in [
+            ("no".to_owned(), "it is no PEM"),
+            (pem("PRIVATE KEY", &[1]), "it is a PRIVATE KEY, where a PUBLIC KEY is wanted"),
+            (pem(TAG, &[1; 44]), "it is no ed25519 key"),
+            (pem(TAG, &[&PREFIX[..], &[1; 31]].concat()), "an ed25519 key has 32 bytes, and this has 31"),
+        ] {
+            assert_eq!(PublicKey::from_pem(text.as_bytes()), Err(said.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `keller node` on a workstation: documents that are signed, and images that take no others.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+
+use super::project::Project;
+use crate::judges::tool::{run, tool};
+
+const DOCUMENT: &str = "node: 1\nname: a\nmatch: {serial: S1}\n---\nnode: 1\nname: b\n";
+
+#[test]
+fn each_document_of_a_file_is_signed_and_openssl_agrees() {
+    let project = Project::new();
+    project.run(&["node", "keygen", "rack"]).good();
+    let mode = |name: &str| fs::metadata(project.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("rack.pem"), 0o600);
+    let again = project.run(&["node", "keygen", "rack"]);
+    assert!(again.error().contains("rack.pem is there already"), "{}", again.err);
+    project.run(&["node", "keygen", "other"]).good();
+
+    project.write("doc.yaml", DOCUMENT);
+    fs::set_permissions(project.path("doc.yaml"), fs::Permissions::from_mode(0o640)).unwrap();
+    let unsigned = project.run(&["node", "check", "--key", "rack.pub", "doc.yaml"]);
+    assert!(unsigned.error().ends_with("document a, for serial S1: it is not signed"), "{}", unsigned.err);
+    project.run(&["node", "sign", "--key", "rack.pem", "doc.yaml"]).good();
+    project.run(&["node", "check", "--key", "other.pub", "--key", "rack.pub", "doc.yaml"]).good();
+    assert_eq!(mode("doc.yaml"), 0o640);
+    let signed = fs::read_to_string(project.path("doc.yaml")).unwrap();
+    assert_eq!(signed.lines().filter(|line| line.starts_with("# signed: ")).count(), 2, "{signed}");
+    // Once is enough, and a second key is beside the first.
+    project.run(&["node", "sign", "--key", "rack.pem", "doc.yaml"]).good();
+    assert_eq!(fs::read_to_string(project.path("doc.yaml")).unwrap(), signed);
+    project.run(&["node", "sign", "--key", "other.pem", "--out", "both.yaml", "doc.yaml"]).good();
+    for key in ["rack.pub", "other.pub"] {
+        project.run(&["node", "check", "--key", key, "both.yaml"]).good();
+    }
+    project.write("changed.yaml", &signed.replace("name: b", "name: c"));
+    let changed = project.run(&["node", "check", "--key", "rack.pub", "changed.yaml"]);
+    assert!(changed.error().contains("document c, for any machine: it was changed after"), "{}", changed.err);
+    let open = project.run(&["node", "sign", "--key", "rack.pub", "doc.yaml"]);
+    assert!(open.error().contains("rack.pub has mode 0644, so that others can read"), "{}", open.err);
+    fs::set_permissions(project.path("other.pub"), fs::Permissions::from_mode(0o600)).unwrap();
+    let wrong = project.run(&["node", "sign", "--key", "other.pub", "doc.yaml"]);
+    assert!(wrong.error().contains("other.pub is no private key"), "{}", wrong.err);
+
+    let (Some(mut decode), Some(mut verify)) = (tool("base64"), tool("openssl")) else { return };
+    let (body, line) = signed.split_once("# signed: ").unwrap();
+    project.write("body", body);
+    project.write("signature.base64", line.lines().next().unwrap());
+    let bytes = decode.arg("-d").arg(project.path("signature.base64")).output().unwrap().stdout;
+    fs::write(project.path("signature"), bytes).unwrap();
+    run(verify
+        .current_dir(project.path(""))
+        .args(["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", "rack.pub", "-in", "body"])
+        .args(["-sigfile", "signature"]));
+}
+
+#[test]
+fn an_image_says_who_may_give_a_document() {
+    let project = Project::new();
+    project.run(&["node", "keygen", "node/rack"]).good();
+    let words = "outputs: [raw, netboot]\nnode: {sources: [SOURCES], keys: [rack.pub]}\nruntime: podman";
+    project.edit("runtime: podman", words);
+    project.write("doc.yaml", "node: 1\nname: a\ninstall: {disk: serial=S1}\n");
+    for (sources, said) in [
+        ("smbios", "no node of this image would read it: `node.sources` of the manifest has no `initramfs`"),
+        ("smbios, initramfs", "--install doc.yaml: document a: it is not signed; this image takes"),
+    ] {
+        project.edit("SOURCES", sources);
+        let ran = project.build(&["--install", "doc.yaml"]);
+        assert!(ran.error().contains(said), "{}", ran.err);
+        project.edit(&format!("[{sources}]"), "[SOURCES]");
+    }
+    project.edit("SOURCES", "smbios, initramfs");
+    project.run(&["node", "sign", "--key", "node/rack.pem", "doc.yaml"]).good();
+    project.build(&["--install", "doc.yaml"]).good();
+
+    let install = |document: &str| {
+        File::create(project.path("disk")).unwrap().set_len(400 << 20).unwrap();
+        project.run(&["install", "--document", document, "node/out/tiny_1.2.3.raw", "disk"])
+    };
+    let ran = install("doc.yaml");
+    assert!(ran.error().contains("a node of this image reads no document from its ESP"), "{}", ran.err);
+    project.edit("smbios, initramfs", "smbios, esp");
+    project.build(&[]).good();
+    project.write("own.yaml", "node: 1\nname: own\n");
+    let ran = install("own.yaml");
+    assert!(ran.error().contains("the node document own: it is not signed; this image takes"), "{}", ran.err);
+    assert!(fs::read(project.path("disk")).unwrap().iter().all(|byte| *byte == 0));
+    install("doc.yaml").good();
+    // Another key is another image.
+    project.run(&["node", "keygen", "node/next"]).good();
+    fs::rename(project.path("node/next.pub"), project.path("node/rack.pub")).unwrap();
+    let ran = project.build(&["--locked"]);
+    assert!(ran.error().contains("node keys"), "{}", ran.err);
+}
