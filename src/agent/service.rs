@@ -40,8 +40,9 @@ pub fn run(progress: &dyn Progress) -> Result<(), Failure> {
     let up = Duration::from_secs_f64(kernel::uptime());
     thread::sleep(schedule::first(&machine, source.interval_seconds).saturating_sub(up));
     clock::wait(CLOCK, progress);
+    let mut own = None;
     loop {
-        let (failures, opens) = match look(&settings, source, progress) {
+        let (failures, opens) = match look(&settings, source, &mut own, progress) {
             Ok(opens) => (0, opens),
             Err((failure, failures)) => {
                 progress.warn(&Chain(&failure).to_string());
@@ -81,10 +82,12 @@ fn settle(settings: &Settings, progress: &dyn Progress) {
 }
 
 /// One look, and the update if it is for the agent to take. Gives the time until the window opens for an update that
-/// waits for it; with a failure, how many there were in a row.
+/// waits for it; with a failure, how many there were in a row. `own` is the version that this agent has installed and
+/// not started yet, because the others of a cluster could not do without this node: it goes on with it.
 fn look(
     settings: &Settings,
     source: &Source,
+    own: &mut Option<String>,
     progress: &dyn Progress,
 ) -> Result<Option<Duration>, (Failure, u32)> {
     let mut updater = Updater::open(settings, progress).map_err(|failure| (failure, 1))?;
@@ -95,7 +98,10 @@ fn look(
         let Some(document) = found.document else { return Ok(None) };
         let version = &document.version;
         let waits = matches!(&updater.record().state, State::WaitingToReboot { version: waiting, .. } if waiting == version);
-        if let Some(told) = left_to_an_operator(version, source.automatic && !waits, node::forgetful()) {
+        let is_own = own.as_ref() == Some(version);
+        if let Some(told) =
+            left_to_an_operator(version, source.automatic && (!waits || is_own), node::forgetful())
+        {
             progress.note(&told);
             return Ok(None);
         }
@@ -105,7 +111,10 @@ fn look(
                 .note(&format!("{version} is there; the window opens in {} minutes", closed.as_secs() / 60));
             return Ok(Some(closed));
         }
-        updater.install(&remote, &document, Until::Ready)?;
+        if !waits {
+            updater.install(&remote, &document, Until::Ready)?;
+            *own = Some(version.clone());
+        }
         updater.let_go()?;
         updater.reboot().map(|()| None)
     })();

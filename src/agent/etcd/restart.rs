@@ -68,7 +68,9 @@ pub fn ready(
         return Ok(Readied::default());
     };
     may_stop(&view, own).doing("starting over").map_err(|failure| {
-        failure.help("the update waits, and is tried again; `systemctl reboot` starts over all the same")
+        let help = "the new version waits: the agent that installed it tries again, by hand `keller update apply` does; \
+                    `systemctl reboot` starts over all the same";
+        failure.help(help)
     })?;
     let told = |doing: &str, failure: &Failure| {
         progress.warn(&format!("{doing}: {}", Chain(failure)));
