@@ -41,7 +41,7 @@ impl Given {
     /// Refuses what the node of an image with this `policy` would not take from its ESP.
     ///
     /// # Errors
-    /// [`Refusal::NotFromEsp`], [`Refusal::Document`].
+    /// [`Refusal::NotFromEsp`], [`Refusal::Unsigned`].
     pub(super) fn judge(&self, policy: &Policy) -> Result<(), Refusal> {
         if !policy.takes_from(Place::Esp) {
             return Err(Refusal::NotFromEsp);
