@@ -11,6 +11,7 @@ use std::path::Path;
 
 use keller::base::{Digest, Hasher};
 use keller::manifest::schema;
+use keller::node::signature::PublicKey;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -245,6 +246,10 @@ fn project() -> Project {
         fs::create_dir_all(project.path(&format!("node/{folder}"))).unwrap();
         let text = json!({ "signed": { "_type": root, "of": folder } }).to_string();
         project.write(&format!("node/{folder}/root.json"), text);
+    }
+    for (name, byte) in [("rack", 1), ("rack2", 2)] {
+        let key = PublicKey::new(&[byte; 32]).unwrap();
+        project.write(&format!("node/{name}.pub"), key.to_pem());
     }
     fs::create_dir_all(project.path("node/overlay2/usr/lib/systemd/system")).unwrap();
     project.write("node/overlay2/usr/lib/systemd/system/multi-user.target", "[Unit]\nDescription=another\n");

@@ -380,6 +380,13 @@ pub const MANIFESTS: &[Sample] = &[
         "update: {url: 'https://a.example', keys: keys}",
         "update: {url: 'https://a.example', keys: keys, interval: 2h}",
     ),
+    // Node documents.
+    differ("node.keys", "node: {keys: [rack.pub]}", "node: {keys: [rack2.pub]}"),
+    differ("node.sources=smbios", "node: {sources: []}", "node: {sources: [smbios]}"),
+    differ("node.sources=fw_cfg", "node: {sources: []}", "node: {sources: [fw_cfg]}"),
+    differ("node.sources=esp", "node: {sources: []}", "node: {sources: [esp]}"),
+    differ("node.sources=medium", "node: {sources: []}", "node: {sources: [medium]}"),
+    differ("node.sources=initramfs", "node: {sources: []}", "node: {sources: [initramfs]}"),
     // What checks accept.
     told(
         "setuid",
