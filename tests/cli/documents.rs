@@ -34,7 +34,7 @@ fn each_document_of_a_file_is_signed_and_openssl_agrees() {
     for key in ["rack.pub", "other.pub"] {
         project.run(&["node", "check", "--key", key, "both.yaml"]).good();
     }
-    project.write("changed.yaml", &signed.replace("name: b", "name: c"));
+    project.write("changed.yaml", signed.replace("name: b", "name: c"));
     let changed = project.run(&["node", "check", "--key", "rack.pub", "changed.yaml"]);
     assert!(changed.error().contains("document c, for any machine: it was changed after"), "{}", changed.err);
     let open = project.run(&["node", "sign", "--key", "rack.pub", "doc.yaml"]);
