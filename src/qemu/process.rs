@@ -153,7 +153,15 @@ impl Vm {
     /// `Port` when it cannot be had, `NotBegun` when QEMU has ended.
     pub(crate) fn forward(&mut self, guest: u16, host: Option<u16>) -> Result<Forward, QemuError> {
         self.begun()?;
-        forward::open(guest, host, |command| qmp::human(&self.monitor, command))
+        match forward::open(guest, host, |command| qmp::human(&self.monitor, command)) {
+            Err(error @ QemuError::Port { .. }) => Err(error),
+            // The monitor listens before QEMU has looked at all of its arguments.
+            Err(error) => match self.wait(LAST_WORDS)? {
+                Some(status) => Err(QemuError::NotBegun { status: show(status), errors: self.errors() }),
+                None => Err(error),
+            },
+            opened => opened,
+        }
     }
 
     /// Waits until the monitor listens.

@@ -124,6 +124,10 @@ fn plays_qemu() {
         for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
             let request: Value = serde_json::from_str(&line).unwrap();
             let answer = match request["execute"].as_str().unwrap() {
+                "human-monitor-command" if arguments.contains("fails-when-asked") => {
+                    eprintln!("qemu-system-x86_64: The bootindex 0 has already been used");
+                    std::process::exit(1);
+                }
                 "human-monitor-command" => {
                     json!(forward(request["arguments"]["command-line"].as_str().unwrap()))
                 }
@@ -270,5 +274,10 @@ fn qemu_that_fails_at_once_is_quoted() {
     let ran = Ran::of(&command(&project, &["--qemu-arg", "fails-at-once"]).output().unwrap());
     let said =
         "error: QEMU ended with exit code 1 before the machine had begun\nqemu-system-x86_64: invalid option";
+    assert_eq!(ran.error(), said);
+    // Its monitor listens before it has looked at everything.
+    let ran = Ran::of(&command(&project, &["--qemu-arg", "fails-when-asked"]).output().unwrap());
+    let said = "error: QEMU ended with exit code 1 before the machine had begun\nqemu-system-x86_64: The bootindex 0 has already \
+                been used";
     assert_eq!(ran.error(), said);
 }
