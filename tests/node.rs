@@ -91,7 +91,7 @@ fn the_examples_are_right() {
         "    VLAN=servers\n",
         "    Address=10.0.20.7/24\n    Gateway=10.0.20.1\n    DNS=10.0.20.1\n",
         "/etc/keller/update.yaml 0644\n    {\n      \"url\": \"https://updates.example/n\",\n      \"automatic\": true,\n      \"window\": \"always\"\n    }\n",
-        "this image has no key that signs one: it takes no update without /etc/keller/root.json",
+        "but this image has no key to check it with: the node takes no updates without /etc/keller/root.json",
         "/run/credstore/web.key 0600\n    s3cret\n",
         "/run/systemd/system/web.service.d/10-key.conf 0644\n",
         "/run/systemd/system/x.timer -> /dev/null\n",

@@ -52,7 +52,7 @@ pub enum Action {
     Check {
         /// YAML or JSON.
         file: PathBuf,
-        /// A public key: one of these must have signed each document. May be given more than once.
+        /// Require a signature with this public key on each document. May be given more than once: one of the keys is enough.
         #[arg(long = "key", value_name = "FILE")]
         keys: Vec<PathBuf>,
     },
@@ -60,15 +60,15 @@ pub enum Action {
     #[command(after_help = "Examples:\n  \
         keller node sign --key rack.pem rack1.yaml\n  \
         keller node sign --key rack.pem --out signed.yaml rack1.yaml\n\n\
-        Each document of the file gets a line at its end; one by another key stays beside it. Then nothing before the line \
-        may change.")]
+        Each document of the file gets a line with its signature at the end; signatures with other keys stay. A change to \
+        the text before these lines makes them invalid.")]
     Sign {
-        /// YAML or JSON, which gets lines of YAML.
+        /// YAML or JSON. The signature is a YAML comment: a signed file is YAML.
         file: PathBuf,
         /// Private key: ed25519 in PEM, as `keller node keygen` or `openssl genpkey -algorithm ed25519` makes it.
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
-        /// Where it goes. Default: in place of the file.
+        /// File to write. Default: replace the input.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -77,7 +77,7 @@ pub enum Action {
         keller node keygen rack\n\n\
         `node: {keys: [rack.pub]}` in the manifest makes nodes take only what rack.pem has signed.")]
     Keygen {
-        /// Both files, without what they end with.
+        /// Path of both files, without `.pem` and `.pub`.
         #[arg(value_name = "NAME")]
         name: PathBuf,
     },

@@ -195,7 +195,7 @@ fn install(
         let next = match (until, reboot) {
             (Until::Staged, _) => "is staged: `keller update apply` starts it",
             (Until::Ready, false) => "is ready: the next boot starts it",
-            (Until::Ready, true) => "is ready: starting over",
+            (Until::Ready, true) => "is ready",
         };
         format!("{}\n{} {next}", cost(&transfer), document.version)
     })?;

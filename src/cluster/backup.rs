@@ -44,7 +44,7 @@ pub fn backup(access: &Access, file: &Path, progress: &dyn Progress) -> Result<M
 /// # Errors
 /// What it, the network or the disk say.
 pub fn of(access: &Access, member: &Seen, file: &Path, progress: &dyn Progress) -> Result<Made, Failure> {
-    let doing = || format!("asking {} for what it has", member.name);
+    let doing = || format!("reading the database of {}", member.name);
     let endpoint = member.endpoint.ok_or("its address is not known").doing(doing())?;
     let writing = || format!("writing {}", file.display());
     let mut target = AtomicFile::create(file).doing(writing())?;

@@ -115,8 +115,8 @@ impl View {
         Self::look(access, Depth::Log)
     }
 
-    /// Looks who is there, and at no majority: all that answer count as ones that agree, and no alarm is known. Where there is
-    /// no majority this is much faster.
+    /// Looks which members answer, without asking for a majority: each that answers counts as agreeing, and alarms are not read.
+    /// Without a majority, this is much faster than [`Self::of`].
     pub fn glance(access: &Access) -> Self {
         Self::look(access, Depth::Word)
     }
@@ -195,36 +195,31 @@ fn ask_one(access: &Access, endpoint: SocketAddr, depth: Depth) -> Result<Answer
 
 fn answer(client: &mut Client, depth: Depth) -> Result<Answer, Error> {
     let known = client.status()?;
-    let certificate_ends = pki::end_of_der(client.certificate()).ok();
-    if known.status.is_learner {
-        return Ok(Answer {
-            known,
-            certificate_ends,
-            peer_ends: None,
-            agrees: Ok(()),
-            members: None,
-            alarms: Vec::new(),
-        });
+    let mut answer = Answer {
+        known,
+        certificate_ends: pki::end_of_der(client.certificate()).ok(),
+        peer_ends: None,
+        agrees: Ok(()),
+        members: None,
+        alarms: Vec::new(),
+    };
+    if answer.known.status.is_learner {
+        return Ok(answer);
     }
-    let members = client.members().ok();
+    answer.members = client.members().ok();
     if depth == Depth::Word {
-        return Ok(Answer {
-            known,
-            certificate_ends,
-            peer_ends: None,
-            agrees: Ok(()),
-            members,
-            alarms: Vec::new(),
-        });
+        return Ok(answer);
     }
-    let agrees = match client.agree() {
+    answer.agrees = match client.agree() {
         // It went through the log, and only then asked for rights.
         Err(Error::Refused { code: Code::PermissionDenied, .. }) => Ok(()),
-        answer => answer.map(|_| ()),
+        agreed => agreed.map(|_| ()),
     };
-    // They come through the log too: whoever has no majority would take as long to say nothing once more.
-    let alarms = if agrees.is_ok() { client.alarms().unwrap_or_default() } else { Vec::new() };
-    Ok(Answer { known, certificate_ends, peer_ends: None, agrees, members, alarms })
+    if answer.agrees.is_ok() {
+        // They come through the log too: whoever has no majority would take as long to say nothing once more.
+        answer.alarms = client.alarms().unwrap_or_default();
+    }
+    Ok(answer)
 }
 
 /// Whose list of members counts: that of one that has a leader, and of these of the one that is furthest.

@@ -232,11 +232,11 @@ fn answering(view: &View, member: &Seen, answer: &Answer, now: i64, wounds: &mut
     let what = format!("the certificate of {who} for other members");
     match &answer.peer_ends {
         Some(Ok(ends)) => wounds.extend(ending(&what, name, *ends, now)),
-        // Whoever does not believe it does not see its end.
+        // A certificate that is refused as expired is not read, so its end is not known.
         Some(Err(Error::Disbelieved { cause: Disbelief::Expired, .. })) => {
             wounds.extend(ending(&what, name, now, now));
         }
-        // A closed port is told of by whoever misses the majority.
+        // If the port is closed, the missing majority is reported instead.
         Some(Err(_)) | None => {}
     }
 }

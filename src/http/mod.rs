@@ -385,7 +385,7 @@ impl Client {
         Err(Cause::Redirects(MAX_REDIRECTS + 1))
     }
 
-    /// Refuses to ask whom nobody can trust, or past a proxy that cannot be used.
+    /// Refuses https without trusted authorities, and a proxy that cannot be used.
     fn can_ask(&self, url: &Url) -> Result<(), Cause> {
         if url.scheme() == "https"
             && let Some(reason) = &self.no_trust

@@ -204,7 +204,7 @@ mod tests {
         for (text, said) in [
             (
                 new.to_owned(),
-                "a: it is not signed; this image takes documents that one of its keys has signed",
+                "a: it is not signed; this image takes only documents that are signed with one of its keys",
             ),
             (signed(new).replace("new", "own"), "a: it was changed after it was signed"),
         ] {

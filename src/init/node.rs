@@ -13,7 +13,7 @@ use super::{cards, esp_document, fw_cfg, media, smbios, state};
 use crate::base::failure::{Doing, Failure};
 use crate::boot::live;
 use crate::node::laying::{self, LAYER};
-use crate::node::policy::{self, Place, Policy};
+use crate::node::policy::{Place, Policy};
 use crate::node::{CREDENTIAL, FACTS, Image, Rendered, facts, render};
 
 /// What a document made in this boot.
@@ -189,12 +189,7 @@ fn given(
 /// Who may give a document, by the verified root. It says so where that is not everybody: an operator who puts one elsewhere
 /// would wait for it.
 fn read_policy(console: &Console) -> Policy {
-    let policy = match fs::read(Path::new(ROOT).join(policy::PATH)) {
-        Ok(bytes) => Policy::parse(&bytes).doing(format!("reading /{}", policy::PATH)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Policy::default(),
-        Err(error) => Err(error).doing(format!("reading /{}", policy::PATH)),
-    };
-    let policy = policy.unwrap_or_else(|failure| {
+    let policy = Policy::of_root(Path::new(ROOT)).unwrap_or_else(|failure| {
         console.alarm(&failure.help("no document is taken from anywhere").lines());
         Policy::closed()
     });

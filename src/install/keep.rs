@@ -1,8 +1,8 @@
 //! Replaces the system of a node's disk and leaves its state partition as it is, where it is.
 //!
-//! At no moment is there a table without the state partition: the old one gives way to one that has nothing else, so that a
-//! half-written system never starts, and that to the new one. A mark says meanwhile whose state it is, which otherwise the
-//! labels of the slots do.
+//! Every table on the way has the state partition. The old table is replaced by one with the state partition alone, so that a
+//! half-written system never starts, and that one by the new table. Until then a mark on the disk names the image of the state,
+//! as the labels of the slots did.
 
 use std::io;
 use std::ops::Range;
@@ -43,8 +43,8 @@ pub(super) struct Plan {
     pub lost: Vec<uuid::Uuid>,
 }
 
-/// Plans a new system for the disk `path` out of `image`, whose nodes are laid out so; `fresh` are GUIDs for what has none of
-/// its own.
+/// Plans how the disk `path` becomes a node of `image`, laid out by `layout`, with its state kept. `fresh` has GUIDs for what has
+/// none of its own.
 ///
 /// # Errors
 /// [`Refusal`].
@@ -67,7 +67,7 @@ pub(super) fn plan(
     let ids = ids(disk, &old)?;
     match ids.iter().find(|found| *found != id) {
         Some(found) => return Err(other(found).into()),
-        None if ids.is_empty() => return Err(none("nothing says of which image that is").into()),
+        None if ids.is_empty() => return Err(none("nothing says which image it belongs to").into()),
         None => {}
     }
     fits(&old, state, layout).map_err(misfit)?;
@@ -119,7 +119,7 @@ fn ids(disk: &impl ReadAt, table: &Table) -> io::Result<Vec<String>> {
     }
 }
 
-/// Whether all that gives way to the new system lies before `state`, which is where `layout` has it.
+/// Whether `state` lies where `layout` has it, and everything that is replaced lies before it.
 fn fits(old: &Table, state: &Entry, layout: &Layout) -> Result<(), String> {
     let place = layout.partition(Role::State);
     if old.sector_size != layout.sector_size {
@@ -142,7 +142,7 @@ fn fits(old: &Table, state: &Entry, layout: &Layout) -> Result<(), String> {
     match old.entries.iter().find(|entry| !is_ours(entry)) {
         Some(Entry { number, label, .. }) => {
             let label = printable(label);
-            Err(format!("partition {number} ({label}) is none of a node's, and would be lost"))
+            Err(format!("partition {number} ({label}) does not belong to a node, and would be lost"))
         }
         None => Ok(()),
     }
@@ -319,7 +319,7 @@ mod tests {
             ),
             (
                 node(|table| table.entries.retain(|entry| entry.type_guid != types::ROOT)),
-                "nothing says of which image that is",
+                "nothing says which image it belongs to",
             ),
         ] {
             assert_eq!(planned(&disk, "node", &usual).unwrap_err(), none(problem));
@@ -334,7 +334,7 @@ mod tests {
         );
         assert_eq!(
             planned(&node(|_| {}), "other", &usual).unwrap_err(),
-            "/dev/sda has the state of node, and this image is other: name an image of node, or another disk"
+            "the state on /dev/sda belongs to image node, but this image is other: install a version of node, or name another disk"
         );
         let misfit = |disk: &[u8], layout: &Layout| {
             let said = planned(disk, "node", layout).unwrap_err();
@@ -361,6 +361,9 @@ mod tests {
             let (number, label, size) = (8, "mine".to_owned(), 1 << 20);
             table.entries.push(Entry { number, type_guid, guid, label, start: end, size, attributes: 0 });
         });
-        assert_eq!(misfit(&foreign, &usual), "partition 8 (mine) is none of a node's, and would be lost");
+        assert_eq!(
+            misfit(&foreign, &usual),
+            "partition 8 (mine) does not belong to a node, and would be lost"
+        );
     }
 }

@@ -130,7 +130,7 @@ pub(super) fn look(disk: &(impl ReadAt + ?Sized)) -> io::Result<Found> {
     Ok(Found { things, id, unfinished })
 }
 
-/// Of which image the state is that an installation keeps which was cut short.
+/// The id of the image whose state an unfinished installation keeps, from its mark.
 pub(super) fn kept(disk: &(impl ReadAt + ?Sized)) -> io::Result<Option<String>> {
     let mut sector = [0; 512];
     if disk.size() < END {

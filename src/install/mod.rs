@@ -220,7 +220,8 @@ pub fn install(
     Ok(Report { kept_state: plan.kept.is_some(), ..report })
 }
 
-/// Whether the node gets its document from where this machine has it, and not from its ESP, as its image wants it.
+/// Whether no document is placed in the ESP: the image does not read it there, and the node gets its document from where this
+/// machine got it.
 fn comes_otherwise(request: &Request, image: &Image) -> bool {
     request.unattended && !image.policy.takes_from(policy::Place::Esp)
 }

@@ -204,7 +204,7 @@ pub enum Refusal {
     },
     /// `--keep-state`, and the state of another image.
     #[error(
-        "{path} has the state of {other}, and this image is {id}: name an image of {other}, or another disk"
+        "the state on {path} belongs to image {other}, but this image is {id}: install a version of {other}, or name another disk"
     )]
     StateOfOther {
         /// Path of the disk.

@@ -131,9 +131,9 @@ pub enum WriteError {
     #[error(transparent)]
     Table(#[from] GptError),
     /// Ctrl-C.
-    #[error("interrupted: the disk {}; `keller install` again completes it", match .kept {
-        true => "has its state",
-        false => "has no partition table and starts nothing",
+    #[error("interrupted: {}", match .kept {
+        true => "the state is untouched; `keller install --keep-state` again completes the system",
+        false => "the disk has no partition table and starts nothing; `keller install` again completes it",
     })]
     Interrupted {
         /// Whether a state is kept.

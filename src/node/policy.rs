@@ -1,10 +1,15 @@
 //! Who may give a node its document: what the manifest says of it, which lies in the verified root.
 
+use std::fs;
+use std::io;
+use std::path::Path;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Document;
 use super::signature::{self, PublicKey};
+use crate::base::failure::{Doing, Failure};
 use crate::base::{json, limits};
 
 /// Where it lies in the root, without a leading slash; nothing is there where anybody may give one.
@@ -60,6 +65,19 @@ impl Policy {
         json::parse(bytes, limits::JSON_VALUES)
     }
 
+    /// That of the verified root at `root`; the default where it says nothing.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood.
+    pub fn of_root(root: &Path) -> Result<Self, Failure> {
+        let doing = || format!("reading /{PATH}");
+        match fs::read(root.join(PATH)) {
+            Ok(bytes) => Self::parse(&bytes).doing(doing()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).doing(doing()),
+        }
+    }
+
     /// One by which no document counts, for a file that cannot be read.
     pub fn closed() -> Self {
         Self { sources: Some(Vec::new()), keys: Vec::new() }
@@ -83,5 +101,4 @@ impl Policy {
 }
 
 /// What helps where [`Policy::check`] fails.
-pub const SIGN: &str =
-    "this image takes documents that one of its keys has signed: `keller node sign --key FILE DOCUMENT`";
+pub const SIGN: &str = "this image takes only documents that are signed with one of its keys: `keller node sign --key FILE DOCUMENT`";

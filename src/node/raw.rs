@@ -68,11 +68,12 @@ pub(super) struct RawInstall {
     /// What may be lost: the disk's serial number, or the beginning of its table's id where it has none. Without it, the disk
     /// must be empty. A disk that has this image in any version is never wiped.
     pub wipe: Option<At<String>>,
-    /// What stays of the node that is there; all else is replaced if its version is older. Where there is none, or it does
-    /// not fit, nothing is written. It excludes `wipe`.
+    /// What to keep of the node on the disk. The rest is replaced, but only if it is an older version of this image. If there
+    /// is no state, or it does not fit, nothing is written. It excludes `wipe`.
     pub keep: Option<At<Keep>>,
-    /// An address at http or https that is told how it goes: JSON by POST with `state` (`begun`, then `installed`, `already`,
-    /// `refused` or `failed`), `reason`, and the machine's `serial`, `uuid` and `macs`.
+    /// Address at http or https for reports, sent as JSON by POST when the installation begins and when it ends: `state`
+    /// (`begun`, then `installed`, `already`, `refused` or `failed`), `reason`, the machine's `serial`, `uuid` and `macs`, and
+    /// more (docs/bare-metal.md).
     pub report: Option<At<String>>,
     /// What the machine does afterwards. Default: `reboot`.
     pub then: Option<At<Then>>,
@@ -83,7 +84,8 @@ pub(super) struct RawInstall {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "update")]
 pub(super) struct RawUpdate {
-    /// Root of the update repository: http or https. The image's keys sign it.
+    /// Root of the update repository, at http or https. It must be signed with the image's keys, or with those of
+    /// /etc/keller/root.json where that file exists.
     pub url: Option<At<String>>,
     /// Of the channels that a version is published in, the one to follow.
     pub channel: Option<At<String>>,

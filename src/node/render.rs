@@ -158,7 +158,7 @@ fn updates(update: &Update, document: &Document, image: &dyn Image, rendered: &m
         || document.files.iter().any(|file| file.path == OWN_KEYS);
     if update.url.is_some() && !has_keys {
         let warning = format!(
-            "`update` names a repository, and this image has no key that signs one: it takes no update without \
+            "`update` names a repository, but this image has no key to check it with: the node takes no updates without \
              {OWN_KEYS}"
         );
         rendered.warnings.push(warning);

@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn a_foreign_file_is_opened_once_for_many_small_readings() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
         let bytes: Vec<u8> = (0..AHEAD + 10).map(|at| (at % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
         let content = Content::foreign(&path).unwrap();

@@ -64,7 +64,7 @@ fn an_image_says_who_may_give_a_document() {
     project.write("doc.yaml", "node: 1\nname: a\ninstall: {disk: serial=S1}\n");
     for (sources, said) in [
         ("smbios", "no node of this image would read it: `node.sources` of the manifest has no `initramfs`"),
-        ("smbios, initramfs", "--install doc.yaml: document a: it is not signed; this image takes"),
+        ("smbios, initramfs", "--install doc.yaml: document a: it is not signed; this image takes only"),
     ] {
         project.edit("SOURCES", sources);
         let ran = project.build(&["--install", "doc.yaml"]);
@@ -85,7 +85,11 @@ fn an_image_says_who_may_give_a_document() {
     project.build(&[]).good();
     project.write("own.yaml", "node: 1\nname: own\n");
     let ran = install("own.yaml");
-    assert!(ran.error().contains("the node document own: it is not signed; this image takes"), "{}", ran.err);
+    assert!(
+        ran.error().contains("the node document own: it is not signed; this image takes only"),
+        "{}",
+        ran.err
+    );
     assert!(fs::read(project.path("disk")).unwrap().iter().all(|byte| *byte == 0));
     install("doc.yaml").good();
     // Another key is another image.

@@ -467,7 +467,7 @@ fn a_system_is_replaced_and_its_state_kept() {
     project.build(&["--version", "1.2.5"]).good();
     let ran = project.run(&["install", "--keep-state", "node/out/other_1.2.5.raw", "disk"]);
     assert!(
-        ran.error().starts_with("error: disk has the state of tiny, and this image is other"),
+        ran.error().starts_with("error: the state on disk belongs to image tiny, but this image is other"),
         "{}",
         ran.err
     );

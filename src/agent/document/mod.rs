@@ -10,7 +10,6 @@ mod login;
 mod plan;
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -88,16 +87,10 @@ pub fn diff(name: &str, bytes: &[u8]) -> Result<Diff, Failure> {
     plan_for(signed(name, choose(name, bytes)?)?)
 }
 
-/// The document, where this image takes it: what root does by hand is not guarded against, but a fleet whose documents are
-/// signed is not to get one that the next machine refuses.
+/// The document, if this image takes it. This does not guard against root; it keeps a document from being applied here that would
+/// be refused on the next machine.
 fn signed(name: &str, document: Document) -> Result<Document, Failure> {
-    let path = Path::new("/").join(policy::PATH);
-    let policy = match fs::read(&path) {
-        Ok(bytes) => Policy::parse(&bytes).doing(format!("reading {}", path.display()))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(document),
-        Err(error) => return Err(error).doing(format!("reading {}", path.display())),
-    };
-    match policy.check(&document) {
+    match Policy::of_root(Path::new("/"))?.check(&document) {
         Ok(()) => Ok(document),
         Err(why) => Err(Failure::new(format!("reading {name}"), why).help(policy::SIGN)),
     }

@@ -13,7 +13,7 @@ const SECRETS: &str = "/run/credstore/";
 const ETCD: &str = "etcd.service";
 /// Takes a member's certificates to where its etcd reads them.
 const CERTIFICATES: &str = "keller-etcd-certificates.service";
-/// Reads what is said of updates when it starts, and ends where nothing is.
+/// Reads the update settings when it starts, and exits if there are none.
 const AGENT: &str = "keller-agent.service";
 const HOMES: &str = "/run/tmpfiles.d/";
 /// Files of /etc that are read anew each time that somebody asks.
@@ -51,7 +51,7 @@ pub struct Plan {
     pub renew: Vec<String>,
     /// Units that start.
     pub start: Vec<String>,
-    /// Units whose start nobody waits for, in either way.
+    /// Units that are started or restarted without waiting (`--no-block`).
     pub unawaited: Vec<String>,
     /// What does not change before something else is done, in words.
     pub later: Vec<String>,

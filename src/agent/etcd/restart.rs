@@ -68,8 +68,8 @@ pub fn ready(
         return Ok(Readied::default());
     };
     may_stop(&view, own).doing("starting over").map_err(|failure| {
-        let help = "the new version waits: the agent that installed it tries again, by hand `keller update apply` does; \
-                    `systemctl reboot` starts over all the same";
+        let help = "the new version is installed, but not started: run `keller update apply` again once these members work (an \
+                    agent that installed it tries again by itself), or start it all the same with `systemctl reboot`";
         failure.help(help)
     })?;
     let told = |doing: &str, failure: &Failure| {
@@ -78,7 +78,7 @@ pub fn ready(
     let snapshot = save(access, own, directory, now, progress);
     let snapshot = snapshot.map_err(|failure| told("no snapshot of etcd before the restart", &failure)).ok();
     if let Some(file) = &snapshot {
-        progress.note(&format!("what etcd has is in {}", file.display()));
+        progress.note(&format!("saved etcd's data to {}", file.display()));
     }
     let heir = hand_over(access, &view, own);
     let heir = heir.map_err(|failure| told("etcd of this node still leads", &failure)).ok().flatten();
@@ -118,7 +118,7 @@ fn save(
     let there = rustix::fs::statvfs(directory).map_err(io::Error::from).doing(doing())?;
     let free = there.f_bavail.saturating_mul(there.f_frsize);
     if free < needed {
-        let cause = format!("{free} bytes are free, and twice the database are {needed}");
+        let cause = format!("{needed} bytes are needed, twice the size of the database, and {free} are free");
         return Err(Failure::new(doing(), cause));
     }
     let time = jiff::Timestamp::from_second(now).doing("reading the clock")?.strftime("%Y%m%dT%H%M%SZ");

@@ -353,13 +353,9 @@ fn mutants_that_keep_a_state_are_seen() {
     let node = node();
     for (what, order, said) in [
         ("the old table stays", &[Mark, Content, ReadBack, Document, Table, Finish][..], "half-written"),
-        (
-            "stripped before it is marked",
-            &[Strip, Mark, Content, Table, Finish],
-            "nothing says of which image",
-        ),
-        ("no mark", &[Strip, Content, Table], "nothing says of which image"),
-        ("the mark goes first", &[Mark, Strip, Content, Finish, Table], "nothing says of which image"),
+        ("stripped before it is marked", &[Strip, Mark, Content, Table, Finish], "nothing says which image"),
+        ("no mark", &[Strip, Content, Table], "nothing says which image"),
+        ("the mark goes first", &[Mark, Strip, Content, Finish, Table], "nothing says which image"),
         ("the table first", &[Mark, Strip, Table, Content, Finish], "half-written"),
         ("as without a state", &[Mark, Clear, Content], "partition table"),
     ] {

@@ -1,5 +1,5 @@
-//! What an unattended installation tells a server of the operator's. Nothing waits for it but the end, and that not for long:
-//! a server that is not there holds up no installation and fails none.
+//! Reports of an unattended installation to a server of the operator's. They are sent in the background; only the end waits for
+//! them, at most [`CAP`]. A server that does not answer fails no installation.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -103,7 +103,10 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    /// Tells `url`; none where that cannot be set up: why.
+    /// Sends reports to `url`.
+    ///
+    /// # Errors
+    /// Why the client cannot be set up.
     pub(super) fn new(url: Url) -> Result<Self, String> {
         let settings = Settings {
             connect: Duration::from_secs(5),
@@ -144,7 +147,7 @@ impl Teller {
             match self.told.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(outcome) => failed.extend(outcome),
                 Err(_) => {
-                    failed.push(format!("{left} reports were not told within {} s", cap.as_secs_f32()));
+                    failed.push(format!("reports not sent within {} s: {left}", cap.as_secs_f32()));
                     break;
                 }
             }
@@ -171,7 +174,7 @@ mod tests {
         teller.tell(who.ended(&Err(Refusal::Optical { path: "/dev/sr0".into() }.into())));
         assert!(begun.elapsed() < Duration::from_secs(1));
         let failed = teller.end(Duration::from_millis(200));
-        assert_eq!(failed, ["2 reports were not told within 0.2 s"]);
+        assert_eq!(failed, ["reports not sent within 0.2 s: 2"]);
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
 

@@ -35,8 +35,8 @@ pub enum KeysError {
     },
     /// A private key that others on this machine can read.
     #[error(
-        "{} has mode {mode:04o}, so that others can read or write it: `chmod 600 {}` keeps it for its owner, and \
-         another one takes its place if somebody may have read it (`keller keys rotate` where it signs updates)", path.display(), path.display()
+        "{} has mode {mode:04o}, so that others can read or write it: `chmod 600 {}` keeps it for its owner. If \
+         somebody may have read it, replace it (`keller keys rotate`, if it signs updates)", path.display(), path.display()
     )]
     Open {
         /// The file.

@@ -274,7 +274,7 @@ fn outside(rack: &Rack) {
     assert!(said.starts_with("rack1: 3 of 3 members with a vote work"), "{said}");
 }
 
-/// Two more, of which one has a clock that is a year behind.
+/// Two more; the clock of one is a year behind.
 fn three_become_five(rack: &Rack) {
     rack.step("d and e are started", || rack.power_on(&["d", "e"]));
     println!("         the clock of e shows {}", rack.run("e", "date -u +%FT%TZ"));

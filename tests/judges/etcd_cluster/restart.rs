@@ -74,7 +74,7 @@ fn a_member_that_starts_over_leads_no_more_and_leaves_a_snapshot() {
 
 /// Without a majority a question to the log is answered after long, and whoever restores a backup asks none.
 #[test]
-fn who_is_alone_knows_it_soon() {
+fn whoever_is_alone_knows_it_soon() {
     let rack = Rack::new();
     let abc = ["a", "b", "c"];
     let Some(mut running) = rack.begin(&abc) else { return };
