@@ -26,7 +26,7 @@ use crate::pki::etcd::{self, Member};
 /// For an answer, which has some 30 bytes.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For all that [`health`] asks.
-pub const JUDGEMENT: Duration = PATIENCE.saturating_mul(3);
+pub const JUDGEMENT: Duration = PATIENCE.saturating_mul(4);
 /// More than this is not what is asked for.
 const MOST_BYTES: u64 = 16 << 10;
 const UNIT: &str = "etcd.service";

@@ -112,6 +112,7 @@ impl Updater<'_> {
         let state = self.record.state.clone();
         let state = if matches!(state, State::WaitingToReboot { .. }) { state.withdraw() } else { Ok(state) };
         self.record.state = state.and_then(|state| state.begin(version)).doing(doing())?;
+        self.record.held = None;
         self.record.save()?;
         self.progress.note(&format!("{version} goes into slot {slot}"));
 

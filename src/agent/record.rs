@@ -34,6 +34,9 @@ pub struct Record {
     /// The boot in which the last version was made ready: those after it are of that version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub made_ready: Option<String>,
+    /// The version whose restart was refused last, since a cluster could not do without this node: the agent goes on with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
     /// Versions that are not taken again, each with the reason.
     pub rejected: BTreeMap<String, String>,
     /// The only version that is taken.
@@ -150,6 +153,13 @@ impl Record {
         atomic::sync_name(path).doing(doing())
     }
 
+    /// Whether `version` is installed, and only its restart was refused.
+    pub fn is_held(&self, version: &str) -> bool {
+        let waits =
+            matches!(&self.state, State::WaitingToReboot { version: waiting, .. } if waiting == version);
+        waits && self.held.as_deref() == Some(version)
+    }
+
     /// Something has gone wrong, perhaps once more.
     pub fn note_trouble(&mut self, step: Step, text: String, at: i64) {
         let times = self.trouble.as_ref().map_or(0, |trouble| trouble.times).saturating_add(1);
@@ -228,6 +238,23 @@ mod tests {
     use super::*;
     use crate::base::Chain;
     use crate::base::progress::Silent;
+
+    #[test]
+    fn a_version_is_held_while_it_waits() {
+        let waits = State::WaitingToReboot { version: "2".to_owned(), boot: "a".to_owned() };
+        let held = Record { state: waits.clone(), held: Some("2".to_owned()), ..Record::default() };
+        assert!(held.is_held("2") && !held.is_held("3"));
+        // One that an operator has made ready is left to them.
+        assert!(!Record { state: waits, ..Record::default() }.is_held("2"));
+        let good = State::Good { version: "2".to_owned() };
+        assert!(!Record { state: good, ..held.clone() }.is_held("2"));
+        // What is tried again is tried more and more rarely, although each look goes right.
+        let mut record = held;
+        record.note_trouble(Step::Installing, "x".to_owned(), 7);
+        record.note_look(8, true);
+        record.note_trouble(Step::Installing, "x".to_owned(), 9);
+        assert_eq!(record.trouble.as_ref().map(|trouble| trouble.times), Some(2));
+    }
 
     #[test]
     fn is_kept_and_mended() {

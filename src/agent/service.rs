@@ -40,9 +40,8 @@ pub fn run(progress: &dyn Progress) -> Result<(), Failure> {
     let up = Duration::from_secs_f64(kernel::uptime());
     thread::sleep(schedule::first(&machine, source.interval_seconds).saturating_sub(up));
     clock::wait(CLOCK, progress);
-    let mut own = None;
     loop {
-        let (failures, opens) = match look(&settings, source, &mut own, progress) {
+        let (failures, opens) = match look(&settings, source, progress) {
             Ok(opens) => (0, opens),
             Err((failure, failures)) => {
                 progress.warn(&Chain(&failure).to_string());
@@ -82,12 +81,10 @@ fn settle(settings: &Settings, progress: &dyn Progress) {
 }
 
 /// One look, and the update if it is for the agent to take. Gives the time until the window opens for an update that
-/// waits for it; with a failure, how many there were in a row. `own` is the version that this agent has installed and
-/// not started yet, because the others of a cluster could not do without this node: it goes on with it.
+/// waits for it; with a failure, how many there were in a row.
 fn look(
     settings: &Settings,
     source: &Source,
-    own: &mut Option<String>,
     progress: &dyn Progress,
 ) -> Result<Option<Duration>, (Failure, u32)> {
     let mut updater = Updater::open(settings, progress).map_err(|failure| (failure, 1))?;
@@ -98,9 +95,9 @@ fn look(
         let Some(document) = found.document else { return Ok(None) };
         let version = &document.version;
         let waits = matches!(&updater.record().state, State::WaitingToReboot { version: waiting, .. } if waiting == version);
-        let is_own = own.as_ref() == Some(version);
+        let held = updater.is_held(version);
         if let Some(told) =
-            left_to_an_operator(version, source.automatic && (!waits || is_own), node::forgetful())
+            left_to_an_operator(version, source.automatic && (!waits || held), node::forgetful())
         {
             progress.note(&told);
             return Ok(None);
@@ -111,11 +108,10 @@ fn look(
                 .note(&format!("{version} is there; the window opens in {} minutes", closed.as_secs() / 60));
             return Ok(Some(closed));
         }
-        if !waits {
+        if !held {
             updater.install(&remote, &document, Until::Ready)?;
-            *own = Some(version.clone());
         }
-        updater.let_go()?;
+        updater.let_go(version)?;
         updater.reboot().map(|()| None)
     })();
     let failures = updater.record().trouble.as_ref().map_or(1, |trouble| trouble.times);

@@ -150,12 +150,21 @@ impl<'a> Updater<'a> {
         self.record.save()
     }
 
-    /// Makes what runs here ready for a restart into what was installed.
+    /// Makes what runs here ready for a restart into `version`, which was installed.
     ///
     /// # Errors
     /// The restart would cost others something now: it has to wait.
-    pub fn let_go(&self) -> Result<(), Failure> {
-        etcd::restart::before(self.progress)
+    pub fn let_go(&mut self, version: &str) -> Result<(), Failure> {
+        let result = etcd::restart::before(self.progress);
+        if result.is_err() {
+            self.record.held = Some(version.to_owned());
+        }
+        self.noted(Step::Installing, result)
+    }
+
+    /// Whether `version` is installed, and only its restart was refused.
+    pub fn is_held(&self, version: &str) -> bool {
+        self.record.is_held(version)
     }
 
     /// Starts over, into what was made ready.

@@ -190,7 +190,15 @@ fn install(
             json!({ "running": settings.version, "version": null, "fell_back": fell_back_json(&found) });
         return tell(global, json, || nothing_new(&settings.version, &found));
     };
-    let transfer = updater.install(&remote, document, until)?;
+    let there = updater
+        .record()
+        .transfer
+        .clone()
+        .filter(|_| until == Until::Ready && updater.is_held(&document.version));
+    let transfer = match there {
+        Some(transfer) => transfer,
+        None => updater.install(&remote, document, until)?,
+    };
     tell(global, json!({ "running": settings.version, "update": transfer }), || {
         let next = match (until, reboot) {
             (Until::Staged, _) => "is staged: `keller update apply` starts it",
@@ -200,7 +208,7 @@ fn install(
         format!("{}\n{} {next}", cost(&transfer), document.version)
     })?;
     if reboot && until == Until::Ready {
-        updater.let_go()?;
+        updater.let_go(&document.version)?;
         updater.reboot()?;
     }
     Ok(ExitCode::SUCCESS)

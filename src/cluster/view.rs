@@ -187,7 +187,8 @@ fn ask_one(access: &Access, endpoint: SocketAddr, depth: Depth) -> Result<Answer
     let mut client = access.connect(endpoint)?;
     thread::scope(|scope| {
         // The other port may be closed, and be waited for.
-        let peer_ends = scope.spawn(|| access.peer_ends(endpoint.ip()));
+        let peer_ends =
+            scope.spawn(|| (depth == Depth::Log).then(|| access.peer_ends(endpoint.ip())).flatten());
         let answer = answer(&mut client, depth);
         Ok(Answer { peer_ends: peer_ends.join().unwrap_or_default(), ..answer? })
     })

@@ -78,7 +78,7 @@ fn whole(
     }
     let files: Vec<_> = found.into_iter().map(|given| (given.source, given.bytes)).collect();
     let sources: Vec<&str> = files.iter().map(|(source, _)| source.as_str()).collect();
-    match node::merge(&files, machine) {
+    match node::merge(&files, machine, policy) {
         Ok(document) => Some((document, sources.join(" and "))),
         Err(diagnostics) => {
             refused.push(format!("{} say different things", sources.join(" and ")));

@@ -181,7 +181,8 @@ fn given(
     given.extend(may(Place::Initramfs).then(built_in).flatten());
     let is_alone = given.is_empty();
     let bytes = in_esp.as_ref().and_then(|found| Some(found.as_ref().ok()?.bytes.clone()));
-    let taken = if may(Place::Esp) && in_esp.is_none() && !is_alone { taken(home) } else { None };
+    // What was taken counts as the copy does, wherever documents may come from now.
+    let taken = if in_esp.is_none() && !is_alone { taken(home) } else { None };
     given.extend(in_esp.into_iter().chain(taken));
     (given, bytes.map(|bytes| FromEsp { bytes, is_alone }))
 }

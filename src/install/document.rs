@@ -46,13 +46,10 @@ impl Given {
         if !policy.takes_from(Place::Esp) {
             return Err(Refusal::NotFromEsp);
         }
-        for document in &self.documents {
-            if let Err(why) = policy.check(document) {
-                let name = document.name.clone().unwrap_or_else(|| "without a name".to_owned());
-                return Err(Refusal::Unsigned { name, why });
-            }
-        }
-        Ok(())
+        policy.check_all(&self.documents).map_err(|(document, why)| {
+            let name = document.name.clone().unwrap_or_else(|| "without a name".to_owned());
+            Refusal::Unsigned { name, why }
+        })
     }
 
     /// Whether this is what a disk has: the same file still in the ESP, or the one of it that the node on it keeps, which is the

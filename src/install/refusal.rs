@@ -136,6 +136,12 @@ pub enum Refusal {
         /// Why it does not count.
         why: &'static str,
     },
+    /// The document of an unattended machine is a merged one, and the image takes signed documents only.
+    #[error(
+        "the node document of this machine is put together from several places, and nobody has signed the whole: give it in one \
+         document, signed by a key of this image"
+    )]
+    UnsignedWhole,
     /// Too small.
     #[error(
         "{path} has {}, and a node of this image needs {}: it lacks {}. Name a larger disk, or make the partitions \

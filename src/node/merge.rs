@@ -1,7 +1,8 @@
 //! Documents from several places → one, as components of a manifest are merged: maps merge, lists add up, and a value that
 //! two of them have must be the same.
 
-use super::{Document, LARGEST, Machine, parse, validate};
+use super::policy::SIGN;
+use super::{Document, LARGEST, Machine, Policy, parse, validate};
 use crate::written::Diagnostics;
 use crate::written::decode::decode;
 use crate::written::diagnostic::Report;
@@ -9,11 +10,15 @@ use crate::written::place::{Mark, Sources};
 use crate::written::yaml::{Node, Value};
 
 /// Makes one document of those that `files`, bytes with the name that people know them by, have for `machine`. Each has
-/// one, which [`Machine::choose`] has found.
+/// one, which [`Machine::choose`] has found, and which counts by `policy`.
 ///
 /// # Errors
 /// Where two of them disagree, with both places, and what makes no sense in the whole.
-pub fn merge(files: &[(String, Vec<u8>)], machine: &Machine) -> Result<Document, Diagnostics> {
+pub fn merge(
+    files: &[(String, Vec<u8>)],
+    machine: &Machine,
+    policy: &Policy,
+) -> Result<Document, Diagnostics> {
     let mut sources = Sources::default();
     let mut report = Report::default();
     let mut merged: Option<Node> = None;
@@ -29,6 +34,10 @@ pub fn merge(files: &[(String, Vec<u8>)], machine: &Machine) -> Result<Document,
             continue;
         };
         let node = nodes.swap_remove(index);
+        // More may be known of the machine than when each was judged alone.
+        if let Err(why) = policy.check(&documents[index]) {
+            report.error(node.mark, why).help(SIGN);
+        }
         match &mut merged {
             None => merged = Some(node),
             Some(merged) => take(merged, node, "", &mut report),
@@ -114,7 +123,7 @@ mod tests {
         let files: Vec<_> =
             texts.iter().enumerate().map(|(index, text)| (name(index), text.as_bytes().to_vec())).collect();
         let machine = Machine { serial: Some("S1".to_owned()), ..Machine::default() };
-        merge(&files, &machine).map_err(|wrong| wrong.brief().join("\n"))
+        merge(&files, &machine, &Policy::default()).map_err(|wrong| wrong.brief().join("\n"))
     }
 
     #[test]

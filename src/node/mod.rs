@@ -350,7 +350,10 @@ fn parse(
 }
 
 fn documents(source: u32, bytes: &[u8], report: &mut Report) -> Option<Vec<(yaml::Node, Document)>> {
-    let text = yaml::decode(source, bytes, report)?;
+    let Some(text) = yaml::decode(source, bytes, report) else {
+        report.hide(source, 0..u32::MAX);
+        return None;
+    };
     let mut sum = Sum::default();
     let found = match yaml::read_all(source, text, &mut sum, report) {
         Some(found) => found,

@@ -100,5 +100,16 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// The first of `documents` that does not count, and why.
+    ///
+    /// # Errors
+    /// That.
+    pub fn check_all<'d>(&self, documents: &'d [Document]) -> Result<(), (&'d Document, &'static str)> {
+        let wrong = |document| self.check(document).err().map(|why| (document, why));
+        documents.iter().find_map(wrong).map_or(Ok(()), Err)
+    }
+}
+
 /// What helps where [`Policy::check`] fails.
 pub const SIGN: &str = "this image takes only documents that are signed with one of its keys: `keller node sign --key FILE DOCUMENT`";

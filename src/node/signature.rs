@@ -25,6 +25,8 @@ const TAG: &str = "PUBLIC KEY";
 const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// Bytes of an ed25519 key (RFC 8032 section 5.1.5).
 const LENGTH: usize = 32;
+/// Bytes of a signature by one.
+const SIGNATURE: usize = 64;
 
 /// The public half of an ed25519 key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,24 +86,26 @@ impl<'de> Deserialize<'de> for PublicKey {
     }
 }
 
-/// What a signature of the document `text` is of, and the lines with signatures that it has.
-fn split(text: &str) -> (&str, Vec<&str>) {
+/// What a signature of the document `text` is of, and the signatures that it has. A line that has none ends them.
+fn split(text: &str) -> (&str, Vec<Vec<u8>>) {
     let begin = match text.split_once('\n') {
         Some((first, rest)) if first.trim_end() == "---" => rest,
         _ => text,
     };
     let mut body = begin;
-    let mut lines = Vec::new();
+    let mut signatures = Vec::new();
     loop {
         let trimmed = body.trim_end();
         let at = trimmed.rfind('\n').map_or(0, |at| at + 1);
         let Some(signature) = trimmed[at..].strip_prefix(MARK) else { break };
-        lines.push(signature);
+        let Some(signature) = STANDARD.decode(signature).ok().filter(|bytes| bytes.len() == SIGNATURE) else {
+            break;
+        };
+        signatures.push(signature);
         body = &body[..at];
     }
-    lines.reverse();
     // White space after the last line counts only where a signature follows it.
-    (if lines.is_empty() { begin } else { body }, lines)
+    (if signatures.is_empty() { begin } else { body }, signatures)
 }
 
 /// The document `text` without its signatures, and what a new one is of.
@@ -119,11 +123,10 @@ pub fn line(signature: &[u8]) -> String {
 /// # Errors
 /// Why it does not count.
 pub fn check(text: &str, keys: &[PublicKey]) -> Result<(), &'static str> {
-    let (body, lines) = split(text);
-    if lines.is_empty() {
+    let (body, signatures) = split(text);
+    if signatures.is_empty() {
         return Err("it is not signed");
     }
-    let signatures: Vec<Vec<u8>> = lines.iter().filter_map(|line| STANDARD.decode(line).ok()).collect();
     let is_good = |signature: &Vec<u8>| keys.iter().any(|key| key.has_signed(body.as_bytes(), signature));
     match signatures.iter().any(is_good) {
         true => Ok(()),
@@ -162,10 +165,14 @@ mod tests {
             bytes[at] ^= 1;
             assert!(check(&String::from_utf8(bytes).unwrap(), &[key]).is_err(), "byte {at}");
         }
-        for more in ["# signed: AAAA\n", "# signed: !\n", "\n\n"] {
-            assert_eq!(check(&format!("{whole}{more}"), &[key]), Ok(()), "{more:?}");
-        }
-        for more in ["labels: {a: b}\n", "# a word\n"] {
+        assert_eq!(check(&format!("{whole}\n\n"), &[key]), Ok(()));
+        for more in [
+            "labels: {a: b}\n",
+            "# a word\n",
+            "# signed: AAAA\n",
+            "# signed: !\n",
+            "# signed: A\rmask: [a]\r",
+        ] {
             assert_eq!(check(&format!("{whole}{more}"), &[key]), Err("it is not signed"), "{more:?}");
         }
         // A second signature is beside the first, not over it.
@@ -184,6 +191,20 @@ mod tests {
             let alone = read("x", document.text.as_bytes()).unwrap();
             assert_eq!(alone[0].text, document.text);
         }
+    }
+
+    /// The parser ends a line at a carriage return, and nothing else here does.
+    #[test]
+    fn what_stands_behind_a_carriage_return_is_refused() {
+        let (ours, key) = pair();
+        let whole = signed(&ours, "node: 1\nmatch: {serial: S2}\n");
+        let shifted = "---\n#\r#\r#\r#\r#\n---\nnode: 1\nname: own\nmatch: {serial: S1}\n#\n---\n";
+        for text in [format!("{whole}# signed: A\rmask: [a.service]\r"), format!("{shifted}{whole}")] {
+            let told = read("x", text.as_bytes()).unwrap_err().to_string();
+            assert!(told.contains("a carriage return stands here without a line feed"), "{told}");
+        }
+        let windows = signed(&ours, "node: 1\r\nname: a\r\n").replace("=\n", "=\r\n");
+        assert_eq!(check(&read("x", windows.as_bytes()).unwrap()[0].text, &[key]), Ok(()));
     }
 
     #[test]

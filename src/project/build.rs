@@ -102,12 +102,17 @@ impl Build {
                 path.display()
             );
         }
-        for document in node::read(&path.to_string_lossy(), &bytes)? {
-            let name = document.name.as_deref().unwrap_or("without a name");
-            policy.check(&document).map_err(|why| {
-                anyhow!("--install {}: document {name}: {why}; {}", path.display(), policy::SIGN)
-            })?;
+        let documents = node::read(&path.to_string_lossy(), &bytes)?;
+        if documents.iter().any(|document| document.install.is_some()) && !policy.takes_from(Place::Esp) {
+            bail!(
+                "--install {}: what is installed would not get its document: add `esp` to `node.sources` of the manifest",
+                path.display()
+            );
         }
+        policy.check_all(&documents).map_err(|(document, why)| {
+            let name = document.name.as_deref().unwrap_or("without a name");
+            anyhow!("--install {}: document {name}: {why}; {}", path.display(), policy::SIGN)
+        })?;
         Ok(Some(bytes))
     }
 

@@ -297,7 +297,18 @@ pub(crate) fn window(text: &str) -> Result<Window, Wrong> {
 /// An address with one of `schemes`, without a password.
 pub(crate) fn url(text: &str, schemes: &[&str]) -> Result<(), Wrong> {
     let example = "such as `https://mirror.example/debian`";
-    let Ok(url) = Url::parse(text) else { return wrong("is not an address", example) };
+    let Ok(url) = Url::parse(text) else {
+        return match text.contains('@') {
+            true => secret("is not an address", example),
+            false => wrong("is not an address", example),
+        };
+    };
+    if url.password().is_some() {
+        return secret(
+            "carries a password",
+            "keep secrets out of manifests and node documents; for a mirror, apt's auth.conf(5) is the place for them",
+        );
+    }
     if !schemes.contains(&url.scheme()) {
         return wrong(
             format!("has the scheme `{}`", url.scheme()),
@@ -306,12 +317,6 @@ pub(crate) fn url(text: &str, schemes: &[&str]) -> Result<(), Wrong> {
     }
     if url.scheme() != "file" && url.host_str().is_none_or(str::is_empty) {
         return wrong("has no host", example);
-    }
-    if url.password().is_some() {
-        return secret(
-            "carries a password",
-            "keep secrets out of manifests; apt's auth.conf(5) is the place for them",
-        );
     }
     Ok(())
 }

@@ -373,7 +373,7 @@ fn narrow(number: usize) -> u32 {
 /// The text of a file; none when it is not UTF-8, which is reported with the place of the first bad byte.
 pub(crate) fn decode<'b>(source: u32, bytes: &'b [u8], report: &mut Report) -> Option<&'b str> {
     let error = match std::str::from_utf8(bytes) {
-        Ok(text) => return Some(text),
+        Ok(text) => return whole_lines(source, text, report).then_some(text),
         Err(error) => error,
     };
     let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
@@ -384,6 +384,21 @@ pub(crate) fn decode<'b>(source: u32, bytes: &'b [u8], report: &mut Report) -> O
         .error(Mark { source, line, column, length: 1 }, format!("byte 0x{byte:02x} is not UTF-8"))
         .help("save the file as UTF-8");
     None
+}
+
+/// Refuses a carriage return that no line feed follows: the parser ends a line there, and an editor does not, so that what
+/// stands behind it is not what people see, and lines have other numbers.
+fn whole_lines(source: u32, text: &str, report: &mut Report) -> bool {
+    let bytes = text.as_bytes();
+    let alone = |at: &usize| bytes[*at] == b'\r' && bytes.get(at + 1) != Some(&b'\n');
+    let Some(at) = (0..bytes.len()).find(alone) else { return true };
+    let before = &text[..at];
+    let line = narrow(before.matches('\n').count() + 1);
+    let column = narrow(before.rsplit('\n').next().unwrap_or_default().chars().count() + 1);
+    report
+        .error(Mark { source, line, column, length: 1 }, "a carriage return stands here without a line feed")
+        .help("end each line with a line feed");
+    false
 }
 
 #[cfg(test)]

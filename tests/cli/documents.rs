@@ -2,6 +2,10 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use keller::base::progress::Silent;
+use keller::project::install::{Install, Origin, Target};
 
 use super::project::Project;
 use crate::judges::tool::{run, tool};
@@ -64,7 +68,8 @@ fn an_image_says_who_may_give_a_document() {
     project.write("doc.yaml", "node: 1\nname: a\ninstall: {disk: serial=S1}\n");
     for (sources, said) in [
         ("smbios", "no node of this image would read it: `node.sources` of the manifest has no `initramfs`"),
-        ("smbios, initramfs", "--install doc.yaml: document a: it is not signed; this image takes only"),
+        ("smbios, initramfs", "what is installed would not get its document: add `esp` to `node.sources`"),
+        ("initramfs, esp", "--install doc.yaml: document a: it is not signed; this image takes only"),
     ] {
         project.edit("SOURCES", sources);
         let ran = project.build(&["--install", "doc.yaml"]);
@@ -73,7 +78,9 @@ fn an_image_says_who_may_give_a_document() {
     }
     project.edit("SOURCES", "smbios, initramfs");
     project.run(&["node", "sign", "--key", "node/rack.pem", "doc.yaml"]).good();
-    project.build(&["--install", "doc.yaml"]).good();
+    project.write("diskless.yaml", "node: 1\nname: diskless\n");
+    project.run(&["node", "sign", "--key", "node/rack.pem", "diskless.yaml"]).good();
+    project.build(&["--install", "diskless.yaml"]).good();
 
     let install = |document: &str| {
         File::create(project.path("disk")).unwrap().set_len(400 << 20).unwrap();
@@ -81,14 +88,30 @@ fn an_image_says_who_may_give_a_document() {
     };
     let ran = install("doc.yaml");
     assert!(ran.error().contains("a node of this image reads no document from its ESP"), "{}", ran.err);
-    project.edit("smbios, initramfs", "smbios, esp");
-    project.build(&[]).good();
+    project.edit("smbios, initramfs", "initramfs, esp");
+    project.build(&["--install", "doc.yaml"]).good();
     project.write("own.yaml", "node: 1\nname: own\n");
     let ran = install("own.yaml");
     assert!(
         ran.error().contains("the node document own: it is not signed; this image takes only"),
         "{}",
         ran.err
+    );
+    // A machine by itself has taken it from places that are signed each, and made one of it.
+    let unattended = Install {
+        image: Origin::File(project.path("node/out/tiny_1.2.3.raw")),
+        sha256: None,
+        target: Target::Path(project.path("disk")),
+        wipe: None,
+        keep_state: false,
+        document: Some(project.path("own.yaml")),
+        boot_entry: true,
+        unattended: true,
+    };
+    let error = unattended.run(&|| Ok(Arc::default()), &Silent).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the node document of this machine is put together from several places"),
+        "{error}"
     );
     assert!(fs::read(project.path("disk")).unwrap().iter().all(|byte| *byte == 0));
     install("doc.yaml").good();

@@ -170,6 +170,7 @@ impl Plan {
         self.stop.retain(|name| !starts.contains(name));
         let stops: BTreeSet<String> = self.stop.iter().cloned().collect();
         self.start.retain(|name| !stops.contains(name));
+        self.renew.retain(|name| !stops.contains(name));
         self.restart.retain(|name| !stops.contains(name) && !self.start.contains(name));
         if let Some(cluster) = &document.cluster
             && [&self.start, &self.restart].into_iter().flatten().any(|name| name == ETCD)
@@ -294,6 +295,8 @@ mod tests {
             let plan = plan(&old, &new);
             assert_eq!((plan.renew, plan.later), (vec![AGENT.to_owned()], vec![]), "{old} {new}");
         }
+        let masked = plan("", &format!("{}mask: [{AGENT}]\n", channel("a")));
+        assert_eq!((masked.renew, masked.stop), (vec![], vec![AGENT.to_owned()]));
         let later = plan("", "files: [{path: /etc/app.conf, content: x}]\n").later;
         assert!(later[0].starts_with("/etc/app.conf: "), "{later:?}");
         let bridge = |mtu: &str| {

@@ -59,17 +59,16 @@ pub fn ready(
     progress: &dyn Progress,
 ) -> Result<Readied, Failure> {
     let view = View::of(access);
-    // By its address: the only member of a node without a cluster may have any name.
-    let at = access.me.as_ref().and_then(|me| access.list.members.get(me)).map(|ip| access.endpoint(*ip));
-    let own = view.members.iter().find(|member| at.is_some() && member.endpoint == at);
-    let Some(own) = own.filter(|own| own.votes() && own.is_good(view.id)) else {
-        progress
-            .detail("etcd of this node does not work, or has no vote: a restart costs the cluster nothing");
-        return Ok(Readied::default());
+    let own = match asking(access, &view) {
+        Some(own) if own.is_good(view.id) => own,
+        _ => {
+            progress.detail("etcd of this node does not work: a restart costs the cluster nothing");
+            return Ok(Readied::default());
+        }
     };
     may_stop(&view, own).doing("starting over").map_err(|failure| {
-        let help = "the new version is installed, but not started: run `keller update apply` again once these members work (an \
-                    agent that installed it tries again by itself), or start it all the same with `systemctl reboot`";
+        let help = "the new version is installed, but not started: run `keller update apply` again later (an agent that \
+                    takes versions by itself tries again), or start it all the same with `systemctl reboot`";
         failure.help(help)
     })?;
     let told = |doing: &str, failure: &Failure| {
@@ -80,7 +79,9 @@ pub fn ready(
     if let Some(file) = &snapshot {
         progress.note(&format!("saved etcd's data to {}", file.display()));
     }
-    let heir = hand_over(access, &view, own);
+    // A snapshot of a large database takes minutes.
+    let view = View::of(access);
+    let heir = asking(access, &view).map_or(Ok(None), |own| hand_over(access, &view, own));
     let heir = heir.map_err(|failure| told("etcd of this node still leads", &failure)).ok().flatten();
     if let Some(heir) = &heir {
         progress.note(&format!("{heir} leads the cluster now"));
@@ -88,8 +89,18 @@ pub fn ready(
     Ok(Readied { snapshot, heir })
 }
 
-/// Whether the cluster can do without the member `own`, which works, for a while. Where all work, nothing can be waited for.
+/// The member that `access` asks as, by its address: the only member of a node without a cluster may have any name.
+fn asking<'v>(access: &Access, view: &'v View) -> Option<&'v Seen> {
+    let ip = access.list.members.get(access.me.as_ref()?)?;
+    view.members.iter().find(|member| member.endpoint == Some(access.endpoint(*ip)))
+}
+
+/// Whether the cluster can do without the member `own`, which works, for a while. Where all work, nothing can be waited for. A
+/// learner would begin to catch up anew, and not be done before its new version has to be good.
 fn may_stop(view: &View, own: &Seen) -> Result<(), String> {
+    if own.role == Role::Learner {
+        return Err(format!("{} has not caught up with its cluster yet, and has no vote", own.name));
+    }
     let (all, good, needed) = view.votes();
     if good == all || good > needed {
         return Ok(());
@@ -133,7 +144,8 @@ fn forget(directory: &Path, newest: &Path) -> io::Result<()> {
     let paths = fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path()));
     let mut paths = paths.collect::<io::Result<Vec<PathBuf>>>()?;
     paths.retain(|path| path != newest && path.to_string_lossy().ends_with(END));
-    paths.sort();
+    // By their time: the node may have been in another cluster.
+    paths.sort_by_key(|path| path.to_string_lossy().rsplit('-').next().map(str::to_owned));
     let old = paths.len().saturating_sub(KEPT - 1);
     paths[..old].iter().try_for_each(fs::remove_file)
 }
@@ -161,7 +173,7 @@ mod tests {
     fn the_last_three_are_kept_whatever_the_clock_said() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        for name in ["r-2026.etcd", "r-2027.etcd", "r-2028.etcd", "r-2020.etcd", "else"] {
+        for name in ["z-2026.etcd", "r-2027.etcd", "r-2028.etcd", "r-2020.etcd", "else"] {
             fs::write(at(name), name).unwrap();
         }
         forget(directory.path(), &at("r-2020.etcd")).unwrap();

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 
 use super::{Global, file, streams};
@@ -96,17 +96,13 @@ pub(super) fn verify(file: &Path, documents: &[Document], keys: &[PathBuf]) -> R
     let read = |path: &PathBuf| {
         let bytes = input::read(path, limits::TEXT).with_context(|| format!("reading {}", path.display()))?;
         PublicKey::from_pem(&bytes)
-            .map_err(|problem| anyhow::anyhow!("{} is no public key: {problem}", path.display()))
+            .map_err(|problem| anyhow!("{} is no public key: {problem}", path.display()))
     };
     let keys = keys.iter().map(read).collect::<Result<Vec<_>>>()?;
     judge(file, documents, &Policy { sources: None, keys })
 }
 
 fn judge(file: &Path, documents: &[Document], policy: &Policy) -> Result<()> {
-    for document in documents {
-        if let Err(why) = policy.check(document) {
-            bail!("{}: document {}: {why}", file.display(), super::summary(document));
-        }
-    }
-    Ok(())
+    let shown = |(document, why)| anyhow!("{}: document {}: {why}", file.display(), super::summary(document));
+    policy.check_all(documents).map_err(shown)
 }

@@ -27,6 +27,10 @@ fn a_learner_is_not_healthy_before_it_has_its_vote() {
     running.insert("b".to_owned(), rack.start("b", &["a", "b"], "existing").unwrap());
     let learner = "this member is a learner, and has no vote before it has caught up";
     rack.until("b says that it has no vote", || is_healthy("b") == Err(learner.to_owned()));
+    let waits =
+        ready(&rack.access("b", &["a", "b"]), &rack.folder.path().join("snapshots"), rack.now, &Silent);
+    let waits = Chain(&waits.unwrap_err()).to_string();
+    assert!(waits.ends_with("b has not caught up with its cluster yet, and has no vote"), "{waits}");
     promoted(&rack, &access, "b");
     rack.until("b is healthy", || is_healthy("b") == Ok(()));
     // Without a majority nobody is.
