@@ -27,8 +27,8 @@ pub struct Options {
     pub root_fs: RootFs,
     /// `keller.etc=`.
     pub etc: Etc,
-    /// `keller.state=`.
-    pub state: State,
+    /// `keller.state=`; where nothing is said, a node that runs from memory may do without a disk.
+    pub state: Option<State>,
     /// `keller.grow=`: whether the state partition is grown to the end of the disk.
     pub grow: bool,
     /// `keller.reset=`, never rendered by the builder: an image that resets itself at each boot keeps
@@ -70,10 +70,9 @@ pub enum Etc {
 }
 
 /// Where /var is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// On the boot disk's state partition.
-    #[default]
+    /// On the boot disk's state partition, or where the root is in memory, on a disk that has nothing else.
     Disk,
     /// In memory, the partition left alone: to look at one that cannot be mounted.
     Memory,
@@ -126,7 +125,7 @@ impl Default for Options {
         Self {
             root_fs: RootFs::default(),
             etc: Etc::default(),
-            state: State::default(),
+            state: None,
             grow: true,
             reset: None,
             debug: false,
@@ -225,8 +224,8 @@ impl Cmdline {
                 }
                 ("keller.state", value) => {
                     options.state = match value.unwrap_or_default() {
-                        "disk" => State::Disk,
-                        "memory" => State::Memory,
+                        "disk" => Some(State::Disk),
+                        "memory" => Some(State::Memory),
                         value => return Err(bad("keller.state", value, "disk or memory")),
                     };
                 }
@@ -339,8 +338,8 @@ impl fmt::Display for Cmdline {
             write!(f, " {word}")?;
         }
         write!(f, " panic={} keller.etc={}", options.panic_after, options.etc.name())?;
-        if options.state != State::default() {
-            write!(f, " keller.state={}", options.state.name())?;
+        if let Some(state) = options.state {
+            write!(f, " keller.state={}", state.name())?;
         }
         if !options.grow {
             write!(f, " keller.grow=no")?;
@@ -387,7 +386,7 @@ mod tests {
         all.options = Options {
             root_fs: RootFs::Ext4,
             etc: Etc::Factory,
-            state: State::Memory,
+            state: Some(State::Memory),
             grow: false,
             reset: Some(Reset::State),
             debug: true,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::progress::{Display, Verbosity};
-use super::{Global, install};
+use super::{Global, consoles, install};
 use crate::agent::{self, judge, service};
 use crate::project::install::Then;
 
@@ -65,6 +65,7 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Part::Install) => {
+            consoles::join();
             match install::unattended(&display)? {
                 Some(Then::Reboot) => agent::systemd::reboot()?,
                 Some(Then::Poweroff) => agent::systemd::systemctl(&["poweroff", "--no-block"])?,

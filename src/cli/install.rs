@@ -25,6 +25,7 @@ use crate::project::install::{
     keller install --disk bus=nvme,size=400GiB..,smallest node_1.0.0.raw\n  \
     keller install --wipe S3Z9NB0K node_1.0.0.raw /dev/sda   what is on this disk is lost\n  \
     keller install --keep-state node_1.0.1.raw /dev/sda      a new system under the state that is there\n  \
+    keller install --only-state node_1.0.0.raw /dev/sdb      a disk for the state of a node that runs from memory\n  \
     keller install --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 https://images.example/node_1.0.0.raw.zst /dev/sda\n\n\
     The image and the document are checked before anything is written; the partition table is written last. A disk with this \
     version and this document stays as it is. Exit code: 0 when the disk has it, 1 when something is refused or fails, 130 \
@@ -44,6 +45,10 @@ pub struct InstallArgs {
     /// Replace the system of a node of this image, and keep its state (/var and changes of /etc) as it is.
     #[arg(long, conflicts_with = "wipe")]
     keep_state: bool,
+    /// Make the disk a place for the state of a node that runs from memory, and nothing else: the next start from memory takes
+    /// it. The image says how large its parts are at least.
+    #[arg(long, conflicts_with_all = ["keep_state", "document"])]
+    only_state: bool,
     /// Give the machine this node document (see `keller node`).
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
@@ -96,6 +101,7 @@ impl InstallArgs {
             target,
             wipe: self.wipe.clone(),
             keep_state: self.keep_state,
+            only_state: self.only_state,
             document: self.document.clone(),
             boot_entry: !self.no_boot_entry,
             unattended: false,
@@ -126,6 +132,18 @@ fn told(report: &Report) -> String {
     let Report { disk, id, version, size, .. } = report;
     let (id, version) = (one_line(id), one_line(version));
     let what = format!("{id} {version}");
+    if report.only_state {
+        return match report.state {
+            State::Already => format!(
+                "{disk} is for the state of a node that runs from memory already: nothing was written\n"
+            ),
+            State::Installed => format!(
+                "{disk} ({}) is for the state of a node that runs from memory\n  disk     {}\n",
+                Size(*size).human(),
+                report.disk_guid
+            ),
+        };
+    }
     if report.state == State::Already {
         let next = match &report.boot_entry {
             Some(BootEntry::Set(name)) => format!("; the firmware starts it next, by {name}"),
@@ -176,6 +194,9 @@ fn told(report: &Report) -> String {
 fn next(report: &Report) -> String {
     let disk = &report.disk;
     match report.state {
+        _ if report.only_state => format!(
+            "start the machine from memory again: the node takes {disk}, and makes its file systems where there are none"
+        ),
         State::Already => format!(
             "start the machine from {disk}; to make it anew, remove its table (`wipefs -a {disk}`) and install again"
         ),

@@ -6,6 +6,7 @@ pub mod build;
 pub mod check;
 pub mod cluster;
 pub mod completion;
+mod consoles;
 pub mod delta;
 pub mod etc;
 pub mod failure;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::streams;
+use super::{consoles, streams};
 use crate::base::Size;
 use crate::base::progress::{Progress, TaskId, Unit};
 
@@ -34,10 +34,15 @@ pub struct Display {
 struct Running {
     stage: String,
     unit: Unit,
+    total: u64,
     done: u64,
     begun: Instant,
+    told: Instant,
     bar: Option<ProgressBar>,
 }
+
+/// Where the consoles of a machine show what is done, how often they show how far it is.
+const BEAT: Duration = Duration::from_secs(10);
 
 /// What one stage did.
 #[derive(Clone, Debug)]
@@ -104,6 +109,17 @@ fn amount(done: u64, unit: Unit, time: Duration) -> String {
     }
 }
 
+impl Running {
+    /// How far it is, in a line.
+    fn so_far(&self) -> String {
+        let done = amount(self.done, self.unit, self.begun.elapsed());
+        match self.done.saturating_mul(100).checked_div(self.total) {
+            Some(percent) => format!("{:>12} {percent} %  {done}", self.stage),
+            None => format!("{:>12} {done}", self.stage),
+        }
+    }
+}
+
 impl Progress for Display {
     fn begin(&self, stage: &str, total: u64, unit: Unit) -> TaskId {
         let id = TaskId(self.serial.fetch_add(1, Ordering::Relaxed));
@@ -117,7 +133,8 @@ impl Progress for Display {
         if bar.is_none() && self.verbosity > Verbosity::Quiet {
             streams::tell(stage);
         }
-        let running = Running { stage: stage.to_owned(), unit, done: 0, begun: Instant::now(), bar };
+        let begun = Instant::now();
+        let running = Running { stage: stage.to_owned(), unit, total, done: 0, begun, told: begun, bar };
         self.running.lock().expect("no panic while held").insert(id, running);
         id
     }
@@ -127,6 +144,10 @@ impl Progress for Display {
             running.done += by;
             if let Some(bar) = &running.bar {
                 bar.inc(by);
+            }
+            if consoles::are_joined() && running.told.elapsed() >= BEAT {
+                running.told = Instant::now();
+                streams::tell(running.so_far());
             }
         }
     }

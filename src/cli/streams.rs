@@ -13,6 +13,8 @@ use std::io::{self, IsTerminal, Write};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::consoles;
+
 /// Why standard output cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -66,6 +68,7 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
 /// # Errors
 /// Those of standard output.
 pub fn write(bytes: &[u8]) -> Result<(), OutputError> {
+    consoles::write(bytes);
     let mut output = io::stdout().lock();
     Ok(output.write_all(bytes).and_then(|()| output.flush())?)
 }
@@ -106,7 +109,9 @@ pub fn line(text: impl Display) -> Result<(), OutputError> {
 pub fn tell(text: impl Display) {
     // Nowhere is left to say that this failed, and the work goes on without a reader.
     let text = text.to_string();
-    let _ = io::stderr().lock().write_all(format!("{}\n", escaped(&cut(&text))).as_bytes());
+    let line = format!("{}\n", escaped(&cut(&text)));
+    consoles::write(line.as_bytes());
+    let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// Most bytes of one message: nobody reads more, and it may list what a stranger made without end.

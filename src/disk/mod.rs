@@ -1,9 +1,10 @@
-//! Partition layout, GPT, slots, how an image becomes the disk of a node, the partitions of an image file.
+//! Partition layout, GPT, slots, how an image becomes the disk of a node, disks for a state alone, the partitions of an image file.
 
 pub mod gpt;
 pub mod layout;
 mod partition_writer;
 pub mod slot;
+pub mod state_disk;
 pub mod sys;
 pub mod unfold;
 

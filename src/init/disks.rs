@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,9 @@ use crate::base::Digest;
 use crate::base::failure::{Doing, Failure};
 use crate::boot::variables;
 use crate::disk::gpt::{self, Found};
+use crate::disk::state_disk::{self, UNFINISHED, UNFINISHED_AT};
 use crate::disk::sys::{self, BLOCK};
-use crate::disk::{Device, FileDevice};
+use crate::disk::{Device, FileDevice, ReadAt};
 use crate::verity::partition_guids;
 
 /// How long to wait for the boot disk. A controller with many disks may need half of it; a disk that is not
@@ -31,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const QUIET: Duration = Duration::from_millis(30);
 /// ... but no longer than this in all.
 const QUIET_CAP: Duration = Duration::from_secs(2);
+
+/// All disks are there once there was no news for so long, where nobody says which one must be there.
+const ALL: Duration = Duration::from_millis(500);
 
 /// What a boot disk must have, and what tells two of them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,10 +113,8 @@ fn describe(disk: &Disk) -> String {
 /// The boot disk, its devices open to use.
 #[derive(Debug)]
 pub(super) struct BootDisk {
-    /// The kernel's name, e.g. `vda`.
-    pub name: String,
-    /// Its table, as read.
-    pub found: Found,
+    /// As a disk.
+    pub disk: Disk,
     /// Number of the root partition.
     pub root: u32,
     /// Number of the root's hash tree.
@@ -136,10 +139,10 @@ impl BootDisk {
             }
             match choose(&disks, &wanted) {
                 Ok(index) => {
-                    let Disk { name, found } = disks.swap_remove(index);
-                    let number = |guid| found.table.by_guid(guid).map_or(0, |entry| entry.number);
+                    let disk = disks.swap_remove(index);
+                    let number = |guid| disk.found.table.by_guid(guid).map_or(0, |entry| entry.number);
                     let (root, verity) = (number(root), number(verity));
-                    return Ok(Self { name, found, root, verity });
+                    return Ok(Self { disk, root, verity });
                 }
                 Err(Doubt::None) if Instant::now() < end => {
                     if !told {
@@ -170,9 +173,11 @@ impl BootDisk {
             let problem = "it does not hold the version that the command line names";
             return Err(Failure::new(format!("looking for the root on {name}"), problem));
         };
-        Ok(Self { name: name.to_owned(), found, root, verity })
+        Ok(Self { disk: Disk { name: name.to_owned(), found }, root, verity })
     }
+}
 
+impl Disk {
     /// The disk's device.
     pub(super) fn device(&self) -> String {
         format!("/dev/{}", self.name)
@@ -200,6 +205,57 @@ impl BootDisk {
         })?;
         Ok(format!("/dev/{name}"))
     }
+}
+
+/// The disk that has the state of a node that runs from memory, if there is one. It is waited for where it `must` be there.
+pub(super) fn with_state(
+    console: &Console,
+    loader: &mut Loader,
+    must: bool,
+) -> Result<Option<Disk>, Failure> {
+    let events = Uevents::listen();
+    let end = Instant::now() + PATIENCE;
+    let mut told = false;
+    loop {
+        events.settle(ALL, QUIET_CAP);
+        while loader.load_for_devices(console) {}
+        let (disks, seen) = scan();
+        let is_one = |disk: &Disk| state_disk::is_one(&disk.found.table) && !is_marked(disk);
+        let mut those: Vec<Disk> = disks.into_iter().filter(is_one).collect();
+        match those.len() {
+            0 if !must => return Ok(None),
+            0 if Instant::now() < end => {
+                if !told {
+                    console.say("waiting for the disk with the state");
+                    told = true;
+                }
+                events.wait();
+            }
+            1 => return Ok(those.pop()),
+            count => return Err(refuse_state(count, &those, &seen)),
+        }
+    }
+}
+
+/// Whether an installation was about to put a system under the state of this disk. A disk that cannot be read says neither; it
+/// is told when it is used.
+fn is_marked(disk: &Disk) -> bool {
+    let mut mark = [0; UNFINISHED.len()];
+    let read = open(&disk.name, false).and_then(|device| device.read_at(&mut mark, UNFINISHED_AT));
+    read.is_ok() && mark == UNFINISHED
+}
+
+fn refuse_state(count: usize, those: &[Disk], seen: &[String]) -> Failure {
+    let what = "looking for the disk with the state of a node that runs from memory";
+    let way_out = "keller.state=memory boots without it";
+    if count == 0 {
+        let help = format!("`keller install --only-state` makes such a disk; {way_out}");
+        return Failure::new(what, format!("there is none; seen: {}", seen.join("; "))).help(help);
+    }
+    let names: Vec<String> = those.iter().map(describe).collect();
+    let problem =
+        format!("{count} disks have a state ({}), and only one of them can be this node's", names.join(", "));
+    Failure::new(what, problem).help(format!("detach the others; {way_out}"))
 }
 
 fn refuse(doubt: Doubt, wanted: &Wanted) -> Failure {
@@ -267,6 +323,20 @@ fn can_boot(name: &str) -> bool {
 fn open(name: &str, to_write: bool) -> io::Result<FileDevice> {
     let file: File = OpenOptions::new().read(true).write(to_write).open(Path::new("/dev").join(name))?;
     FileDevice::block(file)
+}
+
+impl Deref for BootDisk {
+    type Target = Disk;
+
+    fn deref(&self) -> &Disk {
+        &self.disk
+    }
+}
+
+impl DerefMut for BootDisk {
+    fn deref_mut(&mut self) -> &mut Disk {
+        &mut self.disk
+    }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ use std::fs;
 use crate::base::failure::{Doing, Failure};
 use crate::base::kernel::uptime;
 use console::Console;
-use disks::BootDisk;
+use disks::{BootDisk, Disk};
 use modules::Loader;
 use reserve::Reserve;
 
@@ -108,8 +108,6 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
         Some(name) => BootDisk::named(console, &mut loader, name, &cmdline.root_hash)?,
         None => BootDisk::wait(console, &mut loader, &cmdline.root_hash)?,
     };
-    // Nothing outlives what is in memory.
-    let state = if live.is_some() { State::Memory } else { options.state };
     watchdog::arm(console);
     trial::begin(console);
     console.say(&format!("boot disk {}, root in partition {}", disk.name, disk.root));
@@ -125,9 +123,10 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
 
     // Nothing was written so far: a disk whose root is broken stays as it is.
     let (state_device, reserve, first_boot) = match &live {
-        Some(_) => in_memory(console)?,
+        Some(_) => beside_memory(console, &mut loader, options)?,
         None => on_disk(console, &mut disk, options)?,
     };
+    let state = if state_device.is_some() { State::Disk } else { State::Memory };
     state::make_home()?;
     let (reserve_device, forgetful) = reserve.settle(console);
     let lasts = state == State::Disk;
@@ -162,21 +161,12 @@ fn on_disk(console: &Console, disk: &mut BootDisk, options: &Options) -> Result<
     let shipped_esp = disk.found.table.esp(variables::partition()).cloned();
     match (table::settle(console, disk, options.grow), options.state) {
         // Who asks for this may have a disk that cannot be written.
-        (Err(failure), State::Memory) => console.warn(&failure.lines().join(": ")),
+        (Err(failure), Some(State::Memory)) => console.warn(&failure.lines().join(": ")),
         (settled, _) => settled?,
     }
     let kept = match options.state {
-        State::Disk => {
-            let entry = state_entry(disk)?;
-            let device = disk.partition(entry.number)?;
-            let standing = table::standing(&disk.found.table, &entry);
-            let made = state::VOLUME.mount(console, &device, standing, options.reset)?;
-            let reserve = reserve::mount(console, disk, options.reset);
-            let numbers = reserve.number().into_iter().chain([entry.number]);
-            table::own(disk, &numbers.collect::<Vec<_>>())?;
-            (Some(device), reserve, made)
-        }
-        State::Memory => in_memory(console)?,
+        Some(State::Memory) => in_memory(console)?,
+        Some(State::Disk) | None => partitions_of(console, disk, options)?,
     };
     if let Some(shipped) = shipped_esp {
         esp::mount_if_renamed(console, disk, &shipped);
@@ -184,12 +174,36 @@ fn on_disk(console: &Console, disk: &mut BootDisk, options: &Options) -> Result<
     Ok(kept)
 }
 
+/// Mounts what the disk has of a node's state and its reserve.
+fn partitions_of(console: &Console, disk: &mut Disk, options: &Options) -> Result<Kept, Failure> {
+    let entry = state_entry(disk)?;
+    let device = disk.partition(entry.number)?;
+    let standing = table::standing(&disk.found.table, &entry);
+    let made = state::VOLUME.mount(console, &device, standing, options.reset)?;
+    let reserve = reserve::mount(console, disk, options.reset);
+    let numbers = reserve.number().into_iter().chain([entry.number]);
+    table::own(disk, &numbers.collect::<Vec<_>>())?;
+    Ok((Some(device), reserve, made))
+}
+
+/// The same for a node that runs from memory: on a disk that is for the state alone, or in memory as well.
+fn beside_memory(console: &Console, loader: &mut Loader, options: &Options) -> Result<Kept, Failure> {
+    let must = match options.state {
+        Some(State::Memory) => return in_memory(console),
+        Some(State::Disk) => true,
+        None => false,
+    };
+    let Some(mut disk) = disks::with_state(console, loader, must)? else { return in_memory(console) };
+    console.say(&format!("state on {}", disk.name));
+    partitions_of(console, &mut disk, options)
+}
+
 fn in_memory(console: &Console) -> Result<Kept, Failure> {
     state::mount_memory(console)?;
     Ok((None, reserve::mount_memory()?, true))
 }
 
-fn state_entry(disk: &BootDisk) -> Result<Entry, Failure> {
+fn state_entry(disk: &Disk) -> Result<Entry, Failure> {
     disk.found.table.entries.iter().find(|entry| entry.label == STATE_LABEL).cloned().ok_or_else(|| {
         Failure::new(
             format!("looking for the state partition on {}", disk.name),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, unmount};
 
 use super::console::Console;
-use super::disks::BootDisk;
+use super::disks::Disk;
 use super::root::attach;
 use super::volume::Volume;
 use super::{state, table};
@@ -60,7 +60,7 @@ pub(super) enum Reserve {
 }
 
 /// Mounts the reserve of `disk`, if it has one that can be used.
-pub(super) fn mount(console: &Console, disk: &BootDisk, reset: Option<Reset>) -> Reserve {
+pub(super) fn mount(console: &Console, disk: &Disk, reset: Option<Reset>) -> Reserve {
     let Some(entry) = disk.found.table.entries.iter().find(|entry| entry.label == RESERVE_LABEL) else {
         console.say("no reserve partition: the journal and the records of updates are in /var");
         return Reserve::None;

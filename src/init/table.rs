@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::chroot::ROOT;
 use super::console::Console;
-use super::disks::BootDisk;
+use super::disks::{BootDisk, Disk};
 use super::partitions::{read_again, tell};
 use super::volume::Standing;
 use crate::base::failure::{Doing, Failure};
@@ -160,7 +160,7 @@ fn sizes() -> Result<Option<Sizes>, Failure> {
 }
 
 /// Gives each of the partitions `numbers` a GUID of its own, unless it has one: what is on it is there to stay.
-pub(super) fn own(disk: &mut BootDisk, numbers: &[u32]) -> Result<(), Failure> {
+pub(super) fn own(disk: &mut Disk, numbers: &[u32]) -> Result<(), Failure> {
     let doing = || format!("giving partitions of {} GUIDs of their own", disk.name);
     let Some(table) = owned(&disk.found, numbers, own_guid).doing(doing())? else { return Ok(()) };
     let mut device = disk.open().doing(doing())?;

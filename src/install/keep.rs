@@ -39,6 +39,8 @@ pub(super) struct Plan {
     pub table: Table,
     /// Where its state is kept.
     pub kept: Option<Kept>,
+    /// Whether the disk gets its table and nothing else.
+    pub only_state: bool,
     /// EFI system partitions that are no more.
     pub lost: Vec<uuid::Uuid>,
 }
@@ -86,7 +88,7 @@ pub(super) fn plan(
     let meanwhile = Table { entries: vec![kept_entry], ..table.clone() };
     table.check()?;
     let kept = Kept { id: id.to_owned(), meanwhile, place: state.start..state.end() };
-    Ok(Plan { lost: esps(&old), table, kept: Some(kept) })
+    Ok(Plan { lost: esps(&old), table, kept: Some(kept), only_state: false })
 }
 
 /// The state partition of `table`, if it holds a state; else why not.
@@ -262,7 +264,7 @@ mod tests {
     fn the_state_keeps_its_place_and_all_else_is_new() {
         let disk = node(|_| {});
         let old = gpt::read(disk.as_slice(), SectorSize::B512).unwrap().table;
-        let Plan { table, kept, lost } = planned(&disk, "node", &layout(1, SectorSize::B512)).unwrap();
+        let Plan { table, kept, lost, .. } = planned(&disk, "node", &layout(1, SectorSize::B512)).unwrap();
         let of = |table: &Table, label: &str| {
             table.entries.iter().find(|entry| entry.label == label).unwrap().clone()
         };

@@ -39,7 +39,7 @@ use crate::base::device::{Device, Shared};
 use crate::base::{Digest, Progress, input, kernel, version};
 use crate::disk::gpt::{self, Table, Which, types};
 use crate::disk::unfold::Own;
-use crate::disk::{FileDevice, ReadAt, Release, SectorSize, slot, sys};
+use crate::disk::{FileDevice, ReadAt, Release, SectorSize, slot, state_disk, sys};
 use crate::node::{Machine, Selector, policy};
 use document::Given;
 use image::Image;
@@ -71,6 +71,8 @@ pub struct Request {
     /// Whether the state partition of the same image stays as it is; then nothing is to be wiped. Where nobody is there to
     /// look, only an older version is replaced.
     pub keep_state: bool,
+    /// Whether the disk gets a place for a state and nothing else, for a node that runs from memory.
+    pub only_state: bool,
     /// A file of node documents.
     pub document: Option<PathBuf>,
     /// Whether the firmware is told.
@@ -127,6 +129,8 @@ pub struct Report {
     pub root_hash: Digest,
     /// Whether the state that was there is still there.
     pub kept_state: bool,
+    /// Whether the disk has a place for a state and nothing else.
+    pub only_state: bool,
     /// Whether a node document was placed.
     pub document: bool,
     /// What became of the firmware's entry; nothing where nothing was to be done.
@@ -184,6 +188,7 @@ pub fn install(
             let had = match request.keep_state {
                 // What is there may be broken in ways that only show when it starts.
                 true => None,
+                false if request.only_state => already_for_state(&place, &image)?,
                 false => already(&place, &image, given.as_ref())?,
             };
             (place, image, had)
@@ -214,14 +219,14 @@ pub fn install(
         true => None,
         false => sys::read_again(device.file()).err().map(|error| error.to_string()),
     };
-    let boot_entry = match request.boot_entry && place.is_for_firmware() {
+    let boot_entry = match request.boot_entry && place.is_for_firmware() && !request.only_state {
         false => BootEntry::NotWanted,
         true => start_first(&places.efivars, &plan.table, &image, &plan.lost, request.unattended, progress),
     };
     let document = given.is_some();
     let report =
         place.report(State::Installed, &image.release, &plan.table, document, Some(boot_entry), unread);
-    Ok(Report { kept_state: plan.kept.is_some(), ..report })
+    Ok(Report { kept_state: plan.kept.is_some(), only_state: request.only_state, ..report })
 }
 
 /// Whether no document is placed in the ESP: the image does not read it there, and the node gets its document from where this
@@ -388,6 +393,17 @@ fn already(place: &Place, image: &Image, given: Option<&Given>) -> Result<Option
     Ok(Some(place.report(State::Already, &image.release, &found.table, given.is_some(), None, None)))
 }
 
+/// Where the disk has a place for a state and nothing else already, whatever state that is.
+fn already_for_state(place: &Place, image: &Image) -> Result<Option<Report>> {
+    let disk = place.open(false, 0, image.table.sector_size)?;
+    let Ok(found) = gpt::read(&disk, image.table.sector_size) else { return Ok(None) };
+    if !state_disk::is_one(&found.table) || marks::kept(&disk)?.is_some() {
+        return Ok(None);
+    }
+    let report = place.report(State::Already, &image.release, &found.table, false, None, None);
+    Ok(Some(Report { only_state: true, ..report }))
+}
+
 /// The newest version of the image `id` in the slots of `table`.
 fn newest(table: &Table, id: &str) -> Option<Release> {
     let slots = slot::slots(table).ok()?;
@@ -483,13 +499,18 @@ impl Place {
         }
         let found = marks::look(device).with_context(|| format!("looking at {name}"))?;
         refusal::judge_content(&self.disk, &name, &found, request.wipe.as_deref())?;
+        if request.only_state {
+            let table = image.layout.state_disk(device.size(), own.disk);
+            let table = table.map_err(|error| refusal::too_small(error, &name))?;
+            return Ok(Plan { table, kept: None, only_state: true, lost: Vec::new() });
+        }
         // The state partition grows at the first boot, if the image's command line lets it.
         let table = image
             .layout
             .unfold(&image.table, device.size(), false, own)
             .map_err(|error| refusal::too_small(error, &name))?;
         let lost = gpt::read_any(device).map(|found| esps(&found.table)).unwrap_or_default();
-        Ok(Plan { table, kept: None, lost })
+        Ok(Plan { table, kept: None, only_state: false, lost })
     }
 
     fn report(
@@ -511,6 +532,7 @@ impl Place {
             version: release.version.clone(),
             root_hash: release.root_hash,
             kept_state: false,
+            only_state: false,
             document,
             boot_entry,
             unread,

@@ -54,6 +54,9 @@ pub(super) const KEEPING: [Step; 8] = [
     Step::Finish,
 ];
 
+/// The same where the disk gets its table and nothing else.
+const BARE: [Step; 3] = [Step::Clear, Step::Table, Step::Finish];
+
 /// What is written.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
@@ -67,6 +70,8 @@ pub(super) struct Job<'a> {
     pub table: &'a Table,
     /// The state that stays.
     pub kept: Option<&'a Kept>,
+    /// Whether the table is all.
+    pub only_state: bool,
     /// The text of the node document.
     pub document: Option<&'a [u8]>,
 }
@@ -80,6 +85,7 @@ impl<'a> Job<'a> {
             content: image.content,
             table: &plan.table,
             kept: plan.kept.as_ref(),
+            only_state: plan.only_state,
             document,
         }
     }
@@ -152,6 +158,7 @@ pub(super) fn write<D: Device>(
     progress: &dyn Progress,
 ) -> Result<(), WriteError> {
     match job.kept {
+        None if job.only_state => steps(disk, job, &BARE, is_stopped, progress),
         None => steps(disk, job, &ORDER, is_stopped, progress),
         Some(kept) => {
             let mut spared = Spared { disk, part: kept.place.clone() };

@@ -109,6 +109,7 @@ pub fn wanted(path: &Path, image: &Path) -> Result<Option<Unattended>> {
         target: Target::Selected(wanted.disk),
         wipe: wanted.wipe,
         keep_state: wanted.keep_state,
+        only_state: false,
         document: Some(PathBuf::from(path)),
         boot_entry: true,
         unattended: true,

@@ -2,6 +2,7 @@
 
 mod lives;
 mod rack;
+mod updated;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -41,7 +41,7 @@ fn build(directory: &Path, output: &str) {
 }
 
 /// Waits until the machine runs from its disk; gives what it says of its boot.
-fn runs_from_disk(node: &Node) -> String {
+pub(super) fn runs_from_disk(node: &Node) -> String {
     let deadline = Instant::now() + 3 * BOOT;
     loop {
         let output = node.try_run("cat /run/keller/boot.json");
@@ -54,7 +54,7 @@ fn runs_from_disk(node: &Node) -> String {
     }
 }
 
-fn disk_guid(facts: &str) -> &str {
+pub(super) fn disk_guid(facts: &str) -> &str {
     facts.split("\"disk_guid\": \"").nth(1).and_then(|rest| rest.split('"').next()).expect("it is there")
 }
 

@@ -1,5 +1,6 @@
 //! Real images, really booted: the fourth tier. Each test says in ten lines what a user would see.
 
+mod bare_metal;
 mod behind;
 mod build;
 mod cluster;

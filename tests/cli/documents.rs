@@ -104,6 +104,7 @@ fn an_image_says_who_may_give_a_document() {
         target: Target::Path(project.path("disk")),
         wipe: None,
         keep_state: false,
+        only_state: false,
         document: Some(project.path("own.yaml")),
         boot_entry: true,
         unattended: true,

@@ -125,6 +125,47 @@ fn an_image_becomes_the_disk_of_a_node() {
 }
 
 #[test]
+fn a_disk_may_have_a_state_and_nothing_else() {
+    let project = project();
+    blank(&project, "disk", SIZE);
+    let only = |disk: &str, more: &[&str]| {
+        project.run(&[&["install", "--json", "--only-state"], more, &[IMAGE, disk]].concat())
+    };
+    let said: Value = serde_json::from_str(&only("disk", &[]).good().out).unwrap();
+    assert_eq!((&said["state"], &said["only_state"]), (&json!("installed"), &json!(true)));
+    assert!(said["next"].as_str().unwrap().starts_with("start the machine from memory again"), "{said}");
+    let disk = FileDevice::image(File::open(project.path("disk")).unwrap(), SectorSize::B512).unwrap();
+    let table = gpt::read(&disk, SectorSize::B512).unwrap().table;
+    let labels: Vec<_> = table.entries.iter().map(|entry| entry.label.as_str()).collect();
+    assert_eq!(labels, ["keller-reserve", "keller-state"]);
+    // The state has what the reserve leaves, but for the place of each table.
+    assert_eq!(table.entries.iter().map(|entry| entry.size).sum::<u64>(), SIZE - (2 << 20));
+    if let Some(mut sgdisk) = tool("sgdisk") {
+        let said = run(sgdisk.arg("--verify").arg(project.path("disk")));
+        assert!(said.contains("No problems found"), "{said}");
+    }
+    let before = Digest::of(project.read("disk"));
+    let said: Value = serde_json::from_str(&only("disk", &[]).good().out).unwrap();
+    assert_eq!(said["state"], "already");
+    assert_eq!(Digest::of(project.read("disk")), before);
+
+    // It is somebody's: nothing else takes it unasked.
+    let error = project.run(&["install", IMAGE, "disk"]).error().to_owned();
+    assert!(
+        error.starts_with("error: disk is not empty, it has a partition table (GPT) with 2 partitions"),
+        "{error}"
+    );
+    let error = project.run(&["install", "--keep-state", IMAGE, "disk"]).error().to_owned();
+    assert!(error.contains("has no state that could be kept"), "{error}");
+    blank(&project, "small", 20 << 20);
+    let error = project.run(&["install", "--only-state", IMAGE, "small"]).error().to_owned();
+    assert!(error.starts_with("error: small has 20.0 MiB, and") && is_blank(&project, "small"), "{error}");
+    blank(&project, "other", SIZE);
+    project.run(&["install", IMAGE, "other"]).good();
+    assert!(project.run(&["install", "--only-state", IMAGE, "other"]).error().contains("is not empty"));
+}
+
+#[test]
 fn an_image_comes_in_each_way() {
     let project = project();
     let packed = project.read(PACKED);
@@ -391,6 +432,7 @@ fn an_unattended_machine_keeps_a_node_of_any_version() {
         target: Target::Path(project.path(disk)),
         wipe: Some(guid.clone()),
         keep_state: false,
+        only_state: false,
         document: Some(project.path("rack2.yaml")),
         boot_entry: true,
         unattended: true,

@@ -11,7 +11,7 @@ use crate::disk::gpt::types;
 use crate::disk::layout::STATE_LABEL;
 use crate::disk::slot::Release;
 use crate::disk::unfold::Own;
-use crate::disk::{Layout, Sizes};
+use crate::disk::{Layout, Sizes, state_disk};
 
 /// All that write: a root of samples has no hash tree.
 const STEPS: [Step; 6] =
@@ -84,7 +84,7 @@ fn install(
     let number = u128::from(image.disk_guid.as_bytes()[0]);
     let table = layout().unfold(image, disk.size(), true, own(number)).unwrap();
     let content = content(bytes, image).unwrap();
-    let job = Job { bytes, image, content, table: &table, kept: None, document: None };
+    let job = Job { bytes, image, content, table: &table, kept: None, only_state: false, document: None };
     steps(disk, &job, order, is_stopped, &Silent)
 }
 
@@ -290,7 +290,7 @@ fn replaced(bytes: Vec<u8>, order: &[Step]) -> (Recorder, Result<(), String>) {
     let Sample { bytes, table: image, .. } = &samples()[1];
     let content = content(bytes, image).unwrap();
     let kept = plan.kept.as_ref();
-    let job = Job { bytes, image, content, table: &plan.table, kept, document: None };
+    let job = Job { bytes, image, content, table: &plan.table, kept, only_state: false, document: None };
     let mut spared = Spared { disk: &mut disk, part: kept.unwrap().place.clone() };
     let done = steps(&mut spared, &job, order, &|| false, &Silent).map_err(|error| error.to_string());
     (disk, done)
@@ -378,4 +378,29 @@ fn nothing_is_written_where_the_state_is() {
         assert_eq!(disk.write_at(&[1; 512], offset).is_ok(), good, "{offset}");
     }
     assert!(disk.write_at(&[1; 4096], 0).is_err());
+}
+
+/// What a disk that is for a state alone may be at any moment.
+#[test]
+fn at_each_cut_a_disk_for_a_state_is_one_or_has_nothing_to_lose() {
+    let mut disk = blank();
+    let Sample { bytes, table: image, .. } = &samples()[1];
+    let (content, table) =
+        (content(bytes, image).unwrap(), layout().state_disk(disk.size(), own(9).disk).unwrap());
+    let job = Job { bytes, image, content, table: &table, kept: None, only_state: true, document: None };
+    write(&mut disk, &job, &|| false, &Silent).unwrap();
+    assert_eq!(disk.unflushed(), 0);
+    let mut seen = [0; 2];
+    disk.each_distinct_cut(|bytes, what| match gpt::read(bytes, SectorSize::B512) {
+        Ok(found) => {
+            assert!(state_disk::is_one(&found.table) && marks::kept(bytes).unwrap().is_none(), "{what}");
+            seen[0] += 1;
+        }
+        Err(_) if what.ends_with("garbage") => {}
+        Err(_) => {
+            assert_eq!(marks::look(bytes).unwrap().things, Vec::<String>::new(), "{what}");
+            seen[1] += 1;
+        }
+    });
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }

@@ -34,7 +34,7 @@ pub(super) const SETTLES: Duration = Duration::from_secs(300);
 const ANSWER_SECONDS: &str = "15";
 
 /// A small node with etcd.
-const MANIFEST: &str = "keller: 1\nid: member\nversion: 1.0.0\n\
+pub(super) const MANIFEST: &str = "keller: 1\nid: member\nversion: 1.0.0\n\
     include: [keller:manifests/components/base.yaml, keller:manifests/components/kernel-cloud.yaml, \
     keller:manifests/components/ssh.yaml, keller:manifests/components/etcd.yaml]\n\
     users: [{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}]\n\
@@ -151,7 +151,11 @@ pub(super) struct Rack {
 impl Rack {
     /// Makes the machines, and waits for those that are on.
     pub(super) fn start(beginning: &Beginning) -> Self {
-        let image = image();
+        Self::of(image(), beginning)
+    }
+
+    /// The same with machines of `image`.
+    pub(super) fn of(image: &Path, beginning: &Beginning) -> Self {
         let scratch = Scratch::new(beginning.test);
         let rack = beginning.documents(&scratch);
         let first = beginning.first[0];
@@ -209,6 +213,11 @@ impl Rack {
         self.starts.fetch_add(1, Ordering::SeqCst);
         names.iter().for_each(|name| self.request(&Request::Start { name: (*name).to_owned() }));
         self.awaits(names);
+    }
+
+    /// Has the next command on each machine log in anew: one that has started over knows no earlier connection.
+    pub(super) fn forget_connections(&self) {
+        self.starts.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn kill(&self, name: &str) {
