@@ -269,17 +269,46 @@ fn a_machine_without_a_disk_is_a_node_as_well() {
     let out = build(&scratch, "out", &manifest, "node: 1\nname: diskless\n");
     let iso = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
     let iso = iso.into_iter().find(|path| path.extension().is_some_and(|end| end == "iso")).unwrap();
-    let mut node = start(&nothing(&scratch), &[words(&["--persist", "--memory", "2GiB"]), cd(&iso)]);
+    let state = blank(scratch.join("state.raw"), 2 << 30);
+    let mut node = start(
+        &nothing(&scratch),
+        &[
+            words(&["--persist", "--memory", "2GiB"]),
+            cd(&iso),
+            disk(&state, "state", "virtio-blk-pci,drive=state,serial=STATE"),
+        ],
+    );
     let powered = Instant::now();
     node.answers(8080, 4 * BOOT);
     println!(
         "boot::bare_metal: from power-on with a CD to ssh of a node without a disk: {} s",
         powered.elapsed().as_secs()
     );
+    is_a_node_from_memory(&node);
+    let forgotten = node.run("cat /etc/machine-id");
+
+    let only_state = "sudo keller install --only-state --disk serial=STATE /run/keller/live/disk.raw";
+    let said = node.run(only_state);
+    assert!(said.contains("is for the state of a node that runs from memory"), "{said}");
+    node.reboot();
+    is_a_node_from_memory(&node);
+    let kept = node.run("cat /etc/machine-id");
+    assert_ne!(kept, forgotten);
+    node.run("sudo etcdctl --command-timeout 60s put kept here");
+    let refused = node.try_run(only_state);
+    assert!(String::from_utf8_lossy(&refused.stdout).contains("already: nothing was written"), "{refused:?}");
+    node.reboot();
+    is_a_node_from_memory(&node);
+    assert_eq!(node.run("cat /etc/machine-id"), kept);
+    assert_eq!(node.run("sudo etcdctl --command-timeout 60s get kept"), "kept\nhere");
+    assert!(node.run("journalctl --list-boots --quiet --no-pager | wc -l").parse::<u32>().unwrap() >= 2);
+}
+
+/// The default node, started from a CD.
+fn is_a_node_from_memory(node: &Node) {
     assert_eq!(node.settled(), "running");
     assert_eq!(node.run("hostname"), "diskless");
     assert!(node.page().contains("Hello"), "{}", node.page());
     assert!(node.run("cat /run/keller/boot.json").contains("\"live\": true"));
-    let health = node.run("sudo etcdctl put a b && sudo etcdctl get a");
-    assert!(health.ends_with("a\nb"), "{health}");
+    assert_eq!(node.run("sudo etcdctl --command-timeout 60s put a b"), "OK");
 }
