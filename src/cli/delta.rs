@@ -167,7 +167,7 @@ fn make(args: &Make, display: &Display) -> Result<()> {
     let maker = Maker { args, folder: Folder::new(&args.to), display };
     let size = new.size();
     let ways = maker.ways(&args.root, &args.from, before_root.map(|it| &it.root.ways), |frames, index| {
-        delta::publish_root(&new, size, (delta::LEVEL, None), frames, index, display)
+        delta::publish_root(&new, size, delta::How::at(delta::LEVEL), frames, index, display)
     })?;
     let root = RootImage { root_hash, size, salt: String::new(), verity_uuid: Uuid::nil(), ways };
     let mut uki = None;
@@ -178,7 +178,7 @@ fn make(args: &Make, display: &Display) -> Result<()> {
         let before = before.as_ref().and_then(|before| before.uki.as_ref());
         let before = before.filter(|before| before.sha256 == sha256).map(|before| &before.ways);
         let ways = maker.ways(path, &args.from_uki, before, |frames, index| {
-            delta::publish_uki(&bytes, (delta::LEVEL, None), frames, index, display)
+            delta::publish_uki(&bytes, delta::How::at(delta::LEVEL), frames, index, display)
         })?;
         uki = Some(Uki { sha256, size: to_u64(bytes.len()), ways });
     }

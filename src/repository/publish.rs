@@ -274,6 +274,9 @@ impl<'k> Repository<'k> {
             problem: error.to_string(),
         })?;
         self.commit(Some(targets), times)?;
+        if let Err(error) = self.finished() {
+            progress.warn(&format!("removing what an unfinished publication would need: {error}"));
+        }
         Ok(Added {
             new: true,
             root: document.root.ways.full.size,

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 
 use rayon::prelude::*;
 
@@ -14,7 +15,7 @@ use crate::base::progress::Task;
 use crate::base::progress::Unit;
 use crate::base::width::to_u64;
 use crate::update::delta::{
-    self, Elsewhere, Framed, KnownFrames, KnownSegments, Reused, Sources, Taken, Way,
+    self, Elsewhere, Framed, KnownFrames, KnownSegments, Reused, Sources, Taken, Unfinished, Way,
 };
 use crate::update::document::{Blob, FORMAT, FORMAT_WHOLE, Patch, Piece, RootImage, Uki, Ways};
 use crate::verity::{self, BLOCK};
@@ -23,6 +24,9 @@ use crate::verity::{self, BLOCK};
 const BATCH: usize = 4 << 20;
 /// Bytes that are written to a scratch file at once.
 const SCRATCH: usize = 1 << 20;
+
+/// Where lies what was compressed for a version that is not published yet.
+const UNFINISHED: &str = "unfinished";
 
 /// Versions whose patches are made side by side: each takes up to 450 MB of memory.
 const SIDE_BY_SIDE: usize = 2;
@@ -36,6 +40,8 @@ struct How<'a> {
     earlier: Option<&'a Ways>,
     /// Whether parts of it may stay in the files of that version.
     joins: bool,
+    /// What a try before has left, and this one leaves.
+    unfinished: Option<&'a Unfinished>,
 }
 
 /// A version that patches start from.
@@ -68,14 +74,16 @@ impl Repository<'_> {
                 image.version
             ));
         }
+        let unfinished = self.unfinished(level, progress);
         let how = |ways: fn(&Document) -> &Ways| How {
             level,
             earlier: earlier.map(|document| ways(document)),
             joins: hindrance.is_none(),
+            unfinished: unfinished.as_ref(),
         };
         let of_root = how(|document| &document.root.ways);
-        let ways = self.ways("the root", new_root, of_root, progress, |known, frames, index| {
-            delta::publish_root(new_root.0, new_root.1, (level, known), frames, index, progress)
+        let ways = self.ways("the root", new_root, of_root, progress, |how, frames, index| {
+            delta::publish_root(new_root.0, new_root.1, how, frames, index, progress)
         })?;
         let mut root = RootImage {
             root_hash: image.root_hash,
@@ -87,8 +95,8 @@ impl Repository<'_> {
         let size = to_u64(new_uki.len());
         let of_uki = how(|document| &document.uki.ways);
         let ways =
-            self.ways("the kernel image", (&new_uki, size), of_uki, progress, |known, frames, index| {
-                delta::publish_uki(new_uki, (level, known), frames, index, progress)
+            self.ways("the kernel image", (&new_uki, size), of_uki, progress, |how, frames, index| {
+                delta::publish_uki(new_uki, how, frames, index, progress)
             })?;
         let mut uki = Uki { sha256: Digest::of(new_uki), size, ways };
         older.truncate(options.patches);
@@ -172,10 +180,10 @@ impl Repository<'_> {
         &self,
         what: &str,
         (image, size): (&(dyn ReadAt + Sync), u64),
-        How { level, earlier, joins }: How<'_>,
+        How { level, earlier, joins, unfinished }: How<'_>,
         progress: &dyn Progress,
         publish: impl Fn(
-            Option<&KnownFrames>,
+            delta::How,
             &mut dyn Write,
             &mut dyn Write,
         ) -> Result<delta::Published, delta::PublishError>,
@@ -187,7 +195,8 @@ impl Repository<'_> {
         let scratch = self.scratch().map_err(failed)?;
         let mut index = Vec::new();
         let mut out = BufWriter::with_capacity(SCRATCH, &scratch);
-        let published = publish(known.as_ref(), &mut out, &mut index)?;
+        let published =
+            publish(delta::How { level, known: known.as_ref(), unfinished }, &mut out, &mut index)?;
         out.flush().map_err(failed)?;
         drop(out);
         let frames_file = FileDevice::image(scratch, SectorSize::B512).map_err(failed)?;
@@ -208,7 +217,7 @@ impl Repository<'_> {
         let segments = earlier.as_ref().and_then(|earlier| earlier.segments(what, progress));
         let framed = Framed::read(&index, &frames_file, &published.reused).ok();
         let framed = framed.as_ref().filter(|_| joins && earlier.is_some());
-        let sources = Sources { segments: segments.as_ref(), frames: framed };
+        let sources = Sources { segments: segments.as_ref(), frames: framed, unfinished };
         let scratch = self.scratch().map_err(failed)?;
         let mut out = BufWriter::with_capacity(SCRATCH, &scratch);
         let whole = delta::make_whole(image, size, level, &sources, &mut out, progress)?;
@@ -235,6 +244,45 @@ impl Repository<'_> {
             full_pieces: full.pieces,
             frames_pieces: frames.pieces,
         })
+    }
+
+    /// What was compressed for a version that was never published. A publication without it is as good, and takes as long as
+    /// the first.
+    fn unfinished(&self, level: i32, progress: &dyn Progress) -> Option<Unfinished> {
+        let path = self.folder.path().join(UNFINISHED);
+        let mut options = File::options();
+        // Nobody else writes here, and a link would lead elsewhere.
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let opened = options.open(&path).and_then(|file| match file.metadata()?.is_file() {
+            true => Unfinished::open(file, level),
+            false => Err(io::Error::other("it is no file")),
+        });
+        match opened {
+            Ok(unfinished) => {
+                if unfinished.count() > 0 {
+                    progress
+                        .note("an earlier publication was cut short: what it has compressed is taken over");
+                }
+                Some(unfinished)
+            }
+            Err(error) => {
+                progress.warn(&format!(
+                    "{}: {error}; should this publication be cut short, the next one begins anew",
+                    path.display()
+                ));
+                None
+            }
+        }
+    }
+
+    /// Removes it, once a version is published.
+    pub(super) fn finished(&self) -> io::Result<()> {
+        self.folder.remove(UNFINISHED)
     }
 
     /// A file without a name, which is gone with its publisher.

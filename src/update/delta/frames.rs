@@ -26,6 +26,7 @@ use super::error::PublishError;
 use super::index::{FRAMES_HEADER, Index};
 use super::known::{Encoder, KnownFrames};
 use super::runs::{BLOCK, BlockDigest, Cutter, MOST_BLOCKS, Run, SHORT, scan, short};
+use super::unfinished::Unfinished;
 use crate::base::device::ReadAt;
 use crate::base::limits;
 use crate::base::on_disk::{IntoBytes, le, on_disk};
@@ -89,17 +90,34 @@ impl Reused {
     }
 }
 
-/// Writes the frames and the index of a root of `size` bytes, a multiple of 4096; `level` is zstd's. Frames that are
-/// `known` are taken over. Works on all processors and keeps some MiB in memory.
+/// How frames are made.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    /// zstd's level.
+    pub level: i32,
+    /// Frames of a version before.
+    pub known: Option<&'a KnownFrames<'a>>,
+    /// What a try before has left, and this one leaves.
+    pub unfinished: Option<&'a Unfinished>,
+}
+
+impl How<'_> {
+    /// From nothing, with zstd's `level`.
+    pub fn at(level: i32) -> Self {
+        Self { level, known: None, unfinished: None }
+    }
+}
+
+/// Writes the frames and the index of a root of `size` bytes, a multiple of 4096. Works on all processors and keeps some MiB in memory.
 pub fn publish_root(
     root: &dyn ReadAt,
     size: u64,
-    (level, known): (i32, Option<&KnownFrames>),
+    how: How,
     frames: &mut dyn Write,
     index: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<Published, PublishError> {
-    publish(root, size, IN_ROOT, (level, known), frames, index, progress)
+    publish(root, size, IN_ROOT, how, frames, index, progress)
 }
 
 /// A unified kernel image in whole blocks, as it is published.
@@ -115,20 +133,20 @@ fn padded(uki: &[u8]) -> Result<Vec<u8>, PublishError> {
 /// Writes the frames and the index of a unified kernel image; zeros fill its last block.
 pub fn publish_uki(
     uki: &[u8],
-    (level, known): (i32, Option<&KnownFrames>),
+    how: How,
     frames: &mut dyn Write,
     index: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<Published, PublishError> {
     let padded = padded(uki)?;
-    publish(&padded.as_slice(), to_u64(padded.len()), IN_UKI, (level, known), frames, index, progress)
+    publish(&padded.as_slice(), to_u64(padded.len()), IN_UKI, how, frames, index, progress)
 }
 
 fn publish(
     image: &dyn ReadAt,
     size: u64,
     in_frame: usize,
-    (level, known): (i32, Option<&KnownFrames>),
+    how: How,
     frames: &mut dyn Write,
     index: &mut dyn Write,
     progress: &dyn Progress,
@@ -137,7 +155,7 @@ fn publish(
         return Err(PublishError::Size { size });
     }
     let task = Task::new(progress, "compressing", size, Unit::Bytes);
-    let mut publisher = Publisher::new(frames, in_frame, level, known).map_err(writing)?;
+    let mut publisher = Publisher::new(frames, in_frame, how).map_err(writing)?;
     let mut result = Ok(());
     scan(image, size, &task, |_, bytes, digests| {
         if result.is_ok() {
@@ -162,9 +180,7 @@ struct Publisher<'a> {
     out: &'a mut dyn Write,
     /// Blocks in a frame.
     in_frame: usize,
-    level: i32,
-    /// Frames of a version before.
-    known: Option<&'a KnownFrames<'a>>,
+    how: How<'a>,
     /// Bytes that were written.
     written: u64,
     cutter: Cutter,
@@ -177,19 +193,13 @@ struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    fn new(
-        out: &'a mut dyn Write,
-        in_frame: usize,
-        level: i32,
-        known: Option<&'a KnownFrames>,
-    ) -> io::Result<Self> {
+    fn new(out: &'a mut dyn Write, in_frame: usize, how: How<'a>) -> io::Result<Self> {
         let header = Header { magic: *MAGIC, version: VERSION.into(), zero: [0; 6] };
         out.write_all(header.as_bytes())?;
         Ok(Self {
             out,
             in_frame,
-            level,
-            known,
+            how,
             written: to_u64(FRAMES_HEADER),
             cutter: Cutter::default(),
             pending: Vec::new(),
@@ -224,13 +234,13 @@ impl<'a> Publisher<'a> {
             (rest, heads) = (after, others);
         }
         let used = self.pending.len() - rest.len();
-        let (known, level) = (self.known, self.level);
+        let How { level, known, unfinished } = self.how;
         let frames: Vec<(Vec<u8>, Option<u64>)> = frames
             .into_par_iter()
             .map_init(
                 || Encoder::new(level),
                 |encoder, (blocks, heads)| match encoder {
-                    Ok(encoder) => encoder.frame(blocks, heads, known),
+                    Ok(encoder) => encoder.frame(blocks, heads, known, unfinished),
                     Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
                 },
             )
@@ -282,7 +292,7 @@ mod tests {
         let published = publish_root(
             &root.as_slice(),
             to_u64(root.len()),
-            (LEVEL, None),
+            How::at(LEVEL),
             &mut frames,
             &mut index,
             &Silent,
@@ -310,11 +320,11 @@ mod tests {
         }
 
         let (mut again, mut unused) = (Vec::new(), Vec::new());
-        publish_root(&root.as_slice(), to_u64(root.len()), (LEVEL, None), &mut again, &mut unused, &Silent)
+        publish_root(&root.as_slice(), to_u64(root.len()), How::at(LEVEL), &mut again, &mut unused, &Silent)
             .unwrap();
         assert_eq!(again, frames);
         assert!(
-            publish_root(&root.as_slice(), 5000, (LEVEL, None), &mut Vec::new(), &mut Vec::new(), &Silent)
+            publish_root(&root.as_slice(), 5000, How::at(LEVEL), &mut Vec::new(), &mut Vec::new(), &Silent)
                 .is_err()
         );
     }
@@ -323,7 +333,7 @@ mod tests {
     fn an_empty_root_has_no_runs() {
         let (mut frames, mut index) = (Vec::new(), Vec::new());
         let published =
-            publish_root(&[].as_slice(), 0, (LEVEL, None), &mut frames, &mut index, &Silent).unwrap();
+            publish_root(&[].as_slice(), 0, How::at(LEVEL), &mut frames, &mut index, &Silent).unwrap();
         assert_eq!((published.runs, frames.len(), index.len()), (0, 16, 32));
         assert!(Index::parse(&index, 0, 16).unwrap().runs.is_empty());
     }

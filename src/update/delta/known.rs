@@ -12,6 +12,7 @@ use super::error::DeltaError;
 use super::frame::{Decoder, Entry, LEVEL};
 use super::index::{Index, MOST_IN_FRAME, entry_size};
 use super::runs::{BLOCK, SHORT};
+use super::unfinished::{Kind, Unfinished};
 use crate::base::device::ReadAt;
 use crate::base::width::to_usize;
 
@@ -91,25 +92,46 @@ impl Encoder {
         Ok(Self { quick, thorough, decoder, decoded: vec![0; MOST_IN_FRAME * BLOCK] })
     }
 
-    /// The frame of `blocks`, whose digests have these heads; and where it was taken over from, in the known file.
+    /// The frame of `blocks`, whose digests have these heads; and where it was taken over from, in the known file. What is made is
+    /// kept for the next try.
     pub(super) fn frame(
         &mut self,
         blocks: &[u8],
         heads: &[[u8; SHORT]],
         known: Option<&KnownFrames>,
+        unfinished: Option<&Unfinished>,
     ) -> io::Result<(Vec<u8>, Option<u64>)> {
         let mut frame = Vec::new();
-        if let Some(at) = known.and_then(|known| known.find(heads, &mut frame)) {
-            let decoded = &mut self.decoded[..blocks.len()];
-            if self.decoder.decode(&frame, decoded).is_ok() && decoded == blocks {
-                return Ok((frame, Some(at)));
-            }
+        if let Some(at) = known.and_then(|known| known.find(heads, &mut frame))
+            && self.makes(&frame, blocks)
+        {
+            return Ok((frame, Some(at)));
         }
+        let name = heads.as_flattened();
+        if let Some(left) = unfinished.and_then(|it| it.find(Kind::Frame, name))
+            && self.makes(&left, blocks)
+        {
+            return Ok((left, None));
+        }
+        let frame = self.compress(blocks)?;
+        if let Some(unfinished) = unfinished {
+            unfinished.keep(Kind::Frame, name, &frame);
+        }
+        Ok((frame, None))
+    }
+
+    /// Whether `frame` is of these blocks.
+    fn makes(&mut self, frame: &[u8], blocks: &[u8]) -> bool {
+        let decoded = &mut self.decoded[..blocks.len()];
+        self.decoder.decode(frame, decoded).is_ok() && decoded == blocks
+    }
+
+    fn compress(&mut self, blocks: &[u8]) -> io::Result<Vec<u8>> {
         let quick = self.quick.compress(blocks)?;
         if quick.len() + blocks.len() / HOPELESS > blocks.len() {
-            return Ok((quick, None));
+            return Ok(quick);
         }
-        Ok((self.thorough.compress(blocks)?, None))
+        self.thorough.compress(blocks)
     }
 }
 

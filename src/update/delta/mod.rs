@@ -25,6 +25,7 @@ mod segments;
 mod streams;
 mod travel;
 mod uki;
+mod unfinished;
 mod wire;
 
 #[cfg(test)]
@@ -35,10 +36,11 @@ mod tests;
 pub use describe::describe;
 pub use error::{DeltaError, PublishError};
 pub use frame::LEVEL;
-pub use frames::{Published, Reused, publish_root, publish_uki};
+pub use frames::{How, Published, Reused, publish_root, publish_uki};
 pub use known::KnownFrames;
 pub use patch::{Elsewhere, Framed, KnownSegments, Sources, Taken, Whole, make_full, make_patch, make_whole};
 pub use uki::{uki, uki_by};
+pub use unfinished::Unfinished;
 
 use travel::{Base, Traveller};
 

@@ -12,7 +12,7 @@ use crate::update::document::{Blob, Patch, RootImage, Ways};
 /// Publishes a root, but not in full.
 fn publish(server: &mut Server, root: &[u8]) -> RootImage {
     let (mut frames, mut index) = (Vec::new(), Vec::new());
-    publish_root(&root, to_u64(root.len()), (LEVEL, None), &mut frames, &mut index, &Silent).unwrap();
+    publish_root(&root, to_u64(root.len()), How::at(LEVEL), &mut frames, &mut index, &Silent).unwrap();
     let (frames, index) = (server.put(frames), server.put(index));
     let full = Blob { size: u64::MAX, ..Blob::of(b"nowhere") };
     RootImage {

@@ -124,13 +124,13 @@ mod tests {
     use super::*;
     use crate::base::progress::Silent;
     use crate::update::delta::testing::{Server, noise, text};
-    use crate::update::delta::{LEVEL, make_full, make_patch, publish_uki};
+    use crate::update::delta::{How, LEVEL, make_full, make_patch, publish_uki};
     use crate::update::document::{Patch, Ways};
 
     fn publish(server: &mut Server, new: &[u8], before: Option<&[u8]>) -> Uki {
         let (mut full, mut frames, mut index) = (Vec::new(), Vec::new(), Vec::new());
         make_full(&new, to_u64(new.len()), (LEVEL, None), &mut full, &Silent).unwrap();
-        publish_uki(new, (LEVEL, None), &mut frames, &mut index, &Silent).unwrap();
+        publish_uki(new, How::at(LEVEL), &mut frames, &mut index, &Silent).unwrap();
         let patches = before.map(|before| {
             let (mut patch, sizes) = (Vec::new(), (to_u64(before.len()), to_u64(new.len())));
             make_patch(&before, sizes.0, &new, sizes.1, &mut patch, &Silent).unwrap();

@@ -2,12 +2,13 @@ use super::*;
 use crate::base::progress::Silent;
 use crate::base::width::to_u64;
 use crate::update::delta::testing::{noise, text};
-use crate::update::delta::{KnownSegments, make_full, patch, publish_root};
+use crate::update::delta::{How, KnownSegments, make_full, patch, publish_root};
 
 fn frames(root: &[u8], level: i32, known: Option<&KnownFrames>) -> (Vec<u8>, Vec<u8>) {
     let (mut frames, mut index) = (Vec::new(), Vec::new());
     let size = to_u64(root.len());
-    publish_root(&root, size, (level, known), &mut frames, &mut index, &Silent).unwrap();
+    publish_root(&root, size, How { level, known, unfinished: None }, &mut frames, &mut index, &Silent)
+        .unwrap();
     (frames, index)
 }
 

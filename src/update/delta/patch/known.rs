@@ -45,7 +45,7 @@ impl<'a> KnownSegments<'a> {
 }
 
 /// Whether a segment from nothing makes `bytes` and no more. Its plan must be the one that takes them as they are.
-fn makes(segment: &[u8], bytes: &[u8]) -> io::Result<bool> {
+pub(super) fn makes(segment: &[u8], bytes: &[u8]) -> io::Result<bool> {
     let (mut plan, _, rest) = streams::take(segment)?;
     let (_, added, rest) = streams::take(rest)?;
     let (mut copy, length, rest) = streams::take(rest)?;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::known::KnownSegments;
+use super::known::{KnownSegments, makes};
 use super::make::{AT_ONCE, Extent, Side, writing};
 use super::{Head, all_of};
 use crate::base::device::ReadAt;
@@ -19,6 +19,7 @@ use crate::update::delta::index::Index;
 use crate::update::delta::runs::{BLOCK, Cutter, MOST_BLOCKS, Run, RunDigest, run_digest};
 use crate::update::delta::segments::ends;
 use crate::update::delta::streams;
+use crate::update::delta::unfinished::{Kind, Unfinished};
 
 /// A segment is made of frames if at most one of so many of their bytes is new.
 const FRESH: u64 = 4;
@@ -36,6 +37,8 @@ pub struct Sources<'a> {
     pub segments: Option<&'a KnownSegments<'a>>,
     /// Of this one.
     pub frames: Option<&'a Framed<'a>>,
+    /// What a try before has left, and this one leaves.
+    pub unfinished: Option<&'a Unfinished>,
 }
 
 /// The frames of the same image.
@@ -124,7 +127,7 @@ pub fn make_full(
     progress: &dyn Progress,
 ) -> Result<u64, PublishError> {
     let mut segments = Vec::new();
-    let sources = Sources { segments: known, frames: None };
+    let sources = Sources { segments: known, frames: None, unfinished: None };
     let whole = make_whole(new, size, level, &sources, &mut segments, progress)?;
     out.write_all(&whole.head).and_then(|()| out.write_all(&segments)).map_err(writing)?;
     Ok(whole.size)
@@ -251,8 +254,16 @@ fn make(
     if let Some((made, at)) = sources.segments.and_then(|known| known.find(digest, bytes)) {
         return Ok(Made { bytes: made, from: Some((0, Elsewhere::Segments(at))) });
     }
+    if let Some(made) = sources.unfinished.and_then(|it| it.find(Kind::Segment, digest))
+        && makes(&made, bytes).unwrap_or(false)
+    {
+        return Ok(Made { bytes: made, from: None });
+    }
     let mut made = start(bytes.len())?;
     streams::put_programs(&mut made, bytes, level)?;
+    if let Some(unfinished) = sources.unfinished {
+        unfinished.keep(Kind::Segment, digest, &made);
+    }
     Ok(Made { bytes: made, from: None })
 }
 
