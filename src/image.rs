@@ -6,6 +6,7 @@ pub mod container;
 pub mod difference;
 pub mod etcd;
 mod firmware;
+pub mod hardware;
 pub mod inputs;
 pub mod inspect;
 pub mod job;

@@ -256,6 +256,10 @@ pub const RELATIONS: usize = 10_000_000;
 /// Most packages of one root or container. Found: 489.
 pub const PACKAGES: usize = 5_000;
 
+/// Most devices of a machine whose drivers are looked for, each among all aliases of a kernel. Found: 480 identifiers, of
+/// a server with two sockets.
+pub const DEVICES: usize = 5_000;
+
 /// Most bytes of a unified kernel image, which is kept in memory, twice. Found: 70 MiB, that of a kernel with all firmware
 /// and a systemd initramfs.
 pub const KERNEL_IMAGE: u64 = 160 << 20;

@@ -12,6 +12,8 @@ use crate::base::width::{to_index, to_u64, to_usize};
 mod kind {
     pub(super) const DIRECTORY: u32 = 0o040_000;
     pub(super) const FILE: u32 = 0o100_000;
+    /// What of the mode says which it is.
+    pub(super) const MASK: u32 = 0o170_000;
 }
 
 /// Name of the entry that ends an archive.
@@ -232,6 +234,48 @@ pub fn names(reader: &mut (impl Read + Seek), len: u64, most: usize) -> io::Resu
     Ok(found)
 }
 
+/// Calls `each` with the name and the body of every file of the archive that `reader` begins with, up to its end mark.
+/// Nothing but names is held in memory.
+///
+/// # Errors
+/// [`CorruptCpio`] in an [`io::Error`], and what the reader and `each` say.
+pub fn each_file(
+    reader: &mut impl Read,
+    mut each: impl FnMut(&str, &mut dyn Read) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut at = 0_u64;
+    let mut header = [0; HEADER];
+    loop {
+        let corrupt = |what| {
+            let offset = to_usize(at);
+            io::Error::new(io::ErrorKind::InvalidData, CorruptCpio { offset, what })
+        };
+        reader.read_exact(&mut header)?;
+        let Numbers { mode, size, name_size } = Numbers::of(&header).map_err(corrupt)?;
+        if to_index(name_size) > limits::PATH {
+            return Err(corrupt("a name is too long"));
+        }
+        let name_end = at + to_u64(HEADER) + u64::from(name_size);
+        let mut name = vec![0; to_index(name_size) + to_usize(name_end.next_multiple_of(ALIGN) - name_end)];
+        reader.read_exact(&mut name)?;
+        let name = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
+        if name == TRAILER {
+            return Ok(());
+        }
+        let end = name_end.next_multiple_of(ALIGN) + u64::from(size);
+        let mut body = reader.take(size.into());
+        if mode & kind::MASK == kind::FILE {
+            each(&name, &mut body)?;
+        }
+        let padding = end.next_multiple_of(ALIGN) - end;
+        let left = body.limit() + padding;
+        if io::copy(&mut reader.take(left), &mut io::sink())? != left {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        at = end + padding;
+    }
+}
+
 /// The entries of the archive that `bytes` begin with, and how many bytes it has with its end mark.
 pub fn entries(bytes: &[u8]) -> Result<(Vec<Entry<'_>>, usize), CorruptCpio> {
     let mut found = Vec::new();
@@ -298,6 +342,29 @@ mod tests {
             large[6 + at..14 + at].copy_from_slice(b"0000000x");
             assert!(listed(&large, 9).is_empty());
         }
+    }
+
+    #[test]
+    fn files_are_read_one_after_the_other() {
+        let bytes = sample();
+        let mut seen = Vec::new();
+        let mut rest = bytes.as_slice();
+        each_file(&mut rest, |name, body| {
+            let mut first = [0; 2];
+            let count = body.read(&mut first)?;
+            seen.push((name.to_owned(), first[..count].to_vec()));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [("init".to_owned(), b"he".to_vec())]);
+        assert!(rest.is_empty());
+        for len in [5, 130, bytes.len() - 8] {
+            assert!(each_file(&mut &bytes[..len], |_, _| Ok(())).is_err(), "{len}");
+        }
+        let mut long = bytes;
+        long[6 + 11 * 8..14 + 11 * 8].copy_from_slice(b"FFFFFFFF");
+        let error = each_file(&mut long.as_slice(), |_, _| Ok(())).unwrap_err();
+        assert_eq!(error.to_string(), "not a newc archive at byte 0: a name is too long");
     }
 
     #[test]

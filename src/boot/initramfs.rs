@@ -4,6 +4,8 @@
 //! (Documentation/driver-api/early-userspace/buffer-format.rst). They are compressed at the same time, and
 //! one changes without the other: keller with keller, the modules with the kernel.
 
+mod carried;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader};
 
@@ -14,6 +16,8 @@ use crate::boot::cpio::{CpioError, Writer};
 use crate::boot::modprobe::{self, Config};
 use crate::boot::modules::{Entry, LIST, ModuleList, When, normal};
 use crate::tree::Content;
+
+pub use carried::Carried;
 
 /// A module of the kernel package, as plain data.
 #[derive(Clone, Debug)]

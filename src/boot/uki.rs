@@ -187,6 +187,21 @@ impl Description {
     }
 }
 
+/// The initramfs of an image, at most `limit` bytes of it.
+///
+/// # Errors
+/// An image without one, a larger one, and what the reader says.
+pub fn initrd(reader: &mut (impl Read + Seek), limit: u64) -> Result<Vec<u8>, UkiError> {
+    const NAME: &str = ".initrd";
+    let sections = pe::sections(reader)?;
+    let section = sections.iter().find(|section| section.name == NAME);
+    let section = section.ok_or(UkiError::NoSection { name: NAME })?;
+    match section.raw_size.min(section.virtual_size) {
+        size if u64::from(size) > limit => Err(UkiError::TooLarge { name: NAME, size, limit }),
+        _ => Ok(section.read(reader)?),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Cursor, Write};
@@ -218,6 +233,9 @@ mod tests {
         assert_eq!(description.cmdline, uki.cmdline().to_string());
         assert_eq!(description.os_release, "ID=x\nIMAGE_VERSION=1");
         assert_eq!((description.initrd_size, description.kernel_version.as_str()), (6, "6.12.0"));
+        assert_eq!(initrd(&mut Cursor::new(&uki.bytes), 6).unwrap(), b"initrd");
+        let error = initrd(&mut Cursor::new(&uki.bytes), 5).unwrap_err().to_string();
+        assert_eq!(error, "its section .initrd has 6 bytes, and at most 5 are read");
         let sections = pe::sections(&mut Cursor::new(&uki.bytes)).unwrap();
         let names: Vec<_> = sections.iter().map(|section| section.name.as_str()).collect();
         assert_eq!(names, [".text", ".osrel", ".cmdline", ".uname", ".initrd", ".linux"]);

@@ -1,5 +1,7 @@
 //! `keller inspect`: what is in an image.
 
+mod hardware;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -17,10 +19,12 @@ use crate::project::inspect::{self, Form, Inspection, SlotReport};
 /// Arguments of `keller inspect`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code: 0 when the image is as it should be, 1 when something is wrong with it.\n\n\
+    after_help = "Exit code: 0 when the image is as it should be, 1 when something is wrong with it. With \
+    --hardware: 0 when it has every driver and all firmware, 1 when something is lacking.\n\n\
     Examples:\n  \
     keller inspect out/node_1.0.0.raw\n  \
-    keller inspect --verify --json out/node_1.0.0.qcow2"
+    keller inspect --verify --json out/node_1.0.0.qcow2\n  \
+    ssh rescue lspci -nmm | keller inspect out/node_1.0.0.raw --hardware -"
 )]
 pub struct InspectArgs {
     /// A raw or qcow2 image, or a disk.
@@ -31,6 +35,10 @@ pub struct InspectArgs {
     /// List the packages of every root.
     #[arg(long)]
     pub packages: bool,
+    /// Say which drivers and firmware the image has, and lacks, for the devices in FILE: what `lspci -nmm` prints on the
+    /// machine, or `cat /sys/bus/*/devices/*/modalias`. `-` is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["verify", "packages"])]
+    pub hardware: Option<PathBuf>,
 }
 
 /// Prints what is in the image, as a table or as JSON. Fails when something is wrong with the image.
@@ -38,6 +46,9 @@ pub struct InspectArgs {
 /// # Errors
 /// An image that cannot be read.
 pub fn run(args: &InspectArgs, global: &Global) -> Result<ExitCode> {
+    if let Some(devices) = &args.hardware {
+        return hardware::run(&args.image, devices, global);
+    }
     let display = Display::new(global.verbosity());
     let inspection = inspect::inspect(&args.image, args.verify, &display)?;
     drop(display);

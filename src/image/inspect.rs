@@ -187,22 +187,7 @@ pub struct BootEntry {
 pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Inspection> {
     use std::os::unix::fs::MetadataExt;
     let allocated = file.metadata().context("reading the image's size")?.blocks() * 512;
-    let format = Format::of(&file).context("reading the image")?;
-    let file = match (format, format.unpacked_by()) {
-        (Format::Raw, _) => file,
-        (Format::Qcow2, _) => {
-            let raw = tempfile::tempfile().context("making a temporary file")?;
-            qcow2::expand(&file, &raw).map_err(|error| unpacking(&file, error))?;
-            raw
-        }
-        (_, Some(command)) => {
-            bail!("it is a {} image, which keller does not read: unpack it first: {command}", format.name())
-        }
-        (_, None) => bail!(
-            "it is not a disk, but what a machine is started from ({}): inspect the raw image that was built with it",
-            format.name()
-        ),
-    };
+    let (format, file) = unpacked(file)?;
     let format = format.name();
     let file = Arc::new(file);
     // The table says which sectors the disk is made for; until it is read, any do.
@@ -260,6 +245,30 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
         remarks,
         problems,
     })
+}
+
+/// The disk of the raw or qcow2 image `file`, and what it was.
+///
+/// # Errors
+/// Another format, with the way out.
+pub(super) fn unpacked(file: File) -> Result<(Format, File)> {
+    let format = Format::of(&file).context("reading the image")?;
+    let file = match (format, format.unpacked_by()) {
+        (Format::Raw, _) => file,
+        (Format::Qcow2, _) => {
+            let raw = tempfile::tempfile().context("making a temporary file")?;
+            qcow2::expand(&file, &raw).map_err(|error| unpacking(&file, error))?;
+            raw
+        }
+        (_, Some(command)) => {
+            bail!("it is a {} image, which keller does not read: unpack it first: {command}", format.name())
+        }
+        (_, None) => bail!(
+            "it is not a disk, but what a machine is started from ({}): inspect the raw image that was built with it",
+            format.name()
+        ),
+    };
+    Ok((format, file))
 }
 
 impl NodeDisk {

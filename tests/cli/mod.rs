@@ -11,6 +11,7 @@ mod documents;
 mod door;
 mod elf;
 mod enabling;
+mod hardware;
 mod help;
 mod hostile;
 mod inspect;

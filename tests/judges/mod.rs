@@ -18,6 +18,7 @@ pub mod fixture;
 mod folder;
 mod formats;
 mod gpt;
+mod hardware;
 mod iso;
 mod ldconfig;
 mod loader;

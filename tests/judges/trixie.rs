@@ -14,6 +14,7 @@ use keller::base::progress::Silent;
 use keller::image::{Means, laid};
 use keller::manifest;
 use keller::project::{Inputs, Outside, Policy};
+use keller::tree::Tree;
 
 /// Directories with libraries, beside which the loader of a tree searches none of the host's.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/systemd"];
@@ -63,10 +64,32 @@ fn tree(packages: &[&str]) -> Result<PathBuf> {
     Ok(tree)
 }
 
+/// The files of Debian's kernel and of these packages with firmware for it; nothing as with [`trixie`].
+pub fn kernel(firmware: &[&str]) -> Option<Tree> {
+    let fields = "debian: {suite: trixie, components: [main, non-free-firmware]}\n\
+                  assume: {initramfs-tools: x, initramfs-tools-core: x, initramfs-tools-bin: x, dracut-install: x, \
+                  klibc-utils: x, libklibc: x, linux-base: x, kmod: x}\n";
+    let packages = [&["linux-image-amd64"], firmware].concat();
+    let scratch = tempfile::tempdir().unwrap();
+    match laid_out(&packages, fields, scratch.path()) {
+        Ok(tree) => Some(tree),
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none(), "{packages:?} of trixie: {error:#}, and CI is set");
+            println!("SKIPPED: {packages:?} of trixie cannot be had: {error:#}");
+            None
+        }
+    }
+}
+
 fn unpack(packages: &[&str], scratch: &Path, target: &Path) -> Result<()> {
+    let tree = laid_out(packages, "debian: {suite: trixie}\n", scratch)?;
+    tree.write_to_folder(target).context("writing the packages into a directory")
+}
+
+fn laid_out(packages: &[&str], fields: &str, scratch: &Path) -> Result<Tree> {
     let path = scratch.join("judge.yaml");
     let text = format!(
-        "keller: 1\nid: judge\nversion: 1.0.0\ndebian: {{suite: trixie}}\nruntime: none\npackages: [{}]\n",
+        "keller: 1\nid: judge\nversion: 1.0.0\n{fields}runtime: none\npackages: [{}]\n",
         packages.join(", ")
     );
     fs::write(&path, text)?;
@@ -77,8 +100,7 @@ fn unpack(packages: &[&str], scratch: &Path, target: &Path) -> Result<()> {
     let means = Means { store: &store, settings: inputs.settings(), progress: &Silent };
     let resolved = Policy::Follow.resolved(&manifest, &scratch.join("judge.lock"), None, &outside, &means)?;
     let fetched = outside.fetch(&manifest, resolved, &means)?.resolved;
-    let unpacked = laid::packages(&fetched.packages, fetched.epoch, &means)?;
-    unpacked.tree.write_to_folder(target).context("writing the packages into a directory")
+    Ok(laid::packages(&fetched.packages, fetched.epoch, &means)?.tree)
 }
 
 #[test]

@@ -57,10 +57,7 @@ fn unpack(bytes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
 
 /// The list of modules that an initramfs carries.
 fn carried(initramfs: &[u8]) -> ModuleList {
-    let archives = unpack(initramfs).unwrap();
-    let (entries, _) = cpio::entries(&archives[1]).unwrap();
-    let list = entries.iter().find(|entry| entry.name == LIST).unwrap();
-    ModuleList::parse(str::from_utf8(list.body).unwrap()).unwrap()
+    Carried::read(initramfs).unwrap().modules
 }
 
 fn build(modules: &[Module], choice: Option<&[String]>) -> Result<Vec<u8>, InitramfsError> {
@@ -278,6 +275,11 @@ fn firmware_of_carried_modules_comes_along_plain() {
     let seen: Vec<_> = entries.iter().filter(|entry| entry.name.starts_with("lib")).collect();
     let names: Vec<_> = seen.iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(names, ["lib", "lib/firmware", "lib/firmware/isci", "lib/firmware/isci/a b.bin"]);
+    let read = Carried::read(&made).unwrap();
+    assert_eq!(read.firmware, BTreeSet::from(["isci/a b.bin".to_owned()]));
+    assert!(Carried::read(&made[..made.len() - 9]).is_err());
+    let error = Carried::read(&[0x1f, 0x8b, 8, 0]).unwrap_err().to_string();
+    assert_eq!(error, "an archive of the initramfs is compressed with gzip, not zstd");
     assert_eq!(seen[3].body, b"microprogram");
 
     modules[0].firmware = vec![firmware("huge", Some(vec![0; to_usize(MAX_FIRMWARE) + 1]))];
