@@ -261,8 +261,9 @@ const DISK_DRIVERS: [&str; 47] = [
 ];
 
 /// Hardware watchdogs: /init arms what it finds, so that a hang before systemd is not for ever. QEMU's, those that
-/// ACPI describes, AMD's. Intel's needs the drivers of its chipset first, and systemd arms it later.
-const WATCHDOGS: [&str; 3] = ["i6300esb", "wdat_wdt", "sp5100_tco"];
+/// ACPI describes, AMD's, and Intel's behind what makes its device: the bridge to ISA, and since 2015 (Sunrise Point) the
+/// SMBus.
+const WATCHDOGS: [&str; 6] = ["i6300esb", "wdat_wdt", "sp5100_tco", "lpc_ich", "i2c_i801", "iTCO_wdt"];
 
 /// Faster checksums where the processor has the instructions; the processor's modalias loads them. SHA-256
 /// carries the cost of dm-verity.

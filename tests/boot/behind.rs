@@ -14,7 +14,7 @@ use crate::http_server::{Act, Request, Server};
 /// Debian's kernel for virtual machines, and the one for real ones without what a virtual machine has no use for.
 const CLOUD: &str = "include: [keller:manifests/components/base.yaml, keller:manifests/components/ssh.yaml, \
     keller:manifests/components/kernel-cloud.yaml]\n";
-const METAL: &str = "include: [keller:manifests/components/base.yaml, keller:manifests/components/ssh.yaml]\n\
+pub(super) const METAL: &str = "include: [keller:manifests/components/base.yaml, keller:manifests/components/ssh.yaml]\n\
     packages: [linux-image-amd64]\n\
     assume: {initramfs-tools: &made \"keller makes its own\", initramfs-tools-bin: *made, \
     initramfs-tools-core: *made, dracut-install: *made, klibc-utils: *made, libklibc: *made, \
@@ -22,9 +22,9 @@ const METAL: &str = "include: [keller:manifests/components/base.yaml, keller:man
     prune: [/usr/lib/modules/*/kernel/sound, /usr/lib/modules/*/kernel/drivers/media, \
     /usr/lib/modules/*/kernel/drivers/gpu, /usr/lib/modules/*/kernel/drivers/staging, \
     /usr/lib/modules/*/kernel/drivers/net/wireless, /usr/lib/modules/*/kernel/drivers/net/ethernet, \
-    /usr/lib/modules/*/kernel/drivers/infiniband, /usr/lib/modules/*/kernel/drivers/iio]\n\
-    system_users: [{name: meter, home: /var/lib/meter}]\n\
-    services: {enable: [meter.service]}\n";
+    /usr/lib/modules/*/kernel/drivers/infiniband, /usr/lib/modules/*/kernel/drivers/iio]\n";
+const USER: &str =
+    "system_users: [{name: meter, home: /var/lib/meter}]\nservices: {enable: [meter.service]}\n";
 /// Runs as the new user, and leaves a file that is the user's.
 const METER: &str = "[Unit]\nDescription=Counts\n\n[Service]\nType=oneshot\nRemainAfterExit=yes\nUser=meter\n\
     StateDirectory=meter\nExecStart=/usr/bin/touch /var/lib/meter/count\n\n[Install]\nWantedBy=multi-user.target\n";
@@ -53,7 +53,7 @@ fn three_versions_back_across_a_key_rotation_a_new_kernel_and_a_new_user() {
     // Compressed otherwise, so that all of it lies in files of its own.
     let blobs = folder.join("repository/blobs");
     let known = files(&blobs);
-    publish_one("1.0.3", METAL, "2");
+    publish_one("1.0.3", &format!("{METAL}{USER}"), "2");
     serve(&server, &folder.join("repository"), "");
 
     let mut node = Node::boot(&first, &["--persist"]);

@@ -35,7 +35,7 @@ fn a_healthy_version_is_blessed_an_operator_goes_back_and_the_node_outlives_pid_
     assert_eq!(status["next"], "pair_1.0.0.efi");
 
     // What a good version outlives, on the same node: a boot under emulation takes 40 s of a processor.
-    super::watchdog::starts_it_over(&mut node);
+    super::watchdog::starts_it_over(&mut node, super::watchdog::QEMUS);
     super::corruption::panics_and_starts_over(&mut node, &image, Slot::A);
 }
 

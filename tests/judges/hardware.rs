@@ -100,6 +100,9 @@ impl Root {
 fn each_driver_and_firmware_that_is_taken_away_is_named() {
     let Some(tree) = trixie::kernel(&FIRMWARE) else { return };
     let mut root = Root::new(tree);
+    for watchdog in ["i6300esb", "wdat_wdt", "sp5100_tco", "lpc_ich", "i2c_i801", "iTCO_wdt"] {
+        assert!(root.carried.modules.get(watchdog).is_some(), "the initramfs has no {watchdog}");
+    }
     for list in [Q35, SERVER] {
         let whole = root.look(list);
         assert!(whole.problems.is_empty(), "{:#?}", whole.problems);

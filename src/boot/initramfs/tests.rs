@@ -108,6 +108,26 @@ fn what_is_needed_comes_first() {
     assert!(!modules.get("erofs").unwrap().aliases.contains(&"fs-erofs".to_owned()));
 }
 
+/// Intel's has no device until the bridge to ISA, or the SMBus, has a driver: all of them come along, each for its device.
+#[test]
+fn a_watchdog_comes_with_what_makes_its_device() {
+    let mut modules = kernel();
+    modules.extend([
+        module("iTCO_wdt", &["intel_pmc_bxt", "iTCO_vendor_support"], &["platform:iTCO_wdt"]),
+        module("intel_pmc_bxt", &[], &[]),
+        module("iTCO_vendor_support", &[], &[]),
+        module("lpc_ich", &[], &["pci:v00008086d00002918sv*sd*bc*sc*i*"]),
+        module("i2c-i801", &["i2c-smbus"], &["pci:v00008086d00002930sv*sd*bc*sc*i*"]),
+        module("i2c-smbus", &[], &[]),
+    ]);
+    let carried = carried(&build(&modules, None).unwrap());
+    for name in ["lpc_ich", "i2c_i801", "iTCO_wdt"] {
+        assert!(carried.get(name).is_some_and(|entry| entry.when == When::Asked), "{name}");
+    }
+    let places: Vec<&str> = carried.steps("iTCO_wdt").iter().map(|step| step.entry.name.as_str()).collect();
+    assert_eq!(places, ["intel_pmc_bxt", "iTCO_vendor_support", "iTCO_wdt"]);
+}
+
 #[test]
 fn a_list_is_taken_at_its_word() {
     let choice = ["e1000".to_owned()];
