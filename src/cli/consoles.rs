@@ -1,13 +1,15 @@
 //! The other consoles of a machine: a unit's output goes to /dev/console, which is one of them, and whoever installs a machine
 //! sits at its screen, or at the other end of its serial line.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::base::{input, limits};
 
 static OTHERS: OnceLock<Mutex<Vec<File>>> = OnceLock::new();
 
@@ -19,7 +21,7 @@ const PATIENCE: Timespec = Timespec { tv_sec: 3, tv_nsec: 0 };
 
 /// Has all that is written from here on go to the other consoles as well.
 pub(super) fn join() {
-    let active = fs::read_to_string(ACTIVE).unwrap_or_default();
+    let active = input::read_text(ACTIVE, limits::WORDS).unwrap_or_default();
     let open = |name: &str| {
         // Opening a line without a carrier would wait for one.
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
