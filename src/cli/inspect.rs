@@ -73,6 +73,7 @@ fn table(inspection: &Inspection, packages: bool) -> String {
     let form = match form {
         Form::Image => "an image",
         Form::Node => "a node's disk",
+        Form::State => "a disk for the state of a node that runs from memory",
     };
     let _ = writeln!(
         text,

@@ -1,5 +1,7 @@
 //! A disk that has the state of a node and nothing else: for nodes that run from memory. Pure arithmetic.
 
+use std::io;
+
 use uuid::Uuid;
 
 use super::Layout;
@@ -7,6 +9,7 @@ use super::gpt::Table;
 use super::layout::{ALIGNMENT, Partition, RESERVE_LABEL, Role, STATE_LABEL};
 use super::unfold::UnfoldError;
 use crate::base::Size;
+use crate::base::device::ReadAt;
 
 /// Where an installation that has begun says so, in bytes from the start: behind any table, before any partition. Where it
 /// keeps a state, the disk meanwhile has the table of a disk with nothing else.
@@ -46,6 +49,16 @@ pub fn is_one(table: &Table) -> bool {
     let count = |label| table.entries.iter().filter(|entry| entry.label == label).count();
     let (states, reserves) = (count(STATE_LABEL), count(RESERVE_LABEL));
     states == 1 && reserves <= 1 && states + reserves == table.entries.len()
+}
+
+/// Whether an installation was about to put a system under the state of `disk`, and did not come to its end.
+///
+/// # Errors
+/// The disk's.
+pub fn is_unfinished(disk: &impl ReadAt) -> io::Result<bool> {
+    let mut mark = [0; UNFINISHED.len()];
+    disk.read_at(&mut mark, UNFINISHED_AT)?;
+    Ok(mark == UNFINISHED)
 }
 
 #[cfg(test)]

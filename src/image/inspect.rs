@@ -20,7 +20,7 @@ use crate::boot::microcode::Vendor;
 use crate::boot::uki::Description;
 use crate::disk::gpt::{self, Entry, Found, Other, Which, attributes, types};
 use crate::disk::slot::{self, Parts};
-use crate::disk::{FileDevice, Layout, ReadAt, Release, SectorSize, Slot, Window};
+use crate::disk::{FileDevice, Layout, ReadAt, Release, SectorSize, Slot, Window, state_disk};
 use crate::fs::{erofs, fat};
 use crate::output::Format;
 use crate::output::qcow2::{self, Qcow2Error};
@@ -74,6 +74,8 @@ pub enum Form {
     Image,
     /// The disk of a node, or an image as it was before images unfolded on the node.
     Node,
+    /// A disk for the state of a node that runs from memory.
+    State,
 }
 
 /// What an image becomes at its first boot.
@@ -197,9 +199,20 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
     let table = &found.table;
     let partitions = table.entries.iter().map(partition).collect();
     let shipped = slot::shipped(table);
-    let form = if shipped.is_some() { Form::Image } else { Form::Node };
+    let form = match shipped {
+        Some(_) => Form::Image,
+        None if state_disk::is_one(table) => Form::State,
+        None => Form::Node,
+    };
+    if form == Form::State && state_disk::is_unfinished(&disk).context("reading the image")? {
+        problems.push(
+            "an installation that keeps this state was cut short: `keller install --keep-state` completes it"
+                .to_owned(),
+        );
+    }
     let slots = match (shipped, slot::slots(table)) {
         (Some(parts), _) => vec![(Slot::A, parts)],
+        _ if form == Form::State => Vec::new(),
         (None, Ok(slots)) => slots.to_vec(),
         (None, Err(error)) => {
             problems.push(error.to_string());
@@ -219,6 +232,7 @@ pub fn inspect(file: File, verify: bool, progress: &dyn Progress) -> Result<Insp
         slots.into_iter().map(|(slot, parts)| source.slot(slot, parts, &mut problems)).collect();
     let mut entries = Vec::new();
     match table.by_type(types::ESP).next() {
+        None if form == Form::State => {}
         None => problems.push("the disk has no EFI system partition".to_owned()),
         Some(esp) => {
             let context = || format!("reading the ESP (partition {}, at {})", esp.number, Size(esp.start));

@@ -20,9 +20,9 @@ use crate::base::Digest;
 use crate::base::failure::{Doing, Failure};
 use crate::boot::variables;
 use crate::disk::gpt::{self, Found};
-use crate::disk::state_disk::{self, UNFINISHED, UNFINISHED_AT};
+use crate::disk::state_disk;
 use crate::disk::sys::{self, BLOCK};
-use crate::disk::{Device, FileDevice, ReadAt};
+use crate::disk::{Device, FileDevice};
 use crate::verity::partition_guids;
 
 /// How long to wait for the boot disk. A controller with many disks may need half of it; a disk that is not
@@ -240,9 +240,8 @@ pub(super) fn with_state(
 /// Whether an installation was about to put a system under the state of this disk. A disk that cannot be read says neither; it
 /// is told when it is used.
 fn is_marked(disk: &Disk) -> bool {
-    let mut mark = [0; UNFINISHED.len()];
-    let read = open(&disk.name, false).and_then(|device| device.read_at(&mut mark, UNFINISHED_AT));
-    read.is_ok() && mark == UNFINISHED
+    let read = open(&disk.name, false).and_then(|device| state_disk::is_unfinished(&device));
+    read.unwrap_or(false)
 }
 
 fn refuse_state(count: usize, those: &[Disk], seen: &[String]) -> Failure {

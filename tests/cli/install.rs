@@ -144,6 +144,8 @@ fn a_disk_may_have_a_state_and_nothing_else() {
         let said = run(sgdisk.arg("--verify").arg(project.path("disk")));
         assert!(said.contains("No problems found"), "{said}");
     }
+    let found = inspected(&project, "disk");
+    assert_eq!((&found["form"], &found["problems"]), (&json!("state"), &json!([])));
     let before = Digest::of(project.read("disk"));
     let said: Value = serde_json::from_str(&only("disk", &[]).good().out).unwrap();
     assert_eq!(said["state"], "already");
