@@ -1,9 +1,11 @@
 //! `keller install`: an image onto a disk of this machine.
 
+mod dialogue;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use super::failure::{self, INTERRUPTED};
@@ -18,7 +20,7 @@ use crate::project::install::{
 /// Put an image onto a disk of this machine, as a node.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    keller install node_1.0.0.raw                        refused, with a table of all disks\n  \
+    keller install node_1.0.0.raw                        asks which disk, on a terminal; else a table of all disks\n  \
     keller install node_1.0.0.raw /dev/sda\n  \
     keller install --document rack1.yaml node_1.0.0.raw.zst /dev/disk/by-id/nvme-ACME_N1\n  \
     keller install --disk serial=S3Z9NB0K node_1.0.0.raw\n  \
@@ -27,12 +29,15 @@ use crate::project::install::{
     keller install --keep-state node_1.0.1.raw /dev/sda      a new system under the state that is there\n  \
     keller install --only-state node_1.0.0.raw /dev/sdb      a disk for the state of a node that runs from memory\n  \
     keller install --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 https://images.example/node_1.0.0.raw.zst /dev/sda\n\n\
+    Without a disk, and on a terminal, it shows all disks and asks: which one, by its number in the table; for the disk's serial number where \
+    something would be lost; and whether to go on. Without a terminal, and with --json or --quiet, it asks nothing and is refused.\n\n\
     The image and the document are checked before anything is written; the partition table is written last. A disk with this \
     version and this document stays as it is. Exit code: 0 when the disk has it, 1 when something is refused or fails, 130 \
     when it is interrupted.")]
 pub struct InstallArgs {
-    /// A raw image, compressed (.raw.zst) or not: a file, an address at http or https, or `-` for standard input.
-    image: String,
+    /// A raw image, compressed (.raw.zst) or not: a file, an address at http or https, or `-` for standard input. On a node that
+    /// runs from memory, its own image where none is named.
+    image: Option<String>,
     /// The disk, such as /dev/sda or a name in /dev/disk/by-id, or a file to write as a disk.
     disk: Option<PathBuf>,
     /// What the disk is: serial=, wwn=, model= (with *), bus=, size=FROM..TO, smallest, largest; several with commas.
@@ -65,8 +70,18 @@ pub struct InstallArgs {
 /// # Errors
 /// A refusal, or what failed.
 pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode> {
+    let mut request = args.request()?;
+    if request.target == Target::Unnamed && asks(&request.image, global) {
+        match dialogue::hold(&mut dialogue::Terminal, &request, &install::disks)? {
+            Some(answered) => request = answered,
+            None => {
+                streams::line("\nnothing was written")?;
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+        }
+    }
     let display = Display::new(global.verbosity());
-    let result = args.request().run(&signals::interruption, &display);
+    let result = request.run(&signals::interruption, &display);
     drop(display);
     let report = match result {
         Ok(report) => report,
@@ -89,14 +104,20 @@ pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode> {
 }
 
 impl InstallArgs {
-    fn request(&self) -> Install {
+    fn request(&self) -> Result<Install> {
+        let image = match &self.image {
+            Some(image) => Origin::of(image),
+            None => Origin::File(install::own_image().context(
+                "no image was named: add one, such as node_1.0.0.raw; only a node that runs from memory has one of its own",
+            )?),
+        };
         let target = match (&self.disk, &self.selector) {
             (Some(path), _) => Target::Path(path.clone()),
             (None, Some(selector)) => Target::Selected(selector.clone()),
             (None, None) => Target::Unnamed,
         };
-        Install {
-            image: Origin::of(&self.image),
+        Ok(Install {
+            image,
             sha256: self.sha256,
             target,
             wipe: self.wipe.clone(),
@@ -105,8 +126,13 @@ impl InstallArgs {
             document: self.document.clone(),
             boot_entry: !self.no_boot_entry,
             unattended: false,
-        }
+        })
     }
+}
+
+/// Whether somebody is there who can be asked. Standard input may be the image.
+fn asks(image: &Origin, global: &Global) -> bool {
+    !global.json && !global.quiet && *image != Origin::Input && dialogue::is_there()
 }
 
 /// Does what the document of a machine that runs from memory asks for; says what it was, and gives what comes then.

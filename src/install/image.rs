@@ -1,5 +1,6 @@
 //! The image that is to be installed: brought here, and known to be whole before anything is written.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,20 @@ impl Origin {
             "-" => Self::Input,
             _ if text.starts_with("http://") || text.starts_with("https://") => Self::Url(text.to_owned()),
             _ => Self::File(text.into()),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    /// Without what is secret of an address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Url(text) => match text.parse::<Url>() {
+                Ok(url) => write!(f, "{url}"),
+                Err(_) => f.write_str("an address"),
+            },
+            Self::Input => f.write_str("standard input"),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! and `firmware` the boot entry. The disk gets the table of a node at once, with GUIDs of its own: a boot entry names the ESP
 //! by its GUID, and the first boot would give another to an image's.
 
+mod choice;
 mod disks;
 mod document;
 mod firmware;
@@ -29,6 +30,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use uuid::Uuid;
 
+pub use choice::{Choice, choices, numbered};
 pub use disks::{Disk, Kind, System};
 pub use firmware::{BootEntry, EFIVARS};
 pub use image::Origin;
@@ -36,7 +38,7 @@ pub use refusal::Refusal;
 pub use write::WriteError;
 
 use crate::base::device::{Device, Shared};
-use crate::base::{Digest, Progress, input, kernel, version};
+use crate::base::{Digest, Progress, kernel, version};
 use crate::disk::gpt::{self, Table, Which, types};
 use crate::disk::unfold::Own;
 use crate::disk::{FileDevice, ReadAt, Release, SectorSize, slot, state_disk, sys};
@@ -138,6 +140,9 @@ pub struct Report {
     /// Why the kernel does not show the new partitions yet.
     pub unread: Option<String>,
 }
+
+#[cfg(test)]
+pub(crate) use choice::tests::choice;
 
 /// The disk that is meant, not yet open to be written.
 struct Place {
@@ -363,13 +368,9 @@ fn file_disk(name: String, size: u64) -> Disk {
 
 /// The table of all disks that could be meant, with what is on them.
 fn table(disks: &[Disk]) -> String {
-    let content = |disk: &Disk| {
-        let look = || marks::look(&FileDevice::block(input::open_disk(disk.path())?)?);
-        let content = look().map_or_else(|error| format!("unknown: {error}"), |found| found.line());
-        if disk.has_system() { format!("the running system, {content}") } else { content }
-    };
     let listed = disks.iter().filter(|disk| disk.kind == Kind::Disk);
-    refusal::table(&listed.map(|disk| (disk, content(disk))).collect::<Vec<_>>())
+    let content = |disk: &Disk| Choice::of(disk.clone()).content();
+    refusal::table(&listed.map(|disk| (disk, content(disk))).collect::<Vec<_>>(), false)
 }
 
 /// Where the newest version on the disk is this one, and its document the same: what was done before. A table that was made

@@ -372,15 +372,16 @@ pub(super) fn judge_use(disk: &Disk) -> Result<(), Refusal> {
     }
 }
 
-/// All `disks` with what is on them, for a person who has to name one.
-pub(super) fn table(disks: &[(&Disk, String)]) -> String {
+/// All `disks` with what is on them, for a person who has to name one, with a number before each where that will do.
+pub(super) fn table(disks: &[(&Disk, String)], is_numbered: bool) -> String {
     if disks.is_empty() {
         return "This machine shows no disk: the driver of its controller may be missing".to_owned();
     }
-    let mut rows = vec![["Disk", "Size", "Model", "Serial", "Bus", "What is on it"].map(str::to_owned)];
+    let mut rows = vec![["#", "Disk", "Size", "Model", "Serial", "Bus", "What is on it"].map(str::to_owned)];
     let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    for (disk, content) in disks {
+    for ((disk, content), number) in disks.iter().zip(1..) {
         rows.push([
+            number.to_string(),
             disk.path(),
             Size(disk.size).human(),
             dash(&disk.model),
@@ -390,14 +391,15 @@ pub(super) fn table(disks: &[(&Disk, String)]) -> String {
         ]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..5).map(width).collect();
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let first = usize::from(!is_numbered);
     let mut text = "This machine has:".to_owned();
     for row in &rows {
         text.push_str("\n  ");
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in row.iter().zip(&widths).skip(first) {
             let _ = write!(text, "{cell:<width$}  ");
         }
-        text.push_str(&row[5]);
+        text.push_str(&row[6]);
     }
     text
 }
@@ -553,12 +555,12 @@ mod tests {
     fn the_table_has_all_that_a_person_needs() {
         let other = Disk { name: "nvme0n1".into(), model: None, serial: None, bus: "nvme", ..disk() };
         assert_eq!(
-            table(&[(&disk(), "nothing".into()), (&other, "xfs".into())]),
+            table(&[(&disk(), "nothing".into()), (&other, "xfs".into())], false),
             "This machine has:\n  \
              Disk          Size       Model  Serial  Bus   What is on it\n  \
              /dev/sda      100.0 GiB  ACME   S1      ata   nothing\n  \
              /dev/nvme0n1  100.0 GiB  -      -       nvme  xfs"
         );
-        assert!(table(&[]).starts_with("This machine shows no disk"));
+        assert!(table(&[], true).starts_with("This machine shows no disk"));
     }
 }

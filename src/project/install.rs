@@ -18,7 +18,9 @@ use crate::install::{self, Places};
 use crate::node::{self, Machine, Secret, laying};
 use telling::{CAP, Teller, Who};
 
-pub use crate::install::{BootEntry, Origin, Refusal, Report, Request as Install, State, Target, WriteError};
+pub use crate::install::{
+    BootEntry, Choice, Origin, Refusal, Report, Request as Install, State, Target, WriteError, numbered,
+};
 pub use crate::node::{Selector, Then};
 
 impl Install {
@@ -34,6 +36,23 @@ impl Install {
     ) -> Result<Report> {
         install::install(self, &Places::here(), watch, progress)
     }
+}
+
+#[cfg(test)]
+pub(crate) use crate::install::choice;
+
+/// The disks of this machine, with what is on each.
+///
+/// # Errors
+/// What /sys says.
+pub fn disks() -> Result<Vec<Choice>> {
+    install::choices(&Places::here().system).context("looking for disks")
+}
+
+/// The image that this node runs from, if it runs from memory.
+pub fn own_image() -> Option<PathBuf> {
+    let live = agent::node::handover().is_ok_and(|handover| handover.live);
+    live.then(|| live::DISK.into())
 }
 
 /// What the document of a machine that runs from memory asks for.

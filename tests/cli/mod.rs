@@ -7,6 +7,7 @@ mod boot;
 mod build;
 mod conf_lines;
 mod derived;
+mod dialogue;
 mod documents;
 mod door;
 mod elf;
