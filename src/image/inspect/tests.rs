@@ -60,6 +60,7 @@ fn made(sector_size: SectorSize, form: Form) -> (File, Layout) {
     let root = bytes.len() as u64;
     let (size, table) = match form {
         Form::Node => (layout.disk_size, layout.table(&release)),
+        Form::State => unreachable!("it has no root"),
         Form::Image => (layout.image_size(root), layout.image_table(&release, root)),
     };
     file.set_len(size).unwrap();
