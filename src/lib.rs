@@ -25,6 +25,9 @@
     )
 )]
 
+#[cfg(test)]
+extern crate self as keller;
+
 pub mod agent;
 pub mod base;
 pub mod boot;

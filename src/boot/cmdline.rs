@@ -40,6 +40,9 @@ pub struct Options {
     pub init: Option<String>,
     /// `systemd.machine_id=` where it has 32 hexadecimal digits; systemd reads the same word.
     pub machine_id: Option<String>,
+    /// `keller.image=`, never rendered by the builder: where a disk image that is fetched comes from. An address that ends
+    /// with `/` is the directory that has it.
+    pub image: Option<String>,
     /// `panic=`, in seconds: how long a panic, e.g. of dm-verity, stays on the screen before the reboot.
     /// At 0 the kernel would stay there for ever and the boot loader's try counter never advance.
     pub panic_after: u32,
@@ -131,6 +134,7 @@ impl Default for Options {
             debug: false,
             init: None,
             machine_id: None,
+            image: None,
             panic_after: PANIC_AFTER,
             extra: Vec::new(),
         }
@@ -195,16 +199,7 @@ impl Cmdline {
                 None => (word.as_str(), None),
             };
             match (key, value) {
-                ("roothash", Some(value)) => {
-                    let hash: Digest =
-                        value.parse().map_err(|_| CmdlineError::BadRootHash { text: value.to_owned() })?;
-                    match root_hash {
-                        Some(first) if first != hash => {
-                            return Err(CmdlineError::TwoRootHashes { first, second: hash });
-                        }
-                        _ => root_hash = Some(hash),
-                    }
-                }
+                ("roothash", Some(value)) => root_hash = Some(root(value, root_hash)?),
                 ("rootfstype", Some(value)) => {
                     options.root_fs = match value {
                         "erofs" => RootFs::Erofs,
@@ -249,6 +244,16 @@ impl Cmdline {
                         Some(value) => return Err(bad("keller.debug", value, "nothing, 0 or 1")),
                     };
                 }
+                ("keller.image", value) => match value.unwrap_or_default() {
+                    "" => {
+                        return Err(bad(
+                            "keller.image",
+                            "",
+                            "an address, such as http://boot.example/keller/",
+                        ));
+                    }
+                    value => options.image = Some(value.to_owned()),
+                },
                 ("init", Some(value)) => options.init = Some(value.to_owned()),
                 ("systemd.machine_id", Some(value)) if is_machine_id(value) => {
                     options.machine_id = Some(value.to_ascii_lowercase());
@@ -262,6 +267,15 @@ impl Cmdline {
             }
         }
         Ok(Self { root_hash: root_hash.ok_or(CmdlineError::NoRootHash)?, options })
+    }
+}
+
+/// The root hash in `value`, which must not contradict the one `before`.
+fn root(value: &str, before: Option<Digest>) -> Result<Digest, CmdlineError> {
+    let hash = value.parse().map_err(|_| CmdlineError::BadRootHash { text: value.to_owned() })?;
+    match before {
+        Some(first) if first != hash => Err(CmdlineError::TwoRootHashes { first, second: hash }),
+        _ => Ok(hash),
     }
 }
 
@@ -384,6 +398,7 @@ mod tests {
     fn survives_a_round_trip() {
         let mut all = sample();
         all.options = Options {
+            image: None,
             root_fs: RootFs::Ext4,
             etc: Etc::Factory,
             state: Some(State::Memory),

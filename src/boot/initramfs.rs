@@ -32,6 +32,8 @@ pub struct Module {
     pub after: Vec<String>,
     /// Patterns of the device identifiers that it drives.
     pub aliases: Vec<String>,
+    /// Whether it drives network cards of servers and virtual machines.
+    pub is_card: bool,
     /// What it may ask the kernel for when it starts.
     pub firmware: Vec<Firmware>,
     /// The file as in the package: plain or compressed with xz, zstd or gzip.
@@ -286,6 +288,33 @@ impl Parts<'_> {
         Ok(self.plan_of(&self.choose()?))
     }
 
+    /// What drives network cards, as an archive behind [`Parts::build`]'s: the modules that are not in it, and the whole
+    /// list in place of its own.
+    pub fn build_cards(&self) -> Result<Vec<u8>, InitramfsError> {
+        let base: BTreeSet<String> =
+            self.choose()?.into_iter().map(|(entry, _)| normal(&entry.name)).collect();
+        let chosen = self.choose_with(true)?;
+        let mut plan = self.plan_of(&chosen);
+        plan.firmware = self.firmware_beyond(&plan)?;
+        let new: Vec<_> =
+            chosen.into_iter().filter(|(entry, _)| !base.contains(&normal(&entry.name))).collect();
+        module_archive(&new, &plan)
+    }
+
+    /// What [`Parts::build_cards`] would carry: the whole list, and the firmware of its own modules.
+    pub fn plan_cards(&self) -> Result<Plan, InitramfsError> {
+        let mut plan = self.plan_of(&self.choose_with(true)?);
+        plan.firmware = self.firmware_beyond(&plan)?;
+        Ok(plan)
+    }
+
+    /// The firmware of `plan` that the initramfs does not have anyhow.
+    fn firmware_beyond(&self, plan: &Plan) -> Result<Vec<(String, Firmware)>, InitramfsError> {
+        let base = self.plan()?.firmware;
+        let has = |name: &str| base.iter().any(|(_, firmware)| firmware.name == name);
+        Ok(plan.firmware.iter().filter(|(_, firmware)| !has(&firmware.name)).cloned().collect())
+    }
+
     fn plan_of(&self, chosen: &[(Entry, &Content)]) -> Plan {
         let modules = ModuleList(chosen.iter().map(|(entry, _)| entry.clone()).collect());
         let config = self.config.carried(|name| modules.get(name).is_some());
@@ -313,6 +342,11 @@ impl Parts<'_> {
 
     /// The chosen modules with all that they need, those that others need first.
     fn choose(&self) -> Result<Vec<(Entry, &Content)>, InitramfsError> {
+        self.choose_with(false)
+    }
+
+    /// The same, with all that drive network cards where these are wanted.
+    fn choose_with(&self, cards: bool) -> Result<Vec<(Entry, &Content)>, InitramfsError> {
         let mut order = Order {
             known: self.modules.iter().map(|module| (normal(&module.name), module)).collect(),
             builtin: self.builtin.iter().map(|name| normal(name)).collect(),
@@ -324,7 +358,9 @@ impl Parts<'_> {
             RootFs::Erofs => Some(("erofs", "for the root")),
             RootFs::Ext4 => None,
         };
-        let disk = self.from_memory.then_some((FROM_MEMORY, "to run from memory (`outputs`: iso, netboot)"));
+        let disk = self
+            .from_memory
+            .then_some((FROM_MEMORY, "to run from memory (`outputs`: iso, netboot, netboot-http)"));
         let needed = NEEDED.into_iter().chain(root).map(|needed| (needed, When::Always));
         for ((module, purpose), when) in needed.chain(disk.map(|needed| (needed, When::Asked))) {
             if !order.has(module) {
@@ -357,6 +393,11 @@ impl Parts<'_> {
                     }
                     order.add(name, When::Listed)?;
                 }
+            }
+        }
+        if cards {
+            for module in self.modules.iter().filter(|module| module.is_card) {
+                order.add(&module.name, When::Asked)?;
             }
         }
         order.after()?;

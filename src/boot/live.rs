@@ -5,15 +5,15 @@
 //! live/cmdline          the kernel's command line, for where what starts it gives another
 //! live/image.json       how much memory it takes
 //! live/node.yaml        a node document, if the image was built with one for the machines that it runs on
-//! live/image.raw.zst    the disk image
+//! live/image.raw.zst    the disk image; none where it is fetched, and live/image.json says what
 //! ```
 
 use std::io::{self, Cursor};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::align;
 use crate::base::width::{to_u64, to_usize};
+use crate::base::{Digest, align};
 use crate::boot::cpio::{CpioError, Writer};
 use crate::boot::pe::{self, Holds, Image};
 use crate::boot::uki::UkiError;
@@ -34,12 +34,29 @@ pub const MOUNT: &str = "/run/keller/live";
 pub const DISK: &str = "/run/keller/live/disk.raw";
 
 /// What there is to know of the disk image before it is unpacked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Bytes of the disk image.
     pub size: u64,
     /// Bytes of it that are in memory: it has holes.
     pub content: u64,
+    /// What is fetched, where the initramfs has no disk image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+}
+
+/// The file that is the disk image, compressed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+    /// SHA-256 of all of it.
+    pub digest: Digest,
+    /// The directory at http where it lies, if the manifest names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// The unified kernel image around what its initramfs has more.
@@ -92,6 +109,17 @@ pub fn archive_before(
     document: Option<&[u8]>,
     length: u64,
 ) -> Result<Vec<u8>, CpioError> {
+    let mut writer = known(facts, cmdline, document)?;
+    writer.begin_file(IMAGE, 0o600, length)?;
+    Ok(writer.into_inner())
+}
+
+/// The archive of a node that fetches its disk image.
+pub fn archive_without(facts: &Facts, cmdline: &str, document: Option<&[u8]>) -> Result<Vec<u8>, CpioError> {
+    known(facts, cmdline, document)?.finish()
+}
+
+fn known(facts: &Facts, cmdline: &str, document: Option<&[u8]>) -> Result<Writer<Vec<u8>>, CpioError> {
     let text = serde_json::to_string(facts).map_err(io::Error::other)? + "\n";
     let mut writer = Writer::new(Vec::new());
     writer.directory(DIRECTORY, 0o700)?;
@@ -100,8 +128,7 @@ pub fn archive_before(
     if let Some(mut document) = document {
         writer.file(DOCUMENT, 0o600, to_u64(document.len()), &mut document)?;
     }
-    writer.begin_file(IMAGE, 0o600, length)?;
-    Ok(writer.into_inner())
+    Ok(writer)
 }
 
 /// What lies in the archive behind them.

@@ -19,6 +19,7 @@ pub struct Stream<'a> {
     url: Url,
     response: Response,
     start: u64,
+    total: Option<u64>,
     /// Offset in the file of the next byte.
     position: u64,
     /// Offset of the first byte that is not wanted; none when the whole is on its way.
@@ -39,8 +40,13 @@ impl Client {
             |range: &Range<u64>| Resume { from: range.start, until: Some(range.end), validator: None };
         let (response, start) =
             self.trying(url, |this_try| self.begin(url, this_try, range.as_ref().map(wanted)))?;
-        let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
+        let is_part = is_part(&response);
+        let total = match is_part {
+            true => content_range(response.headers()).and_then(|(_, total)| total),
+            false => response.content_length(),
+        };
         Ok(Stream {
+            total,
             client: self,
             url: url.clone(),
             response,
@@ -57,7 +63,7 @@ impl Client {
     /// The answer, and the offset of its first byte.
     fn begin(&self, url: &Url, this_try: Try, wanted: Option<Resume>) -> Result<(Response, u64), Cause> {
         let response = self.open(url, this_try, wanted.as_ref())?;
-        if response.status() != StatusCode::PARTIAL_CONTENT {
+        if !is_part(&response) {
             return Ok((response, 0));
         }
         match (content_range(response.headers()), wanted) {
@@ -67,7 +73,16 @@ impl Client {
     }
 }
 
+fn is_part(response: &Response) -> bool {
+    response.status() == StatusCode::PARTIAL_CONTENT
+}
+
 impl Stream<'_> {
+    /// Bytes of the whole file, where the server says so.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
     /// Offset in the file of the first byte: 0 where the server gives the whole.
     pub fn start(&self) -> u64 {
         self.start

@@ -6,7 +6,6 @@ use super::Job;
 use crate::base::{Digest, Size};
 use crate::boot::initramfs::Firmware;
 use crate::boot::modules::matches;
-use crate::manifest::InitramfsModules;
 use crate::tree::{Content, Kind, Tree, show};
 
 /// Where the kernel looks (drivers/base/firmware_loader/main.c), the first place that has a file counts.
@@ -60,8 +59,8 @@ fn matching(tree: &Tree, pattern: &str) -> Vec<String> {
 }
 
 /// Tells what comes along and what is missing; gives a text that names every byte. What is missing for a module
-/// that the manifest names is for a person to see; most that `auto` takes do without.
-pub(super) fn settle(job: &Job<'_>, firmware: &[(String, Firmware)]) -> Result<String> {
+/// that the manifest names (`named`) is for a person to see; most that keller takes by itself do without.
+pub(super) fn settle(job: &Job<'_>, firmware: &[(String, Firmware)], named: bool) -> Result<String> {
     let mut key = String::new();
     let (mut names, mut missing) = (Vec::new(), Vec::new());
     let mut size = 0;
@@ -86,9 +85,9 @@ pub(super) fn settle(job: &Job<'_>, firmware: &[(String, Firmware)]) -> Result<S
             "the root has no firmware that modules of the initramfs may ask for: {}",
             missing.join(", ")
         );
-        match job.manifest.kernel.initramfs_modules {
-            InitramfsModules::Auto => job.means.progress.detail(&text),
-            InitramfsModules::List(_) => job.means.progress.note(&text),
+        match named {
+            false => job.means.progress.detail(&text),
+            true => job.means.progress.note(&text),
         }
     }
     Ok(key)

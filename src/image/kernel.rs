@@ -86,6 +86,7 @@ impl Modules {
                 before: module.soft_before().map(str::to_owned).collect(),
                 after: module.soft_after().map(str::to_owned).collect(),
                 aliases: module.facts.aliases.clone(),
+                is_card: is_card(&module.path),
                 firmware: firmware::of(tree, &module.facts.firmware),
                 body,
             });
@@ -94,6 +95,20 @@ impl Modules {
         Ok(Self { list, builtin: index.builtin.clone(), config, digest: hasher.finish() })
     }
 }
+
+/// Below the kernel's folder of network drivers: the cards that servers and virtual machines start from. Wi-Fi, USB and the
+/// switches of network equipment are not among them.
+fn is_card(path: &str) -> bool {
+    let Some(path) = path.strip_prefix("kernel/drivers/net/") else { return false };
+    let virtual_machines = ["virtio_net.ko", "xen-netfront.ko", "hyperv/", "vmxnet3/"];
+    path.strip_prefix("ethernet/").map_or_else(
+        || virtual_machines.iter().any(|start| path.starts_with(start)),
+        |path| !SWITCHES.iter().any(|start| path.starts_with(start)),
+    )
+}
+
+/// Below `ethernet`: chips of switches, with megabytes of code and firmware.
+const SWITCHES: [&str; 1] = ["mellanox/mlxsw/"];
 
 /// The one kernel of the tree.
 fn version(tree: &Tree) -> Result<String> {
@@ -131,9 +146,8 @@ fn root_fs(manifest: &Manifest) -> RootFs {
     }
 }
 
-/// The parts of the initramfs, and the key of what is made of them. Tells what there is to tell of its modules.
-fn planned<'a>(job: &Job<'a>, modules: &'a Modules) -> Result<(Parts<'a>, Digest)> {
-    let parts = Parts {
+fn parts<'a>(job: &Job<'a>, modules: &'a Modules) -> Parts<'a> {
+    Parts {
         keller: job.keller.0,
         modules: &modules.list,
         builtin: &modules.builtin,
@@ -141,10 +155,15 @@ fn planned<'a>(job: &Job<'a>, modules: &'a Modules) -> Result<(Parts<'a>, Digest
         config: &modules.config,
         root_fs: root_fs(job.manifest),
         from_memory: job.manifest.outputs.iter().any(|output| output.runs_from_memory()),
-    };
+    }
+}
+
+/// The parts of the initramfs, and the key of what is made of them. Tells what there is to tell of its modules.
+fn planned<'a>(job: &Job<'a>, modules: &'a Modules) -> Result<(Parts<'a>, Digest)> {
+    let parts = parts(job, modules);
     // The plan tells all that this keller chose: one that chooses otherwise takes nothing from another.
     let Plan { modules: list, config, firmware } = parts.plan()?;
-    let key_of_firmware = firmware::settle(job, &firmware)?;
+    let key_of_firmware = firmware::settle(job, &firmware, parts.choice.is_some())?;
     modprobe::tell_commands(&modules.config, &list, job.means.progress);
     let key = Digest::of(format!(
         "{RECIPE} {} {}\n{list}\n{config}\n{key_of_firmware}",
@@ -159,6 +178,38 @@ fn planned<'a>(job: &Job<'a>, modules: &'a Modules) -> Result<(Parts<'a>, Digest
 /// Modules that lack something.
 pub fn tell(job: &Job<'_>, modules: &Modules) -> Result<()> {
     planned(job, modules).map(drop)
+}
+
+/// The drivers of network cards, as an archive behind the initramfs; from the store when one was made of the same inputs.
+pub fn cards(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
+    let (parts, key) = planned_cards(job, modules)?;
+    let made = job.means.store.derive::<anyhow::Error>(KIND, &key.to_hex(), |file| {
+        let _task = Task::new(job.means.progress, "initramfs", 0, Unit::Items);
+        Ok(file.write_all(&parts.build_cards()?)?)
+    })?;
+    made.to_vec().context("reading it back")
+}
+
+/// Tells of the drivers of network cards what packing them would.
+///
+/// # Errors
+/// Modules that lack something.
+pub fn tell_cards(job: &Job<'_>, modules: &Modules) -> Result<()> {
+    planned_cards(job, modules).map(drop)
+}
+
+fn planned_cards<'a>(job: &Job<'a>, modules: &'a Modules) -> Result<(Parts<'a>, Digest)> {
+    if !modules.list.iter().any(|module| module.is_card) {
+        job.means.progress.note(
+            "outputs: netboot-http: the root has no kernel module for a network card: only what the kernel has built in \
+             can fetch the image",
+        );
+    }
+    let parts = parts(job, modules);
+    let Plan { modules: list, config, firmware } = parts.plan_cards()?;
+    let key_of_firmware = firmware::settle(job, &firmware, false)?;
+    let key = Digest::of(format!("{RECIPE} cards {}\n{list}\n{config}\n{key_of_firmware}", modules.digest));
+    Ok((parts, key))
 }
 
 /// The compressed initramfs: from the store when one was made of the same inputs.

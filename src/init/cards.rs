@@ -64,7 +64,7 @@ fn load(console: &Console, seen: &mut BTreeSet<String>) {
 }
 
 /// Identifiers of what may be a card and has no driver.
-fn unbound(sys: &Path) -> Vec<String> {
+pub(super) fn unbound(sys: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for bus in fs::read_dir(sys.join("bus")).into_iter().flatten().flatten() {
         for device in fs::read_dir(bus.path().join("devices")).into_iter().flatten().flatten() {

@@ -37,6 +37,12 @@ impl Console {
         Self { log: OpenOptions::new().write(true).open("/dev/kmsg").ok() }
     }
 
+    /// One that says nothing.
+    #[cfg(test)]
+    pub(super) const fn silent() -> Self {
+        Self { log: None }
+    }
+
     /// A step that was done.
     pub(super) fn say(&self, text: &str) {
         self.write(NOTICE, text);

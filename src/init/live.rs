@@ -1,4 +1,4 @@
-//! A node that runs from memory: the disk image that its initramfs has, as a disk that nobody can write to.
+//! A node that runs from memory: the disk image that its initramfs has or fetches, as a disk that nobody can write to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -12,12 +12,14 @@ use rustix::mount::{MountFlags, mount_bind};
 use zstd::stream::read::Decoder;
 
 use super::console::Console;
+use super::download;
 use super::modules::Loader;
 use super::root::attach;
+use super::unpacked::{self, Unpacked};
 use crate::base::Size;
 use crate::base::failure::{Doing, Failure};
-use crate::base::width::{to_u64, to_usize};
-use crate::boot::cmdline::Cmdline;
+use crate::base::width::to_u64;
+use crate::boot::cmdline::{Cmdline, Options};
 use crate::boot::initramfs::FROM_MEMORY;
 use crate::boot::live::{CMDLINE, DISK, FACTS, Facts, IMAGE, MOUNT};
 use crate::disk::gpt;
@@ -25,19 +27,22 @@ use crate::disk::{FileDevice, SectorSize};
 
 /// What the node takes besides, in bytes: with less than this left it does not come to a login.
 const NODE: u64 = 192 << 20;
-/// Bytes that are unpacked at once; what of them is zeros stays a hole, in pieces of a page.
-const PIECE: u64 = 1 << 20;
 const PAGE: usize = 4096;
 
-/// Unpacks the disk image of the initramfs, if it has one, and makes a disk of it; gives the kernel's name of the disk.
-pub(super) fn disk(console: &Console, loader: &mut Loader) -> Result<Option<String>, Failure> {
-    let image = Path::new("/").join(IMAGE);
-    if !image.exists() {
+/// Unpacks the disk image that the initramfs has or names, if it does, and makes a disk of it; gives the kernel's name of
+/// the disk.
+pub(super) fn disk(
+    console: &Console,
+    loader: &mut Loader,
+    options: &Options,
+) -> Result<Option<String>, Failure> {
+    let Some(facts) = facts()? else {
+        if options.image.is_some() {
+            console.warn("keller.image= has no effect: this system does not run from memory");
+        }
         return Ok(None);
-    }
-    let facts = facts()?;
+    };
     has_room(&facts)?;
-    console.say(&format!("running from memory: unpacking {}", Size(facts.content).human()));
     fs::create_dir_all(MOUNT).doing(format!("making {MOUNT}"))?;
     // Its size is checked above, and a limit would only give the same error a second name.
     attach(
@@ -47,13 +52,26 @@ pub(super) fn disk(console: &Console, loader: &mut Loader) -> Result<Option<Stri
         MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
         "mode=0700,size=100%",
     )?;
-    unpack(&image, facts.size).doing(format!("unpacking /{IMAGE}"))?;
-    fs::remove_file(&image).doing(format!("removing /{IMAGE}"))?;
+    match &facts.source {
+        Some(source) => download::fetch(console, loader, options, &facts, source)?,
+        None => carried(console, options, &facts)?,
+    }
     loader.load_named(FROM_MEMORY)?;
     let name = attach_loop()
         .doing("making a disk of the image in memory")
         .map_err(|failure| failure.help("the kernel needs its module `loop`"))?;
     Ok(Some(name))
+}
+
+/// Unpacks the disk image of the initramfs.
+fn carried(console: &Console, options: &Options, facts: &Facts) -> Result<(), Failure> {
+    if options.image.is_some() {
+        console.warn("keller.image= has no effect: the disk image is in the initramfs");
+    }
+    console.say(&format!("running from memory: unpacking {}", Size(facts.content).human()));
+    let image = Path::new("/").join(IMAGE);
+    unpack(&image, facts).doing(format!("unpacking /{IMAGE}"))?;
+    fs::remove_file(&image).doing(format!("removing /{IMAGE}"))
 }
 
 /// Where the whole command line lies that [`command_line`] puts together.
@@ -80,10 +98,13 @@ fn joined(own: &str, given: &str) -> String {
     format!("{} {}\n", own.trim_matches(['\0', '\n', ' ']), given.trim())
 }
 
-fn facts() -> Result<Facts, Failure> {
+/// What the initramfs says of a disk image, if it says anything.
+fn facts() -> Result<Option<Facts>, Failure> {
     let doing = || format!("reading /{FACTS}");
-    let text = fs::read(Path::new("/").join(FACTS)).doing(doing())?;
-    serde_json::from_slice(&text).doing(doing())
+    match fs::read(Path::new("/").join(FACTS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        text => serde_json::from_slice(&text.doing(doing())?).map(Some).doing(doing()),
+    }
 }
 
 /// Refuses a machine that would end in the middle.
@@ -107,26 +128,10 @@ fn short_of(facts: &Facts, meminfo: &str) -> Option<u64> {
 }
 
 /// Unpacks `image` into [`DISK`]. What is unpacked is given back at once, or the machine would need both.
-fn unpack(image: &Path, size: u64) -> io::Result<()> {
+fn unpack(image: &Path, facts: &Facts) -> io::Result<()> {
     let from = OpenOptions::new().read(true).write(true).open(image)?;
-    let to = File::create(DISK)?;
-    to.set_len(size)?;
-    let mut unpacked = Decoder::new(Freeing { file: &from, position: 0 })?;
-    let mut piece = Vec::with_capacity(to_usize(PIECE));
-    let mut at = 0;
-    while unpacked.by_ref().take(PIECE).read_to_end(&mut piece)? > 0 {
-        for (page, offset) in piece.chunks(PAGE).zip((at..).step_by(PAGE)) {
-            if page.iter().any(|byte| *byte != 0) {
-                to.write_all_at(page, offset)?;
-            }
-        }
-        at += to_u64(piece.len());
-        piece.clear();
-    }
-    match at == size {
-        true => Ok(()),
-        false => Err(io::Error::other(format!("it has {at} bytes, and should have {size}"))),
-    }
+    let mut to = Unpacked::create(Path::new(DISK), facts)?;
+    unpacked::copy(Decoder::new(Freeing { file: &from, position: 0 })?, &mut to)
 }
 
 /// Reads a file of a file system in memory and gives back what it has read.
@@ -246,7 +251,7 @@ mod tests {
 
     #[test]
     fn too_little_memory_is_said_with_what_lacks() {
-        let facts = Facts { size: 1 << 30, content: 300 << 20 };
+        let facts = Facts { size: 1 << 30, content: 300 << 20, source: None };
         let meminfo = |mib: u64| format!("MemTotal: 1 kB\nMemAvailable:   {} kB\n", mib << 10);
         assert_eq!(short_of(&facts, &meminfo(492)), None);
         assert_eq!(short_of(&facts, &meminfo(400)), Some(92 << 20));

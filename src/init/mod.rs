@@ -10,6 +10,7 @@ mod chroot;
 mod console;
 mod device_mapper;
 mod disks;
+mod download;
 mod esp;
 mod esp_document;
 mod etc;
@@ -21,6 +22,7 @@ mod live;
 mod machine_id;
 mod media;
 mod modules;
+mod network;
 mod node;
 mod partitions;
 mod reserve;
@@ -33,6 +35,7 @@ mod table;
 mod tools;
 mod trial;
 mod uevents;
+mod unpacked;
 mod verity;
 mod volume;
 mod watchdog;
@@ -103,7 +106,7 @@ fn boot(console: &Console, cmdline: &Cmdline) -> Result<String, Failure> {
     let mut loader = Loader::open()?;
     loader.load_needed(console)?;
     root::mount_firmware_variables();
-    let live = live::disk(console, &mut loader)?;
+    let live = live::disk(console, &mut loader, options)?;
     let mut disk = match &live {
         Some(name) => BootDisk::named(console, &mut loader, name, &cmdline.root_hash)?,
         None => BootDisk::wait(console, &mut loader, &cmdline.root_hash)?,

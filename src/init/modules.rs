@@ -241,12 +241,19 @@ fn device_identifiers() -> Vec<String> {
     let mut found = Vec::new();
     for bus in fs::read_dir(BUSES).into_iter().flatten().flatten() {
         for device in fs::read_dir(bus.path().join("devices")).into_iter().flatten().flatten() {
-            found.extend(fs::read_to_string(device.path().join("modalias")));
+            let device = device.path();
+            let own = fs::read_to_string(device.join("modalias")).ok();
+            found.extend(own.or_else(|| in_event(&fs::read_to_string(device.join("uevent")).ok()?)));
         }
     }
     found.sort();
     found.dedup();
     found
+}
+
+/// The identifier in the text of an event: a part of a card, on the bus `auxiliary`, has it nowhere else.
+fn in_event(text: &str) -> Option<String> {
+    text.lines().find_map(|line| line.strip_prefix("MODALIAS=")).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -285,6 +292,13 @@ mod tests {
             told,
             ["e1000: a blacklist (modprobe.blacklist= or modprobe.d)", "virtio_blk: module_blacklist="]
         );
+    }
+
+    #[test]
+    fn an_event_has_the_identifier_of_a_part() {
+        let text = "DRIVER=x\nMODALIAS=auxiliary:mlx4_core.eth\nSEQNUM=7\n";
+        assert_eq!(in_event(text).as_deref(), Some("auxiliary:mlx4_core.eth"));
+        assert_eq!(in_event("DRIVER=x\n"), None);
     }
 
     #[test]

@@ -179,6 +179,9 @@ pub struct Manifest {
     pub update: Option<Update>,
     /// File formats to write.
     pub outputs: Vec<Output>,
+    /// Where machines that are started over the network find the image, if the manifest says so: a directory at http.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netboot_url: Option<String>,
     /// Where it says what, besides what [`Recipe::said`] and [`Container::said`] know.
     #[serde(skip)]
     pub said: Said,
@@ -518,11 +521,14 @@ pub enum Output {
     Netboot,
     /// The same, as an image for a CD or a stick: `ID_VERSION.iso`.
     Iso,
+    /// A small EFI program that fetches `ID_VERSION.raw.zst`, which is written as well, over HTTP and runs it from
+    /// memory: `ID_VERSION.netboot-http.efi`, with a script for iPXE, `ID_VERSION.ipxe`.
+    NetbootHttp,
 }
 
 impl Output {
     /// Whether a machine that starts it runs the node from memory.
     pub const fn runs_from_memory(self) -> bool {
-        matches!(self, Self::Netboot | Self::Iso)
+        matches!(self, Self::Netboot | Self::Iso | Self::NetbootHttp)
     }
 }

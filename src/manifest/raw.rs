@@ -72,6 +72,8 @@ pub(super) struct Raw {
     /// File formats of the image. Default: `[raw]`.
     #[serde(default)]
     pub outputs: Vec<At<Output>>,
+    /// What machines that start over the network fetch (`outputs: [netboot-http]`).
+    pub netboot: Option<At<RawNetboot>>,
 }
 
 /// What a tree is made of: the root of a node, or the image of a container. Its fields stand among those of the manifest
@@ -527,4 +529,14 @@ pub(super) struct RawUpdate {
     pub window: Option<At<String>>,
     /// Time between two looks at the repository, such as `5m` or `1h`; at least a minute. Default: `1h`.
     pub interval: Option<At<String>>,
+}
+
+/// What machines that start over the network fetch.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "netboot")]
+pub(super) struct RawNetboot {
+    /// The directory on a web server that has the files of the build: http, as the image is pinned by its SHA-256.
+    /// `keller.image=` on the kernel command line comes before it.
+    pub url: At<String>,
 }

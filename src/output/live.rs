@@ -1,17 +1,18 @@
 //! What runs from memory: one EFI program that has the whole disk image in its initramfs. It is started over the network,
-//! by a firmware's boot entry, or from an [`iso`](super::iso).
+//! by a firmware's boot entry, or from an [`iso`](super::iso). Or a small one that fetches the disk image.
 
 use std::fs::File;
 use std::io::{self, Cursor};
 use std::os::unix::fs::FileExt;
 
 use super::disk::{CLUSTER, Disk};
+use super::ipxe;
 use super::stream::Stream;
 use super::zst;
 use crate::base::device::{FileDevice, SectorSize, Window};
 use crate::base::width::to_u64;
 use crate::boot::entries::FOLDER;
-use crate::boot::live::{self, Facts};
+use crate::boot::live::{self, Facts, Source};
 use crate::boot::uki::Description;
 use crate::disk::gpt;
 use crate::fs::fat::Reader;
@@ -27,8 +28,7 @@ const LARGEST: u64 = 1 << 30;
 pub fn write(disk: &Disk<'_>, document: Option<&[u8]>, to: &File) -> io::Result<()> {
     let uki = kernel_image(disk)?;
     let cmdline = Description::read(&mut Cursor::new(&uki)).map_err(io::Error::other)?.cmdline;
-    let content = disk.used().iter().map(|run| (run.end - run.start) * CLUSTER).sum();
-    let facts = Facts { size: disk.length(), content };
+    let facts = facts(disk, None);
     let before = |length| -> io::Result<Vec<u8>> {
         live::archive_before(&facts, &cmdline, document, length).map_err(io::Error::other)
     };
@@ -44,6 +44,49 @@ pub fn write(disk: &Disk<'_>, document: Option<&[u8]>, to: &File) -> io::Result<
     let around = live::around(&uki, more).map_err(io::Error::other)?;
     to.write_all_at(&[around.before, before].concat(), 0)?;
     to.write_all_at(&[behind, around.behind].concat(), end)
+}
+
+/// What a program that fetches its image is made of, besides a disk.
+#[derive(Debug)]
+pub struct Small<'a> {
+    /// The drivers of network cards, an archive for the initramfs.
+    pub cards: &'a [u8],
+    /// The file that it fetches.
+    pub source: Source,
+    /// A node document for the machines that start it.
+    pub document: Option<&'a [u8]>,
+}
+
+impl Small<'_> {
+    /// Writes it to `to`, an empty file.
+    ///
+    /// # Errors
+    /// What the disks say; a disk that has no unified kernel image, or several.
+    pub fn write(&self, disk: &Disk<'_>, to: &File) -> io::Result<()> {
+        let uki = kernel_image(disk)?;
+        let cmdline = Description::read(&mut Cursor::new(&uki)).map_err(io::Error::other)?.cmdline;
+        let mut more = self.cards.to_vec();
+        more.resize(more.len().next_multiple_of(4), 0);
+        let facts = facts(disk, Some(self.source.clone()));
+        more.extend(live::archive_without(&facts, &cmdline, self.document).map_err(io::Error::other)?);
+        let around = live::around(&uki, to_u64(more.len())).map_err(io::Error::other)?;
+        to.write_all_at(&[around.before, more, around.behind].concat(), 0)
+    }
+}
+
+/// The script by which iPXE starts the node of `disk`; `program` and `image` are the names of the files beside it.
+///
+/// # Errors
+/// What the disk says, and a command line that iPXE cannot hand over.
+pub fn ipxe_script(disk: &Disk<'_>, program: &str, image: &str) -> io::Result<String> {
+    let uki = kernel_image(disk)?;
+    let cmdline = Description::read(&mut Cursor::new(&uki)).map_err(io::Error::other)?.cmdline;
+    ipxe::script(program, image, &cmdline)
+}
+
+fn facts(disk: &Disk<'_>, source: Option<Source>) -> Facts {
+    let content = disk.used().iter().map(|run| (run.end - run.start) * CLUSTER).sum();
+    Facts { size: disk.length(), content, source }
 }
 
 /// The unified kernel image in the ESP of `disk`.

@@ -2,6 +2,7 @@
 //! files their names when they are done.
 
 mod disk;
+mod ipxe;
 pub mod iso;
 pub mod live;
 pub mod qcow2;
@@ -40,6 +41,10 @@ pub enum Format {
     Netboot,
     /// The same to be written to a stick, or shown as a CD: see [`iso`].
     Iso,
+    /// An EFI program that fetches the image and runs it from memory: see [`live`].
+    NetbootHttp,
+    /// The script by which iPXE starts it.
+    Ipxe,
 }
 
 impl Format {
@@ -55,6 +60,8 @@ impl Format {
             Self::RawZst => ".raw.zst",
             Self::Netboot => ".netboot.efi",
             Self::Iso => ".iso",
+            Self::NetbootHttp => ".netboot-http.efi",
+            Self::Ipxe => ".ipxe",
         }
     }
 
@@ -68,6 +75,8 @@ impl Format {
             Self::RawZst => "raw.zst",
             Self::Netboot => "netboot",
             Self::Iso => "iso",
+            Self::NetbootHttp => "netboot-http",
+            Self::Ipxe => "script for iPXE",
         }
     }
 
@@ -76,7 +85,8 @@ impl Format {
     pub const fn limit(self) -> Option<Size> {
         match self {
             Self::Vhd | Self::VhdFixed | Self::Vmdk => Some(Size::mib(2040 << 10)),
-            Self::Raw | Self::Qcow2 | Self::RawZst | Self::Netboot | Self::Iso => None,
+            Self::Raw | Self::Qcow2 | Self::RawZst => None,
+            Self::Netboot | Self::Iso | Self::NetbootHttp | Self::Ipxe => None,
         }
     }
 
@@ -87,7 +97,7 @@ impl Format {
             Self::RawZst => Some("zstd -d IMAGE"),
             Self::Vhd | Self::VhdFixed => Some("qemu-img convert -f vpc -O raw IMAGE OUTPUT"),
             Self::Raw | Self::Qcow2 | Self::Vmdk => Some("qemu-img convert -O raw IMAGE OUTPUT"),
-            Self::Netboot | Self::Iso => None,
+            Self::Netboot | Self::Iso | Self::NetbootHttp | Self::Ipxe => None,
         }
     }
 
@@ -109,6 +119,10 @@ impl Format {
         if begins(&zst::MAGIC)? {
             return Ok(Self::RawZst);
         }
+        if begins(ipxe::MAGIC)? {
+            return Ok(Self::Ipxe);
+        }
+        // Small or large, it is a program.
         if begins(b"MZ")? {
             return Ok(Self::Netboot);
         }
@@ -122,8 +136,8 @@ impl Format {
     /// their digest.
     ///
     /// # Errors
-    /// What the disks say; a disk beyond [`Self::limit`]; [`Self::Netboot`] and [`Self::Iso`], which are made of more
-    /// than a disk, by [`live::write`] and [`iso::write`].
+    /// What the disks say; a disk beyond [`Self::limit`]; [`Self::Netboot`], [`Self::NetbootHttp`], [`Self::Ipxe`]
+    /// and [`Self::Iso`], which are made of more than a disk, by room [`live`] and [`iso::write`].
     pub fn write(self, disk: &Disk<'_>, to: &File, sums: bool) -> io::Result<Option<Digest>> {
         if let Some(limit) = self.limit().filter(|limit| disk.size() > limit.bytes()) {
             let (name, size) = (self.name(), Size(disk.size()).human());
@@ -140,7 +154,9 @@ impl Format {
             Self::VhdFixed => vhd::write(disk, vhd::Kind::Fixed, &mut out)?,
             Self::Vmdk => vmdk::write(disk, &mut out)?,
             Self::RawZst => zst::write(disk, &mut out)?,
-            Self::Netboot | Self::Iso => return Err(io::Error::other("it is made of more than a disk")),
+            Self::Netboot | Self::Iso | Self::NetbootHttp | Self::Ipxe => {
+                return Err(io::Error::other("it is made of more than a disk"));
+            }
         }
         out.finish()
     }
@@ -156,7 +172,7 @@ pub fn virtual_size(mut file: &File) -> io::Result<u64> {
         Format::Qcow2 => qcow2::size(file).map_err(io::Error::other),
         Format::Vhd | Format::VhdFixed => vhd::size(file),
         Format::Vmdk => vmdk::size(file),
-        Format::RawZst | Format::Netboot => {
+        Format::RawZst | Format::Netboot | Format::NetbootHttp | Format::Ipxe => {
             Err(io::Error::other("a compressed image does not tell its size"))
         }
     }

@@ -213,7 +213,7 @@ pub(super) fn disk_format(image: &Path, persist: bool) -> Result<DiskFormat> {
     match format {
         // As a stick.
         Format::Raw | Format::Iso => Ok(DiskFormat::Raw),
-        Format::Netboot => bail!(
+        Format::Netboot | Format::NetbootHttp | Format::Ipxe => bail!(
             "{} is a program for firmware, not a disk: boot the iso that starts the same (`outputs: [iso]`)",
             image.display()
         ),

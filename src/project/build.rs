@@ -89,7 +89,7 @@ impl Build {
         let Some(path) = &self.install else { return Ok(None) };
         if !manifest.outputs.iter().any(|output| output.runs_from_memory()) {
             bail!(
-                "--install {}: no output carries documents: add iso or netboot to `outputs`",
+                "--install {}: no output carries documents: add iso, netboot or netboot-http to `outputs`",
                 path.display()
             );
         }

@@ -1,7 +1,9 @@
 //! The files that a build leaves: their names, and how they get them.
 
+use std::cmp::Reverse;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::standing::{Stamp, Standing, settle};
 use crate::base::progress::{Task, Unit};
 use crate::base::{AtomicFile, Digest, Size, atomic};
+use crate::boot::live::Source;
 use crate::image::report::Sizes;
 use crate::image::{self, Job, Report, Root};
 use crate::manifest::{Manifest, Output};
@@ -59,7 +62,7 @@ impl<'a> Outputs<'a> {
                 );
             }
         }
-        let images = self.manifest.outputs.iter().map(|output| self.image(format(*output)));
+        let images = self.wanted().into_iter().map(|format| self.image(format));
         for path in images.chain([self.image(Format::Raw), self.sums(), self.report()]) {
             if path.is_dir() {
                 bail!(
@@ -114,9 +117,7 @@ impl<'a> Outputs<'a> {
         check: bool,
         sums: bool,
     ) -> Result<(Vec<(Format, PathBuf)>, Report)> {
-        let mut wanted: Vec<Format> = self.manifest.outputs.iter().map(|output| format(*output)).collect();
-        wanted.sort();
-        wanted.reverse();
+        let wanted = self.wanted();
         let files: Vec<_> = wanted.into_iter().map(|format| (format, self.image(format))).collect();
         let paths: Vec<_> = files.iter().map(|(_, path)| path.clone()).collect();
         // A record names nothing of the document.
@@ -139,9 +140,26 @@ impl<'a> Outputs<'a> {
         Ok((files, report))
     }
 
+    /// The formats to write, in this order.
+    fn wanted(&self) -> Vec<Format> {
+        let mut wanted: Vec<Format> = self.manifest.outputs.iter().map(|output| format(*output)).collect();
+        if wanted.contains(&Format::NetbootHttp) {
+            wanted.extend([Format::RawZst, Format::Ipxe]);
+        }
+        // What pins the compressed image comes after it.
+        let pins = |format: Format| matches!(format, Format::NetbootHttp | Format::Ipxe);
+        wanted.sort_by_key(|format| (pins(*format), Reverse(*format)));
+        wanted.dedup();
+        wanted
+    }
+
     /// Leaves the files where they are; says what writing them would.
     fn left(&self, job: &Job<'_>, root: &Root, sizes: Sizes) -> Result<Report> {
         image::kernel::tell(job, &root.modules).context("planning the initramfs")?;
+        if self.wanted().contains(&Format::NetbootHttp) {
+            image::kernel::tell_cards(job, &root.modules).context("planning the initramfs")?;
+            self.tell_url(job);
+        }
         job.means.store.sound()?;
         job.means.progress.detail("nothing has changed since the image was written: it stays as it is");
         self.remove_sums()?;
@@ -159,6 +177,8 @@ impl<'a> Outputs<'a> {
     ) -> Result<(Report, Vec<(PathBuf, Digest)>, Option<Vec<Stamp>>)> {
         let raw_path = self.image(Format::Raw);
         let raw = self.create(Format::Raw)?;
+        let fetches = files.iter().any(|(format, _)| *format == Format::NetbootHttp);
+        let cards = if fetches { self.cards(job, &root)? } else { Vec::new() };
         let report = image::write(job, root, raw.file()).map_err(|error| self.failed(&raw_path, error))?;
         job.means.store.sound()?;
         if check {
@@ -175,6 +195,7 @@ impl<'a> Outputs<'a> {
         let pool = job.means.settings.pool()?;
         // What an iso starts is a file of its own where that is wanted as well, which comes after it.
         let mut program = None;
+        let mut compressed = None;
         for (format, path) in files {
             let task = Task::new(job.means.progress, "output", 0, Unit::Items);
             task.at(format.suffix());
@@ -194,11 +215,19 @@ impl<'a> Outputs<'a> {
                         let digest = whole(target.file(), path, sums)?;
                         Ok((target, digest))
                     }
+                    Format::NetbootHttp | Format::Ipxe => {
+                        let target = self.small(*format, disk, &cards, compressed)?;
+                        let digest = whole(target.file(), path, sums)?;
+                        Ok((target, digest))
+                    }
                     _ => {
                         let target = self.create(*format)?;
-                        let written = pool.install(|| format.write(disk, target.file(), sums));
+                        let written = pool.install(|| format.write(disk, target.file(), sums || fetches));
                         let digest = written.map_err(|error| self.failed(path, error))?;
-                        Ok((target, digest))
+                        if *format == Format::RawZst {
+                            compressed = digest.zip(target.file().metadata().ok().map(|data| data.len()));
+                        }
+                        Ok((target, digest.filter(|_| sums)))
                     }
                 }
             };
@@ -223,6 +252,50 @@ impl<'a> Outputs<'a> {
         let target = self.create(Format::Netboot)?;
         live::write(disk, self.document, target.file()).map_err(|error| self.failed(path, error))?;
         Ok(target)
+    }
+
+    /// What fetches the compressed image, of that digest and size; or the script that starts it.
+    fn small(
+        &self,
+        format: Format,
+        disk: &Disk<'_>,
+        cards: &[u8],
+        compressed: Option<(Digest, u64)>,
+    ) -> Result<AtomicFile> {
+        let target = self.create(format)?;
+        let name = |format| self.image(format).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let write = || match format {
+            Format::Ipxe => {
+                let program = name(Format::NetbootHttp);
+                let script = live::ipxe_script(disk, &program, &name(Format::RawZst))?;
+                target.file().write_all_at(script.as_bytes(), 0)
+            }
+            _ => {
+                let (digest, size) =
+                    compressed.ok_or_else(|| io::Error::other("the image was not compressed"))?;
+                let url = self.manifest.netboot_url.clone();
+                let source = Source { name: name(Format::RawZst), size, digest, url };
+                live::Small { cards, source, document: self.document }.write(disk, target.file())
+            }
+        };
+        write().map_err(|error| self.failed(&self.image(format), error))?;
+        Ok(target)
+    }
+
+    /// The drivers of network cards for what fetches the image.
+    fn cards(&self, job: &Job<'_>, root: &Root) -> Result<Vec<u8>> {
+        self.tell_url(job);
+        image::kernel::cards(job, &root.modules).context("making the initramfs")
+    }
+
+    /// Tells who has to say where the image is, if the manifest does not.
+    fn tell_url(&self, job: &Job<'_>) {
+        if self.manifest.netboot_url.is_none() {
+            job.means.progress.note(
+                "outputs: netboot-http: `netboot.url` does not say where the image is fetched from, so that whatever \
+                 starts the machine must: keller.image=URL on the kernel command line, as the script for iPXE has it",
+            );
+        }
     }
 
     /// The ISO that starts `program`.
@@ -295,5 +368,6 @@ fn format(output: Output) -> Format {
         Output::VhdFixed => Format::VhdFixed,
         Output::Netboot => Format::Netboot,
         Output::Iso => Format::Iso,
+        Output::NetbootHttp => Format::NetbootHttp,
     }
 }

@@ -17,6 +17,7 @@ mod hang;
 mod install;
 mod lab;
 mod monitor;
+mod netboot;
 mod node;
 mod pair;
 mod partitions;

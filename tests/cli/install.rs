@@ -391,7 +391,8 @@ fn documents_for_machines_that_run_from_memory() {
     project.write("rack.yaml", "node: 1\ninstall: {disk: serial=S1}\n");
     project.write("wrong.yaml", "node: 1\ninstall: {disk: sda}\n");
     let said = project.build(&["--install", "rack.yaml"]);
-    let expected = "--install rack.yaml: no output carries documents: add iso or netboot to `outputs`";
+    let expected =
+        "--install rack.yaml: no output carries documents: add iso, netboot or netboot-http to `outputs`";
     assert!(said.error().contains(expected), "{}", said.err);
     project.edit("runtime: podman", "outputs: [netboot, iso]\nruntime: podman");
     let said = project.build(&["--install", "wrong.yaml"]);

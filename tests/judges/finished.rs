@@ -83,6 +83,7 @@ fn manifest() -> Manifest {
         },
         node: keller::node::Policy::default(),
         update: None,
+        netboot_url: None,
         outputs: Vec::new(),
     }
 }

@@ -89,6 +89,7 @@ fn manifest(packages: &[&str], assume: &[&str]) -> Manifest {
         },
         node: keller::node::Policy::default(),
         update: None,
+        netboot_url: None,
         outputs: Vec::new(),
     }
 }

@@ -12,6 +12,7 @@ fn module(name: &str, depends: &[&str], aliases: &[&str]) -> Module {
         before: Vec::new(),
         after: Vec::new(),
         aliases: words(aliases),
+        is_card: false,
         firmware: Vec::new(),
         body: Content::from(format!("\x7fELF {name}")),
     }

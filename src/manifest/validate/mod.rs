@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::files::{Kind, Location};
-use super::raw::{Raw, RawDebian, RawDisk};
+use super::raw::{Raw, RawDebian, RawDisk, RawNetboot};
 use super::sources::Sources;
 use super::{Debian, Manifest, Output, Place, Repository, Said};
 use crate::written::decode::At;
@@ -188,6 +188,7 @@ impl Validator<'_> {
             disk: self.disk(raw.disk),
             node: self.node(raw.node),
             update: raw.update.and_then(|at| self.update(at.value)),
+            netboot_url: raw.netboot.and_then(|at| self.netboot(at, &outputs)),
             outputs,
             said: std::mem::take(&mut self.said),
         }
@@ -201,7 +202,8 @@ impl Validator<'_> {
                 Output::Vmdk => "vmdk",
                 Output::Vhd => "vhd",
                 Output::VhdFixed => "vhd-fixed",
-                Output::Raw | Output::Qcow2 | Output::RawZst | Output::Netboot | Output::Iso => continue,
+                Output::Raw | Output::Qcow2 | Output::RawZst => continue,
+                Output::Netboot | Output::Iso | Output::NetbootHttp => continue,
             };
             if large {
                 let message = format!("`{name}` has sectors of 512 bytes, and `disk.sector_size` is 4096");
@@ -211,6 +213,21 @@ impl Validator<'_> {
         }
         let outputs = unique(raw.into_iter().map(|at| at.value).collect());
         if outputs.is_empty() { vec![Output::Raw] } else { outputs }
+    }
+
+    /// The directory of the image for those that fetch it.
+    fn netboot(&mut self, at: At<RawNetboot>, outputs: &[Output]) -> Option<String> {
+        if !outputs.contains(&Output::NetbootHttp) {
+            self.error(at.mark, "`netboot` is for the output `netboot-http`, which `outputs` does not have")
+                .help("add it to `outputs`, or leave `netboot` out");
+        }
+        let url = at.value.url;
+        if url.value.starts_with("https:") {
+            self.error(url.mark, "`netboot.url` is https, which the small kernel image does not speak")
+                .help("write http: the SHA-256 in the kernel image pins the image, whoever sends it");
+            return None;
+        }
+        self.checked(url, |text| text::url(text, &["http"]))
     }
 
     fn identity(&mut self, raw: &Raw, top: Mark) -> (String, String) {

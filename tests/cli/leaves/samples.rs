@@ -349,6 +349,12 @@ pub const MANIFESTS: &[Sample] = &[
     differ("outputs=vhd-fixed", "outputs: [vhd]", "outputs: [vhd-fixed]"),
     differ("outputs=netboot", "", "outputs: [netboot]"),
     differ("outputs=iso", "outputs: [netboot]", "outputs: [iso]"),
+    differ("outputs=netboot-http", "outputs: [raw.zst]", "outputs: [netboot-http]"),
+    differ(
+        "netboot.url",
+        "outputs: [netboot-http]\nnetboot: {url: 'http://a.example/'}",
+        "outputs: [netboot-http]\nnetboot: {url: 'http://b.example/'}",
+    ),
     // Updates.
     differ(
         "update.url",
