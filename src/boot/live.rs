@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::width::{to_u64, to_usize};
 use crate::base::{Digest, align};
 use crate::boot::cpio::{CpioError, Writer};
+use crate::boot::microcode;
 use crate::boot::pe::{self, Holds, Image};
 use crate::boot::uki::UkiError;
 
@@ -72,11 +73,12 @@ pub struct Around {
 const FIRST: &str = ".osrel";
 const INITRD: &str = ".initrd";
 
-/// Makes room for `more` bytes at the end of the initramfs of `uki`.
+/// Makes room for `more` bytes at the end of the initramfs of `uki`, from which its microcode is taken where that is not
+/// wanted.
 ///
 /// # Errors
 /// What `uki` lacks to be a unified kernel image, or that it would be too large.
-pub fn around(uki: &[u8], more: u64) -> Result<Around, UkiError> {
+pub fn around(uki: &[u8], more: u64, microcode: bool) -> Result<Around, UkiError> {
     let reader = &mut Cursor::new(uki);
     let sections = pe::sections(reader)?;
     let begin = sections.iter().position(|section| section.name == FIRST);
@@ -87,6 +89,9 @@ pub fn around(uki: &[u8], more: u64) -> Result<Around, UkiError> {
     for section in &sections[begin..] {
         let mut body = section.read(reader)?;
         if section.name == INITRD {
+            if !microcode {
+                body.drain(..microcode::length(&body));
+            }
             body.resize(body.len().next_multiple_of(4), 0);
             image.leave_room(INITRD, to_u64(body.len()) + more)?;
             initrd = Some(body);

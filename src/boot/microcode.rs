@@ -218,6 +218,16 @@ pub fn of_initrd(initrd: &mut (impl Read + Seek), len: u64) -> io::Result<Vec<(V
     Ok(Vendor::ALL.into_iter().filter_map(size).collect())
 }
 
+/// Bytes of the microcode that `initrd` begins with, up to what follows it; 0 where it has none.
+pub fn length(initrd: &[u8]) -> usize {
+    let Ok((entries, end)) = cpio::entries(initrd) else { return 0 };
+    let is_ours = |name: &str| name.starts_with(FOLDER) || FOLDER.starts_with(&format!("{name}/"));
+    match !entries.is_empty() && entries.iter().all(|entry| is_ours(&entry.name)) {
+        true => end + initrd[end..].iter().take_while(|byte| **byte == 0).count(),
+        false => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,6 +276,12 @@ mod tests {
         }
         let sizes: Vec<_> = found(&archive).iter().map(|(_, size)| *size).collect();
         assert_eq!(sizes, [17, 102]);
+        let initrd = [&archive[..], b"\x28\xb5\x2f\xfd"].concat();
+        assert_eq!((length(&initrd), length(&initrd[archive.len()..])), (archive.len(), 0));
+        let mut other = cpio::Writer::new(Vec::new());
+        other.directory("kernel", 0o755).unwrap();
+        other.file("init", 0o755, 1, &mut &b"x"[..]).unwrap();
+        assert_eq!(length(&other.finish().unwrap()), 0);
     }
 
     #[test]

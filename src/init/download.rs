@@ -407,8 +407,8 @@ mod tests {
     fn each_trouble_says_what_to_do() {
         let scene = Scene::new();
         let url = scene.url();
-        let size = scene.packed.len();
-        let other = [&scene.packed[..size - 1], &[0]].concat();
+        let mut other = scene.packed.clone();
+        other[5000] ^= 1;
         for (act, expected) in [
             (
                 Act::Status(404),
@@ -425,7 +425,7 @@ mod tests {
             (Act::ResetAt(1000), "passing: fetching URL: the connection broke after 1000 bytes"),
             (Act::StatusWith(302, "Location: https://127.0.0.1:1/x".to_owned()), "passing: fetching URL: "),
             (Act::Other(b"short".to_vec()), "wrong: it cannot be unpacked: "),
-            (Act::Other(other), "wrong: "),
+            (Act::Other(other), "wrong: other bytes: expected SHA-256 "),
             (
                 Act::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nshort".to_vec()),
                 "wrong: the server has 5 bytes",

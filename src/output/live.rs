@@ -32,7 +32,7 @@ pub fn write(disk: &Disk<'_>, document: Option<&[u8]>, to: &File) -> io::Result<
     let before = |length| -> io::Result<Vec<u8>> {
         live::archive_before(&facts, &cmdline, document, length).map_err(io::Error::other)
     };
-    let offset = live::around(&uki, 0).map_err(io::Error::other)?.before.len() + before(0)?.len();
+    let offset = live::around(&uki, 0, true).map_err(io::Error::other)?.before.len() + before(0)?.len();
     let mut image = Stream::behind(to, to_u64(offset));
     zst::write(disk, &mut image)?;
     let end = image.position();
@@ -41,7 +41,7 @@ pub fn write(disk: &Disk<'_>, document: Option<&[u8]>, to: &File) -> io::Result<
     let length = end - to_u64(offset);
     let (before, behind) = (before(length)?, live::archive_behind(length).map_err(io::Error::other)?);
     let more = to_u64(before.len()) + length + to_u64(behind.len());
-    let around = live::around(&uki, more).map_err(io::Error::other)?;
+    let around = live::around(&uki, more, true).map_err(io::Error::other)?;
     to.write_all_at(&[around.before, before].concat(), 0)?;
     to.write_all_at(&[behind, around.behind].concat(), end)
 }
@@ -58,7 +58,8 @@ pub struct Small<'a> {
 }
 
 impl Small<'_> {
-    /// Writes it to `to`, an empty file.
+    /// Writes it to `to`, an empty file. It has no microcode, of which a server's kernel image has 23 MB, not compressed:
+    /// the firmware's own has to do until the node is installed.
     ///
     /// # Errors
     /// What the disks say; a disk that has no unified kernel image, or several.
@@ -69,7 +70,7 @@ impl Small<'_> {
         more.resize(more.len().next_multiple_of(4), 0);
         let facts = facts(disk, Some(self.source.clone()));
         more.extend(live::archive_without(&facts, &cmdline, self.document).map_err(io::Error::other)?);
-        let around = live::around(&uki, to_u64(more.len())).map_err(io::Error::other)?;
+        let around = live::around(&uki, to_u64(more.len()), false).map_err(io::Error::other)?;
         to.write_all_at(&[around.before, more, around.behind].concat(), 0)
     }
 }

@@ -73,7 +73,7 @@ fn a_small_kernel_image_fetches_the_rest_and_installs_it() {
     let size = directory.join("out").join(PROGRAM).metadata().unwrap().len();
     assert!(size < SMALL, "{size}");
 
-    // The server breaks off once, and is not there at first.
+    // The server is not there at first, and breaks off once.
     let image = fs::read(directory.join("out").join(IMAGE)).unwrap();
     server.put(&format!("/{IMAGE}"), image, &[Act::Status(503), Act::ResetAt(20_000_000), Act::Serve]);
     let (mut node, disk) = start(&directory, &directory.join("out"), PROGRAM);
@@ -120,7 +120,8 @@ fn ipxe_starts_a_node_from_a_web_server() {
     let files = directory.join("tftp");
     fs::create_dir(&files).unwrap();
     fs::write(files.join("ipxe.efi"), program).unwrap();
-    let script = format!("#!ipxe\ndhcp\nchain http://10.0.3.2:{}/k/{SCRIPT}\n", server.port());
+    // The other card has another network, from which the server is not reached.
+    let script = format!("#!ipxe\ndhcp net1\nchain http://10.0.3.2:{}/k/{SCRIPT}\n", server.port());
     fs::write(files.join("autoexec.ipxe"), script).unwrap();
     let (mut node, _) = start(&directory, &files, "ipxe.efi");
     node.expect("SHA-256 is right", 4 * BOOT);
