@@ -347,8 +347,13 @@ impl Rack {
     }
 
     /// Waits until `look` finds something.
-    pub(super) fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let deadline = Instant::now() + SETTLES;
+    pub(super) fn until<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
+        self.within(SETTLES, what, look)
+    }
+
+    /// The same within `limit`.
+    pub(super) fn within<T>(&self, limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(found) = look() {
                 return found;

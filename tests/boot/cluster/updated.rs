@@ -12,9 +12,9 @@ use keller::lab::Request;
 use serde_json::Value;
 
 use super::rack::{Beginning, MANIFEST, Rack, address, more, write};
-use crate::boot::keller;
 use crate::boot::scratch::Scratch;
 use crate::boot::update::{run, serve};
+use crate::boot::{BOOT, keller};
 use crate::http_server::Server;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -42,7 +42,8 @@ fn takes(rack: &Rack, name: &'static str) -> String {
     // Its own looks would come between.
     rack.run(name, "sudo systemctl stop keller-agent");
     let said = rack.run(name, "sudo keller update apply");
-    rack.until(&format!("{name} runs 1.0.1"), || {
+    // It shuts down, starts, and is good only once its member has its vote.
+    rack.within(2 * BOOT, &format!("{name} runs 1.0.1"), || {
         rack.forget_connections();
         let status: Value = serde_json::from_str(&rack.run(name, "keller update status --json")).ok()?;
         (status["version"] == "1.0.1" && status["state"] == "good").then_some(())
