@@ -45,7 +45,7 @@ fn takes(rack: &Rack, name: &'static str) -> String {
     // It shuts down, starts, and is good only once its member has its vote.
     rack.within(2 * BOOT, &format!("{name} runs 1.0.1"), || {
         rack.forget_connections();
-        let status: Value = serde_json::from_str(&rack.run(name, "keller update status --json")).ok()?;
+        let status: Value = serde_json::from_str(&rack.run(name, "sudo keller update status --json")).ok()?;
         (status["version"] == "1.0.1" && status["state"] == "good").then_some(())
     });
     rack.lead_to(name);
