@@ -29,8 +29,9 @@ use crate::project::install::{
     keller install --keep-state node_1.0.1.raw /dev/sda      a new system under the state that is there\n  \
     keller install --only-state node_1.0.0.raw /dev/sdb      a disk for the state of a node that runs from memory\n  \
     keller install --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 https://images.example/node_1.0.0.raw.zst /dev/sda\n\n\
-    Without a disk, and on a terminal, it shows all disks and asks: which one, by its number in the table; for the disk's serial number where \
-    something would be lost; and whether to go on. Without a terminal, and with --json or --quiet, it asks nothing and is refused.\n\n\
+    Without a disk, on a terminal, it shows all disks and asks for a disk's number in the table, for its serial number if \
+    something would be lost, and whether to go on. Without a terminal, with --json or --quiet, or with the image on standard \
+    input, it asks nothing and refuses.\n\n\
     The image and the document are checked before anything is written; the partition table is written last. A disk with this \
     version and this document stays as it is. Exit code: 0 when the disk has it, 1 when something is refused or fails, 130 \
     when it is interrupted.")]
@@ -51,7 +52,7 @@ pub struct InstallArgs {
     #[arg(long, conflicts_with = "wipe")]
     keep_state: bool,
     /// Make the disk a place for the state of a node that runs from memory, and nothing else: the next start from memory takes
-    /// it. The image says how large its parts are at least.
+    /// it. The image gives the minimum sizes of its partitions.
     #[arg(long, conflicts_with_all = ["keep_state", "document"])]
     only_state: bool,
     /// Give the machine this node document (see `keller node`).

@@ -16,6 +16,8 @@ use crate::base::device::ReadAt;
 pub const UNFINISHED_AT: u64 = 512 << 10;
 /// What it says.
 pub const UNFINISHED: &[u8] = b"keller install: unfinished\n";
+/// What follows where the state of a node is kept; then comes the id of its image, and the end of the line.
+pub const KEEPS: &[u8] = b"it keeps the state of ";
 
 impl Layout {
     /// The table of a disk of `disk_size` bytes, which is `disk` from then on, with a node's reserve and its state, which takes
@@ -56,9 +58,9 @@ pub fn is_one(table: &Table) -> bool {
 /// # Errors
 /// The disk's.
 pub fn is_unfinished(disk: &impl ReadAt) -> io::Result<bool> {
-    let mut mark = [0; UNFINISHED.len()];
+    let mut mark = [0; UNFINISHED.len() + KEEPS.len()];
     disk.read_at(&mut mark, UNFINISHED_AT)?;
-    Ok(mark == UNFINISHED)
+    Ok(mark.strip_prefix(UNFINISHED) == Some(KEEPS))
 }
 
 #[cfg(test)]

@@ -358,7 +358,7 @@ impl Report {
                 tell(format!("no driver {module}: {remedy}"));
             }
             if seen.missing.is_empty() && seen.drivers.is_empty() {
-                tell(format!("no driver, nor has {} one that keller knows of", table::KERNEL));
+                tell(format!("no driver, and keller knows of none in {}", table::KERNEL));
             }
             for driver in &seen.drivers {
                 for need in &driver.needs {

@@ -34,7 +34,7 @@ const QUIET: Duration = Duration::from_millis(30);
 /// ... but no longer than this in all.
 const QUIET_CAP: Duration = Duration::from_secs(2);
 
-/// All disks are there once there was no news for so long, where nobody says which one must be there.
+/// Where no disk is required, all are taken to be there after this long without news.
 const ALL: Duration = Duration::from_millis(500);
 
 /// What a boot disk must have, and what tells two of them apart.
@@ -218,7 +218,10 @@ pub(super) fn with_state(
     let mut told = false;
     loop {
         events.settle(ALL, QUIET_CAP);
-        while loader.load_for_devices(console) {}
+        // A driver brings devices of its own, a while later.
+        while loader.load_for_devices(console) {
+            events.settle(ALL, QUIET_CAP);
+        }
         let (disks, seen) = scan();
         let is_one = |disk: &Disk| state_disk::is_one(&disk.found.table) && !is_marked(disk);
         let mut those: Vec<Disk> = disks.into_iter().filter(is_one).collect();
@@ -237,8 +240,8 @@ pub(super) fn with_state(
     }
 }
 
-/// Whether an installation was about to put a system under the state of this disk. A disk that cannot be read says neither; it
-/// is told when it is used.
+/// Whether an installation was about to put a system under the state of this disk. A disk that cannot be read counts as not
+/// marked: its error is reported when it is used.
 fn is_marked(disk: &Disk) -> bool {
     let read = open(&disk.name, false).and_then(|device| state_disk::is_unfinished(&device));
     read.unwrap_or(false)

@@ -1,5 +1,5 @@
-//! The disk image from a web server: hashed and unpacked as it comes, attached by nobody before its digest is the one that
-//! the kernel image names.
+//! The disk image from a web server: hashed and unpacked as it comes, and not attached before its digest is the one that the
+//! kernel image names.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -94,7 +94,7 @@ struct Download<'a> {
     unpacked: Decoder<'static, Unpacked>,
     hasher: Hasher,
     position: u64,
-    /// How often all came and was something else.
+    /// How often the server sent something else.
     wrong: usize,
     progress: Progress,
 }

@@ -12,12 +12,10 @@ use crate::base::Digest;
 use crate::base::device::{ReadAt, Window};
 use crate::base::width::{to_u64, to_usize};
 use crate::disk::gpt::{self, Table, types};
-pub(super) use crate::disk::state_disk::{UNFINISHED, UNFINISHED_AT};
+pub(super) use crate::disk::state_disk::{KEEPS, UNFINISHED, UNFINISHED_AT};
 
 /// What is looked at for anything at all at both ends of a disk, and what an installation makes blank first, in bytes.
 pub(super) const END: u64 = 1 << 20;
-/// What follows [`UNFINISHED`] where the state of a node is kept; then comes the id of its image, and the end of the line.
-pub(super) const KEEPS: &[u8] = b"it keeps the state of ";
 /// What a table takes at both ends of a disk at most, in bytes: MBR, header and 16 KiB of entries, with sectors of 4096 bytes.
 const TABLE: u64 = 24 << 10;
 

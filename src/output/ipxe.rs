@@ -11,14 +11,15 @@ use crate::boot::cmdline::words;
 /// With which it begins.
 pub(super) const MAGIC: &[u8] = b"#!ipxe";
 
-/// The script for the kernel image `program`, whose command line is `cmdline`, and the disk image `image`.
+/// The script for the kernel image `program`, whose command line is `cmdline`. The disk image is `image` beside it, unless the
+/// kernel image itself says where that is.
 ///
 /// The kernel sees the command line that iPXE gives and no other, so that its words stand here, too. All but the root
 /// hash: `/init` has it in the initramfs, and a script that is older than what it starts must not name another root.
 ///
 /// # Errors
 /// A word that iPXE would not hand over as it is.
-pub(super) fn script(program: &str, image: &str, cmdline: &str) -> io::Result<String> {
+pub(super) fn script(program: &str, image: Option<&str>, cmdline: &str) -> io::Result<String> {
     let words = words(cmdline.trim_end_matches('\0'));
     let words: Vec<_> = words.into_iter().filter(|word| !word.starts_with("roothash=")).collect();
     if let Some(word) = words.iter().find(|word| !is_plain(word)) {
@@ -27,9 +28,10 @@ pub(super) fn script(program: &str, image: &str, cmdline: &str) -> io::Result<St
              expands ${{…}}: leave it out of `kernel.cmdline`"
         )));
     }
-    let words = words.join(" ");
+    let image = image.map(|image| format!("keller.image=${{cwduri}}{image}"));
+    let words = words.into_iter().chain(image).collect::<Vec<_>>().join(" ");
     Ok(format!(
-        "#!ipxe\nchain --autofree ${{cwduri}}{program} {words} keller.image=${{cwduri}}{image} || goto failed\n\
+        "#!ipxe\nchain --autofree ${{cwduri}}{program} {words} || goto failed\n\
          :failed\necho keller: {program} did not start: starting over in 10 s\nsleep 10\nreboot\n"
     ))
 }
@@ -46,11 +48,14 @@ mod tests {
 
     #[test]
     fn the_script_repeats_the_command_line_without_the_root_hash() {
-        let text = script("n_1.efi", "n_1.raw.zst", "roothash=ab ro console=ttyS0,115200 x=\"y\"\0").unwrap();
+        let text =
+            script("n_1.efi", Some("n_1.raw.zst"), "roothash=ab ro console=ttyS0,115200 x=\"y\"\0").unwrap();
         let chain = "chain --autofree ${cwduri}n_1.efi ro console=ttyS0,115200 x=y keller.image=${cwduri}n_1.raw.zst ||";
         assert!(text.starts_with("#!ipxe\n") && text.lines().nth(1).unwrap().starts_with(chain), "{text}");
+        let text = script("n_1.efi", None, "ro\0").unwrap();
+        assert!(text.contains("chain --autofree ${cwduri}n_1.efi ro || goto failed\n"), "{text}");
         for word in ["a=\"b c\"", "#x", "${x}", "&&"] {
-            let error = script("n.efi", "n.raw.zst", &format!("ro {word} quiet")).unwrap_err().to_string();
+            let error = script("n.efi", None, &format!("ro {word} quiet")).unwrap_err().to_string();
             assert!(error.contains("leave it out of `kernel.cmdline`"), "{error}");
         }
     }

@@ -75,11 +75,12 @@ impl Small<'_> {
     }
 }
 
-/// The script by which iPXE starts the node of `disk`; `program` and `image` are the names of the files beside it.
+/// The script by which iPXE starts the node of `disk`; `program` and `image` are the names of the files beside it. Without
+/// `image`, the kernel image says where that is.
 ///
 /// # Errors
 /// What the disk says, and a command line that iPXE cannot hand over.
-pub fn ipxe_script(disk: &Disk<'_>, program: &str, image: &str) -> io::Result<String> {
+pub fn ipxe_script(disk: &Disk<'_>, program: &str, image: Option<&str>) -> io::Result<String> {
     let uki = kernel_image(disk)?;
     let cmdline = Description::read(&mut Cursor::new(&uki)).map_err(io::Error::other)?.cmdline;
     ipxe::script(program, image, &cmdline)

@@ -267,7 +267,9 @@ impl<'a> Outputs<'a> {
         let write = || match format {
             Format::Ipxe => {
                 let program = name(Format::NetbootHttp);
-                let script = live::ipxe_script(disk, &program, &name(Format::RawZst))?;
+                // iPXE may have the script from where /init cannot fetch anything, such as by TFTP.
+                let image = self.manifest.netboot_url.is_none().then(|| name(Format::RawZst));
+                let script = live::ipxe_script(disk, &program, image.as_deref())?;
                 target.file().write_all_at(script.as_bytes(), 0)
             }
             _ => {
@@ -292,8 +294,8 @@ impl<'a> Outputs<'a> {
     fn tell_url(&self, job: &Job<'_>) {
         if self.manifest.netboot_url.is_none() {
             job.means.progress.note(
-                "outputs: netboot-http: `netboot.url` does not say where the image is fetched from, so that whatever \
-                 starts the machine must: keller.image=URL on the kernel command line, as the script for iPXE has it",
+                "outputs: netboot-http: `netboot.url` is not set: whatever starts the machine must give keller.image=URL \
+                 on the kernel command line, as the script for iPXE does",
             );
         }
     }

@@ -274,9 +274,7 @@ impl<'k> Repository<'k> {
             problem: error.to_string(),
         })?;
         self.commit(Some(targets), times)?;
-        if let Err(error) = self.finished() {
-            progress.warn(&format!("removing what an unfinished publication would need: {error}"));
-        }
+        self.finish(progress);
         Ok(Added {
             new: true,
             root: document.root.ways.full.size,
@@ -388,6 +386,8 @@ impl<'k> Repository<'k> {
                 given: image.root_hash,
             });
         }
+        // That try may have ended just before this.
+        self.finish(progress);
         for (what, differs) in [
             ("notes", options.notes.as_ref().is_some_and(|notes| *notes != document.notes)),
             ("minimum", options.minimum.is_some() && options.minimum != document.minimum),

@@ -9,29 +9,11 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::install::{disk_guid, runs_from_disk};
+use super::install::{disk_guid, manifest, runs_from_disk};
 use super::scratch::Scratch;
 use super::update::run;
 use super::{BOOT, Node, keller};
 use crate::unfold;
-
-fn manifest(id: &str, version: &str, kernel: &str, outputs: &str) -> String {
-    format!(
-        "keller: 1
-id: {id}
-version: {version}
-include:
-  - keller:manifests/components/base.yaml
-  - keller:manifests/components/{kernel}.yaml
-  - keller:manifests/components/ssh.yaml
-users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]
-kernel: {{cmdline: [\"console=ttyS0,115200\"]}}
-health: {{stable: 1s, deadline: 10min}}
-disk: {{esp: 256MiB, root: 1GiB, reserve: 64MiB, state: {{min: 256MiB}}}}
-outputs: [{outputs}]
-"
-    )
-}
 
 /// Builds `manifest` with `document` for the machines that are started from it; gives the directory of what was built.
 fn build(scratch: &Path, output: &str, manifest: &str, document: &str) -> PathBuf {
@@ -127,7 +109,7 @@ fn a_cd_installs_onto_disks_of_each_kind_and_a_newer_one_keeps_the_state() {
     let out = build(
         &scratch,
         "out",
-        &manifest("metal", "1.0.0", "kernel-metal", outputs),
+        &manifest("metal", "kernel-metal", outputs),
         &document("{disk: \"bus=nvme\"}"),
     );
     let image = out.join("metal_1.0.0.raw");
@@ -195,7 +177,7 @@ fn a_cd_installs_onto_disks_of_each_kind_and_a_newer_one_keeps_the_state() {
     let next = build(
         &scratch,
         "next",
-        &manifest("metal", "1.0.1", "kernel-metal", "raw, iso"),
+        &manifest("metal", "kernel-metal", "raw, iso").replace("1.0.0", "1.0.1"),
         &document("{disk: \"bus=nvme\", keep: state}"),
     );
     let mut node = start(
@@ -222,7 +204,7 @@ fn a_cd_installs_onto_disks_of_each_kind_and_a_newer_one_keeps_the_state() {
 fn a_machine_that_starts_from_the_network_first_is_installed_once() {
     let scratch = Scratch::new("pxe");
     let document = "node: 1\nname: pxe-node\ninstall: {disk: serial=TARGET}\n";
-    let manifest = manifest("pxe", "1.0.0", "kernel-cloud", "raw, netboot");
+    let manifest = manifest("pxe", "kernel-cloud", "raw, netboot");
     let out = build(&scratch, "out", &manifest, document);
     let image = out.join("pxe_1.0.0.raw");
     let target = blank(scratch.join("target.raw"), unfold::node(&image).disk_size);

@@ -9,19 +9,24 @@ use super::update::run;
 use super::{BOOT, Node, keller};
 use crate::unfold;
 
-const MANIFEST: &str = "keller: 1
-id: stick
+/// A small node with this component for its kernel.
+pub(super) fn manifest(id: &str, kernel: &str, outputs: &str) -> String {
+    format!(
+        "keller: 1
+id: {id}
 version: 1.0.0
 include:
   - keller:manifests/components/base.yaml
-  - keller:manifests/components/kernel-cloud.yaml
+  - keller:manifests/components/{kernel}.yaml
   - keller:manifests/components/ssh.yaml
-users: [{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}]
-kernel: {cmdline: [\"console=ttyS0,115200\"]}
-health: {stable: 1s, deadline: 10min}
-disk: {esp: 128MiB, root: 512MiB, reserve: 64MiB, state: {min: 256MiB}}
-outputs: [raw, iso, netboot]
-";
+users: [{{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}}]
+kernel: {{cmdline: [\"console=ttyS0,115200\"]}}
+health: {{stable: 1s, deadline: 10min}}
+disk: {{esp: 256MiB, root: 512MiB, reserve: 64MiB, state: {{min: 256MiB}}}}
+outputs: [{outputs}]
+"
+    )
+}
 
 const DOCUMENT: &str = "node: 1
 name: installed-node
@@ -61,7 +66,7 @@ pub(super) fn disk_guid(facts: &str) -> &str {
 #[test]
 fn a_stick_installs_once_and_the_machine_is_a_node() {
     let directory = Scratch::new("stick");
-    fs::write(directory.join("node.yaml"), MANIFEST).unwrap();
+    fs::write(directory.join("node.yaml"), manifest("stick", "kernel-cloud", "raw, iso, netboot")).unwrap();
     fs::write(directory.join("rack.yaml"), DOCUMENT).unwrap();
     build(&directory, "out");
     build(&directory, "again");

@@ -11,21 +11,6 @@ use super::{BOOT, Node, keller};
 use crate::http_server::{Act, Server};
 use crate::unfold;
 
-const MANIFEST: &str = "keller: 1
-id: small
-version: 1.0.0
-include:
-  - keller:manifests/components/base.yaml
-  - keller:manifests/components/kernel-cloud.yaml
-  - keller:manifests/components/ssh.yaml
-users: [{name: core, uid: 1000, groups: [sudo, systemd-journal], ssh_keys: []}]
-kernel: {cmdline: [\"console=ttyS0,115200\"]}
-health: {stable: 1s, deadline: 10min}
-disk: {esp: 128MiB, root: 512MiB, reserve: 64MiB, state: {min: 256MiB}}
-outputs: [raw, netboot-http]
-netboot: {url: \"http://10.0.3.2:PORT/\"}
-";
-
 const DOCUMENT: &str = "node: 1
 name: installed-node
 install: {disk: bus=virtio}
@@ -37,6 +22,10 @@ const SCRIPT: &str = "small_1.0.0.ipxe";
 
 /// What fits into the memory of a boot loader that counts TFTP's blocks in 16 bits.
 const SMALL: u64 = 45_000_000;
+
+fn manifest() -> String {
+    super::install::manifest("small", "kernel-cloud", "raw, netboot-http")
+}
 
 fn build(directory: &Path, output: &str, more: &[&str]) {
     let arguments = [&["build", "--quiet", "--output", output][..], more, &["node.yaml"]].concat();
@@ -61,7 +50,8 @@ fn start(directory: &Path, files: &Path, program: &str) -> (Node, PathBuf) {
 fn a_small_kernel_image_fetches_the_rest_and_installs_it() {
     let directory = Scratch::new("small");
     let server = Server::start();
-    fs::write(directory.join("node.yaml"), MANIFEST.replace("PORT", &server.port().to_string())).unwrap();
+    let url = format!("netboot: {{url: \"http://10.0.3.2:{}/\"}}\n", server.port());
+    fs::write(directory.join("node.yaml"), manifest() + &url).unwrap();
     fs::write(directory.join("rack.yaml"), DOCUMENT).unwrap();
     build(&directory, "out", &["--install", "rack.yaml"]);
     build(&directory, "again", &["--install", "rack.yaml"]);
@@ -110,9 +100,7 @@ fn ipxe_starts_a_node_from_a_web_server() {
     let directory = Scratch::new("ipxe");
     let server = Server::start();
     // The manifest names no address: the script does.
-    let manifest =
-        MANIFEST.lines().filter(|line| !line.starts_with("netboot:")).collect::<Vec<_>>().join("\n");
-    fs::write(directory.join("node.yaml"), manifest).unwrap();
+    fs::write(directory.join("node.yaml"), manifest()).unwrap();
     build(&directory, "out", &[]);
     for name in [PROGRAM, IMAGE, SCRIPT] {
         server.put(&format!("/k/{name}"), fs::read(directory.join("out").join(name)).unwrap(), &[Act::Serve]);

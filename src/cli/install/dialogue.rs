@@ -81,8 +81,8 @@ pub(super) fn hold(
     let wipe = match (&install.wipe, chosen.to_type()) {
         _ if install.keep_state => None,
         (Some(wipe), _) => Some(wipe.clone()),
-        // With its number, what is written is this disk and no other that has its name by then.
-        (None, None) => chosen.serial().map(str::to_owned),
+        // What comes onto it until it is written is refused then.
+        (None, None) => None,
         (None, Some(name)) => match named(talk, chosen, &name)? {
             Some(typed) => Some(typed),
             None => return Ok(None),
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_disk_is_chosen_by_its_place_and_named_where_something_is_lost() {
         for (answers, path, wipe) in [
-            (&["1", "yes"][..], "/dev/sda", Some("S1")),
+            (&["1", "yes"][..], "/dev/sda", None),
             (&["4", "YES"], "/dev/sdd", None),
             (&["2", "s2", "yes"], "/dev/sdb", Some("s2")),
             (&["0", "5", "-1", "3", "2", "S2", "yes"], "/dev/sdb", Some("S2")),

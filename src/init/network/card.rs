@@ -85,20 +85,33 @@ impl Up {
         Ok(Self { card, flags })
     }
 
-    /// Gives the card the addresses and routes of `lease`.
+    /// Turns it on again, should it have been made anew meanwhile.
+    pub(super) fn again(&self) {
+        let _ = set_flags(&self.card.name, self.flags | short(libc::IFF_UP));
+    }
+
+    /// Gives the card the addresses and routes of `lease`. A route that the kernel does not take is left out, but for the one to
+    /// everywhere.
     pub(super) fn configure(&self, lease: &Lease) -> io::Result<Configured<'_>> {
         let mtu = lease.mtu.map(|mtu| self.lower_mtu(mtu)).transpose()?.flatten();
-        let configured = Configured { up: self, mtu };
+        let mut configured = Configured { up: self, mtu, left_out: Vec::new() };
         self.set_address(libc::SIOCSIFADDR, lease.address)?;
         self.set_address(libc::SIOCSIFNETMASK, mask(lease.prefix))?;
         for route in &lease.routes {
-            // A router that is on no network of the card's, as some hosters have it, is beside the card all the same.
-            if let Some(via) = route.via.filter(|via| !lease.reaches(*via)) {
-                self.add_route(&Route { to: via, prefix: 32, via: None })?;
+            match self.reach(route, lease) {
+                Err(error) if route.prefix > 0 => configured.left_out.push((*route, error)),
+                done => done?,
             }
-            self.add_route(route)?;
         }
         Ok(configured)
+    }
+
+    fn reach(&self, route: &Route, lease: &Lease) -> io::Result<()> {
+        // A router that is on no network of the card's, as some hosters have it, is beside the card all the same.
+        if let Some(via) = route.via.filter(|via| !lease.reaches(*via)) {
+            self.add_route(&Route { to: via, prefix: 32, via: None })?;
+        }
+        self.add_route(route)
     }
 
     fn set_address(&self, request: libc::Ioctl, address: Ipv4Addr) -> io::Result<()> {
@@ -167,6 +180,8 @@ pub(super) struct Configured<'a> {
     up: &'a Up,
     /// The size of packets before.
     mtu: Option<libc::c_int>,
+    /// Routes that the kernel did not take, and why.
+    pub left_out: Vec<(Route, io::Error)>,
 }
 
 impl Drop for Configured<'_> {

@@ -74,7 +74,8 @@ pub(super) fn release(card: &Card, lease: &Lease) {
     let number = u32::from_be_bytes([a, b, c, d]);
     let offered = Some((lease.address, server));
     let question = Question { kind: Kind::Release, number, seconds: 0, card: card.address, offered };
-    if let Ok(socket) = UdpSocket::bind(SocketAddrV4::new(lease.address, CLIENT)) {
+    // Another card may be asking from the same port.
+    if let Ok(socket) = socket(card) {
         let _ = socket.send_to(&question.bytes(), (server, SERVER));
     }
 }

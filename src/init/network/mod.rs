@@ -1,5 +1,5 @@
-//! A network for `/init`, as long as something is fetched: cards up, addresses by DHCP or from the command line, and all
-//! as it was afterwards, for udev to name and networkd to set up. IPv4 only.
+//! A network for `/init` while it fetches something: turns cards on, and gets addresses by DHCP or from the command line.
+//! Afterwards the cards are as they were, for udev to name and networkd to set up. IPv4 only.
 //!
 //! It never gives up: a switch may start later than its machines, and so may a server. What fails is said on every
 //! console, and tried again with growing pauses.
@@ -56,7 +56,8 @@ pub(super) fn with<T>(
         let linked: Vec<&Up> = up.iter().filter(|up| up.card.has_carrier()).collect();
         let done = match &wanted.fixed {
             _ if linked.is_empty() => {
-                console.alarm(&[no_link(&wanted, &up)]);
+                let up: Vec<Card> = up.iter().map(|up| up.card.clone()).collect();
+                console.alarm(&[no_link(&wanted, &up, &card::list(), &unbound("/sys".as_ref()))]);
                 None
             }
             Some(lease) => fixed(console, &linked, lease, work)?,
@@ -73,6 +74,8 @@ pub(super) fn with<T>(
 
 /// Turns on the cards that are there, and waits for their links.
 fn find(console: &Console, loader: &mut Loader, wanted: &Wanted, up: &mut Vec<Up>) {
+    // A driver may have made a card anew since the last round.
+    up.iter().for_each(Up::again);
     let events = Uevents::listen();
     let end = Instant::now() + LINK;
     let (mut told, mut first) = (false, None);
@@ -103,19 +106,17 @@ fn find(console: &Console, loader: &mut Loader, wanted: &Wanted, up: &mut Vec<Up
     }
 }
 
-/// Why no card can be used.
-fn no_link(wanted: &Wanted, up: &[Up]) -> String {
+/// Why no card can be used: of those that are there some are up, and devices without a driver have these aliases.
+fn no_link(wanted: &Wanted, up: &[Card], there: &[Card], unbound: &[String]) -> String {
     let names = |cards: &[Card]| cards.iter().map(Card::shown).collect::<Vec<_>>().join(", ");
     if !up.is_empty() {
-        let cards: Vec<Card> = up.iter().map(|up| up.card.clone()).collect();
-        return format!("no link on {}: look at the cable and at the switch's port", names(&cards));
+        return format!("no link on {}: look at the cable and at the switch's port", names(up));
     }
-    let there = card::list();
     if let Some(device) = wanted.device.as_ref().filter(|_| !there.is_empty()) {
-        return format!("there is no network card {device}, which ip= names: there are {}", names(&there));
+        return format!("there is no network card {device}, which ip= names: there are {}", names(there));
     }
-    let unknown: Vec<_> =
-        unbound("/sys".as_ref()).into_iter().filter(|alias| !alias.starts_with("usb:")).collect();
+    let unknown: Vec<&str> =
+        unbound.iter().map(String::as_str).filter(|alias| !alias.starts_with("usb:")).collect();
     match unknown.is_empty() {
         true => "no network card was found".to_owned(),
         false => format!(
@@ -189,6 +190,9 @@ fn over<T>(
         }
     };
     console.say(&format!("{name}: {lease}"));
+    for (route, error) in &configured.left_out {
+        console.warn(&format!("{name}: the route to {}/{} is left out: {error}", route.to, route.prefix));
+    }
     let done = work(&format!("{name}, {}", lease.address));
     dhcp::release(&up.card, lease);
     drop(configured);
@@ -219,8 +223,24 @@ mod tests {
 
     #[test]
     fn no_link_names_the_cards() {
-        let wanted = Wanted { device: Some("nosuch0".to_owned()), fixed: None };
-        let text = no_link(&wanted, &[]);
-        assert!(text.starts_with("no network card was found") || text.contains("nosuch0"), "{text}");
+        let wanted = |device: Option<&str>| Wanted { device: device.map(str::to_owned), fixed: None };
+        let card = Card { name: "eth0".to_owned(), address: [0x52, 0x54, 0, 0, 0, 1] };
+        let cards = std::slice::from_ref(&card);
+        let said = |device, up, there, unbound: &[&str]| {
+            let unbound: Vec<String> = unbound.iter().map(|alias| (*alias).to_owned()).collect();
+            no_link(&wanted(device), up, there, &unbound)
+        };
+        let shown = "eth0 (52:54:00:00:00:01)";
+        assert_eq!(
+            said(None, cards, cards, &[]),
+            format!("no link on {shown}: look at the cable and at the switch's port")
+        );
+        assert_eq!(
+            said(Some("eth7"), &[], cards, &[]),
+            format!("there is no network card eth7, which ip= names: there are {shown}")
+        );
+        assert_eq!(said(Some("eth7"), &[], &[], &["usb:v1"]), "no network card was found");
+        let text = said(None, &[], &[], &["usb:v1", "pci:v8086"]);
+        assert!(text.contains("no driver for pci:v8086: use the netboot or iso output"), "{text}");
     }
 }

@@ -17,6 +17,9 @@ const COOKIE: [u8; 4] = [99, 130, 83, 99];
 /// As many routes and servers as are taken.
 const MOST: usize = 16;
 
+/// How long an address is asked for: a day, as no lease is renewed while the image is fetched.
+const LEASE_SECONDS: u32 = 86_400;
+
 /// Options by number.
 mod option {
     pub(super) const MASK: u8 = 1;
@@ -25,6 +28,7 @@ mod option {
     pub(super) const DOMAIN: u8 = 15;
     pub(super) const MTU: u8 = 26;
     pub(super) const ADDRESS: u8 = 50;
+    pub(super) const LEASE: u8 = 51;
     pub(super) const OVERLOAD: u8 = 52;
     pub(super) const TYPE: u8 = 53;
     pub(super) const SERVER: u8 = 54;
@@ -125,6 +129,7 @@ impl Question {
             let wanted =
                 [option::ROUTES, option::MASK, option::ROUTERS, option::DNS, option::DOMAIN, option::MTU];
             add(option::WANTED, &wanted);
+            add(option::LEASE, &LEASE_SECONDS.to_be_bytes());
             add(option::LARGEST, &1472_u16.to_be_bytes());
             add(option::VENDOR, b"keller");
         }

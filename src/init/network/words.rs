@@ -18,21 +18,22 @@ pub(super) struct Wanted {
 const HELP: &str =
     "write ip=dhcp, ip=DEVICE:dhcp or ip=CLIENT::GATEWAY:NETMASK::DEVICE:none, or leave ip= out for DHCP";
 
-/// Reads `words`, those of others on the command line.
+/// Reads `words`: those on the command line that are not keller's own.
 pub(super) fn read(words: &[String]) -> Result<Wanted, Failure> {
     let of = |key: &'static str| words.iter().filter_map(move |word| word.strip_prefix(key));
     let values: Vec<&str> = of("ip=").collect();
     let refused = |what: String| Failure::new(format!("reading ip={}", values.join(" ip=")), what).help(HELP);
     let mut wanted = match values[..] {
         [] => Wanted { device: None, fixed: None },
-        [value] => one(value).map_err(refused)?,
-        _ => return Err(refused("only one ip= is taken".to_owned())),
+        // What is given comes behind what the image says.
+        [.., value] => one(value).map_err(refused)?,
     };
     for value in of("nameserver=") {
         let server = value
             .parse::<Ipv4Addr>()
             .map_err(|_| Failure::new(format!("reading nameserver={value}"), "it is not an IPv4 address"))?;
         match &mut wanted.fixed {
+            Some(lease) if lease.dns.contains(&server) => {}
             Some(lease) => lease.dns.push(server),
             None => {
                 return Err(Failure::new(
@@ -137,6 +138,10 @@ mod tests {
         let lease = fixed.fixed.unwrap();
         assert_eq!(fixed.device.as_deref(), Some("eth0"));
         assert_eq!(lease.to_string(), "192.0.2.7/25, router 192.0.2.1, DNS 192.0.2.2, DNS 192.0.2.3");
+        // A script of iPXE says again what the image says; an operator has the last word.
+        let fixed = ["ip=192.0.2.7:::24", "nameserver=192.0.2.3"];
+        assert_eq!(read(&[fixed, fixed].concat()), read(&fixed));
+        assert_eq!(read(&["ip=192.0.2.7:::24", "ip=eth0:dhcp"]), Ok(dhcp(Some("eth0"))));
         assert_eq!(read(&["ip=192.0.2.7:::24"]).unwrap().fixed.unwrap().to_string(), "192.0.2.7/24");
     }
 
@@ -159,6 +164,5 @@ mod tests {
             let error = read(&[word]).unwrap_err();
             assert!(error.contains(what), "{word}: {error}");
         }
-        assert!(read(&["ip=dhcp", "ip=eth0:dhcp"]).unwrap_err().contains("only one ip= is taken"));
     }
 }

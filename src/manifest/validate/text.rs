@@ -256,6 +256,9 @@ const OWNED: [(&str, &str); 13] = [
     ("systemd.machine_id=", "every node has its own; keller keeps it on the state partition"),
 ];
 
+/// The one word of keller's that a manifest may say: a node that runs from memory waits for the disk that has its state.
+const STATE_ON_DISK: &str = "keller.state=disk";
+
 /// One word of the kernel command line.
 pub(crate) fn cmdline_word(text: &str) -> Result<(), Wrong> {
     let bare = text.split('=').next().unwrap_or_default();
@@ -284,6 +287,10 @@ pub(crate) fn cmdline_word(text: &str) -> Result<(), Wrong> {
     }
     if matches!(bare, "ro" | "rw") {
         return wrong("belongs to keller", "the root is read-only, always");
+    }
+    // A node that runs from memory has no boot menu.
+    if text == STATE_ON_DISK {
+        return Ok(());
     }
     let owned = OWNED.iter().find(|(word, _)| match word.ends_with(['=', '.']) {
         true => text.starts_with(word),
@@ -344,6 +351,7 @@ mod tests {
         for wrong in ["x=\"a b", "\"a b\" c", "a \"b c\"", "x\"", "", "x=\u{e0}\"a b\""] {
             assert!(cmdline_word(wrong).is_err(), "{wrong}");
         }
+        assert!(cmdline_word("keller.state=disk").is_ok() && cmdline_word("keller.state=memory").is_err());
         assert!(cmdline_word("a b").is_err() && cmdline_word("console=ttyS0,115200").is_ok());
     }
 }

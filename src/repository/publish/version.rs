@@ -260,13 +260,12 @@ impl Repository<'_> {
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let opened = options.open(&path).and_then(|file| match file.metadata()?.is_file() {
             true => Unfinished::open(file, level),
-            false => Err(io::Error::other("it is no file")),
+            false => Err(io::Error::other("it is not a regular file")),
         });
         match opened {
             Ok(unfinished) => {
                 if unfinished.count() > 0 {
-                    progress
-                        .note("an earlier publication was cut short: what it has compressed is taken over");
+                    progress.note("an earlier publication was cut short: what it had compressed is reused");
                 }
                 Some(unfinished)
             }
@@ -280,9 +279,12 @@ impl Repository<'_> {
         }
     }
 
-    /// Removes it, once a version is published.
-    pub(super) fn finished(&self) -> io::Result<()> {
-        self.folder.remove(UNFINISHED)
+    /// Removes it, once the version is published.
+    pub(super) fn finish(&self, progress: &dyn Progress) {
+        if let Err(error) = self.folder.remove(UNFINISHED) {
+            let path = self.folder.path().join(UNFINISHED);
+            progress.warn(&format!("removing {}, which nothing needs any more: {error}", path.display()));
+        }
     }
 
     /// A file without a name, which is gone with its publisher.
