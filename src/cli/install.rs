@@ -30,8 +30,8 @@ use crate::project::install::{
     keller install --only-state node_1.0.0.raw /dev/sdb      a disk for the state of a node that runs from memory\n  \
     keller install --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 https://images.example/node_1.0.0.raw.zst /dev/sda\n\n\
     Without a disk, on a terminal, it shows all disks and asks for a disk's number in the table, for its serial number if \
-    something would be lost, and whether to go on. Without a terminal, with --json or --quiet, or with the image on standard \
-    input, it asks nothing and refuses.\n\n\
+    something would be lost, and whether to go on. It asks nothing and refuses without a terminal, with the image on standard \
+    input, with --json and with --quiet.\n\n\
     The image and the document are checked before anything is written; the partition table is written last. A disk with this \
     version and this document stays as it is. Exit code: 0 when the disk has it, 1 when something is refused or fails, 130 \
     when it is interrupted.")]
