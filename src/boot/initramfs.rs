@@ -361,19 +361,19 @@ impl Parts<'_> {
         let disk = self
             .from_memory
             .then_some((FROM_MEMORY, "to run from memory (`outputs`: iso, netboot, netboot-http)"));
-        let needed = NEEDED.into_iter().chain(root).map(|needed| (needed, When::Always));
-        for ((module, purpose), when) in needed.chain(disk.map(|needed| (needed, When::Asked))) {
+        let needed: Vec<_> = NEEDED.into_iter().chain(root).collect();
+        for &(module, purpose) in needed.iter().chain(&disk) {
             if !order.has(module) {
                 return Err(InitramfsError::KernelLacks { module, purpose });
             }
             if let Some(install) = order.kept_out(module) {
                 return Err(kept_out(module, install, format!("/init needs it {purpose}")));
             }
-            order.add(module, when)?;
         }
-        for module in USEFUL {
+        for module in needed.into_iter().map(|(module, _)| module).chain(USEFUL) {
             order.add(module, When::Always)?;
         }
+        // `loop` in this place whether it must be there or not, so that the list is the same.
         for module in ACCELERATORS.into_iter().chain([FROM_MEMORY]) {
             order.add(module, When::Asked)?;
         }

@@ -194,7 +194,7 @@ fn a_cd_installs_onto_disks_of_each_kind_and_a_newer_one_keeps_the_state() {
     assert_eq!(node.settled(), "running");
     assert_eq!(node.run("cat /var/lib/mine"), "mine");
     assert_eq!(node.run(identity), before);
-    assert_eq!(node.run("sed -n 's/^IMAGE_VERSION=//p' /etc/os-release"), "1.0.1");
+    assert_eq!(node.run(". /etc/os-release; echo $IMAGE_VERSION"), "1.0.1");
     off(node);
     is_the_same(&nvme, &next.join("metal_1.0.1.raw"));
 }

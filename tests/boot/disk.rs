@@ -313,3 +313,42 @@ fn a_disk_is_torn_copied_wiped_and_given_back() {
     file.read_exact_at(&mut found, start).unwrap();
     assert!(found == foreign, "a partition that was refused has been written to");
 }
+
+/// A copy of an image that leaves out its holes, as bmaptool and `dd conv=sparse` make it: what an old node had in them stays.
+#[test]
+#[ignore = "long: ci/test --long"]
+fn a_sparse_copy_over_an_old_nodes_disk_makes_a_new_node() {
+    let layout = "{esp: 64MiB, root: 512MiB, reserve: 64MiB, state: {min: 128MiB}}";
+    let image = small_node("rewritten", layout, "");
+    let disk = Disk::copy(&image, "rewritten-disk");
+    enlarge(&disk, 1 << 30);
+    let node = Node::boot(&disk, &["--persist"]);
+    assert_eq!(node.settled(), "running");
+    node.run("sudo sh -c 'echo old > /var/old; echo old > /etc/old; keller update pin 1.0.0; sync'");
+    let own = "cat /etc/machine-id; cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub; lsblk -ndo PTUUID /dev/vda; \
+               lsblk -no PARTUUID,UUID /dev/disk/by-partlabel/keller-state /dev/disk/by-partlabel/keller-reserve";
+    let old = node.run(own);
+    drop(node);
+
+    run(Command::new("dd")
+        .arg(format!("if={}", image.display()))
+        .arg(format!("of={}", disk.display()))
+        .args(["bs=64K", "conv=sparse,notrunc", "status=none"]));
+    let node = Node::boot(&disk, &["--persist"]);
+    contains(
+        &node.seen,
+        &["is new: it is disk", "unfolded: 4 partitions made", "state made", "reserve made"],
+    );
+    assert_eq!(node.settled(), "running");
+    assert_eq!(node.run("ls -d /var/old /etc/old /var/lib/keller/etc.* 2>/dev/null; true"), "");
+    let status = node.run("sudo keller update status");
+    assert!(!status.contains("pinned"), "{status}");
+    let new = node.run(own);
+    let values: Vec<&str> = old.split_whitespace().collect();
+    assert_eq!(values.len(), 7, "{old}");
+    for value in values {
+        assert!(!new.contains(value), "{value} is still there:\n{new}");
+    }
+    drop(node);
+    is_clean(&disk);
+}

@@ -148,17 +148,20 @@ fn a_kernel_that_cannot_do_it_is_refused() {
     assert!(matches!(without("overlay"), InitramfsError::KernelLacks { module: "overlay", .. }));
     assert!(matches!(without("netfs"), InitramfsError::MissingDependency { .. }));
     let (keller, builtin) = (&Content::from("keller"), BTreeSet::from(["ext4".to_owned()]));
-    let from_memory = |modules: &[Module], text: &str| {
+    let plan = |modules: &[Module], text: &str, from_memory: bool| {
         let mut config = Config::default();
         let _ = config.read("/etc/modprobe.d/x.conf", text);
         let (builtin, config) = (&builtin, &config);
-        Parts { keller, modules, builtin, choice: None, config, root_fs: RootFs::Erofs, from_memory: true }
-            .plan()
+        Parts { keller, modules, builtin, choice: None, config, root_fs: RootFs::Erofs, from_memory }.plan()
     };
+    let from_memory = |modules: &[Module], text: &str| plan(modules, text, true);
     let lacks = from_memory(&kernel(), "").unwrap_err();
     assert!(matches!(lacks, InitramfsError::KernelLacks { module: "loop", .. }), "{lacks}");
     let with: Vec<_> = kernel().into_iter().chain([module("loop", &[], &[])]).collect();
-    assert!(from_memory(&with, "").unwrap().modules.get("loop").unwrap().when == When::Asked);
+    let modules = from_memory(&with, "").unwrap().modules;
+    assert!(modules.get("loop").unwrap().when == When::Asked);
+    // An image is the same whether it also runs from memory or not.
+    assert_eq!(modules.to_string(), plan(&with, "", false).unwrap().modules.to_string());
     let kept_out = from_memory(&with, "install loop /bin/false\n").unwrap_err();
     assert!(matches!(kept_out, InitramfsError::KeptOut { .. }), "{kept_out}");
     let mut modules = kernel();
