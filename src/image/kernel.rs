@@ -11,6 +11,7 @@ use crate::base::{Digest, Fingerprint, Hasher};
 use crate::boot::cmdline::{self, Options, RootFs};
 use crate::boot::initramfs::{Module, Parts, Plan};
 use crate::boot::modprobe::Config;
+use crate::boot::network;
 use crate::manifest::{Etc, Manifest, RootFilesystem};
 use crate::rootfs::ModuleIndex;
 use crate::rootfs::modules::FOLDER;
@@ -193,7 +194,7 @@ pub fn cards(job: &Job<'_>, modules: &Modules) -> Result<Vec<u8>> {
 /// Tells of the drivers of network cards what packing them would.
 ///
 /// # Errors
-/// Modules that lack something.
+/// Modules that lack something; words of the command line about the network that `/init` would refuse.
 pub fn tell_cards(job: &Job<'_>, modules: &Modules) -> Result<()> {
     planned_cards(job, modules).map(drop)
 }
@@ -205,6 +206,8 @@ fn planned_cards<'a>(job: &Job<'a>, modules: &'a Modules) -> Result<(Parts<'a>, 
              can fetch the image",
         );
     }
+    network::read(&options(job.manifest).extra)
+        .context("outputs: netboot-http: /init could do nothing with a word of `kernel: cmdline`")?;
     let parts = parts(job, modules);
     let Plan { modules: list, config, firmware } = parts.plan_cards()?;
     let key_of_firmware = firmware::settle(job, &firmware, false)?;

@@ -11,6 +11,12 @@ use crate::boot::cmdline::words;
 /// With which it begins.
 pub(super) const MAGIC: &[u8] = b"#!ipxe";
 
+/// `cwduri`, the directory that the script came from, is there since March 2024; before, relative names alone lead there.
+const IS_NEW: &str = "isset ${cwduri} || goto old\n";
+/// What an iPXE without it does.
+const OLD: &str = "goto failed\n:old\necho keller: this iPXE is from before March 2024 and does not say where its script \
+                   lies: name the place by `netboot.url` in the manifest\n";
+
 /// The script for the kernel image `program`, whose command line is `cmdline`. The disk image is `image` beside it, unless the
 /// kernel image itself says where that is.
 ///
@@ -28,10 +34,11 @@ pub(super) fn script(program: &str, image: Option<&str>, cmdline: &str) -> io::R
              expands ${{…}}: leave it out of `kernel.cmdline`"
         )));
     }
+    let (check, old) = if image.is_some() { (IS_NEW, OLD) } else { ("", "") };
     let image = image.map(|image| format!("keller.image=${{cwduri}}{image}"));
     let words = words.into_iter().chain(image).collect::<Vec<_>>().join(" ");
     Ok(format!(
-        "#!ipxe\nchain --autofree ${{cwduri}}{program} {words} || goto failed\n\
+        "#!ipxe\n{check}chain --autofree {program} {words} || goto failed\n{old}\
          :failed\necho keller: {program} did not start: starting over in 10 s\nsleep 10\nreboot\n"
     ))
 }
@@ -50,10 +57,12 @@ mod tests {
     fn the_script_repeats_the_command_line_without_the_root_hash() {
         let text =
             script("n_1.efi", Some("n_1.raw.zst"), "roothash=ab ro console=ttyS0,115200 x=\"y\"\0").unwrap();
-        let chain = "chain --autofree ${cwduri}n_1.efi ro console=ttyS0,115200 x=y keller.image=${cwduri}n_1.raw.zst ||";
-        assert!(text.starts_with("#!ipxe\n") && text.lines().nth(1).unwrap().starts_with(chain), "{text}");
+        let chain =
+            "chain --autofree n_1.efi ro console=ttyS0,115200 x=y keller.image=${cwduri}n_1.raw.zst ||";
+        assert!(text.starts_with("#!ipxe\nisset ${cwduri} || goto old\n"), "{text}");
+        assert!(text.lines().nth(2).unwrap().starts_with(chain), "{text}");
         let text = script("n_1.efi", None, "ro\0").unwrap();
-        assert!(text.contains("chain --autofree ${cwduri}n_1.efi ro || goto failed\n"), "{text}");
+        assert!(text.starts_with("#!ipxe\nchain --autofree n_1.efi ro || goto failed\n:failed\n"), "{text}");
         for word in ["a=\"b c\"", "#x", "${x}", "&&"] {
             let error = script("n.efi", None, &format!("ro {word} quiet")).unwrap_err().to_string();
             assert!(error.contains("leave it out of `kernel.cmdline`"), "{error}");

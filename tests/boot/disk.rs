@@ -325,7 +325,7 @@ fn a_sparse_copy_over_an_old_nodes_disk_makes_a_new_node() {
     let node = Node::boot(&disk, &["--persist"]);
     assert_eq!(node.settled(), "running");
     node.run("sudo sh -c 'echo old > /var/old; echo old > /etc/old; keller update pin 1.0.0; sync'");
-    let own = "cat /etc/machine-id; cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub; lsblk -ndo PTUUID /dev/vda; \
+    let own = "cat /etc/machine-id; sudo cut -d' ' -f2 /var/lib/ssh/ssh_host_ed25519_key.pub; lsblk -ndo PTUUID /dev/vda; \
                lsblk -no PARTUUID,UUID /dev/disk/by-partlabel/keller-state /dev/disk/by-partlabel/keller-reserve";
     let old = node.run(own);
     drop(node);

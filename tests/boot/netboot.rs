@@ -9,6 +9,7 @@ use super::scratch::Scratch;
 use super::update::run;
 use super::{BOOT, Node, keller};
 use crate::http_server::{Act, Server};
+use crate::judges::trixie;
 use crate::unfold;
 
 const DOCUMENT: &str = "node: 1
@@ -32,17 +33,16 @@ fn build(directory: &Path, output: &str, more: &[&str]) {
     run(keller().current_dir(directory).args(arguments));
 }
 
-/// A machine with an empty disk, which its firmware tries first, and a second card, from which it starts.
-fn start(directory: &Path, files: &Path, program: &str) -> (Node, PathBuf) {
+/// A machine with an empty disk, which its firmware tries first, and a second card, whose network `net` describes.
+fn start(directory: &Path, net: &str, card: &str, more: &[&str]) -> (Node, PathBuf) {
     let disk = directory.join("disk.raw");
     let size = unfold::node(&directory.join("out/small_1.0.0.raw")).disk_size;
     File::create(&disk).unwrap().set_len(size).unwrap();
-    let network =
-        format!("--qemu-arg=user,id=pxe,net=10.0.3.0/24,tftp={},bootfile={program}", files.display());
-    let card = "--qemu-arg=virtio-net-pci,netdev=pxe,bootindex=1,romfile=";
+    let network = format!("--qemu-arg=user,id=pxe,net=10.0.3.0/24,{net}");
+    let card = format!("--qemu-arg=virtio-net-pci,netdev=pxe,romfile={card}");
     let arguments =
-        ["--persist", "--memory", "1GiB", "--qemu-arg=-netdev", &network, "--qemu-arg=-device", card];
-    (Node::start(&disk, &arguments, 8080), disk)
+        ["--persist", "--memory", "1GiB", "--qemu-arg=-netdev", &network, "--qemu-arg=-device", &card];
+    (Node::start(&disk, &[&arguments, more].concat(), 8080), disk)
 }
 
 #[test]
@@ -66,7 +66,8 @@ fn a_small_kernel_image_fetches_the_rest_and_installs_it() {
     // The server is not there at first, and breaks off once.
     let image = fs::read(directory.join("out").join(IMAGE)).unwrap();
     server.put(&format!("/{IMAGE}"), image, &[Act::Status(503), Act::ResetAt(20_000_000), Act::Serve]);
-    let (mut node, disk) = start(&directory, &directory.join("out"), PROGRAM);
+    let net = format!("tftp={},bootfile={PROGRAM}", directory.join("out").display());
+    let (mut node, disk) = start(&directory, &net, ",bootindex=1", &[]);
     node.expect("the server says 503", 4 * BOOT);
     node.expect("the connection broke after 20000000 bytes", BOOT);
     node.expect("SHA-256 is right", BOOT);
@@ -84,19 +85,10 @@ fn a_small_kernel_image_fetches_the_rest_and_installs_it() {
     assert!(inspected.status.success() && said.contains(&root_hash), "{said}");
 }
 
-/// Debian's package `ipxe`, or what `KELLER_IPXE` names. It reads `autoexec.ipxe` from where it came itself.
-fn ipxe() -> Option<Vec<u8>> {
-    let path = std::env::var_os("KELLER_IPXE").unwrap_or_else(|| "/usr/lib/ipxe/ipxe.efi".into());
-    fs::read(path).ok()
-}
-
 #[test]
 #[ignore = "long: ci/test --long"]
 fn ipxe_starts_a_node_from_a_web_server() {
-    let Some(program) = ipxe() else {
-        println!("skipped: there is no iPXE: install ipxe, or name its ipxe.efi by KELLER_IPXE");
-        return;
-    };
+    let Some(program) = trixie::file(&["ipxe"], "usr/lib/ipxe/ipxe.efi") else { return };
     let directory = Scratch::new("ipxe");
     let server = Server::start();
     // The manifest names no address: the script does.
@@ -105,13 +97,15 @@ fn ipxe_starts_a_node_from_a_web_server() {
     for name in [PROGRAM, IMAGE, SCRIPT] {
         server.put(&format!("/k/{name}"), fs::read(directory.join("out").join(name)).unwrap(), &[Act::Serve]);
     }
-    let files = directory.join("tftp");
-    fs::create_dir(&files).unwrap();
-    fs::write(files.join("ipxe.efi"), program).unwrap();
-    // The other card has another network, from which the server is not reached.
-    let script = format!("#!ipxe\ndhcp net1\nchain http://10.0.3.2:{}/k/{SCRIPT}\n", server.port());
-    fs::write(files.join("autoexec.ipxe"), script).unwrap();
-    let (mut node, _) = start(&directory, &files, "ipxe.efi");
+    // iPXE comes from a stick. The first card has another network, whose DHCP server names nothing to start.
+    let stick = directory.join("stick");
+    fs::create_dir_all(stick.join("EFI/BOOT")).unwrap();
+    fs::copy(program, stick.join("EFI/BOOT/BOOTX64.EFI")).unwrap();
+    let stick = format!("if=none,id=stick,format=raw,readonly=on,file=fat:{}", stick.display());
+    let stick = ["-drive", &stick, "-device", "virtio-blk-pci,drive=stick,bootindex=1"];
+    let stick = stick.map(|word| format!("--qemu-arg={word}"));
+    let net = format!("bootfile=http://10.0.3.2:{}/k/{SCRIPT}", server.port());
+    let (mut node, _) = start(&directory, &net, "", &stick.each_ref().map(String::as_str));
     node.expect("SHA-256 is right", 4 * BOOT);
     node.answers(8080, 2 * BOOT);
     let cmdline = node.run("cat /proc/cmdline");

@@ -23,21 +23,36 @@ const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-
 /// packages of trixie and what they depend on. Where they cannot be fetched, says so and gives nothing, so that
 /// the test can end; in continuous integration (`CI` is set) that is a failure.
 pub fn trixie(packages: &[&str], program: &str) -> Option<Command> {
-    let tree = match tree(packages) {
-        Ok(tree) => tree,
-        Err(error) => {
-            assert!(std::env::var_os("CI").is_none(), "{packages:?} of trixie: {error:#}, and CI is set");
-            println!("SKIPPED: {packages:?} of trixie cannot be had: {error:#}");
-            return None;
-        }
-    };
-    let path = tree.join(program);
-    assert!(path.is_file(), "{program} is not in {packages:?} of trixie");
+    let tree = had(packages)?;
+    let path = whole(&tree, program);
     let libraries = LIBRARIES.map(|folder| tree.join(folder).display().to_string()).join(":");
     let mut command = Command::new(tree.join("usr/lib64/ld-linux-x86-64.so.2"));
     command.arg("--argv0").arg(path.file_name().expect("a program has a name"));
     command.args(["--library-path", &libraries]).arg(&path);
     Some(command)
+}
+
+/// The file at `path`, named as a program is for [`trixie`], of these packages.
+pub fn file(packages: &[&str], path: &str) -> Option<PathBuf> {
+    Some(whole(&had(packages)?, path))
+}
+
+fn whole(tree: &Path, path: &str) -> PathBuf {
+    let file = tree.join(path);
+    assert!(file.is_file(), "there is no {}", file.display());
+    file
+}
+
+/// The directory with these packages; nothing as with [`trixie`].
+fn had(packages: &[&str]) -> Option<PathBuf> {
+    match tree(packages) {
+        Ok(tree) => Some(tree),
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none(), "{packages:?} of trixie: {error:#}, and CI is set");
+            println!("SKIPPED: {packages:?} of trixie cannot be had: {error:#}");
+            None
+        }
+    }
 }
 
 /// The directory with these packages, made once for all tests and kept for later runs.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use super::lease::{Lease, Route, mask};
+use crate::boot::lease::{Lease, Route, mask};
 
 const CLASS: &str = "/sys/class/net";
 /// `ARPHRD_ETHER`.

@@ -10,8 +10,8 @@ use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::card::Card;
-use super::lease::Lease;
 use super::packet::{Answer, Kind, LARGEST, Question};
+use crate::boot::lease::Lease;
 
 const SERVER: u16 = 67;
 const CLIENT: u16 = 68;

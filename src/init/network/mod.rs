@@ -6,9 +6,7 @@
 
 mod card;
 mod dhcp;
-mod lease;
 mod packet;
-mod words;
 
 use std::fs;
 use std::io;
@@ -18,13 +16,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::card::{Card, Up};
-use self::lease::Lease;
-use self::words::Wanted;
 use super::cards::unbound;
 use super::console::Console;
 use super::modules::Loader;
 use super::uevents::Uevents;
 use crate::base::failure::{Doing, Failure};
+use crate::boot::lease::Lease;
+use crate::boot::network::{self, Wanted};
 
 /// A link is there after 2 to 5 s on copper, later on some optics: so long, a round waits for the first ...
 const LINK: Duration = Duration::from_secs(12);
@@ -48,7 +46,7 @@ pub(super) fn with<T>(
     words: &[String],
     work: &mut dyn FnMut(&str) -> Result<Option<T>, Failure>,
 ) -> Result<T, Failure> {
-    let wanted = words::read(words)?;
+    let wanted = network::read(words)?;
     fs::create_dir_all("/etc").doing("making /etc")?;
     let mut up: Vec<Up> = Vec::new();
     for round in 0.. {
@@ -215,7 +213,7 @@ mod tests {
     #[test]
     fn names_are_asked_of_the_lease() {
         let words = ["ip=192.0.2.7:::24".to_owned(), "nameserver=192.0.2.3".to_owned()];
-        let mut lease = words::read(&words).unwrap().fixed.unwrap();
+        let mut lease = network::read(&words).unwrap().fixed.unwrap();
         lease.domain = Some("rack.example".to_owned());
         assert_eq!(resolv_conf(&lease), "search rack.example\nnameserver 192.0.2.3\n");
         assert_eq!((pause(0), pause(99)), (Duration::from_secs(2), Duration::from_secs(60)));

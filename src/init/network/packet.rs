@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::lease::{Lease, Route, prefix_of};
+use crate::boot::lease::{Lease, Route, prefix_of};
 
 /// Largest message that is read, in bytes: more than an Ethernet frame has.
 pub(super) const LARGEST: usize = 2048;
@@ -250,7 +250,7 @@ impl Options {
             let mut octets = [0; 4];
             octets[..significant].copy_from_slice(to);
             let via = address(router).filter(|router| *router != Ipv4Addr::UNSPECIFIED);
-            let bits = Ipv4Addr::from(octets).to_bits() & super::lease::mask(*prefix).to_bits();
+            let bits = Ipv4Addr::from(octets).to_bits() & crate::boot::lease::mask(*prefix).to_bits();
             routes.push(Route { to: Ipv4Addr::from_bits(bits), prefix: *prefix, via });
             rest = tail;
             if routes.len() == MOST {

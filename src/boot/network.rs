@@ -1,4 +1,4 @@
-//! What the command line says of the network: `ip=`, in the form of the kernel (Documentation/admin-guide/nfs/nfsroot.rst)
+//! What the command line says of the network for what `/init` fetches: `ip=`, in the form of the kernel (Documentation/admin-guide/nfs/nfsroot.rst)
 //! and of dracut, and dracut's `nameserver=`. What has no effect here is refused, not passed over.
 
 use std::net::Ipv4Addr;
@@ -8,7 +8,7 @@ use crate::base::failure::Failure;
 
 /// How a card gets its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub struct Wanted {
     /// The kernel's name of the card; none for all.
     pub device: Option<String>,
     /// The addresses; none where a DHCP server is asked.
@@ -19,7 +19,10 @@ const HELP: &str =
     "write ip=dhcp, ip=DEVICE:dhcp or ip=CLIENT::GATEWAY:NETMASK::DEVICE:none, or leave ip= out for DHCP";
 
 /// Reads `words`: those on the command line that are not keller's own.
-pub(super) fn read(words: &[String]) -> Result<Wanted, Failure> {
+///
+/// # Errors
+/// What has no effect, with the way out.
+pub fn read(words: &[String]) -> Result<Wanted, Failure> {
     let of = |key: &'static str| words.iter().filter_map(move |word| word.strip_prefix(key));
     let values: Vec<&str> = of("ip=").collect();
     let refused = |what: String| Failure::new(format!("reading ip={}", values.join(" ip=")), what).help(HELP);

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 /// Addresses and routes for one card.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::init) struct Lease {
+pub struct Lease {
     /// Of the card.
     pub address: Ipv4Addr,
     /// Bits of the mask.
@@ -24,7 +24,7 @@ pub(in crate::init) struct Lease {
 
 /// A destination beyond the card's own network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::init) struct Route {
+pub struct Route {
     /// Its network.
     pub to: Ipv4Addr,
     /// Bits of its mask.
@@ -35,25 +35,25 @@ pub(in crate::init) struct Route {
 
 impl Route {
     /// To everywhere.
-    pub(super) const fn default_via(router: Ipv4Addr) -> Self {
+    pub const fn default_via(router: Ipv4Addr) -> Self {
         Self { to: Ipv4Addr::UNSPECIFIED, prefix: 0, via: Some(router) }
     }
 }
 
 impl Lease {
     /// Whether `address` is on the card's own network.
-    pub(super) fn reaches(&self, address: Ipv4Addr) -> bool {
+    pub fn reaches(&self, address: Ipv4Addr) -> bool {
         network(address, self.prefix) == network(self.address, self.prefix)
     }
 }
 
 /// The mask of `prefix` bits.
-pub(super) fn mask(prefix: u8) -> Ipv4Addr {
+pub fn mask(prefix: u8) -> Ipv4Addr {
     Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
 }
 
 /// The bits of a mask, if it is one.
-pub(super) fn prefix_of(mask: Ipv4Addr) -> Option<u8> {
+pub fn prefix_of(mask: Ipv4Addr) -> Option<u8> {
     let bits = mask.to_bits();
     let ones = u8::try_from(bits.leading_ones()).ok()?;
     (self::mask(ones) == mask).then_some(ones)
