@@ -1,8 +1,9 @@
 //! What a member answers at its peers' port as long as its etcd does not run: what it has, to who shows a peer's
 //! certificate.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -37,6 +38,8 @@ pub(super) struct Answer {
     pub cluster: String,
     /// Name of the member.
     pub member: String,
+    /// All members by its node document, itself too.
+    pub members: BTreeMap<String, IpAddr>,
     /// What it has.
     pub has: Own,
 }

@@ -11,6 +11,9 @@
 //! A peer that answers nothing stops both steps, and an operator's word ([`Told`]) takes its place. As long as somebody is
 //! not agreed nobody has started, so that no answer can be out of date: who agreed saw all others empty, and none of them
 //! can have data before it has seen this one agreed.
+//!
+//! All that holds for one list. Members whose node documents list others would begin clusters beside each other, so that such
+//! a peer is a stranger ([`Peer::Other`]), and who has agreed on one list has not on another.
 
 use std::collections::BTreeMap;
 
@@ -34,14 +37,22 @@ pub(super) enum Peer {
     /// It waits as well, with what it has.
     Waits(Own),
     /// Its etcd runs.
-    Runs {
-        /// Whether this member is in its cluster's list, without having been started ever.
-        invites: bool,
-    },
+    Runs(Seat),
     /// It does not answer.
     Silent(String),
-    /// It answers as somebody else: of another cluster, under another name.
+    /// It answers as somebody else: of another cluster, under another name, of another list of members.
     Other(String),
+}
+
+/// Whether the list of a cluster that runs has this member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seat {
+    /// It has not.
+    None,
+    /// As one that was never started.
+    Free,
+    /// As one that has begun the cluster, or was started once.
+    Taken,
 }
 
 /// Whether an operator has said that a new cluster begins.
@@ -76,14 +87,14 @@ pub(super) fn step(own: Own, peers: &BTreeMap<String, Peer>, told: Told) -> Step
     if !others.is_empty() {
         return Step::Wait(others);
     }
-    if peers.values().any(|peer| *peer == Peer::Runs { invites: true }) {
+    if peers.values().any(|peer| *peer == Peer::Runs(Seat::Free)) {
         return Step::Join;
     }
     match own {
         Own::Data => Step::Start,
         Own::Agreed => waiting(peers, |peer| match peer {
             Peer::Waits(own) => *own != Own::Empty,
-            Peer::Runs { .. } => true,
+            Peer::Runs(seat) => *seat == Seat::Taken,
             Peer::Silent(_) => told == Told::Bootstrap,
             Peer::Other(_) => false,
         })
@@ -92,7 +103,7 @@ pub(super) fn step(own: Own, peers: &BTreeMap<String, Peer>, told: Told) -> Step
             // One that has data and waits does so for a moment: it is about to start.
             Peer::Waits(own) => *own != Own::Data,
             Peer::Silent(_) => told == Told::Bootstrap,
-            Peer::Runs { .. } | Peer::Other(_) => false,
+            Peer::Runs(_) | Peer::Other(_) => false,
         })
         .map_or(Step::Agree, Step::Wait),
     }
@@ -108,7 +119,11 @@ fn why(peers: &BTreeMap<String, Peer>, is_bad: impl Fn(&Peer) -> bool) -> Vec<St
     bad.map(|(name, peer)| match peer {
         Peer::Waits(Own::Empty) => format!("{name} has not yet seen all members"),
         Peer::Waits(Own::Agreed) => format!("{name} waits for the others"),
-        Peer::Waits(Own::Data) | Peer::Runs { .. } => format!(
+        Peer::Runs(Seat::None) => format!(
+            "{name} has the data of a cluster, and this member has none and is not in its list: `keller cluster add`, with the \
+             name of this member, on {name} (docs/cluster.md, \"More members, and fewer\")"
+        ),
+        Peer::Waits(Own::Data) | Peer::Runs(_) => format!(
             "{name} has the data of a cluster, and this member has none. If it was reinstalled or its disk replaced: \
              `keller cluster replace`, with the name of this member, on {name} (docs/cluster.md, \"A member that was lost\")"
         ),
@@ -203,7 +218,7 @@ mod tests {
             let lost = !calm && chance.below(10) == 0;
             let answer = match (is_up && !lost, runs) {
                 (false, _) => Peer::Silent("lost".to_owned()),
-                (true, true) => Peer::Runs { invites: false },
+                (true, true) => Peer::Runs(Seat::Taken),
                 (true, false) => Peer::Waits(own),
             };
             heard[who].insert(other.to_string(), answer);
@@ -252,7 +267,7 @@ mod tests {
         let silent_is_empty: Rule = |own, peers, _| step(own, peers, Told::Bootstrap);
         let running_is_fine: Rule = |own, peers, told| {
             let peers = peers.iter().map(|(name, peer)| match peer {
-                Peer::Runs { .. } => (name.clone(), Peer::Waits(Own::Agreed)),
+                Peer::Runs(_) => (name.clone(), Peer::Waits(Own::Agreed)),
                 other => (name.clone(), other.clone()),
             });
             step(own, &peers.collect(), told)
@@ -279,11 +294,16 @@ mod tests {
         assert_eq!(step(Own::Empty, &silent, Told::Bootstrap), Step::Agree);
         assert_eq!(step(Own::Agreed, &silent, Told::Bootstrap), Step::Start);
         assert_eq!(step(Own::Data, &silent, Told::Nothing), Step::Start);
-        let runs = peers(Peer::Runs { invites: false });
-        assert!(waits(Own::Empty, &runs).contains("name of this member, on c"));
+        let runs = peers(Peer::Runs(Seat::Taken));
+        assert!(waits(Own::Empty, &runs).contains("replace`, with the name of this member, on c"));
         assert!(matches!(step(Own::Empty, &runs, Told::Bootstrap), Step::Wait(_)));
         assert_eq!(step(Own::Agreed, &runs, Told::Nothing), Step::Start);
-        assert_eq!(step(Own::Empty, &peers(Peer::Runs { invites: true }), Told::Nothing), Step::Join);
+        // What has agreed on a cluster begins none beside another.
+        let elsewhere = peers(Peer::Runs(Seat::None));
+        for own in [Own::Empty, Own::Agreed] {
+            assert!(waits(own, &elsewhere).contains("add`, with the name of this member, on c"));
+        }
+        assert_eq!(step(Own::Empty, &peers(Peer::Runs(Seat::Free)), Told::Nothing), Step::Join);
         let other = peers(Peer::Other("it is of the cluster rack2".to_owned()));
         assert_eq!(waits(Own::Agreed, &other), "c: it is of the cluster rack2");
         assert_eq!(waits(Own::Agreed, &peers(Peer::Waits(Own::Empty))), "c has not yet seen all members");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::door::{self, Answer, Door};
-use super::gate::{self, Own, Peer, Step, Told};
+use super::gate::{self, Own, Peer, Seat, Step, Told};
 use crate::agent::clock;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
@@ -129,12 +129,12 @@ fn wait_in(
             Step::Start => return start(places, own),
             Step::Join => {
                 // Another member may not have heard of the invitation yet.
-                let inviting = looks.into_values().find(|look| look.peer == Peer::Runs { invites: true });
+                let inviting = looks.into_values().find(|look| look.peer == Peer::Runs(Seat::Free));
                 let list = inviting.and_then(|look| look.list).unwrap_or_default();
                 return begin(places, "existing", Some(&joined(cluster, &list, places.port)));
             }
             Step::Agree => {
-                write(&places.agreed, &format!("{}\n", cluster.name))?;
+                write(&places.agreed, &agreement(cluster))?;
                 progress.detail("all members are there and none has data: a new cluster begins");
                 continue;
             }
@@ -189,9 +189,18 @@ fn own(cluster: &Cluster, places: &Places) -> Own {
         return Own::Data;
     }
     match fs::read_to_string(&places.agreed) {
-        Ok(name) if name.trim_end() == cluster.name => Own::Agreed,
+        Ok(text) if text == agreement(cluster) => Own::Agreed,
         _ => Own::Empty,
     }
+}
+
+/// What is agreed on: a cluster of these members.
+fn agreement(cluster: &Cluster) -> String {
+    format!("{}: {}\n", cluster.name, shown(&cluster.members))
+}
+
+fn shown(members: &BTreeMap<String, IpAddr>) -> String {
+    members.iter().map(|(name, ip)| format!("{name} at {ip}")).collect::<Vec<_>>().join(", ")
 }
 
 fn open(door: &mut Option<Door>, cluster: &Cluster, places: &Places, own: Own) -> Result<(), Failure> {
@@ -200,7 +209,12 @@ fn open(door: &mut Option<Door>, cluster: &Cluster, places: &Places, own: Own) -
         return Ok(());
     }
     let address = SocketAddr::new(cluster.address(), places.port);
-    let answer = Answer { cluster: cluster.name.clone(), member: cluster.me.clone(), has: own };
+    let answer = Answer {
+        cluster: cluster.name.clone(),
+        member: cluster.me.clone(),
+        members: cluster.members.clone(),
+        has: own,
+    };
     *door = Some(Door::open(address, &places.directory, answer)?);
     Ok(())
 }
@@ -246,6 +260,12 @@ fn ask(cluster: &Cluster, places: &Places, name: &str, ip: IpAddr) -> Look {
             Answer { member, .. } if member != name => {
                 Peer::Other(format!("{member} answers at its address, {ip}"))
             }
+            Answer { members, .. } if members != cluster.members => Peer::Other(format!(
+                "its node document lists {}, and this member's {}: give both the same list. If one of them is to join a \
+                 cluster later, it waits here until that cluster runs",
+                shown(&members),
+                shown(&cluster.members)
+            )),
             Answer { has, .. } => Peer::Waits(has),
         });
     }
@@ -253,8 +273,12 @@ fn ask(cluster: &Cluster, places: &Places, name: &str, ip: IpAddr) -> Look {
     match list {
         Ok(Ok(list)) => {
             let own = url(cluster.address(), places.port);
-            let invites = list.iter().any(|member| member.name.is_empty() && member.urls.contains(&own));
-            Look { peer: Peer::Runs { invites }, list: Some(list) }
+            let seat = match list.iter().find(|member| member.urls.contains(&own)) {
+                None => Seat::None,
+                Some(member) if member.name.is_empty() => Seat::Free,
+                Some(_) => Seat::Taken,
+            };
+            Look { peer: Peer::Runs(seat), list: Some(list) }
         }
         Ok(Err(error)) => only(Peer::Other(format!("its answer is not etcd's: {error}"))),
         // It has just been there: its etcd starts or ends.
@@ -470,8 +494,12 @@ mod tests {
         let other = machine("c", port, &ours);
         fs::write(&a.places.told, "").unwrap();
         let answer = |cluster: &str, machine: &Machine| {
-            let answer =
-                Answer { cluster: cluster.to_owned(), member: machine.cluster.me.clone(), has: Own::Empty };
+            let answer = Answer {
+                cluster: cluster.to_owned(),
+                member: machine.cluster.me.clone(),
+                members: machine.cluster.members.clone(),
+                has: Own::Empty,
+            };
             Door::open(SocketAddr::new(machine.cluster.address(), port), &machine.places.directory, answer)
                 .unwrap()
         };
@@ -484,6 +512,39 @@ mod tests {
         let mut mute = std::net::TcpStream::connect((other.cluster.address(), port)).unwrap();
         mute.write_all(&[0; 10_000]).unwrap();
         assert!(matches!(look(&a.cluster, &a.places)["c"].peer, Peer::Other(_)));
+    }
+
+    /// As when a node that is to join is switched on together with those that begin.
+    #[test]
+    fn members_of_two_lists_begin_nothing_together() {
+        let port = PORT.fetch_add(1, Ordering::SeqCst);
+        let authorities = authorities();
+        let [mut a, mut b, c] = ["a", "b", "c"].map(|name| machine(name, port, &authorities));
+        for first in [&mut a, &mut b] {
+            first.cluster.members.remove("c");
+        }
+        let heard = Heard::default();
+        thread::scope(|scope| {
+            let joining = scope.spawn(|| wait_in(&c.cluster, &c.places, Duration::from_millis(20), &heard));
+            let mut door = None;
+            open(&mut door, &b.cluster, &b.places, Own::Empty).unwrap();
+            // The two of one list go on.
+            let first = scope.spawn(|| begins(&a));
+            let list = "b: its node document lists a at 127.0.0.1, b at 127.0.0.2, and this member's a at 127.0.0.1, b at \
+                        127.0.0.2, c at 127.0.0.3: give both the same list";
+            heard.says(list);
+            open(&mut door, &b.cluster, &b.places, Own::Agreed).unwrap();
+            assert_eq!(first.join().unwrap(), "ETCD_INITIAL_CLUSTER_STATE=new\n");
+            assert!(!joining.is_finished() && !c.places.agreed.exists() && !c.places.environment.exists());
+            // Whoever has agreed on one list has not on another.
+            assert_eq!(own(&a.cluster, &a.places), Own::Agreed);
+            assert_eq!(own(&c.cluster, &a.places), Own::Empty);
+            // It joins, so that the thread ends.
+            drop(door);
+            let invited = r#"[{"name": "b", "peerURLs": []}, {"peerURLs": ["https://127.0.0.3:PORT"]}]"#;
+            play_etcd(&b, Box::leak(invited.replace("PORT", &port.to_string()).into_boxed_str()));
+            joining.join().unwrap().unwrap();
+        });
     }
 
     /// Plays the etcd of `machine`, whose list of members is `list`, as often as it is asked.
@@ -524,7 +585,7 @@ mod tests {
         let heard = Heard::default();
         thread::scope(|scope| {
             let joining = scope.spawn(|| wait_in(&a.cluster, &a.places, Duration::from_millis(20), &heard));
-            heard.says("name of this member, on b");
+            heard.says("`keller cluster add`, with the name of this member, on b");
             assert!(!joining.is_finished());
             play_etcd(&c, new);
             joining.join().unwrap().unwrap();
