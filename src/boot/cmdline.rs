@@ -43,6 +43,11 @@ pub struct Options {
     /// `keller.image=`, never rendered by the builder: where a disk image that is fetched comes from. An address that ends
     /// with `/` is the directory that has it.
     pub image: Option<String>,
+    /// `keller.document=`, never rendered by the builder: where a node that runs from memory fetches the document of what it
+    /// installs. It may have a password in it.
+    pub document: Option<String>,
+    /// `keller.document.sha256=`: the digest of that file.
+    pub document_sha256: Option<Digest>,
     /// `panic=`, in seconds: how long a panic, e.g. of dm-verity, stays on the screen before the reboot.
     /// At 0 the kernel would stay there for ever and the boot loader's try counter never advance.
     pub panic_after: u32,
@@ -120,6 +125,8 @@ pub enum CmdlineError {
     },
 }
 
+const DOCUMENT_SHA256: &str = "keller.document.sha256";
+
 /// How long a panic stays on the screen, in seconds, unless the builder says otherwise.
 pub const PANIC_AFTER: u32 = 10;
 
@@ -135,6 +142,8 @@ impl Default for Options {
             init: None,
             machine_id: None,
             image: None,
+            document: None,
+            document_sha256: None,
             panic_after: PANIC_AFTER,
             extra: Vec::new(),
         }
@@ -244,16 +253,16 @@ impl Cmdline {
                         Some(value) => return Err(bad("keller.debug", value, "nothing, 0 or 1")),
                     };
                 }
-                ("keller.image", value) => match value.unwrap_or_default() {
-                    "" => {
-                        return Err(bad(
-                            "keller.image",
-                            "",
-                            "an address, such as http://boot.example/keller/",
-                        ));
-                    }
-                    value => options.image = Some(value.to_owned()),
-                },
+                ("keller.image", value) => {
+                    options.image =
+                        named("keller.image", value, "an address, such as http://boot.example/keller/")?;
+                }
+                ("keller.document", value) => {
+                    options.document = named("keller.document", value, "an address of a node document")?;
+                }
+                (DOCUMENT_SHA256, value) => {
+                    options.document_sha256 = Some(digest(value.unwrap_or_default())?)
+                }
                 ("init", Some(value)) => options.init = Some(value.to_owned()),
                 ("systemd.machine_id", Some(value)) if is_machine_id(value) => {
                     options.machine_id = Some(value.to_ascii_lowercase());
@@ -266,6 +275,7 @@ impl Cmdline {
                 _ => options.extra.push(word),
             }
         }
+        together(&options)?;
         Ok(Self { root_hash: root_hash.ok_or(CmdlineError::NoRootHash)?, options })
     }
 }
@@ -276,6 +286,30 @@ fn root(value: &str, before: Option<Digest>) -> Result<Digest, CmdlineError> {
     match before {
         Some(first) if first != hash => Err(CmdlineError::TwoRootHashes { first, second: hash }),
         _ => Ok(hash),
+    }
+}
+
+/// The address in the `value` of `word`.
+fn named(
+    word: &'static str,
+    value: Option<&str>,
+    expected: &'static str,
+) -> Result<Option<String>, CmdlineError> {
+    match value.unwrap_or_default() {
+        "" => Err(bad(word, "", expected)),
+        value => Ok(Some(value.to_owned())),
+    }
+}
+
+fn digest(value: &str) -> Result<Digest, CmdlineError> {
+    value.parse().map_err(|_| bad(DOCUMENT_SHA256, value, "64 hexadecimal digits"))
+}
+
+/// Whether words that need another have it.
+fn together(options: &Options) -> Result<(), CmdlineError> {
+    match (&options.document_sha256, &options.document) {
+        (Some(digest), None) => Err(bad(DOCUMENT_SHA256, &digest.to_hex(), "keller.document= beside it")),
+        _ => Ok(()),
     }
 }
 
@@ -399,6 +433,8 @@ mod tests {
         let mut all = sample();
         all.options = Options {
             image: None,
+            document: None,
+            document_sha256: None,
             root_fs: RootFs::Ext4,
             etc: Etc::Factory,
             state: Some(State::Memory),
@@ -438,6 +474,32 @@ mod tests {
         {
             let error = Cmdline::parse(&format!("roothash={hash} {word}")).unwrap_err();
             assert!(matches!(error, CmdlineError::BadValue { .. }), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_document_is_named_with_its_digest() {
+        let (root, digest) = (Digest::of("root"), Digest::of("a document"));
+        let parse = |words: &str| Cmdline::parse(&format!("roothash={root} {words}"));
+        let url = "keller.document=https://d.example/${serial}.yaml?a=b";
+        let options = parse(&format!("{url} keller.document.sha256={digest}")).unwrap().options;
+        assert_eq!(options.document.as_deref(), Some("https://d.example/${serial}.yaml?a=b"));
+        assert_eq!(options.document_sha256, Some(digest));
+        for (words, told) in [
+            (
+                "keller.document=".to_owned(),
+                "keller.document=: expected an address of a node document".to_owned(),
+            ),
+            (
+                format!("{url} keller.document.sha256=12"),
+                "keller.document.sha256=12: expected 64 hexadecimal digits".to_owned(),
+            ),
+            (
+                format!("keller.document.sha256={digest}"),
+                format!("keller.document.sha256={digest}: expected keller.document= beside it"),
+            ),
+        ] {
+            assert_eq!(parse(&words).unwrap_err().to_string(), told);
         }
     }
 

@@ -14,7 +14,8 @@ use super::streams::one_line;
 use super::{Global, signals, streams};
 use crate::base::{Digest, Size};
 use crate::project::install::{
-    self, BootEntry, Install, Origin, Report, Selector, State, Target, Then, WriteError,
+    self, BootEntry, DocumentOrigin, Ground, Install, Origin, Report, Selector, State, Target, Then,
+    WriteError,
 };
 
 /// Put an image onto a disk of this machine, as a node.
@@ -23,6 +24,7 @@ use crate::project::install::{
     keller install node_1.0.0.raw                        asks which disk, on a terminal; else a table of all disks\n  \
     keller install node_1.0.0.raw /dev/sda\n  \
     keller install --document rack1.yaml node_1.0.0.raw.zst /dev/disk/by-id/nvme-ACME_N1\n  \
+    keller install --document 'https://deploy.example/nodes/${serial}.yaml' node_1.0.0.raw /dev/sda   signed by a key of the image\n  \
     keller install --disk serial=S3Z9NB0K node_1.0.0.raw\n  \
     keller install --disk bus=nvme,size=400GiB..,smallest node_1.0.0.raw\n  \
     keller install --wipe S3Z9NB0K node_1.0.0.raw /dev/sda   what is on this disk is lost\n  \
@@ -55,9 +57,14 @@ pub struct InstallArgs {
     /// it. The image gives the minimum sizes of its partitions.
     #[arg(long, conflicts_with_all = ["keep_state", "document"])]
     only_state: bool,
-    /// Give the machine this node document (see `keller node`).
-    #[arg(long, value_name = "FILE")]
-    document: Option<PathBuf>,
+    /// Give the machine this node document (see `keller node`): a file, or an address at http or https, in which ${serial}, ${uuid}
+    /// and ${mac} stand for this machine's own. What comes from an address needs --document-sha256, or a signature by one of the
+    /// image's own keys (`node: keys` of its manifest).
+    #[arg(long, value_name = "FILE|URL")]
+    document: Option<String>,
+    /// Expected SHA-256 of the node document.
+    #[arg(long, value_name = "DIGEST", requires = "document")]
+    document_sha256: Option<Digest>,
     /// Expected SHA-256 of the image; required for an address.
     #[arg(long, value_name = "DIGEST")]
     sha256: Option<Digest>,
@@ -124,7 +131,8 @@ impl InstallArgs {
             wipe: self.wipe.clone(),
             keep_state: self.keep_state,
             only_state: self.only_state,
-            document: self.document.clone(),
+            document: self.document.as_deref().map(DocumentOrigin::of).transpose()?,
+            document_sha256: self.document_sha256,
             boot_entry: !self.no_boot_entry,
             unattended: false,
         })
@@ -141,11 +149,11 @@ fn asks(image: &Origin, global: &Global) -> bool {
 /// # Errors
 /// A refusal, or what failed.
 pub(super) fn unattended(display: &Display) -> Result<Option<Then>> {
-    let Some(wanted) = install::unattended()? else { return Ok(None) };
-    let report = wanted.run(&signals::interruption, display)?;
+    let Some(ground) = Ground::here()? else { return Ok(None) };
+    let Some((report, wanted)) = ground.install(&signals::interruption, display)? else { return Ok(None) };
     streams::print(told(&report))?;
-    let after = install::after(&report, wanted.then);
-    if after != wanted.then {
+    let after = install::after(&report, wanted);
+    if after != wanted {
         let disk = &report.disk;
         streams::line(format_args!(
             "the firmware cannot be told to start {disk} next: remove the medium, or choose {disk} in the firmware's menu"

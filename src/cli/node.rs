@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Global, failure, streams, time};
 use crate::base::atomic;
-use crate::node::{self, Choice, Document, Image, Item, Kind, Machine, schema};
+use crate::node::{self, Choice, Document, Image, Item, Kind, Machine, Policy, schema};
 
 /// Arguments of `keller node`.
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub enum Action {
         keller node check rack1.yaml\n  \
         keller node check --json rack1.yaml\n  \
         keller node check --key rack.pub rack1.yaml\n\n\
-        With --json: {\"documents\": [{\"name\", \"match\"}], \"errors\": []}, or \"error\" and the findings in \
+        With --json: {\"documents\": [{\"name\", \"match\", \"note\"}], \"errors\": []}, or \"error\" and the findings in \
         \"errors\" and \"places\". Lines that may hold a secret are not shown.")]
     Check {
         /// YAML or JSON.
@@ -208,13 +208,20 @@ fn check(file: &Path, keys: &[PathBuf], global: &Global) -> Result<ExitCode> {
             }
             match global.json {
                 true => {
-                    let found: Vec<Value> = documents.iter().map(described).collect();
+                    let checked = |document| {
+                        let mut described = described(document);
+                        described["note"] = asks_image(document).then_some(ASKS_IMAGE).into();
+                        described
+                    };
+                    let found: Vec<Value> = documents.iter().map(checked).collect();
                     streams::json(json!({ "documents": found, "errors": [] }))?;
                 }
                 false if global.quiet => {}
                 false => {
                     for document in &documents {
-                        streams::line(format_args!("{}: nothing wrong", summary(document)))?;
+                        let unless =
+                            if asks_image(document) { format!(", {ASKS_IMAGE}") } else { String::new() };
+                        streams::line(format_args!("{}: nothing wrong{unless}", summary(document)))?;
                     }
                 }
             }
@@ -238,6 +245,15 @@ fn described(document: &Document) -> Value {
         "name": document.name,
         "match": { "serial": document.matches.serial, "uuid": document.matches.uuid, "mac": document.matches.mac },
     })
+}
+
+const ASKS_IMAGE: &str =
+    "where the image has `node: keys`: nothing else vouches for what `install: document` fetches";
+
+/// Whether only an image can vouch for what it fetches.
+fn asks_image(document: &Document) -> bool {
+    let remote = document.install.as_ref().and_then(|install| install.document.as_ref());
+    remote.is_some_and(|remote| remote.signers(&Policy::default()).is_none())
 }
 
 fn summary(document: &Document) -> String {

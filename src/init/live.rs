@@ -40,6 +40,9 @@ pub(super) fn disk(
         if options.image.is_some() {
             console.warn("keller.image= has no effect: this system does not run from memory");
         }
+        if options.document.is_some() {
+            console.warn("keller.document= has no effect: this system does not run from memory");
+        }
         return Ok(None);
     };
     has_room(&facts)?;

@@ -1,15 +1,18 @@
 //! The node document: checked before anything is written, put into the ESP, and found again on a disk that was installed
 //! before.
 
+use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
+use super::Request;
+use super::fetch::{self, Patience};
 use super::refusal::Refusal;
 use crate::base::device::{Device, Shared, Uncached, Window};
-use crate::base::{input, width::to_u64};
+use crate::base::{Digest, Progress, input, width::to_u64};
 use crate::disk::gpt::{Entry, Table};
 use crate::disk::layout::STATE_LABEL;
 use crate::disk::unfold::is_unmade;
@@ -17,10 +20,50 @@ use crate::fs::ext4;
 use crate::fs::fat::{Editor, Reader};
 use crate::node::laying::{IN_ESP, KEPT};
 use crate::node::policy::Place;
-use crate::node::{self, Choice, Document, LARGEST, Machine, Policy};
+use crate::node::{self, Address, Choice, Document, LARGEST, Machine, Policy, Remote, Secret};
 
 /// What is keller's own on the state partition.
 const HOME: &str = "lib/keller";
+
+/// Where a file of node documents comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DocumentOrigin {
+    /// A file.
+    File(PathBuf),
+    /// A web server.
+    Url(Address),
+    /// It is here, with its name for messages.
+    Text(String, Secret),
+}
+
+impl DocumentOrigin {
+    /// As people write it: an address, or else a path.
+    ///
+    /// # Errors
+    /// What is wrong with the address.
+    pub fn of(text: &str) -> Result<Self> {
+        match text.starts_with("http://") || text.starts_with("https://") {
+            false => Ok(Self::File(text.into())),
+            true => {
+                let address = text.parse::<Address>();
+                address
+                    .map(Self::Url)
+                    .map_err(|error| anyhow!("the address of the node document {error}: {}", error.help()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for DocumentOrigin {
+    /// Without what is secret of an address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Url(address) => write!(f, "{address}"),
+            Self::Text(name, _) => f.write_str(name),
+        }
+    }
+}
 
 /// A file of documents that was checked as `keller node check` does.
 #[derive(Debug)]
@@ -31,11 +74,45 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// Reads and checks the file at `path`.
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = input::read(path, LARGEST + 1).with_context(|| format!("reading {}", path.display()))?;
-        let documents = node::read(&path.to_string_lossy(), &text)?;
+    fn new(name: &str, text: Vec<u8>) -> Result<Self> {
+        let documents = node::read(name, &text)?;
         Ok(Self { text, documents })
+    }
+
+    /// Reads and checks the one that `request` names, unless it has to be fetched.
+    pub(super) fn here(request: &Request) -> Result<Option<Self>> {
+        let (name, text) = match &request.document {
+            None | Some(DocumentOrigin::Url(_)) => return Ok(None),
+            Some(DocumentOrigin::Text(name, text)) => (name.clone(), text.0.clone()),
+            Some(DocumentOrigin::File(path)) => {
+                let name = path.display().to_string();
+                let text = input::read(path, LARGEST + 1).with_context(|| format!("reading {name}"))?;
+                (name, text)
+            }
+        };
+        let actual = Digest::of(&text);
+        match request.document_sha256.filter(|expected| *expected != actual) {
+            Some(expected) => {
+                Err(Refusal::OtherBytes { name, by: "--document-sha256".to_owned(), expected, actual }.into())
+            }
+            None => Self::new(&name, text).map(Some),
+        }
+    }
+
+    /// Fetches and checks the one that `request` names by an address. The keys in `policy`, that of the image, vouch for it
+    /// where no digest is given.
+    pub(super) fn fetched(
+        request: &Request,
+        policy: &Policy,
+        sys: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Option<Self>> {
+        let Some(DocumentOrigin::Url(address)) = &request.document else { return Ok(None) };
+        let remote = Remote::new(address.clone(), request.document_sha256, Vec::new());
+        let remote = remote.map_err(|error| anyhow!("--document: the address {error}: {}", error.help()))?;
+        let machine = || Machine::of(sys);
+        let found = fetch::fetch(&remote, &machine, policy, Patience::Short, progress, &mut |_| {})?;
+        Ok(Some(Self { text: found.text, documents: found.documents }))
     }
 
     /// Refuses what the node of an image with this `policy` would not take from its ESP.
@@ -122,14 +199,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_must_be_the_document_of_this_machine() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("rack.yaml");
-        std::fs::write(
-            &path,
-            "node: 1\nname: a\nmatch: {serial: A}\n---\nnode: 1\nname: b\nmatch: {serial: B}\n",
-        )
-        .unwrap();
-        let given = Given::read(&path).unwrap();
+        let text = b"node: 1\nname: a\nmatch: {serial: A}\n---\nnode: 1\nname: b\nmatch: {serial: B}\n";
+        let given = Given::new("rack.yaml", text.to_vec()).unwrap();
         let kept = Had::Kept(given.documents[1].text.clone().into_bytes());
         let machine = |serial: &str| Machine { serial: Some(serial.to_owned()), ..Machine::default() };
         assert!(given.is(&kept, Some(&machine("B"))) && given.is(&kept, None));

@@ -1,13 +1,14 @@
 //! Puts an image onto a disk of the machine that this runs on, or refuses with a reason.
 //!
 //! `disks` and `marks` say what there is, `selector` and `refusal` which disk is meant and whether it may be written,
-//! `image` what is written, `write` does it so that a loss of power leaves nothing half, `document` places the node document
-//! and `firmware` the boot entry. The disk gets the table of a node at once, with GUIDs of its own: a boot entry names the ESP
-//! by its GUID, and the first boot would give another to an image's.
+//! `image` what is written, `write` does it so that a loss of power leaves nothing half, `document` places the node document,
+//! which `fetch` may have brought, and `firmware` the boot entry. The disk gets the table of a node at once, with GUIDs of its
+//! own: a boot entry names the ESP by its GUID, and the first boot would give another to an image's.
 
 mod choice;
 mod disks;
 mod document;
+mod fetch;
 mod firmware;
 mod image;
 mod keep;
@@ -32,6 +33,8 @@ use uuid::Uuid;
 
 pub use choice::{Choice, choices, numbered};
 pub use disks::{Disk, Kind, System};
+pub use document::DocumentOrigin;
+pub use fetch::{Fetched, PAUSES, Patience, fetch};
 pub use firmware::{BootEntry, EFIVARS};
 pub use image::Origin;
 pub use refusal::Refusal;
@@ -76,7 +79,9 @@ pub struct Request {
     /// Whether the disk gets a place for a state and nothing else, for a node that runs from memory.
     pub only_state: bool,
     /// A file of node documents.
-    pub document: Option<PathBuf>,
+    pub document: Option<DocumentOrigin>,
+    /// Expected SHA-256 of that file.
+    pub document_sha256: Option<Digest>,
     /// Whether the firmware is told.
     pub boot_entry: bool,
     /// Whether nobody is there to look: then a disk that has this image, in any version, with any document, stays
@@ -166,37 +171,41 @@ pub fn install(
     watch: &dyn Fn() -> io::Result<Arc<AtomicBool>>,
     progress: &dyn Progress,
 ) -> Result<Report> {
-    let given = request.document.as_deref().map(Given::read).transpose()?;
-    let image = || -> Result<Image> {
+    let here = Given::here(request)?;
+    let open = || -> Result<(Image, Option<Given>)> {
         let image = Image::open(&request.image, request.sha256, progress)?;
+        let given = match here {
+            Some(given) => Some(given),
+            None => Given::fetched(request, &image.policy, &places.system.sys, progress)?,
+        };
         if let Some(given) = given.as_ref().filter(|_| !comes_otherwise(request, &image)) {
             given.judge(&image.policy).map_err(|refusal| match refusal {
-                // /init took it from this machine, so that each part of it is signed.
+                // Each part of it is signed.
                 Refusal::Unsigned { .. } if request.unattended => Refusal::UnsignedWhole,
                 other => other,
             })?;
         }
-        Ok(image)
+        Ok((image, given))
     };
-    let (place, image, had) = match request.unattended {
+    let (place, image, given, had) = match request.unattended {
         true => {
-            let image = image()?;
+            let (image, given) = open()?;
             await_disks(&request.target, &places.system, &LASTING);
             if let Some(report) = any_version(&image, request, places, progress)? {
                 return Ok(report);
             }
-            (find(&request.target, &places.system)?, image, None)
+            (find(&request.target, &places.system)?, image, given, None)
         }
         false => {
             let place = find(&request.target, &places.system)?;
-            let image = image()?;
+            let (image, given) = open()?;
             let had = match request.keep_state {
                 // What is there may be broken in ways that only show when it starts.
                 true => None,
                 false if request.only_state => already_for_state(&place, &image)?,
                 false => already(&place, &image, given.as_ref())?,
             };
-            (place, image, had)
+            (place, image, given, had)
         }
     };
     if let Some(report) = had {
@@ -232,6 +241,17 @@ pub fn install(
     let report =
         place.report(State::Installed, &image.release, &plan.table, document, Some(boot_entry), unread);
     Ok(Report { kept_state: plan.kept.is_some(), only_state: request.only_state, ..report })
+}
+
+/// Where a disk has this image in this version or a newer one, so that an unattended installation writes nothing whatever its
+/// document says.
+///
+/// # Errors
+/// What is wrong with the image, and [`Refusal::SeveralNodes`].
+pub fn standing(request: &Request, places: &Places, progress: &dyn Progress) -> Result<Option<Report>> {
+    let image = Image::open(&request.image, request.sha256, progress)?;
+    await_disks(&request.target, &places.system, &LASTING);
+    any_version(&image, &Request { keep_state: true, ..request.clone() }, places, progress)
 }
 
 /// Whether no document is placed in the ESP: the image does not read it there, and the node gets its document from where this
@@ -285,7 +305,13 @@ const LASTING: Lasting = Lasting { quiet: Duration::from_secs(10), cap: Duration
 /// Waits until the disks of the machine are there: of two that could be meant, the one that comes first is not the one that is
 /// meant by `smallest`.
 fn await_disks(target: &Target, system: &System, lasting: &Lasting) {
-    let Target::Selected(selector) = target else { return };
+    let fits = |disks: &[Disk]| match target {
+        Target::Selected(selector) => !selector::choose(selector, disks).is_empty(),
+        Target::Unnamed | Target::Path(_) => !disks.is_empty(),
+    };
+    if let Target::Path(_) = target {
+        return;
+    }
     let begun = Instant::now();
     let (mut seen, mut since) = (Vec::new(), begun);
     while begun.elapsed() < lasting.cap {
@@ -294,7 +320,7 @@ fn await_disks(target: &Target, system: &System, lasting: &Lasting) {
         if names != seen {
             (seen, since) = (names, Instant::now());
         }
-        if since.elapsed() >= lasting.quiet && !selector::choose(selector, &disks).is_empty() {
+        if since.elapsed() >= lasting.quiet && fits(&disks) {
             return;
         }
         thread::sleep(lasting.quiet / 10);

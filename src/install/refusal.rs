@@ -142,6 +142,91 @@ pub enum Refusal {
          document, signed by a key of this image"
     )]
     UnsignedWhole,
+    /// A document from an address, and nothing says what it has to be.
+    #[error(
+        "nothing vouches for the node document that is fetched: name its SHA-256 (--document-sha256, keller.document.sha256=, \
+         `sha256` beside `url`) or, beside `url`, `keys` that have signed it, or build the image with `node: keys`"
+    )]
+    NothingVouches,
+    /// The address has a placeholder for what the machine does not show.
+    #[error(
+        "this machine shows no {what}, which `{word}` in the address of its node document stands for: use another placeholder"
+    )]
+    Lacks {
+        /// e.g. `${serial}`.
+        word: &'static str,
+        /// What it stands for.
+        what: &'static str,
+    },
+    /// Another document than was named.
+    #[error(
+        "{url} has SHA-256 {actual}, but its address was given with {expected}: put that file there, or name the digest of this one"
+    )]
+    OtherDocument {
+        /// The address, without its secrets.
+        url: String,
+        /// The digest that was named.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// Signed by none of the keys that count for this address.
+    #[error(
+        "the node document at {url}: {why}; sign it with one of the keys that are named for it: `keller node sign --key FILE DOCUMENT`"
+    )]
+    DocumentUnsigned {
+        /// The address, without its secrets.
+        url: String,
+        /// Why it does not count.
+        why: &'static str,
+    },
+    /// More bytes than a document may have.
+    #[error(
+        "{url} has more than the {} bytes that a node document can have: large files belong into an image",
+        crate::node::LARGEST
+    )]
+    DocumentTooLarge {
+        /// The address, without its secrets.
+        url: String,
+    },
+    /// All documents are for others.
+    #[error("{url} has no document for this machine, which has {machine}: mend `match` there")]
+    OtherMachine {
+        /// The address, without its secrets.
+        url: String,
+        /// What the machine is known by.
+        machine: String,
+    },
+    /// More than one document fits.
+    #[error(
+        "{count} documents at {url} are for this machine, which has {machine}: let `match` tell them apart"
+    )]
+    ManyDocuments {
+        /// The address, without its secrets.
+        url: String,
+        /// Number of documents that fit.
+        count: usize,
+        /// What the machine is known by.
+        machine: String,
+    },
+    /// What was fetched is to be fetched from elsewhere.
+    #[error("the node document at {url} has an `install: document` itself: leave it out there")]
+    LeadsOn {
+        /// The address, without its secrets.
+        url: String,
+    },
+    /// No `disk` in any document.
+    #[error("nothing says onto which disk: add `install: {{disk: …}}` to the node document at {url}")]
+    NoDiskNamed {
+        /// The address, without its secrets.
+        url: String,
+    },
+    /// The image takes no document from where an installation puts the one that was fetched.
+    #[error(
+        "a node of this image reads no document from its ESP, where the one that is fetched would lie: add `esp` to `node.sources` \
+         in its manifest"
+    )]
+    FetchedNotFromEsp,
     /// Too small.
     #[error(
         "{path} has {}, and a node of this image needs {}: it lacks {}. Name a larger disk, or make the partitions \

@@ -70,6 +70,20 @@ pub fn merge(
     }
 }
 
+impl Document {
+    /// Whether an installed node that has this document misses nothing of `whole`: neither for whom one is nor what an installer
+    /// does concerns it.
+    pub fn says_all_of(&self, whole: &Self) -> bool {
+        let of_a_node = |document: &Self| Self {
+            matches: super::Match::default(),
+            install: None,
+            text: String::new(),
+            ..document.clone()
+        };
+        of_a_node(self) == of_a_node(whole)
+    }
+}
+
 /// Takes `new` into `old`, which is at `path`.
 fn take(old: &mut Node, new: Node, path: &str, report: &mut Report) {
     match (&mut old.value, new.value) {
@@ -139,6 +153,22 @@ mod tests {
         // What is kept of it says the same.
         let again = read("the copy", document.text.as_bytes()).unwrap_or_else(|wrong| panic!("{wrong}"));
         assert_eq!(Document { text: document.text.clone(), ..again[0].clone() }, document);
+    }
+
+    #[test]
+    fn a_part_may_say_all() {
+        let all = "node: 1\nname: one\nenable: [a.service]\n";
+        let part = |text: &str| read("x", text.as_bytes()).unwrap()[0].clone();
+        for (other, says_all) in [
+            ("node: 1\n", true),
+            ("node: 1\nmatch: {serial: S1}\ninstall: {disk: serial=D1}\n", true),
+            ("node: 1\nname: one\nenable: [a.service]\n", true),
+            ("node: 1\nenable: [b.service]\n", false),
+            ("node: 1\nlabels: {a: b}\n", false),
+        ] {
+            let whole = merged(&[all, other]).unwrap_or_else(|wrong| panic!("{wrong}"));
+            assert_eq!(part(all).says_all_of(&whole), says_all, "{other}");
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! `raw` is what people write, `validate` and `network` make a [`Document`] of it, `machine` chooses among several by
 //! what is known of a machine, `render` says which files follow, and `laying` lays them. `policy` is what an image says
-//! of who may give one, and `signature` how one is signed.
+//! of who may give one, `signature` how one is signed, and `address` where one is fetched from.
 
+mod address;
 pub mod cluster;
 pub mod laying;
 mod machine;
@@ -31,6 +32,7 @@ use crate::written::header::{self, Header};
 use crate::written::place::{Mark, Source, Sources, Sum};
 use crate::written::{Diagnostics, form, shape, yaml};
 
+pub use address::{Address, AddressError, Placeholder, Remote};
 pub use cluster::Cluster;
 pub use machine::{Choice, Machine};
 pub use merge::merge;
@@ -181,8 +183,10 @@ pub struct Update {
 /// An unattended installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Install {
-    /// Which disk.
-    pub disk: Selector,
+    /// Which disk; nothing where a document that is fetched says it.
+    pub disk: Option<Selector>,
+    /// What is fetched and merged with this document before anything is installed.
+    pub document: Option<Remote>,
     /// What may be lost.
     pub wipe: Option<String>,
     /// Whether the state of the node that is there stays.
@@ -410,7 +414,7 @@ fn secrets(node: &yaml::Node, lines: &[&str], range: Range<u32>) -> Vec<Range<u3
         hidden.push(range.clone());
     }
     // What is indented wrongly stands under another field.
-    let words = ["password", "hash", "credential", "secret", "PRIVATE", "report"];
+    let words = ["password", "hash", "credential", "secret", "PRIVATE", "report", "://"];
     for line in range {
         let text = usize::try_from(line).ok().and_then(|line| lines.get(line.checked_sub(1)?));
         if text.is_some_and(|text| words.iter().any(|word| text.contains(word))) {

@@ -63,20 +63,40 @@ pub(super) struct Raw {
 #[schemars(rename = "install")]
 pub(super) struct RawInstall {
     /// Which disk, in the words of `keller install --disk`, such as `serial=S3Z9NB0K` or `bus=nvme,size=400GiB..,smallest`.
-    /// Exactly one must fit.
-    pub disk: At<String>,
+    /// Exactly one must fit. It can be left out only where `document` names a file that says it.
+    pub disk: Option<At<String>>,
+    /// A file of documents on a web server. The one for this machine is merged with this document before anything is installed,
+    /// and the installed node gets it.
+    pub document: Option<At<RawRemote>>,
     /// What may be lost: the disk's serial number, or the beginning of its table's id where it has none. Without it, the disk
     /// must be empty. A disk that has this image in any version is never wiped.
     pub wipe: Option<At<String>>,
     /// What to keep of the node on the disk. The rest is replaced, but only if it is an older version of this image. If there
     /// is no state, or it does not fit, nothing is written. It excludes `wipe`.
     pub keep: Option<At<Keep>>,
-    /// Address at http or https for reports, sent as JSON by POST when the installation begins and when it ends: `state`
-    /// (`begun`, then `installed`, `already`, `refused` or `failed`), `reason`, the machine's `serial`, `uuid` and `macs`, and
-    /// more (docs/bare-metal.md).
+    /// Address at http or https for reports, sent as JSON by POST when the installation begins, while it waits for its
+    /// document, and when it ends: `state` (`begun`, `waiting`, and at the end `installed`, `already`, `refused` or `failed`),
+    /// `reason`, the machine's `serial`, `uuid` and `macs`, and more (docs/bare-metal.md).
     pub report: Option<At<String>>,
     /// What the machine does afterwards. Default: `reboot`.
     pub then: Option<At<Then>>,
+}
+
+/// A file of documents on a web server. Its `sha256` vouches for it, or `keys`, or both; without either, the keys of the image
+/// (`node: keys` of its manifest).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "document")]
+pub(super) struct RawRemote {
+    /// Address at http or https. In its path or query, `${serial}`, `${uuid}` and `${mac}` stand for the machine's own; with
+    /// `${mac}`, the address of each of its cards is tried in turn.
+    pub url: At<String>,
+    /// SHA-256 of the file. The address is then without placeholders: one file for all machines.
+    pub sha256: Option<At<String>>,
+    /// Public keys: of `rack.pub`, which `keller node keygen rack` makes, the line between the first and the last. One of them
+    /// has signed each document of the file.
+    #[serde(default)]
+    pub keys: Vec<At<String>>,
 }
 
 /// Where updates come from, and when they are taken. What is not said stays as the image has it.

@@ -55,6 +55,19 @@ impl PublicKey {
         }
     }
 
+    /// Reads PEM, or what stands in it between the first line and the last.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn of_text(text: &str) -> Result<Self, String> {
+        match text.contains("-----BEGIN ") {
+            true => Self::from_pem(text.as_bytes()),
+            false => Self::from_pem(
+                format!("-----BEGIN {TAG}-----\n{}\n-----END {TAG}-----\n", text.trim()).as_bytes(),
+            ),
+        }
+    }
+
     /// Its text as PEM.
     pub fn to_pem(self) -> String {
         let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
@@ -134,6 +147,33 @@ pub fn check(text: &str, keys: &[PublicKey]) -> Result<(), &'static str> {
     }
 }
 
+/// Whether one of `keys` has signed each document of the file `text`, before anything of it is read as YAML. What comes before
+/// the first `---` without being a document belongs to it.
+///
+/// # Errors
+/// Why one of them does not count.
+pub fn check_file(text: &str, keys: &[PublicKey]) -> Result<(), &'static str> {
+    let is_marker = |line: &str| {
+        line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+    };
+    let says_nothing = |line: &str| line.trim().is_empty() || line.starts_with(['#', '%']);
+    let (mut starts, mut at) = (vec![0], 0);
+    for line in text.split_inclusive('\n') {
+        let is_first = starts.len() == 1 && text[..at].lines().all(says_nothing);
+        if is_marker(line) && !is_first {
+            starts.push(at);
+        }
+        at += line.len();
+    }
+    starts.push(at);
+    let says_any = |piece: &&str| !piece.strip_prefix("---").unwrap_or(piece).trim().is_empty();
+    let mut pieces = starts.windows(2).map(|ends| &text[ends[0]..ends[1]]).filter(says_any).peekable();
+    match pieces.peek() {
+        None => Err("it is not signed"),
+        Some(_) => pieces.try_for_each(|piece| check(piece, keys)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -193,6 +233,42 @@ mod tests {
         }
     }
 
+    /// What is refused here is not even parsed; what passes is what each document that is parsed is signed for.
+    #[test]
+    fn a_file_is_known_to_be_signed_before_it_is_read() {
+        let ((ours, key), (theirs, _)) = (pair(), pair());
+        let (a, b) = (signed(&ours, "node: 1\nname: a\n"), signed(&ours, "node: 1\nmatch: {serial: B}\n"));
+        let begun = signed(&ours, "# of rack 1\n\n---\nnode: 1\nname: a\n");
+        for good in [
+            a.clone(),
+            format!("---\n{a}"),
+            format!("{a}---\n{b}"),
+            format!("---\n{a}---\n{b}---\n\n"),
+            format!("{begun}---\n{b}"),
+            a.replace('\n', "\r\n").replace("name: a\r\n", "name: a\n").replace("node: 1\r\n", "node: 1\n"),
+        ] {
+            assert_eq!(check_file(&good, &[key]), Ok(()), "{good}");
+            for document in read("x", good.as_bytes()).unwrap_or_else(|wrong| panic!("{wrong}")) {
+                assert_eq!(check(&document.text, &[key]), Ok(()), "{good}");
+            }
+        }
+        for bad in [
+            String::new(),
+            "\n---\n".to_owned(),
+            "node: 1\n".to_owned(),
+            format!("node: 1\n---\n{b}"),
+            format!("{a}---\nnode: 1\nmatch: {{serial: C}}\n"),
+            format!("{a}--- {{node: 1}}\n"),
+            format!("{a}---\n# nothing\n---\n{b}"),
+            format!("# more\n{a}"),
+            format!("#\rnode: 1\r\n---\n{b}"),
+            format!("{a}---\n{}", signed(&theirs, "node: 1\nmatch: {serial: B}\n")),
+            a.replace("name: a", "name: b"),
+        ] {
+            assert!(check_file(&bad, &[key]).is_err(), "{bad}");
+        }
+    }
+
     /// The parser ends a line at a carriage return, and nothing else here does.
     #[test]
     fn what_stands_behind_a_carriage_return_is_refused() {
@@ -211,6 +287,12 @@ mod tests {
     fn what_is_no_public_key_is_told() {
         let (_, key) = pair();
         assert_eq!(PublicKey::from_pem(key.to_pem().as_bytes()), Ok(key));
+        let pem = key.to_pem();
+        assert_eq!(
+            (PublicKey::of_text(&pem), PublicKey::of_text(pem.lines().nth(1).unwrap())),
+            (Ok(key), Ok(key))
+        );
+        assert!(PublicKey::of_text("").is_err() && PublicKey::of_text("AAAA").is_err());
         let json = serde_json::to_string(&key).unwrap();
         assert_eq!(serde_json::from_str::<PublicKey>(&json).unwrap(), key);
         let pem = |tag: &str, bytes: &[u8]| pem::encode(&pem::Pem::new(tag, bytes));

@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::raw::{Raw, RawCredential, RawFile, RawInstall, RawMatch, RawUnit, RawUpdate, RawUser};
+use super::raw::{Raw, RawCredential, RawFile, RawInstall, RawMatch, RawRemote, RawUnit, RawUpdate, RawUser};
+use super::signature::PublicKey;
 use super::{
-    Content, Document, File, Image, Install, Made, Match, Secret, Selector, Unit, Update, User, cluster,
-    network, render,
+    Address, Content, Document, File, Image, Install, Made, Match, Remote, Secret, Selector, Unit, Update,
+    User, cluster, network, render,
 };
+use crate::base::Digest;
 use crate::base::duration::INTERVAL;
 use crate::written::decode::{At, Short};
 use crate::written::diagnostic::Report;
@@ -49,7 +51,7 @@ pub(super) fn document(raw: Raw, text: String, report: &mut Report) -> Document 
     let credentials = credentials(raw.credentials, report);
     let cluster = raw.cluster.and_then(|at| cluster::cluster(at, name.as_deref(), &credentials, report));
     let update = raw.update.and_then(|at| update(at, report));
-    let install = raw.install.and_then(|at| install(at.value, report));
+    let install = raw.install.and_then(|at| install(at, report));
     let (marks, files): (Vec<Mark>, Vec<File>) = files.into_iter().unzip();
     let document = Document {
         matches,
@@ -88,14 +90,21 @@ pub(super) fn apart(documents: &[(Node, Document)], report: &mut Report) {
     }
 }
 
-fn install(raw: RawInstall, report: &mut Report) -> Option<Install> {
+fn install(at: At<RawInstall>, report: &mut Report) -> Option<Install> {
+    let At { value: raw, mark } = at;
     let words = |text: &str| match text.parse::<Selector>() {
         Ok(selector) => Ok(selector),
         Err(error) => {
             wrong(format!("does not say which disk: {error}"), "use the words of `keller install --disk`")
         }
     };
-    let disk = report.form(&raw.disk, words);
+    if raw.disk.is_none() && raw.document.is_none() {
+        report
+            .error(mark, "`install` does not say which disk")
+            .help("add `disk`, in the words of `keller install --disk`");
+    }
+    let disk = raw.disk.map(|at| report.form(&at, words));
+    let document = raw.document.map(|at| remote(at.value, report));
     let wipe = raw.wipe.and_then(|at| {
         report.checked(at, |text| match text.trim().is_empty() {
             true => wrong("names no disk", "a serial number, or no `wipe` at all"),
@@ -110,12 +119,37 @@ fn install(raw: RawInstall, report: &mut Report) -> Option<Install> {
     let address = raw.report.and_then(|at| report.checked(at, web));
     let address = address.map(|address| Secret(address.into_bytes()));
     Some(Install {
-        disk: disk?,
+        disk: disk.map_or(Some(None), |known| known.map(Some))?,
+        document: document.map_or(Some(None), |known| known.map(Some))?,
         wipe,
         keep_state: raw.keep.is_some(),
         report: address,
         then: raw.then.map(|at| at.value).unwrap_or_default(),
     })
+}
+
+fn remote(raw: RawRemote, report: &mut Report) -> Option<Remote> {
+    let address = report.form(&raw.url, |text| {
+        text.parse::<Address>().or_else(|error| form::secret(&error.to_string(), error.help()))
+    });
+    let digest = |text: &str| match text.parse::<Digest>() {
+        Ok(digest) => Ok(digest),
+        Err(_) => wrong("is no SHA-256", "64 hexadecimal digits, as `sha256sum` prints them"),
+    };
+    let sha256 = raw.sha256.as_ref().and_then(|at| report.form(at, digest));
+    let key = |text: &str| match PublicKey::of_text(text) {
+        Ok(key) => Ok(key),
+        Err(_) => wrong(
+            "is no public key",
+            "the line between the first and the last of `rack.pub`, which `keller node keygen rack` makes",
+        ),
+    };
+    let keys: Vec<PublicKey> = raw.keys.iter().filter_map(|at| report.form(at, key)).collect();
+    let made = Remote::new(address?, sha256, keys);
+    if let (Err(error), Some(at)) = (&made, &raw.sha256) {
+        report.error(at.mark, format!("the address {error}")).help(error.help());
+    }
+    made.ok()
 }
 
 /// An address of a web server. What is wrong may have a password in it.

@@ -12,9 +12,10 @@ use super::{Inputs, Policy, Project, keller};
 use crate::base::input;
 use crate::base::progress::Progress;
 use crate::image::{Job, Means, Report};
+use crate::install::Refusal;
 use crate::manifest::Manifest;
-use crate::node;
 use crate::node::policy::{self, Place};
+use crate::node::{self, Remote};
 use crate::output::Format;
 
 /// What is to be built, and how.
@@ -108,6 +109,11 @@ impl Build {
                 "--install {}: what is installed would not get its document: add `esp` to `node.sources` of the manifest",
                 path.display()
             );
+        }
+        let is_open = |remote: &Remote| remote.signers(policy).is_none();
+        let asked = documents.iter().filter_map(|document| document.install.as_ref());
+        if asked.filter_map(|asked| asked.document.as_ref()).any(is_open) {
+            bail!("--install {}: {}", path.display(), Refusal::NothingVouches);
         }
         policy.check_all(&documents).map_err(|(document, why)| {
             let name = document.name.as_deref().unwrap_or("without a name");

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
+use keller::base::Digest;
 use keller::base::progress::Silent;
-use keller::project::install::{Install, Origin, Target};
+use keller::project::install::{DocumentOrigin, Install, Origin, Target};
 
 use super::project::Project;
 use crate::judges::tool::{run, tool};
@@ -59,6 +60,63 @@ fn each_document_of_a_file_is_signed_and_openssl_agrees() {
         .args(["-sigfile", "signature"]));
 }
 
+/// As far as a document alone tells, and then as far as its image does.
+#[test]
+fn something_has_to_vouch_for_a_document_that_is_fetched() {
+    let project = Project::new();
+    project.run(&["node", "keygen", "node/rack"]).good();
+    let text = |more: &str| {
+        format!(
+            "node: 1\ninstall: {{disk: serial=S1, document: {{url: \"http://d.example/n.yaml\"{more}}}}}\n"
+        )
+    };
+    let public = project.text("node/rack.pub");
+    let (key, digest) = (public.lines().nth(1).unwrap(), Digest::of("n").to_hex());
+    let alone =
+        "(no name), for any machine: nothing wrong, where the image has `node: keys`: nothing else vouches";
+    for (more, said) in [
+        (String::new(), alone),
+        (format!(", sha256: {digest}"), "(no name), for any machine: nothing wrong\n"),
+        (format!(", keys: [{key}]"), "(no name), for any machine: nothing wrong\n"),
+        (format!(", keys: [{public:?}], sha256: {digest}"), "(no name), for any machine: nothing wrong\n"),
+    ] {
+        project.write("doc.yaml", text(&more));
+        let out = project.run(&["node", "check", "doc.yaml"]).good().out;
+        assert!(out.starts_with(said), "{more}: {out}");
+    }
+    for (from, to, said) in [
+        ("n.yaml", "${host}.yaml", "this has the unknown placeholder `${host}`"),
+        ("d.example", "${serial}.example", "this has a placeholder before its path"),
+        ("http://d", "ftp://me:s3cret@d", "this is no address at http or https"),
+        (
+            "n.yaml\"",
+            &format!("${{mac}}?s3cret\", sha256: {digest}"),
+            "the address has a placeholder, and `sha256`",
+        ),
+        ("\"}", "\", sha256: 12}", "`12` is no SHA-256"),
+        ("\"}", "\", keys: [AAAA]}", "`AAAA` is no public key"),
+    ] {
+        project.write("doc.yaml", text("").replace(from, to));
+        let ran = project.run(&["node", "check", "doc.yaml"]);
+        assert!(ran.code == Some(1) && ran.err.contains(said) && !ran.err.contains("s3cret"), "{}", ran.err);
+    }
+    project.write("doc.yaml", "node: 1\ninstall: {then: stay}\n");
+    let ran = project.run(&["node", "check", "doc.yaml"]);
+    assert!(ran.err.contains("doc.yaml:2:10: `install` does not say which disk"), "{}", ran.err);
+
+    project.edit("runtime: podman", "outputs: [netboot]\nruntime: podman");
+    project.write("doc.yaml", text(""));
+    let ran = project.build(&["--install", "doc.yaml"]);
+    let said = "error: --install doc.yaml: nothing vouches for the node document that is fetched: ";
+    assert!(ran.error().starts_with(said), "{}", ran.err);
+    project.write("doc.yaml", text(&format!(", keys: [{key}]")));
+    project.build(&["--install", "doc.yaml"]).good();
+    project.edit("runtime: podman", "node: {keys: [rack.pub]}\nruntime: podman");
+    project.write("doc.yaml", text(""));
+    project.run(&["node", "sign", "--key", "node/rack.pem", "doc.yaml"]).good();
+    project.build(&["--install", "doc.yaml"]).good();
+}
+
 #[test]
 fn an_image_says_who_may_give_a_document() {
     let project = Project::new();
@@ -105,7 +163,8 @@ fn an_image_says_who_may_give_a_document() {
         wipe: None,
         keep_state: false,
         only_state: false,
-        document: Some(project.path("own.yaml")),
+        document: Some(DocumentOrigin::File(project.path("own.yaml"))),
+        document_sha256: None,
         boot_entry: true,
         unattended: true,
     };

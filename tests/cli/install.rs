@@ -11,16 +11,19 @@ use keller::base::progress::Silent;
 use keller::disk::gpt;
 use keller::disk::{Device, FileDevice, ReadAt, SectorSize, Window};
 use keller::fs::fat;
-use keller::project::install::{BootEntry, Install, Origin, Refusal, State, Target, Then, after, wanted};
+use keller::node::Policy;
+use keller::project::install::{
+    BootEntry, DocumentOrigin, Ground, Install, Origin, Refusal, State, Target, Then, after,
+};
 use serde_json::{Value, json};
 
 use super::project::{Project, Ran};
 use crate::http_server::{Act, Server};
 use crate::judges::tool::{as_root, run, tool};
 
-const IMAGE: &str = "node/out/tiny_1.2.3.raw";
+pub const IMAGE: &str = "node/out/tiny_1.2.3.raw";
 const PACKED: &str = "node/out/tiny_1.2.3.raw.zst";
-const SIZE: u64 = 400 << 20;
+pub const SIZE: u64 = 400 << 20;
 const DOCUMENT: &str = "node: 1\nname: rack1-07\ncredentials: {web.key: s3cret}\n";
 
 /// A project with an image in the formats that are installed.
@@ -33,12 +36,12 @@ fn project() -> Project {
 }
 
 /// An empty disk, as a file.
-fn blank(project: &Project, name: &str, size: u64) {
+pub fn blank(project: &Project, name: &str, size: u64) {
     File::create(project.path(name)).unwrap().set_len(size).unwrap();
 }
 
 /// Whether there is nothing on the disk `name`.
-fn is_blank(project: &Project, name: &str) -> bool {
+pub fn is_blank(project: &Project, name: &str) -> bool {
     fs::read(project.path(name)).unwrap().iter().all(|byte| *byte == 0)
 }
 
@@ -47,7 +50,7 @@ fn inspected(project: &Project, path: &str) -> Value {
 }
 
 /// The document in the ESP of the disk at `path`.
-fn document(project: &Project, path: &str) -> Option<String> {
+pub fn document(project: &Project, path: &str) -> Option<String> {
     let disk = FileDevice::image(File::open(project.path(path)).unwrap(), SectorSize::B512).unwrap();
     let table = gpt::read(&disk, SectorSize::B512).unwrap().table;
     let esp = table.esp(None).unwrap();
@@ -436,7 +439,8 @@ fn an_unattended_machine_keeps_a_node_of_any_version() {
         wipe: Some(guid.clone()),
         keep_state: false,
         only_state: false,
-        document: Some(project.path("rack2.yaml")),
+        document: Some(DocumentOrigin::File(project.path("rack2.yaml"))),
+        document_sha256: None,
         boot_entry: true,
         unattended: true,
     };
@@ -537,6 +541,19 @@ fn a_system_is_replaced_and_its_state_kept() {
     assert_eq!(document(&project, "disk").as_deref(), Some(DOCUMENT));
 }
 
+/// A machine by itself, with rack1.yaml.
+pub fn ground(project: &Project, image: &str, disk: &str) -> Ground {
+    Ground {
+        image: project.path(image),
+        policy: Policy::default(),
+        document: project.path("rack1.yaml"),
+        remote: None,
+        sys: project.path("sys"),
+        pauses: &[],
+        disk: Some(project.path(disk)),
+    }
+}
+
 #[test]
 fn an_unattended_machine_replaces_only_an_older_system() {
     let project = project();
@@ -547,10 +564,9 @@ fn an_unattended_machine_replaces_only_an_older_system() {
     project.build(&["--version", "1.2.4"]).good();
     project.write("rack1.yaml", format!("{DOCUMENT}install: {{disk: serial=none, keep: state}}\n"));
     let run = |version: &str| {
-        let image = project.path(&format!("node/out/tiny_{version}.raw"));
-        let mut unattended = wanted(&project.path("rack1.yaml"), &image).unwrap().unwrap();
-        unattended.install.target = Target::Path(project.path("disk"));
-        unattended.run(&|| Ok(Arc::default()), &Silent)
+        let image = format!("node/out/tiny_{version}.raw");
+        let done = ground(&project, &image, "disk").install(&|| Ok(Arc::default()), &Silent);
+        done.map(|done| done.unwrap().0)
     };
     assert_eq!(run("1.2.3").unwrap().state, State::Already);
     let report = run("1.2.4").unwrap();
@@ -588,11 +604,8 @@ fn an_unattended_installation_reports_to_a_server() {
     let document = format!("{DOCUMENT}install: {{disk: serial=none, report: \"{url}\"}}\n");
     project.write("rack1.yaml", &document);
     let run = |disk: &str| {
-        let image = project.path(IMAGE);
-        let mut unattended = wanted(&project.path("rack1.yaml"), &image).unwrap().unwrap();
-        assert!(!format!("{unattended:?}").contains("s3cret"), "{unattended:?}");
-        unattended.install.target = Target::Path(project.path(disk));
-        unattended.run(&|| Ok(Arc::default()), &Silent)
+        let done = ground(&project, IMAGE, disk).install(&|| Ok(Arc::default()), &Silent);
+        done.map(|done| done.unwrap().0)
     };
     assert_eq!(run("disk").unwrap().state, State::Installed);
     assert_eq!(run("disk").unwrap().state, State::Already);

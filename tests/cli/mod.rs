@@ -12,6 +12,7 @@ mod documents;
 mod door;
 mod elf;
 mod enabling;
+mod fetched;
 mod hardware;
 mod help;
 mod hostile;

@@ -157,7 +157,7 @@ fn planned(install: &Install, disk: &Choice) -> String {
         _ => "  then     the image as a node, and nothing else\n",
     });
     if let Some(document) = &install.document {
-        text.push_str(&format!("  document {}\n", one_line(&document.display().to_string())));
+        text.push_str(&format!("  document {}\n", one_line(&document.to_string())));
     }
     text.push_str(match install.boot_entry && !install.only_state {
         true => "  firmware starts it first, where it can be told\n",
@@ -172,7 +172,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
-    use crate::project::install::{Origin, choice};
+    use crate::project::install::{DocumentOrigin, Origin, choice};
 
     /// Says what it was told to, and keeps what it hears.
     struct Script(VecDeque<&'static str>, String);
@@ -197,7 +197,8 @@ mod tests {
             wipe: None,
             keep_state: false,
             only_state: false,
-            document: Some("rack\u{1b}.yaml".into()),
+            document: Some(DocumentOrigin::File("rack\u{1b}.yaml".into())),
+            document_sha256: None,
             boot_entry: true,
             unattended: false,
         }

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{Refusal, Report, State};
-use crate::base::{Chain, Digest};
+use crate::base::{Chain, Digest, Progress};
 use crate::http::url::Url;
 use crate::http::{Client, Settings};
-use crate::node::Machine;
+use crate::node::{Machine, Secret};
 
 /// Between the tries of one message: the network may come up after the installation has begun.
 const PAUSES: [Duration; 4] =
     [Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(20)];
 /// How long is waited at the end.
-pub(super) const CAP: Duration = Duration::from_secs(60);
+const CAP: Duration = Duration::from_secs(60);
 
 /// What is told, as JSON.
 #[derive(Debug, Serialize)]
@@ -65,12 +65,17 @@ impl Who {
     }
 
     /// What is told before anything is done.
-    pub(super) fn begun(&self) -> (&'static str, String) {
+    fn begun(&self) -> (&'static str, String) {
         encoded(&self.message("begun"))
     }
 
+    /// What is told while nothing can be done yet.
+    fn waiting(&self, reason: &str) -> (&'static str, String) {
+        encoded(&Message { reason: Some(reason.to_owned()), ..self.message("waiting") })
+    }
+
     /// What is told at the end.
-    pub(super) fn ended(&self, result: &anyhow::Result<Report>) -> (&'static str, String) {
+    fn ended(&self, result: Result<&Report, &anyhow::Error>) -> (&'static str, String) {
         encoded(&match result {
             Ok(report) => Message {
                 disk: Some(&report.disk),
@@ -94,8 +99,58 @@ fn encoded(message: &Message<'_>) -> (&'static str, String) {
     (message.state, serde_json::to_string(message).expect("text and lists of it"))
 }
 
+/// What one installation tells, where its document names an address.
+pub(super) struct Reports {
+    who: Who,
+    teller: Option<Teller>,
+    /// The last reason to wait that was told.
+    reason: String,
+}
+
+impl Reports {
+    /// Of the machine `who`, to nobody yet.
+    pub(super) fn new(who: Who) -> Self {
+        Self { who, teller: None, reason: String::new() }
+    }
+
+    /// Tells `address` that it has begun, and all that comes, unless somebody is told already.
+    pub(super) fn open(&mut self, address: Option<&Secret>, progress: &dyn Progress) {
+        let Some(Secret(address)) = address.filter(|_| self.teller.is_none()) else { return };
+        let url = String::from_utf8_lossy(address).parse::<Url>();
+        let teller = url.map_err(|error| error.to_string()).and_then(Teller::new);
+        self.teller = teller.inspect_err(|reason| progress.warn(reason)).ok();
+        self.tell(Who::begun);
+    }
+
+    /// Names the machine.
+    pub(super) fn name(&mut self, name: Option<&String>) {
+        self.who.name = name.cloned();
+    }
+
+    /// Tells why it waits, once for each reason.
+    pub(super) fn wait(&mut self, reason: &str) {
+        if self.reason != reason {
+            self.reason = reason.to_owned();
+            self.tell(|who| who.waiting(reason));
+        }
+    }
+
+    /// Tells how it has ended, and waits until all is told, at most [`CAP`].
+    pub(super) fn end(mut self, result: Result<&Report, &anyhow::Error>, progress: &dyn Progress) {
+        self.tell(|who| who.ended(result));
+        let failed = self.teller.map(|teller| teller.end(CAP));
+        failed.into_iter().flatten().for_each(|failed| progress.warn(&failed));
+    }
+
+    fn tell(&mut self, message: impl FnOnce(&Who) -> (&'static str, String)) {
+        if let Some(teller) = &mut self.teller {
+            teller.tell(message(&self.who));
+        }
+    }
+}
+
 /// Hands messages over in their order, beside the work.
-pub(super) struct Teller {
+struct Teller {
     queue: Sender<(&'static str, String)>,
     /// Of each message, why it was not told.
     told: Receiver<Option<String>>,
@@ -107,7 +162,7 @@ impl Teller {
     ///
     /// # Errors
     /// Why the client cannot be set up.
-    pub(super) fn new(url: Url) -> Result<Self, String> {
+    fn new(url: Url) -> Result<Self, String> {
         let settings = Settings {
             connect: Duration::from_secs(5),
             idle: Duration::from_secs(10),
@@ -133,14 +188,14 @@ impl Teller {
     }
 
     /// Has `message` told.
-    pub(super) fn tell(&mut self, message: (&'static str, String)) {
+    fn tell(&mut self, message: (&'static str, String)) {
         if self.queue.send(message).is_ok() {
             self.open += 1;
         }
     }
 
     /// Waits until all is told, but no longer than `cap`; what was not.
-    pub(super) fn end(self, cap: Duration) -> Vec<String> {
+    fn end(self, cap: Duration) -> Vec<String> {
         let end = Instant::now() + cap;
         let mut failed = Vec::new();
         for left in (1..=self.open).rev() {
@@ -171,7 +226,7 @@ mod tests {
         let who = Who::default();
         let begun = Instant::now();
         teller.tell(who.begun());
-        teller.tell(who.ended(&Err(Refusal::Optical { path: "/dev/sr0".into() }.into())));
+        teller.tell(who.ended(Err(&Refusal::Optical { path: "/dev/sr0".into() }.into())));
         assert!(begun.elapsed() < Duration::from_secs(1));
         let failed = teller.end(Duration::from_millis(200));
         assert_eq!(failed, ["reports not sent within 0.2 s: 2"]);
@@ -182,7 +237,7 @@ mod tests {
     fn what_is_told() {
         let machine = Machine { serial: Some("7HX2K13".into()), ..Machine::default() };
         let who = Who { machine, name: Some("rack1-07".into()) };
-        let refused = who.ended(&Err(Refusal::Optical { path: "/dev/sr0".into() }.into()));
+        let refused = who.ended(Err(&Refusal::Optical { path: "/dev/sr0".into() }.into()));
         assert_eq!(
             refused,
             (
@@ -191,8 +246,11 @@ mod tests {
                     .to_owned()
             )
         );
-        let failed = who.ended(&Err(anyhow::anyhow!("no room").context("installing onto /dev/sda")));
+        let failed = who.ended(Err(&anyhow::anyhow!("no room").context("installing onto /dev/sda")));
         assert_eq!(failed.0, "failed");
+        assert!(
+            who.waiting("not found").1.starts_with(r#"{"state":"waiting","reason":"not found","serial""#)
+        );
         assert!(failed.1.contains(r#""reason":"installing onto /dev/sda: no room""#), "{}", failed.1);
     }
 }
