@@ -10,16 +10,15 @@ use super::esp::{self, Claim};
 use super::machine::State;
 use super::record::{Step, Transfer};
 use super::updater::Updater;
-use super::wire::Counted;
 use super::{node, systemd};
 use crate::base::failure::{Doing, Failure};
 use crate::base::width::to_u64;
 use crate::base::{Chain, Digest, Size, atomic};
 use crate::boot::entries::FOLDER as ENTRIES;
-use crate::update::Document;
 use crate::update::apply::{ApplyError, Sealed, Target};
 use crate::update::delta::{self, Fetched, Old};
 use crate::update::settings::TRIES;
+use crate::update::{Counted, Document};
 
 /// The kernel image of a version that is staged, or what there is of one, so that nothing is fetched twice.
 const UKI: &str = "/var/lib/keller/update/uki";

@@ -6,10 +6,9 @@ use super::choice::{self, Node, Offer, Wanted};
 use super::clock;
 use super::record::{Record, Step};
 use super::updater::{Updater, metadata};
-use super::wire::Counted;
 use crate::base::failure::{Doing, Failure};
 use crate::repository::{Client, Listing, Trusted};
-use crate::update::Document;
+use crate::update::{Counted, Document};
 
 /// What a look has found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 mod accounts;
 mod bless;
 pub mod choice;
-pub mod clock;
 pub mod disk;
 pub mod document;
 pub mod esp;
@@ -30,9 +29,10 @@ pub mod systemd;
 pub mod trial;
 pub mod units;
 mod updater;
-mod wire;
 
+pub use crate::base::clock;
 pub use crate::base::failure::Failure;
+pub use crate::update::Counted;
 pub use bless::bless;
 pub use choice::Wanted;
 pub use install::Until;
@@ -41,4 +41,3 @@ pub use rollback::RolledBack;
 pub use settings::Settings;
 pub use status::Status;
 pub use updater::{Updater, reset_clock};
-pub use wire::Counted;

@@ -3,7 +3,6 @@
 use super::settings::Source;
 use crate::base::failure::{Doing, Failure};
 use crate::http::url::Url;
-use crate::http::{Proxies, Settings, apt};
 use crate::repository::Web;
 use crate::update::Remote;
 
@@ -12,14 +11,5 @@ pub fn connect(source: &Source) -> Result<Box<dyn Remote>, Failure> {
     let doing = || format!("connecting to {}", source.url);
     let base =
         Url::root(&source.url).doing("reading its address").map_err(|failure| failure.within(&doing()))?;
-    let mut settings = Settings::of_host();
-    if let Some(proxy) = &source.proxy {
-        let own = |name: &str| match name {
-            "http_proxy" | "https_proxy" => Some(proxy.clone()),
-            name => std::env::var(name).ok(),
-        };
-        settings.proxies = Proxies::new(own, apt::Config::default());
-    }
-    settings.authorities.extend(source.authorities.iter().cloned());
-    Ok(Box::new(Web::new(base, settings).doing(doing())?))
+    Ok(Box::new(Web::connect(base, source.proxy.as_deref(), &source.authorities)?))
 }

@@ -8,12 +8,12 @@ use super::install::Until;
 use super::machine::State;
 use super::settings::{Settings, Source};
 use super::updater::Updater;
-use super::wire::Counted;
 use super::{choice::Wanted, clock, node, remote, schedule};
 use crate::base::Chain;
 use crate::base::failure::Failure;
 use crate::base::kernel;
 use crate::base::progress::Progress;
+use crate::update::Counted;
 
 /// Between two looks at whether this version is blessed.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -19,6 +19,17 @@ pub fn panic_on_hangs(on: bool) {
     }
 }
 
+/// Bytes that programs can still have, where /proc tells.
+pub fn available_memory() -> Option<u64> {
+    available_of(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+/// The same by the text of `/proc/meminfo`.
+pub fn available_of(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
+}
+
 /// Sixteen random bytes, once there are any.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ pub mod align;
 pub mod atomic;
 pub mod capabilities;
 pub mod chain;
+pub mod clock;
 pub mod compression;
 pub mod device;
 pub mod digest;

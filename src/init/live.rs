@@ -16,9 +16,9 @@ use super::download;
 use super::modules::Loader;
 use super::root::attach;
 use super::unpacked::{self, Unpacked};
-use crate::base::Size;
 use crate::base::failure::{Doing, Failure};
 use crate::base::width::to_u64;
+use crate::base::{Size, kernel};
 use crate::boot::cmdline::{Cmdline, Options};
 use crate::boot::initramfs::FROM_MEMORY;
 use crate::boot::live::{CMDLINE, DISK, FACTS, Facts, IMAGE, MOUNT};
@@ -125,8 +125,7 @@ fn has_room(facts: &Facts) -> Result<(), Failure> {
 
 /// Bytes that the machine lacks, by the text of `/proc/meminfo`.
 fn short_of(facts: &Facts, meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let there = line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10;
+    let there = kernel::available_of(meminfo)?;
     (facts.content + NODE).checked_sub(there).filter(|lacks| *lacks > 0)
 }
 

@@ -1,9 +1,11 @@
 //! A repository on a web server.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
+use crate::base::failure::{Doing, Failure};
 use crate::http::url::Url;
-use crate::http::{Client, Settings, SetupError};
+use crate::http::{Client, Proxies, Settings, SetupError, apt};
 use crate::update::remote::{Part, Remote, RemoteError};
 
 /// Static files below an address.
@@ -19,6 +21,24 @@ impl Web {
     /// Settings that cannot be, such as certificates that cannot be read.
     pub fn new(base: Url, settings: Settings) -> Result<Self, SetupError> {
         Ok(Self { client: Client::new(settings)?, base })
+    }
+
+    /// Those below `base`, asked for with this proxy and these authorities, else with those of the host.
+    ///
+    /// # Errors
+    /// As those of [`Self::new`].
+    pub fn connect(base: Url, proxy: Option<&str>, authorities: &[PathBuf]) -> Result<Self, Failure> {
+        let mut settings = Settings::of_host();
+        if let Some(proxy) = proxy {
+            let own = |name: &str| match name {
+                "http_proxy" | "https_proxy" => Some(proxy.to_owned()),
+                name => std::env::var(name).ok(),
+            };
+            settings.proxies = Proxies::new(own, apt::Config::default());
+        }
+        settings.authorities.extend(authorities.iter().cloned());
+        let doing = format!("connecting to {base}");
+        Self::new(base, settings).doing(doing)
     }
 }
 

@@ -5,10 +5,12 @@
 //! is not running, in an order in which every interruption leaves a node that boots.
 
 pub mod apply;
+mod counted;
 pub mod delta;
 pub mod document;
 pub mod remote;
 pub mod settings;
 
+pub use counted::Counted;
 pub use document::Document;
 pub use remote::{Remote, RemoteError};

@@ -4,8 +4,8 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::remote::{Part, Remote, RemoteError};
 use crate::base::width::to_u64;
-use crate::update::remote::{Part, Remote, RemoteError};
 
 /// A remote whose bytes are counted.
 pub struct Counted<'a> {
