@@ -1,6 +1,7 @@
 //! The recipe: manifest and lock in, image out.
 
 pub mod agent;
+pub mod around;
 pub mod check;
 pub mod container;
 pub mod difference;
@@ -28,11 +29,10 @@ use uuid::Uuid;
 
 use crate::base::Digest;
 use crate::base::progress::{Counted, Progress, Task, Unit};
-use crate::base::width::{to_u64, to_usize};
-use crate::boot::{esp, uki};
-use crate::disk::{self, Layout, Release, Role, SectorSize, Sizes, Slot};
-use crate::disk::{PartitionWriter, layout};
-use crate::fs::{erofs, ext4, fat};
+use crate::base::width::to_u64;
+use crate::boot::uki;
+use crate::disk::{self, Layout, PartitionWriter, Release, Role, SectorSize, Sizes, Slot};
+use crate::fs::{erofs, ext4};
 use crate::lock::Lock;
 use crate::manifest::{Manifest, RootFilesystem};
 use crate::verity;
@@ -63,8 +63,6 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
         || kernel::initramfs(job, &root.modules).context("making the initramfs"),
     );
     let (tree, root_size) = hashed?;
-    // The root comes last: where its content ends, the image does.
-    file.set_len(layout.image_size(root_size)).context("making the image file")?;
     let initramfs = initramfs?;
     let initramfs_size = to_u64(initramfs.len());
     // The kernel looks for microcode at the begin only.
@@ -73,10 +71,6 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
     initrd.extend(initramfs);
     let root_hash = tree.root_hash.digest();
     let release = Release { id: manifest.id.clone(), version: manifest.version.clone(), root_hash };
-    let verity = layout.partition(Role::Verity(Slot::A));
-    layout.check(Role::Verity(Slot::A), to_u64(tree.bytes.len()))?;
-    write_at(file, verity.start, &tree.bytes).context("writing the hash tree")?;
-
     let task = Task::new(progress, "binding", 0, Unit::Items);
     let stub = root.kernel.stub.to_vec()?;
     let kernel = root.kernel.image.to_vec()?;
@@ -92,24 +86,18 @@ pub fn write(job: &Job<'_>, root: Root, file: &File) -> Result<Report> {
     let cmdline = uki.cmdline().to_string();
     let uki = uki.into_bytes();
     let uki_size = to_u64(uki.len());
-    let files = esp::tree(lock.epoch, &root.kernel.loader, &manifest.id, &manifest.version, uki)?;
-    let options = fat::Options {
-        size: layout.partition(Role::Esp).size,
-        volume_id: volume_id(&root_hash),
-        label: "ESP".to_owned(),
-        mtime: lock.epoch,
-        sector_size: manifest.disk.sector_size,
-    };
-    let table = layout.image_table(&release, root_size)?;
-    // Tables first and then the ESP: what was written before lies beyond both. Zeros that mean something are no holes, so that
-    // a copy of what the file has is whole on any disk.
-    for place in [0, layout.image_size(root_size) - layout::ALIGNMENT] {
-        write_at(file, place, &vec![0; to_usize(layout::ALIGNMENT)])
-            .context("writing the partition table")?;
-    }
-    disk::gpt::create(&mut &*file, &table).context("writing the partition table")?;
-    fat::write(&files, &options, &mut PartitionWriter::new(file, layout.partition(Role::Esp)))
-        .context("writing the EFI system partition")?;
+    around::write(
+        around::Parts {
+            layout: &layout,
+            release: &release,
+            root_size,
+            tree: &tree.bytes,
+            loader: &root.kernel.loader,
+            uki,
+            epoch: lock.epoch,
+        },
+        file,
+    )?;
     drop(task);
 
     Ok(report::Report::of(
@@ -192,12 +180,4 @@ fn root_partition(
 /// The salt is public; it only keeps hash trees of different images from looking alike.
 fn salt(identity: &Digest) -> Vec<u8> {
     identity.as_bytes().to_vec()
-}
-
-fn volume_id(root_hash: &Digest) -> u32 {
-    u32::from_le_bytes(root_hash.as_bytes()[..4].try_into().expect("a digest is longer"))
-}
-
-fn write_at(file: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
 }

@@ -44,7 +44,8 @@ pub struct Modules {
 }
 
 const STUB: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
-const LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+/// Where systemd-boot lies in the root, without a leading slash.
+pub const LOADER: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
 /// The kind under which it lies in the store.
 pub const KIND: &str = "initramfs-2";
