@@ -14,12 +14,18 @@ use super::streams::one_line;
 use super::{Global, signals, streams};
 use crate::base::{Digest, Size};
 use crate::project::install::{
-    self, BootEntry, DocumentOrigin, Ground, Install, Origin, Report, Selector, State, Target, Then,
-    WriteError,
+    self, Asked, BootEntry, DocumentOrigin, Ground, Install, Origin, Report, Selector, State, Target, Then,
+    Wanted, WriteError,
 };
+
+/// The channel of a repository that is followed by default.
+const CHANNEL: &str = "stable";
 
 /// Put an image onto a disk of this machine, as a node.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "keller install [OPTIONS] [IMAGE] [DISK]\n       keller install [OPTIONS] --repository <URL> [DISK]"
+)]
 #[command(after_help = "Examples:\n  \
     keller install node_1.0.0.raw                        asks which disk, on a terminal; else a table of all disks\n  \
     keller install node_1.0.0.raw /dev/sda\n  \
@@ -30,7 +36,9 @@ use crate::project::install::{
     keller install --wipe S3Z9NB0K node_1.0.0.raw /dev/sda   what is on this disk is lost\n  \
     keller install --keep-state node_1.0.1.raw /dev/sda      a new system under the state that is there\n  \
     keller install --only-state node_1.0.0.raw /dev/sdb      a disk for the state of a node that runs from memory\n  \
-    keller install --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 https://images.example/node_1.0.0.raw.zst /dev/sda\n\n\
+    keller install --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 https://images.example/node_1.0.0.raw.zst /dev/sda\n  \
+    keller install --root-key root.json --repository https://updates.example/node /dev/sda   the newest version, signed\n  \
+    keller install --root-key root.json --repository https://updates.example/node --version 1.0.1 /dev/sda\n\n\
     Without a disk, on a terminal, it shows all disks and asks for a disk's number in the table, for its serial number if \
     something would be lost, and whether to go on. It asks nothing and refuses without a terminal, with the image on standard \
     input, with --json and with --quiet.\n\n\
@@ -39,7 +47,7 @@ use crate::project::install::{
     when it is interrupted.")]
 pub struct InstallArgs {
     /// A raw image, compressed (.raw.zst) or not: a file, an address at http or https, or `-` for standard input. On a node that
-    /// runs from memory, its own image where none is named.
+    /// runs from memory, its own image where none is named. With --repository, the disk stands here.
     image: Option<String>,
     /// The disk, such as /dev/sda or a name in /dev/disk/by-id, or a file to write as a disk.
     disk: Option<PathBuf>,
@@ -66,8 +74,23 @@ pub struct InstallArgs {
     #[arg(long, value_name = "DIGEST", requires = "document")]
     document_sha256: Option<Digest>,
     /// Expected SHA-256 of the image; required for an address.
-    #[arg(long, value_name = "DIGEST")]
+    #[arg(long, value_name = "DIGEST", conflicts_with = "repository")]
     sha256: Option<Digest>,
+    /// Take the image out of the signed repository that updates come from: an address at http or https, or a directory.
+    #[arg(long, value_name = "URL")]
+    repository: Option<String>,
+    /// Of the repository, the newest version in this channel.
+    #[arg(long, value_name = "NAME", default_value = CHANNEL, requires = "repository", conflicts_with = "version")]
+    channel: String,
+    /// Of the repository, this version, in whatever channel.
+    #[arg(long, value_name = "VERSION", requires = "repository")]
+    version: Option<String>,
+    /// Of several images in the repository, this one.
+    #[arg(long, value_name = "ID", requires = "repository")]
+    id: Option<String>,
+    /// The root of trust: root.json in the publisher's directory of keys. A node has that of its image.
+    #[arg(long, value_name = "FILE", requires = "repository")]
+    root_key: Option<PathBuf>,
     /// Leave the firmware's boot entries as they are.
     #[arg(long)]
     no_boot_entry: bool,
@@ -93,7 +116,7 @@ pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode> {
     drop(display);
     let report = match result {
         Ok(report) => report,
-        Err(error) if matches!(error.downcast_ref(), Some(WriteError::Interrupted { .. })) => {
+        Err(error) if error.downcast_ref().is_some_and(WriteError::is_interruption) => {
             failure::report(&error, global.json);
             return Ok(ExitCode::from(INTERRUPTED));
         }
@@ -112,15 +135,44 @@ pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode> {
 }
 
 impl InstallArgs {
+    /// Why what is given does not go together, where clap does not see it: with a repository, what stands first is the disk.
+    pub(super) fn conflict(&self) -> Option<&'static str> {
+        match (&self.repository, &self.image, &self.disk, &self.selector) {
+            (Some(_), Some(_), Some(_), _) => {
+                Some("the argument '[IMAGE]' cannot be used with '--repository <URL>'")
+            }
+            (Some(_), Some(_), None, Some(_)) => {
+                Some("the argument '--disk <WORDS>' cannot be used with '[DISK]'")
+            }
+            _ => None,
+        }
+    }
+
+    /// What is meant in a repository, if an image is to come out of one.
+    fn asked(&self) -> Option<Asked> {
+        let wanted = match &self.version {
+            Some(version) => Wanted::Version(version.clone()),
+            None => Wanted::Newest(self.channel.clone()),
+        };
+        let (repository, root_key, id) = (self.repository.clone()?, self.root_key.clone(), self.id.clone());
+        Some(Asked { repository, root_key, wanted, id })
+    }
+
     fn request(&self) -> Result<Install> {
-        let image = match &self.image {
-            Some(image) => Origin::of(image),
-            None => Origin::File(install::own_image().context(
+        let asked = self.asked();
+        let (image, disk) = match &asked {
+            Some(_) => (&None, self.image.as_ref().map(PathBuf::from)),
+            None => (&self.image, self.disk.clone()),
+        };
+        let image = match (asked, image) {
+            (Some(asked), _) => asked.origin()?,
+            (None, Some(image)) => Origin::of(image),
+            (None, None) => Origin::File(install::own_image().context(
                 "no image was named: add one, such as node_1.0.0.raw; only a node that runs from memory has one of its own",
             )?),
         };
-        let target = match (&self.disk, &self.selector) {
-            (Some(path), _) => Target::Path(path.clone()),
+        let target = match (disk, &self.selector) {
+            (Some(path), _) => Target::Path(path),
             (None, Some(selector)) => Target::Selected(selector.clone()),
             (None, None) => Target::Unnamed,
         };

@@ -169,6 +169,11 @@ fn parsed(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
             return Err(Cli::command().error(ErrorKind::MissingRequiredArgument, message));
         }
     }
+    if let Verb::Install(args) = &cli.verb
+        && let Some(message) = args.conflict()
+    {
+        return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+    }
     Ok(cli)
 }
 

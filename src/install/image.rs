@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::published::Published;
 use super::refusal::Refusal;
 use super::zst::Frames;
 use crate::base::device::{ReadAt, Shared, Window};
@@ -37,6 +38,8 @@ pub enum Origin {
     Url(String),
     /// Standard input.
     Input,
+    /// A signed repository.
+    Published(Box<Published>),
 }
 
 impl Origin {
@@ -60,6 +63,7 @@ impl fmt::Display for Origin {
                 Err(_) => f.write_str("an address"),
             },
             Self::Input => f.write_str("standard input"),
+            Self::Published(published) => write!(f, "{published}"),
         }
     }
 }
@@ -89,15 +93,44 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Opens and checks the image at `origin`, which must have the digest `sha256` where there is one.
+    /// Opens and checks the image at `origin`, which must have the digest `sha256` where there is one. `fetch` has one put
+    /// together out of a repository.
     ///
     /// # Errors
-    /// [`Refusal`]; what disks and servers say.
-    pub(super) fn open(origin: &Origin, sha256: Option<Digest>, progress: &dyn Progress) -> Result<Self> {
-        let (file, name) = bring(origin, sha256, progress)?;
-        check_digest(&file, &name, origin, sha256, progress)?;
-        let bytes = unpacked(file, &name, progress)?;
-        Self::check(bytes, &name, progress)
+    /// [`Refusal`]; what disks and servers say; those of `fetch`.
+    pub(super) fn open(
+        origin: &Origin,
+        sha256: Option<Digest>,
+        fetch: &dyn Fn(&Published) -> Result<Self>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let (file, name) = match origin {
+            Origin::Published(published) => return fetch(published),
+            Origin::File(path) => return Self::of_file(path, sha256, progress),
+            Origin::Input => (received(progress)?, "the image of standard input".to_owned()),
+            Origin::Url(text) => downloaded(text, sha256, progress)?,
+        };
+        Self::of(file, &name, sha256, None, progress)
+    }
+
+    /// The same of a file.
+    pub(super) fn of_file(path: &Path, sha256: Option<Digest>, progress: &dyn Progress) -> Result<Self> {
+        let name = path.display().to_string();
+        let file = input::open(path).with_context(|| format!("reading {name}"))?;
+        Self::of(file, &name, sha256, listed(path)?, progress)
+    }
+
+    /// The same of what is here; `listed` is a digest that is beside it, with where that stands.
+    fn of(
+        file: File,
+        name: &str,
+        sha256: Option<Digest>,
+        listed: Option<(String, Digest)>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        check_digest(&file, name, sha256, listed, progress)?;
+        let bytes = unpacked(file, name, progress)?;
+        Self::check(bytes, name, progress)
     }
 
     /// Checks a raw disk.
@@ -198,32 +231,23 @@ pub(super) fn each_piece<E>(
     Ok(())
 }
 
-/// The image as a file here, and its name for messages.
-fn bring(origin: &Origin, sha256: Option<Digest>, progress: &dyn Progress) -> Result<(File, String)> {
-    match origin {
-        Origin::File(path) => {
-            let name = path.display().to_string();
-            let file = input::open(path).with_context(|| format!("reading {name}"))?;
-            Ok((file, name))
-        }
-        Origin::Input => {
-            let name = "the image of standard input".to_owned();
-            let task = Task::new(progress, "receiving", 0, Unit::Bytes);
-            let file = spool(&mut io::stdin().lock(), &task).context("reading standard input")?;
-            Ok((file, name))
-        }
-        Origin::Url(text) => {
-            let url: Url = text.parse()?;
-            if sha256.is_none() {
-                return Err(Refusal::NoDigest { url: url.to_string() }.into());
-            }
-            let client = Client::new(Settings::of_host())?;
-            let task = Task::new(progress, "downloading", 0, Unit::Bytes);
-            let mut stream = client.stream(&url, None)?;
-            let file = spool(&mut stream, &task).with_context(|| format!("downloading {url}"))?;
-            Ok((file, url.to_string()))
-        }
+/// What comes from standard input, in a file.
+fn received(progress: &dyn Progress) -> Result<File> {
+    let task = Task::new(progress, "receiving", 0, Unit::Bytes);
+    spool(&mut io::stdin().lock(), &task).context("reading standard input")
+}
+
+/// What the address `text` has, in a file, and its name for messages.
+fn downloaded(text: &str, sha256: Option<Digest>, progress: &dyn Progress) -> Result<(File, String)> {
+    let url: Url = text.parse()?;
+    if sha256.is_none() {
+        return Err(Refusal::NoDigest { url: url.to_string() }.into());
     }
+    let client = Client::new(Settings::of_host())?;
+    let task = Task::new(progress, "downloading", 0, Unit::Bytes);
+    let mut stream = client.stream(&url, None)?;
+    let file = spool(&mut stream, &task).with_context(|| format!("downloading {url}"))?;
+    Ok((file, url.to_string()))
 }
 
 /// Puts what comes into a file without a name.
@@ -247,11 +271,11 @@ fn spool(from: &mut dyn Read, task: &Task<'_>) -> Result<File> {
     }
 }
 
-fn temporary() -> Result<File> {
+pub(super) fn temporary() -> Result<File> {
     tempfile::tempfile().with_context(no_room)
 }
 
-fn no_room() -> String {
+pub(super) fn no_room() -> String {
     let place = std::env::temp_dir();
     format!("keeping the image in {} (TMPDIR names another directory)", place.display())
 }
@@ -260,14 +284,10 @@ fn no_room() -> String {
 fn check_digest(
     file: &File,
     name: &str,
-    origin: &Origin,
     sha256: Option<Digest>,
+    listed: Option<(String, Digest)>,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let listed = match origin {
-        Origin::File(path) => listed(path)?,
-        _ => None,
-    };
     let expected = sha256.map(|digest| ("--sha256".to_owned(), digest)).into_iter().chain(listed);
     let expected: Vec<(String, Digest)> = expected.collect();
     if expected.is_empty() {

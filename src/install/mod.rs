@@ -5,6 +5,7 @@
 //! which `fetch` may have brought, and `firmware` the boot entry. The disk gets the table of a node at once, with GUIDs of its
 //! own: a boot entry names the ESP by its GUID, and the first boot would give another to an image's.
 
+mod aside;
 mod choice;
 mod disks;
 mod document;
@@ -13,6 +14,7 @@ mod firmware;
 mod image;
 mod keep;
 mod marks;
+mod published;
 mod refusal;
 mod selector;
 mod write;
@@ -37,6 +39,7 @@ pub use document::DocumentOrigin;
 pub use fetch::{Fetched, PAUSES, Patience, fetch};
 pub use firmware::{BootEntry, EFIVARS};
 pub use image::Origin;
+pub use published::{Place as Repository, Published, Wanted};
 pub use refusal::Refusal;
 pub use write::WriteError;
 
@@ -49,6 +52,7 @@ use crate::node::{Machine, Selector, policy};
 use document::Given;
 use image::Image;
 use keep::Plan;
+use published::Sectors;
 use write::Job;
 
 /// Which disk is meant.
@@ -87,6 +91,16 @@ pub struct Request {
     /// Whether nobody is there to look: then a disk that has this image, in any version, with any document, stays
     /// as it is, and the firmware starts it next.
     pub unattended: bool,
+}
+
+impl Request {
+    /// Of which image a version will be, where that is known before it is here, and any version that is on a disk is to stay.
+    fn id_beforehand(&self) -> Option<&str> {
+        match &self.image {
+            Origin::Published(published) if !self.keep_state => published.id.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// Where this system shows its disks and its firmware.
@@ -172,33 +186,40 @@ pub fn install(
     progress: &dyn Progress,
 ) -> Result<Report> {
     let here = Given::here(request)?;
-    let open = || -> Result<(Image, Option<Given>)> {
-        let image = Image::open(&request.image, request.sha256, progress)?;
+    let listen = || watch().context("listening for signals");
+    let is_published = matches!(request.image, Origin::Published(_));
+    let mut stopped = is_published.then(listen).transpose()?;
+    let early = stopped.clone().unwrap_or_default();
+    let open = |disk: Option<&Place>| -> Result<(Image, Option<Given>)> {
+        let fetch = |published: &Published| {
+            let sectors = disk.map(Place::sectors).transpose()?.flatten();
+            let is_stopped = || early.load(Ordering::Relaxed);
+            published.bring(sectors, request.unattended, &is_stopped, progress)
+        };
+        let image = Image::open(&request.image, request.sha256, &fetch, progress)?;
         let given = match here {
             Some(given) => Some(given),
             None => Given::fetched(request, &image.policy, &places.system.sys, progress)?,
         };
-        if let Some(given) = given.as_ref().filter(|_| !comes_otherwise(request, &image)) {
-            given.judge(&image.policy).map_err(|refusal| match refusal {
-                // Each part of it is signed.
-                Refusal::Unsigned { .. } if request.unattended => Refusal::UnsignedWhole,
-                other => other,
-            })?;
-        }
+        given.as_ref().map_or(Ok(()), |given| judge_document(given, request, &image))?;
         Ok((image, given))
     };
     let (place, image, given, had) = match request.unattended {
         true => {
-            let (image, given) = open()?;
+            if let Some(report) = beforehand(request, places, progress)? {
+                return Ok(report);
+            }
+            let (image, given) = open(None)?;
             await_disks(&request.target, &places.system, &LASTING);
-            if let Some(report) = any_version(&image, request, places, progress)? {
+            let Release { id, version, .. } = &image.release;
+            if let Some(report) = any_version((id, Some(version)), request, places, progress)? {
                 return Ok(report);
             }
             (find(&request.target, &places.system)?, image, given, None)
         }
         false => {
             let place = find(&request.target, &places.system)?;
-            let (image, given) = open()?;
+            let (image, given) = open(Some(&place))?;
             let had = match request.keep_state {
                 // What is there may be broken in ways that only show when it starts.
                 true => None,
@@ -224,7 +245,7 @@ pub fn install(
     let given = given.filter(|_| !comes_otherwise(request, &image));
     let document = given.as_ref().map(|given| given.text.as_slice());
     let job = Job::new(&image, &plan, document);
-    let stopped = watch().context("listening for signals")?;
+    let stopped = stopped.take().map_or_else(listen, Ok)?;
     let is_stopped = || stopped.load(Ordering::Relaxed);
     write::write(&mut device, &job, &is_stopped, progress)
         .with_context(|| format!("installing onto {name}"))?;
@@ -235,7 +256,10 @@ pub fn install(
     };
     let boot_entry = match request.boot_entry && place.is_for_firmware() && !request.only_state {
         false => BootEntry::NotWanted,
-        true => start_first(&places.efivars, &plan.table, &image, &plan.lost, request.unattended, progress),
+        true => {
+            let (id, lost) = (&image.release.id, &plan.lost);
+            start_first(&places.efivars, &plan.table, id, lost, request.unattended, progress)
+        }
     };
     let document = given.is_some();
     let report =
@@ -243,15 +267,41 @@ pub fn install(
     Ok(Report { kept_state: plan.kept.is_some(), only_state: request.only_state, ..report })
 }
 
-/// Where a disk has this image in this version or a newer one, so that an unattended installation writes nothing whatever its
-/// document says.
+/// Where a disk has what would come out of a repository, in any version: a node that is there needs none.
+fn beforehand(request: &Request, places: &Places, progress: &dyn Progress) -> Result<Option<Report>> {
+    let Some(id) = request.id_beforehand() else { return Ok(None) };
+    await_disks(&request.target, &places.system, &LASTING);
+    any_version((id, None), request, places, progress)
+}
+
+/// Where a disk has the image in `file`, in this version or a newer one, so that an unattended installation writes nothing
+/// whatever its document says.
 ///
 /// # Errors
 /// What is wrong with the image, and [`Refusal::SeveralNodes`].
-pub fn standing(request: &Request, places: &Places, progress: &dyn Progress) -> Result<Option<Report>> {
-    let image = Image::open(&request.image, request.sha256, progress)?;
+pub fn standing(
+    request: &Request,
+    file: &Path,
+    places: &Places,
+    progress: &dyn Progress,
+) -> Result<Option<Report>> {
+    let image = Image::of_file(file, None, progress)?;
     await_disks(&request.target, &places.system, &LASTING);
-    any_version(&image, &Request { keep_state: true, ..request.clone() }, places, progress)
+    let Release { id, version, .. } = &image.release;
+    let request = Request { keep_state: true, ..request.clone() };
+    any_version((id, Some(version)), &request, places, progress)
+}
+
+/// Refuses a document that the node of `image` would not take.
+fn judge_document(given: &Given, request: &Request, image: &Image) -> Result<(), Refusal> {
+    if comes_otherwise(request, image) {
+        return Ok(());
+    }
+    given.judge(&image.policy).map_err(|refusal| match refusal {
+        // Each part of it is signed.
+        Refusal::Unsigned { .. } if request.unattended => Refusal::UnsignedWhole,
+        other => other,
+    })
 }
 
 /// Whether no document is placed in the ESP: the image does not read it there, and the node gets its document from where this
@@ -268,14 +318,14 @@ fn esps(table: &Table) -> Vec<Uuid> {
 fn start_first(
     efivars: &Path,
     table: &Table,
-    image: &Image,
+    id: &str,
     lost: &[Uuid],
     next: bool,
     progress: &dyn Progress,
 ) -> BootEntry {
     let Some(esp) = table.esp(None) else { return BootEntry::NotWanted };
     let firmware = firmware::Firmware { directory: efivars, write: &firmware::write };
-    let entry = firmware.start_first(esp, table.sector_size, &format!("keller {}", image.release.id), lost);
+    let entry = firmware.start_first(esp, table.sector_size, &format!("keller {id}"), lost);
     if next
         && matches!(entry, BootEntry::Set(_))
         && let Some(BootEntry::Failed(reason)) = firmware.start_next(esp)
@@ -440,9 +490,10 @@ fn newest(table: &Table, id: &str) -> Option<Release> {
 
 /// Where a disk of the machine has this image, in any version: a node that has updated itself since is not to be lost to an
 /// installation that a firmware starts over and over, nor to another disk that fits better. A table of which one copy is torn
-/// is good enough: the node mends it. The firmware is told to start that disk next, which may come behind in its order.
+/// is good enough: the node mends it. The firmware is told to start that disk next, which may come behind in its order. Of the
+/// image, the version is what would replace an older one.
 fn any_version(
-    image: &Image,
+    (id, version): (&str, Option<&str>),
     request: &Request,
     places: &Places,
     progress: &dyn Progress,
@@ -456,37 +507,46 @@ fn any_version(
         }
     };
     let node = |place: Place| {
-        let device = place.open(false, 0, image.table.sector_size).ok()?;
+        let device = place.open(false, 0, SectorSize::B512).ok()?;
         let table = gpt::read_any(&device).ok()?.table;
-        let release = newest(&table, &image.release.id)?;
+        let release = newest(&table, id)?;
         Some((place, table, release))
     };
     let mut nodes: Vec<_> = candidates.into_iter().filter_map(node).collect();
     if nodes.len() > 1 {
         let disks: Vec<_> = nodes.iter().map(|(place, ..)| place.path.display().to_string()).collect();
-        return Err(Refusal::SeveralNodes { id: image.release.id.clone(), disks: disks.join(", ") }.into());
+        return Err(Refusal::SeveralNodes { id: id.to_owned(), disks: disks.join(", ") }.into());
     }
     let Some((place, table, release)) = nodes.pop() else { return Ok(None) };
-    if request.keep_state && version::compare(&release.version, &image.release.version).is_lt() {
+    if request.keep_state && version.is_some_and(|newer| version::compare(&release.version, newer).is_lt()) {
         return Ok(None);
     }
     let entry = match request.boot_entry && place.is_for_firmware() {
         false => BootEntry::NotWanted,
-        true => start_next(&places.efivars, &table, image, progress),
+        true => start_next(&places.efivars, &table, id, progress),
     };
     Ok(Some(place.report(State::Already, &release, &table, false, Some(entry), None)))
 }
 
 /// Has the firmware start the disk next; with an entry made anew, where it has forgotten the one that there was.
-fn start_next(efivars: &Path, table: &Table, image: &Image, progress: &dyn Progress) -> BootEntry {
+fn start_next(efivars: &Path, table: &Table, id: &str, progress: &dyn Progress) -> BootEntry {
     let Some(esp) = table.esp(None) else { return BootEntry::NotWanted };
     let firmware = firmware::Firmware { directory: efivars, write: &firmware::write };
-    firmware.start_next(esp).unwrap_or_else(|| start_first(efivars, table, image, &[], true, progress))
+    firmware.start_next(esp).unwrap_or_else(|| start_first(efivars, table, id, &[], true, progress))
 }
 
 impl Place {
     fn of(disk: Disk, system: &System) -> Self {
         Self { path: disk.path().into(), disk, is_file: false, sys: system.sys.clone() }
+    }
+
+    /// The sectors of a disk. A file takes those of any image.
+    fn sectors(&self) -> Result<Option<Sectors>> {
+        if self.is_file {
+            return Ok(None);
+        }
+        let size = self.open(false, 0, SectorSize::B512)?.sector_size();
+        Ok(Some(Sectors { path: self.path.display().to_string(), size }))
     }
 
     /// Whether this machine's firmware could start it: a file and a loop device are none of its disks.

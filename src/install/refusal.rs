@@ -338,6 +338,78 @@ pub enum Refusal {
         /// The address, without its secrets.
         url: String,
     },
+    /// A repository, and nothing that says whom to trust.
+    #[error(
+        "nothing says whose signatures count: add --root-key FILE, the root.json in the publisher's directory of keys (not one \
+         from the repository); only a node has one of its own"
+    )]
+    NoRootKey,
+    /// An empty repository.
+    #[error("{repository} has no version of any image: `keller publish` adds one")]
+    NothingPublished {
+        /// The repository, without its secrets.
+        repository: String,
+    },
+    /// A repository of other images.
+    #[error("{repository} has no image {id}, it has: {ids}. Name one of them by --id")]
+    NoId {
+        /// The repository, without its secrets.
+        repository: String,
+        /// The image that was asked for.
+        id: String,
+        /// Those that are there.
+        ids: String,
+    },
+    /// A repository of several images.
+    #[error("{repository} has several images: {ids}. Name one of them by --id")]
+    SeveralIds {
+        /// The repository, without its secrets.
+        repository: String,
+        /// Those that could be meant.
+        ids: String,
+    },
+    /// A channel without a version.
+    #[error(
+        "no version of {id} is in channel {channel}; there are versions in: {channels}. Name one of them by --channel"
+    )]
+    NoChannel {
+        /// The image.
+        id: String,
+        /// The channel that was asked for.
+        channel: String,
+        /// Those that are there.
+        channels: String,
+    },
+    /// A version that nobody has.
+    #[error(
+        "{version} of {id} is {} published; there is: {versions}. Name one of them by --version",
+        if *.was_there { "no longer" } else { "not" }
+    )]
+    NoVersion {
+        /// The image.
+        id: String,
+        /// The version that was asked for.
+        version: String,
+        /// Whether its publisher has taken it out.
+        was_there: bool,
+        /// Those that are there, the newest first.
+        versions: String,
+    },
+    /// Too little room for files without a name.
+    #[error(
+        "{name} takes {} in {directory} until it is on the disk, and {} are free there: free some, or name another directory by \
+         TMPDIR", .needs.human(), .has.human()
+    )]
+    NoRoom {
+        /// The version.
+        name: String,
+        /// The directory for temporary files.
+        directory: String,
+        /// What is free.
+        has: Size,
+        /// What it takes.
+        needs: Size,
+    },
     /// Another format.
     #[error("{name} is a {format} image: convert it with `{command}`")]
     Format {

@@ -136,6 +136,9 @@ pub enum WriteError {
     /// The table.
     #[error(transparent)]
     Table(#[from] GptError),
+    /// Ctrl-C, before the disk was touched.
+    #[error("interrupted: nothing was written")]
+    BeforeAnything,
     /// Ctrl-C.
     #[error("interrupted: {}", match .kept {
         true => "the state is untouched; `keller install --keep-state` again completes the system",
@@ -145,6 +148,13 @@ pub enum WriteError {
         /// Whether a state is kept.
         kept: bool,
     },
+}
+
+impl WriteError {
+    /// Whether somebody wanted to stop.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Self::BeforeAnything | Self::Interrupted { .. })
+    }
 }
 
 /// Does `job`. `is_stopped` is asked all along.

@@ -187,6 +187,8 @@ pub struct Install {
     pub disk: Option<Selector>,
     /// What is fetched and merged with this document before anything is installed.
     pub document: Option<Remote>,
+    /// Whether the image comes out of the repository of updates, in place of the one that the machine runs.
+    pub from_repository: bool,
     /// What may be lost.
     pub wipe: Option<String>,
     /// Whether the state of the node that is there stays.
@@ -208,6 +210,14 @@ pub enum Then {
     Poweroff,
     /// It stays as it is.
     Stay,
+}
+
+/// Where the image of an installation comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum From {
+    /// The repository of updates
+    Repository,
 }
 
 /// What an installation leaves as it is.

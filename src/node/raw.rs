@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{BondMode, Dhcp, Keep, Then};
+use super::{BondMode, Dhcp, From, Keep, Then};
 use crate::written::decode::{At, Short};
 use crate::written::place::Mark;
 
@@ -68,6 +68,10 @@ pub(super) struct RawInstall {
     /// A file of documents on a web server. The one for this machine is merged with this document before anything is installed,
     /// and the installed node gets it.
     pub document: Option<At<RawRemote>>,
+    /// Where the image comes from: `repository` for the newest version of the channel in the repository that the node takes
+    /// updates from, by `update` here or in the image, and by the keys that the image trusts. Until it can be reached, it is tried
+    /// again. Default: the image that the machine runs.
+    pub image: Option<At<From>>,
     /// What may be lost: the disk's serial number, or the beginning of its table's id where it has none. Without it, the disk
     /// must be empty. A disk that has this image in any version is never wiped.
     pub wipe: Option<At<String>>,

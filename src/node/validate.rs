@@ -121,6 +121,7 @@ fn install(at: At<RawInstall>, report: &mut Report) -> Option<Install> {
     Some(Install {
         disk: disk.map_or(Some(None), |known| known.map(Some))?,
         document: document.map_or(Some(None), |known| known.map(Some))?,
+        from_repository: raw.image.is_some(),
         wipe,
         keep_state: raw.keep.is_some(),
         report: address,

@@ -1,5 +1,6 @@
 //! An image onto a disk of this machine.
 
+mod repository;
 mod telling;
 
 use std::io;
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::agent;
 use crate::base::progress::Progress;
-use crate::base::{input, limits};
+use crate::base::{clock, input, limits};
 use crate::boot::cmdline::{Cmdline, Options};
 use crate::boot::live;
 use crate::install::{self, PAUSES, Patience, Places};
@@ -21,10 +22,11 @@ use crate::node::{self, Document, Machine, Policy, Remote, Secret, laying};
 use telling::{Reports, Who};
 
 pub use crate::install::{
-    BootEntry, Choice, DocumentOrigin, Origin, Refusal, Report, Request as Install, State, Target,
+    BootEntry, Choice, DocumentOrigin, Origin, Refusal, Report, Request as Install, State, Target, Wanted,
     WriteError, numbered,
 };
 pub use crate::node::{Selector, Then};
+pub use repository::Asked;
 
 impl Install {
     /// Installs, or refuses with a reason. `watch` is called before anything is written; what it gives ends that early once
@@ -61,6 +63,8 @@ pub fn own_image() -> Option<PathBuf> {
 /// Where a running node has its state.
 const HOME: &str = "/var/lib/keller";
 const CMDLINE: &str = "/proc/cmdline";
+/// A network without time servers has none to wait for.
+const CLOCK: Duration = Duration::from_secs(60);
 
 /// What an unattended installation starts from: a machine that runs from memory.
 #[derive(Clone, Debug)]
@@ -77,6 +81,10 @@ pub struct Ground {
     pub sys: PathBuf,
     /// Between two questions for a document; the last one stays.
     pub pauses: &'static [Duration],
+    /// Where the system of the machine is, which knows where updates come from.
+    pub root: PathBuf,
+    /// How long a repository waits for a clock that is about to be set.
+    pub clock: Duration,
     /// The disk, whichever the documents describe.
     pub disk: Option<PathBuf>,
 }
@@ -105,6 +113,8 @@ impl Ground {
             remote: remote(&Cmdline::parse(&words)?.options)?,
             sys: Places::here().system.sys,
             pauses: &PAUSES,
+            root: "/".into(),
+            clock: CLOCK,
             disk: None,
         }))
     }
@@ -133,9 +143,12 @@ impl Ground {
         let name = own.as_ref().and_then(|own| own.document.name.clone());
         let mut reports = Reports::new(Who { machine: Machine::of(&self.sys), name });
         reports.open(asked.and_then(|asked| asked.report.as_ref()), progress);
-        let result = match remote {
-            None => self.run(asked, DocumentOrigin::File(self.document.clone()), watch, progress),
-            Some(remote) => self.run_fetched(remote, own.as_ref(), &mut reports, watch, progress),
+        let result = match (remote, &own) {
+            (None, Some(own)) => {
+                self.run(&own.document, DocumentOrigin::File(self.document.clone()), watch, progress)
+            }
+            (None, None) => return Ok(None),
+            (Some(remote), own) => self.run_fetched(remote, own.as_ref(), &mut reports, watch, progress),
         };
         reports.end(result.as_ref().map(|(report, _)| report), progress);
         result.map(Some)
@@ -168,14 +181,22 @@ impl Ground {
         }
     }
 
+    /// Does what `document` asks for, which the node gets from `origin`.
     fn run(
         &self,
-        asked: Option<&node::Install>,
-        document: DocumentOrigin,
+        document: &Document,
+        origin: DocumentOrigin,
         watch: &dyn Fn() -> io::Result<Arc<AtomicBool>>,
         progress: &dyn Progress,
     ) -> Result<(Report, Then)> {
-        let report = self.request(asked, Some(document)).run(watch, progress)?;
+        let asked = document.install.as_ref();
+        let mut request = self.request(asked, Some(origin));
+        if asked.is_some_and(|asked| asked.from_repository) {
+            request.image = repository::of_node(&self.root, document.update.as_ref())
+                .context("reading where the image comes from")?;
+            clock::wait(self.clock, progress);
+        }
+        let report = request.run(watch, progress)?;
         Ok((report, asked.map(|asked| asked.then).unwrap_or_default()))
     }
 
@@ -189,13 +210,14 @@ impl Ground {
         progress: &dyn Progress,
     ) -> Result<(Report, Then)> {
         let asked = own.and_then(|own| own.document.install.as_ref());
-        if let Some(report) = install::standing(&self.request(asked, None), &Places::here(), progress)? {
+        let request = self.request(asked, None);
+        if let Some(report) = install::standing(&request, &self.image, &Places::here(), progress)? {
             return Ok((report, asked.map(|asked| asked.then).unwrap_or_default()));
         }
         let (whole, document) = self.fetch(remote, own, reports, progress)?;
         reports.name(whole.name.as_ref());
         reports.open(whole.install.as_ref().and_then(|asked| asked.report.as_ref()), progress);
-        self.run(whole.install.as_ref(), document, watch, progress)
+        self.run(&whole, document, watch, progress)
     }
 
     /// What the fetched document and the machine's own say together, and what its node gets: the fetched one as it is, with its
@@ -272,6 +294,8 @@ mod tests {
             remote: None,
             sys: directory.join("sys"),
             pauses: &[],
+            root: directory.to_owned(),
+            clock: Duration::ZERO,
             disk: None,
         }
     }

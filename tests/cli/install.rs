@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use keller::base::Digest;
 use keller::base::progress::Silent;
@@ -45,7 +46,7 @@ pub fn is_blank(project: &Project, name: &str) -> bool {
     fs::read(project.path(name)).unwrap().iter().all(|byte| *byte == 0)
 }
 
-fn inspected(project: &Project, path: &str) -> Value {
+pub fn inspected(project: &Project, path: &str) -> Value {
     serde_json::from_str(&project.run(&["inspect", "--verify", "--json", path]).good().out).unwrap()
 }
 
@@ -550,6 +551,8 @@ pub fn ground(project: &Project, image: &str, disk: &str) -> Ground {
         remote: None,
         sys: project.path("sys"),
         pauses: &[],
+        root: project.path("live"),
+        clock: Duration::ZERO,
         disk: Some(project.path(disk)),
     }
 }

@@ -28,6 +28,7 @@ mod owners;
 mod pipes;
 pub mod project;
 mod publish;
+mod published;
 mod recipes;
 mod rights;
 mod sharing;

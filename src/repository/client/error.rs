@@ -119,7 +119,7 @@ pub enum RepositoryError {
         seconds: i64,
     },
     /// The anchor of it all.
-    #[error("the root of trust of this node cannot be used: {problem}")]
+    #[error("the root of trust cannot be used: {problem}")]
     TrustedRoot {
         /// What is wrong.
         problem: String,

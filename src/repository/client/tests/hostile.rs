@@ -133,7 +133,7 @@ fn numbers_at_their_end() {
     let told = node.publisher.look(&shipped, &folder, 0).unwrap_err();
     assert_eq!(
         told,
-        "the root of trust of this node cannot be used: its version 18446744073709551614 leaves none for the roots after it"
+        "the root of trust cannot be used: its version 18446744073709551614 leaves none for the roots after it"
     );
     // A node takes the last version that there can be; its publisher has none for the next.
     let path = node.publisher.repository().join("metadata/timestamp.json");
