@@ -314,7 +314,8 @@ fn a_disk_is_torn_copied_wiped_and_given_back() {
     assert!(found == foreign, "a partition that was refused has been written to");
 }
 
-/// A copy of an image that leaves out its holes, as bmaptool and `dd conv=sparse` make it: what an old node had in them stays.
+/// A copy by the map of an image leaves out its holes; this one leaves out all zeros, which are the same on a disk that had the
+/// image before. What an old node had in the holes stays.
 #[test]
 #[ignore = "long: ci/test --long"]
 fn a_sparse_copy_over_an_old_nodes_disk_makes_a_new_node() {
