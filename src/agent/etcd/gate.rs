@@ -12,8 +12,9 @@
 //! not agreed nobody has started, so that no answer can be out of date: who agreed saw all others empty, and none of them
 //! can have data before it has seen this one agreed.
 //!
-//! All that holds for one list. Members whose node documents list others would begin clusters beside each other, so that such
-//! a peer is a stranger ([`Peer::Other`]), and who has agreed on one list has not on another.
+//! All that holds for one list. Members whose node documents list others would begin clusters beside each other, so that with
+//! such a peer ([`Peer::Lists`]) nobody agrees or starts, and who has agreed on one list has not on another. A running cluster
+//! that has a seat for this member is joined all the same: its own list counts.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +41,9 @@ pub(super) enum Peer {
     Runs(Seat),
     /// It does not answer.
     Silent(String),
-    /// It answers as somebody else: of another cluster, under another name, of another list of members.
+    /// It waits as well, and lists other members.
+    Lists(String),
+    /// It answers as somebody else: of another cluster, under another name.
     Other(String),
 }
 
@@ -96,14 +99,14 @@ pub(super) fn step(own: Own, peers: &BTreeMap<String, Peer>, told: Told) -> Step
             Peer::Waits(own) => *own != Own::Empty,
             Peer::Runs(seat) => *seat == Seat::Taken,
             Peer::Silent(_) => told == Told::Bootstrap,
-            Peer::Other(_) => false,
+            Peer::Lists(_) | Peer::Other(_) => false,
         })
         .map_or(Step::Start, Step::Wait),
         Own::Empty => waiting(peers, |peer| match peer {
             // One that has data and waits does so for a moment: it is about to start.
             Peer::Waits(own) => *own != Own::Data,
             Peer::Silent(_) => told == Told::Bootstrap,
-            Peer::Runs(_) | Peer::Other(_) => false,
+            Peer::Runs(_) | Peer::Lists(_) | Peer::Other(_) => false,
         })
         .map_or(Step::Agree, Step::Wait),
     }
@@ -128,7 +131,7 @@ fn why(peers: &BTreeMap<String, Peer>, is_bad: impl Fn(&Peer) -> bool) -> Vec<St
              `keller cluster replace`, with the name of this member, on {name} (docs/cluster.md, \"A member that was lost\")"
         ),
         Peer::Silent(cause) => format!("{name} does not answer ({cause})"),
-        Peer::Other(cause) => format!("{name}: {cause}"),
+        Peer::Lists(cause) | Peer::Other(cause) => format!("{name}: {cause}"),
     })
     .collect()
 }
@@ -304,6 +307,17 @@ mod tests {
             assert!(waits(own, &elsewhere).contains("add`, with the name of this member, on c"));
         }
         assert_eq!(step(Own::Empty, &peers(Peer::Runs(Seat::Free)), Told::Nothing), Step::Join);
+        let list = Peer::Lists("its node document lists others".to_owned());
+        for own in [Own::Empty, Own::Agreed] {
+            assert_eq!(waits(own, &peers(list.clone())), "c: its node document lists others");
+            assert!(matches!(step(own, &peers(list.clone()), Told::Bootstrap), Step::Wait(_)));
+        }
+        // A cluster that has a seat for this member counts, whatever somebody lists who waits as well.
+        let mut invited = peers(list);
+        invited.insert("b".to_owned(), Peer::Runs(Seat::None));
+        assert!(waits(Own::Empty, &invited).contains("add`, with the name of this member, on b"));
+        invited.insert("b".to_owned(), Peer::Runs(Seat::Free));
+        assert_eq!(step(Own::Empty, &invited, Told::Nothing), Step::Join);
         let other = peers(Peer::Other("it is of the cluster rack2".to_owned()));
         assert_eq!(waits(Own::Agreed, &other), "c: it is of the cluster rack2");
         assert_eq!(waits(Own::Agreed, &peers(Peer::Waits(Own::Empty))), "c has not yet seen all members");

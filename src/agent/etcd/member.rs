@@ -260,7 +260,7 @@ fn ask(cluster: &Cluster, places: &Places, name: &str, ip: IpAddr) -> Look {
             Answer { member, .. } if member != name => {
                 Peer::Other(format!("{member} answers at its address, {ip}"))
             }
-            Answer { members, .. } if members != cluster.members => Peer::Other(format!(
+            Answer { members, .. } if members != cluster.members => Peer::Lists(format!(
                 "its node document lists {}, and this member's {}: give both the same list. If one of them is to join a \
                  cluster later, it waits here until that cluster runs",
                 shown(&members),
