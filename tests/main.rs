@@ -19,6 +19,7 @@ mod cli;
 mod deb;
 mod dump;
 mod fetch;
+mod heard;
 mod http_server;
 mod judges;
 mod lab;

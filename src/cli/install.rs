@@ -88,7 +88,7 @@ pub struct InstallArgs {
     /// Of several images in the repository, this one.
     #[arg(long, value_name = "ID", requires = "repository")]
     id: Option<String>,
-    /// The root of trust: root.json in the publisher's directory of keys. A node has that of its image.
+    /// The root of trust: root.json in the publisher's directory of keys. Default on a node: the one it takes updates by.
     #[arg(long, value_name = "FILE", requires = "repository")]
     root_key: Option<PathBuf>,
     /// Leave the firmware's boot entries as they are.

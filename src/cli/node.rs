@@ -247,8 +247,7 @@ fn described(document: &Document) -> Value {
     })
 }
 
-const ASKS_IMAGE: &str =
-    "where the image has `node: keys`: nothing else vouches for what `install: document` fetches";
+const ASKS_IMAGE: &str = "provided that the image has `node: keys`, since nothing else vouches for what `install: document` fetches";
 
 /// Whether only an image can vouch for what it fetches.
 fn asks_image(document: &Document) -> bool {

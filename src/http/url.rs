@@ -14,6 +14,12 @@ const HIDDEN: &str = "***";
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Url(url::Url);
 
+/// Whether people who wrote `text` meant an address at http or https, and not a path.
+pub fn is_address(text: &str) -> bool {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| ["http", "https"].iter().any(|one| scheme.eq_ignore_ascii_case(one)))
+}
+
 /// What is wrong with the text of an address. The text is shown without its secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {

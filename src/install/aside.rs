@@ -1,5 +1,5 @@
-//! Work on a thread of its own, while the caller's shows how far it is and listens for an interruption: a server that says
-//! nothing would otherwise hold up whoever wants to stop.
+//! Work on a thread of its own. The caller's thread shows the progress and listens for an interruption, which a silent
+//! server would otherwise hold up.
 
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,7 +63,7 @@ impl Progress for Teller {
     }
 }
 
-/// Does `work`, whose tasks are begun one at a time. Nothing once `is_stopped`: the work is left to itself then, and ends
+/// Does `work`, whose tasks are begun one at a time. Gives nothing once `is_stopped`; the work then runs on unheard and ends
 /// with the program.
 pub(super) fn aside<T: Send + 'static>(
     work: impl FnOnce(&dyn Progress) -> T + Send + 'static,

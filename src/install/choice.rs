@@ -3,8 +3,9 @@
 use std::io;
 
 use super::disks::{Disk, Kind, System};
+use super::judge;
 use super::marks::{self, Found};
-use super::refusal::{self, Refusal};
+use super::refusal::Refusal;
 use crate::base::input;
 use crate::disk::FileDevice;
 
@@ -27,7 +28,7 @@ pub fn choices(system: &System) -> io::Result<Vec<Choice>> {
 /// The table of these disks, numbered from 1.
 pub fn numbered(choices: &[Choice]) -> String {
     let rows: Vec<_> = choices.iter().map(|choice| (&choice.disk, choice.content())).collect();
-    refusal::table(&rows, true)
+    judge::table(&rows, true)
 }
 
 impl Choice {
@@ -64,7 +65,7 @@ impl Choice {
 
     /// Why it cannot be written, if so.
     pub fn refused(&self) -> Option<String> {
-        if let Err(refusal) = refusal::judge_use(&self.disk) {
+        if let Err(refusal) = judge::in_use(&self.disk) {
             return Some(refusal.to_string());
         }
         let unread = self.found.as_ref().err();
@@ -74,14 +75,13 @@ impl Choice {
     /// What has to be typed before what is on it may be lost; nothing where it is empty.
     pub fn to_type(&self) -> Option<String> {
         let found = self.found.as_ref().ok().filter(|found| !found.things.is_empty())?;
-        Some(refusal::wipe_name(&self.disk, found))
+        Some(judge::wipe_name(&self.disk, found))
     }
 
     /// Whether `typed` names this disk, as `--wipe` does.
     pub fn is_named_by(&self, typed: &str) -> bool {
-        let judge = |found| -> Result<(), Refusal> {
-            refusal::judge_content(&self.disk, &self.path(), found, Some(typed))
-        };
+        let judge =
+            |found| -> Result<(), Refusal> { judge::content(&self.disk, &self.path(), found, Some(typed)) };
         !typed.is_empty() && self.found.as_ref().is_ok_and(|found| judge(found).is_ok())
     }
 }

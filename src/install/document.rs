@@ -18,6 +18,7 @@ use crate::disk::layout::STATE_LABEL;
 use crate::disk::unfold::is_unmade;
 use crate::fs::ext4;
 use crate::fs::fat::{Editor, Reader};
+use crate::http::url::is_address;
 use crate::node::laying::{IN_ESP, KEPT};
 use crate::node::policy::Place;
 use crate::node::{self, Address, Choice, Document, LARGEST, Machine, Policy, Remote, Secret};
@@ -42,7 +43,7 @@ impl DocumentOrigin {
     /// # Errors
     /// What is wrong with the address.
     pub fn of(text: &str) -> Result<Self> {
-        match text.starts_with("http://") || text.starts_with("https://") {
+        match is_address(text) {
             false => Ok(Self::File(text.into())),
             true => {
                 let address = text.parse::<Address>();

@@ -17,11 +17,11 @@ use crate::node::{self, Choice, Document, LARGEST, Machine, Placeholder, Policy,
 pub enum Patience {
     /// Once, and some times more if that may help.
     Short,
-    /// For ever, with these pauses, of which the last one stays.
+    /// For ever, with these pauses between tries; the last one repeats.
     Endless(&'static [Duration]),
 }
 
-/// Where nobody is there to look. The network comes up meanwhile, and whoever mends a server need not visit each machine.
+/// Pauses of an unattended machine. They never end, so that mending a server needs no visit to each machine.
 pub const PAUSES: [Duration; 6] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
@@ -30,7 +30,7 @@ pub const PAUSES: [Duration; 6] = [
     Duration::from_secs(20),
     Duration::from_secs(60),
 ];
-/// That a server cannot be reached is told after this time: the network of a machine that has just started is not there yet.
+/// An unreachable server is not reported earlier: a machine that has just started has no network yet.
 const START: Duration = Duration::from_secs(15);
 
 /// A file that something vouches for.
@@ -44,8 +44,8 @@ pub struct Fetched {
     pub documents: Vec<Document>,
 }
 
-/// Fetches what `remote` names for the machine that `machine` tells of, as it is by then. `policy` is that of the image.
-/// `waiting` hears why it has not come yet.
+/// Fetches the file that `remote` names. `machine` is called before each try: a card may appear late. `policy` is the image's.
+/// `waiting` is told why the file has not come yet.
 ///
 /// # Errors
 /// [`Refusal`], where nothing vouches for it or it is not right; all that is wrong with the documents; with
@@ -108,9 +108,9 @@ fn ask(remote: &Remote, machine: &Machine, patience: Patience) -> Result<(Url, V
     if let Patience::Endless(_) = patience {
         settings.pauses.clear();
     }
-    // What it knows of name servers is that of its first question.
+    // A new client for each try: one keeps the name servers of its first request.
     let client = Client::new(settings).context("setting up HTTP")?;
-    let mut missing = Vec::new();
+    let (mut missing, mut trouble) = (Vec::new(), None);
     for address in addresses {
         let url: Url = address.parse().context("reading the address of the node document")?;
         match client.get_small(&url, LARGEST) {
@@ -120,14 +120,18 @@ fn ask(remote: &Remote, machine: &Machine, patience: Patience) -> Result<(Url, V
                 let refusal = Refusal::DocumentTooLarge { url: url.to_string() };
                 return Err(Trouble::Lasting(refusal.into()));
             }
+            // Some servers answer so for a file that they do not have: the next card's may be there.
             Err(error) => {
                 let is_unreachable = error.is_unreachable();
-                return Err(Trouble::Passing { text: advised(&error), is_unreachable });
+                trouble.get_or_insert(Trouble::Passing { text: advised(&error), is_unreachable });
             }
         }
     }
+    if let Some(trouble) = trouble {
+        return Err(trouble);
+    }
     let text =
-        format!("fetching {}: not found: put the file there, or name its address", missing.join(" and "));
+        format!("fetching {}: not found: put the file there, or correct the address", missing.join(" and "));
     Err(Trouble::Passing { text, is_unreachable: false })
 }
 

@@ -22,7 +22,7 @@ use crate::disk::gpt::{self, Entry, Other, Table, Which, types};
 use crate::disk::slot::{self, Parts};
 use crate::disk::{FileDevice, Layout, Release, SectorSize};
 use crate::fs::fat;
-use crate::http::url::Url;
+use crate::http::url::{Url, is_address};
 use crate::http::{Client, Settings};
 use crate::image::node_disk;
 use crate::node::Policy;
@@ -47,7 +47,7 @@ impl Origin {
     pub fn of(text: &str) -> Self {
         match text {
             "-" => Self::Input,
-            _ if text.starts_with("http://") || text.starts_with("https://") => Self::Url(text.to_owned()),
+            _ if is_address(text) => Self::Url(text.to_owned()),
             _ => Self::File(text.into()),
         }
     }
@@ -114,7 +114,7 @@ impl Image {
     }
 
     /// The same of a file.
-    pub(super) fn of_file(path: &Path, sha256: Option<Digest>, progress: &dyn Progress) -> Result<Self> {
+    fn of_file(path: &Path, sha256: Option<Digest>, progress: &dyn Progress) -> Result<Self> {
         let name = path.display().to_string();
         let file = input::open(path).with_context(|| format!("reading {name}"))?;
         Self::of(file, &name, sha256, listed(path)?, progress)
@@ -133,28 +133,24 @@ impl Image {
         Self::check(bytes, name, progress)
     }
 
+    /// What slot A of the raw disk in the file at `path` holds by its table, of which nothing else is read.
+    ///
+    /// # Errors
+    /// [`Refusal`]: it is not the disk of an image; the file cannot be read.
+    pub(super) fn release_of(path: &Path) -> Result<Release> {
+        let name = path.display().to_string();
+        let file = input::open(path).with_context(|| format!("reading {name}"))?;
+        let bytes: Arc<dyn Shared> = Arc::new(FileDevice::image(file, SectorSize::B512)?);
+        let table = table(&bytes, &name)?;
+        Ok(shipped(&table, &name)?.1)
+    }
+
     /// Checks a raw disk.
     pub(super) fn check(bytes: Arc<dyn Shared>, name: &str, progress: &dyn Progress) -> Result<Self> {
-        let not_an_image =
-            |problem: &str| Refusal::NotAnImage { name: name.to_owned(), problem: problem.to_owned() };
-        let damaged = |problem: String| Refusal::Damaged { name: name.to_owned(), problem };
-        let found = gpt::read_any(&bytes).map_err(|error| not_an_image(&error.to_string()))?;
-        match (&found.source, &found.other) {
-            (Which::Primary, Other::Same | Other::NotAtEnd) => {}
-            (_, Other::Broken(error)) => {
-                return Err(damaged(format!("a copy of its partition table is broken: {error}")).into());
-            }
-            _ => return Err(damaged("the copies of its partition table differ".to_owned()).into()),
-        }
-        let table = found.table;
-        let shipped = slot::shipped(&table);
-        let release = shipped.and_then(|parts| Some((parts, parts.release()?)));
-        let (parts, release) = release.ok_or_else(|| {
-            not_an_image(match slot::slots(&table).is_ok() {
-                true => "it is the disk of a node; a copy would be a second machine with the same identity",
-                false => "expected one ESP, one root and its hash tree, with the labels of a version",
-            })
-        })?;
+        let not_an_image = |problem: &str| not_an_image(name, problem);
+        let damaged = |problem: String| damaged(name, problem);
+        let table = table(&bytes, name)?;
+        let (parts, release) = shipped(&table, name)?;
         let (layout, policy) = node_disk::of_disk_and_policy(bytes.clone(), parts.root)
             .and_then(|(layout, policy)| {
                 let layout = layout.context("its root does not say how large the disk of a node is")?;
@@ -169,6 +165,38 @@ impl Image {
         let content = content(&bytes, &table).map_err(|error| damaged(error.to_string()))?;
         Ok(Self { bytes, release, layout, policy, content, table })
     }
+}
+
+fn not_an_image(name: &str, problem: &str) -> Refusal {
+    Refusal::NotAnImage { name: name.to_owned(), problem: problem.to_owned() }
+}
+
+fn damaged(name: &str, problem: String) -> Refusal {
+    Refusal::Damaged { name: name.to_owned(), problem }
+}
+
+/// The table of a raw disk, of which both copies say the same.
+fn table(bytes: &Arc<dyn Shared>, name: &str) -> Result<Table, Refusal> {
+    let found = gpt::read_any(bytes).map_err(|error| not_an_image(name, &error.to_string()))?;
+    match (&found.source, &found.other) {
+        (Which::Primary, Other::Same | Other::NotAtEnd) => Ok(found.table),
+        (_, Other::Broken(error)) => {
+            Err(damaged(name, format!("a copy of its partition table is broken: {error}")))
+        }
+        _ => Err(damaged(name, "the copies of its partition table differ".to_owned())),
+    }
+}
+
+/// What slot A of an image holds, and where.
+fn shipped<'t>(table: &'t Table, name: &str) -> Result<(Parts<'t>, Release), Refusal> {
+    let shipped = slot::shipped(table);
+    shipped.and_then(|parts| Some((parts, parts.release()?))).ok_or_else(|| {
+        let problem = match slot::slots(table).is_ok() {
+            true => "it is the disk of a node; a copy would be a second machine with the same identity",
+            false => "expected one ESP, one root and its hash tree, with the labels of a version",
+        };
+        not_an_image(name, problem)
+    })
 }
 
 /// Whether the root of a slot is what its root hash says: the check of `keller inspect --verify`.

@@ -7,8 +7,9 @@
 use std::io;
 use std::ops::Range;
 
+use super::judge;
 use super::marks::{KEEPS, UNFINISHED, UNFINISHED_AT, kept};
-use super::refusal::{self, Refusal};
+use super::refusal::Refusal;
 use super::{esps, printable};
 use crate::base::device::{Device, ReadAt, SectorSize, Uncached};
 use crate::base::width::{to_u64, to_usize};
@@ -80,7 +81,7 @@ pub(super) fn plan(
         esp: old.esp(None).map_or(fresh.esp, |esp| own(esp.guid, fresh.esp)),
     };
     let table = layout.unfold(image, disk.size(), false, own);
-    let mut table = table.map_err(|error| refusal::too_small(error, path))?;
+    let mut table = table.map_err(|error| judge::too_small(error, path))?;
     let place = table.entries.iter_mut().find(|entry| entry.label == STATE_LABEL);
     let place = place.ok_or_else(|| misfit("the image has no place for it".to_owned()))?;
     *place = Entry { number: place.number, ..state.clone() };

@@ -1,6 +1,6 @@
 //! Puts an image onto a disk of the machine that this runs on, or refuses with a reason.
 //!
-//! `disks` and `marks` say what there is, `selector` and `refusal` which disk is meant and whether it may be written,
+//! `disks` and `marks` say what there is, `selector`, `judge` and `refusal` which disk is meant and whether it may be written,
 //! `image` what is written, `write` does it so that a loss of power leaves nothing half, `document` places the node document,
 //! which `fetch` may have brought, and `firmware` the boot entry. The disk gets the table of a node at once, with GUIDs of its
 //! own: a boot entry names the ESP by its GUID, and the first boot would give another to an image's.
@@ -12,6 +12,7 @@ mod document;
 mod fetch;
 mod firmware;
 mod image;
+mod judge;
 mod keep;
 mod marks;
 mod published;
@@ -48,7 +49,8 @@ use crate::base::{Digest, Progress, kernel, version};
 use crate::disk::gpt::{self, Table, Which, types};
 use crate::disk::unfold::Own;
 use crate::disk::{FileDevice, ReadAt, Release, SectorSize, slot, state_disk, sys};
-use crate::node::{Machine, Selector, policy};
+use crate::node::{Machine, Policy, Selector, policy};
+use aside::aside;
 use document::Given;
 use image::Image;
 use keep::Plan;
@@ -91,16 +93,6 @@ pub struct Request {
     /// Whether nobody is there to look: then a disk that has this image, in any version, with any document, stays
     /// as it is, and the firmware starts it next.
     pub unattended: bool,
-}
-
-impl Request {
-    /// Of which image a version will be, where that is known before it is here, and any version that is on a disk is to stay.
-    fn id_beforehand(&self) -> Option<&str> {
-        match &self.image {
-            Origin::Published(published) if !self.keep_state => published.id.as_deref(),
-            _ => None,
-        }
-    }
 }
 
 /// Where this system shows its disks and its firmware.
@@ -190,27 +182,27 @@ pub fn install(
     let is_published = matches!(request.image, Origin::Published(_));
     let mut stopped = is_published.then(listen).transpose()?;
     let early = stopped.clone().unwrap_or_default();
+    let is_early = || early.load(Ordering::Relaxed);
     let open = |disk: Option<&Place>| -> Result<(Image, Option<Given>)> {
         let fetch = |published: &Published| {
             let sectors = disk.map(Place::sectors).transpose()?.flatten();
-            let is_stopped = || early.load(Ordering::Relaxed);
-            published.bring(sectors, request.unattended, &is_stopped, progress)
+            published.bring(sectors, request.unattended, &is_early, progress)
         };
         let image = Image::open(&request.image, request.sha256, &fetch, progress)?;
         let given = match here {
             Some(given) => Some(given),
-            None => Given::fetched(request, &image.policy, &places.system.sys, progress)?,
+            None => fetched(request, &image.policy, places, &is_early, progress)?,
         };
         given.as_ref().map_or(Ok(()), |given| judge_document(given, request, &image))?;
         Ok((image, given))
     };
     let (place, image, given, had) = match request.unattended {
         true => {
-            if let Some(report) = beforehand(request, places, progress)? {
+            if let Some(report) = beforehand(request, places, &is_early, progress)? {
                 return Ok(report);
             }
             let (image, given) = open(None)?;
-            await_disks(&request.target, &places.system, &LASTING);
+            await_disks(&request.target, &places.system, &LASTING, &is_early);
             let Release { id, version, .. } = &image.release;
             if let Some(report) = any_version((id, Some(version)), request, places, progress)? {
                 return Ok(report);
@@ -235,7 +227,7 @@ pub fn install(
     let name = place.path.display().to_string();
     let sector = image.table.sector_size;
     if !place.is_file {
-        refusal::judge_use(&place.disk)?;
+        judge::in_use(&place.disk)?;
     }
     let mut device = place.open_alone(sector)?;
     if device.sector_size() != sector {
@@ -267,29 +259,55 @@ pub fn install(
     Ok(Report { kept_state: plan.kept.is_some(), only_state: request.only_state, ..report })
 }
 
-/// Where a disk has what would come out of a repository, in any version: a node that is there needs none.
-fn beforehand(request: &Request, places: &Places, progress: &dyn Progress) -> Result<Option<Report>> {
-    let Some(id) = request.id_beforehand() else { return Ok(None) };
-    await_disks(&request.target, &places.system, &LASTING);
-    any_version((id, None), request, places, progress)
+/// [`Given::fetched`], which an interruption ends.
+fn fetched(
+    request: &Request,
+    policy: &Policy,
+    places: &Places,
+    is_stopped: &dyn Fn() -> bool,
+    progress: &dyn Progress,
+) -> Result<Option<Given>> {
+    let (request, policy, sys) = (request.clone(), policy.clone(), places.system.sys.clone());
+    let work = move |progress: &dyn Progress| Given::fetched(&request, &policy, &sys, progress);
+    aside(work, is_stopped, progress).unwrap_or_else(|| Err(WriteError::BeforeAnything.into()))
+}
+
+/// Where a disk has what would come out of a repository, in any version: a node that is there needs none, unless it is to give
+/// way to a newer version, which the repository names.
+fn beforehand(
+    request: &Request,
+    places: &Places,
+    is_stopped: &dyn Fn() -> bool,
+    progress: &dyn Progress,
+) -> Result<Option<Report>> {
+    let Origin::Published(published) = &request.image else { return Ok(None) };
+    let (id, version) = match (&published.id, request.keep_state) {
+        (Some(id), false) => (id.clone(), None),
+        (None, false) => return Ok(None),
+        (_, true) => {
+            let (id, version) = published.find(request.unattended, is_stopped, progress)?;
+            (id, Some(version))
+        }
+    };
+    await_disks(&request.target, &places.system, &LASTING, is_stopped);
+    any_version((&id, version.as_deref()), request, places, progress)
 }
 
 /// Where a disk has the image in `file`, in this version or a newer one, so that an unattended installation writes nothing
 /// whatever its document says.
 ///
 /// # Errors
-/// What is wrong with the image, and [`Refusal::SeveralNodes`].
+/// What is wrong with the table of the image, and [`Refusal::SeveralNodes`].
 pub fn standing(
     request: &Request,
     file: &Path,
     places: &Places,
     progress: &dyn Progress,
 ) -> Result<Option<Report>> {
-    let image = Image::of_file(file, None, progress)?;
-    await_disks(&request.target, &places.system, &LASTING);
-    let Release { id, version, .. } = &image.release;
+    let Release { id, version, .. } = Image::release_of(file)?;
+    await_disks(&request.target, &places.system, &LASTING, &|| false);
     let request = Request { keep_state: true, ..request.clone() };
-    any_version((id, Some(version)), &request, places, progress)
+    any_version((&id, Some(&version)), &request, places, progress)
 }
 
 /// Refuses a document that the node of `image` would not take.
@@ -300,14 +318,16 @@ fn judge_document(given: &Given, request: &Request, image: &Image) -> Result<(),
     given.judge(&image.policy).map_err(|refusal| match refusal {
         // Each part of it is signed.
         Refusal::Unsigned { .. } if request.unattended => Refusal::UnsignedWhole,
+        Refusal::NotFromEsp if request.unattended => Refusal::FetchedNotFromEsp,
         other => other,
     })
 }
 
 /// Whether no document is placed in the ESP: the image does not read it there, and the node gets its document from where this
-/// machine got it.
+/// machine got it. One that was fetched is nowhere else.
 fn comes_otherwise(request: &Request, image: &Image) -> bool {
-    request.unattended && !image.policy.takes_from(policy::Place::Esp)
+    let is_fetched = matches!(request.document, Some(DocumentOrigin::Text(..)));
+    request.unattended && !is_fetched && !image.policy.takes_from(policy::Place::Esp)
 }
 
 fn esps(table: &Table) -> Vec<Uuid> {
@@ -354,7 +374,7 @@ const LASTING: Lasting = Lasting { quiet: Duration::from_secs(10), cap: Duration
 
 /// Waits until the disks of the machine are there: of two that could be meant, the one that comes first is not the one that is
 /// meant by `smallest`.
-fn await_disks(target: &Target, system: &System, lasting: &Lasting) {
+fn await_disks(target: &Target, system: &System, lasting: &Lasting, is_stopped: &dyn Fn() -> bool) {
     let fits = |disks: &[Disk]| match target {
         Target::Selected(selector) => !selector::choose(selector, disks).is_empty(),
         Target::Unnamed | Target::Path(_) => !disks.is_empty(),
@@ -364,7 +384,7 @@ fn await_disks(target: &Target, system: &System, lasting: &Lasting) {
     }
     let begun = Instant::now();
     let (mut seen, mut since) = (Vec::new(), begun);
-    while begun.elapsed() < lasting.cap {
+    while begun.elapsed() < lasting.cap && !is_stopped() {
         let disks = system.disks().unwrap_or_default();
         let names: Vec<String> = disks.iter().map(|disk| disk.name.clone()).collect();
         if names != seen {
@@ -446,7 +466,7 @@ fn file_disk(name: String, size: u64) -> Disk {
 fn table(disks: &[Disk]) -> String {
     let listed = disks.iter().filter(|disk| disk.kind == Kind::Disk);
     let content = |disk: &Disk| Choice::of(disk.clone()).content();
-    refusal::table(&listed.map(|disk| (disk, content(disk))).collect::<Vec<_>>(), false)
+    judge::table(&listed.map(|disk| (disk, content(disk))).collect::<Vec<_>>(), false)
 }
 
 /// Where the newest version on the disk is this one, and its document the same: what was done before. A table that was made
@@ -585,17 +605,17 @@ impl Place {
             return keep::plan(device, &name, &image.release.id, (&image.layout, &image.table), own);
         }
         let found = marks::look(device).with_context(|| format!("looking at {name}"))?;
-        refusal::judge_content(&self.disk, &name, &found, request.wipe.as_deref())?;
+        judge::content(&self.disk, &name, &found, request.wipe.as_deref())?;
         if request.only_state {
             let table = image.layout.state_disk(device.size(), own.disk);
-            let table = table.map_err(|error| refusal::too_small(error, &name))?;
+            let table = table.map_err(|error| judge::too_small(error, &name))?;
             return Ok(Plan { table, kept: None, only_state: true, lost: Vec::new() });
         }
         // The state partition grows at the first boot, if the image's command line lets it.
         let table = image
             .layout
             .unfold(&image.table, device.size(), false, own)
-            .map_err(|error| refusal::too_small(error, &name))?;
+            .map_err(|error| judge::too_small(error, &name))?;
         let lost = gpt::read_any(device).map(|found| esps(&found.table)).unwrap_or_default();
         Ok(Plan { table, kept: None, only_state: false, lost })
     }
@@ -643,8 +663,10 @@ mod tests {
         let lasting = |cap| Lasting { quiet: Duration::from_millis(200), cap: Duration::from_millis(cap) };
         let target = Target::Selected("serial=S1".parse().unwrap());
         let begun = Instant::now();
-        await_disks(&target, &fake.system(), &lasting(500));
+        await_disks(&target, &fake.system(), &lasting(500), &|| false);
         assert!(begun.elapsed() >= Duration::from_millis(500), "none fits, and more could come");
+        await_disks(&target, &fake.system(), &lasting(60_000), &|| true);
+        assert!(begun.elapsed() < Duration::from_secs(30), "it was stopped");
         fake.disk("sda", "pci0/ata1/host0", "8:0", 100);
         fake.put("udev/b8:0", "E:ID_SERIAL_SHORT=S0\n");
         thread::scope(|scope| {
@@ -653,7 +675,7 @@ mod tests {
                 fake.put("udev/b8:16", "E:ID_SERIAL_SHORT=S1\n");
                 fake.disk("sdb", "pci0/ata2/host1", "8:16", 100);
             });
-            await_disks(&target, &fake.system(), &lasting(60_000));
+            await_disks(&target, &fake.system(), &lasting(60_000), &|| false);
         });
         assert_eq!(find(&target, &fake.system()).unwrap().path, Path::new("/dev/sdb"));
     }

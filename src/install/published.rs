@@ -23,18 +23,21 @@ use super::refusal::Refusal;
 use super::write::WriteError;
 use crate::base::device::{ReadAt, Shared, Window};
 use crate::base::progress::Counted as Hashed;
+use crate::base::version::compare;
 use crate::base::width::{to_u64, to_usize};
 use crate::base::{Chain, Progress, Size, Task, Unit, clock, kernel};
 use crate::disk::{FileDevice, Role, SectorSize, Slot};
-use crate::http::url::{Url, UrlError};
+use crate::http::url::{Url, UrlError, is_address};
 use crate::image::{around, node_disk};
 use crate::repository::{Client, Folder, Listing, RepositoryError, Web};
 use crate::update::delta::{self, DeltaError};
 use crate::update::{Counted, Document, Remote, RemoteError};
 use crate::verity;
 
-/// How often a server is asked once more where somebody waits, after the first of [`PAUSES`].
+/// Retries in a row where somebody waits, after the first of [`PAUSES`].
 const TRIES: usize = 5;
+/// How often somebody who waits is given as many tries again, since something has come.
+const HOPES: usize = 100;
 /// Bytes in files that an image takes besides its root, its hash tree and its ESP's files: both ends, and the FATs.
 const SLACK: u64 = 4 << 20;
 /// systemd-boot has some 130 KB, and lies in the ESP twice.
@@ -55,7 +58,7 @@ impl Place {
     /// # Errors
     /// An address that is none.
     pub fn of(text: &str) -> Result<Self, UrlError> {
-        match text.starts_with("http://") || text.starts_with("https://") {
+        match is_address(text) {
             true => Url::root(text).map(Self::Web),
             false => Ok(Self::Directory(text.into())),
         }
@@ -92,9 +95,9 @@ pub struct Published {
     pub wanted: Wanted,
     /// Of which image; where none is named, of the only one that there is, or of `own`.
     pub id: Option<String>,
-    /// The image that this system runs.
-    pub own: Option<String>,
-    /// No clock that shows less is right, in seconds since 1970.
+    /// Image and version that this system runs.
+    pub own: Option<(String, String)>,
+    /// Earliest time that is believed of the clock, in seconds since 1970.
     pub epoch: i64,
     /// Proxy for http and https, else the host's.
     pub proxy: Option<String>,
@@ -121,8 +124,8 @@ pub(super) struct Sectors {
 }
 
 impl Published {
-    /// Fetches it; nothing is written but files without a name. `sectors` are those of the disk that it is for;
-    /// `unattended`: nobody is there to look, so that it is tried until the repository can be reached.
+    /// Fetches the image into files without a name; only the metadata lies in a directory with one meanwhile. `sectors` are
+    /// those of the target disk. With `unattended`, it tries again for as long as the cause may pass.
     ///
     /// # Errors
     /// [`Refusal`]; what the repository and servers say; [`WriteError::BeforeAnything`] once `is_stopped`.
@@ -135,8 +138,7 @@ impl Published {
     ) -> Result<Image> {
         // The one directory with a name: it is this thread's, which outlives an interruption.
         let metadata = tempfile::Builder::new().prefix("keller-").tempdir().with_context(no_room)?;
-        let (own, path) = (self.clone(), metadata.path().to_owned());
-        let patience = if unattended { Patience::Endless(&PAUSES) } else { Patience::Short };
+        let (own, path, patience) = (self.clone(), metadata.path().to_owned(), patience(unattended));
         let work = move |progress: &dyn Progress| {
             let (bytes, name) = own.assemble(&path, sectors, patience, progress)?;
             Image::check(bytes, &name, progress)
@@ -164,6 +166,9 @@ impl Published {
         let remote = Counted::new(&*remote);
         let document = self.look(&remote, metadata, patience, progress)?;
         let name = format!("{} {} of {}", document.id, document.version, self.place);
+        if let Some(why) = self.older(&document) {
+            progress.warn(&why);
+        }
         let image = SectorSize::try_from(document.sector_size)?;
         if let Some(Sectors { path, size }) = sectors.filter(|disk| disk.size != image) {
             return Err(Refusal::Sectors { path, disk: size, image }.into());
@@ -175,6 +180,40 @@ impl Published {
         let (root, tree) = fetching.root()?;
         let bytes = fetching.whole(root, &tree, uki).with_context(|| format!("putting {name} together"))?;
         Ok((Arc::new(bytes), name))
+    }
+
+    /// What somebody must know where the newest version is older than the one that this system runs: nothing here remembers
+    /// what the repository had before.
+    fn older(&self, found: &Document) -> Option<String> {
+        let (_, runs) = self.own.as_ref().filter(|(id, _)| *id == found.id)?;
+        let is_older = matches!(self.wanted, Wanted::Newest(_)) && compare(&found.version, runs).is_lt();
+        is_older.then(|| {
+            format!(
+                "the newest version at {} is {}, and this machine runs {runs}: that one was withdrawn, or the repository is an \
+                 old copy",
+                self.place, found.version
+            )
+        })
+    }
+
+    /// Image and version that [`Published::bring`] would bring.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn find(
+        &self,
+        unattended: bool,
+        is_stopped: &dyn Fn() -> bool,
+        progress: &dyn Progress,
+    ) -> Result<(String, String)> {
+        let metadata = tempfile::Builder::new().prefix("keller-").tempdir().with_context(no_room)?;
+        let (own, path, patience) = (self.clone(), metadata.path().to_owned(), patience(unattended));
+        let work = move |progress: &dyn Progress| {
+            let remote = own.connect()?;
+            let document = own.look(&Counted::new(&*remote), &path, patience, progress)?;
+            Ok((document.id, document.version))
+        };
+        aside(work, is_stopped, progress).unwrap_or_else(|| Err(WriteError::BeforeAnything.into()))
     }
 
     fn connect(&self) -> Result<Box<dyn Remote>> {
@@ -257,7 +296,7 @@ impl Published {
             }
             (None, Some(id)) if ids.len() == 1 => Ok(id),
             (None, _) => {
-                let own = self.own.as_deref().filter(|own| ids.contains(own));
+                let own = self.own.as_ref().map(|(id, _)| id.as_str()).filter(|own| ids.contains(own));
                 own.ok_or_else(|| Refusal::SeveralIds { repository: repository(), ids: listed(ids) })
             }
         }
@@ -284,11 +323,15 @@ fn may_pass(error: &anyhow::Error) -> bool {
     )
 }
 
+fn patience(unattended: bool) -> Patience {
+    if unattended { Patience::Endless(&PAUSES) } else { Patience::Short }
+}
+
 fn is_endless(patience: Patience) -> bool {
     matches!(patience, Patience::Endless(_))
 }
 
-/// What is waited between tries.
+/// The pauses between tries.
 fn pauses(patience: Patience) -> Box<dyn Iterator<Item = Duration>> {
     match patience {
         Patience::Short => Box::new(PAUSES.into_iter().take(TRIES)),
@@ -300,7 +343,7 @@ fn pauses(patience: Patience) -> Box<dyn Iterator<Item = Duration>> {
 }
 
 /// Does `act` until it succeeds, or fails with what does not pass, or so often that nothing more is to be hoped for. Whatever
-/// came from `remote` in between gives new hope.
+/// came from `remote` in between gives new hope, but not for ever where somebody waits: it may be the same bytes each time.
 fn insist<T>(
     patience: Patience,
     remote: &Counted<'_>,
@@ -308,7 +351,7 @@ fn insist<T>(
     passes: impl Fn(&anyhow::Error) -> bool,
     mut act: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let mut left = pauses(patience);
+    let (mut left, mut hopes) = (pauses(patience), HOPES);
     loop {
         let before = remote.bytes();
         let error = match act() {
@@ -316,8 +359,9 @@ fn insist<T>(
             Err(error) if passes(&error) => error,
             Err(error) => return Err(error),
         };
-        if remote.bytes() - before >= PIECE {
+        if remote.bytes() - before >= PIECE && hopes > 0 {
             left = pauses(patience);
+            hopes -= 1;
         }
         let Some(pause) = left.next() else { return Err(error) };
         progress.warn(&format!("{}; the next try is in {} s", Chain(error.as_ref()), pause.as_secs()));
@@ -340,7 +384,11 @@ impl Fetching<'_> {
         let passes = |error: &anyhow::Error| {
             let is_endless = is_endless(self.patience);
             match error.downcast_ref() {
-                Some(DeltaError::Broken { .. } | DeltaError::Remote(RemoteError::Failed { .. })) => true,
+                Some(
+                    DeltaError::Broken { .. }
+                    | DeltaError::Short { .. }
+                    | DeltaError::Remote(RemoteError::Failed { .. }),
+                ) => true,
                 Some(DeltaError::Remote(RemoteError::Missing { .. })) => is_endless,
                 _ => false,
             }

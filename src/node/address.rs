@@ -186,8 +186,8 @@ impl Remote {
         }
     }
 
-    /// The keys of which one has to have signed each document, where `policy` is that of the image; with none, the digest is
-    /// enough. Nothing where nothing vouches for what comes.
+    /// The keys that may sign: each document must be signed by one of them. None where the digest is enough; no list where
+    /// nothing vouches for what comes. `policy` is that of the image.
     pub fn signers<'a>(&'a self, policy: &'a Policy) -> Option<&'a [PublicKey]> {
         match (&self.sha256, self.keys.is_empty()) {
             (_, false) | (Some(_), true) => Some(&self.keys),

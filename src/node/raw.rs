@@ -69,8 +69,8 @@ pub(super) struct RawInstall {
     /// and the installed node gets it.
     pub document: Option<At<RawRemote>>,
     /// Where the image comes from: `repository` for the newest version of the channel in the repository that the node takes
-    /// updates from, by `update` here or in the image, and by the keys that the image trusts. Until it can be reached, it is tried
-    /// again. Default: the image that the machine runs.
+    /// updates from, by `update` here or in the image, and by the keys that the image trusts. The machine
+    /// retries until the repository can be reached. Default: the image that the machine runs.
     pub image: Option<At<From>>,
     /// What may be lost: the disk's serial number, or the beginning of its table's id where it has none. Without it, the disk
     /// must be empty. A disk that has this image in any version is never wiped.

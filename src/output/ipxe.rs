@@ -14,8 +14,8 @@ pub(super) const MAGIC: &[u8] = b"#!ipxe";
 /// `cwduri`, the directory that the script came from, is there since March 2024; before, relative names alone lead there.
 const IS_NEW: &str = "isset ${cwduri} || goto old\n";
 /// What an iPXE without it does.
-const OLD: &str = "goto failed\n:old\necho keller: this iPXE is from before March 2024 and does not say where its script \
-                   lies: name the place by `netboot.url` in the manifest\n";
+const OLD: &str = "goto failed\n:old\necho keller: this iPXE is older than March 2024 and cannot tell where its script \
+                   lies: take a newer one, or set `netboot.url` in the manifest and build again\n";
 
 /// The script for the kernel image `program`, whose command line is `cmdline`. The disk image is `image` beside it, unless the
 /// kernel image itself says where that is.

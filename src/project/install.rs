@@ -71,21 +71,21 @@ const CLOCK: Duration = Duration::from_secs(60);
 pub struct Ground {
     /// What is installed.
     pub image: PathBuf,
-    /// Who may give a node of it a document.
+    /// Which node documents the image takes.
     pub policy: Policy,
     /// Where the machine's own document is, if it has one.
     pub document: PathBuf,
-    /// Where the kernel command line says that another is fetched from.
+    /// The document that the kernel command line says to fetch, if any.
     pub remote: Option<Remote>,
     /// Where the kernel shows the machine.
     pub sys: PathBuf,
-    /// Between two questions for a document; the last one stays.
+    /// Pauses between tries to fetch it; the last one repeats.
     pub pauses: &'static [Duration],
     /// Where the system of the machine is, which knows where updates come from.
     pub root: PathBuf,
     /// How long a repository waits for a clock that is about to be set.
     pub clock: Duration,
-    /// The disk, whichever the documents describe.
+    /// A disk to use instead of the one that the documents describe.
     pub disk: Option<PathBuf>,
 }
 
@@ -211,7 +211,11 @@ impl Ground {
     ) -> Result<(Report, Then)> {
         let asked = own.and_then(|own| own.document.install.as_ref());
         let request = self.request(asked, None);
-        if let Some(report) = install::standing(&request, &self.image, &Places::here(), progress)? {
+        // What is in a repository may be newer than what is on the disk and on the medium.
+        let may_be_replaced = asked.is_some_and(|asked| asked.from_repository && asked.keep_state);
+        if !may_be_replaced
+            && let Some(report) = install::standing(&request, &self.image, &Places::here(), progress)?
+        {
             return Ok((report, asked.map(|asked| asked.then).unwrap_or_default()));
         }
         let (whole, document) = self.fetch(remote, own, reports, progress)?;

@@ -72,8 +72,7 @@ fn something_has_to_vouch_for_a_document_that_is_fetched() {
     };
     let public = project.text("node/rack.pub");
     let (key, digest) = (public.lines().nth(1).unwrap(), Digest::of("n").to_hex());
-    let alone =
-        "(no name), for any machine: nothing wrong, where the image has `node: keys`: nothing else vouches";
+    let alone = "(no name), for any machine: nothing wrong, provided that the image has `node: keys`, since nothing else vouches";
     for (more, said) in [
         (String::new(), alone),
         (format!(", sha256: {digest}"), "(no name), for any machine: nothing wrong\n"),

@@ -1,18 +1,18 @@
 //! Node documents from a web server: for `keller install` by hand, and for a machine that installs itself.
 
 use std::fs::{self, File};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use keller::base::Digest;
-use keller::base::progress::{Progress, TaskId, Unit};
 use keller::node::signature::PublicKey;
 use keller::node::{Policy, Remote};
-use keller::project::install::{Ground, Refusal, Report, State, Then};
+use keller::project::install::{Ground, Report, State, Then};
 use serde_json::Value;
 
 use super::install::{IMAGE, SIZE, blank, document, ground, is_blank};
 use super::project::Project;
+use crate::heard::Heard;
 use crate::http_server::{Act, Server};
 
 const MACS: [&str; 2] = ["52:54:00:12:34:56", "52:54:00:12:34:57"];
@@ -48,30 +48,6 @@ fn signed(project: &Project, text: &str, key: &str) -> String {
 
 fn key(project: &Project, name: &str) -> PublicKey {
     PublicKey::from_pem(&project.read(&format!("node/{name}.pub"))).unwrap()
-}
-
-/// What a machine said meanwhile.
-#[derive(Default)]
-struct Heard(Mutex<Vec<String>>);
-
-impl Heard {
-    fn text(&self) -> String {
-        self.0.lock().unwrap().join("\n")
-    }
-}
-
-impl Progress for Heard {
-    fn begin(&self, _: &str, _: u64, _: Unit) -> TaskId {
-        TaskId(0)
-    }
-    fn advance(&self, _: TaskId, _: u64) {}
-    fn end(&self, _: TaskId) {}
-    fn note(&self, text: &str) {
-        self.0.lock().unwrap().push(text.to_owned());
-    }
-    fn warn(&self, text: &str) {
-        self.note(text);
-    }
 }
 
 /// What the server was told.
@@ -151,7 +127,7 @@ fn a_document_comes_from_an_address() {
     refused(
         &server.url("/long.yaml"),
         &pin,
-        "/long.yaml has more than the 262144 bytes that a node document can have",
+        "/long.yaml is longer than 262144 bytes, the most that a node document may have",
     );
     // A file is compared as well.
     project.write("rack.yaml", A);
@@ -249,6 +225,22 @@ fn a_machine_fetches_its_document_and_installs_itself() {
     assert_eq!(reports(&server).last().unwrap()["state"], "already");
 }
 
+/// Some servers say of a file that they do not have that nobody may read it.
+#[test]
+fn the_next_card_is_asked_whatever_the_server_says_of_the_first() {
+    let project = project("");
+    let server = Server::start();
+    blank(&project, "disk", SIZE);
+    server.put(&format!("/{}.yaml", MACS[0]), "", &[Act::Status(403)]);
+    let text = signed(&project, &format!("{A}install: {{disk: serial=none}}\n"), "rack");
+    server.put(&format!("/{}.yaml", MACS[1]), text.as_str(), &[Act::Serve]);
+    let keys = vec![key(&project, "rack")];
+    let remote = Remote::new(server.url("/${mac}.yaml").parse().unwrap(), None, keys).unwrap();
+    let ground = Ground { remote: Some(remote), pauses: &PAUSES, ..ground(&project, IMAGE, "disk") };
+    assert_eq!(install(&ground).0.unwrap().0.state, State::Installed);
+    assert_eq!(document(&project, "disk"), Some(text));
+}
+
 /// Gives the machine a document that names an address, keys and where to report, and says `more`.
 fn own(project: &Project, server: &Server, more: &str) {
     let key = project.text("node/rack.pub").lines().nth(1).unwrap().to_owned();
@@ -299,7 +291,7 @@ fn what_a_machine_fetches_may_be_refused() {
             with(""),
             format!("nothing says onto which disk: add `install: {{disk: …}}` to the node document at {url}"),
         ),
-        (format!("#{}", " ".repeat(256 << 10)), format!("{url} has more than the 262144 bytes")),
+        (format!("#{}", " ".repeat(256 << 10)), format!("{url} is longer than 262144 bytes")),
     ] {
         put(&text);
         let before = server.seen().len();
@@ -371,8 +363,8 @@ fn two_documents_of_a_machine_become_one() {
     assert_eq!(install(&ground).0.unwrap().0.state, State::Installed);
     assert_eq!(document(&project, "disk"), file.split("---").next().map(str::to_owned));
     fs::remove_file(project.path("disk")).unwrap();
-    let error = ground.install(&|| Ok(Arc::default()), &Heard::default()).unwrap_err();
-    assert!(!error.is::<Refusal>(), "{error}");
+    let error = install(&ground).0.unwrap_err();
+    assert!(error.contains("/disk: No such file or directory"), "{error}");
 }
 
 #[test]

@@ -3,20 +3,22 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::process::Child;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use keller::base::Digest;
-use keller::base::progress::{Progress, Silent, TaskId, Unit};
+use keller::base::progress::Silent;
 use keller::disk::gpt;
 use keller::disk::{FileDevice, ReadAt, SectorSize};
-use keller::project::install::{Asked, Origin, Refusal, State, Wanted};
+use keller::node::Remote;
+use keller::project::install::{Asked, Ground, Origin, Refusal, State, Wanted};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::install::{SIZE, blank, ground, inspected, is_blank};
 use super::project::{Project, Ran};
+use crate::heard::Heard;
 use crate::http_server::{Act, Server};
 
 const KEY: &str = "node/keys/root.json";
@@ -308,22 +310,6 @@ fn an_interruption_leaves_nothing() {
     }
 }
 
-/// Hears the warnings.
-#[derive(Default)]
-struct Heard(Mutex<Vec<String>>);
-
-impl Progress for Heard {
-    fn begin(&self, _: &str, _: u64, _: Unit) -> TaskId {
-        TaskId(0)
-    }
-    fn advance(&self, _: TaskId, _: u64) {}
-    fn end(&self, _: TaskId) {}
-    fn note(&self, _: &str) {}
-    fn warn(&self, text: &str) {
-        self.0.lock().unwrap().push(text.to_owned());
-    }
-}
-
 #[test]
 fn an_unattended_machine_takes_the_newest_version() {
     let project = project();
@@ -356,7 +342,7 @@ fn an_unattended_machine_takes_the_newest_version() {
     blank(&project, "disk", SIZE);
     let report = run("disk", &heard).unwrap();
     assert_eq!((report.state, report.version.as_str()), (State::Installed, "1.0.1"));
-    let warnings = heard.0.lock().unwrap().clone();
+    let warnings = heard.warnings();
     assert!(warnings.iter().any(|said| said.ends_with("; the next try is in 1 s")), "{warnings:?}");
     // The ESP has the document, too.
     assert!(content(&project, "disk")[1..] == content(&project, &image("1.0.1"))[1..]);
@@ -367,11 +353,62 @@ fn an_unattended_machine_takes_the_newest_version() {
     let report = run("disk", &heard).unwrap();
     assert_eq!((report.state, report.version.as_str()), (State::Already, "1.0.1"));
     assert_eq!(server.seen().len(), asked);
+    // With `keep: state`, a newer version would be taken: the repository is asked for its number, and for no more.
+    project.write(
+        "rack1.yaml",
+        "node: 1\ninstall: {disk: serial=none, image: repository, keep: state}\nupdate: {channel: beta}\n",
+    );
+    let report = run("disk", &heard).unwrap();
+    assert_eq!((report.state, report.version.as_str()), (State::Already, "1.0.1"));
+    let lines: Vec<String> = server.seen()[asked..].iter().map(|request| request.line.clone()).collect();
+    assert!(lines.iter().any(|line| line.contains("/metadata/")), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("/blobs/")), "{lines:?}");
     // What will not pass is no reason to wait.
-    project.write("rack1.yaml", project.text("rack1.yaml") + "update: {channel: nightly}\n");
+    project.write(
+        "rack1.yaml",
+        "node: 1\ninstall: {disk: serial=none, image: repository}\nupdate: {channel: nightly}\n",
+    );
     blank(&project, "other", SIZE);
     let refused = run("other", &heard).unwrap_err();
     assert!(refused.is::<Refusal>() && is_blank(&project, "other"), "{refused}");
+}
+
+/// The document and the image both come from elsewhere than the medium.
+#[test]
+fn a_document_that_is_fetched_asks_for_the_repository() {
+    let project = project();
+    let server = served(&project);
+    fs::create_dir_all(project.path("live/usr/lib/keller")).unwrap();
+    let built = json!({"id": "tiny", "version": "1.0.5", "epoch": 7,
+        "health": {"units": [], "etcd": false, "command": [], "stable_seconds": 5, "deadline_seconds": 120},
+        "update": {"url": server.url("/r"), "channel": "beta", "automatic": true, "window": null,
+            "interval_seconds": 3600}});
+    project.write("live/usr/lib/keller/agent.json", built.to_string());
+    project.write("live/usr/lib/keller/root.json", project.read(KEY));
+    let text = "node: 1\nname: rack1\ninstall: {disk: serial=none, image: repository}\n";
+    server.put("/n.yaml", text, &[Act::Serve]);
+    let remote = Remote::new(server.url("/n.yaml").parse().unwrap(), Some(Digest::of(text)), Vec::new());
+    let remote = Some(remote.unwrap());
+    let run = |disk: &str, heard: &Heard| {
+        blank(&project, disk, SIZE);
+        let ground = Ground { remote: remote.clone(), ..ground(&project, &image("1.0.0"), disk) };
+        ground.install(&|| Ok(Arc::default()), heard).map(|done| done.unwrap().0)
+    };
+    let heard = Heard::default();
+    let report = run("disk", &heard).unwrap();
+    assert_eq!((report.version.as_str(), report.document), ("1.0.1", true));
+    assert!(heard.text().contains(" is 1.0.1, and this machine runs 1.0.5: "), "{}", heard.text());
+
+    // A version whose nodes would not read what was fetched: no node without its document.
+    project.edit("runtime: podman", "node: {sources: [smbios]}\nruntime: podman");
+    project.build(&["--version", "1.0.6", "--no-sums"]).good();
+    publish(&project, &[&image("1.0.6"), "--channel", "beta", "--level", "1"]).good();
+    for name in project.names("repository").into_keys() {
+        server.put(&format!("/r/{name}"), project.read(&format!("repository/{name}")), &[Act::Serve]);
+    }
+    let refused = format!("{:#}", run("other", &heard).unwrap_err());
+    assert!(refused.starts_with("a node of this image reads no document from its ESP"), "{refused}");
+    assert!(is_blank(&project, "other"));
 }
 
 #[test]

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use keller::base::Chain;
-use keller::base::progress::{Progress, Silent, TaskId, Unit};
+use keller::base::progress::Silent;
 use keller::fetch::{FetchError, Upstream, fetch};
 use keller::http::{Client, Settings};
 use keller::lock::archives::Archives;
@@ -25,24 +24,9 @@ use tempfile::TempDir;
 use super::{manifest, whole};
 use crate::cli::archive::{Archive, KEY, greeter, packages};
 use crate::deb::xz;
+use crate::heard::Heard;
 use crate::http_server::{Act, Server};
 use crate::repository::{DATE, DAY, public, sign};
-
-/// What is warned of.
-#[derive(Default)]
-struct Warnings(Mutex<Vec<String>>);
-
-impl Progress for Warnings {
-    fn begin(&self, _: &str, _: u64, _: Unit) -> TaskId {
-        TaskId(0)
-    }
-    fn advance(&self, _: TaskId, _: u64) {}
-    fn end(&self, _: TaskId) {}
-    fn note(&self, _: &str) {}
-    fn warn(&self, text: &str) {
-        self.0.lock().unwrap().push(text.to_owned());
-    }
-}
 
 /// A host with an apt folder, a list of mirrors on a server, and a store.
 struct Host {
@@ -51,7 +35,7 @@ struct Host {
     client: Client,
     store: Store,
     manifest: Manifest,
-    warnings: Warnings,
+    heard: Heard,
 }
 
 impl Host {
@@ -78,7 +62,7 @@ impl Host {
         Self {
             store: Store::open(folder.path().join("store")).unwrap(),
             client: Client::new(settings).unwrap(),
-            warnings: Warnings::default(),
+            heard: Heard::default(),
             folder,
             lists,
             manifest,
@@ -92,7 +76,7 @@ impl Host {
     fn lock(&self) -> Result<Lock, String> {
         let archives = Archives::of(&self.manifest, &self.mirrors()).unwrap();
         let online = Online { client: &self.client, store: &self.store };
-        let locked = resolve(&self.manifest, &archives, &online, None, &Update::All, DATE, &self.warnings);
+        let locked = resolve(&self.manifest, &archives, &online, None, &Update::All, DATE, &self.heard);
         locked.map(whole).map_err(|error| Chain(&error).to_string())
     }
 
@@ -138,7 +122,7 @@ fn a_list_on_a_server_is_read_and_the_next_mirror_stands_in() {
     // One list, which two suites name, read once; of it the directory of this machine is not used.
     assert_eq!(host.lists.seen().len(), 1);
     assert!(asked(&empty, "/debian/dists") && asked(&broken, "/debian/dists"));
-    let warnings = host.warnings.0.lock().unwrap().join("\n");
+    let warnings = host.heard.warnings().join("\n");
     for (server, why) in [(&empty, "there is no "), (&broken, "the server says 503")] {
         let said = format!("the mirror {}/ is passed over: asking archive debian", server.url("/debian"));
         let line =
@@ -164,7 +148,7 @@ fn a_mirror_that_is_half_synchronised_or_too_old_is_passed_over() {
     let list = [&half, &old, &good].map(|server| server.url("/debian")).join("\n");
     let host = Host::new(&list);
     assert_eq!(host.lock().unwrap().packages["greeter"].version, "2.0-1");
-    let warnings = host.warnings.0.lock().unwrap();
+    let warnings = host.heard.warnings();
     let said = |server: &Server, why: &str| {
         let mirror = format!("the mirror {}/ is passed over: ", server.url("/debian"));
         assert!(warnings.iter().any(|line| line.starts_with(&mirror) && line.contains(why)), "{warnings:#?}");
@@ -288,7 +272,7 @@ fn mirrors_that_are_passed_over_are_told_once_and_in_order() {
             told.starts_with("asking archive debian for suite trixie-updates: none of its 3 mirrors"),
             "{told}"
         );
-        let warnings = host.warnings.0.lock().unwrap().clone();
+        let warnings = host.heard.warnings();
         let mut sorted = warnings.clone();
         sorted.sort();
         sorted.dedup();

@@ -12,9 +12,9 @@
 //! not agreed nobody has started, so that no answer can be out of date: who agreed saw all others empty, and none of them
 //! can have data before it has seen this one agreed.
 //!
-//! All that holds for one list. Members whose node documents list others would begin clusters beside each other, so that with
-//! such a peer ([`Peer::Lists`]) nobody agrees or starts, and who has agreed on one list has not on another. A running cluster
-//! that has a seat for this member is joined all the same: its own list counts.
+//! All that holds for one list. Members whose node documents differ in their lists would begin separate clusters. So nobody
+//! agrees or starts beside such a peer ([`Peer::Lists`]), and an agreement on one list does not count for another. A running
+//! cluster that has a seat for this member is joined all the same: its own list counts.
 
 use std::collections::BTreeMap;
 
@@ -50,11 +50,11 @@ pub(super) enum Peer {
 /// Whether the list of a cluster that runs has this member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seat {
-    /// It has not.
+    /// This member is not in the list.
     None,
-    /// As one that was never started.
+    /// In the list, never started.
     Free,
-    /// As one that has begun the cluster, or was started once.
+    /// In the list, and started before.
     Taken,
 }
 
@@ -168,6 +168,12 @@ mod tests {
 
     /// What went wrong in a run, if anything did, and whether all came up where nobody disturbed them in the end.
     fn run(seed: u64, members: usize, rule: Rule) -> Result<bool, String> {
+        run_listed(seed, &vec![members; members], rule)
+    }
+
+    /// The same of members of which each lists the first so many: those who come later are to join.
+    fn run_listed(seed: u64, lists: &[usize], rule: Rule) -> Result<bool, String> {
+        let members = lists.len();
         let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let new = Machine { own: Own::Empty, is_up: false, runs: false, begins: 0, wiped_with_data: false };
         let mut machines = vec![new; members];
@@ -199,29 +205,31 @@ mod tests {
                 }
                 _ if !machines[who].is_up => machines[who].is_up = true,
                 _ if machines[who].runs => {}
-                _ => look(&mut machines, &mut heard, who, &mut chance, calm, rule)?,
+                _ => look(&mut machines, &mut heard, (who, lists), &mut chance, calm, rule)?,
             }
         }
-        Ok(machines.iter().all(|machine| machine.runs))
+        Ok(machines.iter().zip(lists).all(|(machine, list)| machine.runs || list != &lists[0]))
     }
 
     /// One member asks one more peer, and acts when it has heard all.
     fn look(
         machines: &mut [Machine],
         heard: &mut [BTreeMap<String, Peer>],
-        who: usize,
+        (who, lists): (usize, &[usize]),
         chance: &mut Chance,
         calm: bool,
         rule: Rule,
     ) -> Result<(), String> {
         let unheard =
-            (0..machines.len()).find(|other| *other != who && !heard[who].contains_key(&other.to_string()));
+            (0..lists[who]).find(|other| *other != who && !heard[who].contains_key(&other.to_string()));
         if let Some(other) = unheard {
             let Machine { own, is_up, runs, .. } = machines[other];
             let lost = !calm && chance.below(10) == 0;
             let answer = match (is_up && !lost, runs) {
                 (false, _) => Peer::Silent("lost".to_owned()),
-                (true, true) => Peer::Runs(Seat::Taken),
+                (true, true) if who < lists[other] => Peer::Runs(Seat::Taken),
+                (true, true) => Peer::Runs(Seat::None),
+                (true, false) if lists[other] != lists[who] => Peer::Lists("others".to_owned()),
                 (true, false) => Peer::Waits(own),
             };
             heard[who].insert(other.to_string(), answer);
@@ -242,6 +250,9 @@ mod tests {
                 }
                 machines[who].own = Own::Data;
                 machines[who].runs = true;
+                if lists[who] != lists[0] {
+                    return Err(format!("{who} begins a cluster that the first do not list: {machines:?}"));
+                }
             }
         }
         Ok(())
@@ -258,6 +269,27 @@ mod tests {
             }
         }
         assert!(formed > 10_000, "only {formed} clusters formed");
+    }
+
+    /// One or two machines that are to join later are there from the beginning.
+    #[test]
+    fn no_schedule_makes_one_that_is_to_join_begin() {
+        let careless: Rule = |own, peers, told| {
+            let peers = peers.iter().map(|(name, peer)| match peer {
+                Peer::Lists(_) => (name.clone(), Peer::Waits(Own::Agreed)),
+                other => (name.clone(), other.clone()),
+            });
+            step(own, &peers.collect(), told)
+        };
+        for lists in [&[1, 2][..], &[2, 2, 3], &[2, 2, 3, 4], &[2, 2, 5, 5, 5]] {
+            let mut formed = 0;
+            for seed in 0..2_000 {
+                let calm = run_listed(seed, lists, step);
+                formed += u32::from(calm.unwrap_or_else(|wrong| panic!("{lists:?}, seed {seed}: {wrong}")));
+            }
+            assert!(formed > 500, "{lists:?}: only {formed} clusters formed");
+            assert!((0..2_000).any(|seed| run_listed(seed, lists, careless).is_err()), "{lists:?}");
+        }
     }
 
     /// The model sees what careless rules do.

@@ -261,8 +261,8 @@ fn ask(cluster: &Cluster, places: &Places, name: &str, ip: IpAddr) -> Look {
                 Peer::Other(format!("{member} answers at its address, {ip}"))
             }
             Answer { members, .. } if members != cluster.members => Peer::Lists(format!(
-                "its node document lists {}, and this member's {}: give both the same list. If one of them is to join a \
-                 cluster later, it waits here until that cluster runs",
+                "its node document lists {}, and this member's {}: give both the same list. A member that is to join \
+                 later waits here until the cluster runs and has added it",
                 shown(&members),
                 shown(&cluster.members)
             )),

@@ -24,7 +24,7 @@ fn published(wanted: Wanted, id: Option<&str>, own: Option<&str>) -> Published {
         root_json: Vec::new(),
         wanted,
         id: id.map(str::to_owned),
-        own: own.map(str::to_owned),
+        own: own.map(|id| (id.to_owned(), "1.0.0".to_owned())),
         epoch: 0,
         proxy: None,
         authorities: Vec::new(),

@@ -47,7 +47,7 @@ impl Asked {
             root_json,
             wanted: self.wanted.clone(),
             id: self.id.clone(),
-            own: built.map(|built| built.id.clone()),
+            own: built.map(|built| (built.id.clone(), built.version.clone())),
             epoch: built.map_or(0, |built| built.epoch),
             proxy: settings.and_then(|own| own.proxy.clone()),
             authorities: settings.map(|own| own.authorities.clone()).unwrap_or_default(),
@@ -83,7 +83,7 @@ pub(super) fn of_node(root: &Path, update: Option<&Update>) -> Result<Origin> {
         root_json: source.root_json,
         wanted: Wanted::Newest(source.channel),
         id: Some(settings.id.clone()),
-        own: Some(settings.id),
+        own: Some((settings.id, settings.version)),
         epoch: settings.epoch,
         proxy: source.proxy,
         authorities: source.authorities,
@@ -104,6 +104,10 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    fn own(published: &Published) -> Option<String> {
+        published.own.as_ref().map(|(id, version)| format!("{id} {version}"))
+    }
 
     fn published(asked: &Asked, root: &Path) -> Result<Published> {
         let Origin::Published(published) = asked.origin_on(root)? else { panic!("another origin") };
@@ -138,7 +142,10 @@ mod tests {
         assert!(published(&asked, root.path()).unwrap_err().is::<Refusal>());
         write("usr/lib/keller/root.json", "image");
         let found = published(&asked, root.path()).unwrap();
-        assert_eq!((&*found.root_json, found.own.as_deref(), found.epoch), (&b"image"[..], Some("node"), 7));
+        assert_eq!(
+            (&*found.root_json, own(&found), found.epoch),
+            (&b"image"[..], Some("node 1.0.0".to_owned()), 7)
+        );
         assert!(!format!("{found} {found:?}").contains("s3cret"), "{found} {found:?}");
         write("etc/keller/root.json", "operator");
         write("etc/keller/update.yaml", "proxy: http://proxy.example:3128\nauthorities: [/etc/ca.pem]\n");
@@ -149,7 +156,7 @@ mod tests {
         );
         assert_eq!(found.authorities, [PathBuf::from("/etc/ca.pem")]);
         let found = published(&given, root.path()).unwrap();
-        assert_eq!((&*found.root_json, found.own.as_deref()), (&b"given"[..], Some("node")));
+        assert_eq!((&*found.root_json, own(&found)), (&b"given"[..], Some("node 1.0.0".to_owned())));
         let directory = Asked { repository: "out/repository".into(), ..asked };
         assert_eq!(published(&directory, root.path()).unwrap().place.to_string(), "out/repository");
     }
