@@ -45,15 +45,19 @@ pub fn certificates(progress: &dyn Progress) -> Result<(), Failure> {
         None => etcd::keep(directory, &Member::single(), owner, now, progress)?,
         Some(cluster) => {
             let member = Member::of_cluster(&cluster.me, cluster.address());
-            etcd::take(directory, &given()?, &member, owner)?
+            let given = given()?;
+            // Nothing is written before it may: else the next run would not know of the restart any more.
+            if etcd::is_to_restart(directory, &given)? {
+                restart::for_authorities(progress)?;
+            }
+            etcd::take(directory, &given, &member, owner)?
         }
     };
     for file in &kept.made {
         progress.detail(&format!("made {}/{file}", etcd::DIRECTORY));
     }
     if kept.wants_restart {
-        progress
-            .detail(&format!("the authority of {UNIT} is another one now: {UNIT} is restarted if it runs"));
+        progress.detail(&format!("{UNIT} is to believe other authorities now: it is restarted if it runs"));
         // Without waiting: this may run as part of its start, which it does not disturb.
         systemd::systemctl(&["--no-block", "try-restart", UNIT])?;
     }

@@ -11,7 +11,7 @@ use crate::base::failure::{Doing, Failure};
 use crate::base::input;
 use crate::etcd::{Client, Credentials, Error};
 use crate::node::cluster::Cluster;
-use crate::pki::{self, etcd};
+use crate::pki::{self, Bundle, etcd};
 
 /// In an operator's directory: which cluster it is for.
 pub const LIST: &str = "cluster.json";
@@ -40,6 +40,8 @@ pub struct Dated {
     pub file: String,
     /// Seconds since 1970.
     pub ends: i64,
+    /// Whether it signs others: of several, it is the one that ends last.
+    pub is_authority: bool,
 }
 
 /// Who is asked, and as whom.
@@ -92,8 +94,14 @@ impl Access {
     fn new(list: List, me: Option<String>, directory: &Path, names: &[&str]) -> Result<Self, Failure> {
         let dated = |name: &&str| {
             let file = directory.join(name).display().to_string();
-            let ends = pki::end_of(&read(directory, name)?).doing(format!("reading {file}"))?;
-            Ok(Dated { file, ends })
+            let text = read(directory, name)?;
+            let is_authority = [etcd::CA, etcd::PEER_CA].contains(name);
+            // While one authority takes another's place, the one that lasts counts.
+            let ends = match is_authority {
+                true => Bundle::read(&text).map(|authorities| authorities.ends()),
+                false => pki::end_of(&text),
+            };
+            Ok(Dated { ends: ends.doing(format!("reading {file}"))?, file, is_authority })
         };
         let certificates = names.iter().map(dated).collect::<Result<_, Failure>>()?;
         let credentials = credentials(directory, etcd::CA, etcd::CLIENT)?;

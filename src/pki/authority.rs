@@ -4,7 +4,7 @@ use rcgen::{BasicConstraints, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 use super::pair::{self, Pair};
 use super::wanted::{ALGORITHM, LIFETIME_SECONDS, NO_END_SECONDS, Wanted, subject};
-use super::{Error, Flaw};
+use super::{Bundle, Error, Flaw};
 use crate::base::Digest;
 
 /// Two clocks of one moment differ by less.
@@ -13,7 +13,9 @@ const SLACK_SECONDS: i64 = 86_400;
 /// Signs certificates. [`Authority::to_pem`] has the key: whoever reads that is every server and every client.
 #[derive(Debug)]
 pub struct Authority {
-    certificate: Vec<u8>,
+    pub(super) certificate: Vec<u8>,
+    /// Believed as it is, while one takes the other's place.
+    pub(super) beside: Bundle,
     ends: i64,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -32,7 +34,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(Error::Making)?.der().to_vec();
-        Ok(Self { certificate, ends, issuer: Issuer::new(params, key) })
+        Ok(Self { certificate, beside: Bundle::default(), ends, issuer: Issuer::new(params, key) })
     }
 
     /// Reads what [`Authority::to_pem`] gave.
@@ -44,7 +46,22 @@ impl Authority {
         }
         let ends = parsed.validity().not_after.timestamp();
         let issuer = Issuer::from_ca_cert_der(&certificate.as_slice().into(), key).map_err(Error::Key)?;
-        Ok(Self { certificate, ends, issuer })
+        Ok(Self { certificate, beside: Bundle::default(), ends, issuer })
+    }
+
+    /// The same, for whoever is to believe `others` beside it.
+    pub fn beside(self, others: Bundle) -> Self {
+        Self { beside: others, ..self }
+    }
+
+    /// All that whoever believes it is to believe: itself first, then those beside it.
+    pub fn believed(&self) -> Bundle {
+        Bundle::of(&self.certificate, &self.beside)
+    }
+
+    /// When it ends: seconds since 1970.
+    pub fn ends(&self) -> i64 {
+        self.ends
     }
 
     /// Key and certificate.
@@ -52,7 +69,7 @@ impl Authority {
         pair::to_pem(self.issuer.key(), &self.certificate)
     }
 
-    /// The certificate alone, for whoever is to believe what it signs.
+    /// The certificate alone.
     pub fn certificate_pem(&self) -> String {
         pair::certificate_pem(&self.certificate)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Authority, Pair, Wanted};
+use super::{Authority, Bundle, Pair, Wanted};
 use crate::base::atomic::AtomicFile;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
@@ -98,6 +98,13 @@ impl Directory {
         let text = authority.certificate_pem();
         self.write(name, text.as_bytes(), PUBLIC, self.keeper)?;
         Ok(before.is_none_or(|before| before != text.as_bytes()))
+    }
+
+    /// Has `authorities` in the file `name`, for everybody who may go in. Says whether others were believed before.
+    pub fn believe(&self, name: &str, authorities: &Bundle) -> Result<bool, Failure> {
+        let before = self.read(name)?.and_then(|text| Bundle::read(&text).ok());
+        self.write(name, authorities.to_pem().as_bytes(), PUBLIC, self.keeper)?;
+        Ok(before.is_none_or(|before| !before.is_same(authorities)))
     }
 
     /// Has what is `wanted` in the file `name`, signed by `authority`, readable for `owner` alone. Says whether it was

@@ -23,6 +23,19 @@ pub enum Error {
     /// The certificate may not sign others.
     #[error("the certificate is not one of an authority")]
     NotAnAuthority,
+    /// More than anybody believes at a time.
+    #[error(
+        "it has more than {0} different certificates: an authority, and the one that takes its place, are enough"
+    )]
+    Many(usize),
+    /// Something else between certificates.
+    #[error(
+        "line {line} begins neither a whole certificate nor a comment: a file of authorities has nothing else"
+    )]
+    NotInBundle {
+        /// From 1 on.
+        line: usize,
+    },
     /// A name that cannot stand in a certificate.
     #[error("{0:?} cannot stand in a certificate as a host name")]
     Name(String),

@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Authority, Directory, Error, Owner, Role, Wanted};
+use super::{Authority, Bundle, Directory, Error, Owner, Role, Wanted};
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
 
 /// Where they lie on a node.
 pub const DIRECTORY: &str = "/var/lib/keller/pki/etcd";
-/// The authority that servers and clients believe: certificate.
+/// The authorities that servers and clients believe: certificates.
 pub const CA: &str = "ca.pem";
-/// The authority that peers believe: certificate.
+/// The authorities that peers believe: certificates.
 pub const PEER_CA: &str = "peer-ca.pem";
 /// What the server shows to clients: key and certificate.
 pub const SERVER: &str = "server.pem";
@@ -140,8 +140,8 @@ pub type Given = BTreeMap<&'static str, Vec<u8>>;
 /// Makes what `member` is given, signed by the authorities of servers and clients, and of peers.
 pub fn issue(member: &Member, clients: &Authority, peers: &Authority, now: i64) -> Result<Given, Error> {
     let mut given = Given::from([
-        (CA, clients.certificate_pem().into_bytes()),
-        (PEER_CA, peers.certificate_pem().into_bytes()),
+        (CA, clients.believed().to_pem().into_bytes()),
+        (PEER_CA, peers.believed().to_pem().into_bytes()),
     ]);
     for (name, wanted) in member.wanted() {
         let authority = if wanted.role == Role::Peer { peers } else { clients };
@@ -154,17 +154,16 @@ pub fn issue(member: &Member, clients: &Authority, peers: &Authority, now: i64) 
 /// made for itself before it was a member goes.
 pub fn take(directory: &Path, given: &Given, member: &Member, etcd: Owner) -> Result<Kept, Failure> {
     let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-    let file = |name: &'static str| {
-        given.get(name).ok_or(Error::Missing("content")).doing(format!("reading the credential etcd.{name}"))
-    };
+    let file = |name| of(given, name);
+    let (clients, peers) = (bundle(given, CA)?, bundle(given, PEER_CA)?);
     let mut pairs = Vec::new();
     for (name, wanted) in member.wanted() {
-        let (authority, owner) = match wanted.role {
-            Role::Server => (CA, etcd),
-            Role::Peer => (PEER_CA, etcd),
-            Role::Client => (CA, root),
+        let (authorities, owner) = match wanted.role {
+            Role::Server => (&clients, etcd),
+            Role::Peer => (&peers, etcd),
+            Role::Client => (&clients, root),
         };
-        let pair = super::read(file(name)?, file(authority)?, &wanted);
+        let pair = super::read(file(name)?, authorities, &wanted);
         let pair = pair.doing(format!("reading the credential etcd.{name}")).map_err(|failure| {
             failure.help(
                 "the documents that `keller cluster init` makes hold one that fits; is this another node's?",
@@ -180,9 +179,29 @@ pub fn take(directory: &Path, given: &Given, member: &Member, etcd: Owner) -> Re
         }
     }
     [AUTHORITY, PEER_AUTHORITY].iter().try_for_each(|name| directory.remove(name))?;
-    let other = directory.put(PEER_CA, file(PEER_CA)?, None)?;
-    let wants_restart = directory.put(CA, file(CA)?, None)? || other;
+    // Last, and the clients' at the very end: as long as it is the old one, the next run still knows of the restart.
+    let other = directory.believe(PEER_CA, &peers)?;
+    let wants_restart = directory.believe(CA, &clients)? || other;
     Ok(Kept { made, wants_restart })
+}
+
+/// Whether [`take`] would change which authorities are believed, so that an etcd that runs has to be restarted for it.
+pub fn is_to_restart(directory: &Path, given: &Given) -> Result<bool, Failure> {
+    let differs = |name| -> Result<bool, Failure> {
+        let new = bundle(given, name)?;
+        let old = std::fs::read(directory.join(name)).ok().and_then(|text| Bundle::read(&text).ok());
+        Ok(old.is_none_or(|old| !old.is_same(&new)))
+    };
+    Ok(differs(CA)? || differs(PEER_CA)?)
+}
+
+fn of<'a>(given: &'a Given, name: &str) -> Result<&'a [u8], Failure> {
+    let bytes = given.get(name).ok_or(Error::Missing("content"));
+    bytes.map(Vec::as_slice).doing(format!("reading the credential etcd.{name}"))
+}
+
+fn bundle(given: &Given, name: &str) -> Result<Bundle, Failure> {
+    Bundle::read(of(given, name)?).doing(format!("reading the credential etcd.{name}"))
 }
 
 /// What etcd reads from its environment, so that it answers nobody without a certificate. The files lie in `directory`.

@@ -1,15 +1,13 @@
 //! Pairs that were made elsewhere, and are used only if they are what they should be.
 
 use super::pair::{self, Pair};
-use super::{Error, Flaw, Wanted};
+use super::{Bundle, Error, Flaw, Wanted};
 
-/// The pair in `text`, if it is what is `wanted` and the authority whose certificate `authority` is has signed it. When it
-/// ends is not looked at.
-pub fn read(text: &[u8], authority: &[u8], wanted: &Wanted) -> Result<Pair, Error> {
+/// The pair in `text`, if it is what is `wanted` and one of `authorities` has signed it. When it ends is not looked at.
+pub fn read(text: &[u8], authorities: &Bundle, wanted: &Wanted) -> Result<Pair, Error> {
     let pair = Pair::read(text)?;
-    let authority = pair::read_certificate(authority)?;
     let certificate = pair::parse(&pair.certificate)?;
-    if !pair::has_signed(&authority, &certificate) {
+    if !authorities.signed(&certificate) {
         return Err(Error::Unfit(Flaw::OtherAuthority));
     }
     if !pair::is_for(&certificate, wanted) {

@@ -9,12 +9,13 @@ use rcgen::KeyPair;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
 
 use super::Error;
 use super::wanted::Wanted;
 
 const KEY: &str = "PRIVATE KEY";
-const CERTIFICATE: &str = "CERTIFICATE";
+pub(super) const CERTIFICATE: &str = "CERTIFICATE";
 
 /// A private key and the certificate for it.
 #[derive(Debug)]
@@ -68,6 +69,32 @@ pub fn end_of(text: &[u8]) -> Result<i64, Error> {
 /// When the certificate `der` ends: seconds since 1970.
 pub fn end_of_der(der: &[u8]) -> Result<i64, Error> {
     Ok(parse(der)?.validity().not_after.timestamp())
+}
+
+/// Whose a certificate is, and who signed it: common names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Its owner's.
+    pub own: String,
+    /// That of the authority that it says has signed it.
+    pub issuer: String,
+}
+
+/// The names in the certificate `der`. That the issuer has signed it is not looked at.
+pub fn names_of(der: &[u8]) -> Result<Names, Error> {
+    let certificate = parse(der)?;
+    Ok(Names { own: shown(certificate.subject()), issuer: shown(certificate.issuer()) })
+}
+
+/// The common name of the distinguished name `der`; all of it, where it has none.
+pub fn name_of(der: &[u8]) -> Result<String, Error> {
+    let (_, name) = X509Name::from_der(der).map_err(|error| Error::Certificate(error.to_string()))?;
+    Ok(shown(&name))
+}
+
+fn shown(name: &X509Name<'_>) -> String {
+    let common = name.iter_common_name().next().and_then(|name| name.as_str().ok());
+    common.map_or_else(|| name.to_string(), str::to_owned)
 }
 
 /// Whether the owner of the certificate `authority` signed `certificate`.

@@ -180,7 +180,7 @@ impl Init {
 fn of_operator(list: &List, clients: &Authority, now: i64) -> Result<[(String, String); 3]> {
     let wanted = Wanted { role: Role::Client, name: OPERATOR.to_owned(), hosts: Vec::new() };
     Ok([
-        (etcd::CA, clients.certificate_pem()),
+        (etcd::CA, clients.believed().to_pem()),
         (etcd::CLIENT, clients.issue(&wanted, now)?.to_pem()),
         (LIST, serde_json::to_string_pretty(list)? + "\n"),
     ]
@@ -202,7 +202,7 @@ fn client_name(name: &str) -> Result<()> {
 fn given_to_client(name: &str, clients: &Authority, now: i64) -> Result<Given> {
     let wanted = Wanted { role: Role::Client, name: name.to_owned(), hosts: Vec::new() };
     let pair = clients.issue(&wanted, now)?.to_pem();
-    Ok(Given::from([(etcd::CA, clients.certificate_pem().into_bytes()), (etcd::CLIENT, pair.into_bytes())]))
+    Ok(Given::from([(etcd::CA, clients.believed().to_pem().into_bytes()), (etcd::CLIENT, pair.into_bytes())]))
 }
 
 /// The node document of a client.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::node::{Document, Item, Kind, UPDATE, cluster};
+use crate::pki::etcd;
 
 const UNITS: &str = "/run/systemd/system/";
 const NETWORKS: &str = "/run/systemd/network/";
@@ -13,6 +14,10 @@ const SECRETS: &str = "/run/credstore/";
 const ETCD: &str = "etcd.service";
 /// Takes a member's certificates to where its etcd reads them.
 const CERTIFICATES: &str = "keller-etcd-certificates.service";
+/// Which authorities a member believes: etcd reads them only when it starts.
+const OF_AUTHORITIES: [&str; 2] = [etcd::CA, etcd::PEER_CA];
+const RESTARTS: &str = "etcd.service starts over if it is to believe other authorities, as soon as the other members do \
+                        without it: `journalctl -u keller-etcd-certificates` says what it waits for";
 /// Reads the update settings when it starts, and exits if there are none.
 const AGENT: &str = "keller-agent.service";
 const HOMES: &str = "/run/tmpfiles.d/";
@@ -97,7 +102,7 @@ impl Plan {
             let name = rest.strip_suffix(".netdev").and_then(|rest| rest.strip_prefix("10-keller-"));
             self.delete_interfaces.extend(name.filter(|_| what != "added").map(str::to_owned));
         } else if let Some(name) = path.strip_prefix(SECRETS) {
-            self.secret(name, document);
+            self.secret(name, what, document);
         } else if path == "/etc/hostname" {
             self.set_name = true;
         } else if path == UPDATE {
@@ -134,10 +139,14 @@ impl Plan {
     }
 
     /// A unit has a secret as it was when it started.
-    fn secret(&mut self, name: &str, document: &Document) {
+    fn secret(&mut self, name: &str, what: &'static str, document: &Document) {
         // etcd reads them for each connection, from where this puts them.
         if document.cluster.is_some() && is_of_member(name) {
             self.start.push(CERTIFICATES.to_owned());
+            let restarts = OF_AUTHORITIES.iter().any(|file| name.strip_prefix(cluster::PREFIX) == Some(file));
+            if restarts && what == "changed" && !self.later.iter().any(|line| line == RESTARTS) {
+                self.later.push(RESTARTS.to_owned());
+            }
             return;
         }
         let asks = |text: &String| {
@@ -323,7 +332,7 @@ mod tests {
         };
         let renewed = plan(&member("old"), &member("new"));
         assert_eq!((renewed.start, renewed.restart), (vec![CERTIFICATES.to_owned()], vec![]));
-        assert_eq!(renewed.later, ["the credential own: a unit gets it at its next start"]);
+        assert_eq!(renewed.later, [RESTARTS, "the credential own: a unit gets it at its next start"]);
         let client = |word: &str| format!("name: d\ncredentials: {{etcd.client.pem: {word}}}\n");
         assert_eq!(plan(&client("old"), &client("new")).start, [""; 0]);
     }

@@ -18,7 +18,7 @@ use crate::base::progress::Progress;
 use crate::base::{Chain, atomic};
 use crate::http;
 use crate::node::cluster::{CLUSTER, Cluster, FILES};
-use crate::pki::{self, etcd};
+use crate::pki::{self, Bundle, etcd};
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -158,7 +158,12 @@ fn over(places: &Places) -> Option<String> {
     let now = (places.shown)();
     let end = |file: &'static str| {
         let text = fs::read(places.directory.join(file)).ok()?;
-        Some((pki::end_of(&text).ok()?, file))
+        // Of several authorities one is enough.
+        let end = match [etcd::CA, etcd::PEER_CA].contains(&file) {
+            true => Bundle::read(&text).map(|authorities| authorities.ends()),
+            false => pki::end_of(&text),
+        };
+        Some((end.ok()?, file))
     };
     let (ended, file) = FILES.into_iter().filter_map(end).min().filter(|(end, _)| *end <= now)?;
     let date =
@@ -484,6 +489,50 @@ mod tests {
             Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
         etcd::take(&a.places.directory, &given, &member, owner).unwrap();
         assert_eq!(over(&a.places), None);
+        // An authority that has ended stops nothing where another one is believed.
+        let old = Authority::make_until("old", NOW).unwrap().certificate_pem();
+        fs::write(a.places.directory.join(etcd::CA), old.clone() + &authorities.0.certificate_pem()).unwrap();
+        assert_eq!(over(&a.places), None);
+        fs::write(a.places.directory.join(etcd::CA), old).unwrap();
+        assert!(over(&a.places).unwrap().starts_with("ca.pem of this member ended"));
+    }
+
+    /// While the authorities are replaced: one member believes both and shows certificates of the old one, the next shows
+    /// new ones, and the last believes the new one alone.
+    #[test]
+    fn members_at_different_steps_of_a_replacement_begin_together() {
+        let port = PORT.fetch_add(1, Ordering::SeqCst);
+        let [old, new] = [authorities(), authorities()];
+        let again = |authority: &Authority| Authority::read(authority.to_pem().as_bytes()).unwrap();
+        let beside = |by: &(Authority, Authority), other: &(Authority, Authority)| {
+            let clients = again(&by.0).beside(other.0.believed());
+            (clients, again(&by.1).beside(other.1.believed()))
+        };
+        let (first, second) = (beside(&old, &new), beside(&new, &old));
+        let machines = [("a", &first), ("b", &second), ("c", &first)];
+        let machines = machines.map(|(name, authorities)| machine(name, port, authorities));
+        thread::scope(|scope| {
+            let others = machines.iter().map(|one| scope.spawn(|| begins(one))).collect::<Vec<_>>();
+            let begun = Instant::now();
+            while !machines.iter().all(|machine| machine.places.agreed.exists()) {
+                assert!(begun.elapsed() < Duration::from_secs(60), "not all agree");
+                thread::sleep(Duration::from_millis(20));
+            }
+            machines.iter().for_each(|machine| fs::write(&machine.places.told, "").unwrap());
+            others.into_iter().for_each(|one| assert!(one.join().unwrap().ends_with("=new\n")));
+        });
+        // One that has gone on, beside one that is a step behind, and one that was two behind.
+        let port = PORT.fetch_add(1, Ordering::SeqCst);
+        let [b, c] = [("b", &second), ("c", &first)].map(|(name, of)| machine(name, port, of));
+        let a = machine("a", port, &new);
+        let _doors = [&b, &c].map(|one| {
+            let mut door = None;
+            open(&mut door, &one.cluster, &one.places, Own::Empty).unwrap();
+            door
+        });
+        let looks = look(&a.cluster, &a.places);
+        assert_eq!(looks["b"].peer, Peer::Waits(Own::Empty));
+        assert!(matches!(looks["c"].peer, Peer::Other(_)), "{:?}", looks["c"].peer);
     }
 
     #[test]

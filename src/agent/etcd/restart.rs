@@ -1,10 +1,12 @@
-//! A member before its node starts over into another version: the others must do without it, what it has is saved, and
-//! another one leads.
+//! A member before it starts over, with its node for another version or alone for other authorities: the others must do
+//! without it, and another one leads. For another version, what it has is saved as well.
 
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::promote;
 use crate::agent::clock;
@@ -19,6 +21,10 @@ use crate::pki::etcd;
 pub const SNAPSHOTS: &str = "/var/lib/keller/etcd-snapshots";
 /// How many are kept.
 const KEPT: usize = 3;
+/// For other members to come back. The unit that waits has 90 s, and the last look may take 30.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// Between two looks at them.
+const PAUSE: Duration = Duration::from_secs(2);
 /// What their names end with.
 const END: &str = ".etcd";
 
@@ -87,6 +93,69 @@ pub fn ready(
         progress.note(&format!("{heir} leads the cluster now"));
     }
     Ok(Readied { snapshot, heir })
+}
+
+/// Makes the etcd of this node ready to start over alone, since it reads the authorities that it believes only when it
+/// starts. Where it does not run there is nothing to do.
+///
+/// # Errors
+/// The cluster would stop, and went on doing so for a while.
+pub fn for_authorities(progress: &dyn Progress) -> Result<(), Failure> {
+    match promote::access() {
+        Ok(access) => step_aside(&access, PATIENCE, progress).map(drop),
+        // As where there are no certificates yet.
+        Err(failure) => {
+            progress.detail(&Chain(&failure).to_string());
+            Ok(())
+        }
+    }
+}
+
+/// The same for the member that `access` asks as; others that start over have `patience` to come back. Gives who leads
+/// instead of it.
+///
+/// # Errors
+/// The cluster would stop.
+pub fn step_aside(
+    access: &Access,
+    patience: Duration,
+    progress: &dyn Progress,
+) -> Result<Option<String>, Failure> {
+    let own = access.me.as_ref().and_then(|me| access.list.members.get(me));
+    // Without a look at the others, who may not be reached yet: this is part of each start of etcd.
+    if own.is_none_or(|ip| access.connect(access.endpoint(*ip)).is_err()) {
+        return Ok(None);
+    }
+    let begun = Instant::now();
+    let mut is_told = false;
+    loop {
+        let view = View::of(access);
+        // A learner has no vote that could be missed; what it does not believe keeps it from ever getting one.
+        let own = match asking(access, &view) {
+            Some(own) if own.is_good(view.id) && own.votes() => own,
+            _ => return Ok(None),
+        };
+        let why = match may_stop(&view, own) {
+            Ok(()) => {
+                let heir = hand_over(access, &view, own);
+                let told = |failure: Failure| {
+                    progress.warn(&format!("etcd of this node still leads: {}", Chain(&failure)));
+                };
+                return Ok(heir.map_err(told).ok().flatten());
+            }
+            Err(why) => why,
+        };
+        if begun.elapsed() >= patience {
+            let help = "nothing was changed here, and this is tried again once a day. Sooner: bring back the others, or \
+                        `keller cluster remove` what is gone for good; then `systemctl start keller-etcd-certificates`";
+            return Err(Failure::new("starting etcd over for other authorities", why).help(help));
+        }
+        if !is_told {
+            progress.detail(&format!("etcd is to start over for other authorities, and waits: {why}"));
+            is_told = true;
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 /// The member that `access` asks as, by its address: the only member of a node without a cluster may have any name.

@@ -35,7 +35,11 @@ fn view() -> View {
         id: Some(77),
         members: members.into(),
         alarms: Vec::new(),
-        certificates: vec![Dated { file: "client.pem".to_owned(), ends: NOW + 365 * DAY_SECONDS }],
+        certificates: vec![Dated {
+            file: "client.pem".to_owned(),
+            ends: NOW + 365 * DAY_SECONDS,
+            is_authority: false,
+        }],
         leader: Some(1),
     }
 }
