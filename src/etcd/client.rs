@@ -18,10 +18,11 @@ use tonic_prost::ProstCodec;
 use super::connection::{Connection, Credentials};
 use super::error::Error;
 use super::messages::{
-    Alarm, AlarmRequest, AlarmResponse, AuthStatusResponse, Empty, Member, MemberAddRequest,
-    MemberAddResponse, MemberIdRequest, MemberListRequest, MembersResponse, Permission, RangeRequest,
-    RangeResponse, ResponseHeader, RoleAddRequest, RoleGrantPermissionRequest, SnapshotResponse, Status,
-    UserAddOptions, UserAddRequest, UserGrantRoleRequest,
+    Alarm, AlarmRequest, AlarmResponse, AuthStatusResponse, Compare, DeleteRangeRequest, Empty, KeyValue,
+    Member, MemberAddRequest, MemberAddResponse, MemberIdRequest, MemberListRequest, MembersResponse,
+    Permission, PutRequest, RangeRequest, RangeResponse, RequestOp, ResponseHeader, RoleAddRequest,
+    RoleGrantPermissionRequest, SnapshotResponse, Status, TxnRequest, TxnResponse, UserAddOptions,
+    UserAddRequest, UserGrantRoleRequest,
 };
 
 /// For a part of a snapshot, of 32 KiB.
@@ -30,6 +31,25 @@ const PART: Duration = Duration::from_secs(30);
 const READ_AND_WRITE: i32 = 2;
 /// Every key: from the first on.
 const ALL: &[u8] = b"\0";
+/// Of a comparison: when a key was changed last.
+const CHANGED_AT: i32 = 2;
+
+/// What a transaction does to one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Writes it.
+    Put {
+        /// Its name.
+        key: String,
+        /// What it holds from then on.
+        value: Vec<u8>,
+    },
+    /// Deletes it, if it is there.
+    Delete {
+        /// Its name.
+        key: String,
+    },
+}
 
 /// A connection to one member.
 pub struct Client {
@@ -142,6 +162,57 @@ impl Client {
         Ok((answer.count, answer.header.unwrap_or_default().revision))
     }
 
+    /// The key `key`, as a majority has it; none where it is not there.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn get(&mut self, key: &str) -> Result<Option<KeyValue>, Error> {
+        let request = RangeRequest { key: key.into(), ..RangeRequest::default() };
+        let answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request)?;
+        Ok(answer.keys.into_iter().next())
+    }
+
+    /// The first `most` keys that begin with `prefix`, in their order and without what they hold.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn keys_below(&mut self, prefix: &str, most: i64) -> Result<Vec<KeyValue>, Error> {
+        let request = RangeRequest {
+            key: prefix.into(),
+            range_end: after(prefix.as_bytes()),
+            limit: most,
+            keys_only: true,
+            ..RangeRequest::default()
+        };
+        let answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request)?;
+        Ok(answer.keys)
+    }
+
+    /// Makes all `changes`, or none where the key `when.0` was not changed last at the revision `when.1`; 0 stands for a key
+    /// that is not there. Says whether it was done.
+    ///
+    /// # Errors
+    /// As [`Error`] has them.
+    pub fn change(&mut self, when: Option<(&str, i64)>, changes: Vec<Change>) -> Result<bool, Error> {
+        let compare = when.map(|(key, at)| Compare {
+            target: CHANGED_AT,
+            key: key.into(),
+            changed_at: Some(at),
+            ..Compare::default()
+        });
+        let success = changes.into_iter().map(|change| match change {
+            Change::Put { key, value } => {
+                RequestOp { put: Some(PutRequest { key: key.into(), value }), delete: None }
+            }
+            Change::Delete { key } => {
+                RequestOp { put: None, delete: Some(DeleteRangeRequest { key: key.into() }) }
+            }
+        });
+        let request = TxnRequest { compare: compare.into_iter().collect(), success: success.collect() };
+        let answer: TxnResponse = self.call("/etcdserverpb.KV/Txn", request)?;
+        Ok(answer.succeeded)
+    }
+
     /// All members, as this one knows them, which may be behind the others. A learner does not tell.
     ///
     /// # Errors
@@ -251,11 +322,7 @@ impl Client {
     /// # Errors
     /// As [`Error`] has them.
     pub fn grant_below(&mut self, role: &str, prefix: &[u8]) -> Result<(), Error> {
-        // The first key that is not below it: no prefix of ours ends with the last byte there is.
-        let mut range_end = prefix.to_vec();
-        if let Some(last) = range_end.last_mut() {
-            *last += 1;
-        }
+        let range_end = after(prefix);
         let permission = Some(Permission { kind: READ_AND_WRITE, key: prefix.to_vec(), range_end });
         let request = RoleGrantPermissionRequest { name: role.to_owned(), permission };
         let _: Empty = self.call("/etcdserverpb.Auth/RoleGrantPermission", request)?;
@@ -340,6 +407,15 @@ impl Client {
             .or_else(|| super::error::of_certificates(endpoint, source))
             .unwrap_or_else(|| Error::Broken { endpoint, cause: crate::base::Chain(source).to_string() })
     }
+}
+
+/// The first key that does not begin with `prefix`: none of ours ends with the last byte there is.
+fn after(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
 }
 
 /// By how much the clock of who answered is before ours. It tells whole seconds, cut off, of a moment between ours.

@@ -27,6 +27,8 @@ pub(super) struct RangeRequest {
     pub(super) limit: i64,
     #[prost(bool, tag = "7")]
     pub(super) serializable: bool,
+    #[prost(bool, tag = "8")]
+    pub(super) keys_only: bool,
     #[prost(bool, tag = "9")]
     pub(super) count_only: bool,
 }
@@ -36,8 +38,81 @@ pub(super) struct RangeRequest {
 pub(super) struct RangeResponse {
     #[prost(message, optional, tag = "1")]
     pub(super) header: Option<ResponseHeader>,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) keys: Vec<KeyValue>,
     #[prost(int64, tag = "4")]
     pub(super) count: i64,
+}
+
+/// A key with what it holds.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct KeyValue {
+    /// Its name.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    /// The revision of its last change.
+    #[prost(int64, tag = "3")]
+    pub changed_at: i64,
+    /// What it holds; nothing where only names were asked for.
+    #[prost(bytes = "vec", tag = "5")]
+    pub value: Vec<u8>,
+}
+
+/// Writes a key.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct PutRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) value: Vec<u8>,
+}
+
+/// Deletes a key.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct DeleteRangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) key: Vec<u8>,
+}
+
+/// Does all of `success` where what `compare` says is so, and else nothing.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct TxnRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) compare: Vec<Compare>,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) success: Vec<RequestOp>,
+}
+
+/// That a key was changed last at a revision; 0 where there is no such key.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Compare {
+    /// 0: they are the same.
+    #[prost(int32, tag = "1")]
+    pub(super) result: i32,
+    /// 2: the revision of the last change.
+    #[prost(int32, tag = "2")]
+    pub(super) target: i32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) key: Vec<u8>,
+    /// One of several that exclude each other, so that it is written although it is 0.
+    #[prost(int64, optional, tag = "6")]
+    pub(super) changed_at: Option<i64>,
+}
+
+/// One of what a transaction does.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct RequestOp {
+    #[prost(message, optional, tag = "2")]
+    pub(super) put: Option<PutRequest>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) delete: Option<DeleteRangeRequest>,
+}
+
+/// Whether it was done.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct TxnResponse {
+    #[prost(bool, tag = "2")]
+    pub(super) succeeded: bool,
 }
 
 /// A member as the cluster has it.

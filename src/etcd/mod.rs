@@ -9,8 +9,8 @@ mod connection;
 mod error;
 mod messages;
 
-pub use client::{Client, Known};
+pub use client::{Change, Client, Known};
 pub use connection::Credentials;
 pub use error::{Disbelief, Error};
-pub use messages::{Alarm, CORRUPT, Member, NO_SPACE, ResponseHeader, Status};
+pub use messages::{Alarm, CORRUPT, KeyValue, Member, NO_SPACE, ResponseHeader, Status};
 pub use tonic::Code;
