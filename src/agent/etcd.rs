@@ -4,6 +4,7 @@ mod door;
 mod gate;
 pub mod member;
 pub mod promote;
+pub mod renew;
 pub mod restart;
 pub mod restore;
 

@@ -1,6 +1,7 @@
 //! `keller cluster`: nodes whose etcd is one.
 
 mod live;
+mod sign;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use super::{Global, streams};
 use crate::agent::etcd::member;
 use crate::project::cluster::{Init, Issue, Issued, Made};
 use live::Live;
+use sign::SignArgs;
 
 /// Arguments of `keller cluster`.
 #[derive(Debug, Args)]
@@ -76,6 +78,18 @@ pub enum Action {
         #[arg(long)]
         operator: bool,
     },
+    /// Sign for members that ask for new certificates, by the authorities of a cluster that is there.
+    ///
+    /// Members ask by themselves, once a third of their certificates' year is left, through the cluster's own keys. A request
+    /// counts only if the member's own key vouches for it; names and addresses come from the list in the directory. Exits
+    /// with 1 where one is refused, and where a member that is named asks for nothing.
+    #[command(after_help = "Examples:\n  \
+        keller cluster sign rack1 --dry-run       who asks, and what would be signed\n  \
+        keller cluster sign rack1\n  \
+        keller cluster sign rack1 --member b      for b alone\n\n\
+        It asks the cluster with the directory's operator/, so that the members' addresses must be reachable from here. Members \
+        take what is signed within a minute, and etcd goes on.")]
+    Sign(SignArgs),
     /// On a node whose etcd waits: begin a new cluster although a listed member does not answer.
     ///
     /// Members that answer must be without data. Members that do not answer must never have been part of this cluster: what
@@ -125,6 +139,7 @@ pub fn run(args: &ClusterArgs, global: &Global) -> Result<ExitCode> {
             };
             issued(&issue.run()?, global)?;
         }
+        Action::Sign(args) => return sign::run(args, global),
         Action::Bootstrap => bootstrap(global)?,
         Action::Live(live) => return live::run(live, global),
     }

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::access::Access;
-use super::view::{Role, View};
+use super::view::View;
 use crate::base::failure::{Doing, Failure};
 use crate::etcd::{Client, Code, Error};
 
@@ -44,10 +44,7 @@ pub fn grant(access: &Access, clients: &[String]) -> Result<Granted, Failure> {
         ));
     }
     let view = View::of(access);
-    let good = |member: &&super::view::Seen| member.votes() && member.is_good(view.id);
-    let member = view.members.iter().filter(good).max_by_key(|member| member.role == Role::Leader);
-    let endpoint = member.and_then(|member| member.endpoint);
-    let endpoint = endpoint.ok_or("no member works: see `keller cluster status`").doing(doing())?;
+    let endpoint = view.working().ok_or("no member works: see `keller cluster status`").doing(doing())?;
     let mut client = access.connect(endpoint).doing(doing())?;
     make(&mut client, clients).doing(doing())
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::thread;
 
 use super::access::{self, Access, Dated};
+use super::requests;
 use crate::etcd::{Alarm, Client, Code, Error, Known, Member};
 use crate::pki;
 
@@ -39,6 +40,8 @@ pub struct Answer {
     pub members: Option<Vec<Member>>,
     /// Alarms as it has them.
     pub alarms: Vec<Alarm>,
+    /// Names under which requests for certificates stand, where it tells.
+    pub requests: Vec<String>,
 }
 
 impl Answer {
@@ -103,6 +106,8 @@ pub struct View {
     pub members: Vec<Seen>,
     /// What is raised.
     pub alarms: Vec<Alarm>,
+    /// Names of members, and of others, under which requests for certificates stand.
+    pub requests: Vec<String>,
     /// Certificates that lie here.
     pub certificates: Vec<Dated>,
     /// Number of the leader.
@@ -151,6 +156,12 @@ impl View {
     /// The member `name`.
     pub fn member(&self, name: &str) -> Option<&Seen> {
         self.members.iter().find(|member| member.name == name)
+    }
+
+    /// Whom to ask for what a majority has: a member that works and has a vote, the leader first.
+    pub fn working(&self) -> Option<SocketAddr> {
+        let good = self.members.iter().filter(|member| member.votes() && member.is_good(self.id));
+        good.max_by_key(|member| member.role == Role::Leader)?.endpoint
     }
 
     /// The leader, if it answers.
@@ -203,6 +214,7 @@ fn answer(client: &mut Client, depth: Depth) -> Result<Answer, Error> {
         agrees: Ok(()),
         members: None,
         alarms: Vec::new(),
+        requests: Vec::new(),
     };
     if answer.known.status.is_learner {
         return Ok(answer);
@@ -219,6 +231,8 @@ fn answer(client: &mut Client, depth: Depth) -> Result<Answer, Error> {
     if answer.agrees.is_ok() {
         // They come through the log too: whoever has no majority would take as long to say nothing once more.
         answer.alarms = client.alarms().unwrap_or_default();
+        // A client node may not read them.
+        answer.requests = requests::names(client).map(|(names, _)| names).unwrap_or_default();
     }
     Ok(answer)
 }
@@ -297,6 +311,7 @@ fn compose(
         id,
         members,
         alarms: reference.map(|answer| answer.alarms.clone()).unwrap_or_default(),
+        requests: reference.map(|answer| answer.requests.clone()).unwrap_or_default(),
         certificates: access.certificates.clone(),
         leader,
     }

@@ -41,11 +41,13 @@ pub enum Kind {
     Clock,
     /// It has much to catch up.
     Behind,
+    /// It asks for new certificates.
+    Asks,
 }
 
 impl Kind {
     /// Each of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoQuorum,
         Self::NoSpace,
         Self::Corrupt,
@@ -58,6 +60,7 @@ impl Kind {
         Self::Alone,
         Self::Clock,
         Self::Behind,
+        Self::Asks,
     ];
 
     /// The heading of its page in docs/operations.md.
@@ -74,6 +77,7 @@ impl Kind {
             Self::NeverStarted => "A member that has not joined",
             Self::Clock => "A member whose clock differs",
             Self::Behind => "A member that is behind",
+            Self::Asks => "A member that asks for certificates",
         }
     }
 }
@@ -98,7 +102,7 @@ pub struct Wound {
 
 impl Wound {
     fn new(kind: Kind, member: Option<&str>, text: String, cure: impl Into<String>) -> Self {
-        let is_grave = !matches!(kind, Kind::Clock | Kind::Behind | Kind::NeverStarted);
+        let is_grave = !matches!(kind, Kind::Clock | Kind::Behind | Kind::NeverStarted | Kind::Asks);
         let member = member.map(str::to_owned);
         Self { kind, member, text, cure: cure.into(), page: kind.page(), is_grave }
     }
@@ -121,7 +125,20 @@ pub fn wounds(view: &View, now: i64) -> Vec<Wound> {
         }
     }
     clocks(view, &mut wounds);
+    requests(view, &mut wounds);
     wounds
+}
+
+/// Members that wait for somebody who has the authorities.
+fn requests(view: &View, wounds: &mut Vec<Wound>) {
+    for name in view.requests.iter().filter(|name| view.member(name).is_some()) {
+        wounds.push(Wound::new(
+            Kind::Asks,
+            Some(name),
+            format!("{name} asks for new certificates"),
+            "where the cluster's directory lies: `keller cluster sign DIR`",
+        ));
+    }
 }
 
 fn quorum(view: &View, wounds: &mut Vec<Wound>) {

@@ -1,6 +1,6 @@
 //! An authority: the key that signs, and its own certificate.
 
-use rcgen::{BasicConstraints, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData};
 
 use super::pair::{self, Pair};
 use super::wanted::{ALGORITHM, LIFETIME_SECONDS, NO_END_SECONDS, Wanted, subject};
@@ -78,9 +78,19 @@ impl Authority {
     /// 1970), and no longer than the authority itself.
     pub fn issue(&self, wanted: &Wanted, now: i64) -> Result<Pair, Error> {
         let key = KeyPair::generate_for(ALGORITHM).map_err(Error::Making)?;
-        let params = wanted.params(self.latest_end(now))?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(Error::Making)?;
-        Ok(Pair { key, certificate: certificate.der().to_vec() })
+        let certificate = self.certify(&key, wanted, self.latest_end(now))?;
+        Ok(Pair { key, certificate })
+    }
+
+    /// Signs a certificate for `key`; DER.
+    pub(super) fn certify(
+        &self,
+        key: &impl PublicKeyData,
+        wanted: &Wanted,
+        ends: i64,
+    ) -> Result<Vec<u8>, Error> {
+        let certificate = wanted.params(ends)?.signed_by(key, &self.issuer).map_err(Error::Making)?;
+        Ok(certificate.der().to_vec())
     }
 
     /// Why `pair` is to be replaced by one that is made `now`, if it is: a third of its life is left, or it is not what is
@@ -103,7 +113,7 @@ impl Authority {
     }
 
     /// When a certificate ends that is made now.
-    fn latest_end(&self, now: i64) -> i64 {
+    pub(super) fn latest_end(&self, now: i64) -> i64 {
         now.saturating_add(LIFETIME_SECONDS).min(self.ends)
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Authority, Bundle, Pair, Wanted};
+use super::{Authority, Bundle, Error, Pair, Wanted};
 use crate::base::atomic::AtomicFile;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
@@ -30,6 +30,13 @@ pub struct Owner {
     pub gid: u32,
 }
 
+impl Owner {
+    /// Whoever runs this: root, on a node.
+    pub(super) fn this_process() -> Self {
+        Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    }
+}
+
 /// A directory with keys, locked against another process that works on it.
 #[derive(Debug)]
 pub struct Directory {
@@ -43,8 +50,7 @@ impl Directory {
     /// Opens `path`, which is made where it is missing, for its group `gid` to go in. What a power cut left half done
     /// is removed.
     pub fn open(path: &Path, gid: u32) -> Result<Self, Failure> {
-        let keeper =
-            Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        let keeper = Owner::this_process();
         let open = || -> io::Result<File> {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(path.parent().unwrap_or(path))?;
             match fs::DirBuilder::new().mode(0o700).create(path) {
@@ -142,6 +148,21 @@ impl Directory {
         Ok(before.is_none_or(|before| before != bytes))
     }
 
+    /// Whether the file `name` has a pair that ends later than `other`, is what is `wanted`, and is signed by the authority
+    /// that signed `other`, one of `authorities`.
+    pub(super) fn has_later(
+        &self,
+        name: &str,
+        wanted: &Wanted,
+        authorities: &Bundle,
+        other: &Pair,
+    ) -> Result<bool, Failure> {
+        let there = self.read(name)?.and_then(|text| super::read(&text, authorities, wanted).ok());
+        let Some(there) = there else { return Ok(false) };
+        let stays = || Ok::<_, Error>(there.issuer()? == other.issuer()? && there.ends()? > other.ends()?);
+        stays().doing(format!("reading {name}"))
+    }
+
     /// Removes the file `name`, if it is there.
     pub fn remove(&self, name: &str) -> Result<(), Failure> {
         let path = self.path.join(name);
@@ -153,7 +174,7 @@ impl Directory {
         }
     }
 
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
         let path = self.path.join(name);
         let read = || -> io::Result<Vec<u8>> {
             let mut options = OpenOptions::new();

@@ -20,6 +20,15 @@ pub enum Error {
     /// The key is not that of the certificate.
     #[error("the private key does not belong to the certificate")]
     OtherKey,
+    /// The request for a certificate cannot be read.
+    #[error("the certificate request cannot be read: {0}")]
+    Request(String),
+    /// Whoever asks has not shown that the private key is there.
+    #[error("the certificate request is not signed by its own key")]
+    NoProof,
+    /// Keys are all of one kind.
+    #[error("the key of the certificate request is not one of ECDSA P-256")]
+    OtherAlgorithm,
     /// The certificate may not sign others.
     #[error("the certificate is not one of an authority")]
     NotAnAuthority,

@@ -94,6 +94,24 @@ impl Member {
     }
 }
 
+impl Role {
+    /// The file of the authority that signs such a pair.
+    pub(super) fn authority(self) -> &'static str {
+        match self {
+            Self::Server | Self::Client => CA,
+            Self::Peer => PEER_CA,
+        }
+    }
+
+    /// Who reads such a pair, where etcd runs as `etcd`.
+    pub(super) fn reader(self, etcd: Owner) -> Owner {
+        match self {
+            Self::Server | Self::Peer => etcd,
+            Self::Client => Owner::this_process(),
+        }
+    }
+}
+
 /// What [`keep`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -113,17 +131,13 @@ pub fn keep(
     now: i64,
     progress: &dyn Progress,
 ) -> Result<Kept, Failure> {
-    let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let directory = Directory::open(directory, etcd.gid)?;
     let authority = directory.authority(AUTHORITY, "etcd authority", now, progress)?;
     let peers = directory.authority(PEER_AUTHORITY, "etcd peer authority", now, progress)?;
     let mut made = Vec::new();
     for (file, wanted) in member.wanted() {
-        let (owner, authority) = match wanted.role {
-            Role::Server => (etcd, &authority),
-            Role::Peer => (etcd, &peers),
-            Role::Client => (root, &authority),
-        };
+        let owner = wanted.role.reader(etcd);
+        let authority = if wanted.role == Role::Peer { &peers } else { &authority };
         if directory.pair(file, &wanted, owner, (authority, now), progress)? {
             made.push(file);
         }
@@ -150,31 +164,29 @@ pub fn issue(member: &Member, clients: &Authority, peers: &Authority, now: i64) 
     Ok(given)
 }
 
-/// Puts what was given to a member in place of what is in `directory`, if all of it is what it should be. What the node
-/// made for itself before it was a member goes.
+/// Puts what was given to a member in place of what is in `directory`, if all of it is what it should be. A pair that is
+/// there stays if the same authority signed it, and it ends later: the member got it by [`renewal`]. What the
+/// node made for itself before it was a member goes.
+///
+/// [`renewal`]: super::renewal
 pub fn take(directory: &Path, given: &Given, member: &Member, etcd: Owner) -> Result<Kept, Failure> {
-    let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-    let file = |name| of(given, name);
     let (clients, peers) = (bundle(given, CA)?, bundle(given, PEER_CA)?);
     let mut pairs = Vec::new();
     for (name, wanted) in member.wanted() {
-        let (authorities, owner) = match wanted.role {
-            Role::Server => (&clients, etcd),
-            Role::Peer => (&peers, etcd),
-            Role::Client => (&clients, root),
-        };
-        let pair = super::read(file(name)?, authorities, &wanted);
+        let authorities = if wanted.role == Role::Peer { &peers } else { &clients };
+        let pair = super::read(of(given, name)?, authorities, &wanted);
         let pair = pair.doing(format!("reading the credential etcd.{name}")).map_err(|failure| {
             failure.help(
                 "the documents that `keller cluster init` makes hold one that fits; is this another node's?",
             )
         })?;
-        pairs.push((name, pair, owner));
+        pairs.push((name, wanted, authorities, pair));
     }
     let directory = Directory::open(directory, etcd.gid)?;
     let mut made = Vec::new();
-    for (name, pair, owner) in pairs {
-        if directory.put(name, pair.to_pem().as_bytes(), Some(owner))? {
+    for (name, wanted, authorities, pair) in pairs {
+        let stays = directory.has_later(name, &wanted, authorities, &pair)?;
+        if !stays && directory.put(name, pair.to_pem().as_bytes(), Some(wanted.role.reader(etcd)))? {
             made.push(name);
         }
     }

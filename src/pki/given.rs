@@ -6,13 +6,18 @@ use super::{Bundle, Error, Flaw, Wanted};
 /// The pair in `text`, if it is what is `wanted` and one of `authorities` has signed it. When it ends is not looked at.
 pub fn read(text: &[u8], authorities: &Bundle, wanted: &Wanted) -> Result<Pair, Error> {
     let pair = Pair::read(text)?;
-    let certificate = pair::parse(&pair.certificate)?;
+    judge(&pair.certificate, authorities, wanted)?;
+    Ok(pair)
+}
+
+/// Whether the certificate `der` is what is `wanted`, and one of `authorities` has signed it.
+pub(super) fn judge(der: &[u8], authorities: &Bundle, wanted: &Wanted) -> Result<(), Error> {
+    let certificate = pair::parse(der)?;
     if !authorities.signed(&certificate) {
         return Err(Error::Unfit(Flaw::OtherAuthority));
     }
     if !pair::is_for(&certificate, wanted) {
         return Err(Error::Unfit(Flaw::OtherUse));
     }
-    drop(certificate);
-    Ok(pair)
+    Ok(())
 }

@@ -14,7 +14,7 @@ use x509_parser::x509::X509Name;
 use super::Error;
 use super::wanted::Wanted;
 
-const KEY: &str = "PRIVATE KEY";
+pub(super) const KEY: &str = "PRIVATE KEY";
 pub(super) const CERTIFICATE: &str = "CERTIFICATE";
 
 /// A private key and the certificate for it.
@@ -43,6 +43,16 @@ impl Pair {
     pub fn to_pem(&self) -> String {
         to_pem(&self.key, &self.certificate)
     }
+
+    /// When its certificate ends: seconds since 1970.
+    pub fn ends(&self) -> Result<i64, Error> {
+        end_of_der(&self.certificate)
+    }
+
+    /// The name of the authority that has signed its certificate: DER.
+    pub(super) fn issuer(&self) -> Result<Vec<u8>, Error> {
+        Ok(parse(&self.certificate)?.issuer().as_raw().to_vec())
+    }
 }
 
 pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
@@ -54,7 +64,7 @@ pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
     }
 }
 
-/// The certificate of a file that has no key.
+/// The first certificate of a file.
 pub(super) fn read_certificate(text: &[u8]) -> Result<Vec<u8>, Error> {
     let blocks = pem::parse_many(text)?;
     let found = blocks.into_iter().find(|block| block.tag() == CERTIFICATE);
@@ -106,13 +116,17 @@ pub(super) fn has_signed(authority: &[u8], certificate: &X509Certificate<'_>) ->
 }
 
 pub(super) fn to_pem(key: &KeyPair, certificate: &[u8]) -> String {
-    let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    pem::encode_config(&Pem::new(KEY, key.serialized_der()), lines) + &certificate_pem(certificate)
+    block(KEY, key.serialized_der()) + &certificate_pem(certificate)
 }
 
 pub(super) fn certificate_pem(certificate: &[u8]) -> String {
+    block(CERTIFICATE, certificate)
+}
+
+/// One block of PEM.
+pub(super) fn block(tag: &str, der: &[u8]) -> String {
     let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    pem::encode_config(&Pem::new(CERTIFICATE, certificate), lines)
+    pem::encode_config(&Pem::new(tag, der), lines)
 }
 
 /// Whether name, hosts and usages are those that are wanted, no more and no less.

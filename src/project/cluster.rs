@@ -1,6 +1,7 @@
 //! A new cluster of etcd: its authorities, and a node document for each member.
 
 mod issue;
+mod sign;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,6 +21,7 @@ use crate::pki::etcd::{self, Given, Member};
 use crate::pki::{Authority, Role, Wanted};
 
 pub use issue::{Issue, Issued};
+pub use sign::Sign;
 
 /// The authorities of servers and clients, and of peers: keys and certificates.
 const AUTHORITIES: [&str; 2] = ["authority.pem", "peer-authority.pem"];

@@ -1,10 +1,13 @@
-//! Gives learners their vote once they have caught up. The leader's agent does it, since one is enough.
+//! What a member does for its cluster as long as it is up. It gives learners their vote once they have caught up: the
+//! leader's agent does so, since one is enough. And it asks for new certificates of its own before they end.
 
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::member;
+use super::renew::{self, Pairs};
+use super::{accounts, clock, member};
+use crate::agent::settings::Settings;
 use crate::base::Chain;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
@@ -33,30 +36,77 @@ pub fn access() -> Result<Access, Failure> {
     Access::of_node(member::cluster()?, Path::new(etcd::DIRECTORY))
 }
 
-/// Promotes learners for as long as this node is up.
-pub fn run(progress: &dyn Progress) -> Result<(), Failure> {
-    let mut told = String::new();
-    loop {
-        let looked = access().and_then(|access| {
-            let endpoint = etcd::CLIENT_ADDRESS.parse().expect("an address and a port");
-            let mut client = access.connect(endpoint).doing("asking this member")?;
-            look(&mut client).doing("looking for learners")
-        });
-        let (line, pause) = match looked {
-            Ok(Looked::Nothing) => (String::new(), PAUSE),
-            Ok(Looked::NotYet(name, why)) => (format!("{name} has no vote yet: {why}"), SHORT_PAUSE),
-            Ok(Looked::Promoted(name)) => (format!("{name} has caught up, and has a vote now"), SHORT_PAUSE),
-            // As while etcd waits for others, or starts.
-            Err(failure) => (Chain(&failure).to_string(), PAUSE),
-        };
-        if line != told {
+/// What was said last, so that it is said once.
+#[derive(Default)]
+struct Told(String);
+
+impl Told {
+    fn say(&mut self, line: String, progress: &dyn Progress) {
+        if line != self.0 {
             if !line.is_empty() {
                 progress.note(&line);
             }
-            told = line;
+            self.0 = line;
         }
+    }
+}
+
+/// Promotes learners, and keeps this member's certificates good, for as long as this node is up.
+pub fn run(progress: &dyn Progress) -> Result<(), Failure> {
+    let (mut of_learners, mut of_certificates) = (Told::default(), Told::default());
+    let mut last: Option<Instant> = None;
+    loop {
+        let asked = access().and_then(|access| {
+            let endpoint = etcd::CLIENT_ADDRESS.parse().expect("an address and a port");
+            access.connect(endpoint).doing("asking this member")
+        });
+        let looked = asked.and_then(|mut client| {
+            let looked = look(&mut client).doing("looking for learners")?;
+            Ok((looked, client))
+        });
+        let pause = match looked {
+            Ok((looked, mut client)) => {
+                if last.is_none_or(|last| last.elapsed() >= renew::PAUSE) {
+                    match renew(&mut client, last.is_none()) {
+                        Ok(looked) => {
+                            of_certificates.say(looked.line(), progress);
+                            last = Some(Instant::now());
+                        }
+                        Err(failure) => of_certificates.say(Chain(&failure).to_string(), progress),
+                    }
+                }
+                let (line, pause) = match looked {
+                    Looked::Nothing => (String::new(), PAUSE),
+                    Looked::NotYet(name, why) => (format!("{name} has no vote yet: {why}"), SHORT_PAUSE),
+                    Looked::Promoted(name) => {
+                        (format!("{name} has caught up, and has a vote now"), SHORT_PAUSE)
+                    }
+                };
+                of_learners.say(line, progress);
+                pause
+            }
+            // As while etcd waits for others, or starts.
+            Err(failure) => {
+                of_learners.say(Chain(&failure).to_string(), progress);
+                PAUSE
+            }
+        };
         thread::sleep(pause);
     }
+}
+
+/// One look at this node's own certificates.
+fn renew(client: &mut Client, is_first: bool) -> Result<renew::Looked, Failure> {
+    let cluster = member::cluster()?;
+    let Some(cluster) = cluster else { return Ok(renew::Looked::Nothing) };
+    let pairs = Pairs {
+        directory: etcd::DIRECTORY.into(),
+        member: etcd::Member::of_cluster(&cluster.me, cluster.address()),
+        etcd: accounts::find(Path::new("/"), etcd::USER)?,
+    };
+    // As where they are made: a clock that shows less than the image's age is not set yet.
+    let now = clock::shown().max(Settings::image()?.epoch);
+    pairs.look(client, now, is_first)
 }
 
 /// One look, by the member that `client` asks.

@@ -142,6 +142,10 @@ fn exchange(text: &str) -> Result<(String, String, Option<IpAddr>), String> {
     Ok((old.to_owned(), new, address))
 }
 
+pub(super) fn host_name(name: &str) -> Result<String, String> {
+    named(name).map(|()| name.to_owned())
+}
+
 fn named(name: &str) -> Result<(), String> {
     match crate::node::is_host_name(name) {
         true => Ok(()),
@@ -321,7 +325,7 @@ fn described(view: &View, wounds: &[Wound], now: i64) -> Value {
         "cluster": view.name, "id": hex(view.id), "quorum": view.has_quorum(), "voters": voters, "good": good, "needed": needed,
         "leader": view.leading().map(|leader| &leader.name),
         "members": view.members.iter().map(member).collect::<Vec<_>>(),
-        "certificates": view.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "certificates": view.certificates.iter().map(certificate).collect::<Vec<_>>(), "requests": view.requests,
         "wounds": wounds,
     })
 }

@@ -14,6 +14,7 @@ fn seen(name: &str, id: u64, role: Role, is_good: bool) -> Seen {
         agrees: Ok(()),
         members: None,
         alarms: Vec::new(),
+        requests: Vec::new(),
     };
     Seen {
         name: name.to_owned(),
@@ -46,6 +47,7 @@ fn view(all: &[&str], good: &[&str], learner: Option<&str>) -> View {
         id: Some(77),
         members: voters.chain(learner).collect(),
         alarms: Vec::new(),
+        requests: Vec::new(),
         certificates: Vec::new(),
         leader: Some(1),
     }

@@ -15,6 +15,7 @@ fn answer(id: u64, cluster_id: u64) -> Answer {
         agrees: Ok(()),
         members: None,
         alarms: Vec::new(),
+        requests: Vec::new(),
     }
 }
 
@@ -35,6 +36,7 @@ fn view() -> View {
         id: Some(77),
         members: members.into(),
         alarms: Vec::new(),
+        requests: Vec::new(),
         certificates: vec![Dated {
             file: "client.pem".to_owned(),
             ends: NOW + 365 * DAY_SECONDS,
@@ -62,7 +64,7 @@ fn a_cluster_that_is_well_has_none() {
 fn each_wound_is_told_by_its_kind() {
     let b = || Some("b".to_owned());
     let endpoint = ([10, 0, 0, 2], 2379).into();
-    let cases: [(&dyn Fn(&mut View), Kind, Option<String>); 14] = [
+    let cases: [(&dyn Fn(&mut View), Kind, Option<String>); 15] = [
         (&|view| view.alarms = vec![Alarm { member_id: 2, kind: NO_SPACE }], Kind::NoSpace, b()),
         (&|view| view.alarms = vec![Alarm { member_id: 2, kind: CORRUPT }], Kind::Corrupt, b()),
         (&|view| view.members[1].answer = Some(Ok(answer(2, 78))), Kind::OtherCluster, b()),
@@ -121,6 +123,8 @@ fn each_wound_is_told_by_its_kind() {
             b(),
         ),
         (&|view| view.certificates[0].ends = NOW + 29 * DAY_SECONDS, Kind::Expired, None),
+        // Another's name under which somebody wrote costs nobody anything: `keller cluster sign` tells of it.
+        (&|view| view.requests = vec!["b".to_owned(), "x".to_owned()], Kind::Asks, b()),
     ];
     for (at, (hurt, kind, member)) in cases.into_iter().enumerate() {
         let mut view = view();
