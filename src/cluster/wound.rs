@@ -197,7 +197,8 @@ fn certificates(view: &View, now: i64, wounds: &mut Vec<Wound>) {
 
 /// A certificate that is over, or will be soon.
 fn ending(what: &str, member: Option<&str>, ends: i64, now: i64) -> Option<Wound> {
-    let cure = "`keller cluster issue DIR --member NAME` makes a new one, and `keller node apply` takes it to its node";
+    let cure = "`keller cluster sign DIR`, if the member asks for new ones; else `keller cluster issue DIR --member NAME`, and \
+                `keller node apply` on its node";
     let days = (ends - now).div_euclid(DAY_SECONDS);
     match () {
         () if ends <= now => Some(Wound::new(Kind::Expired, member, format!("{what} has expired"), cure)),

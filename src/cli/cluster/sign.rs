@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 
 use crate::cli::{Global, streams};
-use crate::cluster::requests::Treated;
+use crate::cluster::sign::Treated;
 use crate::project::cluster::Sign;
 
 /// Arguments of `keller cluster sign`.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::{AUTHORITIES, OPERATOR};
 use crate::base::input;
 use crate::cluster::Access;
-use crate::cluster::requests::{self, Signer, Treated};
+use crate::cluster::sign::{self, Signer, Treated};
 use crate::pki::Authority;
 
 /// More than an authority has.
@@ -36,7 +36,7 @@ impl Sign {
         let (clients, peers) = (clients?, peers?);
         let access = Access::of_operator(&self.directory.join(OPERATOR))?;
         let signer = Signer { list: &access.list, clients: &clients, peers: &peers, now: self.now };
-        Ok(requests::sign(&access, &signer, &self.members, self.dry_run)?)
+        Ok(sign::sign(&access, &signer, &self.members, self.dry_run)?)
     }
 }
 
