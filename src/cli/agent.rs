@@ -39,7 +39,8 @@ pub enum Part {
     Member,
     /// On a machine that runs from memory: install what its document asks for.
     Install,
-    /// Give members that have joined their vote once they have caught up, for as long as the node is up.
+    /// Give members that have joined their vote once they have caught up, and ask for new certificates of this one before
+    /// they end, for as long as the node is up.
     Promote,
 }
 

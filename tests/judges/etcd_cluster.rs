@@ -1,5 +1,6 @@
 //! keller's own client, and what `keller cluster` does, against etcds of trixie that form a cluster on loopback.
 
+mod renewal;
 mod restart;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ struct Rack {
     folder: tempfile::TempDir,
     hosts: BTreeMap<String, IpAddr>,
     clients: Authority,
+    peers: Authority,
     now: i64,
 }
 
@@ -46,18 +48,23 @@ fn me() -> Owner {
 impl Rack {
     /// Addresses of loopback that are this test's alone: by its number, and that of its process.
     fn new() -> Self {
+        Self::aged(0)
+    }
+
+    /// The same with certificates that were made so many days ago.
+    fn aged(days: i64) -> Self {
         static SERIAL: AtomicU8 = AtomicU8::new(0);
         let block = 128 + (SERIAL.fetch_add(1, Ordering::Relaxed) % 25) * 5;
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let hosts = NAMES.into_iter().zip(block..);
         let hosts = hosts.map(|(name, at)| (name.to_owned(), IpAddr::from([127, at, high, low]))).collect();
         let now = jiff_now();
-        let clients = Authority::make("clients").unwrap();
-        let rack = Self { folder: tempfile::tempdir().unwrap(), hosts, clients, now };
-        let peers = Authority::make("peers").unwrap();
+        let [clients, peers] = ["clients", "peers"].map(|name| Authority::make(name).unwrap());
+        let rack = Self { folder: tempfile::tempdir().unwrap(), hosts, clients, peers, now };
         for name in NAMES {
             let member = Member::of_cluster(name, rack.hosts[name]);
-            let given = etcd::issue(&member, &rack.clients, &peers, now).unwrap();
+            let made = now - days * 86_400;
+            let given = etcd::issue(&member, &rack.clients, &rack.peers, made).unwrap();
             etcd::take(&rack.pki(name), &given, &member, me()).unwrap();
         }
         rack

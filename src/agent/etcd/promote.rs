@@ -68,6 +68,7 @@ pub fn run(progress: &dyn Progress) -> Result<(), Failure> {
             Ok((looked, mut client)) => {
                 if last.is_none_or(|last| last.elapsed() >= renew::PAUSE) {
                     match renew(&mut client, last.is_none()) {
+                        Ok(renew::Looked::Learner) => {}
                         Ok(looked) => {
                             of_certificates.say(looked.line(), progress);
                             last = Some(Instant::now());

@@ -30,8 +30,10 @@ pub struct Pairs {
 /// What a look at the pairs brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Looked {
-    /// They are good, or this member is still a learner, which can read no key.
+    /// They are good.
     Nothing,
+    /// This member is still a learner, which can read no key.
+    Learner,
     /// A request stands in the cluster.
     Asks {
         /// When the first of them ends: seconds since 1970.
@@ -56,7 +58,7 @@ impl Pairs {
         let name = &self.member.name;
         let doing = || format!("asking for the certificates of {name}");
         if client.status().doing(doing())?.status.is_learner {
-            return Ok(Looked::Nothing);
+            return Ok(Looked::Learner);
         }
         // Not locked while somebody is asked: a start of etcd may wait for the lock.
         let need = self.open()?.need(now)?;
@@ -71,7 +73,9 @@ impl Pairs {
         };
         let mut refused = None;
         if let Some(answer) = requests::answer(client, name).doing(doing())? {
-            match self.open()?.take(&answer)? {
+            // Named, so that the lock is free again before the next one is taken.
+            let taken = self.open()?.take(&answer)?;
+            match taken {
                 Ok(ends) => {
                     self.settle(client)?;
                     return Ok(Looked::Took { ends });
@@ -98,11 +102,10 @@ impl Pairs {
 impl Looked {
     /// In words, for the journal.
     pub(super) fn line(&self) -> String {
-        let date = |at: i64| {
-            jiff::Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string())
-        };
+        let date =
+            |at: i64| jiff::Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string());
         match self {
-            Self::Nothing => String::new(),
+            Self::Nothing | Self::Learner => String::new(),
             Self::Asks { ends, refused: None } => format!(
                 "a certificate of this member ends at {}: new ones are asked for, and `keller cluster sign DIR` signs them, \
                  where the cluster's directory lies",
