@@ -5,6 +5,8 @@
 //! the superblock's block, then the levels of the tree from its top down. Byte for byte what
 //! `veritysetup format --salt --uuid` writes.
 
+mod earlier;
+
 use std::fmt;
 use std::io::{self, Read, Write};
 
@@ -14,6 +16,8 @@ use uuid::Uuid;
 use crate::base::on_disk::{FromBytes, FromZeros, IntoBytes, le, on_disk};
 use crate::base::width::{to_index, to_u64, to_usize};
 use crate::base::{Digest, Hasher};
+
+pub use earlier::Earlier;
 
 /// Bytes of a data block and of a hash block.
 pub const BLOCK: usize = to_index(BLOCK_SIZE);
@@ -34,7 +38,7 @@ const SIGNATURE: &[u8; 8] = b"verity\0\0";
 const MAX_SALT: usize = 256;
 
 /// What a file system is: the hash over all of its blocks. Only this module makes one, out of the blocks
-/// themselves, so that whoever holds one has the bytes before.
+/// themselves or of digests that an earlier tree has of them, so that whoever holds one has the bytes before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RootHash(Digest);
 
@@ -291,17 +295,24 @@ impl Salted {
 /// Stacks the levels over `leaves`, at least one digest.
 fn build(options: &Options, salted: &Salted, leaves: Vec<u8>) -> HashTree {
     let data_blocks = to_u64(leaves.len() / DIGEST);
-    let mut levels: Vec<Vec<u8>> = Vec::new();
-    let mut digests = leaves;
+    let mut bytes = leaves;
+    let mut above: Vec<Vec<u8>> = Vec::new();
+    let mut root = None;
     for blocks in level_blocks(data_blocks) {
-        digests.resize(to_usize(blocks) * BLOCK, 0);
-        let above = salted.digests(&digests);
-        levels.push(std::mem::replace(&mut digests, above));
+        let level = above.last_mut().unwrap_or(&mut bytes);
+        level.resize(to_usize(blocks) * BLOCK, 0);
+        let digests = salted.digests(level);
+        match blocks {
+            1 => root = Some(digests),
+            _ => above.push(digests),
+        }
     }
-    let root = digests.try_into().expect("one digest is left");
-    let mut bytes = Vec::with_capacity(to_usize(tree_size(data_blocks)));
-    bytes.extend(superblock(options, data_blocks));
-    levels.iter().rev().for_each(|level| bytes.extend(level));
+    // A single block of data has no tree.
+    let root = root.unwrap_or_else(|| std::mem::take(&mut bytes)).try_into().expect("one digest is left");
+    let mut head = superblock(options, data_blocks).to_vec();
+    above.iter().rev().for_each(|level| head.extend(level));
+    // The leaves are nearly all of it: they stay where they are, as far as that can be.
+    bytes.splice(0..0, head);
     HashTree { root_hash: RootHash(Digest::from_bytes(root)), bytes }
 }
 

@@ -18,6 +18,20 @@ impl Fingerprint {
         Self(*blake3::hash(bytes.as_ref()).as_bytes())
     }
 
+    /// Of `parts`, each with its length, where they serve `purpose`: equal bytes for another purpose have another one.
+    pub fn of_parts(purpose: &str, parts: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(purpose);
+        for part in parts {
+            hasher.update(&to_u64(part.len()).to_le_bytes()).update(part);
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// From its 32 raw bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// Reads `reader` to its end; gives the fingerprint and the number of bytes.
     pub fn of_reader(reader: &mut impl Read) -> io::Result<(Self, u64)> {
         let mut hasher = blake3::Hasher::new();
@@ -54,6 +68,10 @@ mod tests {
             assert_eq!((fingerprint.as_bytes(), size), (blake3::hash(&bytes).as_bytes(), to_u64(length)));
             assert_eq!(Fingerprint::of(&bytes), fingerprint);
         }
+        let of_parts = |purpose, parts: &[&[u8]]| Fingerprint::of_parts(purpose, parts);
+        assert_ne!(of_parts("a", &[b"xy", b"z"]), of_parts("a", &[b"x", b"yz"]));
+        assert_ne!(of_parts("a", &[b"x"]), of_parts("b", &[b"x"]));
+        assert_eq!(Fingerprint::from_bytes(*of_parts("a", &[]).as_bytes()), of_parts("a", &[]));
         // The test vector of the empty input in the BLAKE3 repository.
         let empty = Fingerprint::of_reader(&mut io::empty()).unwrap().0;
         assert!(hex::encode(empty.as_bytes()).starts_with("af1349b9f5f9a1a6a0404dea36dcc949"));

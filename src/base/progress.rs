@@ -75,6 +75,11 @@ impl<'a, T> Counted<'a, T> {
     pub fn new(inner: T, task: &'a Task<'a>) -> Self {
         Self { inner, task }
     }
+
+    /// What is underneath, of which the task hears nothing.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
 }
 
 impl<T: Read> Read for Counted<'_, T> {

@@ -4,9 +4,15 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::copy_file_range;
+use rustix::io::Errno;
+
 use super::layout::Partition;
 use crate::base::device::seek;
 use crate::base::width::{to_u64, to_usize};
+
+/// Bytes that are copied at once where the kernel does not do it.
+const PIECE: usize = 1 << 20;
 
 /// Reads and writes inside of one partition of an image. Positions count from the partition's start; what is
 /// skipped stays a hole.
@@ -25,6 +31,46 @@ impl<'a> PartitionWriter<'a> {
 }
 
 impl PartitionWriter<'_> {
+    /// Has the kernel copy the `len` bytes of `from` that begin at `offset` to where this one stands: where the file system can,
+    /// both files share them from then on.
+    ///
+    /// # Errors
+    /// `StorageFull` beyond the partition's end, `UnexpectedEof` beyond that of `from`; what the disks say.
+    pub fn copy(&mut self, from: &File, offset: u64, len: u64) -> io::Result<()> {
+        if len > self.partition.size.saturating_sub(self.position) {
+            return Err(self.full());
+        }
+        let (mut there, end) = (offset, offset + len);
+        while there < end {
+            let mut here = self.partition.start + self.position;
+            let left = to_usize(end - there);
+            let copied = match copy_file_range(from, Some(&mut there), self.file, Some(&mut here), left) {
+                Ok(count) => count,
+                // File systems in user space, old kernels and filters of system calls.
+                Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
+                    let mut piece = vec![0; left.min(PIECE)];
+                    let count = from.read_at(&mut piece, there)?;
+                    self.file.write_all_at(&piece[..count], here)?;
+                    there += to_u64(count);
+                    count
+                }
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if copied == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.position += to_u64(copied);
+        }
+        Ok(())
+    }
+
+    fn full(&self) -> io::Error {
+        let Partition { role, size, .. } = self.partition;
+        let problem = format!("the partition {role} ends after {size} bytes");
+        io::Error::new(io::ErrorKind::StorageFull, problem)
+    }
+
     fn room(&self, wanted: usize) -> usize {
         to_usize(self.partition.size.saturating_sub(self.position).min(to_u64(wanted)))
     }
@@ -34,9 +80,7 @@ impl Write for PartitionWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let room = self.room(bytes.len());
         if room == 0 && !bytes.is_empty() {
-            let Partition { role, size, .. } = self.partition;
-            let problem = format!("the partition {role} ends after {size} bytes");
-            return Err(io::Error::new(io::ErrorKind::StorageFull, problem));
+            return Err(self.full());
         }
         let count = self.file.write_at(&bytes[..room], self.partition.start + self.position)?;
         self.position += to_u64(count);
@@ -83,6 +127,17 @@ mod tests {
         writer.seek(SeekFrom::End(-2)).unwrap();
         let error = writer.write_all(b"end").unwrap_err();
         assert_eq!(error.to_string(), "the partition root-a ends after 67108864 bytes");
+        writer.seek(SeekFrom::Start(8192)).unwrap();
+        let from = tempfile::tempfile().unwrap();
+        from.write_all_at(&[5; 9000], 4096).unwrap();
+        writer.copy(&from, 4096, 9000).unwrap();
+        writer.write_all(b"behind").unwrap();
+        assert_eq!(writer.copy(&from, 4096, 9001).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let error = writer.copy(&from, 0, 64 << 20).unwrap_err();
+        assert_eq!(error.to_string(), "the partition root-a ends after 67108864 bytes");
+        let mut copied = vec![0; 9006];
+        file.read_exact_at(&mut copied, (1 << 20) + 8192).unwrap();
+        assert_eq!(copied, [&[5; 9000][..], b"behind"].concat());
         writer.seek(SeekFrom::Start(0)).unwrap();
         let mut all = Vec::new();
         writer.read_to_end(&mut all).unwrap();

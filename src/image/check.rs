@@ -45,7 +45,7 @@ pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
     }
     let root = first_half.finish(job.manifest, &lock, job.keller.0, &means)?;
     let second = tempfile::tempfile_in(folder.path()).context("making a scratch file")?;
-    super::write(&Job { means, ..*job }, root, &second)?;
+    super::write(&Job { means, ..*job }, root, &second, None)?;
     let sector_size = SectorSize::try_from(job.manifest.disk.sector_size)?;
     match difference::first(first, &second, sector_size).context("comparing the images")? {
         None => Ok(()),

@@ -176,8 +176,7 @@ pub fn files(
                 if entry.mode.is_none() {
                     tell_mode(path, entry, means.progress)?;
                 }
-                let (digest, _) = Digest::of_reader(&mut content.reader())
-                    .with_context(|| format!("reading {}", path.display()))?;
+                let digest = content.digest().with_context(|| format!("reading {}", path.display()))?;
                 facts.local.insert(format!("{scope}file {}", entry.path), digest);
                 Kind::File(content)
             }

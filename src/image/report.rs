@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Job;
 use super::record::Record;
-use super::{Job, Root};
 use crate::base::Digest;
 use crate::lock::file;
 
@@ -54,16 +54,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a finished image.
-    pub fn of(job: &Job<'_>, root: &Root, sizes: Sizes) -> Self {
+    /// Of a finished image whose root has a kernel of this version and so many names.
+    pub fn of(job: &Job<'_>, kernel_version: &str, names: usize, sizes: Sizes) -> Self {
         Self {
             record: Record::of(job.manifest, job.lock),
             keller: env!("CARGO_PKG_VERSION").to_owned(),
             keller_sha256: job.keller.1,
             lock_sha256: file::digest(job.lock),
-            kernel_version: root.kernel.version.clone(),
+            kernel_version: kernel_version.to_owned(),
             sizes,
-            names: root.tree.link_counts().iter().map(|count| *count as usize).sum(),
+            names,
         }
     }
 }

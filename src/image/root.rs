@@ -37,6 +37,13 @@ pub struct Root {
     pub os_release: Vec<u8>,
 }
 
+impl Root {
+    /// Files, directories and links in it.
+    pub fn names(&self) -> usize {
+        self.tree.link_counts().iter().map(|count| *count as usize).sum()
+    }
+}
+
 /// A root before anybody owns anything in it.
 pub struct LaidRoot {
     laid: laid::LaidTree<Aside>,

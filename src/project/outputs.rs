@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use super::standing::{Stamp, Standing, settle};
+use super::standing::{Left, Raw, Stamp, Standing, settle};
 use crate::base::progress::{Task, Unit};
 use crate::base::{AtomicFile, Digest, Size, atomic};
 use crate::boot::live::Source;
 use crate::image::report::Sizes;
-use crate::image::{self, Job, Report, Root};
+use crate::image::{self, Job, Kept, Report, Root};
 use crate::manifest::{Manifest, Output};
 use crate::output::{self, Disk, Format, iso, live};
 use crate::tree::Content;
@@ -121,14 +121,19 @@ impl<'a> Outputs<'a> {
         let files: Vec<_> = wanted.into_iter().map(|format| (format, self.image(format))).collect();
         let paths: Vec<_> = files.iter().map(|(_, path)| path.clone()).collect();
         // A record names nothing of the document.
-        let standing =
-            if check || sums || self.document.is_some() { None } else { Standing::new(job, &paths) };
-        let (report, digests) = match standing.as_ref().and_then(Standing::found) {
-            Some(sizes) => (self.left(job, &root, sizes)?, Vec::new()),
-            None => {
-                let (report, digests, stamps) = self.made(job, root, &files, check, sums)?;
+        let has_raw = files.last().is_some_and(|(format, _)| *format == Format::Raw);
+        let standing = match check || sums || self.document.is_some() {
+            true => None,
+            false => Standing::new(job, &paths, has_raw),
+        };
+        let (report, digests) = match standing.as_ref().map_or(Left::Nothing, Standing::left) {
+            Left::All(sizes) => (self.left(job, &root, sizes)?, Vec::new()),
+            left => {
+                let raw = if let Left::Raw(raw) = left { Some(*raw) } else { None };
+                let Made { report, digests, stamps, kept } =
+                    self.made(job, root, &files, check, sums, raw)?;
                 if let Some(standing) = &standing {
-                    standing.keep(&report.sizes, stamps);
+                    standing.keep(&report.sizes, stamps, &kept);
                 }
                 (report, digests)
             }
@@ -163,10 +168,10 @@ impl<'a> Outputs<'a> {
         job.means.store.sound()?;
         job.means.progress.detail("nothing has changed since the image was written: it stays as it is");
         self.remove_sums()?;
-        Ok(Report::of(job, root, sizes))
+        Ok(Report::of(job, &root.kernel.version, root.names(), sizes))
     }
 
-    /// Makes the files. Gives the digest of each with `sums`, and the stamp of each unless somebody wrote to one.
+    /// Makes the files, after the raw image `earlier` that stands there.
     fn made(
         &self,
         job: &Job<'_>,
@@ -174,12 +179,21 @@ impl<'a> Outputs<'a> {
         files: &[(Format, PathBuf)],
         check: bool,
         sums: bool,
-    ) -> Result<(Report, Vec<(PathBuf, Digest)>, Option<Vec<Stamp>>)> {
+        earlier: Option<Raw>,
+    ) -> Result<Made> {
         let raw_path = self.image(Format::Raw);
         let raw = self.create(Format::Raw)?;
         let fetches = files.iter().any(|(format, _)| *format == Format::NetbootHttp);
         let cards = if fetches { self.cards(job, &root)? } else { Vec::new() };
-        let report = image::write(job, root, raw.file()).map_err(|error| self.failed(&raw_path, error))?;
+        let (earlier, guard) = earlier.map(Raw::split).unzip();
+        let written = image::write(job, root, raw.file(), earlier);
+        let (report, kept) = written.map_err(|error| self.failed(&raw_path, error))?;
+        if guard.is_some_and(|guard| !guard.is_untouched()) {
+            bail!(
+                "{} changed while parts of it were taken into the new image: build again once nothing writes to it",
+                raw_path.display()
+            );
+        }
         job.means.store.sound()?;
         if check {
             image::check::again(job, raw.file()).context("building a second time")?;
@@ -244,7 +258,7 @@ impl<'a> Outputs<'a> {
         if files.iter().any(|(format, _)| *format == Format::Raw) {
             self.named(raw, &raw_path, &mut stamps)?;
         }
-        Ok((report, digests, stamps.into_iter().collect()))
+        Ok(Made { report, digests, stamps: stamps.into_iter().collect(), kept })
     }
 
     /// What a machine runs from memory, for the output at `path`.
@@ -352,6 +366,17 @@ impl<'a> Outputs<'a> {
         let list = self.sums();
         atomic::write(&list, text).map_err(|error| self.failed(&list, error))
     }
+}
+
+/// Files that were made.
+struct Made {
+    report: Report,
+    /// Of each, with sums.
+    digests: Vec<(PathBuf, Digest)>,
+    /// Of each, unless somebody wrote to one.
+    stamps: Option<Vec<Stamp>>,
+    /// For the next build.
+    kept: Kept,
 }
 
 /// The digest of `file`, which gets the name `path`, where `sums` are wanted.

@@ -5,6 +5,9 @@
 //! written to since has another time of change, which no program can set; one that was put in its place has another
 //! inode or time of change. The file's bytes are not read: a disk that decays without a write is found by the sums, by
 //! `--check` and by the node's dm-verity.
+//!
+//! Where the inputs are others, but the raw image stands there untouched, the next one takes of it what has not changed
+//! (see [`Earlier`]). What is known of its bodies is a sealed file of its own, whose fingerprint is in the record.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::ffi::OsStrExt;
@@ -16,13 +19,18 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Chain, Digest, Hasher, input, json};
-use crate::image::Job;
+use crate::base::{Chain, Digest, Fingerprint, Hasher, input, json};
+use crate::fs::erofs::Known;
+use crate::image::earlier::Places;
 use crate::image::report::Sizes;
+use crate::image::{Earlier, Job, Kept};
 use crate::lock::file;
 
 /// The kind of derived file that a record is; its number changes with what a record says.
-pub(super) const KIND: &str = "standing-1";
+pub(super) const KIND: &str = "standing-2";
+
+/// The kind of derived file with what is known of the bodies in an image.
+pub(super) const BODIES: &str = "bodies-1";
 
 /// How often the clock of files is asked whether it has moved on, and how long between: at 100 Hz it ticks every 10 ms.
 const TICKS: usize = 15;
@@ -86,19 +94,60 @@ struct Record {
     inputs: Digest,
     sizes: Sizes,
     files: Vec<Stamp>,
+    /// What the next image may take of the raw one, if there is one: where, and the fingerprint of [`BODIES`].
+    raw: Option<(Places, [u8; 32])>,
+}
+
+/// What stands where a build is to write.
+pub(super) enum Left {
+    /// Nothing that is known.
+    Nothing,
+    /// The raw image of other inputs.
+    Raw(Box<Raw>),
+    /// All that the build would write, with these sizes.
+    All(Sizes),
 }
 
 /// The files that one build is to leave, and all that they depend on.
 pub(super) struct Standing<'a> {
     job: &'a Job<'a>,
     paths: &'a [PathBuf],
+    /// The raw image is among `paths`, the last of them.
+    has_raw: bool,
     name: String,
     inputs: Digest,
 }
 
+/// The raw image that stands there, and what it was when it was written.
+pub(super) struct Raw {
+    earlier: Earlier,
+    guard: Guard,
+}
+
+impl Raw {
+    /// For the next image, and for a look at this one when that is written.
+    pub(super) fn split(self) -> (Earlier, Guard) {
+        (self.earlier, self.guard)
+    }
+}
+
+/// A file that nobody may write to meanwhile.
+pub(super) struct Guard {
+    file: File,
+    stamp: Stamp,
+}
+
+impl Guard {
+    /// Whether nobody has written to it until now.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
+    }
+}
+
 impl<'a> Standing<'a> {
     /// Of `paths`, in the order in which they are written. `None` where this program cannot be read.
-    pub(super) fn new(job: &'a Job<'a>, paths: &'a [PathBuf]) -> Option<Self> {
+    /// `has_raw`: the last of them is the raw image.
+    pub(super) fn new(job: &'a Job<'a>, paths: &'a [PathBuf], has_raw: bool) -> Option<Self> {
         let builder = Digest::of_reader(&mut input::open(Path::new("/proc/self/exe")).ok()?).ok()?.0;
         let inputs =
             Digest::of(format!("{builder} {} {}\n{:?}", job.keller.1, file::digest(job.lock), job.manifest));
@@ -108,23 +157,55 @@ impl<'a> Standing<'a> {
             hasher.update(path.as_os_str().as_bytes());
             hasher.update([0]);
         }
-        Some(Self { job, paths, name: hasher.finish().to_hex(), inputs })
+        Some(Self { job, paths, has_raw, name: hasher.finish().to_hex(), inputs })
     }
 
-    /// The sizes of the image that stands there; `None` where one is to be made.
-    pub(super) fn found(&self) -> Option<Sizes> {
-        let sealed = self.job.means.store.derived(KIND, &self.name).ok().flatten()?;
-        let record: Record = json::parse(&sealed.to_vec().ok()?, VALUES).ok()?;
+    /// What the last build has left here.
+    pub(super) fn left(&self) -> Left {
+        let Some(record) = self.record() else { return Left::Nothing };
         let there: Option<Vec<Stamp>> = self.paths.iter().map(|path| stamp(path)).collect();
-        (record.inputs == self.inputs && Some(&record.files) == there.as_ref()).then_some(record.sizes)
+        if record.inputs == self.inputs && Some(&record.files) == there.as_ref() {
+            return Left::All(record.sizes);
+        }
+        self.raw(&record).map_or(Left::Nothing, |raw| Left::Raw(Box::new(raw)))
+    }
+
+    fn record(&self) -> Option<Record> {
+        let sealed = self.job.means.store.derived(KIND, &self.name).ok().flatten()?;
+        json::parse(&sealed.to_vec().ok()?, VALUES).ok()
+    }
+
+    /// The raw image of `record`, if nobody has touched it.
+    fn raw(&self, record: &Record) -> Option<Raw> {
+        let (places, print) = record.raw?;
+        let (path, stamp) = self.paths.last().zip(record.files.last()).filter(|_| self.has_raw)?;
+        let file = input::open(path).ok()?;
+        if Stamp::of(&file.metadata().ok()?) != *stamp {
+            return None;
+        }
+        let sealed = self.job.means.store.derived(BODIES, &self.name).ok().flatten()?;
+        let bytes = sealed.to_vec().ok().filter(|bytes| *Fingerprint::of(bytes).as_bytes() == print)?;
+        let kept = Kept { known: Known::from_bytes(&bytes)?, places: Some(places) };
+        let earlier = Earlier::open(file.try_clone().ok()?, kept).ok()??;
+        Some(Raw { earlier, guard: Guard { file, stamp: stamp.clone() } })
     }
 
     /// Keeps a record of the files that were just written; of none where one of them has no stamp.
-    pub(super) fn keep(&self, sizes: &Sizes, files: Option<Vec<Stamp>>) {
+    pub(super) fn keep(&self, sizes: &Sizes, files: Option<Vec<Stamp>>, kept: &Kept) {
         let Some(files) = files else { return };
-        let record = Record { inputs: self.inputs, sizes: sizes.clone(), files };
+        let store = self.job.means.store;
+        let bodies = kept.known.as_bytes();
+        let raw = kept.places.filter(|_| self.has_raw);
+        let raw = raw.map(|places| (places, *Fingerprint::of(bodies).as_bytes()));
+        let record = Record { inputs: self.inputs, sizes: sizes.clone(), files, raw };
         let text = serde_json::to_string(&record).expect("numbers and digests");
-        if let Err(error) = self.job.means.store.replace_derived(KIND, &self.name, text.as_bytes()) {
+        let keep = || {
+            if record.raw.is_some() {
+                store.replace_derived(BODIES, &self.name, bodies)?;
+            }
+            store.replace_derived(KIND, &self.name, text.as_bytes())
+        };
+        if let Err(error) = keep() {
             let why = Chain(&error).to_string();
             self.job.means.progress.warn(&format!(
                 "cannot keep a record of the image files: {why}; the next build writes them again"

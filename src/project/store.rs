@@ -17,7 +17,8 @@ use crate::store::key::{self, Found};
 use crate::store::{Access, Freed, Store, StoreError};
 
 /// The kinds of derived files that this keller makes. Others are of an older or a newer one.
-pub const KINDS: [&str; 5] = [deb::index::FORMAT, online::KIND, modules::KIND, kernel::KIND, standing::KIND];
+pub const KINDS: [&str; 6] =
+    [deb::index::FORMAT, online::KIND, modules::KIND, kernel::KIND, standing::KIND, standing::BODIES];
 
 /// How often a build begins again after it has found something wrong with the store. Each time finds all blobs of
 /// one kind; it is not once only since containers are read apart from the root.

@@ -4,13 +4,13 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::base::device::{ReadAt, Shared};
 use crate::base::input::{self, TooLarge};
-use crate::base::limits;
 use crate::base::seal::Sealed;
 use crate::base::width::{to_u64, to_usize};
+use crate::base::{Digest, Fingerprint, limits};
 
 /// Bytes of a file. Cloning is cheap: bodies are shared, never copied.
 #[derive(Clone, Debug)]
@@ -82,6 +82,8 @@ impl Bodies for NoBodies {
 pub struct Foreign {
     path: PathBuf,
     seen: Seen,
+    /// Of all its bytes, once somebody wanted it.
+    digest: OnceLock<Digest>,
 }
 
 /// What changes with a file's bytes. Not the inode, which some file systems in user space give anew: a file that is put in
@@ -131,7 +133,7 @@ impl Content {
     /// Those of [`input::open`].
     pub fn foreign(path: &Path) -> io::Result<Self> {
         let seen = Seen::of(&input::open(path)?.metadata()?);
-        Ok(Self::Foreign(Arc::new(Foreign { path: path.to_owned(), seen })))
+        Ok(Self::Foreign(Arc::new(Foreign { path: path.to_owned(), seen, digest: OnceLock::new() })))
     }
 
     /// The number of bytes.
@@ -181,6 +183,33 @@ impl Content {
         let mut bytes = vec![0; to_usize(self.len())];
         self.read_at(&mut bytes, 0)?;
         Ok(bytes)
+    }
+
+    /// The digest of all bytes, which of a foreign file are read for it only once.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn digest(&self) -> io::Result<Digest> {
+        let Self::Foreign(foreign) = self else { return Ok(Digest::of_reader(&mut self.reader())?.0) };
+        if let Some(digest) = foreign.digest.get() {
+            return Ok(*digest);
+        }
+        let (digest, _) = Digest::of_reader(&mut self.reader())?;
+        Ok(*foreign.digest.get_or_init(|| digest))
+    }
+
+    /// Names the bytes without reading them, as by hashes of them that are known: where two contents have the same name,
+    /// their bytes are the same. `None` where nothing is known of them.
+    pub fn identity(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Bytes(bytes) => Some(Fingerprint::of_parts("keller: bytes in memory", &[bytes])),
+            Self::Sealed { file, offset, len } => file.identity(*offset, *len),
+            Self::Foreign(foreign) => {
+                let digest = foreign.digest.get()?;
+                Some(Fingerprint::of_parts("keller: a file by its SHA-256", &[digest.as_bytes()]))
+            }
+            Self::Slice { .. } | Self::Device { .. } => None,
+        }
     }
 
     /// Reads the bytes in order.

@@ -27,6 +27,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::base::capabilities::ATTRIBUTE;
 use crate::base::{Digest, Hasher, input, limits};
 
@@ -409,6 +411,13 @@ impl FolderSize {
 /// # Errors
 /// Of the disk under the bodies.
 pub fn digest(tree: &Tree) -> io::Result<Digest> {
+    let files = tree.walk().into_iter().filter_map(|(_, id)| match &tree.node(id).kind {
+        Kind::File(content) => Some((id, content)),
+        _ => None,
+    });
+    let files: BTreeMap<_, _> = files.collect();
+    let digests: BTreeMap<_, _> =
+        files.into_par_iter().map(|(id, content)| Ok((id, content.digest()?))).collect::<io::Result<_>>()?;
     let mut hasher = Hasher::new();
     let mut first: BTreeMap<_, Vec<u8>> = BTreeMap::new();
     for (path, id) in tree.walk() {
@@ -429,7 +438,7 @@ pub fn digest(tree: &Tree) -> io::Result<Digest> {
             text(&mut hasher, value);
         }
         match &node.kind {
-            Kind::File(content) => hasher.update(Digest::of_reader(&mut content.reader())?.0.as_bytes()),
+            Kind::File(_) => hasher.update(digests[&id].as_bytes()),
             Kind::Symlink(target) => text(&mut hasher, target),
             Kind::CharDevice(major, minor) | Kind::BlockDevice(major, minor) => {
                 hasher.update(major.to_le_bytes());

@@ -154,13 +154,66 @@ fn whatever_somebody_did_to_the_image_is_undone() {
     }
 }
 
+/// What an image before has is taken of it, and of no other one.
+#[test]
+fn what_has_not_changed_is_taken_of_the_image_before() {
+    let project = Project::new();
+    fs::create_dir_all(project.path("node/overlay/usr")).unwrap();
+    // Larger than what is read into memory, and two of one length.
+    for (name, byte) in [("big", 1), ("alike", 1), ("other", 2)] {
+        project.write(&format!("node/overlay/usr/{name}"), vec![byte; 3 << 20]);
+    }
+    let taken = || {
+        let ran = project.build(&["-v", "--no-sums"]).good();
+        assert!(!ran.err.contains(STAYS));
+        ran.err.contains("are as in the image before")
+    };
+    let motd = |text: &str| project.write("node/overlay/etc/motd", text);
+    assert!(!taken());
+    for text in ["short", "long\n".repeat(3000).as_str(), "", "short"] {
+        motd(text);
+        assert!(taken(), "{text:.10}");
+        is_right(&project, "another motd");
+    }
+    project.write("node/overlay/usr/other", vec![1; 3 << 20]);
+    assert!(taken());
+    is_right(&project, "one more of the same bytes");
+    project.write("node/overlay/usr/big", vec![3; (3 << 20) + 1]);
+    assert!(taken());
+    is_right(&project, "another one is as it was");
+    // A build with sums reads everything, and what it leaves is not taken for what the last one without left.
+    motd("sums");
+    let ran = project.build(&["-v"]).good();
+    assert!(!ran.err.contains("are as in the image before"));
+    is_right(&project, "with sums");
+    motd("no sums");
+    assert!(!taken());
+    is_right(&project, "without");
+    // Whatever somebody wrote to the image before is in none that follows.
+    let path = project.path(IMAGE);
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[4; 4096], file.metadata().unwrap().len() - (3 << 20)).unwrap();
+    motd("changed");
+    assert!(!taken());
+    is_right(&project, "after a write");
+    // So is what was kept of its bodies only worth what its seal is.
+    let mut kept = fs::read_dir(project.path("store/derived/bodies-1")).unwrap();
+    let kept = kept.next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&kept).unwrap();
+    bytes[0] ^= 4;
+    fs::write(&kept, bytes).unwrap();
+    motd("once more");
+    assert!(!taken());
+    is_right(&project, "without what was kept");
+}
+
 /// The record is worth what its seal is: bits of it, its absence, that of another output.
 #[test]
 fn a_record_that_is_not_ours_is_not_believed() {
     let project = Project::new();
     assert!(!builds(&project, &[]));
     let record = || {
-        let mut records = fs::read_dir(project.path("store/derived/standing-1")).unwrap();
+        let mut records = fs::read_dir(project.path("store/derived/standing-2")).unwrap();
         records.next().unwrap().unwrap().path()
     };
     // Each record has a length of its own: nanoseconds have up to nine digits.

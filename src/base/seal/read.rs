@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{CHUNK, FOOTER, FORMS, HASH, Key, Keys, LONGEST, MAGIC, SealError};
+use crate::base::Fingerprint;
 use crate::base::width::{to_u64, to_usize};
 
 /// Chunks that each thread keeps, 256 KiB: small files share one, and those of a directory are of several packages.
 const KEPT: usize = 16;
+
+/// Chunks that are read at once, 256 KiB: they are verified while the processor's cache has them.
+const TOGETHER: usize = 16;
 
 /// Told of a file whose body turns out to be broken, with what is wrong.
 pub(super) type Listener = Box<dyn Fn(&SealError) + Send + Sync>;
@@ -126,10 +130,13 @@ impl Sealed {
         while !buffer.is_empty() {
             let (index, within) = (at / to_u64(CHUNK), to_usize(at % to_u64(CHUNK)));
             let chunk = self.chunk_length(index);
-            let count = buffer.len().min(chunk - within);
+            let count = match buffer.len() / CHUNK {
+                whole @ 1.. if within == 0 && chunk == CHUNK => whole.min(TOGETHER) * CHUNK,
+                _ => buffer.len().min(chunk - within),
+            };
             let (piece, rest) = buffer.split_at_mut(count);
-            match count == chunk {
-                true => self.read_chunk(piece, index)?,
+            match count >= chunk {
+                true => self.read_chunks(piece, index)?,
                 false => self.read_part(piece, index, within)?,
             }
             (buffer, at) = (rest, at + to_u64(count));
@@ -153,22 +160,33 @@ impl Sealed {
     pub fn verify(&self) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
         for index in 0..self.length.div_ceil(to_u64(CHUNK)) {
-            self.read_chunk(&mut buffer[..self.chunk_length(index)], index)?;
+            self.read_chunks(&mut buffer[..self.chunk_length(index)], index)?;
         }
         Ok(())
+    }
+
+    /// Names the `len` bytes from byte `offset` on by the hashes of the chunks that have them, without reading any: where
+    /// two stretches have the same name, their bytes are the same. `None` past the end.
+    pub fn identity(&self, offset: u64, len: u64) -> Option<Fingerprint> {
+        let end = offset.checked_add(len).filter(|end| *end <= self.length)?;
+        let [first, after] = [offset / to_u64(CHUNK), end.div_ceil(to_u64(CHUNK))].map(to_usize);
+        let hashes = self.table.get(first * HASH..after.max(first) * HASH)?;
+        let place = [offset % to_u64(CHUNK), len].map(u64::to_le_bytes);
+        Some(Fingerprint::of_parts("keller: a stretch of a sealed file", &[hashes, &place[0], &place[1]]))
     }
 
     fn chunk_length(&self, index: u64) -> usize {
         to_usize((self.length - index * to_u64(CHUNK)).min(to_u64(CHUNK)))
     }
 
-    /// Fills `buffer` with the whole chunk.
-    fn read_chunk(&self, buffer: &mut [u8], index: u64) -> io::Result<()> {
-        let at = to_usize(index) * HASH;
+    /// Fills `buffer` with whole chunks from this one on; the last of the body may be shorter.
+    fn read_chunks(&self, buffer: &mut [u8], index: u64) -> io::Result<()> {
         let read = self.file.read_exact_at(buffer, index * to_u64(CHUNK));
-        let hash = blake3::keyed_hash(&self.key, buffer);
+        let known = self.table[to_usize(index) * HASH..].chunks_exact(HASH);
         let right = match read {
-            Ok(()) => hash == blake3::Hash::from_slice(&self.table[at..at + HASH]).expect("32 bytes"),
+            Ok(()) => buffer.chunks(CHUNK).zip(known).all(|(chunk, known)| {
+                blake3::keyed_hash(&self.key, chunk) == blake3::Hash::from_slice(known).expect("32 bytes")
+            }),
             // It was cut short since.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
             Err(error) => return Err(error),
@@ -195,7 +213,7 @@ impl Sealed {
                     let kept = &mut cache.chunks[at];
                     kept.of = None;
                     kept.bytes.resize(self.chunk_length(index), 0);
-                    self.read_chunk(&mut kept.bytes, index)?;
+                    self.read_chunks(&mut kept.bytes, index)?;
                     kept.of = of;
                     kept
                 }

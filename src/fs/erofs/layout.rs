@@ -18,6 +18,7 @@ use super::format::{
     BLOCK, Dirent, InodeExtended, NAME_LEN, XATTR_PREFIXES, XATTR_UNIT, XattrEntry, XattrIbodyHeader,
     encode_dev, mode,
 };
+use super::known::Known;
 use crate::base::Fingerprint;
 use crate::base::on_disk::{FromZeros, IntoBytes};
 use crate::base::width::to_u64;
@@ -33,8 +34,22 @@ pub struct Layout<'t> {
     pub table: Vec<Record<'t>>,
     /// Where each node of the tree stands in `table`, by [`NodeId::index`].
     pub position: Vec<Option<usize>>,
+    /// Of each file body in `table`, by its position, if wanted: what names its bytes, and their fingerprint where it
+    /// was looked at.
+    pub marks: Vec<Mark>,
     /// For messages. The path of each record would take more memory than all else of it.
     names: Names<'t>,
+}
+
+/// What tells a body from others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mark {
+    /// See [`Content::identity`].
+    pub identity: Option<Fingerprint>,
+    /// Of its bytes.
+    pub print: Option<Fingerprint>,
+    /// The first of its blocks in the earlier image.
+    pub earlier: Option<u32>,
 }
 
 /// Finds the first path of a node.
@@ -171,11 +186,12 @@ impl Record<'_> {
 }
 
 impl<'t> Layout<'t> {
-    /// Orders `tree`. `dedupe` reads files of equal length, to store equal ones once.
+    /// Orders `tree`. `dedupe` reads files of equal length, to store equal ones once, but for those that `known` has
+    /// read before. With `known`, bodies get marks.
     ///
     /// # Errors
     /// What EROFS cannot hold; with `dedupe` also content that cannot be read.
-    pub fn new(tree: &'t Tree, dedupe: bool) -> Result<Self, Error> {
+    pub fn new(tree: &'t Tree, dedupe: bool, known: Option<&Known>) -> Result<Self, Error> {
         let (mut table, mut files): (Vec<Record<'t>>, Vec<_>) = (Vec::new(), Vec::new());
         let mut links = vec![0u32; tree.capacity()];
         let mut names = Names { tree, parents: vec![None; tree.capacity()] };
@@ -217,7 +233,10 @@ impl<'t> Layout<'t> {
                 _ => links[record.id.index()],
             };
         }
-        let mut layout = Self { table, position, names };
+        let mut layout = Self { table, position, marks: Vec::new(), names };
+        if let Some(known) = known {
+            layout.mark(known);
+        }
         if dedupe {
             layout.share_bodies()?;
         }
@@ -227,6 +246,21 @@ impl<'t> Layout<'t> {
     /// The first path of a record, for messages.
     pub fn path(&self, record: &Record<'_>) -> Vec<u8> {
         self.names.path(record.id)
+    }
+
+    /// Finds what is known of each body.
+    fn mark(&mut self, known: &Known) {
+        use rayon::prelude::*;
+        let mark = |record: &Record<'_>| match record.body {
+            Body::File(content, _) if !content.is_empty() => {
+                let identity = content.identity();
+                let known = identity.and_then(|identity| known.get(&identity));
+                let print = known.and_then(|body| body.print);
+                Mark { identity, print, earlier: known.map(|body| body.block) }
+            }
+            _ => Mark::default(),
+        };
+        self.marks = self.table.par_iter().map(mark).collect();
     }
 
     /// Lets files with equal bytes share them. Only files of one length are compared, by fingerprint.
@@ -247,6 +281,9 @@ impl<'t> Layout<'t> {
             .map(|at| {
                 let record = &self.table[at];
                 let Body::File(content, _) = record.body else { unreachable!("only files are candidates") };
+                if let Some(print) = self.marks.get(at).and_then(|mark| mark.print) {
+                    return Ok((content.len(), print, at));
+                }
                 let (print, size) = Fingerprint::of_reader(&mut content.reader())
                     .map_err(|source| Error::Content { path: self.names.show(record.id), source })?;
                 Ok((size, print, at))
@@ -254,6 +291,9 @@ impl<'t> Layout<'t> {
             .collect::<Result<_, Error>>()?;
         let mut first: BTreeMap<(u64, Fingerprint), usize> = BTreeMap::new();
         for (size, print, at) in prints {
+            if let Some(mark) = self.marks.get_mut(at) {
+                mark.print = Some(print);
+            }
             let earliest = *first.entry((size, print)).or_insert(at);
             if let Body::File(_, same) = &mut self.table[at].body
                 && earliest != at
@@ -357,7 +397,7 @@ mod tests {
         let file = tree.file("a/file", 0o644, "x").unwrap();
         tree.link("b/again", file).unwrap();
         tree.symlink("z", "a").unwrap();
-        let layout = Layout::new(&tree, false).unwrap();
+        let layout = Layout::new(&tree, false, None).unwrap();
         let order: Vec<_> = layout.table.iter().map(|r| (show(&layout.path(r)), r.nlink)).collect();
         let expected = [("", 4), ("a", 2), ("b", 2), ("z", 1), ("a/file", 2)];
         assert_eq!(order, expected.map(|(path, nlink)| (path.to_owned(), nlink)));
@@ -388,17 +428,17 @@ mod tests {
     fn what_cannot_be_held_is_refused() {
         let mut tree = Tree::new(0);
         tree.symlink("link", "").unwrap();
-        assert!(matches!(Layout::new(&tree, false), Err(Error::Target { .. })));
+        assert!(matches!(Layout::new(&tree, false, None), Err(Error::Target { .. })));
         let mut tree = Tree::new(0);
         tree.file("x".repeat(256), 0o644, "").unwrap();
-        assert!(matches!(Layout::new(&tree, false), Err(Error::Name { .. })));
+        assert!(matches!(Layout::new(&tree, false, None), Err(Error::Name { .. })));
         let mut tree = Tree::new(0);
         let meta = &mut tree.node_mut(tree.root()).meta;
         meta.xattrs.insert(b"odd.name".to_vec(), vec![]);
-        assert!(matches!(Layout::new(&tree, false), Err(Error::Xattr { .. })));
+        assert!(matches!(Layout::new(&tree, false, None), Err(Error::Xattr { .. })));
         let mut tree = Tree::new(0);
         let directory = tree.directory("d", 0o755).unwrap();
         tree.link("d/itself", directory).unwrap();
-        assert!(matches!(Layout::new(&tree, false), Err(Error::DirectoryLinkedTwice { .. })));
+        assert!(matches!(Layout::new(&tree, false, None), Err(Error::DirectoryLinkedTwice { .. })));
     }
 }

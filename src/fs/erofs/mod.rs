@@ -1,15 +1,17 @@
 //! EROFS, the read-only file system of the root: uncompressed, blocks of 4 KiB.
 //!
 //! [`mod@format`] is what stands on disk, [`layout`] decides what goes where, [`writer`] lays it down,
-//! [`reader`] gives the tree back.
+//! [`reader`] gives the tree back, and [`known`] is what one image tells of the next.
 
 pub mod format;
+pub mod known;
 pub mod layout;
 pub mod reader;
 pub mod writer;
 
+pub use known::Known;
 pub use reader::{Image, ReadError};
-pub use writer::{Options, plan};
+pub use writer::{Options, Output, plan, plan_after};
 
 /// Why an image was not written.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 //! against a counter, which finds every address, then with these addresses against the output. No
 //! arithmetic of the layout exists a second time that could disagree.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ use super::format::{
     I_VERSION_EXTENDED, INODE_FLAT_INLINE, INODE_FLAT_PLAIN, InodeExtended, SLOT, SUPER_MAGIC_V1,
     SUPER_OFFSET, SuperBlock, XATTR_UNIT, XattrIbodyHeader, checksum, file_type,
 };
+use super::known::{self, Known};
 use super::layout::{Body, Directory, Layout, Record};
 use crate::base::align;
 use crate::base::on_disk::{FromZeros, IntoBytes};
@@ -73,10 +74,21 @@ struct Places {
 /// # Errors
 /// What EROFS cannot hold; when `options.dedupe` is set also content that cannot be read.
 pub fn plan<'t>(tree: &'t Tree, options: &Options) -> Result<Plan<'t>, Error> {
-    let layout = Layout::new(tree, options.dedupe)?;
+    planned(Layout::new(tree, options.dedupe, None)?, options)
+}
+
+/// The same, of a tree of which an earlier image may have some bodies: what it had of them is in `known`.
+///
+/// # Errors
+/// Those of [`plan`].
+pub fn plan_after<'t>(tree: &'t Tree, options: &Options, known: &Known) -> Result<Plan<'t>, Error> {
+    planned(Layout::new(tree, options.dedupe, Some(known))?, options)
+}
+
+fn planned<'t>(layout: Layout<'t>, options: &Options) -> Result<Plan<'t>, Error> {
     let count = layout.table.len();
     let unknown = Places { nid: vec![0; count], block: vec![0; count], data: 0, end: 0 };
-    let places = lay_down(&layout, options, &unknown, &mut Counter(0))?;
+    let places = lay_down(&layout, options, &unknown, false, &mut Counter(0))?;
     if u32::try_from(places.end).is_err() {
         return Err(Error::TooLarge { blocks: places.end });
     }
@@ -103,19 +115,42 @@ impl Plan<'_> {
     /// # Errors
     /// `Content` when the bytes of a file cannot be read, `Output` when `out` refuses.
     pub fn write(&self, out: &mut impl Write) -> Result<Summary, Error> {
-        let mut sink = Emitter::new(out);
-        let places = lay_down(&self.layout, &self.options, &self.places, &mut sink)?;
+        self.emit(&mut Emitter::new(&mut Whole(out)), false)
+    }
+
+    /// Writes the image in order, and has `out` take what the earlier one has of it.
+    ///
+    /// # Errors
+    /// Those of [`Plan::write`].
+    pub fn write_after(&self, out: &mut impl Output) -> Result<Summary, Error> {
+        self.emit(&mut Emitter::new(out), true)
+    }
+
+    fn emit(&self, sink: &mut Emitter<'_, impl Output>, takes: bool) -> Result<Summary, Error> {
+        let places = lay_down(&self.layout, &self.options, &self.places, takes, sink)?;
         sink.flush()?;
         debug_assert_eq!(places, self.places, "both passes lay down the same image");
         Ok(self.summary())
     }
+
+    /// What the image that was written tells of the next: nothing without [`plan_after`].
+    pub fn known(&self) -> Known {
+        let marks = self.layout.marks.iter().enumerate();
+        let bodies = marks.filter_map(|(at, mark)| {
+            let block = address(self.places.block[at]);
+            Some((mark.identity?, known::Body { print: mark.print, block }))
+        });
+        bodies.collect()
+    }
 }
 
-/// Lays an image down on `sink` with the addresses in `known`; returns where everything really was.
+/// Lays an image down on `sink` with the addresses in `known`; returns where everything really was. `takes`: bodies that
+/// the earlier image has are taken of it.
 fn lay_down(
     layout: &Layout,
     options: &Options,
     known: &Places,
+    takes: bool,
     sink: &mut impl Sink,
 ) -> Result<Places, Error> {
     let table = &layout.table;
@@ -149,7 +184,10 @@ fn lay_down(
             Body::File(_, Some(earlier)) => found.block[at] = found.block[earlier],
             Body::File(body, None) if !body.is_empty() => {
                 found.block[at] = sink.position() / BLOCK;
-                sink.body(body, &|| layout.path(record))?;
+                match layout.marks.get(at).and_then(|mark| mark.earlier).filter(|_| takes) {
+                    Some(block) => sink.take(u64::from(block), body.len().div_ceil(BLOCK))?,
+                    None => sink.body(body, &|| layout.path(record))?,
+                }
                 sink.align(BLOCK)?;
             }
             _ => {}
@@ -239,6 +277,34 @@ fn directory_bytes(layout: &Layout, directory: &Directory, known: &Places) -> Ve
     bytes
 }
 
+/// Where an image is written that follows another.
+pub trait Output: Write {
+    /// Takes so many blocks of the earlier image, from its block `from` on, as the next ones; whole blocks come before.
+    ///
+    /// # Errors
+    /// Of the disks.
+    fn take(&mut self, from: u64, blocks: u64) -> io::Result<()>;
+}
+
+/// Where an image is written of which nothing is known.
+struct Whole<'w, W>(&'w mut W);
+
+impl<W: Write> Write for Whole<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<W: Write> Output for Whole<'_, W> {
+    fn take(&mut self, _: u64, _: u64) -> io::Result<()> {
+        unreachable!("there is no earlier image")
+    }
+}
+
 /// Takes an image in order.
 trait Sink {
     /// Bytes so far.
@@ -249,6 +315,8 @@ trait Sink {
     fn zeros(&mut self, count: u64) -> Result<(), Error>;
     /// The bytes of a file; `path` is for messages.
     fn body(&mut self, content: &Content, path: &dyn Fn() -> Vec<u8>) -> Result<(), Error>;
+    /// Blocks of the earlier image; see [`Output::take`].
+    fn take(&mut self, from: u64, blocks: u64) -> Result<(), Error>;
     /// Zeros up to a multiple of `unit`, at most [`BLOCK`].
     fn align(&mut self, unit: u64) -> Result<(), Error> {
         self.zeros(align::padding(self.position(), unit))
@@ -277,6 +345,11 @@ impl Sink for Counter {
         self.0 += content.len();
         Ok(())
     }
+
+    fn take(&mut self, _: u64, blocks: u64) -> Result<(), Error> {
+        self.0 += blocks * BLOCK;
+        Ok(())
+    }
 }
 
 /// The second pass: small things gather in a buffer, so that the output sees large pieces only.
@@ -284,17 +357,20 @@ struct Emitter<'w, W> {
     out: &'w mut W,
     buffer: Vec<u8>,
     filled: usize,
+    /// Blocks to be taken behind what is in the buffer: the first, and how many. Those of bodies that stand in one order
+    /// before and now become one stretch.
+    taken: (u64, u64),
     flushed: u64,
 }
 
-impl<'w, W: Write> Emitter<'w, W> {
+impl<'w, W: Output> Emitter<'w, W> {
     fn new(out: &'w mut W) -> Self {
-        Self { out, buffer: vec![0; BATCH], filled: 0, flushed: 0 }
+        Self { out, buffer: vec![0; BATCH], filled: 0, taken: (0, 0), flushed: 0 }
     }
 
     /// The free part of the buffer, at most `wanted` bytes of it; taken as filled.
     fn room(&mut self, wanted: u64) -> Result<&mut [u8], Error> {
-        if self.filled == self.buffer.len() {
+        if self.filled == self.buffer.len() || self.taken.1 > 0 {
             self.flush()?;
         }
         let start = self.filled;
@@ -306,13 +382,18 @@ impl<'w, W: Write> Emitter<'w, W> {
         self.out.write_all(&self.buffer[..self.filled]).map_err(Error::Output)?;
         self.flushed += to_u64(self.filled);
         self.filled = 0;
+        let (from, blocks) = std::mem::take(&mut self.taken);
+        if blocks > 0 {
+            self.out.take(from, blocks).map_err(Error::Output)?;
+            self.flushed += blocks * BLOCK;
+        }
         Ok(())
     }
 }
 
-impl<W: Write> Sink for Emitter<'_, W> {
+impl<W: Output> Sink for Emitter<'_, W> {
     fn position(&self) -> u64 {
-        self.flushed + to_u64(self.filled)
+        self.flushed + to_u64(self.filled) + self.taken.1 * BLOCK
     }
 
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
@@ -343,12 +424,23 @@ impl<W: Write> Sink for Emitter<'_, W> {
         }
         Ok(())
     }
+
+    fn take(&mut self, from: u64, blocks: u64) -> Result<(), Error> {
+        let (first, count) = self.taken;
+        if count > 0 && first + count != from {
+            self.flush()?;
+        }
+        self.taken = match self.taken {
+            (_, 0) => (from, blocks),
+            (first, count) => (first, count + blocks),
+        };
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
     use std::sync::Arc;
 
     const OPTIONS: Options = Options { uuid: Uuid::nil(), build_time: 0, volume_name: [0; 16], dedupe: true };
