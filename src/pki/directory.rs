@@ -57,8 +57,14 @@ impl Directory {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
-            std::os::unix::fs::chown(path, Some(keeper.uid), Some(gid))?;
-            fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))?;
+            // Only where it is otherwise: a member looks here every half a minute, and that is to write nothing.
+            let meta = fs::metadata(path)?;
+            if (meta.uid(), meta.gid()) != (keeper.uid, gid) {
+                std::os::unix::fs::chown(path, Some(keeper.uid), Some(gid))?;
+            }
+            if meta.mode() & 0o7777 != DIRECTORY_MODE {
+                fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))?;
+            }
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).mode(SECRET).custom_flags(libc::O_NOFOLLOW);
             let lock = options.open(path.join(LOCK))?;

@@ -1,7 +1,7 @@
 //! A member asks, an operator signs, the member takes: and what else could stand in etcd.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::super::etcd::{self, CA, PEER_CA};
 use super::*;
@@ -80,7 +80,10 @@ fn a_member_asks_in_time_and_takes_what_is_signed() {
     assert!(!rack.at("b").join(PENDING).exists());
     let before = ["server.pem", "peer.pem", "client.pem"].map(|file| rack.file("b", file));
     let request = rack.ask("b");
+    let changed = || fs::metadata(rack.at("b")).map(|meta| (meta.ctime(), meta.ctime_nsec())).unwrap();
+    let before_look = changed();
     assert_eq!(rack.ask("b"), request, "said again, it is the same");
+    assert_eq!(changed(), before_look, "a look writes nothing");
     // No key leaves the node, or lies open on it.
     assert!(!request.contains("PRIVATE"), "{request}");
     assert_eq!(fs::metadata(rack.at("b").join(PENDING)).unwrap().permissions().mode() & 0o777, 0o600);
