@@ -1,5 +1,6 @@
 //! `keller cluster`: nodes whose etcd is one.
 
+mod authority;
 mod live;
 mod sign;
 
@@ -90,6 +91,18 @@ pub enum Action {
         It asks the cluster with the directory's operator/, so that the members' addresses must be reachable from here. Members \
         take what is signed within a minute, and etcd goes on.")]
     Sign(SignArgs),
+    /// Replace the authorities of a cluster that runs, in three steps, of which each run does one.
+    ///
+    /// 1: new authorities are made and believed beside the old ones. 2: the new ones sign, and the keys of the old ones go. 3: the
+    /// new ones are believed alone. After each step every node is given its document (`keller node apply`), and the next one is
+    /// refused until all members show that they have it. A run that was cut off is finished by the next.
+    #[command(after_help = "Examples:\n  \
+        keller cluster authority rack1                  the next step, or when the authorities end\n  \
+        keller cluster authority rack1 --begin          a key has become known: before a year is left\n  \
+        keller cluster authority rack1 --dry-run\n  \
+        keller cluster authority rack1 --without c      c is gone for good\n\n\
+        Exits with 1 where members are behind. docs/cluster.md, \"New authorities\", has all of it.")]
+    Authority(authority::AuthorityArgs),
     /// On a node whose etcd waits: begin a new cluster although a listed member does not answer.
     ///
     /// Members that answer must be without data. Members that do not answer must never have been part of this cluster: what
@@ -140,6 +153,7 @@ pub fn run(args: &ClusterArgs, global: &Global) -> Result<ExitCode> {
             issued(&issue.run()?, global)?;
         }
         Action::Sign(args) => return sign::run(args, global),
+        Action::Authority(args) => return authority::run(args, global),
         Action::Bootstrap => bootstrap(global)?,
         Action::Live(live) => return live::run(live, global),
     }

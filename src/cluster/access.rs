@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::failure::{Doing, Failure};
 use crate::base::input;
-use crate::etcd::{Client, Credentials, Error};
+use crate::etcd::{Client, Credentials, Error, Shown, look};
 use crate::node::cluster::Cluster;
 use crate::pki::{self, Bundle, etcd};
 
@@ -53,7 +53,7 @@ pub struct Access {
     pub me: Option<String>,
     /// Certificate and key.
     pub credentials: Credentials,
-    /// What a member shows to others; from outside there is none.
+    /// Whom members believe among each other, and what a member shows to others; from outside nothing is shown.
     pub peer: Option<Credentials>,
     /// The certificates that lie beside them.
     pub certificates: Vec<Dated>,
@@ -88,7 +88,14 @@ impl Access {
             failure.help("the directory `operator`, in the one that `keller cluster init` made, has it")
         })?;
         let list = serde_json::from_slice(&text).doing(format!("reading {}", path.display()))?;
-        Self::new(list, None, directory, &[etcd::CA, etcd::CLIENT])
+        // A directory of an earlier keller does not have it.
+        if !directory.join(etcd::PEER_CA).exists() {
+            return Self::new(list, None, directory, &[etcd::CA, etcd::CLIENT]);
+        }
+        let access = Self::new(list, None, directory, &[etcd::CA, etcd::PEER_CA, etcd::CLIENT])?;
+        let peer = Credentials::without_identity(&read(directory, etcd::PEER_CA)?);
+        let peer = peer.doing(format!("reading {}", directory.join(etcd::PEER_CA).display()))?;
+        Ok(Self { peer: Some(peer), ..access })
     }
 
     fn new(list: List, me: Option<String>, directory: &Path, names: &[&str]) -> Result<Self, Failure> {
@@ -124,10 +131,9 @@ impl Access {
         Client::connect(endpoint, &self.credentials, self.patience)
     }
 
-    /// When the certificate ends that the member at `ip` shows to other members: seconds since 1970. Only a member can see it.
-    pub fn peer_ends(&self, ip: IpAddr) -> Option<Result<i64, Error>> {
-        let client = Client::connect(SocketAddr::new(ip, self.ports.1), self.peer.as_ref()?, self.patience);
-        client.map(|client| pki::end_of_der(client.certificate()).ok()).transpose()
+    /// What the member at `ip` shows to other members; nothing where it is not known whom they believe.
+    pub fn peer_shown(&self, ip: IpAddr) -> Option<Result<Shown, Error>> {
+        Some(look(SocketAddr::new(ip, self.ports.1), self.peer.as_ref()?, self.patience))
     }
 }
 

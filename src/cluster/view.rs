@@ -1,12 +1,12 @@
 //! A look at all members at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::thread;
 
 use super::access::{self, Access, Dated};
 use super::requests;
-use crate::etcd::{Alarm, Client, Code, Error, Known, Member};
+use crate::etcd::{Alarm, Client, Code, Error, Known, Member, Shown};
 use crate::pki;
 
 /// What a member is in its cluster.
@@ -25,6 +25,24 @@ pub enum Role {
     Unknown,
 }
 
+/// Authorities at one port of a member, by their names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Trust {
+    /// Which one has signed the certificate that the member shows.
+    pub shown: String,
+    /// Those whose certificates it believes: as of its start, since etcd reads them only then.
+    pub believed: BTreeSet<String>,
+}
+
+impl Trust {
+    /// What a handshake tells; nothing where it is not all of it.
+    fn of(shown: &Shown) -> Option<Self> {
+        let believed = shown.believes.iter().map(|name| pki::name_of(name).ok());
+        let believed = believed.collect::<Option<BTreeSet<_>>>().filter(|names| !names.is_empty())?;
+        Some(Self { shown: pki::names_of(&shown.certificate).ok()?.issuer, believed })
+    }
+}
+
 /// What a member answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
@@ -34,6 +52,10 @@ pub struct Answer {
     pub certificate_ends: Option<i64>,
     /// The same of the one for other members; nothing where nobody could look.
     pub peer_ends: Option<Result<i64, Error>>,
+    /// Authorities at the port of clients.
+    pub clients: Option<Trust>,
+    /// Authorities at the port of members; nothing where nobody could look.
+    pub peers: Option<Trust>,
     /// Whether it found more than half of all votes; a learner is not asked.
     pub agrees: Result<(), Error>,
     /// All members as it has them, where it tells.
@@ -198,10 +220,13 @@ fn ask_one(access: &Access, endpoint: SocketAddr, depth: Depth) -> Result<Answer
     let mut client = access.connect(endpoint)?;
     thread::scope(|scope| {
         // The other port may be closed, and be waited for.
-        let peer_ends =
-            scope.spawn(|| (depth == Depth::Log).then(|| access.peer_ends(endpoint.ip())).flatten());
+        let peer = scope.spawn(|| (depth == Depth::Log).then(|| access.peer_shown(endpoint.ip())).flatten());
         let answer = answer(&mut client, depth);
-        Ok(Answer { peer_ends: peer_ends.join().unwrap_or_default(), ..answer? })
+        let peer = peer.join().unwrap_or_default();
+        let peers = peer.as_ref().and_then(|shown| Trust::of(shown.as_ref().ok()?));
+        let peer_ends = peer.map(|shown| shown.map(|shown| pki::end_of_der(&shown.certificate).ok()));
+        let peer_ends = peer_ends.and_then(Result::transpose);
+        Ok(Answer { peer_ends, peers, ..answer? })
     })
 }
 
@@ -209,8 +234,10 @@ fn answer(client: &mut Client, depth: Depth) -> Result<Answer, Error> {
     let known = client.status()?;
     let mut answer = Answer {
         known,
-        certificate_ends: pki::end_of_der(client.certificate()).ok(),
+        certificate_ends: pki::end_of_der(&client.shown().certificate).ok(),
         peer_ends: None,
+        clients: Trust::of(client.shown()),
+        peers: None,
         agrees: Ok(()),
         members: None,
         alarms: Vec::new(),

@@ -1,8 +1,10 @@
 //! What is wrong with a cluster: each wound with its cure, and a page in docs/operations.md that has more.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use super::view::{Answer, Role, Seen, View};
+use super::view::{Answer, Role, Seen, Trust, View};
 use crate::etcd::{CORRUPT, Disbelief, Error, NO_SPACE};
 
 /// Clocks of members that differ by more are told of.
@@ -11,6 +13,8 @@ const CLOCK_SECONDS: f64 = 2.0;
 const DAYS: i64 = 30;
 /// Entries of the log by which a member may be behind while others write.
 const BEHIND: u64 = 5_000;
+/// Authorities are told of that end before this many days are over: from then on, what they sign does not last a year.
+const AUTHORITY_DAYS: i64 = 365;
 const DAY_SECONDS: i64 = 86_400;
 
 /// A kind of wound.
@@ -29,6 +33,10 @@ pub enum Kind {
     NotBelieved,
     /// A certificate is over, or nearly.
     Expired,
+    /// What signs certificates is over, or will be within a year.
+    AuthorityEnds,
+    /// Members believe different authorities, as while these are replaced.
+    Differ,
     /// A node has the name of a member, and the cluster does not have it.
     Removed,
     /// It does not answer.
@@ -47,13 +55,15 @@ pub enum Kind {
 
 impl Kind {
     /// Each of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::NoQuorum,
         Self::NoSpace,
         Self::Corrupt,
         Self::OtherCluster,
         Self::NotBelieved,
         Self::Expired,
+        Self::AuthorityEnds,
+        Self::Differ,
         Self::Removed,
         Self::Unreachable,
         Self::NeverStarted,
@@ -72,6 +82,8 @@ impl Kind {
             Self::OtherCluster => "A member of another cluster",
             Self::NotBelieved => "A member that is not believed",
             Self::Expired => "A certificate of etcd has expired",
+            Self::AuthorityEnds => "The authorities of a cluster end",
+            Self::Differ => "Members that believe different authorities",
             Self::Removed => "A member that was removed",
             Self::Unreachable | Self::Alone => "A member that cannot be reached",
             Self::NeverStarted => "A member that has not joined",
@@ -102,7 +114,8 @@ pub struct Wound {
 
 impl Wound {
     fn new(kind: Kind, member: Option<&str>, text: String, cure: impl Into<String>) -> Self {
-        let is_grave = !matches!(kind, Kind::Clock | Kind::Behind | Kind::NeverStarted | Kind::Asks);
+        let is_grave =
+            !matches!(kind, Kind::Clock | Kind::Behind | Kind::NeverStarted | Kind::Asks | Kind::Differ);
         let member = member.map(str::to_owned);
         Self { kind, member, text, cure: cure.into(), page: kind.page(), is_grave }
     }
@@ -124,6 +137,7 @@ pub fn wounds(view: &View, now: i64) -> Vec<Wound> {
             _ => silent(view, member, now, &mut wounds),
         }
     }
+    authorities(view, &mut wounds);
     clocks(view, &mut wounds);
     requests(view, &mut wounds);
     wounds
@@ -189,9 +203,51 @@ fn alarms(view: &View, wounds: &mut Vec<Wound>) {
 
 fn certificates(view: &View, now: i64, wounds: &mut Vec<Wound>) {
     for dated in &view.certificates {
-        if let Some(wound) = ending(&dated.file, None, dated.ends, now) {
-            wounds.push(wound);
+        wounds.extend(match dated.is_authority {
+            true => authority_ending(&dated.file, dated.ends, now),
+            false => ending(&dated.file, None, dated.ends, now),
+        });
+    }
+}
+
+/// An authority that is over, or will be before what it signs.
+fn authority_ending(file: &str, ends: i64, now: i64) -> Option<Wound> {
+    let cure = "`keller cluster authority DIR` replaces it step by step, while the cluster goes on";
+    let wound = |text| Wound::new(Kind::AuthorityEnds, None, format!("the authority in {file} {text}"), cure);
+    let days = (ends - now).div_euclid(DAY_SECONDS);
+    match () {
+        () if ends <= now => Some(wound("has ended".to_owned())),
+        () if days < AUTHORITY_DAYS => Some(wound(format!("ends in {days} days")).mild()),
+        () => None,
+    }
+}
+
+/// Members whose etcds believe or show different authorities. Between two steps of a replacement that is as it should be.
+fn authorities(view: &View, wounds: &mut Vec<Wound>) {
+    let ports: [(&str, fn(&Answer) -> Option<&Trust>); 2] =
+        [("clients", |answer| answer.clients.as_ref()), ("members", |answer| answer.peers.as_ref())];
+    for (port, of) in ports {
+        let mut groups: BTreeMap<&Trust, Vec<&str>> = BTreeMap::new();
+        for member in view.members.iter().filter(|member| member.role != Role::Outside) {
+            if let Some(trust) = member.answered().and_then(of) {
+                groups.entry(trust).or_default().push(&member.name);
+            }
         }
+        if groups.len() < 2 {
+            continue;
+        }
+        let group = |(trust, names): (&Trust, &Vec<&str>)| {
+            let believed = trust.believed.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let [show, believe] = if names.len() == 1 { ["shows", "believes"] } else { ["show", "believe"] };
+            format!("{} {show} {} and {believe} {believed}", names.join(", "), trust.shown)
+        };
+        let groups = groups.iter().map(|(trust, names)| group((trust, names))).collect::<Vec<_>>().join("; ");
+        wounds.push(Wound::new(
+            Kind::Differ,
+            None,
+            format!("members differ in their authorities at the port of {port}: {groups}"),
+            "go on with `keller cluster authority DIR`, which names the members that are behind",
+        ));
     }
 }
 
@@ -282,7 +338,7 @@ fn silent(view: &View, member: &Seen, now: i64, wounds: &mut Vec<Wound>) {
         wounds.push(removed(who));
         return;
     }
-    let own_is_over = view.certificates.iter().any(|dated| dated.ends <= now);
+    let own_is_over = view.certificates.iter().any(|dated| !dated.is_authority && dated.ends <= now);
     let error = match &member.answer {
         Some(Err(error)) => error.to_string(),
         _ => "its address is unknown".to_owned(),

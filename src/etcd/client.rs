@@ -15,7 +15,7 @@ use tonic::client::Grpc;
 use tonic::{Code, Request, Response};
 use tonic_prost::ProstCodec;
 
-use super::connection::{Connection, Credentials};
+use super::connection::{Connection, Credentials, Shown};
 use super::error::Error;
 use super::messages::{
     Alarm, AlarmRequest, AlarmResponse, AuthStatusResponse, Compare, DeleteRangeRequest, Empty, KeyValue,
@@ -59,7 +59,7 @@ pub struct Client {
     patience: Duration,
     sender: SendRequest<Body>,
     end: std::sync::Arc<Mutex<Option<Error>>>,
-    certificate: Vec<u8>,
+    shown: Shown,
 }
 
 /// What was learnt about a member by asking how it is.
@@ -96,10 +96,10 @@ impl Client {
         });
         let mut connection = opened.map_err(|_| Error::Late { endpoint, after: patience })??;
         let (sender, end) = (connection.sender(), connection.end());
-        let certificate = std::mem::take(&mut connection.certificate);
+        let shown = std::mem::take(&mut connection.shown);
         let origin = format!("https://{endpoint}").parse().expect("an address makes a URI");
         let grpc = Grpc::with_origin(connection, origin);
-        Ok(Self { runtime, grpc, endpoint, patience, sender, end, certificate })
+        Ok(Self { runtime, grpc, endpoint, patience, sender, end, shown })
     }
 
     /// Who is asked.
@@ -107,9 +107,9 @@ impl Client {
         self.endpoint
     }
 
-    /// The certificate that the member has shown, as DER.
-    pub fn certificate(&self) -> &[u8] {
-        &self.certificate
+    /// What the member has shown of itself.
+    pub fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// How this member is. It answers without a leader, and as a learner.

@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::runtime::Builder;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::body::Body;
 use tonic::client::GrpcService;
 
@@ -41,16 +45,7 @@ impl Credentials {
     /// # Errors
     /// What of them cannot be read.
     pub fn new(authorities: &[u8], identity: &[u8]) -> Result<Self, Error> {
-        let unread =
-            |what: &str, error: &dyn std::fmt::Display| Error::Credentials(format!("{what}: {error}"));
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(authorities) {
-            let certificate = certificate.map_err(|error| unread("the authority", &error))?;
-            roots.add(certificate).map_err(|error| unread("the authority", &error))?;
-        }
-        if roots.is_empty() {
-            return Err(unread("the authority", &"its file has no certificate"));
-        }
+        let roots = roots(authorities)?;
         let certificate = CertificateDer::from_pem_slice(identity)
             .map_err(|error| unread("the client's certificate", &error))?;
         let key =
@@ -62,6 +57,96 @@ impl Credentials {
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self(Arc::new(config)))
     }
+
+    /// The same, of somebody who has no certificate to show: enough for [`look`].
+    ///
+    /// # Errors
+    /// What of them cannot be read.
+    pub fn without_identity(authorities: &[u8]) -> Result<Self, Error> {
+        let config = ClientConfig::builder().with_root_certificates(roots(authorities)?);
+        Ok(Self(Arc::new(config.with_no_client_auth())))
+    }
+}
+
+fn unread(what: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Credentials(format!("{what}: {error}"))
+}
+
+fn roots(authorities: &[u8]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authorities) {
+        let certificate = certificate.map_err(|error| unread("the authority", &error))?;
+        roots.add(certificate).map_err(|error| unread("the authority", &error))?;
+    }
+    match roots.is_empty() {
+        true => Err(unread("the authority", &"its file has no certificate")),
+        false => Ok(roots),
+    }
+}
+
+/// What a server has shown in its handshake, before it was shown anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Its certificate, as DER.
+    pub certificate: Vec<u8>,
+    /// Names of the authorities whose certificates it believes, as DER; none where it does not say.
+    pub believes: Vec<Vec<u8>>,
+}
+
+/// What whoever answers at `endpoint` shows, which `credentials` believe. It is not asked for anything.
+///
+/// # Errors
+/// What the network, or its certificate, lacks.
+pub fn look(endpoint: SocketAddr, credentials: &Credentials, patience: Duration) -> Result<Shown, Error> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Broken { endpoint, cause: error.to_string() })?;
+    let met = runtime.block_on(async { tokio::time::timeout(patience, meet(endpoint, credentials)).await });
+    Ok(met.map_err(|_| Error::Late { endpoint, after: patience })??.1)
+}
+
+/// Shows what another one would, and hears whom the server believes.
+#[derive(Debug)]
+struct Hearing {
+    shows: Arc<dyn ResolvesClientCert>,
+    heard: Mutex<Vec<Vec<u8>>>,
+}
+
+impl ResolvesClientCert for Hearing {
+    fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let names = authorities.iter().map(|name| name.to_vec()).collect();
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        self.shows.resolve(authorities, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        self.shows.has_certs()
+    }
+}
+
+async fn meet(
+    endpoint: SocketAddr,
+    credentials: &Credentials,
+) -> Result<(TlsStream<TcpStream>, Shown), Error> {
+    let unreachable = |error: std::io::Error| Error::Unreachable { endpoint, cause: error.to_string() };
+    let stream = TcpStream::connect(endpoint).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    let mut config = ClientConfig::clone(&credentials.0);
+    // A session that is taken up again shows no certificate, and says nothing of authorities.
+    config.resumption = Resumption::disabled();
+    let shows = config.client_auth_cert_resolver;
+    let hearing = Arc::new(Hearing { shows, heard: Mutex::default() });
+    config.client_auth_cert_resolver = hearing.clone();
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(ServerName::from(endpoint.ip()), stream)
+        .await
+        .map_err(|error| told(endpoint, &error))?;
+    let (_, tls) = stream.get_ref();
+    let certificate =
+        tls.peer_certificates().and_then(<[_]>::first).map_or_else(Vec::new, |first| first.to_vec());
+    let believes = std::mem::take(&mut *hearing.heard.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok((stream, Shown { certificate, believes }))
 }
 
 /// An open connection.
@@ -69,24 +154,13 @@ pub(super) struct Connection {
     sender: SendRequest<Body>,
     /// Why it ended, as the task has it that carries it. The caller only hears that it did.
     end: Arc<Mutex<Option<Error>>>,
-    /// What the server has shown, as DER.
-    pub(super) certificate: Vec<u8>,
+    pub(super) shown: Shown,
 }
 
 impl Connection {
     /// Opens one. Whoever calls sets the deadline.
     pub(super) async fn open(endpoint: SocketAddr, credentials: &Credentials) -> Result<Self, Error> {
-        let unreachable = |error: std::io::Error| Error::Unreachable { endpoint, cause: error.to_string() };
-        let stream = TcpStream::connect(endpoint).await.map_err(unreachable)?;
-        stream.set_nodelay(true).map_err(unreachable)?;
-        let connector = TlsConnector::from(credentials.0.clone());
-        let stream = connector
-            .connect(ServerName::from(endpoint.ip()), stream)
-            .await
-            .map_err(|error| told(endpoint, &error))?;
-        let (_, tls) = stream.get_ref();
-        let certificate =
-            tls.peer_certificates().and_then(<[_]>::first).map_or_else(Vec::new, |first| first.to_vec());
+        let (stream, shown) = meet(endpoint, credentials).await?;
         // In TLS 1.3 a server refuses a client's certificate after the handshake, and a write that fails meanwhile would
         // hide why. It speaks first: its settings, or its alert.
         let mut stream = BufReader::new(stream);
@@ -103,7 +177,7 @@ impl Connection {
                 *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(told(endpoint, &error));
             }
         });
-        Ok(Self { sender, end, certificate })
+        Ok(Self { sender, end, shown })
     }
 
     /// What asks on the same connection, and not for gRPC.

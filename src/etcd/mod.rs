@@ -10,7 +10,7 @@ mod error;
 mod messages;
 
 pub use client::{Change, Client, Known};
-pub use connection::Credentials;
+pub use connection::{Credentials, Shown, look};
 pub use error::{Disbelief, Error};
 pub use messages::{Alarm, CORRUPT, KeyValue, Member, NO_SPACE, ResponseHeader, Status};
 pub use tonic::Code;

@@ -56,7 +56,7 @@ impl Authority {
 
     /// All that whoever believes it is to believe: itself first, then those beside it.
     pub fn believed(&self) -> Bundle {
-        Bundle::of(&self.certificate, &self.beside)
+        Bundle::of(&self.certificate).and(&self.beside)
     }
 
     /// When it ends: seconds since 1970.

@@ -45,10 +45,18 @@ impl Bundle {
         if found.0.is_empty() { Err(Error::Missing("certificate")) } else { Ok(found) }
     }
 
-    /// The certificate of one that counts, and those that are believed beside it.
-    pub(super) fn of(first: &[u8], others: &Self) -> Self {
-        let others = others.0.iter().filter(|other| *other != first);
-        Self(std::iter::once(first.to_vec()).chain(others.cloned()).collect())
+    pub(super) fn of(certificate: &[u8]) -> Self {
+        Self(vec![certificate.to_vec()])
+    }
+
+    /// Those of `others` after these, each once.
+    pub fn and(mut self, others: &Self) -> Self {
+        for other in &others.0 {
+            if !self.0.contains(other) {
+                self.0.push(other.clone());
+            }
+        }
+        self
     }
 
     fn add(&mut self, certificate: Vec<u8>) -> Result<(), Error> {

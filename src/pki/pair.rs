@@ -39,6 +39,11 @@ impl Pair {
         Ok(Self { key, certificate })
     }
 
+    /// The certificate, as DER.
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
     /// The key (PKCS #8), then the certificate. Whoever reads this can act as its owner.
     pub fn to_pem(&self) -> String {
         to_pem(&self.key, &self.certificate)

@@ -1,7 +1,10 @@
 //! A new cluster of etcd: its authorities, and a node document for each member.
 
+mod authority;
+mod directory;
 mod issue;
 mod sign;
+mod succession;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,13 +23,17 @@ use crate::node::{self, Document};
 use crate::pki::etcd::{self, Given, Member};
 use crate::pki::{Authority, Role, Wanted};
 
+pub use authority::{Did, Replace, Replaced};
 pub use issue::{Issue, Issued};
 pub use sign::Sign;
+pub use succession::Stage;
 
 /// The authorities of servers and clients, and of peers: keys and certificates.
 const AUTHORITIES: [&str; 2] = ["authority.pem", "peer-authority.pem"];
 /// Ten years.
 const LIFE_SECONDS: i64 = 3653 * 86_400;
+/// More than an authority or a list of members has.
+const MOST_BYTES: u64 = 64 << 10;
 /// The directory, in that of the cluster, of whoever asks from outside; and the name in its certificate.
 const OPERATOR: &str = "operator";
 /// As etcd's documentation has it: more cost more than they bear.
@@ -93,7 +100,7 @@ impl Init {
                 form_of_client(name, &given_to_client(name, &clients, self.now)?)?,
             ));
         }
-        files.extend(of_operator(&list, &clients, self.now)?);
+        files.extend(of_operator(&list, &clients, &peers, self.now)?);
         self.write(&files)?;
         let at = |name: &str| self.directory.join(name);
         let names = self.members.iter().map(|(name, _)| name).chain(&self.clients);
@@ -179,10 +186,16 @@ impl Init {
 }
 
 /// What whoever asks from outside needs, and no more.
-fn of_operator(list: &List, clients: &Authority, now: i64) -> Result<[(String, String); 3]> {
+fn of_operator(
+    list: &List,
+    clients: &Authority,
+    peers: &Authority,
+    now: i64,
+) -> Result<[(String, String); 4]> {
     let wanted = Wanted { role: Role::Client, name: OPERATOR.to_owned(), hosts: Vec::new() };
     Ok([
         (etcd::CA, clients.believed().to_pem()),
+        (etcd::PEER_CA, peers.believed().to_pem()),
         (etcd::CLIENT, clients.issue(&wanted, now)?.to_pem()),
         (LIST, serde_json::to_string_pretty(list)? + "\n"),
     ]

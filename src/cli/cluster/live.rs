@@ -23,6 +23,8 @@ use crate::cluster::{Access, View};
 use crate::cluster::{backup, rights};
 
 const DAY_SECONDS: i64 = 86_400;
+/// A hundred years.
+const ENDLESS_DAYS: i64 = 36_525;
 
 /// From where the cluster is asked.
 #[derive(Debug, Args)]
@@ -289,7 +291,7 @@ fn status(access: &Access, global: &Global) -> Result<ExitCode> {
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn days(ends: i64, now: i64) -> i64 {
+pub(super) fn days(ends: i64, now: i64) -> i64 {
     (ends - now).div_euclid(DAY_SECONDS)
 }
 
@@ -315,6 +317,7 @@ fn described(view: &View, wounds: &[Wound], now: i64) -> Value {
             if let Some(Ok(ends)) = answer.peer_ends {
                 value["peer_certificate_days"] = json!(days(ends, now));
             }
+            value["authorities"] = json!({ "clients": answer.clients, "members": answer.peers });
         }
         if let Some(Err(error)) = &member.answer {
             value["error"] = json!(error.to_string());
@@ -353,6 +356,11 @@ fn shown(view: &View, wounds: &[Wound], now: i64) -> String {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         let line = cells.collect::<Vec<_>>().join("  ");
         writeln!(text, "{}", line.trim_end()).expect("a String takes everything");
+    }
+    let ends = view.certificates.iter().filter(|dated| dated.is_authority).map(|dated| days(dated.ends, now));
+    // A node by itself makes authorities without an end.
+    if let Some(days) = ends.min().filter(|days| *days < ENDLESS_DAYS) {
+        writeln!(text, "\nauthorities end in {days} days").expect("a String takes everything");
     }
     for wound in wounds {
         let mark = if wound.is_grave { '!' } else { '?' };

@@ -11,6 +11,8 @@ fn seen(name: &str, id: u64, role: Role, is_good: bool) -> Seen {
         known,
         certificate_ends: None,
         peer_ends: None,
+        clients: None,
+        peers: None,
         agrees: Ok(()),
         members: None,
         alarms: Vec::new(),

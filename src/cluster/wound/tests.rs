@@ -1,8 +1,16 @@
 use super::*;
 use crate::cluster::access::Dated;
+use crate::cluster::view::Trust;
 use crate::etcd::{Alarm, Known, ResponseHeader, Status};
 
 const NOW: i64 = 1_800_000_000;
+
+fn trust(believed: &[&str]) -> Trust {
+    Trust {
+        shown: believed[0].to_owned(),
+        believed: believed.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
 
 fn answer(id: u64, cluster_id: u64) -> Answer {
     let header = ResponseHeader { cluster_id, member_id: id, revision: 7 };
@@ -12,6 +20,8 @@ fn answer(id: u64, cluster_id: u64) -> Answer {
         known: Known { status, clock_ahead_seconds: Some(0.0) },
         certificate_ends: Some(NOW + 365 * DAY_SECONDS),
         peer_ends: Some(Ok(NOW + 365 * DAY_SECONDS)),
+        clients: Some(trust(&["one"])),
+        peers: Some(trust(&["peers"])),
         agrees: Ok(()),
         members: None,
         alarms: Vec::new(),
@@ -64,7 +74,7 @@ fn a_cluster_that_is_well_has_none() {
 fn each_wound_is_told_by_its_kind() {
     let b = || Some("b".to_owned());
     let endpoint = ([10, 0, 0, 2], 2379).into();
-    let cases: [(&dyn Fn(&mut View), Kind, Option<String>); 15] = [
+    let cases: [(&dyn Fn(&mut View), Kind, Option<String>); 19] = [
         (&|view| view.alarms = vec![Alarm { member_id: 2, kind: NO_SPACE }], Kind::NoSpace, b()),
         (&|view| view.alarms = vec![Alarm { member_id: 2, kind: CORRUPT }], Kind::Corrupt, b()),
         (&|view| view.members[1].answer = Some(Ok(answer(2, 78))), Kind::OtherCluster, b()),
@@ -125,6 +135,20 @@ fn each_wound_is_told_by_its_kind() {
         (&|view| view.certificates[0].ends = NOW + 29 * DAY_SECONDS, Kind::Expired, None),
         // Another's name under which somebody wrote costs nobody anything: `keller cluster sign` tells of it.
         (&|view| view.requests = vec!["b".to_owned(), "x".to_owned()], Kind::Asks, b()),
+        (
+            &|view| {
+                view.certificates[0] = Dated {
+                    is_authority: true,
+                    ends: NOW + 364 * DAY_SECONDS,
+                    ..view.certificates[0].clone()
+                };
+            },
+            Kind::AuthorityEnds,
+            None,
+        ),
+        (&|view| own(&mut view.members[1].answer).clients = Some(trust(&["one", "two"])), Kind::Differ, None),
+        (&|view| own(&mut view.members[1].answer).clients = Some(trust(&["two"])), Kind::Differ, None),
+        (&|view| own(&mut view.members[1].answer).peers = Some(trust(&["peers", "two"])), Kind::Differ, None),
     ];
     for (at, (hurt, kind, member)) in cases.into_iter().enumerate() {
         let mut view = view();
@@ -166,6 +190,45 @@ fn the_middle_clock_is_the_right_one() {
         own(&mut member.answer).known.clock_ahead_seconds = Some(ahead);
     }
     assert_eq!(kinds(&view), [(Kind::Clock, Some("c".to_owned()))]);
+}
+
+/// An authority is told of a year before it ends, since by then certificates do not last a year any more.
+#[test]
+fn an_authority_ends_before_what_it_signs_and_is_replaced_before() {
+    let mut view = view();
+    let says = |view: &View| {
+        let told = wounds(view, NOW).remove(0);
+        assert_eq!((told.kind, told.page), (Kind::AuthorityEnds, "The authorities of a cluster end"));
+        assert!(told.cure.contains("keller cluster authority DIR"), "{}", told.cure);
+        (told.text, told.is_grave)
+    };
+    view.certificates[0] =
+        Dated { file: "ca.pem".to_owned(), ends: NOW + 365 * DAY_SECONDS, is_authority: true };
+    assert_eq!(wounds(&view, NOW), []);
+    for (days, text, is_grave) in [
+        (364, "the authority in ca.pem ends in 364 days", false),
+        (30, "the authority in ca.pem ends in 30 days", false),
+        (0, "the authority in ca.pem has ended", true),
+    ] {
+        view.certificates[0].ends = NOW + days * DAY_SECONDS;
+        assert_eq!(says(&view), (text.to_owned(), is_grave));
+    }
+}
+
+#[test]
+fn members_that_differ_are_told_in_groups() {
+    let mut view = view();
+    own(&mut view.members[1].answer).clients = Some(trust(&["two", "one"]));
+    let told = wounds(&view, NOW).remove(0);
+    assert!(!told.is_grave);
+    assert_eq!(
+        told.text,
+        "members differ in their authorities at the port of clients: a, c show one and believe one; b shows two and believes \
+         one, two"
+    );
+    // Nobody differs from one that does not say, or is not there.
+    own(&mut view.members[1].answer).clients = None;
+    assert_eq!(wounds(&view, NOW), []);
 }
 
 #[test]

@@ -1,28 +1,22 @@
 //! Certificates of a cluster that is there: for one more member, or anew for those that end.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::directory::{self, renewed, write};
+use super::succession::Successions;
 use super::{
-    AUTHORITIES, MOST_MEMBERS, OPERATOR, client_name, documents, form, form_of_client, given_to_client,
-    of_operator,
+    MOST_MEMBERS, OPERATOR, client_name, documents, form, form_of_client, given_to_client, of_operator,
 };
-use crate::base::{AtomicFile, input};
 use crate::cluster::access::{LIST, List};
-use crate::node::cluster::{FILES, PREFIX};
+use crate::node::cluster::FILES;
 use crate::node::{self, Document};
-use crate::pki::Authority;
-use crate::pki::etcd::{self, Given, Member};
+use crate::pki::etcd::{self, Member};
 
-/// More than an authority or a list of members has.
-const MOST_BYTES: u64 = 64 << 10;
-
-/// Certificates that are to be made.
+/// Certificates that are to be made, by the authority that signs now; who gets them believes those that are believed now.
 #[derive(Clone, Debug)]
 pub struct Issue {
     /// That `keller cluster init` made.
@@ -60,9 +54,10 @@ impl Issue {
         if self.members.is_empty() && self.clients.is_empty() && !self.operator {
             bail!("nothing is to be made: name members with --member, clients with --client, or --operator");
         }
-        let mut list = self.list()?;
-        let [clients, peers] = AUTHORITIES.map(|name| self.authority(name));
-        let (clients, peers) = (clients?, peers?);
+        let _lock = directory::lock(&self.directory)?;
+        let mut list = directory::list(&self.directory)?;
+        let authorities = Successions::read(&self.directory)?;
+        let (clients, peers) = (authorities.clients.authority()?, authorities.peers.authority()?);
         let new = self.admit(&mut list)?;
         let others = match &self.with {
             Some(file) => documents(file, &new)?,
@@ -105,7 +100,7 @@ impl Issue {
             files.push((path, text));
         }
         if self.operator {
-            let texts = of_operator(&list, &clients, self.now)?;
+            let texts = of_operator(&list, &clients, &peers, self.now)?;
             files.extend(texts.map(|(name, text)| (self.directory.join(name), text)));
             issued.operator = Some(self.directory.join(OPERATOR));
         } else {
@@ -114,24 +109,6 @@ impl Issue {
         }
         files.iter().try_for_each(|(path, text)| write(path, text))?;
         Ok(issued)
-    }
-
-    fn list(&self) -> Result<List> {
-        let path = self.directory.join(OPERATOR).join(LIST);
-        let text = input::read(&path, MOST_BYTES).with_context(|| {
-            format!(
-                "reading {}: is {} one that `keller cluster init` made?",
-                path.display(),
-                self.directory.display()
-            )
-        })?;
-        serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))
-    }
-
-    fn authority(&self, name: &str) -> Result<Authority> {
-        let path = self.directory.join(name);
-        let doing = || format!("reading {}", path.display());
-        Authority::read(&input::read(&path, MOST_BYTES).with_context(doing)?).with_context(doing)
     }
 
     /// Puts new members into the list; gives their names.
@@ -193,44 +170,11 @@ impl Issue {
     }
 }
 
-/// The document with other certificates in place of those that it has; all else stays, comments too.
-fn renewed(path: &Path, given: &Given, wanted: &[&'static str]) -> Result<String> {
-    let bytes = input::read(path, node::LARGEST + 1)?;
-    let old = String::from_utf8(bytes)?;
-    let mut text = String::new();
-    let mut replaced = Vec::new();
-    let mut lines = old.lines().peekable();
-    while let Some(line) = lines.next() {
-        writeln!(text, "{line}")?;
-        let indent = line.len() - line.trim_start().len();
-        let file = wanted.iter().find(|file| line.trim() == format!("{PREFIX}{file}: |"));
-        let Some(file) = file else { continue };
-        let is_inside = |line: &&str| line.trim().is_empty() || line.len() - line.trim_start().len() > indent;
-        while lines.next_if(is_inside).is_some() {}
-        let pem = given.get(*file).map(|pem| String::from_utf8_lossy(pem)).unwrap_or_default();
-        for line in pem.lines() {
-            writeln!(text, "{:width$}{line}", "", width = indent + 2)?;
-        }
-        replaced.push(file);
-    }
-    if let Some(missing) = wanted.iter().find(|file| !replaced.contains(file)) {
-        bail!("it has no line `{PREFIX}{missing}: |`, as `keller cluster init` writes it");
-    }
-    Ok(text)
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    let doing = || format!("writing {}", path.display());
-    let mut file = AtomicFile::create(path).with_context(doing)?;
-    file.set_mode(0o600).with_context(doing)?;
-    file.file_mut().write_all(text.as_bytes()).with_context(doing)?;
-    file.commit().map(drop).with_context(doing)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Init;
     use super::*;
+    use crate::node::cluster::PREFIX;
     use std::fs;
 
     const NOW: i64 = 1_800_000_000;

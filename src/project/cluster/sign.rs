@@ -4,14 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{AUTHORITIES, OPERATOR};
+use super::{AUTHORITIES, MOST_BYTES, OPERATOR};
 use crate::base::input;
 use crate::cluster::Access;
 use crate::cluster::sign::{self, Signer, Treated};
 use crate::pki::Authority;
-
-/// More than an authority has.
-const MOST_BYTES: u64 = 64 << 10;
 
 /// Requests that are to be signed.
 #[derive(Clone, Debug)]

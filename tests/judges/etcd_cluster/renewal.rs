@@ -94,8 +94,9 @@ fn a_member_asks_and_the_same_etcd_shows_what_was_signed() {
 
     let shown = |name: &str| {
         let access = rack.access("a", &[name]);
-        let client = end_of_der(rack.client(name).certificate()).unwrap();
-        (client, access.peer_ends(rack.hosts[name]).unwrap().unwrap())
+        let client = end_of_der(&rack.client(name).shown().certificate).unwrap();
+        let peer = access.peer_shown(rack.hosts[name]).unwrap().unwrap();
+        (client, end_of_der(&peer.certificate).unwrap())
     };
     let old = rack.now + 65 * DAY;
     assert_eq!(shown("b"), (old, old));
