@@ -1,14 +1,13 @@
 //! New certificates for members that ask for them: the authorities in the cluster's directory sign what stands in etcd.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::{AUTHORITIES, MOST_BYTES, OPERATOR};
-use crate::base::input;
+use super::succession::Successions;
+use super::{OPERATOR, directory};
 use crate::cluster::Access;
 use crate::cluster::sign::{self, Signer, Treated};
-use crate::pki::Authority;
 
 /// Requests that are to be signed.
 #[derive(Clone, Debug)]
@@ -24,20 +23,18 @@ pub struct Sign {
 }
 
 impl Sign {
-    /// Asks the cluster as its operator, and signs.
+    /// Asks the cluster as its operator, and signs by the authorities that sign now. A member vouches for its request with a
+    /// certificate of any that is believed now.
     ///
     /// # Errors
     /// A directory that `init` did not make, and what the cluster says. A request that is refused is no error.
     pub fn run(&self) -> Result<Vec<Treated>> {
-        let [clients, peers] = AUTHORITIES.map(|name| authority(&self.directory.join(name)));
-        let (clients, peers) = (clients?, peers?);
+        // None takes another's place meanwhile.
+        let _lock = directory::lock(&self.directory)?;
+        let authorities = Successions::read(&self.directory)?;
+        let (clients, peers) = (authorities.clients.authority()?, authorities.peers.authority()?);
         let access = Access::of_operator(&self.directory.join(OPERATOR))?;
         let signer = Signer { list: &access.list, clients: &clients, peers: &peers, now: self.now };
         Ok(sign::sign(&access, &signer, &self.members, self.dry_run)?)
     }
-}
-
-fn authority(path: &Path) -> Result<Authority> {
-    let doing = || format!("reading {}: `keller cluster init` makes it", path.display());
-    Authority::read(&input::read(path, MOST_BYTES).with_context(doing)?).with_context(doing)
 }
