@@ -14,6 +14,7 @@ pub mod duration;
 pub mod failure;
 pub mod fingerprint;
 pub mod flock;
+pub mod heap;
 pub mod input;
 pub mod json;
 pub mod kernel;

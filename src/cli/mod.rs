@@ -38,6 +38,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use progress::Verbosity;
 
+use crate::base::heap;
+
 /// Builds, boots and inspects images of minimal container hosts.
 #[derive(Debug, Parser)]
 #[command(
@@ -142,6 +144,7 @@ pub enum Verb {
 
 /// Parses the command line and runs it. The exit codes are those of [`failure::CODES`].
 pub fn main() -> ExitCode {
+    heap::share();
     streams::tell_panics();
     dispatch(std::env::args_os().collect())
 }
