@@ -311,6 +311,23 @@ fn ten_images_of_thirty_thousand_files() {
     );
 }
 
+/// Nearly as many names as packages may have, of several: what the threads that unpack them have freed is there for those
+/// that write.
+#[test]
+fn packages_with_a_hundred_and_seventy_thousand_names() {
+    let mut project = Project::new();
+    let names = ["anise", "basil", "chives", "dill", "fennel", "thyme"];
+    for name in names {
+        let path = |number| format!("usr/share/{name}/directory-{}/file-{}", number / 10, number % 10);
+        let whole = Package::new(name, "1");
+        let whole = (0..26_000).fold(whole, |package, number| package.file(&path(number), "x"));
+        project.archive.add(&whole);
+    }
+    project.publish();
+    project.edit("greeter]", &format!("greeter, {}]", names.join(", ")));
+    within(&mut project.build_command(&[])).good();
+}
+
 /// Layers that replace what those before them have: only what an image has in the end counts.
 #[test]
 fn layers_that_replace_each_other_count_once() {
