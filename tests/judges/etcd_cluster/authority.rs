@@ -1,7 +1,9 @@
 //! Other authorities for a cluster that runs, step by step, with a writer all the time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,7 +16,7 @@ use keller::cluster::wound::Kind;
 use keller::cluster::{Access, View};
 use keller::etcd::{Client, Credentials, Disbelief, Error};
 use keller::pki::etcd::{self, Kept, Member};
-use keller::pki::{self, Authority, Wanted};
+use keller::pki::{self, Authority, Bundle, Wanted};
 
 use super::{LONG, PATIENCE, Rack, kinds, me};
 
@@ -30,12 +32,49 @@ struct Step {
     restarts: bool,
 }
 
+/// A cluster's directory without documents, in which addresses of loopback would be refused.
+fn directory(rack: &Rack) -> PathBuf {
+    let directory = rack.folder.path().join("rack1");
+    let operator = directory.join("operator");
+    fs::create_dir_all(&operator).unwrap();
+    let ends = rack.now + 3653 * 86_400;
+    let [clients, peers] =
+        ["old clients", "old peers"].map(|name| Authority::make_until(name, ends).unwrap());
+    let wanted = Wanted { role: pki::Role::Client, name: "operator".to_owned(), hosts: Vec::new() };
+    let members: BTreeMap<&str, _> = ABC.iter().map(|name| (*name, rack.hosts[*name])).collect();
+    for (path, text) in [
+        (directory.join("authority.pem"), clients.to_pem()),
+        (directory.join("peer-authority.pem"), peers.to_pem()),
+        (operator.join(etcd::CA), clients.certificate_pem()),
+        (operator.join(etcd::CLIENT), clients.issue(&wanted, rack.now).unwrap().to_pem()),
+        (
+            operator.join("cluster.json"),
+            serde_json::json!({ "name": "rack1", "members": members }).to_string(),
+        ),
+    ] {
+        fs::write(path, text).unwrap();
+    }
+    directory
+}
+
+/// `keller cluster authority`.
+fn authority(rack: &Rack, flags: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keller"));
+    command.args(["cluster", "authority"]).arg(rack.folder.path().join("rack1")).args(flags);
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
 impl Step {
-    fn new(signs: &[Authority; 2], beside: Option<&[Authority; 2]>, restarts: bool) -> Self {
-        let [clients, peers] = [0, 1].map(|at| {
-            let signs = Authority::read(signs[at].to_pem().as_bytes()).unwrap();
-            match beside {
-                Some(beside) => signs.beside(beside[at].believed()),
+    /// As the directory has it now.
+    fn read(directory: &Path, restarts: bool) -> Self {
+        let [clients, peers] = ["authority", "peer-authority"].map(|name| {
+            let read = |end: &str| fs::read(directory.join(format!("{name}{end}.pem"))).ok();
+            let signs = Authority::read(&read("").unwrap()).unwrap();
+            let next = read(".next").map(|next| Authority::read(&next).unwrap().believed());
+            let last = read(".last").map(|last| Bundle::read(&last).unwrap());
+            match next.or(last) {
+                Some(beside) => signs.beside(beside),
                 None => signs,
             }
         });
@@ -110,16 +149,10 @@ fn more(written: &Mutex<Written>, count: usize) {
 #[test]
 fn authorities_are_replaced_under_a_writer() {
     let rack = Rack::new();
-    let [old, new] = ["old", "new"]
-        .map(|age| ["clients", "peers"].map(|purpose| Authority::make(&format!("{age} {purpose}")).unwrap()));
-    let steps = [
-        Step::new(&old, None, true),
-        Step::new(&old, Some(&new), true),
-        Step::new(&new, Some(&old), false),
-        Step::new(&new, None, true),
-    ];
-    ABC.iter().for_each(|name| drop(steps[0].give(&rack, name)));
-    steps[0].give_writer(&rack);
+    let directory = directory(&rack);
+    let first = Step::read(&directory, true);
+    ABC.iter().for_each(|name| drop(first.give(&rack, name)));
+    first.give_writer(&rack);
     let Some(running) = rack.begin(&ABC) else { return };
     let before = fs::read(rack.pki(WRITER).join(etcd::CLIENT)).unwrap();
     let running = Mutex::new(running);
@@ -130,8 +163,16 @@ fn authorities_are_replaced_under_a_writer() {
         // Whatever fails here, the writer ends.
         let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             more(&written, 3);
-            for (at, step) in steps.iter().enumerate().skip(1) {
-                let is_last = at == steps.len() - 1;
+            let (code, text) = authority(&rack, &[]);
+            assert!(
+                code == Some(0) && text.contains("nothing is to be done before a year is left"),
+                "{text}"
+            );
+            for at in 1..=3 {
+                let (code, text) = authority(&rack, if at == 1 { &["--begin"] } else { &[] });
+                assert_eq!(code, Some(0), "{text}");
+                assert!(text.starts_with(&format!("rack1, step {at} of 3: ")), "{text}");
+                let (step, is_last) = (&Step::read(&directory, at != 2), at == 3);
                 // A client nobody waits for: between two steps it may be at either.
                 if is_last {
                     step.give_writer(&rack);
@@ -149,6 +190,10 @@ fn authorities_are_replaced_under_a_writer() {
                     more(&written, 2);
                 }
                 behind(&rack, step, is_last, &[]);
+                if is_last {
+                    let (code, text) = authority(&rack, &[]);
+                    assert!(code == Some(0) && text.contains("nothing is to be done before"), "{text}");
+                }
                 assert_eq!(kinds(&View::of(&rack.access("a", &ABC)), rack.now), []);
                 step.give_writer(&rack);
             }
@@ -170,21 +215,22 @@ fn authorities_are_replaced_under_a_writer() {
 
     // Whoever has the old key makes nobody believe anything any more.
     let at = (rack.hosts["b"], etcd::CLIENT_PORT).into();
+    let (old, new) = (first.clients, Step::read(&directory, true).clients);
     let connect = |authority: &Authority, identity: &[u8]| {
         let credentials = Credentials::new(authority.certificate_pem().as_bytes(), identity).unwrap();
         Client::connect(at, &credentials, PATIENCE).and_then(|mut client| client.status())
     };
-    assert!(connect(&new[0], &fs::read(rack.pki(WRITER).join(etcd::CLIENT)).unwrap()).is_ok());
-    assert!(matches!(connect(&new[0], &before).unwrap_err(), Error::NotAccepted { .. }));
+    assert!(connect(&new, &fs::read(rack.pki(WRITER).join(etcd::CLIENT)).unwrap()).is_ok());
+    assert!(matches!(connect(&new, &before).unwrap_err(), Error::NotAccepted { .. }));
     assert_eq!(
-        connect(&old[0], &before).unwrap_err(),
+        connect(&old, &before).unwrap_err(),
         Error::Disbelieved { endpoint: at, cause: Disbelief::OtherAuthority }
     );
     drop(running);
 }
 
 /// A member starts over as `keller node apply` has it: the others are asked before, and it leads no more.
-fn start_over(rack: &Rack, name: &str, running: &Mutex<std::collections::BTreeMap<String, super::Running>>) {
+fn start_over(rack: &Rack, name: &str, running: &Mutex<BTreeMap<String, super::Running>>) {
     let access = rack.access(name, &ABC);
     step_aside(&access, LONG, &Silent).unwrap();
     rack.until("another one leads", || View::of(&access).leading().is_some_and(|leader| leader.name != name));
@@ -202,6 +248,12 @@ fn start_over(rack: &Rack, name: &str, running: &Mutex<std::collections::BTreeMa
 /// The members that are behind are these, as a member sees it, and whoever has no certificate for the port of members.
 fn behind(rack: &Rack, step: &Step, is_last: bool, names: &[&str]) {
     let [clients, peers] = step.asked(is_last);
+    if !names.is_empty() {
+        let (code, text) = authority(rack, &[]);
+        assert_eq!(code, Some(1), "{text}");
+        let is_named = |name: &&&str| text.contains(&format!("\n  {name}: at the port of clients it "));
+        assert_eq!(ABC.iter().filter(is_named).copied().collect::<Vec<_>>(), names, "{text}");
+    }
     let access = rack.access("a", &ABC);
     let pem = step.peers.believed().to_pem();
     let outside =
