@@ -116,7 +116,7 @@ impl Succession {
         Ok(Authority::read(self.signs.to_pem().as_bytes())?.beside(self.believed()))
     }
 
-    /// Goes on to the next stage. Each of the writes leaves files of which one or the other stage can be told.
+    /// Goes on to the next stage. After each write, the files still tell which stage it is.
     pub(super) fn advance(self, purpose: &str, now: i64) -> Result<(Self, Vec<Write>)> {
         let at = self.directory.join(self.file);
         let [next, last] = [self.at("next"), self.at("last")];
