@@ -54,6 +54,9 @@ pub(crate) struct Write {
     pub bytes: Vec<u8>,
 }
 
+/// States of a disk, each by a hash of what differs from the bytes before the first write.
+pub(crate) type States = BTreeSet<u64>;
+
 /// Which state of the disk this is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut<'a> {
@@ -175,12 +178,22 @@ impl Recorder {
         &self,
         judge: impl FnMut(&[u8], &Cut<'_>) -> ControlFlow<()>,
     ) -> Tally {
-        self.cuts(Some(BTreeSet::new()), judge)
+        self.other_states_until(&mut States::new(), judge)
+    }
+
+    /// As [`Recorder::distinct_states_until`], without the states that are `known`; those that are judged are known then. Both
+    /// are of recordings that begin with the same bytes.
+    pub(crate) fn other_states_until(
+        &self,
+        known: &mut States,
+        judge: impl FnMut(&[u8], &Cut<'_>) -> ControlFlow<()>,
+    ) -> Tally {
+        self.cuts(Some(known), judge)
     }
 
     fn cuts(
         &self,
-        seen: Option<BTreeSet<u64>>,
+        seen: Option<&mut States>,
         judge: impl FnMut(&[u8], &Cut<'_>) -> ControlFlow<()>,
     ) -> Tally {
         let state = State { disk: self.before(), id: 0, undo: Vec::new() };
@@ -244,16 +257,16 @@ fn hash(offset: u64, bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-struct Cutter<J> {
+struct Cutter<'k, J> {
     state: State,
     /// Ids of what was judged, where each is to be judged once.
-    seen: Option<BTreeSet<u64>>,
+    seen: Option<&'k mut States>,
     tally: Tally,
     random: u64,
     judge: J,
 }
 
-impl<J: FnMut(&[u8], &Cut<'_>) -> ControlFlow<()>> Cutter<J> {
+impl<J: FnMut(&[u8], &Cut<'_>) -> ControlFlow<()>> Cutter<'_, J> {
     /// Tries what may be there of `pending`, over what the state has, and leaves the state as it was.
     fn cut(&mut self, pending: &[Sector<'_>], epoch: usize) -> ControlFlow<()> {
         let count = pending.len();
