@@ -287,7 +287,16 @@ fn ask<T>(
 }
 
 fn join(access: &Access, view: &View, name: &str, ip: IpAddr) -> Result<Changed, Failure> {
-    ask(access, view, None, |client| client.add_learner(&access.peer_url(ip)))?;
+    let url = access.peer_url(ip);
+    ask(access, view, None, |client| match client.add_learner(&url) {
+        // etcd numbers a member by its address and the second in which it comes, and gives no number of one that has gone:
+        // whoever comes back within a second has another in the next.
+        Err(Error::Refused { code: Code::NotFound, .. }) => {
+            thread::sleep(Duration::from_secs(1));
+            client.add_learner(&url)
+        }
+        answer => answer,
+    })?;
     Ok(Changed { added: Some(name.to_owned()), ..Changed::default() })
 }
 

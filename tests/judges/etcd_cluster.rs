@@ -156,13 +156,17 @@ impl Rack {
         let begun = Instant::now();
         while !is_so() {
             if begun.elapsed() > LONG {
-                let logs: Vec<_> =
-                    NAMES.iter().filter_map(|name| fs::read_to_string(self.log(name)).ok()).collect();
-                let tails = logs.iter().map(|log| &log[log.len().saturating_sub(2000)..]);
-                panic!("not so: {what}\n{}", tails.collect::<Vec<_>>().join("\n\n"));
+                panic!("not so: {what}\n{}", self.logs(2000));
             }
             thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// The last `most` bytes that each etcd has said.
+    fn logs(&self, most: usize) -> String {
+        let logs: Vec<_> = NAMES.iter().filter_map(|name| fs::read_to_string(self.log(name)).ok()).collect();
+        let tails = logs.iter().map(|log| &log[log.len().saturating_sub(most)..]);
+        tails.collect::<Vec<_>>().join("\n\n")
     }
 
     fn etcdctl(&self, name: &str, arguments: &[&str]) -> String {
@@ -268,6 +272,11 @@ fn a_lost_member_is_replaced_and_the_cluster_grows() {
     let error = refused(change::replace(&access, "c", "c", None));
     assert!(error.contains("c works"), "{error}");
     rack.etcdctl("a", &["put", "key", "value"]);
+    // Within a second or two.
+    for _ in 0..3 {
+        change::add(&rack.access("a", &NAMES), "d", None).unwrap();
+        change::remove(&rack.access("a", &NAMES), "d").unwrap();
+    }
 
     drop(running.remove("c"));
     fs::remove_dir_all(rack.data("c")).unwrap();
@@ -362,7 +371,8 @@ fn a_learner_that_is_killed_gets_its_vote_all_the_same() {
     }
     let access = rack.access("a", &NAMES);
     for (keys, (when, is_there)) in (33..).zip(DEATHS) {
-        change::add(&access, "d", None).unwrap();
+        let added = change::add(&access, "d", None);
+        added.unwrap_or_else(|failure| panic!("{failure:#}\n{}", rack.logs(20_000)));
         let begun = Instant::now();
         let d = rack.start("d", &NAMES, "existing").unwrap();
         while !is_there(&rack, &access) {
