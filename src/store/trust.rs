@@ -2,12 +2,14 @@
 //! directories above it belong to this user or to root, and only their owners write them. Unlike there, a directory
 //! such as /tmp may be above it, in which nobody touches what is another's. As in Debian's OpenSSH (`secure_permissions`
 //! of its user-group-modes.patch), a directory above it may be writable by a group that has its owner alone: the umask
-//! 002, which goes with such groups, leaves them everywhere.
+//! 002, which goes with such groups, leaves them everywhere. Links count as well as directories: whoever can put another
+//! one in the place of a link on the way chooses where it ends.
 
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::{Result, StoreError};
 use crate::base::{input, limits};
@@ -21,7 +23,10 @@ const EVERYBODY: u32 = 0o002;
 /// In a directory with it, only the owner of a file renames or removes it.
 const STICKY: u32 = 0o1000;
 
-/// A directory that others can write.
+/// Links on the way to one directory: as many as the kernel follows.
+const LINKS: usize = 40;
+
+/// A directory that others can write, or a link that they can replace.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub path: PathBuf,
@@ -134,19 +139,67 @@ pub(super) fn of_folder(folder: &Path) -> Result<(), Shared> {
     let trusted = Trusted::now();
     let metadata = fs::metadata(folder).map_err(|error| unknown(folder, &error))?;
     trusted.objects(folder, &metadata, false).map_or(Ok(()), Err)?;
-    // A path may lead over links: what counts is where it ends.
-    let real = fs::canonicalize(folder).map_err(|error| unknown(folder, &error))?;
-    real.ancestors().skip(1).try_for_each(|path| above(trusted, path))
+    way(trusted, folder)
 }
 
 /// Whether nobody but this user and root can write what `folder`, which need not be there, is to be made in: what is
 /// made in the directory of another user is in that user's way.
 pub(super) fn of_parents(folder: &Path) -> Result<(), Shared> {
     let trusted = Trusted::now();
-    let absolute = std::path::absolute(folder).map_err(|error| unknown(folder, &error))?;
-    let Some(nearest) = absolute.ancestors().skip(1).find(|path| path.exists()) else { return Ok(()) };
-    let real = fs::canonicalize(nearest).map_err(|error| unknown(nearest, &error))?;
-    real.ancestors().try_for_each(|path| above(trusted, path))
+    way(trusted, folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// Whether nobody else can change where `path` leads, as far as it leads anywhere: by a directory on the way, the last
+/// one included, or by a link.
+fn way(trusted: Trusted, path: &Path) -> Result<(), Shared> {
+    let absolute = std::path::absolute(path).map_err(|error| unknown(path, &error))?;
+    let mut at = PathBuf::from("/");
+    let mut rest = steps(&absolute);
+    let mut links = 0;
+    above(trusted, &at)?;
+    while let Some(step) = rest.pop() {
+        if step == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(step);
+        let metadata = match fs::symlink_metadata(&next) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(());
+            }
+            metadata => metadata.map_err(|error| unknown(&next, &error))?,
+        };
+        if !metadata.is_symlink() {
+            above(trusted, &next)?;
+            at = next;
+            continue;
+        }
+        links += 1;
+        if links > LINKS {
+            return Err(unknown(path, &rustix::io::Errno::LOOP.into()));
+        }
+        // Where a directory is sticky, its owner alone replaces a link. The mode of one means nothing.
+        let owned = Seen { owner: metadata.uid(), mode: 0, above: true };
+        if let Some((why, foreign)) = trusted.why(owned, || false) {
+            return Err(Shared { path: next, why, foreign });
+        }
+        let target = fs::read_link(&next).map_err(|error| unknown(&next, &error))?;
+        if target.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        rest.extend(steps(&target));
+    }
+    Ok(())
+}
+
+/// What leads along `path`, the first step last.
+fn steps(path: &Path) -> Vec<OsString> {
+    let step = |component: Component<'_>| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().rev().filter_map(step).collect()
 }
 
 fn above(trusted: Trusted, path: &Path) -> Result<(), Shared> {
@@ -162,6 +215,12 @@ fn unknown(path: &Path, error: &io::Error) -> Shared {
 pub(super) fn judge(root: &Path) -> Result<()> {
     of_folder(root).map_err(|shared| refused(root, shared))?;
     let trusted = Trusted::now();
+    let rotten = root.join("rotten");
+    // What was put aside may be anything, and no link in its place is followed.
+    let aside = fs::symlink_metadata(&rotten).ok().filter(Metadata::is_dir);
+    if let Some(shared) = aside.and_then(|metadata| trusted.objects(&rotten, &metadata, false)) {
+        return Err(refused(root, shared));
+    }
     for part in ["blobs", "derived", "tools"] {
         let part = root.join(part);
         let below = fs::read_dir(&part).into_iter().flatten().flatten().map(|entry| entry.path());

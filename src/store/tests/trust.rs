@@ -8,7 +8,8 @@ fn store_that_others_can_write_is_refused() {
     derived(&opened(folder.path()), "kind", "key", "x");
     let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let blob = opened(folder.path()).import("x").unwrap().to_hex();
-    for part in ["", "blobs", &format!("blobs/{}", &blob[..2]), "derived", "derived/kind"] {
+    fs::create_dir(folder.path().join("rotten")).unwrap();
+    for part in ["", "blobs", &format!("blobs/{}", &blob[..2]), "derived", "derived/kind", "rotten"] {
         let path = folder.path().join(part);
         for mode in [0o775, 0o757, 0o1777] {
             set(&path, mode);
@@ -61,6 +62,43 @@ fn links_to_where_others_write_are_followed() {
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
     let error = Store::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("open is writable by everybody (mode 0777)"), "{error}");
+}
+
+/// Whoever can put another link in the place of one on the way chooses the store.
+#[test]
+fn links_on_the_way_are_judged() {
+    let (folder, _) = store();
+    let open = folder.path().join("open");
+    fs::create_dir(&open).unwrap();
+    let link = |target: &Path, name: &str| std::os::unix::fs::symlink(target, open.join(name)).unwrap();
+    link(folder.path(), "whole");
+    link(Path::new("whole/.."), "above");
+    link(Path::new("b"), "a");
+    link(Path::new("a"), "b");
+    let name = folder.path().file_name().unwrap();
+    let ways = [open.join("whole"), open.join("above").join(name), open.join("whole/open/whole")];
+    let opens = |path: &Path| Store::open(path).map(drop).map_err(|error| error.to_string());
+    for (mode, words) in [(0o777, "open is writable by everybody (mode 0777)"), (0o1777, ""), (0o755, "")] {
+        fs::set_permissions(&open, fs::Permissions::from_mode(mode)).unwrap();
+        for path in &ways {
+            match words {
+                "" => opens(path).unwrap(),
+                words => assert!(opens(path).unwrap_err().contains(words), "{}", path.display()),
+            }
+        }
+    }
+    assert!(
+        opens(&open.join("a/store")).unwrap_err().contains("is unknown: Too many levels of symbolic links")
+    );
+    if std::os::unix::fs::lchown(open.join("whole"), Some(12345), None).is_err() {
+        println!("SKIPPED: only root can give a link to somebody else");
+        return;
+    }
+    for path in &ways {
+        let error = opens(path).unwrap_err();
+        assert!(error.contains("open/whole belongs to user 12345, neither to you nor to root"), "{error}");
+        assert!(error.contains("name a directory of your own by --store or KELLER_STORE"), "{error}");
+    }
 }
 
 #[test]
