@@ -1,16 +1,16 @@
 //! The bytes of a regular file: in memory when small and made here, else a stretch of a file on disk.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::base::device::{ReadAt, Shared};
 use crate::base::input::{self, TooLarge};
-use crate::base::seal::Sealed;
+use crate::base::seal::{SealError, Sealed};
 use crate::base::width::{to_u64, to_usize};
-use crate::base::{Digest, Fingerprint, limits};
+use crate::base::{Digest, Fingerprint, Hasher, limits};
 
 /// Bytes of a file. Cloning is cheap: bodies are shared, never copied.
 #[derive(Clone, Debug)]
@@ -77,13 +77,21 @@ impl Bodies for NoBodies {
 }
 
 /// A whole file that others may write to. It is opened for each reading, as a process may not have many files open,
-/// and every reading finds the file of the first look, or fails.
+/// and every reading finds the file of the first look, or fails. Once its digest is known, that is judged by its bytes: a
+/// file system with coarse times does not tell two writes apart, and a write through a mapping may have no time.
 #[derive(Debug)]
 pub struct Foreign {
     path: PathBuf,
     seen: Seen,
-    /// Of all its bytes, once somebody wanted it.
-    digest: OnceLock<Digest>,
+    /// All its bytes, once somebody wanted their digest.
+    shown: OnceLock<Shown>,
+}
+
+/// A digest, and what tells its bytes from others.
+#[derive(Debug)]
+struct Shown {
+    digest: Digest,
+    bytes: Sealed,
 }
 
 /// What changes with a file's bytes. Not the inode, which some file systems in user space give anew: a file that is put in
@@ -113,16 +121,73 @@ pub struct Changed {
     path: PathBuf,
 }
 
+/// Hashes as many bytes as there should be.
+struct Hashing {
+    hasher: Hasher,
+    left: u64,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // One that grows as fast as it is read has no end.
+        self.left = self.left.checked_sub(to_u64(bytes.len())).ok_or(io::ErrorKind::InvalidData)?;
+        self.hasher.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Foreign {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let file = input::open(&self.path)?;
-        let same = |file: &File| match Seen::of(&file.metadata()?) == self.seen {
+    fn changed(&self) -> io::Error {
+        io::Error::other(Changed { path: self.path.clone() })
+    }
+
+    fn look(&self, file: &File) -> io::Result<()> {
+        match Seen::of(&file.metadata()?) == self.seen {
             true => Ok(()),
-            false => Err(io::Error::other(Changed { path: self.path.clone() })),
-        };
-        same(&file)?;
+            false => Err(self.changed()),
+        }
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if let Some(Shown { bytes, .. }) = self.shown.get() {
+            return bytes.read_at(buffer, offset).map_err(|error| self.failed(error));
+        }
+        let file = input::open(&self.path)?;
+        self.look(&file)?;
         file.read_exact_at(buffer, offset)?;
-        same(&file)
+        self.look(&file)
+    }
+
+    fn failed(&self, error: io::Error) -> io::Error {
+        match error.downcast() {
+            Ok(SealError::Io { source, .. }) => source,
+            Ok(_) => self.changed(),
+            Err(error) => error,
+        }
+    }
+
+    fn digest(&self) -> io::Result<Digest> {
+        if let Some(shown) = self.shown.get() {
+            return Ok(shown.digest);
+        }
+        let file = input::open(&self.path)?;
+        self.look(&file)?;
+        let mut hashing = Hashing { hasher: Hasher::new(), left: self.seen.len };
+        let shown = Sealed::as_shown(file.try_clone()?, &self.path, &mut hashing, Box::new(|_| ()));
+        let bytes = match shown {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(self.changed()),
+            shown => shown?.closed(),
+        };
+        self.look(&file)?;
+        if hashing.left > 0 {
+            return Err(self.changed());
+        }
+        let digest = hashing.hasher.finish();
+        Ok(self.shown.get_or_init(|| Shown { digest, bytes }).digest)
     }
 }
 
@@ -133,7 +198,7 @@ impl Content {
     /// Those of [`input::open`].
     pub fn foreign(path: &Path) -> io::Result<Self> {
         let seen = Seen::of(&input::open(path)?.metadata()?);
-        Ok(Self::Foreign(Arc::new(Foreign { path: path.to_owned(), seen, digest: OnceLock::new() })))
+        Ok(Self::Foreign(Arc::new(Foreign { path: path.to_owned(), seen, shown: OnceLock::new() })))
     }
 
     /// The number of bytes.
@@ -190,12 +255,10 @@ impl Content {
     /// # Errors
     /// Those of the disk.
     pub fn digest(&self) -> io::Result<Digest> {
-        let Self::Foreign(foreign) = self else { return Ok(Digest::of_reader(&mut self.reader())?.0) };
-        if let Some(digest) = foreign.digest.get() {
-            return Ok(*digest);
+        match self {
+            Self::Foreign(foreign) => foreign.digest(),
+            _ => Ok(Digest::of_reader(&mut self.reader())?.0),
         }
-        let (digest, _) = Digest::of_reader(&mut self.reader())?;
-        Ok(*foreign.digest.get_or_init(|| digest))
     }
 
     /// Names the bytes without reading them, as by hashes of them that are known: where two contents have the same name,
@@ -205,8 +268,8 @@ impl Content {
             Self::Bytes(bytes) => Some(Fingerprint::of_parts("keller: bytes in memory", &[bytes])),
             Self::Sealed { file, offset, len } => file.identity(*offset, *len),
             Self::Foreign(foreign) => {
-                let digest = foreign.digest.get()?;
-                Some(Fingerprint::of_parts("keller: a file by its SHA-256", &[digest.as_bytes()]))
+                let shown = foreign.shown.get()?;
+                Some(Fingerprint::of_parts("keller: a file by its SHA-256", &[shown.digest.as_bytes()]))
             }
             Self::Slice { .. } | Self::Device { .. } => None,
         }
@@ -298,6 +361,44 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(20));
             change(&path);
             assert_eq!(content.to_vec().unwrap_err().to_string(), told());
+        }
+    }
+
+    /// What a file system with coarse times does not tell, and what nobody can see of a mapping.
+    #[test]
+    fn bytes_that_change_without_a_time_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let bytes = vec![1; AHEAD + 100];
+        std::fs::write(&path, &bytes).unwrap();
+        let content = Content::foreign(&path).unwrap();
+        assert_eq!(content.digest().unwrap(), Digest::of(&bytes));
+        assert_eq!(content.to_vec().unwrap(), bytes);
+        let Content::Foreign(foreign) = &content else { unreachable!() };
+        let file = File::options().write(true).open(&path).unwrap();
+        for at in [0, to_u64(AHEAD) + 50] {
+            file.write_all_at(&[2], at).unwrap();
+            // As if the first look had been at this file: its times say nothing.
+            let seen = Seen::of(&file.metadata().unwrap());
+            let coarse = Foreign { path: path.clone(), seen, shown: OnceLock::new() };
+            coarse.read_at(&mut [0], 0).unwrap();
+            let told = foreign.read_at(&mut vec![0; AHEAD + 100], 0).unwrap_err().to_string();
+            assert_eq!(
+                told,
+                format!(
+                    "{} changed while it was read: build again once nothing writes to it",
+                    path.display()
+                )
+            );
+            file.write_all_at(&[1], at).unwrap();
+            assert_eq!(content.to_vec().unwrap(), bytes);
+        }
+        // Longer and shorter, between the first look and the digest.
+        for len in [to_u64(AHEAD), to_u64(AHEAD) + 200] {
+            file.set_len(len).unwrap();
+            let seen = Seen { len: to_u64(AHEAD) + 100, ..Seen::of(&file.metadata().unwrap()) };
+            let other = Foreign { path: path.clone(), seen, shown: OnceLock::new() };
+            assert!(other.digest().unwrap_err().get_ref().unwrap().is::<Changed>());
         }
     }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{CHUNK, FOOTER, FORMS, HASH, Key, Keys, LONGEST, MAGIC, SealError};
-use crate::base::Fingerprint;
 use crate::base::width::{to_u64, to_usize};
+use crate::base::{Fingerprint, input};
 
 /// Chunks that each thread keeps, 256 KiB: small files share one, and those of a directory are of several packages.
 const KEPT: usize = 16;
@@ -17,12 +17,13 @@ const KEPT: usize = 16;
 /// Chunks that are read at once, 256 KiB: they are verified while the processor's cache has them.
 const TOGETHER: usize = 16;
 
-/// Told of a file whose body turns out to be broken, with what is wrong.
+/// Told of a file whose body turns out to be broken, or which the disk does not give, with what is wrong.
 pub(super) type Listener = Box<dyn Fn(&SealError) + Send + Sync>;
 
 /// A sealed file whose table is verified, and whose body is verified as it is read.
 pub struct Sealed {
-    file: File,
+    /// Without one, it is opened by its path for each reading.
+    file: Option<File>,
     path: PathBuf,
     key: [u8; 32],
     length: u64,
@@ -76,7 +77,7 @@ impl Sealed {
         let keys = Keys::new(key, (kind, name));
         let (length, table) = table(&file, path, &keys)?;
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { file, path: path.to_owned(), key: keys.chunks, length, table, serial, broken })
+        Ok(Self { file: Some(file), path: path.to_owned(), key: keys.chunks, length, table, serial, broken })
     }
 
     /// Takes `file` as it is now, all of it, which `bytes` is shown: what is read later are these bytes or nothing.
@@ -87,28 +88,34 @@ impl Sealed {
     pub fn as_shown(file: File, path: &Path, bytes: &mut impl Write, broken: Listener) -> io::Result<Self> {
         // Nobody writes the table, so that there is nothing to keep a key from.
         let key = [0; HASH];
-        let (mut chunk, mut table, mut length) = (vec![0; CHUNK], Vec::new(), 0);
+        let (mut buffer, mut table, mut length) = (vec![0; TOGETHER * CHUNK], Vec::new(), 0);
         loop {
             let mut filled = 0;
-            while filled < CHUNK {
-                match file.read_at(&mut chunk[filled..], length + to_u64(filled)) {
+            while filled < buffer.len() {
+                match file.read_at(&mut buffer[filled..], length + to_u64(filled)) {
                     Ok(0) => break,
                     Ok(count) => filled += count,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
                 }
             }
-            if filled > 0 {
-                bytes.write_all(&chunk[..filled])?;
-                table.extend_from_slice(blake3::keyed_hash(&key, &chunk[..filled]).as_bytes());
-                length += to_u64(filled);
+            bytes.write_all(&buffer[..filled])?;
+            for chunk in buffer[..filled].chunks(CHUNK) {
+                table.extend_from_slice(blake3::keyed_hash(&key, chunk).as_bytes());
             }
-            if filled < CHUNK {
+            length += to_u64(filled);
+            if filled < buffer.len() {
                 break;
             }
         }
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { file, path: path.to_owned(), key, length, table, serial, broken })
+        Ok(Self { file: Some(file), path: path.to_owned(), key, length, table, serial, broken })
+    }
+
+    /// Closes the file, which is opened by its path again for each reading: a process may not have many open.
+    #[must_use]
+    pub fn closed(self) -> Self {
+        Self { file: None, ..self }
     }
 
     /// Bytes of the body.
@@ -181,7 +188,11 @@ impl Sealed {
 
     /// Fills `buffer` with whole chunks from this one on; the last of the body may be shorter.
     fn read_chunks(&self, buffer: &mut [u8], index: u64) -> io::Result<()> {
-        let read = self.file.read_exact_at(buffer, index * to_u64(CHUNK));
+        let mut read = |file: &File| file.read_exact_at(buffer, index * to_u64(CHUNK));
+        let read = match &self.file {
+            Some(file) => read(file),
+            None => input::open(&self.path).and_then(|file| read(&file)),
+        };
         let known = self.table[to_usize(index) * HASH..].chunks_exact(HASH);
         let right = match read {
             Ok(()) => buffer.chunks(CHUNK).zip(known).all(|(chunk, known)| {
@@ -189,7 +200,12 @@ impl Sealed {
             }),
             // It was cut short since.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
-            Err(error) => return Err(error),
+            Err(source) => {
+                let kind = source.kind();
+                let error = SealError::Io { path: self.path.clone(), source };
+                (self.broken)(&error);
+                return Err(io::Error::new(kind, error));
+            }
         };
         if right {
             return Ok(());

@@ -205,3 +205,40 @@ fn a_file_is_taken_as_it_is() {
         }
     }
 }
+
+#[test]
+fn a_file_that_is_closed_is_still_the_one_that_was_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    let bytes = sample(20 * CHUNK + 5);
+    std::fs::write(&path, &bytes).unwrap();
+    let file = File::open(&path).unwrap();
+    let taken = Sealed::as_shown(file, &path, &mut std::io::sink(), Box::new(|_| ())).unwrap().closed();
+    assert_eq!(taken.to_vec().unwrap(), bytes);
+    let mut other = bytes.clone();
+    other[17 * CHUNK] ^= 1;
+    std::fs::write(&path, &other).unwrap();
+    let mut part = vec![0; 17 * CHUNK];
+    taken.read_at(&mut part, 0).unwrap();
+    assert_eq!(part, bytes[..17 * CHUNK]);
+    let error = taken.to_vec().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(taken.to_vec().unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
+
+/// A disk that fails is told as well: what the file was made from may still be there.
+#[test]
+fn a_file_that_cannot_be_read_is_told() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let file = sealed(&sample(CHUNK));
+    let heard = told.clone();
+    let listener = Box::new(move |_: &SealError| {
+        heard.fetch_add(1, Ordering::Relaxed);
+    });
+    let shown = Sealed::as_shown(file, Path::new("/proc/self/mem"), &mut std::io::sink(), listener);
+    // No process has anything at its address 0.
+    let error = shown.unwrap().closed().to_vec().unwrap_err();
+    assert!(error.to_string().starts_with("reading /proc/self/mem: "), "{error}");
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+}
