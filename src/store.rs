@@ -92,20 +92,30 @@ pub enum Checked {
     Missing,
     /// The blob was something else and now lies at `moved_to`.
     Rotten {
-        /// What its bytes hash to; none of what is not a file.
+        /// What its bytes hash to; none of what is not a file, or cannot be read.
         actual: Option<Digest>,
         /// Where it can be looked at.
         moved_to: PathBuf,
     },
 }
 
-/// Opens a file for reading; `None` when nothing is there, or something that is no file and might block.
+/// Opens a file for reading; `None` when nothing is there, something that is no file and might block, or a link that leads
+/// nowhere.
 fn open_file(path: &Path) -> io::Result<Option<File>> {
     match input::open(path) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENAMETOOLONG)) => Ok(None),
         Err(error) if error.get_ref().is_some_and(|inner| inner.is::<input::NotAFile>()) => Ok(None),
         // A file is in the place of its directory: whoever writes it makes way.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
         opened => if_exists(opened),
+    }
+}
+
+/// Whether a file was there to be opened. One that another user keeps to themselves is, and nobody else can fetch it again.
+fn is_there(opened: &io::Result<Option<File>>) -> bool {
+    match opened {
+        Ok(file) => file.is_some(),
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
     }
 }
 
@@ -210,15 +220,16 @@ impl Store {
 
     /// Whether the blob is there. Its bytes were verified when they came in; see [`Store::open_verified`].
     pub fn has(&self, digest: &Digest) -> bool {
-        self.blob_path(digest).is_file()
+        is_there(&open_file(&self.blob_path(digest)))
     }
 
     /// Whether the blob is there, for somebody whose lock names it: it counts as used, so that sweeping by
     /// age spares what builds need even if all of it was derived from it long ago. One that is gone when it is read
     /// is told, and a reason to try again: see [`Store::is_mended`].
     pub fn claim(&self, digest: &Digest) -> bool {
-        let file = open_file(&self.blob_path(digest)).ok().flatten();
-        let is_there = file.inspect(note_use).is_some();
+        let opened = open_file(&self.blob_path(digest));
+        let is_there = is_there(&opened);
+        opened.ok().flatten().iter().for_each(note_use);
         match is_there {
             true => self.note_claim(digest),
             false => self.note_missing(digest),
@@ -233,7 +244,7 @@ impl Store {
     /// Opens a blob for reading; `None` when it is not there.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
         let path = self.blob_path(digest);
-        match open_file(&path).map_err(failed("opening", &path))? {
+        match self.opened(&path)? {
             Some(file) => {
                 note_use(&file);
                 Ok(Some(file))
@@ -245,12 +256,21 @@ impl Store {
         }
     }
 
+    fn opened(&self, path: &Path) -> Result<Option<File>> {
+        open_file(path).map_err(|reason| match reason.kind() {
+            io::ErrorKind::PermissionDenied => {
+                StoreError::Closed { folder: self.root.join("blobs"), path: path.to_owned(), reason }
+            }
+            _ => failed("opening", path)(reason),
+        })
+    }
+
     /// Opens a blob after reading all of it, and moves it away if it has rotted on the disk. It does not
     /// count as used.
     pub fn open_verified(&self, digest: &Digest) -> Result<Checked> {
         let path = self.blob_path(digest);
         loop {
-            let Some(file) = open_file(&path).map_err(failed("opening", &path))? else {
+            let Some(file) = self.opened(&path)? else {
                 return self.no_file(digest);
             };
             let opened = file.metadata().map_err(failed("reading", &path))?;
@@ -262,15 +282,15 @@ impl Store {
             let doubts = self.doubts.clone();
             let changed = move |error: &SealError| doubts.changed(error.to_string());
             let mut hasher = Hasher::new();
-            let file = Sealed::as_shown(file, &path, &mut hasher, Box::new(changed));
-            let file = file.map_err(failed("reading", &path))?;
-            let actual = hasher.finish();
-            if actual == *digest {
+            let shown = Sealed::as_shown(file, &path, &mut hasher, Box::new(changed));
+            // What the disk no longer gives is as bad as what it gives wrongly.
+            let actual = shown.is_ok().then(|| hasher.finish());
+            if let (Ok(file), true) = (shown, actual == Some(*digest)) {
                 return Ok(Checked::Good(file));
             }
             // Another process may have moved it away already, and fetched it again: that one is not to be lost.
             if fs::metadata(&path).is_ok_and(same) {
-                return self.rotten(digest, Some(actual));
+                return self.rotten(digest, actual);
             }
         }
     }

@@ -76,7 +76,7 @@ impl Upstream for Online<'_> {
 pub(super) fn recall(store: &Store, key: &Digest) -> Option<Vec<u8>> {
     // The fingerprint of the text follows it.
     let limit = limits::INDEX_KEPT + to_u64(size_of::<Fingerprint>());
-    let kept = store.derived(KIND, &key.to_hex()).ok()??;
+    let kept = store.derived(KIND, &key.to_hex())?;
     (kept.len() <= limit).then(|| kept.to_vec().ok())?
 }
 

@@ -171,7 +171,7 @@ impl<'a> Standing<'a> {
     }
 
     fn record(&self) -> Option<Record> {
-        let sealed = self.job.means.store.derived(KIND, &self.name).ok().flatten()?;
+        let sealed = self.job.means.store.derived(KIND, &self.name)?;
         json::parse(&sealed.to_vec().ok()?, VALUES).ok()
     }
 
@@ -183,7 +183,7 @@ impl<'a> Standing<'a> {
         if Stamp::of(&file.metadata().ok()?) != *stamp {
             return None;
         }
-        let sealed = self.job.means.store.derived(BODIES, &self.name).ok().flatten()?;
+        let sealed = self.job.means.store.derived(BODIES, &self.name)?;
         let bytes = sealed.to_vec().ok().filter(|bytes| *Fingerprint::of(bytes).as_bytes() == print)?;
         let kept = Kept { known: Known::from_bytes(&bytes)?, places: Some(places) };
         let earlier = Earlier::open(file.try_clone().ok()?, kept).ok()??;

@@ -37,7 +37,7 @@ impl Wanted<'_> {
     /// # Errors
     /// What is missing, with the way out.
     pub fn unpacked(&self, inputs: &Inputs, store: &Store, progress: &dyn Progress) -> Result<Tool> {
-        if let Some(tool) = store.tool(self.name, &self.request)? {
+        if let Some(tool) = store.tool(self.name, &self.request) {
             return Ok(tool);
         }
         let Self { title, instead, manifest, .. } = self;

@@ -227,7 +227,7 @@ pub fn unpack(
     };
     let done: Result<Vec<_>, _> = order.par_iter().with_max_len(1).map(one).collect();
     if let Err(PackagesError::Deb { source, .. }) = &done
-        && matches!(**source, DebError::Size { .. } | DebError::Digest { .. })
+        && matches!(**source, DebError::Size { .. } | DebError::Digest { .. } | DebError::Read(_))
     {
         // Where one has rotted, others may have: all are told, and fetched again, at once.
         store.examine(packages.iter().map(|input| &input.sha256))?;
@@ -302,7 +302,7 @@ fn unpack_one(
 /// The unpacked package, out of the store or into it.
 fn package(input: &PackageInput, store: &Store, task: &Task<'_>) -> Result<(Package, Sealed), PackagesError> {
     let (kind, key) = (deb::index::FORMAT, input.sha256.to_hex());
-    if let Some(file) = store.derived(kind, &key)? {
+    if let Some(file) = store.derived(kind, &key) {
         let package = deb::load(&file).map_err(unreadable)?;
         task.advance(input.size);
         return Ok((package, file));

@@ -53,12 +53,12 @@ impl Place {
 }
 
 impl Store {
-    /// Opens what was derived before; `None` when it has to be made: it is not there, was sealed with another key,
-    /// or is not what was sealed under this name.
+    /// Opens what was derived before; `None` when it has to be made: it is not there, cannot be read, was sealed with
+    /// another key, or is not what was sealed under this name.
     ///
     /// # Panics
     /// When `kind` or `key` is no plain file name.
-    pub fn derived(&self, kind: &str, key: &str) -> Result<Option<Sealed>> {
+    pub fn derived(&self, kind: &str, key: &str) -> Option<Sealed> {
         self.sealed(&self.derived_path(kind, key), kind, key)
     }
 
@@ -80,7 +80,7 @@ impl Store {
         key: &str,
         make: impl FnOnce(&mut Sealer<'_>) -> Result<(), E>,
     ) -> Result<Sealed, E> {
-        if let Some(file) = self.derived(kind, key)? {
+        if let Some(file) = self.derived(kind, key) {
             return Ok(file);
         }
         self.seal_at(&self.derived_path(kind, key), kind, key, make)
@@ -155,21 +155,27 @@ impl Store {
     }
 
     /// Opens the sealed file at `path`, if it is what was sealed.
-    pub(super) fn sealed(&self, path: &Path, kind: &str, key: &str) -> Result<Option<Sealed>> {
+    pub(super) fn sealed(&self, path: &Path, kind: &str, key: &str) -> Option<Sealed> {
         if self.doubts.nothing_derived() || !self.keeps {
-            return Ok(None);
+            return None;
         }
-        let Some(file) = open_file(path).map_err(failed("opening", path))? else { return Ok(None) };
-        note_use(&file);
-        match self.open_sealed(file, path, kind, key) {
-            Ok(sealed) => Ok(Some(sealed)),
-            Err(SealError::Foreign { .. } | SealError::Form { .. }) => Ok(None),
-            Err(SealError::Io { path, source }) => Err(failed("reading", &path)(source)),
-            Err(error @ (SealError::Unsealed { .. } | SealError::Broken { .. })) => {
-                self.doubts.tell(format!("{error}; it is made anew"));
-                Ok(None)
+        let io = |source| SealError::Io { path: path.to_owned(), source };
+        let opened = match open_file(path).map_err(io) {
+            Ok(None) => return None,
+            Ok(Some(file)) => {
+                note_use(&file);
+                self.open_sealed(file, path, kind, key)
             }
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(sealed) => return Some(sealed),
+            Err(SealError::Foreign { .. } | SealError::Form { .. }) => {}
+            // What another user keeps for themselves is sealed with their key as well.
+            Err(SealError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => self.doubts.tell(format!("{error}; it is made anew")),
         }
+        None
     }
 
     fn open_sealed(&self, file: File, path: &Path, kind: &str, key: &str) -> Result<Sealed, SealError> {

@@ -67,6 +67,20 @@ pub enum StoreError {
         /// Whether it belongs to somebody else.
         foreign: bool,
     },
+    /// Another user keeps a blob to themselves, as under the umask 077.
+    #[error(
+        "opening {}: {reason}: its owner lets others read it by `chmod -R a+rX {}`, or --store or KELLER_STORE may name \
+         another directory",
+        .path.display(), .folder.display()
+    )]
+    Closed {
+        /// The directory of blobs.
+        folder: PathBuf,
+        /// The blob.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
     /// A file in it changed, or was found to have changed, while it was read.
     #[error("the store {} had a file that is not what it should be", .folder.display())]
     Unsound {
@@ -148,6 +162,7 @@ impl From<StoreError> for io::Error {
             | StoreError::Read(source)
             | StoreError::Folder { source, .. }
             | StoreError::Stuck { reason: source, .. }
+            | StoreError::Closed { reason: source, .. }
             | StoreError::ReadOnly { reason: source, .. }
             | StoreError::NoLock { reason: source, .. }
             | StoreError::Io { source, .. } => source.kind(),

@@ -38,23 +38,20 @@ impl Tool {
 impl Store {
     /// The tool `name` that was unpacked for `request`; `None` when it has to be made: it is not there, was unpacked for
     /// something else, or is not what was sealed. It counts as used.
-    ///
-    /// # Errors
-    /// `Io` of the disk.
-    pub fn tool(&self, name: &str, request: &Digest) -> Result<Option<Tool>> {
+    pub fn tool(&self, name: &str, request: &Digest) -> Option<Tool> {
         let folder = self.tool_path(name);
-        let Some(sealed) = self.sealed(&self.list_path(name), KIND, name)? else { return Ok(None) };
-        let Ok(opened) = File::open(&folder) else { return Ok(None) };
+        let sealed = self.sealed(&self.list_path(name), KIND, name)?;
+        let opened = File::open(&folder).ok()?;
         // A list that cannot be read is told by its seal.
-        let Ok(expected) = sealed.to_vec() else { return Ok(None) };
-        let Some(expected) = expected.strip_prefix(&heading(request)[..]) else { return Ok(None) };
+        let expected = sealed.to_vec().ok()?;
+        let expected = expected.strip_prefix(&heading(request)[..])?;
         if let Some(path) = difference(expected, &folder) {
             self.doubts
                 .tell(format!("{} is not as keller unpacked it: the tool is unpacked anew", path.display()));
-            return Ok(None);
+            return None;
         }
         note_use(&opened);
-        Ok(Some(Tool { folder, _scratch: None }))
+        Some(Tool { folder, _scratch: None })
     }
 
     /// Has `unpack` fill the directory of the tool `name` with what `request` asks for. It replaces the one that is
@@ -86,7 +83,7 @@ impl Store {
             return unpacked(new, unpack);
         }
         let _alone = alone(&lock);
-        if let Some(tool) = self.tool(name, request)? {
+        if let Some(tool) = self.tool(name, request) {
             return Ok(tool);
         }
         let tree = new.path().join("tree");
@@ -157,7 +154,7 @@ impl Store {
             CheckedDerived::Broken { why, .. } | CheckedDerived::Stuck { why, .. } => return aside(why),
             unread => return Ok(unread),
         }
-        let Some(sealed) = self.sealed(&path, KIND, name)? else { return Ok(CheckedDerived::Foreign) };
+        let Some(sealed) = self.sealed(&path, KIND, name) else { return Ok(CheckedDerived::Foreign) };
         let expected = sealed.to_vec().map_err(failed("reading", &path))?;
         if !expected.starts_with(FORM.as_bytes()) {
             return Ok(CheckedDerived::Another);

@@ -164,6 +164,56 @@ fn a_bad_blob_is_put_aside_and_fetched_again() {
     project.build(&["--locked", "--check"]).good();
 }
 
+/// What a failing disk no longer gives, and links that lead nowhere.
+#[test]
+fn what_cannot_be_read_is_fetched_or_made_again() {
+    let project = Project::new();
+    project.build(&[]).good();
+    let sums = project.read(SUMS);
+    let lock = project.json("node/node.lock");
+    let replace = |name: &str, target: &str| {
+        let path = project.path(name);
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        std::os::unix::fs::symlink(target, path).unwrap();
+    };
+    // No process has anything at its address 0: to read there is an error of the disk's kind.
+    let (unreadable, long) = ("/proc/self/mem", "x".repeat(300));
+    for digest in [&lock["packages"]["greeter"]["sha256"], &lock["files"]["/usr/share/greet/logo"]["sha256"]]
+    {
+        let digest = digest.as_str().unwrap();
+        let name = format!("store/blobs/{}/{digest}", &digest[..2]);
+        for target in [unreadable, digest, &long] {
+            let _ = fs::remove_dir_all(project.path("store/derived"));
+            replace(&name, target);
+            let ran = project.build(&["--locked"]).good();
+            assert_eq!(project.read(SUMS), sums, "{}", ran.err);
+            assert!(project.path(&name).symlink_metadata().unwrap().is_file());
+        }
+        replace(&name, unreadable);
+        let ran = project.run(&["store", "verify"]);
+        assert!(
+            ran.out.contains(&format!("{digest}: rotten, is no file that can be read and now ")),
+            "{}",
+            ran.out
+        );
+        project.build(&["--locked"]).good();
+    }
+    let file = files(&project, "derived/unpacked-6").remove(0);
+    let name = file.rsplit('/').next().unwrap();
+    for (place, target) in [
+        (file.as_str(), unreadable),
+        (file.as_str(), name),
+        (file.as_str(), long.as_str()),
+        ("store/derived/unpacked-6", "unpacked-6"),
+        ("store/derived", "derived"),
+    ] {
+        replace(place, target);
+        let ran = project.build(&["--locked", "--offline"]).good();
+        assert_eq!(project.read(SUMS), sums, "{}", ran.err);
+        assert!(project.path(&file).symlink_metadata().unwrap().is_file(), "{place} -> {target}");
+    }
+}
+
 /// What the store of somebody who changed a package has derived, in the place of what the store here has.
 #[test]
 fn a_planted_unit_does_not_get_into_a_locked_image() {

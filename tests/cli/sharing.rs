@@ -191,6 +191,50 @@ fn a_sweep_does_not_wait_for_other_users_and_harms_no_image() {
     );
 }
 
+/// A store that root has filled under a strict umask, but for its blobs: what is derived need not be read.
+#[test]
+fn derived_files_that_another_user_keeps_are_made_in_temporary_files() {
+    let project = Project::new();
+    project.build(&[]).good();
+    let sums = project.read(SUMS);
+    let Some(_) = as_nobody(&project, &project.build_command(&[])) else { return };
+    let builds = |what: &str| {
+        let build = project.build_command(&["--locked", "--offline", "-o", "nobody/out"]);
+        let ran = Ran::of(&as_nobody(&project, &build).unwrap().output().unwrap()).good();
+        assert_eq!(project.read("nobody/out/SHA256SUMS"), sums, "{what}: {}", ran.err);
+        assert!(!ran.err.contains("warning"), "{what}: {}", ran.err);
+    };
+    let set = |name: &str, mode| {
+        fs::set_permissions(project.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let derived = files(&project, "derived");
+    derived.iter().for_each(|name| set(name, 0o600));
+    builds("files");
+    for folder in ["store/derived/unpacked-6", "store/derived"] {
+        set(folder, 0o700);
+        builds(folder);
+        set(folder, 0o755);
+    }
+    // Without a blob there is no image, and the store has it: only its owner can help.
+    let lock = project.json("node/node.lock");
+    let digest = lock["packages"]["greeter"]["sha256"].as_str().unwrap();
+    let blob = format!("store/blobs/{}/{digest}", &digest[..2]);
+    for (closed, mode, open) in [(blob.as_str(), 0o600, 0o644), (&blob[..14], 0o700, 0o755)] {
+        set(closed, mode);
+        for arguments in
+            [&["--locked", "-o", "nobody/out"][..], &["--locked", "--offline", "-o", "nobody/out"]]
+        {
+            derived.iter().for_each(|name| set(name, 0o600));
+            let build = project.build_command(arguments);
+            let ran = Ran::of(&as_nobody(&project, &build).unwrap().output().unwrap());
+            let help =
+                format!("lets others read it by `chmod -R a+rX {}`", project.path("store/blobs").display());
+            assert!(ran.error().contains(&help), "{closed}: {}", ran.err);
+        }
+        set(closed, open);
+    }
+}
+
 #[test]
 fn only_its_owner_sweeps_a_store() {
     let project = Project::new();

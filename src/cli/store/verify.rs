@@ -23,7 +23,7 @@ pub(super) fn verify(store: &Store) -> anyhow::Result<Report> {
             // Another process has moved or swept it away.
             Ok(Checked::Missing) => {}
             Ok(Checked::Rotten { actual, moved_to }) => {
-                let is = actual.map_or("not a file".to_owned(), |actual| actual.to_hex());
+                let is = actual.map_or("no file that can be read".to_owned(), |actual| actual.to_hex());
                 seen.line(format_args!("{digest}: rotten, is {is} and now {}", moved_to.display()));
                 seen.blobs.bad.push(json!({ "sha256": digest, "actual": actual, "moved_to": moved_to }));
             }

@@ -30,7 +30,7 @@ pub(super) fn facts(store: &Store, folder: &str, modules: &[(&str, &Content)]) -
         key.update(print.as_bytes());
     }
     let key = key.finish().to_hex();
-    if let Ok(Some(file)) = store.derived(KIND, &key)
+    if let Some(file) = store.derived(KIND, &key)
         && let Ok(bytes) = input::read_open(file.reader(), limits::WHOLE_FILE)
         && let Ok(facts) = serde_json::from_slice(&bytes)
     {

@@ -8,10 +8,10 @@ fn derives_once() {
     let (_folder, store) = store();
     let make = |text: &'static str| store.derive::<io::Error>("kind", "key", |file| write!(file, "{text}"));
     assert!(store.derive::<io::Error>("kind", "key", |_| Err(io::ErrorKind::Other.into())).is_err());
-    assert!(store.derived("kind", "key").unwrap().is_none());
+    assert!(store.derived("kind", "key").is_none());
     assert_eq!(text(make("one").unwrap()), "one");
     assert_eq!(text(make("two").unwrap()), "one");
-    assert_eq!(text(store.derived("kind", "key").unwrap().unwrap()), "one");
+    assert_eq!(text(store.derived("kind", "key").unwrap()), "one");
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn what_was_derived_is_made_anew_without_its_key() {
     assert_eq!(derived(&store, "kind", "key", "mine"), "mine");
     // Another user, or a cache that was restored elsewhere.
     let other = opened_with(folder.path(), 8);
-    assert!(other.derived("kind", "key").unwrap().is_none());
+    assert!(other.derived("kind", "key").is_none());
     assert_eq!(derived(&other, "kind", "key", "theirs"), "theirs");
     assert_eq!(derived(&other, "kind", "key", "again"), "theirs");
     // Nothing is wrong with that.
@@ -95,7 +95,7 @@ fn after_a_broken_part_nothing_derived_is_believed() {
     );
     let path = store.derived_path("kind", "key");
     File::options().write(true).open(&path).unwrap().write_all_at(b"B", 40_000).unwrap();
-    let file = store.derived("kind", "key").unwrap().unwrap();
+    let file = store.derived("kind", "key").unwrap();
     assert!(!store.is_mended());
     store.sound().unwrap();
     assert_eq!(file.to_vec().unwrap_err().kind(), io::ErrorKind::InvalidData);
