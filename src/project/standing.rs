@@ -6,6 +6,11 @@
 //! inode or time of change. The file's bytes are not read: a disk that decays without a write is found by the sums, by
 //! `--check` and by the node's dm-verity.
 //!
+//! No file is flushed to the disk, so that a record is worth nothing once the machine has started anew: a power cut may
+//! leave a file with its length and times, and without its bytes. Nor is there a record where the file system does not
+//! tell one write from the next, as FAT and small inodes of ext4, which keep whole seconds, or has no time of change of
+//! its own.
+//!
 //! Where the inputs are others, but the raw image stands there untouched, the next one takes of it what has not changed
 //! (see [`Earlier`]). What is known of its bodies is a sealed file of its own, whose fingerprint is in the record.
 
@@ -19,7 +24,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Chain, Digest, Fingerprint, Hasher, input, json};
+use crate::base::{Chain, Digest, Fingerprint, Hasher, input, json, limits};
 use crate::fs::erofs::Known;
 use crate::image::earlier::Places;
 use crate::image::report::Sizes;
@@ -27,7 +32,7 @@ use crate::image::{Earlier, Job, Kept};
 use crate::lock::file;
 
 /// The kind of derived file that a record is; its number changes with what a record says.
-pub(super) const KIND: &str = "standing-2";
+pub(super) const KIND: &str = "standing-3";
 
 /// The kind of derived file with what is known of the bodies in an image.
 pub(super) const BODIES: &str = "bodies-1";
@@ -35,6 +40,9 @@ pub(super) const BODIES: &str = "bodies-1";
 /// How often the clock of files is asked whether it has moved on, and how long between: at 100 Hz it ticks every 10 ms.
 const TICKS: usize = 15;
 const TICK: Duration = Duration::from_millis(2);
+
+/// Nanoseconds of the grain of times in exFAT.
+const GRAIN: i64 = 10_000_000;
 
 /// Values of a record: far more than it has.
 const VALUES: usize = 1000;
@@ -63,10 +71,11 @@ impl Stamp {
         }
     }
 
-    /// Of a file that has just got its name and was settled before. `None` where it was written to in between.
+    /// Of a file that has just got its name and was settled before. `None` where it was written to in between, or
+    /// where the name has not changed its time.
     pub(super) fn of_settled(file: &File, settled: Option<Time>) -> Option<Self> {
         let stamp = Self::of(&file.metadata().ok()?);
-        (Some(stamp.modified) == settled).then_some(stamp)
+        (Some(stamp.modified) == settled && stamp.changed > stamp.modified).then_some(stamp)
     }
 }
 
@@ -75,12 +84,13 @@ fn modified(metadata: &Metadata) -> Time {
 }
 
 /// Waits until a further write to `file` would have a later time than the last one, and gives the time of the last one.
-/// `None` where the clock of its file system is ahead, so that this cannot be known.
+/// `None` where the clock of its file system is ahead or its times are too coarse, so that this cannot be known.
 pub(super) fn settle(file: &File) -> Option<Time> {
     let last = modified(&file.metadata().ok()?);
+    let past = last_like(last)?;
     for _ in 0..TICKS {
         let now = clock_gettime(ClockId::RealtimeCoarse);
-        if (now.tv_sec, now.tv_nsec) > last {
+        if (now.tv_sec, now.tv_nsec) > past {
             return Some(last);
         }
         thread::sleep(TICK);
@@ -88,9 +98,28 @@ pub(super) fn settle(file: &File) -> Option<Time> {
     None
 }
 
+/// The last moment at which a write may have the same time as one that has `time`; `None` where that lasts too long to
+/// wait for.
+fn last_like((seconds, nanoseconds): Time) -> Option<Time> {
+    match nanoseconds {
+        0 => None,
+        // It may be by chance, and then costs a tick.
+        _ if nanoseconds % GRAIN == 0 => Some((seconds, nanoseconds + GRAIN - 1)),
+        _ => Some((seconds, nanoseconds)),
+    }
+}
+
+/// Names the time since the machine started; `None` where the system does not tell.
+fn this_boot() -> Option<String> {
+    let text = input::read_text("/proc/sys/kernel/random/boot_id", limits::TEXT).ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
 /// What a build without sums has left.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
+    /// See [`this_boot`].
+    boot: String,
     inputs: Digest,
     sizes: Sizes,
     files: Vec<Stamp>,
@@ -115,6 +144,7 @@ pub(super) struct Standing<'a> {
     /// The raw image is among `paths`, the last of them.
     has_raw: bool,
     name: String,
+    boot: String,
     inputs: Digest,
 }
 
@@ -145,9 +175,10 @@ impl Guard {
 }
 
 impl<'a> Standing<'a> {
-    /// Of `paths`, in the order in which they are written. `None` where this program cannot be read.
+    /// Of `paths`, in the order in which they are written. `None` where this program or [`this_boot`] cannot be read.
     /// `has_raw`: the last of them is the raw image.
     pub(super) fn new(job: &'a Job<'a>, paths: &'a [PathBuf], has_raw: bool) -> Option<Self> {
+        let boot = this_boot()?;
         let builder = Digest::of_reader(&mut input::open(Path::new("/proc/self/exe")).ok()?).ok()?.0;
         let inputs =
             Digest::of(format!("{builder} {} {}\n{:?}", job.keller.1, file::digest(job.lock), job.manifest));
@@ -157,7 +188,7 @@ impl<'a> Standing<'a> {
             hasher.update(path.as_os_str().as_bytes());
             hasher.update([0]);
         }
-        Some(Self { job, paths, has_raw, name: hasher.finish().to_hex(), inputs })
+        Some(Self { job, paths, has_raw, name: hasher.finish().to_hex(), boot, inputs })
     }
 
     /// What the last build has left here.
@@ -172,7 +203,8 @@ impl<'a> Standing<'a> {
 
     fn record(&self) -> Option<Record> {
         let sealed = self.job.means.store.derived(KIND, &self.name)?;
-        json::parse(&sealed.to_vec().ok()?, VALUES).ok()
+        let record: Record = json::parse(&sealed.to_vec().ok()?, VALUES).ok()?;
+        (record.boot == self.boot).then_some(record)
     }
 
     /// The raw image of `record`, if nobody has touched it.
@@ -197,7 +229,8 @@ impl<'a> Standing<'a> {
         let bodies = kept.known.as_bytes();
         let raw = kept.places.filter(|_| self.has_raw);
         let raw = raw.map(|places| (places, *Fingerprint::of(bodies).as_bytes()));
-        let record = Record { inputs: self.inputs, sizes: sizes.clone(), files, raw };
+        let (boot, inputs) = (self.boot.clone(), self.inputs);
+        let record = Record { boot, inputs, sizes: sizes.clone(), files, raw };
         let text = serde_json::to_string(&record).expect("numbers and digests");
         let keep = || {
             if record.raw.is_some() {
@@ -218,4 +251,48 @@ impl<'a> Standing<'a> {
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::symlink_metadata(path).ok()?;
     metadata.is_file().then(|| Stamp::of(&metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn coarse_times_tell_nothing() {
+        assert_eq!(last_like((7, 0)), None);
+        assert_eq!(last_like((7, 120_000_000)), Some((7, 129_999_999)));
+        assert_eq!(last_like((7, 120_000_001)), Some((7, 120_000_001)));
+        let file = tempfile::tempfile().unwrap();
+        for (nanoseconds, is_told) in [(0, false), (120_000_000, true), (3, true)] {
+            let time = Duration::new(7, nanoseconds);
+            file.set_modified(UNIX_EPOCH + time).unwrap();
+            assert_eq!(settle(&file), is_told.then_some((7, i64::from(nanoseconds))));
+        }
+        // A clock that is ahead.
+        file.set_modified(std::time::SystemTime::now() + Duration::from_secs(86400)).unwrap();
+        assert_eq!(settle(&file), None);
+    }
+
+    #[test]
+    fn a_file_system_without_a_time_of_change_tells_nothing() {
+        let file = tempfile::tempfile().unwrap();
+        let settled = settle(&file);
+        // Whatever changes the file's own time of change does as a name would.
+        std::thread::sleep(Duration::from_millis(20));
+        file.set_modified(UNIX_EPOCH + Duration::new(7, 3)).unwrap();
+        assert!(Stamp::of_settled(&file, settled).is_none());
+        assert!(Stamp::of_settled(&file, Some((7, 3))).is_some());
+        // As sshfs tells it: the time of the last write for both.
+        file.set_modified(std::time::SystemTime::now() + Duration::from_secs(3600)).unwrap();
+        let last = modified(&file.metadata().unwrap());
+        assert!(Stamp::of_settled(&file, Some(last)).is_none());
+    }
+
+    #[test]
+    fn this_boot_has_a_name() {
+        assert_eq!(this_boot().unwrap().len(), 36);
+        assert_eq!(this_boot(), this_boot());
+    }
 }
