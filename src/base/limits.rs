@@ -19,6 +19,10 @@ pub const DEPTH: usize = 256;
 /// and a tree may have a link for every name. Found: 20.
 pub const STEPS: usize = 1024;
 
+/// Most steps of all walks along paths in one tree, links on the way followed. As many take some ten
+/// seconds.
+pub const WALKED: u64 = 100_000_000;
+
 /// Most names that a link of a finished tree leads over, with those of the links behind it. Each link of a tree is followed
 /// several times. Found: 20.
 pub const WAY: usize = 512;
@@ -41,6 +45,10 @@ pub const XATTR_COST: [u64; 2] = [1024, 128];
 /// Most names of a node's root with all of its containers. Each takes some 0.5 KB of memory in a build: with 366,000, of
 /// ten images, one had 240 MiB at its most. Found: 10,700, and 36,000 in an image with the modules of an application.
 pub const ROOT_NODES: usize = 400_000;
+
+/// Most names of a root that the builder adds something to, what lines of tmpfiles.d copy and what units are enabled by among
+/// them: what a root may have, and as much as is ever added.
+pub const ADDED_TO: usize = ROOT_NODES + 20_000;
 
 /// Most bytes of all paths of such a root, which no build holds all at once. Those of ten images have 70 MB.
 pub const ROOT_NAMES: u64 = 128 << 20;
@@ -67,6 +75,12 @@ pub const LINES: usize = 50_000;
 
 /// Most lines of all files of sysusers.d, and of each of base-passwd's. There are 999 numbers for accounts of the system.
 pub const ACCOUNTS: usize = 5_000;
+
+/// Most units that are started at boot, or by what is. Found: 280 files of units, in systemd.
+pub const UNITS: usize = 10_000;
+
+/// Most files of drop-ins that are looked at for all units, each unit's own and those of its kind.
+pub const DROP_INS: usize = 100_000;
 
 /// Most bytes of a file of users and passwords. Each of its words can take ten times as much.
 pub const CREDENTIALS: u64 = 1 << 20;
@@ -114,6 +128,22 @@ pub const FACT: usize = 2048;
 
 /// Most modules that one module needs, directly or by way of others. Found: 28.
 pub const NEEDED: usize = 500;
+
+/// Most bytes that all modules of a kernel unpack to, each name of a file counted. Found: 516 MB, of Debian's largest
+/// kernel.
+pub const MODULE_BYTES: u64 = 2 << 30;
+
+/// Most bytes of all indexes of a kernel's modules, which keller writes as depmod does. Found: 1.4 MB in the largest of them,
+/// modules.alias.
+pub const MODULE_INDEXES: usize = 64 << 20;
+
+/// Most files of firmware that all modules of a kernel declare, what patterns stand for counted. Found: 2,352
+/// names.
+pub const FIRMWARE_FILES: usize = 20_000;
+
+/// Most steps of finding what patterns of firmware stand for: the bytes of each, times the names in its directory. There are
+/// 12 patterns.
+pub const FIRMWARE_LOOKS: usize = 10_000_000;
 
 /// Most bytes that the archives of an initramfs unpack to when an image is inspected. Found: 12 MB, and up to 32 MiB of
 /// firmware can be added.
@@ -171,6 +201,13 @@ pub const SOLVER: u64 = 50_000_000;
 
 /// Most bytes of a signed release. Found: 200 KB.
 pub const RELEASE: u64 = 16 << 20;
+
+/// Most lines of a signed release. Found: 1,592.
+pub const RELEASE_LINES: usize = 100_000;
+
+/// Most bytes of all signatures of a release, as they stand in it: whoever keeps a mirror can add any number, each of which is
+/// verified. Found: 1,760.
+pub const SIGNATURES: usize = 64 << 10;
 
 /// Most bytes of a file that a person writes by hand or a program writes for keller: `.meta`, a lock, keys,
 /// configuration. Found: 300 KB, a lock.
@@ -278,6 +315,10 @@ pub const CONTROL_MEMBERS: usize = 1000;
 
 /// Most bytes of a package's control archive, which is read into memory. Found: 502 KB; md5sums grow with the package.
 pub const CONTROL: u64 = 32 << 20;
+
+/// Most words of a package's scripts that do something to the system, each once. Real scripts have some
+/// ten.
+pub const ACTIONS: usize = 10_000;
 
 /// Most threads that can be asked for: more than any machine has processors that help here.
 pub const THREADS: usize = 1024;
