@@ -151,11 +151,10 @@ impl<'u, 'a> Provider<'u, 'a> {
         Demand::AnyOf(members)
     }
 
-    /// As [`Universe::meeting`]; what is found counts as work.
+    /// As [`Universe::meeting`]; what is looked at counts as work.
     fn meeting(&self, relation: &Relation<'_>) -> Vec<(u32, Vec<u32>)> {
-        let found = self.universe.meeting(relation);
-        self.step(1 + found.known.len());
-        found.groups
+        self.step(self.universe.cost(relation));
+        self.universe.meeting(relation).groups
     }
 
     fn set(&self, name: u32, ids: Vec<u32>, text: &Rc<str>) -> VersionSetId {
@@ -399,6 +398,9 @@ fn needed<'a>(
         while let Some(id) = queue.pop_front() {
             let record = universe.package(id).record;
             for group in version::groups(record.depends).flatten() {
+                if provider.is_exhausted() {
+                    return Err(SolveError::Entangled);
+                }
                 let Demand::AnyOf(members) = provider.demand(&group) else { continue };
                 let members: Vec<u32> =
                     members.into_iter().flat_map(|(_, ids)| ids).filter(|id| solution.contains(id)).collect();

@@ -225,6 +225,13 @@ impl<'a> Universe<'a> {
         u32::try_from(place).expect("limits::INDEX_PACKAGES is less")
     }
 
+    /// What [`Universe::meeting`] costs, in steps of [`limits::SOLVER`]: one for each package that is looked at, and more
+    /// where its version is compared with a long one.
+    pub(super) fn cost(&self, relation: &Relation<'_>) -> usize {
+        let looked_at = self.ids(relation.name).len() + self.provisions(relation.name).len();
+        1 + looked_at * relation.cost()
+    }
+
     /// Packages that meet `relation`, grouped by name: the one of that name first, then providers.
     pub(super) fn meeting(&self, relation: &Relation<'_>) -> Members {
         let mut found = Members::default();

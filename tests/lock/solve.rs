@@ -393,3 +393,22 @@ fn flat_archives_are_understood() {
     let url = world.archives.urls("kubernetes", &lock.packages["kubelet"].path).unwrap().remove(0);
     assert_eq!(url.to_string(), "https://packages.example/deb/amd64/kubelet_1.34_amd64.deb");
 }
+
+/// What no relation admits is looked at as well: two thousand versions for each of some hundred relations.
+#[test]
+fn packages_that_are_looked_at_are_steps() {
+    let versions: String = (0..1999).map(|number| format!("Package: x\nVersion: 1.{number}\n\n")).collect();
+    let long = "a".repeat(3200);
+    let needs: String = (0..300).map(|number| format!("\n x (>> {long}{number}) | base,")).collect();
+    let world = World::new(
+        &format!("{SMALL}\nPackage: needy\nVersion: 1\nDepends: {needs}\n base\n\n{versions}"),
+        "",
+    );
+    assert!(refusal(&world, &manifest(&["needy"], &[])).contains("no choice was found in 50000000 steps"));
+    let short = "\n x (>> 2) | base,".repeat(300);
+    let world = World::new(
+        &format!("{SMALL}\nPackage: needy\nVersion: 1\nDepends: {short}\n base\n\n{versions}"),
+        "",
+    );
+    assert_eq!(resolved(&world, &["needy"], &[]), ["base 13", "needy 1"]);
+}

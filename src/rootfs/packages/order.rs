@@ -84,7 +84,7 @@ fn needed(
     let mut needed = BTreeSet::new();
     for relation in fields.into_iter().flat_map(groups).flatten().flatten() {
         let known = providers.get(relation.name).map_or(0, Vec::len);
-        let rest = left.checked_sub(1 + known);
+        let rest = left.checked_sub(1 + known * relation.cost());
         *left = rest.ok_or_else(|| PackagesError::Entangled { name: package.name.clone() })?;
         needed.extend(met(&relation, providers));
     }

@@ -121,6 +121,13 @@ impl Relation<'_> {
         self.bound.is_none_or(|(operator, bound)| operator.holds(version, bound))
     }
 
+    /// What looking at one package costs, where 1 is a version of usual length: two are compared up to the end of the
+    /// shorter one.
+    pub fn cost(&self) -> usize {
+        const USUAL: usize = 32;
+        1 + self.bound.map_or(0, |(_, version)| version.len() / USUAL)
+    }
+
     /// Whether a package that provides the name at `version` will do: only a versioned provision meets a bound.
     pub fn admits_provided(&self, version: Option<&str>) -> bool {
         self.bound.is_none() || version.is_some_and(|version| self.admits(version))
