@@ -284,6 +284,10 @@ pub fn verify_detached(
     expectation: &Expectation<'_>,
 ) -> Result<Release, ReleaseError> {
     let text = str::from_utf8(bytes).map_err(|_| ReleaseError::NotText)?;
+    if signature.len() > limits::SIGNATURES {
+        let reason = format!("it has more than {} bytes", limits::SIGNATURES);
+        return Err(ReleaseError::Signature { reason });
+    }
     let signed_by = signers(bytes, signature, keyring, expectation.now)?;
     judge(bytes, text, signed_by, expectation)
 }
@@ -312,9 +316,16 @@ fn judge(
 /// Refuses whatever stands around the signed message: other readers might take it for signed.
 fn check_form(bytes: &[u8]) -> Result<(), ReleaseError> {
     const BEGIN: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
+    const SIGNATURE: &str = "-----BEGIN PGP SIGNATURE-----";
     const END: &str = "-----END PGP SIGNATURE-----";
     let refuse = |reason: &str| Err(ReleaseError::Form { reason: reason.to_owned() });
     let Ok(text) = std::str::from_utf8(bytes) else { return refuse("it is not UTF-8 text") };
+    // A line of the text that begins with a dash has another one before it (RFC 9580, 7.2).
+    let signature = text.lines().find(|line| line.trim_end() == SIGNATURE);
+    let signatures = signature.map_or(0, |line| text.len() - (line.as_ptr().addr() - text.as_ptr().addr()));
+    if signatures > limits::SIGNATURES {
+        return refuse(&format!("it has signatures of more than {} bytes", limits::SIGNATURES));
+    }
     let mut lines = text.lines().map(str::trim_end);
     if lines.next() != Some(BEGIN) {
         return refuse("it does not begin with a signed message");
@@ -537,5 +548,23 @@ mod tests {
         ] {
             assert!(matches!(check_form(bad.as_bytes()), Err(ReleaseError::Form { .. })), "{bad}");
         }
+    }
+
+    #[test]
+    fn signatures_without_end() {
+        let message = |armor: usize| {
+            let armor = "AAAA\n".repeat(armor / 5);
+            format!(
+                "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nx: y\n-----BEGIN PGP SIGNATURE-----\n\n{armor}\
+                 -----END PGP SIGNATURE-----\n"
+            )
+        };
+        assert!(check_form(message(60_000).as_bytes()).is_ok());
+        let error = check_form(message(70_000).as_bytes()).unwrap_err().to_string();
+        assert!(error.ends_with("it has signatures of more than 65536 bytes"), "{error}");
+        let expectation = Expectation { suite: None, now: 0, allow_expired: false };
+        let detached = verify_detached(b"x: y\n", &[0; 70_000], &Keyring::debian(), &expectation);
+        let error = detached.unwrap_err().to_string();
+        assert!(error.ends_with("it has more than 65536 bytes"), "{error}");
     }
 }

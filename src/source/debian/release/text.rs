@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Release, ReleaseError};
-use crate::base::Digest;
+use crate::base::{Digest, limits};
 use crate::source::debian::checksum::Checksum;
 use crate::source::debian::path::below;
 
@@ -37,6 +37,9 @@ pub(super) fn parse(text: &str, asked: Option<&str>) -> Result<Release, ReleaseE
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
         let corrupt = |reason: &str| ReleaseError::Corrupt { line: number, reason: reason.to_owned() };
+        if number > limits::RELEASE_LINES {
+            return Err(corrupt(&format!("more than the {} that are read", limits::RELEASE_LINES)));
+        }
         if line.starts_with([' ', '\t']) {
             if let Some(kind) = STRONG.iter().find(|kind| kind.eq_ignore_ascii_case(&current))
                 && let Some((path, entry)) = parse_entry(line)
@@ -219,5 +222,12 @@ mod tests {
                 "{asked} {suite:?} {codename:?}"
             );
         }
+    }
+
+    #[test]
+    fn lines_have_a_number() {
+        let fields: String = (0..100_000).map(|number| format!("f{number}:\n")).collect();
+        let error = parse(&format!("{}{fields}", text()), None).unwrap_err().to_string();
+        assert_eq!(error, "line 100001 of the signed text: more than the 100000 that are read");
     }
 }
