@@ -311,8 +311,9 @@ impl Parts<'_> {
     /// The firmware of `plan` that the initramfs does not have anyhow.
     fn firmware_beyond(&self, plan: &Plan) -> Result<Vec<(String, Firmware)>, InitramfsError> {
         let base = self.plan()?.firmware;
-        let has = |name: &str| base.iter().any(|(_, firmware)| firmware.name == name);
-        Ok(plan.firmware.iter().filter(|(_, firmware)| !has(&firmware.name)).cloned().collect())
+        let base: BTreeSet<&str> = base.iter().map(|(_, firmware)| firmware.name.as_str()).collect();
+        let new = plan.firmware.iter().filter(|(_, firmware)| !base.contains(firmware.name.as_str()));
+        Ok(new.cloned().collect())
     }
 
     fn plan_of(&self, chosen: &[(Entry, &Content)]) -> Plan {

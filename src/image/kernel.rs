@@ -78,6 +78,7 @@ impl Modules {
     pub fn of(tree: &Tree, index: &ModuleIndex, progress: &dyn Progress) -> Result<Self> {
         let mut hasher = Hasher::new();
         let mut list = Vec::with_capacity(index.modules.len());
+        let mut left = firmware::Left::default();
         for module in &index.modules {
             let body = file(tree, &format!("{FOLDER}/{}/{}", index.kernel, module.path), "its kernel")?;
             hasher.update(module.path.as_bytes());
@@ -89,7 +90,8 @@ impl Modules {
                 after: module.soft_after().map(str::to_owned).collect(),
                 aliases: module.facts.aliases.clone(),
                 is_card: is_card(&module.path),
-                firmware: firmware::of(tree, &module.facts.firmware),
+                firmware: firmware::of(tree, &module.facts.firmware, &mut left)
+                    .with_context(|| format!("looking for the firmware of {}", module.path))?,
                 body,
             });
         }

@@ -1,7 +1,7 @@
 //! Why a root could not be finished, sorted by blame: the manifest, the packages, the lock.
 
-use crate::base::limits;
 use crate::base::near::did_you_mean;
+use crate::base::{Size, limits};
 use crate::tree::TreeError;
 
 /// See the module.
@@ -161,6 +161,14 @@ pub enum Error {
         line: usize,
         /// What is wrong.
         what: String,
+    },
+    /// Modules of which the indexes would fill the memory: long paths that depend on many others, names without end.
+    #[error("the indexes of the modules of kernel {kernel}, such as modules.dep, have more than {} together", .limit.human())]
+    LargeIndexes {
+        /// The kernel's release.
+        kernel: String,
+        /// [`crate::base::limits::MODULE_INDEXES`].
+        limit: Size,
     },
     /// More modules than a kernel has.
     #[error("kernel {kernel} has more than {limit} modules, the most that are read")]

@@ -94,7 +94,7 @@ fn compare(root: &Path, modules: &str) {
     let kernel = kernels(&tree).pop().expect("a kernel");
     let start = std::time::Instant::now();
     let index = ModuleIndex::read(&tree, &kernel, None).unwrap();
-    let files = index.files();
+    let files = index.files().unwrap();
     println!("{} modules in {:?}", index.modules.len(), start.elapsed());
 
     let base = tempfile::tempdir().unwrap();

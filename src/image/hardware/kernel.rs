@@ -12,7 +12,7 @@ use crate::base::progress::Silent;
 use crate::boot::initramfs::Carried;
 use crate::boot::modprobe::Config;
 use crate::boot::modules::normal;
-use crate::image::firmware;
+use crate::image::firmware::{self, Left};
 use crate::image::modprobe;
 use crate::rootfs::modules::object::{self, Facts};
 use crate::rootfs::modules::{self, FOLDER};
@@ -31,6 +31,7 @@ pub(super) struct Kernel<'a> {
     config: Config,
     carried: Carried,
     read: RefCell<BTreeMap<String, Rc<Facts>>>,
+    firmware: RefCell<Left>,
 }
 
 impl<'a> Kernel<'a> {
@@ -70,8 +71,8 @@ impl<'a> Kernel<'a> {
         builtin.for_each(|(module, _, alias)| add(alias, module));
         let file = |line: &str| normal(line.rsplit('/').next()?.split('.').next()?).into();
         let builtin = read("modules.builtin")?.lines().filter_map(file).collect();
-        let read = RefCell::default();
-        Ok(Self { tree, aliases, paths, builtin, builtin_facts, config, carried, read })
+        let (read, firmware) = (RefCell::default(), RefCell::default());
+        Ok(Self { tree, aliases, paths, builtin, builtin_facts, config, carried, read, firmware })
     }
 
     /// Whether the root or the kernel itself has the module.
@@ -127,7 +128,7 @@ impl<'a> Kernel<'a> {
         } else {
             self.facts(module)?.firmware.clone()
         };
-        let found = firmware::of(self.tree, &declared).into_iter();
+        let found = firmware::of(self.tree, &declared, &mut self.firmware.borrow_mut())?.into_iter();
         let seen = found.map(|one| {
             let early = self.carried.firmware.contains(&one.name);
             (one.name, one.body.is_some(), early)
@@ -149,6 +150,7 @@ impl<'a> Kernel<'a> {
                 object::read(path, content)
                     .map_err(anyhow::Error::msg)
                     .with_context(|| format!("reading {path}"))?
+                    .0
             }
             _ => Facts::default(),
         };

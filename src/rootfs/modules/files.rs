@@ -1,25 +1,64 @@
 //! The texts and binary indexes that depmod would write, each as bytes.
 
-use super::trie::Trie;
+use super::trie::{TooLarge, Trie};
 use super::{Module, ModuleIndex};
+use crate::base::{Size, limits};
+use crate::rootfs::Error;
+
+/// Room for all index files of one kernel.
+struct Room(usize);
+
+impl Room {
+    fn take(&mut self, bytes: usize) -> Result<(), TooLarge> {
+        self.0 = self.0.checked_sub(bytes).ok_or(TooLarge)?;
+        Ok(())
+    }
+
+    /// `begin` and the lines.
+    fn text(&mut self, begin: &str, lines: impl Iterator<Item = String>) -> Result<Vec<u8>, TooLarge> {
+        let mut text = begin.to_owned();
+        for line in lines {
+            self.take(line.len())?;
+            text += &line;
+        }
+        Ok(text.into_bytes())
+    }
+
+    fn index(&mut self, trie: Trie<'_>) -> Result<Vec<u8>, TooLarge> {
+        let bytes = trie.into_bytes(self.0)?;
+        self.take(bytes.len())?;
+        Ok(bytes)
+    }
+}
 
 impl ModuleIndex {
     /// Every index file by name. The texts hold what depmod's hold, in its order; only `modules.symbols`
     /// is by name here, while depmod leaves it in the order of its hash table.
-    pub fn files(&self) -> Vec<(&'static str, Vec<u8>)> {
-        vec![
-            ("modules.dep", self.dependencies()),
-            ("modules.dep.bin", self.dependency_index()),
-            ("modules.alias", self.aliases()),
-            ("modules.alias.bin", self.alias_index()),
-            ("modules.softdep", self.listed("Soft", "softdep", |module| &module.facts.softdeps)),
-            ("modules.weakdep", self.listed("Weak", "weakdep", |module| &module.facts.weakdeps)),
-            ("modules.symbols", self.symbols()),
-            ("modules.symbols.bin", self.symbol_index()),
-            ("modules.builtin.bin", self.builtin_index()),
-            ("modules.builtin.alias.bin", self.builtin_alias_index()),
+    ///
+    /// # Errors
+    /// `LargeIndexes`.
+    pub fn files(&self) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+        self.files_within(&mut Room(limits::MODULE_INDEXES)).map_err(|TooLarge| Error::LargeIndexes {
+            kernel: self.kernel.clone(),
+            limit: Size(limits::MODULE_INDEXES as u64),
+        })
+    }
+
+    fn files_within(&self, room: &mut Room) -> Result<Vec<(&'static str, Vec<u8>)>, TooLarge> {
+        let [dependencies, dependency_index] = self.dependencies(room)?;
+        Ok(vec![
+            ("modules.dep", dependencies),
+            ("modules.dep.bin", dependency_index),
+            ("modules.alias", self.aliases(room)?),
+            ("modules.alias.bin", self.alias_index(room)?),
+            ("modules.softdep", self.listed(room, "Soft", "softdep", |module| &module.facts.softdeps)?),
+            ("modules.weakdep", self.listed(room, "Weak", "weakdep", |module| &module.facts.weakdeps)?),
+            ("modules.symbols", self.symbols(room)?),
+            ("modules.symbols.bin", self.symbol_index(room)?),
+            ("modules.builtin.bin", self.builtin_index(room)?),
+            ("modules.builtin.alias.bin", self.builtin_alias_index(room)?),
             ("modules.devname", self.device_names()),
-        ]
+        ])
     }
 
     fn dependency_line(&self, module: &Module) -> String {
@@ -31,58 +70,56 @@ impl ModuleIndex {
         line
     }
 
-    fn dependencies(&self) -> Vec<u8> {
-        let lines = self.modules.iter().map(|module| self.dependency_line(module) + "\n");
-        lines.collect::<String>().into_bytes()
-    }
-
-    fn dependency_index(&self) -> Vec<u8> {
+    /// `modules.dep` and `modules.dep.bin`.
+    fn dependencies(&self, room: &mut Room) -> Result<[Vec<u8>; 2], TooLarge> {
+        let text = room.text("", self.modules.iter().map(|module| self.dependency_line(module) + "\n"))?;
         let mut trie = Trie::new();
-        for (module, priority) in self.modules.iter().zip(0..) {
-            trie.insert(module.name.as_bytes(), self.dependency_line(module).as_bytes(), priority);
+        let lines = text.split(|byte| *byte == b'\n');
+        for ((module, line), priority) in self.modules.iter().zip(lines).zip(0..) {
+            trie.insert(module.name.as_bytes(), line, priority);
         }
-        trie.to_bytes()
+        let index = room.index(trie)?;
+        Ok([text, index])
     }
 
-    fn aliases(&self) -> Vec<u8> {
-        let mut text = "# Aliases extracted from modules themselves.\n".to_owned();
-        for module in &self.modules {
-            for alias in &module.facts.aliases {
-                text += &format!("alias {alias} {}\n", module.name);
-            }
-        }
-        text.into_bytes()
+    fn aliases(&self, room: &mut Room) -> Result<Vec<u8>, TooLarge> {
+        let lines = self.modules.iter().flat_map(|module| {
+            module.facts.aliases.iter().map(|alias| format!("alias {alias} {}\n", module.name))
+        });
+        room.text("# Aliases extracted from modules themselves.\n", lines)
     }
 
-    fn alias_index(&self) -> Vec<u8> {
+    fn alias_index(&self, room: &mut Room) -> Result<Vec<u8>, TooLarge> {
         let mut trie = Trie::new();
         for (module, priority) in self.modules.iter().zip(0..) {
             for alias in module.facts.aliases.iter().filter_map(|alias| normalized(alias)) {
                 trie.insert(&alias, module.name.as_bytes(), priority);
             }
         }
-        trie.to_bytes()
+        room.index(trie)
     }
 
-    fn listed(&self, kind: &str, word: &str, values: impl Fn(&Module) -> &Vec<String>) -> Vec<u8> {
-        let mut text = format!("# {kind} dependencies extracted from modules themselves.\n");
-        for module in &self.modules {
-            for value in values(module) {
-                text += &format!("{word} {} {value}\n", module.name);
-            }
-        }
-        text.into_bytes()
+    fn listed(
+        &self,
+        room: &mut Room,
+        kind: &str,
+        word: &str,
+        values: impl Fn(&Module) -> &Vec<String>,
+    ) -> Result<Vec<u8>, TooLarge> {
+        let lines = self.modules.iter().flat_map(|module| {
+            values(module).iter().map(move |value| format!("{word} {} {value}\n", module.name))
+        });
+        room.text(&format!("# {kind} dependencies extracted from modules themselves.\n"), lines)
     }
 
-    fn symbols(&self) -> Vec<u8> {
-        let mut text = "# Aliases for symbols, used by symbol_request().\n".to_owned();
-        for (symbol, owner) in self.exporters() {
-            text += &format!("alias symbol:{symbol} {}\n", self.modules[owner].name);
-        }
-        text.into_bytes()
+    fn symbols(&self, room: &mut Room) -> Result<Vec<u8>, TooLarge> {
+        let lines = self.exporters().into_iter();
+        let lines =
+            lines.map(|(symbol, owner)| format!("alias symbol:{symbol} {}\n", self.modules[owner].name));
+        room.text("# Aliases for symbols, used by symbol_request().\n", lines)
     }
 
-    fn symbol_index(&self) -> Vec<u8> {
+    fn symbol_index(&self, room: &mut Room) -> Result<Vec<u8>, TooLarge> {
         let mut trie = Trie::new();
         for (symbol, owner) in self.exporters() {
             let key = format!("symbol:{symbol}");
@@ -92,25 +129,25 @@ impl ModuleIndex {
                 u32::try_from(owner).expect("limits::MODULES is less"),
             );
         }
-        trie.to_bytes()
+        room.index(trie)
     }
 
-    fn builtin_index(&self) -> Vec<u8> {
+    fn builtin_index(&self, room: &mut Room) -> Result<Vec<u8>, TooLarge> {
         let mut trie = Trie::new();
         for name in &self.builtin_order {
             trie.insert(name.as_bytes(), b"", 0);
         }
-        trie.to_bytes()
+        room.index(trie)
     }
 
-    fn builtin_alias_index(&self) -> Vec<u8> {
+    fn builtin_alias_index(&self, room: &mut Room) -> Result<Vec<u8>, TooLarge> {
         let mut trie = Trie::new();
         for (module, alias) in &self.builtin_aliases {
             if let Some(alias) = normalized(alias) {
                 trie.insert(&alias, module.as_bytes(), 0);
             }
         }
-        trie.to_bytes()
+        room.index(trie)
     }
 
     /// Device nodes that exist before their module is loaded: systemd's kmod-static-nodes makes them.
@@ -168,7 +205,10 @@ fn major_minor(text: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
+    use crate::rootfs::modules::object::Facts;
 
     #[test]
     fn alias_forms() {
@@ -176,5 +216,30 @@ mod tests {
         assert!(normalized("a[b").is_none() && normalized("a]b").is_none());
         let aliases = ["char-major-10-*", "devname:net/tun", "char-major-10-200"].map(str::to_owned);
         assert_eq!(device_of(&aliases), Some(("net/tun", 'c', 10, 200)));
+    }
+
+    #[test]
+    fn all_files_share_their_room() {
+        let module = |name: &str| Module {
+            name: name.to_owned(),
+            path: format!("kernel/{name}.ko"),
+            facts: Facts { aliases: vec!["pci:*".to_owned(); 10], ..Facts::default() },
+            depends: vec![0; 10],
+        };
+        let index = ModuleIndex {
+            kernel: "6.12".to_owned(),
+            modules: ["a", "b"].map(module).into(),
+            builtin: BTreeSet::new(),
+            by_name: BTreeMap::new(),
+            builtin_order: Vec::new(),
+            builtin_aliases: Vec::new(),
+        };
+        // Beginnings that are the same in all are not counted.
+        let size: usize =
+            index.files_within(&mut Room(1 << 20)).unwrap().iter().map(|(_, bytes)| bytes.len()).sum();
+        let mut room = Room(size);
+        index.files_within(&mut room).unwrap();
+        assert!(index.files_within(&mut Room(size - room.0)).is_ok());
+        assert_eq!(index.files_within(&mut Room(size - room.0 - 1)).unwrap_err(), TooLarge);
     }
 }

@@ -8,7 +8,7 @@ pub mod object;
 pub mod trie;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
@@ -133,6 +133,10 @@ impl ModuleIndex {
                 _ => unreachable!("only files are collected"),
             })
             .collect();
+        let sum = AtomicU64::new(0);
+        modules
+            .iter()
+            .try_for_each(|(path, content)| count(&sum, content.len(), || format!("/{folder}/{path}")))?;
         let facts = match store {
             Some(store) => memory::facts(store, &folder, &modules)?,
             None => read_facts(&folder, &modules)?,
@@ -261,20 +265,31 @@ impl ModuleIndex {
 
 /// Puts the index files of `index` into the tree.
 pub fn write(tree: &mut Tree, index: &ModuleIndex) -> Result<(), Error> {
-    for (name, content) in index.files() {
+    for (name, content) in index.files()? {
         tree.file(format!("{FOLDER}/{}/{name}", index.kernel), 0o644, content)?;
+    }
+    Ok(())
+}
+
+/// Takes the bytes of the module at `path` into the sum of all: a file may have thousands of names.
+fn count(sum: &AtomicU64, bytes: u64, path: impl FnOnce() -> String) -> Result<(), Error> {
+    if sum.fetch_add(bytes, Ordering::Relaxed) + bytes > limits::MODULE_BYTES {
+        let most = Size(limits::MODULE_BYTES).human();
+        let what = format!("with it all modules have more than {most} together, unpacked");
+        return Err(Error::Malformed { path: path(), line: 0, what });
     }
     Ok(())
 }
 
 /// Unpacks and reads every module, in parallel.
 fn read_facts(folder: &str, modules: &[(&str, &Content)]) -> Result<Vec<Facts>, Error> {
-    let bytes_so_far = AtomicUsize::new(0);
+    let (bytes_so_far, unpacked) = (AtomicUsize::new(0), AtomicU64::new(0));
     modules
         .par_iter()
         .map(|(path, content)| {
             let malformed = |what| Error::Malformed { path: format!("/{folder}/{path}"), line: 0, what };
-            let facts = object::read(path, content).map_err(malformed)?;
+            let (facts, size) = object::read(path, content).map_err(malformed)?;
+            count(&unpacked, size, || format!("/{folder}/{path}"))?;
             if bytes_so_far.fetch_add(facts.bytes(), Ordering::Relaxed) > limits::FACT_BYTES {
                 let most = Size(limits::FACT_BYTES as u64).human();
                 return Err(malformed(format!(
@@ -385,5 +400,18 @@ mod tests {
     fn circles_are_refused() {
         let modules = vec![module("a", &["a1"], &["b1"]), module("b", &["b1"], &["a1"])];
         assert!(matches!(index(modules), Err(Error::ModuleCycle { modules }) if modules == ["a", "b"]));
+    }
+
+    #[test]
+    fn a_file_of_many_names_counts_as_often() {
+        let mut tree = Tree::new(0);
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(60 << 20).unwrap();
+        let content = Content::Slice { file: std::sync::Arc::new(file), offset: 0, len: 60 << 20 };
+        let id = tree.file(format!("{FOLDER}/6.12/m0.ko"), 0o644, content).unwrap();
+        (1..40).for_each(|number| tree.link(format!("{FOLDER}/6.12/m{number}.ko"), id).unwrap());
+        let error = ModuleIndex::read(&tree, "6.12", None).unwrap_err().to_string();
+        let told = ".ko: with it all modules have more than 2.0 GiB together, unpacked";
+        assert!(error.starts_with("/usr/lib/modules/6.12/m") && error.ends_with(told), "{error}");
     }
 }

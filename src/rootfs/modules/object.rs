@@ -5,10 +5,12 @@ use std::io::BufReader;
 
 use object::LittleEndian;
 use object::read::elf::ElfFile64;
+use object::read::elf::Sym;
 use object::{Object, ObjectSection, ObjectSymbol};
 use serde::{Deserialize, Serialize};
 
 use crate::base::compression::Alone;
+use crate::base::width::{to_index, to_u64};
 use crate::base::{Compression, limits};
 use crate::tree::Content;
 
@@ -51,8 +53,8 @@ impl Facts {
     }
 }
 
-/// Reads a module file; `name` decides about decompression.
-pub fn read(name: &str, content: &Content) -> Result<Facts, String> {
+/// Reads a module file; `name` decides about decompression. Says how many bytes it has unpacked, too.
+pub fn read(name: &str, content: &Content) -> Result<(Facts, u64), String> {
     let (image, _alone) = unpack(name, content).map_err(|error| format!("unpacking the module: {error}"))?;
     let elf = ElfFile64::<LittleEndian>::parse(&*image).map_err(|error| error.to_string())?;
     let mut facts = Facts::default();
@@ -86,14 +88,25 @@ pub fn read(name: &str, content: &Content) -> Result<Facts, String> {
         left.take(value)?;
         list.push(value.to_owned());
     }
+    let names = elf.elf_symbol_table().string_section();
+    let names = match names.0 {
+        0 => &[],
+        _ => elf
+            .section_by_index(names)
+            .and_then(|section| section.data())
+            .map_err(|error| error.to_string())?,
+    };
+    let text = |name: &[u8]| str::from_utf8(name).map(str::to_owned).map_err(|error| error.to_string());
     for symbol in elf.symbols() {
-        let name = symbol.name().map_err(|error| error.to_string())?;
-        if let Some(exported) = name.strip_prefix(VERSION_OF) {
-            left.take(exported)?;
-            facts.exports.push(exported.to_owned());
+        let name = beginning(names, to_index(symbol.elf_symbol().st_name(LittleEndian)))?;
+        if let Some(exported) = name.strip_prefix(VERSION_OF.as_bytes()) {
+            let exported = text(exported)?;
+            left.take(&exported)?;
+            facts.exports.push(exported);
         } else if symbol.is_undefined() && !name.is_empty() {
-            left.take(name)?;
-            facts.needs.push(name.to_owned());
+            let name = text(name)?;
+            left.take(&name)?;
+            facts.needs.push(name);
         }
     }
     if facts.exports.is_empty() {
@@ -104,13 +117,22 @@ pub fn read(name: &str, content: &Content) -> Result<Facts, String> {
             facts.exports.push(name.into_owned());
         }
     }
-    Ok(facts)
+    Ok((facts, to_u64(image.len())))
 }
 
 fn unpack(name: &str, content: &Content) -> std::io::Result<(Vec<u8>, Option<Alone>)> {
     let ending = name.rfind('.').map_or("", |at| &name[at..]);
     let compression = Compression::of_ending(ending).unwrap_or(Compression::None);
     compression.unpack_alone(BufReader::with_capacity(64 << 10, content.reader()), limits::MODULE)
+}
+
+/// The name that begins at `offset`, or the beginning of one that is longer than any may be: a million symbols can have one
+/// of megabytes, which would be gone through for each of them.
+fn beginning(names: &[u8], offset: usize) -> Result<&[u8], String> {
+    let name = names.get(offset..).filter(|name| offset == 0 || !name.is_empty());
+    let name = name.ok_or_else(|| "a symbol has its name beyond all names".to_owned())?;
+    let name = &name[..name.len().min(VERSION_OF.len() + limits::FACT + 1)];
+    Ok(name.split(|byte| *byte == 0).next().unwrap_or_default())
 }
 
 /// How many facts may still come.
@@ -151,5 +173,13 @@ mod tests {
         assert_eq!(left.take("c").unwrap_err(), "it names more than 100000 aliases and symbols");
         let told = Left(2).take(&"d".repeat(limits::FACT + 1)).unwrap_err();
         assert_eq!(told, "it has an alias or a symbol of more than 2048 bytes");
+    }
+
+    #[test]
+    fn a_name_of_megabytes_is_not_gone_through() {
+        assert_eq!(beginning(b"\0abc\0d", 1).unwrap(), b"abc");
+        assert_eq!(beginning(b"", 0).unwrap(), b"");
+        assert!(beginning(b"\0abc\0", 9).is_err());
+        assert_eq!(beginning(&vec![b'x'; 1 << 20], 5).unwrap().len(), VERSION_OF.len() + limits::FACT + 1);
     }
 }

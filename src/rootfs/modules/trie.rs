@@ -5,8 +5,6 @@
 //! (if it has children), then a count of values and each value as priority and NUL-terminated text (if
 //! any). An offset's high bits say which of the three parts the node has.
 
-use std::collections::BTreeMap;
-
 use crate::base::on_disk::{IntoBytes, be, on_disk};
 use crate::base::width::to_index;
 
@@ -27,138 +25,124 @@ on_disk! {
 }
 
 /// Values by key, to be written as an index file. Keys and values are 7-bit text without NUL.
+///
+/// The trie itself is never in memory: its nodes are what sorted keys have in common, and a million of them would take
+/// half a gigabyte.
 #[derive(Debug, Default)]
-pub struct Trie {
-    prefix: Vec<u8>,
-    children: BTreeMap<u8, Trie>,
-    /// By priority; of equals, the one inserted last comes first, as depmod has it.
-    values: Vec<(u32, Vec<u8>)>,
+pub struct Trie<'v> {
+    /// All keys, one after the other.
+    keys: Vec<u8>,
+    entries: Vec<Entry<'v>>,
 }
 
-impl Trie {
+/// A key with one of its values.
+#[derive(Clone, Copy, Debug)]
+struct Entry<'v> {
+    /// Where in [`Trie::keys`] it begins.
+    start: usize,
+    length: u32,
+    priority: u32,
+    value: &'v [u8],
+}
+
+impl Entry<'_> {
+    fn key<'k>(&self, keys: &'k [u8]) -> &'k [u8] {
+        &keys[self.start..][..to_index(self.length)]
+    }
+}
+
+/// An index that is larger than there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+impl<'v> Trie<'v> {
     /// An index without keys.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds `value` under `key`; a search gives the values of lower `priority` first.
-    pub fn insert(&mut self, key: &[u8], value: &[u8], priority: u32) {
-        let mut node = self;
-        let mut rest = key;
-        loop {
-            let shared = node.prefix.iter().zip(rest).take_while(|(a, b)| a == b).count();
-            if shared < node.prefix.len() {
-                node.split(shared);
-            }
-            rest = &rest[shared..];
-            let Some((&byte, below)) = rest.split_first() else {
-                let place = node.values.partition_point(|(other, _)| *other < priority);
-                node.values.insert(place, (priority, value.to_vec()));
-                return;
-            };
-            // A new child takes the whole rest as its prefix, so the next round ends there.
-            node = node
-                .children
-                .entry(byte)
-                .or_insert_with(|| Self { prefix: below.to_vec(), ..Self::default() });
-            rest = below;
-        }
+    /// Adds `value` under `key`; a search gives the values of lower `priority` first, and of equals the one that was added
+    /// last, as depmod has it.
+    pub fn insert(&mut self, key: &[u8], value: &'v [u8], priority: u32) {
+        let (start, length) =
+            (self.keys.len(), u32::try_from(key.len()).expect("limits::CONFIGURATION is less"));
+        self.keys.extend(key);
+        self.entries.push(Entry { start, length, priority, value });
     }
 
-    /// The index as a file.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// The index as a file of at most `most` bytes.
+    ///
+    /// # Errors
+    /// `TooLarge`.
+    pub fn into_bytes(self, most: usize) -> Result<Vec<u8>, TooLarge> {
+        let Self { keys, mut entries } = self;
+        entries.reverse();
+        entries.sort_by_key(|entry| (entry.key(&keys), entry.priority));
+        let mut writer = Writer { keys: &keys, out: vec![0; Header::SIZE], most };
+        let parts = writer.node(&entries, 0, 0)?;
         let start = u32::try_from(Header::SIZE).expect("twelve");
-        let header = Header {
-            magic: MAGIC.into(),
-            version: VERSION.into(),
-            root_offset: (start | self.parts()).into(),
-        };
-        let mut out = Vec::with_capacity(Header::SIZE + to_index(self.total()));
-        out.extend(header.as_bytes());
-        self.write(&mut out);
-        out
+        let header =
+            Header { magic: MAGIC.into(), version: VERSION.into(), root_offset: (start | parts).into() };
+        writer.out[..Header::SIZE].copy_from_slice(header.as_bytes());
+        Ok(writer.out)
     }
+}
 
-    /// Keeps the first `at` bytes of the prefix; the rest goes to a single child.
-    fn split(&mut self, at: usize) {
-        let tail = self.prefix.split_off(at);
-        let child = Self {
-            prefix: tail[1..].to_vec(),
-            children: std::mem::take(&mut self.children),
-            values: std::mem::take(&mut self.values),
-        };
-        self.children.insert(tail[0], child);
-    }
+/// Writes nodes, each before those below it.
+struct Writer<'k> {
+    keys: &'k [u8],
+    out: Vec<u8>,
+    most: usize,
+}
 
-    fn parts(&self) -> u32 {
+impl Writer<'_> {
+    /// Writes the node of `entries`, whose keys begin with the same `above` bytes and then have `prefix` more in common, with
+    /// all nodes below it. Says which parts it has.
+    fn node(&mut self, entries: &[Entry<'_>], above: usize, prefix: usize) -> Result<u32, TooLarge> {
+        let depth = above + prefix;
+        let ends = entries.partition_point(|entry| entry.key(self.keys).len() == depth);
+        let (values, below) = entries.split_at(ends);
+        let byte = |entry: &Entry<'_>| entry.key(self.keys)[depth];
+        let range = below.first().zip(below.last()).map(|(first, last)| (byte(first), byte(last)));
         let mut parts = 0;
-        if !self.prefix.is_empty() {
+        if let Some(entry) = entries.first().filter(|_| prefix > 0) {
             parts |= HAS_PREFIX;
+            self.out.extend(&entry.key(self.keys)[above..depth]);
+            self.out.push(0);
         }
-        if !self.children.is_empty() {
+        let table = self.out.len() + 2;
+        if let Some((first, last)) = range {
             parts |= HAS_CHILDREN;
+            self.out.extend([first, last]);
+            self.out.resize(table + size_of::<u32>() * (usize::from(last - first) + 1), 0);
         }
-        if !self.values.is_empty() {
+        if !values.is_empty() {
             parts |= HAS_VALUES;
+            let count = u32::try_from(values.len()).expect("far below 256 MiB");
+            self.out.extend(count.to_be_bytes());
         }
-        parts
+        for Entry { priority, value, .. } in values {
+            self.out.extend(priority.to_be_bytes());
+            self.out.extend(*value);
+            self.out.push(0);
+            self.fits()?;
+        }
+        self.fits()?;
+        let Some((lowest, _)) = range else { return Ok(parts) };
+        for child in below.chunk_by(|one, other| byte(one) == byte(other)) {
+            let place = table + size_of::<u32>() * usize::from(byte(&child[0]) - lowest);
+            let offset = u32::try_from(self.out.len()).expect("far below 256 MiB");
+            let (first, last) = (child[0].key(self.keys), child[child.len() - 1].key(self.keys));
+            let shared =
+                first[depth + 1..].iter().zip(&last[depth + 1..]).take_while(|(a, b)| a == b).count();
+            let offset = offset | self.node(child, depth + 1, shared)?;
+            self.out[place..][..size_of::<u32>()].copy_from_slice(&offset.to_be_bytes());
+        }
+        Ok(parts)
     }
 
-    fn child_range(&self) -> Option<(u8, u8)> {
-        let (first, _) = self.children.first_key_value()?;
-        let (last, _) = self.children.last_key_value()?;
-        Some((*first, *last))
-    }
-
-    /// Bytes of this node alone.
-    fn size(&self) -> u32 {
-        let mut size = 0;
-        if !self.prefix.is_empty() {
-            size += self.prefix.len() + 1;
-        }
-        if let Some((first, last)) = self.child_range() {
-            size += 2 + 4 * (usize::from(last - first) + 1);
-        }
-        if !self.values.is_empty() {
-            size += 4 + self.values.iter().map(|(_, value)| 4 + value.len() + 1).sum::<usize>();
-        }
-        u32::try_from(size).expect("an index is far below 256 MiB")
-    }
-
-    /// Bytes of this node and all below.
-    fn total(&self) -> u32 {
-        self.size() + self.children.values().map(Self::total).sum::<u32>()
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        let mut child_offset = u32::try_from(out.len()).expect("far below 256 MiB") + self.size();
-        if !self.prefix.is_empty() {
-            out.extend(&self.prefix);
-            out.push(0);
-        }
-        if let Some((first, last)) = self.child_range() {
-            out.extend([first, last]);
-            for byte in first..=last {
-                let offset = self.children.get(&byte).map_or(0, |child| {
-                    let offset = child_offset | child.parts();
-                    child_offset += child.total();
-                    offset
-                });
-                out.extend(offset.to_be_bytes());
-            }
-        }
-        if !self.values.is_empty() {
-            let count = u32::try_from(self.values.len()).expect("far below 256 MiB");
-            out.extend(count.to_be_bytes());
-            for (priority, value) in &self.values {
-                out.extend(priority.to_be_bytes());
-                out.extend(value);
-                out.push(0);
-            }
-        }
-        for child in self.children.values() {
-            child.write(out);
-        }
+    fn fits(&self) -> Result<(), TooLarge> {
+        if self.out.len() > self.most { Err(TooLarge) } else { Ok(()) }
     }
 }
 
@@ -172,7 +156,7 @@ mod tests {
         trie.insert(b"ext4", b"one", 2);
         trie.insert(b"ext2", b"two", 1);
         trie.insert(b"ext4", b"zero", 0);
-        let bytes = trie.to_bytes();
+        let bytes = trie.into_bytes(usize::MAX).unwrap();
         let expected = [
             &[0xB0, 0x07, 0xF4, 0x57, 0, 2, 0, 1, 0x20, 0, 0, 12][..],
             // The root: one child, `e`.
@@ -191,5 +175,23 @@ mod tests {
         ]
         .concat();
         assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn many_values_of_one_key_and_tables_of_all_bytes() {
+        // Of equal priorities the last comes first; to put each before those that are there would take the square of it.
+        let values: Vec<String> = (0..200_000).map(|number| number.to_string()).collect();
+        let mut trie = Trie::new();
+        values.iter().for_each(|value| trie.insert(b"a", value.as_bytes(), 7));
+        let bytes = trie.into_bytes(4 << 20).unwrap();
+        assert_eq!(bytes[12..26], [b'a', b'a', 0x40, 0, 0, 18, 0, 3, 0x0d, 0x40, 0, 0, 0, 7]);
+        assert_eq!(bytes[26..33], *b"199999\0");
+        // Two children far apart have a table of a kilobyte, in each of many nodes.
+        let mut trie = Trie::new();
+        for number in 0..1 << 16 {
+            let key: Vec<u8> = (0..16).map(|bit| if number >> bit & 1 == 0 { 1 } else { 127 }).collect();
+            trie.insert(&key, b"x", 0);
+        }
+        assert_eq!(trie.into_bytes(16 << 20).unwrap_err(), TooLarge);
     }
 }
