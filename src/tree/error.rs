@@ -41,6 +41,16 @@ pub enum TreeError {
         /// [`crate::base::limits::STEPS`].
         limit: usize,
     },
+    /// Ways that are long, walked again and again.
+    #[error(
+        "all paths that are followed in one tree, with {path}, lead over more than {limit} directories and links together"
+    )]
+    Exhausted {
+        /// The path.
+        path: String,
+        /// [`crate::base::limits::WALKED`].
+        limit: u64,
+    },
     /// Links that lead to themselves.
     #[error("too many symbolic links at {path}")]
     LinkLoop {

@@ -1,5 +1,7 @@
 //! Hanging one tree below a directory of another.
 
+use std::sync::atomic::Ordering;
+
 use super::{Kind, NodeId, Origin, Tree, TreeError, show};
 
 impl Tree {
@@ -20,6 +22,7 @@ impl Tree {
             });
         }
         other.forget_unnamed();
+        self.walked.fetch_add(other.walked.load(Ordering::Relaxed), Ordering::Relaxed);
         let above = self.nodes.len();
         let moved = |id: NodeId| NodeId(u32::try_from(above + id.index()).expect("fewer than 2^32 nodes"));
         let root = moved(other.root());

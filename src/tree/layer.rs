@@ -162,6 +162,11 @@ impl Layer<'_> {
         let (mut links, mut steps) = (0, 0);
         while let Some(part) = pending.pop() {
             steps += 1;
+            self.tree.step(1);
+            if self.tree.is_exhausted() {
+                let why = "links on the way of all members lead over too many directories and links together";
+                return Err(TarError::UnsafePath { member: show(&member.path), why });
+            }
             if steps > limits::STEPS {
                 let why = "links on the way lead over more than 1024 directories and links";
                 return Err(TarError::UnsafePath { member: show(&member.path), why });

@@ -59,6 +59,8 @@ pub struct Tree {
     origins: Vec<String>,
     /// Bytes read by [`Tree::read`] so far, with clones.
     read: Arc<AtomicU64>,
+    /// Steps of all walks so far, with clones: see [`limits::WALKED`].
+    walked: Arc<AtomicU64>,
     /// Bytes of paths, targets and attributes that all layers brought.
     layered: u64,
     /// The time of nodes that the builder makes, in seconds since 1970.
@@ -80,7 +82,8 @@ impl Tree {
             origin: Origin(0),
         };
         let origins = vec!["keller".to_owned()];
-        Self { nodes: vec![root], origins, read: Arc::default(), layered: 0, epoch }
+        let (read, walked) = (Arc::default(), Arc::default());
+        Self { nodes: vec![root], origins, read, walked, layered: 0, epoch }
     }
 
     /// The root directory.
@@ -236,6 +239,9 @@ impl Tree {
         origin: Origin,
     ) -> Result<NodeId, TreeError> {
         let path = path.as_ref();
+        if self.nodes.len() > limits::ADDED_TO {
+            return Err(TreeError::TooMany { path: show(path), limit: limits::ADDED_TO });
+        }
         let Some((parent, name)) = self.parent_of(path, origin)? else {
             self.node_mut(self.root()).meta = meta;
             return Ok(self.root());
@@ -395,11 +401,19 @@ impl Tree {
         let mut pending: Vec<&[u8]> = path.split(|b| *b == b'/').rev().collect();
         // Parts that are a name; where none is left, a link is the last.
         let mut names = pending.iter().filter(|part| !part.is_empty()).count();
+        if self.is_exhausted() {
+            return Err(TreeError::Exhausted { path: whole(), limit: limits::WALKED });
+        }
         let mut steps = 0;
+        // What was walked counts wherever the walk ends.
+        let mut walk = || {
+            steps += 1;
+            self.step(1);
+            steps
+        };
         while let Some(part) = pending.pop() {
             names -= usize::from(!part.is_empty());
-            steps += 1;
-            if steps > limits::STEPS {
+            if walk() > limits::STEPS {
                 return Err(TreeError::TooFar { path: whole(), limit: limits::STEPS });
             }
             match part {
@@ -436,6 +450,16 @@ impl Tree {
             }
         }
         Ok(())
+    }
+
+    /// Counts `count` steps of a walk.
+    pub(crate) fn step(&self, count: usize) {
+        self.walked.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Whether so many steps were walked that each further walk is refused. [`Tree::check_size`] tells of it.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.walked.load(Ordering::Relaxed) > limits::WALKED
     }
 
     /// Puts a new node into the directory `parent`, which has none of this name. A walk that has come to `parent`

@@ -77,3 +77,23 @@ fn parents_are_found_from_where_the_walk_has_come() {
     assert_eq!(told(tree.file("lib/up/gone/x", 0o644, "")), "/lib/up/gone does not exist in the tree");
     assert_eq!(told(tree.file("lib/root/x/y", 0o644, "")), "/lib/root/x is not a directory");
 }
+
+#[test]
+fn all_walks_of_a_tree_have_a_sum() {
+    let mut tree = Tree::new(0);
+    tree.file("a/b", 0o644, "").unwrap();
+    tree.clone().step(usize::try_from(limits::WALKED).unwrap() + 1);
+    for error in [tree.resolve("a/b").map(drop), tree.check_size(10, 10)] {
+        let told = "lead over more than 100000000 directories and links together";
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.starts_with("all paths that are followed in one tree, with ") && error.ends_with(told),
+            "{error}"
+        );
+    }
+    // A tree that takes another one in takes its walks over.
+    let mut node = Tree::new(0);
+    let origin = node.origin("x");
+    node.graft("c", tree, origin).unwrap();
+    assert!(matches!(node.check_size(10, 100), Err(TreeError::Exhausted { .. })));
+}

@@ -35,6 +35,9 @@ impl Tree {
     /// # Errors
     /// `TooDeep`, `TooMany` or `TooLong`.
     pub fn check_size(&self, most_nodes: usize, most_names: u64) -> Result<(), TreeError> {
+        if self.is_exhausted() {
+            return Err(TreeError::Exhausted { path: "/".to_owned(), limit: limits::WALKED });
+        }
         let (mut nodes, mut names) = (0, 0);
         // The walk itself is bounded by the first of the limits that is passed.
         let mut pending = vec![(self.root(), 0_u64, 0_usize)];
