@@ -185,6 +185,17 @@ pub enum PackagesError {
         /// [`limits::MIXED`].
         limit: usize,
     },
+    /// Files whose paths become long where links of other packages lead.
+    #[error(
+        "where links of packages lead, all paths, with {path}, have more than {} together: leave one of the packages out",
+        Size(*.limit).human()
+    )]
+    Led {
+        /// The name with which they do.
+        path: String,
+        /// [`limits::NAMES`], in bytes.
+        limit: u64,
+    },
     /// The disk under the store is full.
     #[error("unpacking {name}: {source}")]
     Full {

@@ -13,6 +13,7 @@
 //! - **Any other two files** of one path are a conflict, however alike they are, unless Replaces says whose
 //!   stays. Of several, that one stays that replaces all others, directly or by way of each other.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::order::Order;
@@ -20,7 +21,7 @@ use super::{DIVERT, PackagesError, Unpacked};
 use crate::base::{Progress, limits};
 use crate::rootfs::tmpfiles::clean;
 use crate::tree::merge::Conflict;
-use crate::tree::{Kind, Meta, Node, NodeId, Tree, show};
+use crate::tree::{Kind, Meta, Node, NodeId, Tree, TreeError, show};
 
 /// How many links one path may cross: the kernel's MAXSYMLINKS.
 const MAX_LINKS: usize = 40;
@@ -50,7 +51,12 @@ pub fn assemble(
         return Err(error);
     }
     if conflicts.is_empty() {
-        return Ok(built.tree);
+        // What lies where a link leads has a longer path than in its package.
+        let limit = limits::NAMES;
+        return match built.tree.check_size(limits::ROOT_NODES, limit) {
+            Err(TreeError::TooLong { path, .. }) => Err(PackagesError::Led { path, limit }),
+            _ => Ok(built.tree),
+        };
     }
     conflicts.sort_by(|a, b| (&a.path, &a.first, &a.second).cmp(&(&b.path, &b.first, &b.second)));
     let diverts = diverting(&packages, &conflicts);
@@ -85,6 +91,8 @@ struct Claim {
 #[derive(Debug, Default)]
 struct Place {
     parent: usize,
+    /// In the parent: to look for it there would cost as much as that has children.
+    name: Box<[u8]>,
     claims: Vec<Claim>,
     children: BTreeMap<Vec<u8>, PlaceId>,
 }
@@ -95,6 +103,9 @@ struct Union<'a> {
     order: Order,
     /// Names in the Replaces of each package.
     replaced: Vec<HashSet<&'a str>>,
+    /// Whether the Replaces of one package is about another, as it was found: a field may have a megabyte, and two packages
+    /// any number of files of one name.
+    replacing: RefCell<HashMap<(usize, usize), bool>>,
     places: Vec<Place>,
     /// Places with a link and a directory that cannot be brought together.
     refused: BTreeSet<PlaceId>,
@@ -125,6 +136,7 @@ impl<'a> Union<'a> {
             packages,
             order: Order::of(packages)?,
             replaced: packages.iter().map(|package| package.control.replaced().collect()).collect(),
+            replacing: RefCell::default(),
             places: vec![Place::default()],
             refused: BTreeSet::new(),
             notes: Vec::new(),
@@ -149,7 +161,7 @@ impl<'a> Union<'a> {
             return *known;
         }
         let id = PlaceId(self.places.len());
-        self.places.push(Place { parent: parent.0, ..Place::default() });
+        self.places.push(Place { parent: parent.0, name: name.into(), ..Place::default() });
         self.places[parent.0].children.insert(name.to_vec(), id);
         id
     }
@@ -349,10 +361,9 @@ impl<'a> Union<'a> {
         let mut names: Vec<&[u8]> = Vec::new();
         let mut here = place;
         while here != ROOT {
-            let parent = PlaceId(self.places[here.0].parent);
-            let name = self.places[parent.0].children.iter().find(|(_, child)| **child == here);
-            names.extend(name.map(|(name, _)| name.as_slice()));
-            here = parent;
+            let Place { parent, name, .. } = &self.places[here.0];
+            names.push(name);
+            here = PlaceId(*parent);
         }
         names.reverse();
         names.join(&b'/')
@@ -410,15 +421,18 @@ impl<'a> Union<'a> {
         self.alike(place, claims).or_else(|| self.replacing(claims))
     }
 
+    /// Whether the Replaces of package `one` is about package `other`.
+    fn replaces(&self, one: usize, other: usize) -> bool {
+        let (a, b) = (&self.packages[one], &self.packages[other]);
+        let judge = || self.replaced[one].contains(&*b.name) && a.control.replaces(&b.name, &b.version);
+        *self.replacing.borrow_mut().entry((one, other)).or_insert_with(judge)
+    }
+
     /// The file that Replaces, directly or by way of each other, lets stay.
     fn replacing(&self, claims: &[Claim]) -> Option<Claim> {
+        // Of two that replace each other the later one holds.
         let beats = |one: usize, other: usize| {
-            let (a, b) = (&self.packages[one], &self.packages[other]);
-            let replaces = |one: usize, a: &Unpacked, b: &Unpacked| {
-                self.replaced[one].contains(&*b.name) && a.control.replaces(&b.name, &b.version)
-            };
-            // Of two that replace each other the later one holds.
-            replaces(one, a, b) && (!replaces(other, b, a) || self.order.before(other, one))
+            self.replaces(one, other) && (!self.replaces(other, one) || self.order.before(other, one))
         };
         if claims.len() > limits::CLAIMS {
             return None;

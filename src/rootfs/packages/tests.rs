@@ -152,3 +152,22 @@ fn many_packages_with_one_file_are_no_choice() {
     };
     assert!(some(20).contains("/x is in p0 and in p1"), "{}", some(20));
 }
+
+#[test]
+fn paths_that_become_long_where_a_link_leads() {
+    let long = ["n".repeat(200).as_str(); 19].join("/");
+    let link = format!("a -> {long}");
+    let led = |count: usize| {
+        let names: Vec<_> = (0..count).map(|number| format!("a/{number}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let packages = vec![package("one", "", &[&link, &format!("{long}/x")]), package("two", "", &names)];
+        assemble(0, packages, &Silent)
+    };
+    assert!(led(1000).unwrap().exists(format!("{long}/7")));
+    let error = led(9000).unwrap_err().to_string();
+    let told = "have more than 32.0 MiB together: leave one of the packages out";
+    assert!(
+        error.starts_with("where links of packages lead, all paths, with ") && error.ends_with(told),
+        "{error}"
+    );
+}
