@@ -231,3 +231,17 @@ fn a_damaged_unpacked_file_is_made_anew() {
         assert_eq!(unpacked.tree.read("a").unwrap(), b"text");
     }
 }
+
+#[test]
+fn scripts_that_name_files_without_end() {
+    let with = |count: usize| {
+        let script: String = (0..count).map(|number| format!(". /usr/share/{number}\n")).collect();
+        let members = tar(&[file("./control", CONTROL.as_bytes()), file("./postinst", script.as_bytes())]);
+        ar(&[("debian-binary", b"2.0\n"), ("control.tar", &members), ("data.tar", &tar(&[]))])
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let words = unpack_in(folder.path(), input(&with(10_000))).unwrap().actions["postinst"].len();
+    assert_eq!(words, 10_000);
+    let error = refusal(&with(10_001));
+    assert!(error.contains("its scripts name more than 10000 programs and files"), "{error}");
+}

@@ -173,7 +173,7 @@ pub fn load(unpacked: &Sealed) -> Result<Package, IndexError> {
 impl Package {
     /// Bytes of its names, attributes and control data.
     pub fn size_in_memory(&self) -> u64 {
-        let texts: usize = self.actions.values().flatten().map(String::len).sum();
+        let texts: usize = self.actions.values().flatten().map(|text| text.len() + 64).sum();
         let members: u64 = self.members.iter().map(Member::names).sum();
         let control = self.control.text();
         // Each field is kept in the text and by itself.
@@ -268,6 +268,9 @@ fn control_members(parts: &[Member], bytes: &[u8], archive: &stream::ArMember) -
         if !words.is_empty() {
             actions.insert(name.to_owned(), words);
         }
+    }
+    if actions.values().map(Vec::len).sum::<usize>() > limits::ACTIONS {
+        return Err(corrupt("its scripts name more than 10000 programs and files"));
     }
     Ok(Package { control: Control::parse(control)?, scripts: digests, actions, members: Vec::new() })
 }

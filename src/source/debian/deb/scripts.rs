@@ -3,6 +3,8 @@
 
 mod accounts;
 
+use std::collections::BTreeSet;
+
 pub use accounts::Account;
 
 /// Where debhelper's own lines begin and end: caches, units and the like, which are looked after without.
@@ -47,7 +49,7 @@ pub enum Action {
 pub fn words(script: &[u8], generated: bool) -> Vec<String> {
     let text = String::from_utf8_lossy(script).replace("\\\n", " ");
     let variables = accounts::variables(&text);
-    let mut found = Vec::new();
+    let mut found = BTreeSet::new();
     let mut commands = 0;
     let mut skipping = false;
     for line in text.lines().map(str::trim_start) {
@@ -70,23 +72,21 @@ pub fn words(script: &[u8], generated: bool) -> Vec<String> {
             if does == Some(Action::Accounts) {
                 let after = word.as_ptr().addr() - line.as_ptr().addr() + word.len();
                 let rest = if commands < accounts::COMMANDS { &line[after..] } else { "" };
-                found.push(accounts::command(name, rest, &variables));
+                found.insert(accounts::command(name, rest, &variables));
                 commands += 1;
             } else if does.is_some() && !told {
-                found.push(name.to_owned());
+                found.insert(name.to_owned());
             } else if !skipping
                 && before == "."
                 && word.starts_with('/')
                 && !word.ends_with("/debconf/confmodule")
             {
-                found.push(word.to_owned());
+                found.insert(word.to_owned());
             }
             before = word;
         }
     }
-    found.sort();
-    found.dedup();
-    found
+    found.into_iter().collect()
 }
 
 /// What a word that [`words`] gives stands for.
