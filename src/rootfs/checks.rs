@@ -200,10 +200,12 @@ impl<'a> View<'a> {
     }
 
     fn told<T>(&self, read: Result<T, TreeError>) -> Option<T> {
-        let keep = |error: TreeError| {
-            self.unread.lock().expect("nothing panics with it").insert(error.to_string());
-        };
-        read.map_err(keep).ok()
+        read.map_err(|error| self.tell_unread(error.to_string())).ok()
+    }
+
+    /// Tells of something that was not looked at.
+    fn tell_unread(&self, what: String) {
+        self.unread.lock().expect("nothing panics with it").insert(what);
     }
 
     /// What could not be read.

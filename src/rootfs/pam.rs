@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use super::error::Error;
 use super::etc_defaults::LIBRARIES;
+use crate::base::limits;
+use crate::base::width::to_u64;
 use crate::tree::{Tree, show};
 
 const PROFILES: &str = "usr/share/pam-configs";
@@ -56,22 +58,49 @@ pub fn write(tree: &mut Tree) -> Result<(), Error> {
         };
         let primary = block(&profiles, stack, "Primary", present);
         let additional = block(&profiles, stack, "Additional", present);
-        let text = text
-            .replace(&format!("${}_primary\n", stack.variable), &primary)
-            .replace(&format!("${}_additional\n", stack.variable), &additional);
+        let text = filled(text, &format!("${}_primary\n", stack.variable), &primary, &template)?;
+        let text = filled(text, &format!("${}_additional\n", stack.variable), &additional, &template)?;
         tree.file(&target, 0o644, text)?;
     }
     Ok(())
 }
 
+/// `text` of the file `template` with `lines` in each place of `name`, of which it may have any number.
+fn filled(text: String, name: &str, lines: &str, template: &str) -> Result<String, Error> {
+    let size = text.len() + text.matches(name).count() * lines.len();
+    if to_u64(size) > limits::CONFIGURATION {
+        return Err(too_much(
+            template,
+            &format!("bytes once it is filled in than the {}", limits::CONFIGURATION),
+        ));
+    }
+    Ok(text.replace(name, lines))
+}
+
+fn too_much(path: &str, what: &str) -> Error {
+    Error::Malformed {
+        path: format!("/{path}"),
+        line: 0,
+        what: format!("it has more {what} that one may have"),
+    }
+}
+
 /// Profiles that are on by default: highest priority first, then by name.
 fn profiles(tree: &Tree) -> Result<Vec<Profile>, Error> {
     let Ok(folder) = tree.resolve(PROFILES) else { return Ok(Vec::new()) };
-    let mut profiles = Vec::new();
+    let (mut profiles, mut rules) = (Vec::new(), 0);
     for (name, _) in tree.children(folder) {
         let name = show(name);
         let text = tree.read(format!("{PROFILES}/{name}"))?;
         let fields = fields(&String::from_utf8_lossy(&text));
+        rules += fields.values().map(|value| value.lines().count()).sum::<usize>();
+        if rules > limits::LINES {
+            let path = format!("{PROFILES}/{name}");
+            return Err(too_much(
+                &path,
+                &format!("lines, with all profiles before it, than the {}", limits::LINES),
+            ));
+        }
         if fields.get("Default").is_some_and(|value| value == "yes") {
             let priority = fields.get("Priority").and_then(|value| value.parse().ok()).unwrap_or(0);
             profiles.push(Profile { priority, name, fields });
@@ -172,5 +201,25 @@ mod tests {
         let tree = tree(&["pam_unix.so"]);
         let text = String::from_utf8(tree.read("etc/pam.d/common-session").unwrap()).unwrap();
         assert!(!text.contains("pam_systemd"), "{text}");
+    }
+
+    #[test]
+    fn what_is_filled_in_has_a_limit() {
+        let filled = |places: usize, lines: usize| {
+            let mut tree = Tree::new(0);
+            let profile = format!("{}\n", UNIX.trim_end()) + &"\toptional\t/x.so\n".repeat(lines);
+            tree.file(format!("{PROFILES}/unix"), 0o644, profile).unwrap();
+            let template = "$session_additional\n".repeat(places);
+            tree.file(format!("{TEMPLATES}/common-session"), 0o644, template).unwrap();
+            write(&mut tree).map(|()| tree.read("etc/pam.d/common-session").unwrap().len())
+        };
+        assert!(filled(10, 10).unwrap() > 2000);
+        let error = filled(10_000, 1000).unwrap_err().to_string();
+        let told = "/usr/share/pam/common-session: it has more bytes once it is filled in than the 4194304 that one may have";
+        assert_eq!(error, told);
+        let error = filled(1, 60_000).unwrap_err().to_string();
+        let told = "/usr/share/pam-configs/unix: it has more lines, with all profiles before it, than the 50000 that one may \
+                    have";
+        assert_eq!(error, told);
     }
 }

@@ -157,10 +157,10 @@ fn home(
     let waiting = format!("/{FACTORY}{place}");
     let id = tree.directory(&waiting, mode)?;
     (tree.node_mut(id).meta.uid, tree.node_mut(id).meta.gid) = (uid, gid);
+    let mut copies = tmpfiles::Copies::default();
     for (name, id) in content {
-        tmpfiles::copy(tree, *id, &[waiting.as_bytes(), b"/", name].concat(), &|meta| {
-            (meta.uid, meta.gid) = (uid, gid);
-        });
+        let path = [waiting.as_bytes(), b"/", name].concat();
+        tmpfiles::copy(tree, *id, &path, &mut copies, &|meta| (meta.uid, meta.gid) = (uid, gid))?;
     }
     Ok(make('C', place.as_bytes(), None, Some(waiting.as_bytes())))
 }

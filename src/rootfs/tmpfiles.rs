@@ -15,7 +15,9 @@ use self::line::{Line, make};
 use super::conf_d;
 use super::error::Error;
 use super::users::Accounts;
-use crate::tree::{Content, Kind, Meta, NodeId, Tree};
+use crate::base::limits;
+use crate::base::width::to_u64;
+use crate::tree::{Content, Kind, Meta, NodeId, Tree, TreeError, show};
 
 /// Lines for what packages ship in /var.
 const VAR_LINES: &str = "usr/lib/tmpfiles.d/50-keller-var.conf";
@@ -136,21 +138,48 @@ fn field<T>(text: &[u8], known: impl Fn(&str) -> Option<T>) -> Option<Option<Set
 /// Does at build time what the tree's tmpfiles.d lines would do to /etc at every boot, so that there is
 /// nothing left to write into it. Lines that depend on the machine (credentials, specifiers) stay.
 pub fn bake_etc(tree: &mut Tree, accounts: &Accounts) -> Result<(), Error> {
+    let mut copies = Copies::default();
     for line in lines(tree)? {
         let in_etc = |line: &Answered| line.path.starts_with(b"/etc/") && !line.masked;
         if let Some(line) = Answered::of(&line, accounts).filter(in_etc) {
-            bake(tree, &line);
+            bake(tree, &line, &mut copies)?;
         }
     }
     Ok(())
 }
 
+/// What lines have copied so far. One line can copy what another one has, so that each doubles it.
+#[derive(Debug, Default)]
+pub struct Copies {
+    nodes: usize,
+    /// Bytes of their paths.
+    names: u64,
+}
+
+impl Copies {
+    /// Counts one more, which has `children`.
+    fn add(&mut self, path: &[u8], children: usize) -> Result<(), TreeError> {
+        let path_of = || show(path);
+        (self.nodes, self.names) = (self.nodes + 1 + children, self.names + to_u64(path.len()));
+        if self.nodes > limits::NODES {
+            return Err(TreeError::TooMany { path: path_of(), limit: limits::NODES });
+        }
+        if self.names > limits::NAMES {
+            return Err(TreeError::TooLong { path: path_of(), limit: limits::NAMES });
+        }
+        Ok(())
+    }
+}
+
 /// Does one line, and says whether nothing is left of it to do; something may be in its way, which the node says.
-fn bake(tree: &mut Tree, line: &Answered) -> bool {
+///
+/// # Errors
+/// More copies than a root holds.
+fn bake(tree: &mut Tree, line: &Answered, copies: &mut Copies) -> Result<bool, TreeError> {
     let path = &line.path;
     let there = tree.lookup(path);
     let kind = |id: NodeId| tree.node(id).kind.letter();
-    match (line.letter, there.map(kind)) {
+    Ok(match (line.letter, there.map(kind)) {
         (b'd' | b'D' | b'q' | b'Q' | b'v', None | Some('d')) => {
             let made = tree.directory(path, 0o755);
             made.is_ok_and(|id| adjusted(tree, line, id, there.is_none()))
@@ -171,13 +200,14 @@ fn bake(tree: &mut Tree, line: &Answered) -> bool {
         // What is there stays.
         (b'L', Some(_)) => true,
         (b'C', None) => {
-            let Ok(source) = tree.resolve(line.source()) else { return false };
+            let Ok(source) = tree.resolve(line.source()) else { return Ok(false) };
             // Owners are the line's throughout, the mode only that of the uppermost.
-            copy(tree, source, path, &|meta| {
+            let adjust = |meta: &mut Meta| {
                 let mode = meta.mode;
                 line.adjust(meta, true);
                 meta.mode = mode;
-            });
+            };
+            copy(tree, source, path, copies, &adjust)?;
             tree.lookup(path).is_some_and(|id| adjusted(tree, line, id, true))
         }
         (b'z' | b'm', Some(_)) if !line::is_pattern(path) => {
@@ -185,7 +215,7 @@ fn bake(tree: &mut Tree, line: &Answered) -> bool {
         }
         (b'p', Some('p')) => there.is_some_and(|id| adjusted(tree, line, id, false)),
         _ => false,
-    }
+    })
 }
 
 /// Gives a node what the line says of it.
@@ -213,7 +243,17 @@ fn link(tree: &mut Tree, line: &Answered) -> bool {
 
 /// Copies the node `source` with all below it to `path`, where nothing is; `adjust` changes what each node says
 /// of itself. What cannot be placed is left out.
-pub fn copy(tree: &mut Tree, source: NodeId, path: &[u8], adjust: &dyn Fn(&mut Meta)) {
+///
+/// # Errors
+/// More `copies` than a root holds.
+pub fn copy(
+    tree: &mut Tree,
+    source: NodeId,
+    path: &[u8],
+    copies: &mut Copies,
+    adjust: &dyn Fn(&mut Meta),
+) -> Result<(), TreeError> {
+    copies.add(path, tree.children(source).count())?;
     let node = tree.node(source).clone();
     let (children, kind) = match node.kind {
         Kind::Directory(children) => (children, Kind::Directory(BTreeMap::new())),
@@ -223,9 +263,10 @@ pub fn copy(tree: &mut Tree, source: NodeId, path: &[u8], adjust: &dyn Fn(&mut M
     adjust(&mut meta);
     if tree.put(path, meta, kind, node.origin).is_ok() {
         for (name, child) in children {
-            copy(tree, child, &[path, b"/", &name].concat(), adjust);
+            copy(tree, child, &[path, b"/", &name].concat(), copies, adjust)?;
         }
     }
+    Ok(())
 }
 
 /// A path without `.`, `..` and double slashes, as the kernel would walk it were there no links.
@@ -486,5 +527,26 @@ L+ /etc/full - - - - /run/x
         assert!(relocated("d /homestead 0755").is_none());
         assert!(relocated("# see /home").is_none());
         assert!(relocated("#f /home").is_none());
+    }
+
+    #[test]
+    fn lines_that_copy_what_others_have_copied() {
+        let doubled = |times: u32| {
+            let mut tree = Tree::new(0);
+            tree.file("etc/d0/x", 0o644, "").unwrap();
+            let lines: String = (1..=times)
+                .map(|number| {
+                    let above = number - 1;
+                    format!(
+                        "C /etc/d{number}/a - - - - /etc/d{above}\nC /etc/d{number}/b - - - - /etc/d{above}\n"
+                    )
+                })
+                .collect();
+            tree.file("usr/lib/tmpfiles.d/x.conf", 0o644, lines).unwrap();
+            bake_etc(&mut tree, &Accounts::default()).map(|()| tree.capacity())
+        };
+        assert!(doubled(5).unwrap() > 150);
+        let error = doubled(40).unwrap_err().to_string();
+        assert!(error.starts_with("more than 200000 files, directories and links, with /etc/d1"), "{error}");
     }
 }

@@ -285,3 +285,42 @@ fn the_finished_root_is_judged_with_its_containers() {
     tree.put("bin/su", Meta::new(0o4755), Kind::File("".into()), origin).unwrap();
     assert_eq!(found(&tree, allowed("/dev/null")).len(), 1);
 }
+
+/// An instance can want others whose names have its own in them, and each of those as many.
+#[test]
+fn instances_without_end() {
+    let wants: Vec<_> = (0..200).map(|number| format!("a@%i{number}.service")).collect();
+    let text = format!("[Unit]\nWants={}\n", wants.join(" "));
+    let tree = units(&[("a@.service", &text), ("a@x.service", &text)]);
+    let told = said(&tree);
+    assert!(
+        told.iter().any(|line| line.contains("more than 10000 units are started at boot, or by what is")),
+        "{told:?}"
+    );
+    // Names that double.
+    let tree = units(&[
+        ("a@.service", "[Unit]\nWants=a@%i%i.service\n"),
+        ("a@x.service", "[Unit]\nWants=a@%i%i.service\n"),
+    ]);
+    assert_eq!(said(&tree), [""; 0]);
+}
+
+/// A directory of drop-ins for all services is looked at for each.
+#[test]
+fn drop_ins_without_end() {
+    let names: Vec<_> = (0..60).map(|number| format!("u{number}.service")).collect();
+    let all: Vec<_> = names.iter().map(|name| (name.as_str(), "[Service]\n")).collect();
+    let mut tree = units(&all);
+    for number in 0..2000 {
+        tree.file(format!("usr/lib/systemd/system/service.d/{number}.conf"), 0o644, "").unwrap();
+    }
+    let told = said(&tree);
+    assert!(
+        told.iter().any(|line| line.starts_with("the drop-ins of all units are more than 100000")),
+        "{told:?}"
+    );
+}
+
+fn said(tree: &Tree) -> Vec<String> {
+    check(tree, &Inputs::default()).iter().map(ToString::to_string).collect()
+}

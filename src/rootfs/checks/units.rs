@@ -3,12 +3,13 @@
 
 mod specifiers;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::links::{Destination, destination};
 use super::programs::{self, Unfit};
 use super::{Finding, Inputs, Severity, View};
+use crate::base::limits;
 use crate::rootfs::services::generated::Generated;
 use crate::rootfs::text::command::{Broken, commands};
 use crate::rootfs::text::settings::{Settings, is_true};
@@ -74,7 +75,8 @@ impl<'a> Units<'a> {
     /// The units of the tree; what keeps started ones from starting comes beside.
     pub(super) fn of(view: &'a View<'a>, inputs: &'a Inputs) -> (Self, Vec<Finding>) {
         let generated = view.told(Generated::of(view.tree)).unwrap_or_default();
-        let mut walk = Walk { view, inputs, generated, findings: Vec::new() };
+        let drop_ins_left = Cell::new(limits::DROP_INS);
+        let mut walk = Walk { view, inputs, generated, findings: Vec::new(), drop_ins_left };
         let started = started(&mut walk);
         let findings = std::mem::take(&mut walk.findings);
         (Self { walk, started, names: OnceCell::new() }, findings)
@@ -128,7 +130,7 @@ impl<'a> Units<'a> {
                 if after == other {
                     return true;
                 }
-                if known.insert(after.clone()) {
+                if known.len() < limits::UNITS && known.insert(after.clone()) {
                     pending.push(after);
                 }
             }
@@ -213,6 +215,14 @@ fn started(walk: &mut Walk<'_>) -> BTreeSet<NodeId> {
                 pending.push(next);
             }
         }
+        if known.len() > limits::UNITS {
+            let told = format!(
+                "more than {} units are started at boot, or by what is, {name} among them",
+                limits::UNITS
+            );
+            walk.view.tell_unread(told);
+            break;
+        }
     }
     files
 }
@@ -232,6 +242,8 @@ struct Walk<'a> {
     inputs: &'a Inputs,
     generated: Generated,
     findings: Vec<Finding>,
+    /// Files of drop-ins that may still be looked at.
+    drop_ins_left: Cell<usize>,
 }
 
 /// `getty@.service` for `getty@tty1.service`.
@@ -353,8 +365,18 @@ impl Walk<'_> {
     fn drop_ins(&self, of: &str, settings: &mut Settings) {
         // The first folder's file of a name hides the others'; they are read in the order of their names.
         let mut files = BTreeMap::new();
-        for folder in FOLDERS {
+        for folder in FOLDERS.iter().take_while(|_| self.drop_ins_left.get() > 0) {
             let Ok(id) = self.view.tree.resolve(format!("{folder}/{of}.d")) else { continue };
+            let count = self.view.tree.children(id).count();
+            let Some(left) = self.drop_ins_left.get().checked_sub(count) else {
+                let most = limits::DROP_INS;
+                self.view.tell_unread(format!(
+                    "the drop-ins of all units are more than {most}, with those of {of}"
+                ));
+                self.drop_ins_left.set(0);
+                return;
+            };
+            self.drop_ins_left.set(left);
             for (name, _) in self.view.tree.children(id).filter(|(name, _)| name.ends_with(b".conf")) {
                 files
                     .entry(name.to_vec())

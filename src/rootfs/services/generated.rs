@@ -181,6 +181,7 @@ fn scripts(tree: &Tree) -> Result<BTreeMap<String, Made>, TreeError> {
     let mut units = BTreeMap::new();
     let mut aliases = Vec::new();
     let Ok(folder) = tree.resolve(INIT_SCRIPTS) else { return Ok(units) };
+    let linked: BTreeSet<String> = RUNLEVELS.iter().flat_map(|level| linked(tree, *level)).collect();
     for (name, _) in tree.children(folder) {
         let of = format!("{INIT_SCRIPTS}/{}", show(name));
         let Ok(id) = tree.resolve(&of) else { continue };
@@ -198,7 +199,7 @@ fn scripts(tree: &Tree) -> Result<BTreeMap<String, Made>, TreeError> {
         if !is_program || is_native || UnitName::parse(&unit).is_none() {
             continue;
         }
-        let starts = RUNLEVELS.iter().any(|level| is_linked(tree, *level, &show(name)));
+        let starts = linked.contains(&*show(name));
         for provided in header(tree, &of, "Provides")?.iter().filter(|word| !word.starts_with('$')) {
             let made = Made { of: of.clone(), starts, alias_of: Some(unit.clone()), is_script: true };
             aliases.push((service(provided), made));
@@ -215,12 +216,11 @@ fn service(script: &str) -> String {
     format!("{}.service", script.strip_suffix(".sh").unwrap_or(script))
 }
 
-fn is_linked(tree: &Tree, level: char, script: &str) -> bool {
-    let Ok(folder) = tree.resolve(format!("etc/rc{level}.d")) else { return false };
-    tree.children(folder).any(|(name, _)| {
-        let name = show(name);
-        name.starts_with('S') && name.get(3..) == Some(script)
-    })
+/// Names of the scripts that links of a runlevel start.
+fn linked(tree: &Tree, level: char) -> impl Iterator<Item = String> {
+    let folder = tree.resolve(format!("etc/rc{level}.d"));
+    let names = folder.into_iter().flat_map(|folder| tree.children(folder)).map(|(name, _)| show(name));
+    names.filter(|name| name.starts_with('S')).filter_map(|name| name.get(3..).map(str::to_owned))
 }
 
 /// Words of a field in the header of an init script: "LSB Core", Comment Conventions for Init Scripts.
@@ -266,7 +266,7 @@ pub fn enable_script(tree: &mut Tree, script: &str) -> Result<(), TreeError> {
         chosen = RUNLEVELS.to_vec();
     }
     for level in chosen {
-        if !is_linked(tree, level, name) {
+        if !linked(tree, level).any(|linked| linked == name) {
             tree.symlink(format!("etc/rc{level}.d/S01{name}"), format!("../init.d/{name}"))?;
         }
     }

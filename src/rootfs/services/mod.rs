@@ -274,11 +274,32 @@ fn drop_ins(tree: &Tree, file: &str) -> Vec<String> {
     found.into_values().collect()
 }
 
-/// Makes the links of a unit and of those that it names in `Also=`. Says whether it can be enabled at all.
+/// Makes the links of a unit and of those that it names in `Also=`, and so on. Says whether it can be enabled at all.
 fn enable(tree: &mut Tree, found: &Found, enabled: &mut Enabled) -> Result<bool, Error> {
+    let Some(also) = enable_one(tree, found, enabled)? else { return Ok(false) };
+    // Units may name each other in a row, as many as there are: none is enabled within another. The last is the next.
+    let mut pending = also;
+    while let Some((by, also)) = pending.pop() {
+        match find(tree, &also)? {
+            Some(found) => pending.extend(enable_one(tree, &found, enabled)?.unwrap_or_default()),
+            None => {
+                enabled.notes.push(format!("{by} asks to enable {also} too, which is masked or not there"))
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Makes the links of a unit; the units of its `Also=` in backward order, each after its own name. Nothing for one that
+/// cannot be enabled at all.
+fn enable_one(
+    tree: &mut Tree,
+    found: &Found,
+    enabled: &mut Enabled,
+) -> Result<Option<Vec<(String, String)>>, Error> {
     let Found { install, folder, file, .. } = found;
     if install.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
     let mut name = found.name.clone();
     if name.is_template() {
@@ -288,7 +309,7 @@ fn enable(tree: &mut Tree, found: &Found, enabled: &mut Enabled) -> Result<bool,
         name = name.with_instance(&name.expand(instance, file)?);
     }
     if !enabled.units.insert(name.to_string()) {
-        return Ok(true);
+        return Ok(Some(Vec::new()));
     }
     let target = if *folder == SHIPPED { format!("../{file}") } else { format!("/{folder}/{file}") };
     for (kind, units) in
@@ -311,16 +332,8 @@ fn enable(tree: &mut Tree, found: &Found, enabled: &mut Enabled) -> Result<bool,
             tree.symlink(format!("{SHIPPED}/{alias}"), file)?;
         }
     }
-    for also in &install.also {
-        let also = name.expand(also, file)?;
-        match find(tree, &also)? {
-            Some(found) => drop(enable(tree, &found, enabled)?),
-            None => {
-                enabled.notes.push(format!("{name} asks to enable {also} too, which is masked or not there"))
-            }
-        }
-    }
-    Ok(true)
+    let also = install.also.iter().rev().map(|also| Ok((name.to_string(), name.expand(also, file)?)));
+    Ok(Some(also.collect::<Result<_, Error>>()?))
 }
 
 /// Names of units that are like `name`.
@@ -537,5 +550,21 @@ mod tests {
         assert!(message("bare@.service", &[]).contains("bare@NAME.service"));
         assert!(message("systemd-boot-update.service", &[]).contains("only updates write the ESP"));
         assert!(message("ssh.service", &["ssh.service"]).contains("masked by services.mask"));
+    }
+
+    #[test]
+    fn units_that_name_each_other_in_a_row() {
+        let mut tree = Tree::new(0);
+        for number in 0..20_000 {
+            let text = format!("[Install]\nAlso=u{}.service\n", number + 1);
+            tree.file(format!("{SHIPPED}/u{number}.service"), 0o644, text).unwrap();
+        }
+        let services = Services { enable: vec!["u0.service".to_owned()], ..Services::default() };
+        let enabled = write(&mut tree, &services, &|_| false).unwrap();
+        assert_eq!(enabled.units.len(), 20_000);
+        assert_eq!(
+            enabled.notes,
+            ["u19999.service asks to enable u20000.service too, which is masked or not there"]
+        );
     }
 }

@@ -9,9 +9,10 @@
 //! that is in the root.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::line::{self, Access, Line, make};
-use super::{Answered, MAKERS, ON_SOME_NODES, bake, clean, lines};
+use super::{Answered, Copies, MAKERS, ON_SOME_NODES, bake, clean, lines};
 use crate::rootfs::conf_d;
 use crate::rootfs::error::Error;
 use crate::rootfs::users::Accounts;
@@ -206,7 +207,9 @@ fn keeps_out(meta: &Meta) -> Option<Access> {
 /// What the tree refuses.
 pub fn own_empty(tree: &mut Tree, path: &[u8], made: &mut Directories) -> Result<(), TreeError> {
     let Some(top) = tree.lookup(path) else { return Ok(()) };
-    let mut pending = vec![(top, path.to_vec(), Directories::new())];
+    // What is in one directory shares what is above it.
+    let mut pending = vec![(top, path.to_vec(), Rc::new(Directories::new()))];
+    let mut last = None;
     while let Some((id, path, mut above)) = pending.pop() {
         let node = tree.node(id);
         let Kind::Directory(children) = &node.kind else { continue };
@@ -219,12 +222,18 @@ pub fn own_empty(tree: &mut Tree, path: &[u8], made: &mut Directories) -> Result
                 continue;
             }
             tree.put(&path, Meta::new(0o777).at(mtime), Kind::Symlink(on_state.clone()), origin)?;
-            made.append(&mut above);
+            if !last.as_ref().is_some_and(|last| Rc::ptr_eq(last, &above)) {
+                tree.step(above.len());
+                made.extend(above.iter().map(|(path, access)| (path.clone(), *access)));
+                last = Some(above);
+            }
             between(made, &on_state);
             made.insert(on_state, access);
             continue;
         }
-        above.extend(keeps_out(&node.meta).map(|access| (on_state, access)));
+        if let Some(access) = keeps_out(&node.meta) {
+            Rc::make_mut(&mut above).insert(on_state, access);
+        }
         for (name, child) in children {
             pending.push((*child, [&path[..], b"/", name].concat(), above.clone()));
         }
@@ -345,6 +354,8 @@ pub fn left_over(tree: &Tree, links: &Links, text: &[u8]) -> Option<Vec<u8>> {
 
 /// Does a line about something that the image has; whether nothing of it is left to do.
 fn done(tree: &mut Tree, line: Answered) -> bool {
+    // Nothing is copied: what a line is about is there.
+    let bake = |tree: &mut Tree, line: &Answered| bake(tree, line, &mut Copies::default()).unwrap_or(false);
     match line.letter {
         b'e' => bake(tree, &Answered { letter: b'd', ..line }),
         b'Z' if !line::is_pattern(&line.path) => {
@@ -375,7 +386,12 @@ fn adjust_all(tree: &mut Tree, id: NodeId, line: &Answered) -> bool {
         line.adjust_masked(kind, &mut tree.node_mut(id).meta);
     }
     let children: Vec<NodeId> = tree.children(id).map(|(_, child)| child).collect();
+    // Any number of lines can be about one large directory.
+    tree.step(1 + children.len());
     for child in children {
+        if tree.is_exhausted() {
+            break;
+        }
         adjust_all(tree, child, line);
     }
     true

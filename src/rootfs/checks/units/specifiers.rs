@@ -1,5 +1,7 @@
 //! What `%` stands for in a unit, as far as the image can tell: systemd.unit(5), "Specifiers".
 
+use crate::base::limits;
+
 /// Directories of a service manager for the whole system.
 const FOLDERS: [(char, &str); 7] = [
     ('t', "/run"),
@@ -12,7 +14,8 @@ const FOLDERS: [(char, &str); 7] = [
 ];
 
 /// Fills in what the unit's own name says (`%i`, `%p`, `%n`, `%N` and so on) and the system's directories; nothing
-/// when only the running system knows.
+/// when only the running system knows, and where it becomes longer than any path: a unit can want instances of itself whose
+/// names have its own twice.
 pub(super) fn fill(text: &str, name: &str) -> Option<String> {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
@@ -39,6 +42,9 @@ pub(super) fn fill(text: &str, name: &str) -> Option<String> {
             other => filled.push_str(FOLDERS.iter().find(|(letter, _)| *letter == other)?.1),
         }
         rest = &after[specifier.len_utf8()..];
+        if filled.len() > limits::PATH {
+            return None;
+        }
     }
     filled.push_str(rest);
     Some(filled)
