@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD};
 
+use super::input::{self, NotAFile, Other};
+
 /// A file being written; [`AtomicFile::commit`] gives it its name, dropping it leaves no trace.
 #[derive(Debug)]
 pub struct AtomicFile {
@@ -52,9 +54,26 @@ pub fn sync_name(path: &Path) -> io::Result<()> {
     File::open(above)?.sync_all()
 }
 
+/// Where a file that people name is to be written: at the end of its links, so that /dev/stdout stays what it is.
+///
+/// # Errors
+/// [`NotAFile`] where a directory, a pipe or a device is there: none of them is meant to be replaced.
+pub fn place(named: &Path) -> io::Result<PathBuf> {
+    match input::in_the_way(named) {
+        Some(other) => Err(io::Error::new(io::ErrorKind::InvalidInput, NotAFile(other))),
+        // A link that leads nowhere is replaced.
+        None if named.is_symlink() => Ok(fs::canonicalize(named).unwrap_or_else(|_| named.to_owned())),
+        None => Ok(named.to_owned()),
+    }
+}
+
 impl AtomicFile {
-    /// Opens a file, readable and writable, that is to become `target`. Its folder must exist.
+    /// Opens a file, readable and writable, that is to become `target`. Its folder must exist. A device, which may be all
+    /// that programs have of it, is replaced by nothing.
     pub fn create(target: &Path) -> io::Result<Self> {
+        if let Some(device @ (Other::CharDevice | Other::BlockDevice)) = input::in_the_way(target) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, NotAFile(device)));
+        }
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o644);
         match options.clone().custom_flags(libc::O_TMPFILE).open(directory(target)) {
@@ -163,5 +182,27 @@ mod tests {
         write(&target, "two").unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "two");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_file_is_replaced_by_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, at(name)).unwrap();
+        link("/dev/null", "device");
+        fs::write(at("file"), "old").unwrap();
+        link("file", "link");
+        link("gone", "dangling");
+        rustix::fs::mknodat(CWD, at("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let said = |path: &Path| place(path).unwrap_err().to_string();
+        assert_eq!(said(&at("pipe")), "it is a pipe, not a regular file");
+        assert_eq!(said(folder.path()), "it is a directory, not a regular file");
+        let device = "it is a character device, not a regular file";
+        assert_eq!((said(Path::new("/dev/null")), said(&at("device"))), (device.into(), device.into()));
+        assert_eq!(write(&at("device"), "x").unwrap_err().to_string(), device);
+        assert!(at("device").is_symlink());
+        assert_eq!(place(&at("link")).unwrap(), fs::canonicalize(at("file")).unwrap());
+        assert_eq!(place(&at("dangling")).unwrap(), at("dangling"));
+        assert_eq!(place(&at("new")).unwrap(), at("new"));
     }
 }

@@ -2,9 +2,36 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 
-/// Shows an error and its causes, joined by `: `. A cause that the text before it ends with already, as
-/// some libraries have it, is not said twice.
+/// Whether `said` has `cause` in it already, at its end or before what helps, as some errors have theirs.
+pub fn is_said(said: &str, cause: &str) -> bool {
+    said.ends_with(cause) || said.contains(&format!(": {cause}"))
+}
+
+/// Whether a full disk, a quota or the largest size of a file is why.
+pub fn is_full(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    // Some errors have the cause in their text alone: EFBIG, ENOSPC and EDQUOT.
+    const NUMBERS: [&str; 3] = ["(os error 27)", "(os error 28)", "(os error 122)"];
+    let is_one = |cause: &(dyn Error + 'static)| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let text = cause.to_string();
+        matches!(kind, Some(FileTooLarge | QuotaExceeded | StorageFull))
+            || NUMBERS.iter().any(|number| text.ends_with(number))
+    };
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if is_one(cause) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}
+
+/// Shows an error and its causes, joined by `: `. A cause that the text before it says already, as some libraries have it,
+/// is not said twice.
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
@@ -14,7 +41,7 @@ impl fmt::Display for Chain<'_> {
         let mut next = self.0.source();
         while let Some(cause) = next {
             let text = cause.to_string();
-            if !said.ends_with(&text) {
+            if !is_said(&said, &text) {
                 // A list begins with a line of its own.
                 f.write_str(if text.starts_with('\n') { ":" } else { ": " })?;
                 f.write_str(&text)?;
@@ -52,5 +79,15 @@ mod tests {
             layer("opening x: no such file", Some(layer("no such file", Some(layer("errno 2", None)))));
         let error = layer("building", Some(inner));
         assert_eq!(Chain(&error).to_string(), "building: opening x: no such file: errno 2");
+        let error = layer("writing: it is full. Use another disk", Some(layer("it is full", None)));
+        assert_eq!(Chain(&error).to_string(), "writing: it is full. Use another disk");
+    }
+
+    #[test]
+    fn a_full_disk_is_seen_through_all_steps() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert!(is_full(&io::Error::other(io::Error::other(full))));
+        assert!(is_full(&Layer("building", Some(Box::new(Layer("x: File too large (os error 27)", None))))));
+        assert!(!is_full(&Layer("building", Some(Box::new(Layer("no such file", None))))));
     }
 }

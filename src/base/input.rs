@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::{FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -121,7 +121,59 @@ pub fn open_disk(path: impl AsRef<Path>) -> io::Result<std::fs::File> {
 /// # Errors
 /// As [`open`], and [`TooLarge`].
 pub fn read(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
-    read_open(&open(path)?, limit)
+    read_file(&open(path)?, limit)
+}
+
+/// What has more bytes than are wanted is not read up to there: a hole costs nothing but memory.
+fn read_file(file: &std::fs::File, limit: u64) -> io::Result<Vec<u8>> {
+    if file.metadata()?.len() > limit {
+        return Err(TooLarge { limit }.into());
+    }
+    read_open(file, limit)
+}
+
+/// A private key that others on this machine can read or change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenToOthers {
+    /// By the file's own permission bits.
+    #[error(
+        "it has mode {0:04o}, so that others can read or write it: `chmod 600` keeps it for its owner. If somebody may have \
+         read it, replace it"
+    )]
+    File(u32),
+    /// By those of its directory, in which everybody can put another file in its place.
+    #[error(
+        "everybody may write to its directory (mode {0:04o}), and can put another key in its place: `chmod o-w` ends that"
+    )]
+    Directory(u32),
+}
+
+/// The bytes of the regular file at `path`, which has a private key, at most `limit` of them.
+///
+/// # Errors
+/// As [`read`], and [`OpenToOthers`].
+pub fn read_private(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
+    let path = path.as_ref();
+    let file = open(path)?;
+    let metadata = file.metadata()?;
+    let refused = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    // As ssh judges it: a file of somebody else's is theirs to guard, such as one that a service manager lends.
+    let mode = metadata.mode() & 0o7777;
+    if metadata.uid() == rustix::process::geteuid().as_raw() && mode & 0o077 != 0 {
+        return refused(OpenToOthers::File(mode));
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mode = std::fs::metadata(above)?.mode() & 0o7777;
+    // In a sticky directory, such as /tmp, nobody moves what is another's.
+    if mode & 0o1002 == 0o002 {
+        return refused(OpenToOthers::Directory(mode));
+    }
+    read_file(&file, limit)
+}
+
+/// What stands at `path`, links followed, where a file is to be written; nothing where there is a file, or nothing.
+pub fn in_the_way(path: impl AsRef<Path>) -> Option<Other> {
+    Other::of(std::fs::metadata(path).ok()?.file_type())
 }
 
 /// The text of the regular file at `path`, at most `limit` bytes of it.

@@ -6,9 +6,10 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
+use std::path::Path;
 
-use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serializer};
 
 /// What `bytes` say, if they have at most `most` values and no name stands twice in an object.
 ///
@@ -17,6 +18,19 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 pub fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], most: usize) -> serde_json::Result<T> {
     judge(bytes, most)?;
     serde_json::from_slice(bytes)
+}
+
+/// `path` as JSON has it, with U+FFFD in place of bytes that are not text: as they are, they have no place in JSON.
+pub fn text_of(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// [`text_of`] a field.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&text_of(path))
 }
 
 /// Counts the values in `bytes`, and compares the names; keeps nothing.

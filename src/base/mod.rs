@@ -1,6 +1,6 @@
 //! What every room may lean on: digests, sizes, alignment, devices, whole files, sealed files, input that is only read
-//! if it is a file, decompression, JSON with a bound, limits, names that were probably meant, progress, signals, chains of
-//! errors, the order of versions.
+//! if it is a file, decompression, JSON with a bound, limits, names that were probably meant, progress, signals, scratch
+//! directories, chains of errors, text for terminals, the order of versions.
 
 pub mod align;
 pub mod atomic;
@@ -22,9 +22,11 @@ pub mod limits;
 pub mod near;
 pub mod on_disk;
 pub mod progress;
+pub mod scratch;
 pub mod seal;
 pub mod signal;
 pub mod size;
+pub mod terminal;
 pub mod user;
 pub mod version;
 pub mod width;

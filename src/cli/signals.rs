@@ -6,7 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// Set by SIGINT, SIGTERM and SIGHUP from now on.
+use crate::base::scratch;
+use crate::base::signal::is_ignored;
+
+/// Set by SIGINT, SIGTERM and SIGHUP from now on; whoever asks ends what runs.
 ///
 /// # Errors
 /// Those of the system.
@@ -19,6 +22,7 @@ pub fn interruption() -> io::Result<Arc<AtomicBool>> {
     if !is_ignored(SIGHUP) {
         signal_hook::flag::register(SIGHUP, Arc::clone(&interrupted))?;
     }
+    scratch::leave_signals();
     Ok(interrupted)
 }
 
@@ -28,11 +32,9 @@ pub fn ignore_hang_up() {
     unsafe { libc::signal(SIGHUP, libc::SIG_IGN) };
 }
 
-fn is_ignored(signal: i32) -> bool {
-    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: without a new action the call only writes the present one, which all zeros are a valid form of.
-    unsafe {
-        let asked = libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
-        asked == 0 && action.assume_init().sa_sigaction == libc::SIG_IGN
-    }
+/// Has a write beyond the largest size of a file that this process may write (`ulimit -f`) fail, as any other that cannot
+/// be done, in place of ending it without a word.
+pub fn fail_beyond_limits() {
+    // SAFETY: to ignore a signal touches nothing of this program.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
