@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::systemd;
+use crate::base::terminal;
 
 /// How many are kept: of a service that is started anew, systemd writes four for each run.
 const LINES: &str = "20";
@@ -88,7 +89,7 @@ impl Entry {
 /// `text` as a terminal may have it: what a service writes must not move the cursor of an operator.
 fn shown(text: &str, length: usize) -> String {
     let mut shown: String =
-        text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(length).collect();
+        text.chars().map(|letter| if terminal::acts(letter) { ' ' } else { letter }).take(length).collect();
     if text.chars().nth(length).is_some() {
         shown.push('…');
     }

@@ -11,7 +11,7 @@ use super::Global;
 use super::inputs::InputArgs;
 use super::progress::{Display, summary};
 use super::streams;
-use crate::base::Size;
+use crate::base::{Size, json};
 use crate::project::{Build, Policy};
 
 /// Arguments of `keller build`.
@@ -79,7 +79,7 @@ pub fn run(args: BuildVerb, global: &Global) -> Result<ExitCode> {
     let display = Display::new(global.verbosity());
     let built = args.build.request(!args.no_sums).run(&display)?;
     if global.json {
-        let files: Vec<_> = built.files.iter().map(|(_, path)| path).collect();
+        let files: Vec<_> = built.files.iter().map(|(_, path)| json::text_of(path)).collect();
         streams::json(serde_json::json!({ "files": files, "build": built.report }))?;
     } else if !global.quiet {
         streams::tell(summary(&display.stages()).trim_end());

@@ -4,6 +4,7 @@ mod authority;
 mod live;
 mod sign;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ use serde_json::json;
 
 use super::{Global, streams};
 use crate::agent::etcd::member;
+use crate::base::json;
 use crate::project::cluster::{Init, Issue, Issued, Made};
 use live::Live;
 use sign::SignArgs;
@@ -160,11 +162,19 @@ pub fn run(args: &ClusterArgs, global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Paths by name, as JSON has them.
+fn texts(paths: &BTreeMap<String, PathBuf>) -> BTreeMap<&str, String> {
+    paths.iter().map(|(name, path)| (name.as_str(), json::text_of(path))).collect()
+}
+
 fn told(made: &Made, is_whole: bool, global: &Global) -> Result<()> {
-    made.warnings.iter().for_each(|warning| streams::tell(format_args!("warning: {warning}")));
+    made.warnings.iter().for_each(|warning| streams::message(format_args!("warning: {warning}")));
     if global.json {
         streams::json(json!({
-            "documents": made.documents, "authorities": made.authorities, "operator": made.operator, "warnings": made.warnings,
+            "documents": texts(&made.documents),
+            "authorities": made.authorities.each_ref().map(|path| json::text_of(path)),
+            "operator": json::text_of(&made.operator),
+            "warnings": made.warnings,
         }))?;
     } else if !global.quiet {
         made.documents
@@ -187,9 +197,11 @@ fn told(made: &Made, is_whole: bool, global: &Global) -> Result<()> {
 
 fn issued(issued: &Issued, global: &Global) -> Result<()> {
     if global.json {
-        return Ok(streams::json(
-            json!({ "new": issued.new, "renewed": issued.renewed, "operator": issued.operator }),
-        )?);
+        return Ok(streams::json(json!({
+            "new": texts(&issued.new),
+            "renewed": texts(&issued.renewed),
+            "operator": issued.operator.as_deref().map(json::text_of),
+        }))?);
     }
     if global.quiet {
         return Ok(());

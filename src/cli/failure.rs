@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::streams::{self, OutputError};
-use crate::base::Chain;
+use crate::base::chain::is_said;
+use crate::base::{Chain, json};
 use crate::lock::resolve::ResolveError;
 use crate::manifest::{Diagnostics, Place};
 
@@ -33,7 +34,12 @@ pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     if matches!(error.downcast_ref(), Some(OutputError::Gone)) {
         return ExitCode::from(UNSEEN);
     }
-    streams::tell(format_args!("error: {}", Chain(error.as_ref())));
+    let text = format!("error: {}", Chain(error.as_ref()));
+    // Whatever is wrong with a file stands at its place, one after the other.
+    match error.chain().any(|cause| cause.is::<Diagnostics>()) {
+        true => streams::tell(text),
+        false => streams::message(text),
+    }
     if json && streams::json(described(error)).is_err() {
         // Said on standard error already.
         return ExitCode::FAILURE;
@@ -44,8 +50,11 @@ pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
 /// Says what is wrong with the command line, or shows the help that was asked for.
 pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
     if !error.use_stderr() {
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        // Whoever has seen enough of it has not failed.
+        return match error.print().map_err(OutputError::from) {
+            Ok(()) | Err(OutputError::Gone) => ExitCode::SUCCESS,
+            Err(failed) => report(&failed.into(), json),
+        };
     }
     // Without colours, which are escapes like those that may stand in an argument.
     streams::tell(error.to_string().trim_end());
@@ -73,7 +82,7 @@ fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut next = error.source();
     while let Some(cause) = next {
         let text = cause.to_string();
-        if !steps.last().is_some_and(|step| step.ends_with(&text)) {
+        if !steps.last().is_some_and(|step| is_said(step, &text)) {
             steps.push(text.trim_start_matches('\n').to_owned());
         }
         next = cause.source();
@@ -84,6 +93,7 @@ fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
 /// A place in a file that an error speaks of.
 #[derive(Serialize)]
 struct Told<'a> {
+    #[serde(serialize_with = "json::path")]
     file: &'a std::path::Path,
     line: usize,
     column: usize,

@@ -11,9 +11,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::progress::Display;
-use super::streams::one_line;
 use super::{Global, streams};
 use crate::base::Size;
+use crate::base::terminal::one_line;
 use crate::project::inspect::{self, Form, Inspection, SlotReport};
 
 /// Arguments of `keller inspect`.
@@ -57,10 +57,10 @@ pub fn run(args: &InspectArgs, global: &Global) -> Result<ExitCode> {
     } else {
         streams::print(table(&inspection, args.packages))?;
         for remark in inspection.remarks.iter().filter(|_| !global.quiet) {
-            streams::tell(format_args!("note: {remark}"));
+            streams::message(format_args!("note: {remark}"));
         }
         for problem in &inspection.problems {
-            streams::tell(format_args!("warning: {problem}"));
+            streams::message(format_args!("warning: {problem}"));
         }
     }
     Ok(if inspection.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

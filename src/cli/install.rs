@@ -10,8 +10,8 @@ use clap::Args;
 
 use super::failure::{self, INTERRUPTED};
 use super::progress::Display;
-use super::streams::one_line;
 use super::{Global, signals, streams};
+use crate::base::terminal::one_line;
 use crate::base::{Digest, Size};
 use crate::project::install::{
     self, Asked, BootEntry, DocumentOrigin, Ground, Install, Origin, Report, Selector, State, Target, Then,
@@ -106,7 +106,7 @@ pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode> {
         match dialogue::hold(&mut dialogue::Terminal, &request, &install::disks)? {
             Some(answered) => request = answered,
             None => {
-                streams::line("\nnothing was written")?;
+                streams::print("\nnothing was written\n")?;
                 return Ok(ExitCode::from(INTERRUPTED));
             }
         }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Global, streams, time};
-use crate::base::{input, limits};
+use crate::base::{input, json, limits};
 use crate::repository::keys::{Keys, Wanted};
 use crate::repository::{RoleType, keys::Shown};
 
@@ -239,7 +239,7 @@ fn described(keys: &Keys) -> serde_json::Value {
     let shown: Vec<_> = keys
         .shown()
         .into_iter()
-        .map(|key| json!({ "role": key.role, "id": key.id, "private": key.private }))
+        .map(|key| json!({ "role": key.role, "id": key.id, "private": key.private.as_deref().map(json::text_of) }))
         .collect();
     let thresholds: std::collections::BTreeMap<String, u64> =
         root.roles.iter().map(|(role, own)| (role.to_string(), own.threshold.get())).collect();

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Global, streams, time};
-use crate::base::atomic;
+use crate::base::{atomic, json};
 use crate::lab::file::schema;
 use crate::lab::{Client, delay, loss};
 use crate::project;
@@ -222,7 +222,7 @@ fn check(file: &std::path::Path, image: Option<PathBuf>, global: &Global) -> Res
         let machines: Vec<_> = plan
             .machines
             .iter()
-            .map(|machine| json!({ "name": machine.name, "mac": machine.mac(), "image": machine.image }))
+            .map(|machine| json!({ "name": machine.name, "mac": machine.mac(), "image": json::text_of(&machine.image) }))
             .collect();
         return Ok(streams::json(json!({ "machines": machines, "warnings": plan.warnings }))?);
     }
@@ -230,7 +230,7 @@ fn check(file: &std::path::Path, image: Option<PathBuf>, global: &Global) -> Res
         streams::line(show::planned(machine))?;
     }
     for warning in &plan.warnings {
-        streams::tell(format_args!("warning: {warning}"));
+        streams::message(format_args!("warning: {warning}"));
     }
     Ok(streams::line("nothing wrong")?)
 }
@@ -248,9 +248,9 @@ fn init(file: Option<PathBuf>, global: &Global) -> Result<()> {
     }
     atomic::write(&file, STARTER).with_context(|| format!("writing {}", file.display()))?;
     match global.json {
-        true => streams::json(json!({ "file": file }))?,
+        true => streams::json(json!({ "file": json::text_of(&file) }))?,
         false if global.quiet => {}
-        false => streams::line(format_args!("wrote {0}\n\nnext:\n  keller lab up {0}", file.display()))?,
+        false => streams::print(format_args!("wrote {0}\n\nnext:\n  keller lab up {0}\n", file.display()))?,
     }
     Ok(())
 }

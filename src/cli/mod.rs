@@ -146,6 +146,7 @@ pub enum Verb {
 pub fn main() -> ExitCode {
     heap::share();
     streams::tell_panics();
+    signals::fail_beyond_limits();
     dispatch(std::env::args_os().collect())
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 
 use super::{Global, streams};
+use crate::base::json;
 use crate::manifest::embedded;
 
 /// Writes a starter project: a manifest, an overlay, a README with the next commands
@@ -67,11 +68,13 @@ pub fn run(args: Init, global: &Global) -> anyhow::Result<ExitCode> {
     }
     let shown = folder.display();
     match global.json {
-        true => streams::json(serde_json::json!({ "id": id, "manifest": folder.join("node.yaml") }))?,
+        true => streams::json(
+            serde_json::json!({ "id": id, "manifest": json::text_of(&folder.join("node.yaml")) }),
+        )?,
         false if global.quiet => {}
-        false => streams::line(format_args!(
+        false => streams::print(format_args!(
             "wrote {shown}/node.yaml, an overlay and a README\n\nnext:\n  \
-            keller check {shown}/node.yaml\n  keller run {shown}/node.yaml"
+            keller check {shown}/node.yaml\n  keller run {shown}/node.yaml\n"
         ))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -195,7 +195,9 @@ fn init(file: Option<&Path>, global: &Global) -> Result<()> {
     match global.json {
         true => streams::json(json!({ "file": file }))?,
         false if global.quiet => {}
-        false => streams::line(format_args!("wrote {0}\n\nnext:\n  keller node check {0}", file.display()))?,
+        false => {
+            streams::print(format_args!("wrote {0}\n\nnext:\n  keller node check {0}\n", file.display()))?
+        }
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{consoles, streams};
 use crate::base::Size;
 use crate::base::progress::{Progress, TaskId, Unit};
+use crate::base::terminal;
 
 /// How much is shown on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,8 +79,8 @@ impl Display {
 
     fn line(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| streams::tell(text)),
-            None => streams::tell(text),
+            Some(bars) => bars.suspend(|| streams::message(text)),
+            None => streams::message(text),
         }
     }
 }
@@ -126,12 +127,12 @@ impl Progress for Display {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) });
             bar.set_style(style(total, unit));
-            bar.set_prefix(streams::one_line(stage).into_owned());
+            bar.set_prefix(terminal::one_line(stage).into_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
         if bar.is_none() && self.verbosity > Verbosity::Quiet {
-            streams::tell(stage);
+            streams::message(stage);
         }
         let begun = Instant::now();
         let running = Running { stage: stage.to_owned(), unit, total, done: 0, begun, told: begun, bar };
@@ -147,7 +148,7 @@ impl Progress for Display {
             }
             if consoles::are_joined() && running.told.elapsed() >= BEAT {
                 running.told = Instant::now();
-                streams::tell(running.so_far());
+                streams::message(running.so_far());
             }
         }
     }
@@ -156,7 +157,7 @@ impl Progress for Display {
         if let Some(bar) =
             self.running.lock().expect("no panic while held").get(&task).and_then(|r| r.bar.as_ref())
         {
-            bar.set_message(streams::one_line(what).into_owned());
+            bar.set_message(terminal::one_line(what).into_owned());
         }
     }
 

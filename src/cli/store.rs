@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::progress::Display;
 use super::{Global, streams, time};
-use crate::base::Size;
+use crate::base::{Size, json};
 use crate::project::store;
 use crate::store::{Freed, Store, StoreError};
 
@@ -65,7 +65,9 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let display = Display::new(global.verbosity());
     let open = || store::open(&root, args.allow_shared_store, &display);
     let mut report = match &args.verb {
-        Verb::Path => Report { text: format!("{}\n", root.display()), json: json!(root), amiss: None },
+        Verb::Path => {
+            Report { text: format!("{}\n", root.display()), json: json!(json::text_of(&root)), amiss: None }
+        }
         Verb::List => list(&open()?)?,
         Verb::Gc { keep, older_than, max_size } => {
             let keep = store::named_by(keep)?;
@@ -93,7 +95,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         false => streams::print(report.text)?,
     }
     if let Some(error) = amiss {
-        streams::tell(format_args!("error: {error}"));
+        streams::message(format_args!("error: {error}"));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

@@ -1,8 +1,7 @@
 //! Standard output and standard error, of which either may lose its reader: `keller boot IMAGE | head`.
 //!
-//! Nothing else in the program writes to them. Text may come from strangers, such as the label of a partition: control
-//! characters, which move the cursor, change colours or answer in the user's name, and marks that reverse the order in
-//! which text is shown are written as escapes. What a guest writes to its console goes through as it is. What goes to
+//! Nothing else in the program writes to them. Text may come from strangers, such as the label of a partition: what a
+//! terminal would act upon is written as escapes ([`terminal`]). What a guest writes to its console goes through as it is. What goes to
 //! standard output is the result, so failing to write it is an error; what goes to standard error is for whoever looks,
 //! and nobody has to: text without end is cut there.
 
@@ -14,6 +13,7 @@ use std::io::{self, IsTerminal, Write};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::consoles;
+use crate::base::terminal::{self, escaped, hanging, one_line};
 
 /// Why standard output cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -35,34 +35,6 @@ impl From<io::Error> for OutputError {
     }
 }
 
-/// Whether a terminal may do something at `letter` but show it: the control characters of C0 and C1, of which 0x9b
-/// begins a sequence as ESC does; marks of direction (Unicode TR 9, "Explicit Directional Formatting Characters") with
-/// those that Unicode has given up (U+206A to U+206F); and what separates lines without being a line break.
-fn acts(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
-}
-
-/// `text` with an escape, such as `\u{1b}`, in place of each letter that `is_refused`.
-fn replaced(text: &str, is_refused: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.contains(&is_refused) {
-        return text.into();
-    }
-    let escape =
-        |letter| if is_refused(letter) { letter.escape_unicode().to_string() } else { letter.into() };
-    text.chars().map(escape).collect::<String>().into()
-}
-
-/// `text` as a terminal may have it, in lines.
-pub fn escaped(text: &str) -> Cow<'_, str> {
-    replaced(text, |letter| acts(letter) && !matches!(letter, '\n' | '\t'))
-}
-
-/// `text` as a terminal may have it, in one line: a name that could otherwise pass for a line of the program's own.
-pub fn one_line(text: &str) -> Cow<'_, str> {
-    replaced(text, acts)
-}
-
 /// Writes `bytes`, which come from the user's own guest or are made here, to standard output at once.
 ///
 /// # Errors
@@ -79,17 +51,10 @@ pub fn write(bytes: &[u8]) -> Result<(), OutputError> {
 /// # Errors
 /// Those of standard output.
 pub fn json(value: impl Display) -> Result<(), OutputError> {
-    let mut line = String::new();
-    for letter in value.to_string().chars() {
-        match acts(letter) && !matches!(letter, '\n' | '\t') {
-            true => line.push_str(&format!("\\u{:04x}", u32::from(letter))),
-            false => line.push(letter),
-        }
-    }
-    write(format!("{line}\n").as_bytes())
+    write(format!("{}\n", terminal::json(&value.to_string())).as_bytes())
 }
 
-/// Writes `text` to standard output.
+/// Writes `text` to standard output, in lines.
 ///
 /// # Errors
 /// Those of standard output.
@@ -97,15 +62,21 @@ pub fn print(text: impl Display) -> Result<(), OutputError> {
     write(escaped(&text.to_string()).as_bytes())
 }
 
-/// Writes `text` to standard output as a line, or as several.
+/// Writes `text` to standard output as one line, whatever is in it.
 ///
 /// # Errors
 /// Those of standard output.
 pub fn line(text: impl Display) -> Result<(), OutputError> {
-    write(escaped(&format!("{text}\n")).as_bytes())
+    write(format!("{}\n", one_line(&text.to_string())).as_bytes())
 }
 
-/// Writes `text` to standard error as a line, or as several.
+/// Writes `text` to standard error as one message. A name in it that has a line break makes no message of its own: lines
+/// after the first are indented.
+pub fn message(text: impl Display) {
+    tell(hanging(&text.to_string()));
+}
+
+/// Writes `text` to standard error as a line, or as several that stand where they are.
 pub fn tell(text: impl Display) {
     // Nowhere is left to say that this failed, and the work goes on without a reader.
     let text = text.to_string();
@@ -126,11 +97,21 @@ fn cut(text: &str) -> Cow<'_, str> {
     format!("{} … ({} more bytes)", &text[..end], text.len() - end).into()
 }
 
+/// What libraries panic with where no thread can be started.
+const THREADS: [&str; 2] = ["failed to spawn thread", "thread pool has not been initialized"];
+
 /// Has panics told as all else is: they may speak of what a stranger made.
 pub fn tell_panics() {
     std::panic::set_hook(Box::new(|panic| {
+        let text = panic.to_string();
+        if THREADS.iter().any(|words| text.contains(words)) {
+            return message(
+                "error: starting threads: the system gives no more of them: raise `ulimit -u`, or `pids.max` of the control \
+                 group",
+            );
+        }
         let thread = std::thread::current();
-        tell(format_args!("thread {:?} {panic}", thread.name().unwrap_or("unnamed")));
+        message(format_args!("thread {:?} {panic}", thread.name().unwrap_or("unnamed")));
         let trace = Backtrace::capture();
         if trace.status() == BacktraceStatus::Captured {
             tell(trace);
@@ -165,20 +146,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_act_upon() {
-        for (text, shown) in [
-            ("plain \u{e4} \u{65e5}", "plain \u{e4} \u{65e5}"),
-            ("\u{1b}]0;title\u{7}", r"\u{1b}]0;title\u{7}"),
-            ("\u{9b}2J", r"\u{9b}2J"),
-            ("good\rbad\u{8}\u{7f}", r"good\u{d}bad\u{8}\u{7f}"),
-            ("a\u{202e}b\u{2066}c\u{200f}\u{61c}\u{2028}", r"a\u{202e}b\u{2066}c\u{200f}\u{61c}\u{2028}"),
-        ] {
-            assert_eq!((escaped(text), one_line(text)), (shown.into(), shown.into()));
-        }
-        assert_eq!(escaped("a\tb\nc"), "a\tb\nc");
+    fn text_without_end_is_cut() {
         assert_eq!(cut(&"x".repeat(MESSAGE)), "x".repeat(MESSAGE));
         let long = "\u{e4}".repeat(MESSAGE);
         assert_eq!(cut(&long), format!("{} … (65536 more bytes)", "\u{e4}".repeat(MESSAGE / 2)));
-        assert_eq!(one_line("a\nerror: b"), r"a\u{a}error: b");
     }
 }

@@ -13,6 +13,7 @@ use crate::agent::{self, Counted, RolledBack, Settings, Status, Until, Updater, 
 use crate::agent::{clock, look::Found, record::Transfer};
 use crate::base::Size;
 use crate::base::progress::Progress;
+use crate::base::terminal::{hanging, one_line};
 
 /// How long a person waits for a clock that is about to be set.
 const CLOCK: Duration = Duration::from_secs(10);
@@ -113,7 +114,7 @@ fn tell(global: &Global, json: serde_json::Value, text: impl Fn() -> String) -> 
     match (global.json, global.quiet) {
         (true, _) => streams::json(json)?,
         (_, true) => {}
-        _ => streams::line(text())?,
+        _ => streams::print(text() + "\n")?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -139,7 +140,7 @@ fn check(global: &Global, progress: &dyn Progress) -> Result<ExitCode> {
         Some(document) => {
             let notes = match document.notes.as_str() {
                 "" => String::new(),
-                notes => format!("\n{notes}"),
+                notes => hanging(&format!("\n{notes}")).into_owned(),
             };
             format!("{} is there; {} runs{notes}{}", document.version, settings.version, fell_back(&found))
         }
@@ -328,7 +329,7 @@ fn text_of(status: &Status) -> String {
         lines.push(("clock", "not synchronized".to_owned()));
     }
     lines.extend(status.problems.iter().map(|problem| ("problem", problem.clone())));
-    let lines: Vec<_> = lines.iter().map(|(name, text)| format!("{name:>11}  {text}")).collect();
+    let lines: Vec<_> = lines.iter().map(|(name, text)| format!("{name:>11}  {}", one_line(text))).collect();
     lines.join("\n")
 }
 

@@ -9,12 +9,13 @@ use super::snapshot::{self, Content};
 use super::view::{Role, Seen, View};
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::{Progress, Unit};
-use crate::base::{AtomicFile, atomic};
+use crate::base::{AtomicFile, atomic, json};
 
 /// A backup that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Made {
     /// The file.
+    #[serde(serialize_with = "json::path")]
     pub file: PathBuf,
     /// Of the file.
     pub bytes: u64,
@@ -47,7 +48,8 @@ pub fn of(access: &Access, member: &Seen, file: &Path, progress: &dyn Progress) 
     let doing = || format!("reading the database of {}", member.name);
     let endpoint = member.endpoint.ok_or("its address is not known").doing(doing())?;
     let writing = || format!("writing {}", file.display());
-    let mut target = AtomicFile::create(file).doing(writing())?;
+    let place = atomic::place(file).doing(writing())?;
+    let mut target = AtomicFile::create(&place).doing(writing())?;
     // It has all that the cluster has.
     target.set_mode(0o600).doing(writing())?;
     let mut client = access.connect(endpoint).doing(doing())?;
@@ -60,6 +62,6 @@ pub fn of(access: &Access, member: &Seen, file: &Path, progress: &dyn Progress) 
     // A stream that ends early ends as one that is whole.
     let content = snapshot::read(target.file()).doing(format!("checking what {} sent", member.name))?;
     target.commit().doing(writing())?;
-    atomic::sync_name(file).doing(writing())?;
+    atomic::sync_name(&place).doing(writing())?;
     Ok(Made { file: file.to_owned(), bytes, member: member.name.clone(), content })
 }

@@ -12,6 +12,7 @@ use rustix::system::RebootCommand;
 use super::chroot::{self, ROOT};
 use crate::base::failure::Failure;
 use crate::base::kernel::uptime;
+use crate::base::terminal::one_line;
 
 /// How long a failure stays on the screen before the reboot. Long enough to read it or take a photo, short
 /// enough that the boot loader's next try comes soon.
@@ -63,8 +64,8 @@ impl Console {
     fn write(&self, priority: u8, text: &str) {
         if let Some(log) = &self.log {
             let mut log = log;
-            // One write is one record; line ends would be escaped.
-            let _ = log.write_all(format!("<{priority}>keller: [{:.2}] {text}\n", uptime()).as_bytes());
+            // One write is one record, which the kernel writes to the consoles as it is.
+            let _ = log.write_all(record(priority, text).as_bytes());
         }
     }
 
@@ -106,6 +107,16 @@ impl Console {
     }
 }
 
+/// A record of the log.
+fn record(priority: u8, text: &str) -> String {
+    format!("<{priority}>keller: [{:.2}] {}\n", uptime(), one_line(text))
+}
+
+/// `lines` as a console has them. A disk, a document or a server may have named what they speak of.
+fn screen(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{}\r\n", one_line(line))).collect()
+}
+
 /// Writes to each console that the kernel uses.
 fn show(lines: &[String]) {
     let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
@@ -113,8 +124,7 @@ fn show(lines: &[String]) {
     if names.is_empty() {
         names.push("console");
     }
-    let mut text = lines.join("\r\n");
-    text.push_str("\r\n");
+    let text = screen(lines);
     for name in names {
         if let Ok(mut console) = OpenOptions::new().write(true).open(Path::new("/dev").join(name)) {
             let _ = console.write_all(text.as_bytes());
@@ -144,4 +154,17 @@ fn shell() -> Result<(), String> {
     unsafe { command.pre_exec(become_leader) };
     show(&["keller.debug: a shell, in the root if it is mounted; its end reboots.".to_owned()]);
     command.status().map(drop).map_err(|error| format!("starting a shell: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_nothing_to_a_console() {
+        let evil = "label \u{1b}[2J\u{9b}1m\u{202e}\nkeller: all is well";
+        let shown = r"label \u{1b}[2J\u{9b}1m\u{202e}\u{a}keller: all is well";
+        assert_eq!(screen(&["one".to_owned(), evil.to_owned()]), format!("one\r\n{shown}\r\n"));
+        assert!(record(NOTICE, evil).ends_with(&format!("] {shown}\n")));
+    }
 }

@@ -6,6 +6,7 @@ use std::process::{Output, Stdio};
 use super::chroot::in_root;
 use super::console::Console;
 use crate::base::failure::{Doing, Failure};
+use crate::base::terminal;
 
 /// Runs a program of the root to its end without input; what it says goes to the log.
 pub(super) fn run(console: &Console, program: &str, arguments: &[&str]) -> Result<Output, Failure> {
@@ -26,7 +27,7 @@ pub(super) fn run(console: &Console, program: &str, arguments: &[&str]) -> Resul
 pub(super) fn said(output: &Output) -> Vec<String> {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].join(&b'\n');
     let text = String::from_utf8_lossy(&text).replace('\r', "\n");
-    let text = text.replace('\t', " ").replace(|letter: char| letter.is_control() && letter != '\n', "?");
+    let text = text.replace('\t', " ").replace(|letter: char| terminal::acts(letter) && letter != '\n', "?");
     text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 

@@ -45,7 +45,7 @@ pub use refusal::Refusal;
 pub use write::WriteError;
 
 use crate::base::device::{Device, Shared};
-use crate::base::{Digest, Progress, kernel, version};
+use crate::base::{Digest, Progress, kernel, terminal, version};
 use crate::disk::gpt::{self, Table, Which, types};
 use crate::disk::unfold::Own;
 use crate::disk::{FileDevice, ReadAt, Release, SectorSize, slot, state_disk, sys};
@@ -649,7 +649,7 @@ impl Place {
 
 /// What a disk says of itself, without what a terminal would act upon.
 fn printable(text: &str) -> String {
-    text.trim().chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+    text.trim().chars().map(|letter| if terminal::acts(letter) { '?' } else { letter }).collect()
 }
 
 #[cfg(test)]

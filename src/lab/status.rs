@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::json;
+
 /// All machines, the cables that are not whole, and what went over the Ethernet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -18,6 +20,7 @@ pub struct Status {
     /// Frames that cut and lossy cables swallowed.
     pub lost_frames: u64,
     /// The private key by which all machines let one in.
+    #[serde(serialize_with = "json::path")]
     pub identity: PathBuf,
 }
 
@@ -45,6 +48,7 @@ pub struct MachineStatus {
     /// Its address there, where the lab gave it one.
     pub address: Option<String>,
     /// What it wrote to its console.
+    #[serde(serialize_with = "json::path")]
     pub console: PathBuf,
     /// Frames that it sent.
     pub sent_frames: u64,

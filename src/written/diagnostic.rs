@@ -7,8 +7,9 @@ use std::ops::Range;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::place::{Mark, Place, Sources};
-use crate::base::limits;
+use crate::base::terminal::{acts, one_line};
 use crate::base::width::to_index;
+use crate::base::{json, limits};
 
 /// A finding while the sources are still at hand.
 #[derive(Clone, Debug)]
@@ -161,14 +162,19 @@ impl Excerpt {
     fn of(line: &str, mark: Mark) -> Self {
         let length = to_index(mark.length);
         let skipped = (to_index(mark.column) + length.min(40)).saturating_sub(WIDEST);
-        let shown = |c: char| if c.is_control() { ' ' } else { c };
+        let shown = |c: char| if acts(c) { ' ' } else { c };
         let text = line.chars().skip(skipped).take(WIDEST).map(shown).collect();
         Self { text, skipped, length }
     }
 }
 
 fn show(f: &mut fmt::Formatter<'_>, place: &Place, message: &str, excerpt: &Excerpt) -> fmt::Result {
-    writeln!(f, "{}:{}:{}: {message}", place.file.display(), place.line, place.column)?;
+    // What is quoted may have line breaks, and would stand there as a mistake of its own.
+    writeln!(
+        f,
+        "{}",
+        one_line(&format!("{}:{}:{}: {message}", place.file.display(), place.line, place.column))
+    )?;
     let text = &excerpt.text;
     if text.trim().is_empty() {
         return Ok(());
@@ -183,7 +189,7 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(f, &self.place, &self.message, &self.excerpt)?;
         if let Some(help) = &self.help {
-            writeln!(f, "      = {help}")?;
+            writeln!(f, "      = {}", one_line(help))?;
         }
         for related in &self.related {
             show(f, &related.place, &related.note, &related.excerpt)?;
@@ -222,7 +228,7 @@ impl std::error::Error for Diagnostics {}
 impl Serialize for Diagnostic {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("Diagnostic", 6)?;
-        object.serialize_field("file", &self.place.file)?;
+        object.serialize_field("file", &json::text_of(&self.place.file))?;
         object.serialize_field("line", &self.place.line)?;
         object.serialize_field("column", &self.place.column)?;
         object.serialize_field("message", &self.message)?;
@@ -235,7 +241,7 @@ impl Serialize for Diagnostic {
 impl Serialize for Related {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("Related", 4)?;
-        object.serialize_field("file", &self.place.file)?;
+        object.serialize_field("file", &json::text_of(&self.place.file))?;
         object.serialize_field("line", &self.place.line)?;
         object.serialize_field("column", &self.place.column)?;
         object.serialize_field("note", &self.note)?;

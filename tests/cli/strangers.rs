@@ -38,7 +38,8 @@ fn harmless(ran: &Ran) {
     for text in [&ran.out, &ran.err] {
         let acts = |letter: &char| {
             (letter.is_control() && !matches!(letter, '\n' | '\t'))
-                || matches!(letter, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+                || matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
         };
         assert_eq!(text.chars().find(acts), None, "{text:?}");
     }
@@ -53,6 +54,7 @@ fn labels_of_partitions() {
         ("a\u{9b}31mb\rc", r"a\u{9b}31mb\u{d}c"),
         ("esp\u{202e}gnp.exe", r"esp\u{202e}gnp.exe"),
         ("x\nerror: all is lost", r"x\u{a}error: all is lost"),
+        ("es\u{200b}p\u{e0041}\u{fe0f}\u{feff}", r"es\u{200b}p\u{e0041}\u{fe0f}\u{feff}"),
     ] {
         label(&project, name);
         let ran = project.run(&["inspect", IMAGE]);
@@ -103,4 +105,56 @@ fn errors_warnings_and_arguments() {
         assert!(!has_escape || ran.err.contains(r"\u{"), "{}", ran.err);
         harmless(&project.run(&[arguments, &["--json"]].concat()));
     }
+}
+
+/// No line of `ran` is one that a stranger wrote.
+fn forged(ran: &Ran) {
+    for text in [&ran.out, &ran.err] {
+        let line = text.lines().find(|line| line.starts_with("error: all is lost"));
+        assert_eq!(line, None, "{text}");
+    }
+}
+
+#[test]
+fn a_name_of_two_lines_makes_no_message_of_its_own() {
+    const TWO: &str = "x\nerror: all is lost";
+    let quoted = serde_json::to_string(TWO).unwrap();
+    let project = Project::new();
+    project.run(&["lock", "node/node.yaml"]).good();
+    // A link and a pipe of an overlay, and what they lead to.
+    let path = project.path("node/overlay/etc").join(TWO);
+    std::os::unix::fs::symlink(format!("/gone/{TWO}"), &path).unwrap();
+    let ran = project.build(&[]);
+    assert!(ran.error().contains("/etc/x\n  error: all is lost"), "{}", ran.err);
+    forged(&ran);
+    std::fs::remove_file(&path).unwrap();
+    // The manifest of somebody else: what it names, says and lacks.
+    for (from, to) in [
+        ("runtime: podman", format!("runtime: {quoted}")),
+        ("overlays: [overlay]", format!("overlays: [{quoted}]")),
+        ("version: 1.2.3", format!("version: 1.2.3\n{quoted}: 1")),
+        (
+            "prune: [/usr/share/doc]",
+            format!("prune: [{}]", serde_json::to_string(&format!("/{TWO}")).unwrap()),
+        ),
+    ] {
+        project.edit(from, &to);
+        forged(&project.run(&["check", "node/node.yaml"]));
+        forged(&project.build(&[]));
+        project.edit(&to, from);
+    }
+    // A lock, a document, and an argument.
+    let lock = project.text("node/node.lock");
+    project.write("node/node.lock", lock.replacen("\"tiny\"", &quoted, 1));
+    let ran = project.build(&[]);
+    assert!(ran.error().contains("is the lock of x\n  error: all is lost"), "{}", ran.err);
+    forged(&ran);
+    project.write("doc.yaml", format!("node: 1\nname: a\nmatch: {{serial: {quoted}}}\n"));
+    let ran = project.run(&["node", "check", "doc.yaml"]).good();
+    assert!(ran.out.contains(r"serial x\u{a}error: all is lost"), "{}", ran.out);
+    forged(&ran);
+    forged(&project.run(&["inspect", TWO]));
+    let said: serde_json::Value =
+        serde_json::from_str(&project.run(&["inspect", "--json", TWO]).out).unwrap();
+    assert!(said["error"].as_str().unwrap().contains(TWO), "JSON keeps it");
 }

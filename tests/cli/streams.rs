@@ -57,7 +57,9 @@ fn messages_that_nobody_reads_keep_no_work_from_being_done() {
 #[test]
 fn a_result_that_cannot_be_written_is_a_failure() {
     let project = Project::new();
-    for arguments in [&["schema"][..], &["completion", "zsh"], &["check", "node/node.yaml"]] {
+    for arguments in
+        [&["schema"][..], &["completion", "zsh"], &["check", "node/node.yaml"], &["--help"], &["--version"]]
+    {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let ran = Ran::of(&project.keller(arguments).stdout(full).output().unwrap());
         let said = "error: writing to standard output: No space left on device (os error 28)";

@@ -258,7 +258,7 @@ fn access(from: &From, verb: &str) -> Result<Access> {
 }
 
 fn changed(changed: &Changed, global: &Global) -> Result<()> {
-    changed.warnings.iter().for_each(|warning| streams::tell(format_args!("warning: {warning}")));
+    changed.warnings.iter().for_each(|warning| streams::message(format_args!("warning: {warning}")));
     if global.json {
         return Ok(streams::json(json!(changed))?);
     }

@@ -45,7 +45,7 @@ pub(super) fn run(args: &SignArgs, global: &Global) -> Result<ExitCode> {
         for one in &treated {
             match one.refused {
                 // Whoever wants silence still hears what went wrong.
-                Some(_) => streams::tell(line(one, args.dry_run)),
+                Some(_) => streams::message(line(one, args.dry_run)),
                 None if global.quiet => {}
                 None => streams::line(line(one, args.dry_run))?,
             }

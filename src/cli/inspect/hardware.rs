@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{Global, columns, streams};
-use crate::cli::streams::one_line;
+use crate::base::terminal::one_line;
 use crate::project::inspect::{self, Seen, State, System};
 
 /// Prints what each version in the image has for the devices. Fails when something is lacking.

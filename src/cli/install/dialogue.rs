@@ -5,7 +5,8 @@ use std::io::{self, BufRead, IsTerminal, Read};
 use anyhow::{Context, Result, bail};
 
 use crate::base::Size;
-use crate::cli::streams::{self, one_line};
+use crate::base::terminal::one_line;
+use crate::cli::streams;
 use crate::project::install::{self, Choice, Install, Target};
 
 /// Most bytes of an answer.
@@ -32,7 +33,7 @@ pub(super) struct Terminal;
 
 impl Talk for Terminal {
     fn say(&mut self, text: &str) -> Result<()> {
-        Ok(streams::line(text)?)
+        Ok(streams::print(format_args!("{text}\n"))?)
     }
 
     fn ask(&mut self, question: &str) -> Result<Option<String>> {

@@ -24,7 +24,7 @@ pub(super) fn run(action: Action, global: &Global) -> Result<ExitCode> {
             let status = place.client().status()?;
             match global.json {
                 true => streams::json(serde_json::to_value(&status)?)?,
-                false => streams::line(show::status(&status))?,
+                false => streams::print(show::status(&status) + "\n")?,
             }
             return Ok(ExitCode::SUCCESS);
         }

@@ -92,7 +92,7 @@ pub struct UpArgs {
 pub(super) fn run(args: UpArgs, global: &Global) -> Result<ExitCode> {
     let plan = plan(&args)?;
     for warning in &plan.warnings {
-        streams::tell(format_args!("warning: {warning}"));
+        streams::message(format_args!("warning: {warning}"));
     }
     let count = plan.machines.len();
     let lab = Lab {

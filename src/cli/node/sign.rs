@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 
 use super::{Global, file, streams};
-use crate::base::{AtomicFile, atomic, input, limits};
+use crate::base::{AtomicFile, atomic, input, json, limits};
 use crate::node::signature::{self, PublicKey};
 use crate::node::{self, Document, Policy};
 use crate::repository::keys::PrivateKey;
@@ -28,11 +28,13 @@ pub(super) fn keygen(name: &Path, global: &Global) -> Result<()> {
     let text = PublicKey::new(key.public_bytes()).map(PublicKey::to_pem).expect("a key has its length");
     atomic::write(&public, text).with_context(|| format!("writing {}", public.display()))?;
     match global.json {
-        true => streams::json(json!({ "private": private, "public": public }))?,
+        true => {
+            streams::json(json!({ "private": json::text_of(&private), "public": json::text_of(&public) }))?
+        }
         false if global.quiet => {}
-        false => streams::line(format_args!(
+        false => streams::print(format_args!(
             "wrote {private} (keep it to yourself) and {public}\n\nnext, in the manifest:\n  node: {{keys: [{public}]}}\n\
-             and for each document:\n  keller node sign --key {private} rack1.yaml",
+             and for each document:\n  keller node sign --key {private} rack1.yaml\n",
             private = private.display(),
             public = public.display(),
         ))?,
@@ -59,7 +61,7 @@ pub(super) fn sign(file: &Path, key: &Path, out: Option<&Path>, global: &Global)
     let out = out.unwrap_or(file);
     save(out, &text, file).with_context(|| format!("writing {}", out.display()))?;
     match global.json {
-        true => streams::json(json!({ "file": out, "documents": documents.len() }))?,
+        true => streams::json(json!({ "file": json::text_of(out), "documents": documents.len() }))?,
         false if global.quiet => {}
         false => streams::line(format_args!("signed {}: {} documents", out.display(), documents.len()))?,
     }
@@ -85,7 +87,7 @@ fn signed(documents: &[Document], key: &PrivateKey, public: PublicKey) -> Result
 /// A document has secrets: it stays for whoever could read it.
 fn save(path: &Path, text: &str, like: &Path) -> std::io::Result<()> {
     let mode = fs::metadata(like)?.permissions().mode() & 0o777;
-    let mut file = AtomicFile::create(path)?;
+    let mut file = AtomicFile::create(&atomic::place(path)?)?;
     file.set_mode(mode)?;
     file.file_mut().write_all(text.as_bytes())?;
     file.commit().map(drop)

@@ -4,7 +4,8 @@ use std::fmt::Display;
 
 use serde_json::{Value, json};
 
-use super::{Report, streams};
+use super::Report;
+use crate::base::terminal::one_line;
 use crate::base::{Chain, Size};
 use crate::project::store::KINDS;
 use crate::store::{Checked, CheckedDerived, Part, Store, StoreError};
@@ -90,7 +91,7 @@ struct Seen {
 impl Seen {
     /// Names may be anybody's: none of them begins a line of its own.
     fn line(&mut self, line: impl Display) {
-        self.text.push_str(&streams::one_line(&line.to_string()));
+        self.text.push_str(&one_line(&line.to_string()));
         self.text.push('\n');
     }
 

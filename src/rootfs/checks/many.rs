@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::{Finding, Severity, View};
+use crate::base::terminal::acts;
 use crate::tree::{NodeId, show};
 
 /// Findings of one kind that are told one by one; of more than these, [`GROUPS`] directories are told.
@@ -93,7 +94,7 @@ fn entry_of(name: &str) -> String {
     for letter in name.chars() {
         match letter {
             '*' | '?' | '[' | ']' | '{' | '}' | '\\' => pattern.extend(['\\', letter]),
-            letter if letter.is_control() || letter == char::REPLACEMENT_CHARACTER => pattern.push('?'),
+            letter if acts(letter) || letter == char::REPLACEMENT_CHARACTER => pattern.push('?'),
             letter => pattern.push(letter),
         }
     }
