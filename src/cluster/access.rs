@@ -88,6 +88,8 @@ impl Access {
             failure.help("the directory `operator`, in the one that `keller cluster init` made, has it")
         })?;
         let list = serde_json::from_slice(&text).doing(format!("reading {}", path.display()))?;
+        let key = directory.join(etcd::CLIENT);
+        input::read_private(&key, MOST_BYTES).doing(format!("reading {}", key.display()))?;
         // A directory of an earlier keller does not have it.
         if !directory.join(etcd::PEER_CA).exists() {
             return Self::new(list, None, directory, &[etcd::CA, etcd::CLIENT]);

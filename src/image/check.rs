@@ -1,12 +1,15 @@
 //! Building a second time, differently, and comparing: what `keller build --check` promises.
 
 use std::fs::File;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use super::difference::{self, Difference};
 use super::{Job, Means, Settings, inputs, root};
+use crate::base::chain::is_full;
 use crate::base::progress::Silent;
+use crate::base::scratch::Scratch;
 use crate::disk::SectorSize;
 use crate::lock::Resolved;
 use crate::store::{Access, Checked, Store};
@@ -17,11 +20,18 @@ use crate::store::{Access, Checked, Store};
 /// # Errors
 /// When the images differ, with the file or structure that does.
 pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
-    let folder =
-        tempfile::Builder::new().prefix("keller-check-").tempdir().context("making a scratch directory")?;
+    let folder = Scratch::new("keller-check-")?;
+    compared(job, first, folder.path()).map_err(|error| match is_full(error.as_ref()) {
+        true => error
+            .context(format!("no space is left in {}: TMPDIR names another place", folder.path().display())),
+        false => error,
+    })
+}
+
+fn compared(job: &Job<'_>, first: &File, folder: &Path) -> Result<()> {
     // Whoever could write above it could write above the image as well; and all that it has is verified as it is read.
     let access = Access { key: None, shared: true };
-    let store = Store::open_with(folder.path().join("store"), access)?;
+    let store = Store::open_with(folder.join("store"), access)?;
     let packages =
         job.lock.packages.values().chain(job.lock.containers.values().flat_map(|all| all.values()));
     let digests =
@@ -44,7 +54,7 @@ pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
         bail!("the second build completed the lock differently");
     }
     let root = first_half.finish(job.manifest, &lock, job.keller.0, &means)?;
-    let second = tempfile::tempfile_in(folder.path()).context("making a scratch file")?;
+    let second = tempfile::tempfile_in(folder).context("making a scratch file")?;
     super::write(&Job { means, ..*job }, root, &second, None)?;
     let sector_size = SectorSize::try_from(job.manifest.disk.sector_size)?;
     match difference::first(first, &second, sector_size).context("comparing the images")? {

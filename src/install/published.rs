@@ -23,6 +23,7 @@ use super::refusal::Refusal;
 use super::write::WriteError;
 use crate::base::device::{ReadAt, Shared, Window};
 use crate::base::progress::Counted as Hashed;
+use crate::base::scratch::Scratch;
 use crate::base::version::compare;
 use crate::base::width::{to_u64, to_usize};
 use crate::base::{Chain, Progress, Size, Task, Unit, clock, kernel};
@@ -137,7 +138,7 @@ impl Published {
         progress: &dyn Progress,
     ) -> Result<Image> {
         // The one directory with a name: it is this thread's, which outlives an interruption.
-        let metadata = tempfile::Builder::new().prefix("keller-").tempdir().with_context(no_room)?;
+        let metadata = Scratch::new("keller-")?;
         let (own, path, patience) = (self.clone(), metadata.path().to_owned(), patience(unattended));
         let work = move |progress: &dyn Progress| {
             let (bytes, name) = own.assemble(&path, sectors, patience, progress)?;
@@ -206,7 +207,7 @@ impl Published {
         is_stopped: &dyn Fn() -> bool,
         progress: &dyn Progress,
     ) -> Result<(String, String)> {
-        let metadata = tempfile::Builder::new().prefix("keller-").tempdir().with_context(no_room)?;
+        let metadata = Scratch::new("keller-")?;
         let (own, path, patience) = (self.clone(), metadata.path().to_owned(), patience(unattended));
         let work = move |progress: &dyn Progress| {
             let remote = own.connect()?;

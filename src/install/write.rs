@@ -8,6 +8,7 @@ use super::document;
 use super::image::{Image, check_root, content, each_piece};
 use super::keep::{self, Kept, Plan, Spared};
 use super::marks::{END, UNFINISHED, UNFINISHED_AT};
+use crate::base::chain::is_full;
 use crate::base::device::{Device, ReadAt, Shared, Uncached};
 use crate::base::width::{to_u64, to_usize};
 use crate::base::{Digest, Progress, Task, Unit};
@@ -97,6 +98,14 @@ impl Job<'_> {
     }
 }
 
+/// A file that stands in for a disk needs the room of one.
+fn cure(error: &io::Error) -> &'static str {
+    match is_full(error) {
+        true => "No space is left where it lies: free some, or name a file elsewhere",
+        false => "The disk is failing, or was taken away: use another one",
+    }
+}
+
 /// Why a disk was not written, or not wholly. It has no partition table then, but where its last writes fail.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -109,7 +118,7 @@ pub enum WriteError {
         source: io::Error,
     },
     /// The disk.
-    #[error("writing at byte {offset}: {source}. The disk is failing, or was taken away: use another one")]
+    #[error("writing at byte {offset}: {source}. {}", cure(.source))]
     Write {
         /// Where.
         offset: u64,
@@ -117,7 +126,7 @@ pub enum WriteError {
         source: io::Error,
     },
     /// The disk's cache.
-    #[error("flushing the disk: {0}. The disk is failing, or was taken away: use another one")]
+    #[error("flushing the disk: {cause}. {cure}", cause = .0, cure = cure(.0))]
     Flush(#[source] io::Error),
     /// The root, as the disk has it.
     #[error("verifying what the disk has of the root: {0}")]

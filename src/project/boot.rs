@@ -9,11 +9,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use tempfile::TempDir;
 
 use super::Inputs;
 use super::qemu::{Qemu, qemu};
 use crate::base::progress::Progress;
+use crate::base::scratch::Scratch;
 use crate::base::{Size, atomic, input, limits};
 use crate::disk::{FileDevice, SectorSize, gpt};
 use crate::image::node_disk;
@@ -60,7 +60,7 @@ pub struct Prepared {
     machine: Machine,
     qemu: Qemu,
     identity: PathBuf,
-    _scratch: TempDir,
+    _scratch: Scratch,
 }
 
 impl Boot {
@@ -76,8 +76,7 @@ impl Boot {
             bail!("--bus: {why}, and the image is made for {sector_size}: name another bus");
         }
         let qemu = qemu(&self.inputs, progress)?;
-        let scratch =
-            tempfile::Builder::new().prefix("keller-").tempdir().context("making a scratch directory")?;
+        let scratch = Scratch::new("keller-")?;
         let blank = qemu.program.variables();
         let variables = firmware_variables(self.persist, &self.image, scratch.path(), blank)?;
         let identity = self.identity.clone().unwrap_or_else(|| scratch.path().join("id_ed25519"));

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::base::input;
+use crate::base::scratch::Scratch;
 use crate::cluster::access::{LIST, List};
 use crate::node::cluster::PREFIX;
 use crate::node::{self, Document};
@@ -170,8 +171,7 @@ impl Init {
         let above = above.unwrap_or(Path::new("."));
         let doing = || format!("writing {}", self.directory.display());
         fs::create_dir_all(above).with_context(doing)?;
-        let scratch =
-            tempfile::Builder::new().prefix(".keller-cluster-").tempdir_in(above).with_context(doing)?;
+        let scratch = Scratch::new_in(above, ".keller-cluster-").with_context(doing)?;
         let whole = scratch.path().join("whole");
         fs::DirBuilder::new().mode(0o700).create(&whole).with_context(doing)?;
         fs::DirBuilder::new().mode(0o700).create(whole.join(OPERATOR)).with_context(doing)?;

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use tempfile::TempDir;
 
 use super::Inputs;
 use super::boot::{disk_format, key, node, node_needs, sector_size};
 use super::qemu::{Qemu, qemu};
 use crate::base::progress::Progress;
+use crate::base::scratch::Scratch;
 use crate::base::{Size, atomic, input, limits};
 use crate::lab::{self, Identity, Layer, Place, Plan, Running, Setup, Spec};
 use crate::output;
@@ -38,7 +38,7 @@ pub struct Lab {
 pub struct Prepared {
     setup: Setup,
     qemu: Qemu,
-    scratch: TempDir,
+    scratch: Scratch,
     is_emulated: bool,
 }
 
@@ -47,7 +47,7 @@ pub struct Up {
     /// The machines.
     pub running: Running,
     _qemu: Qemu,
-    _scratch: TempDir,
+    _scratch: Scratch,
 }
 
 /// Reads the lab file at `path`; `image` is that of machines that name none.
@@ -70,8 +70,7 @@ impl Lab {
         let images = self.plan.machines.iter().map(image).collect::<Result<Vec<_>>>()?;
         let place = Place::take(&self.directory)?;
         let qemu = qemu(&self.inputs, progress)?;
-        let scratch =
-            tempfile::Builder::new().prefix("keller-").tempdir().context("making a scratch directory")?;
+        let scratch = Scratch::new("keller-")?;
         let identity = place.directory().join("lab.identity");
         let mut keys = key::make(&identity)?;
         if let Some(file) = &self.ssh_key {

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 
 use super::standing::{Left, Raw, Stamp, Standing, settle};
+use crate::base::chain::is_full;
 use crate::base::progress::{Task, Unit};
-use crate::base::{AtomicFile, Digest, Size, atomic};
+use crate::base::{AtomicFile, Digest, Size, atomic, input};
 use crate::boot::live::Source;
 use crate::image::report::Sizes;
 use crate::image::{self, Job, Kept, Report, Root};
@@ -45,7 +46,7 @@ impl<'a> Outputs<'a> {
         self.folder.join("build.json")
     }
 
-    /// Refuses a directory in a file's place, and a disk that a format cannot hold, before anything is built.
+    /// Refuses a file in the place of the directory, anything else in a file's, and a disk that a format cannot hold, before anything is built.
     pub(super) fn check(&self) -> Result<()> {
         let disk = &self.manifest.disk;
         // Without what is derived of it, which the format itself counts.
@@ -62,11 +63,23 @@ impl<'a> Outputs<'a> {
                 );
             }
         }
+        match self.folder.metadata() {
+            Ok(found) if !found.is_dir() => {
+                bail!("{} is no directory: name another with --output", self.folder.display());
+            }
+            Err(_) if self.folder.is_symlink() => {
+                bail!(
+                    "{} is a link that leads nowhere: name another directory with --output",
+                    self.folder.display()
+                );
+            }
+            _ => {}
+        }
         let images = self.wanted().into_iter().map(|format| self.image(format));
         for path in images.chain([self.image(Format::Raw), self.sums(), self.report()]) {
-            if path.is_dir() {
+            if let Some(other) = input::in_the_way(&path) {
                 bail!(
-                    "{} is a directory, and a file of this name is to be written: move it away, or name another \
+                    "{} is {other}, and a file of this name is to be written: move it away, or name another \
                      directory with --output",
                     path.display()
                 );
@@ -83,25 +96,19 @@ impl<'a> Outputs<'a> {
     /// Names the file of which `error` speaks, and the way out where the disk is full.
     fn failed(&self, path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
         let error = error.into();
-        // Some errors have the cause in their text alone: ENOSPC and EDQUOT.
-        let is_full = error.chain().any(|cause| {
-            let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-            let text = cause.to_string();
-            matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-                || ["(os error 28)", "(os error 122)"].iter().any(|number| text.ends_with(number))
-        });
+        let is_full = is_full(error.as_ref());
         let is_large = error.chain().any(|cause| {
             let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
             kind == Some(io::ErrorKind::FileTooLarge) || cause.to_string().ends_with("(os error 27)")
         });
         let folder = self.folder.display();
         let help = match (is_full, is_large) {
-            (true, _) => {
+            (true, false) => {
                 format!(" (no space is left in {folder}: free some, or name another directory with --output)")
             }
-            (false, true) => format!(
+            (_, true) => format!(
                 " (the file system of {folder} takes no file of the size of this disk, holes included: make `disk` \
-                 smaller, or name a directory on another file system, such as XFS, with --output)"
+                 smaller, name a directory on another file system, such as XFS, with --output, or raise `ulimit -f`)"
             ),
             (false, false) => String::new(),
         };

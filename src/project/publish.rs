@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
+use crate::base::chain::is_full;
 use crate::base::progress::Progress;
 use crate::image::published::Published;
 use crate::repository::keys::Keys;
@@ -72,6 +73,16 @@ impl Publish {
     /// # Errors
     /// Images, keys and repositories that do not go together; see the repository.
     pub fn run(&self, keys: &Keys, progress: &dyn Progress) -> Result<Outcome> {
+        self.change(keys, progress).map_err(|error| match is_full(error.as_ref()) {
+            true => error.context(format!(
+                "no space is left in {}: free some, such as by `keller publish --prune`",
+                self.to.display()
+            )),
+            false => error,
+        })
+    }
+
+    fn change(&self, keys: &Keys, progress: &dyn Progress) -> Result<Outcome> {
         let opening = || format!("opening the repository {}", self.to.display());
         let times = Times { now: Timestamp::now(), life: self.life };
         let open = || Repository::open(&self.to, keys).with_context(opening);

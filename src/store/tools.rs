@@ -7,10 +7,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
-use tempfile::TempDir;
 
 use super::derived::CheckedDerived;
 use super::{Result, Store, failed, if_exists, is_read_only, make_folder, note_use, open_file};
+use crate::base::scratch::Scratch;
 use crate::base::{Digest, atomic, input, limits};
 use crate::store::StoreError;
 
@@ -25,7 +25,7 @@ const FORM: &str = "list 2 of ";
 pub struct Tool {
     folder: PathBuf,
     /// Goes away with the value, where the store cannot keep it.
-    _scratch: Option<TempDir>,
+    _scratch: Option<Scratch>,
 }
 
 impl Tool {
@@ -181,8 +181,8 @@ impl Store {
 }
 
 /// A directory that goes away with its value, hidden in `parent`.
-fn scratch(name: &str, what: &str, parent: &Path) -> io::Result<TempDir> {
-    tempfile::Builder::new().prefix(&format!(".{name}-{what}-")).tempdir_in(parent)
+fn scratch(name: &str, what: &str, parent: &Path) -> io::Result<Scratch> {
+    Scratch::new_in(parent, &format!(".{name}-{what}-"))
 }
 
 /// Unpacks where temporary files are.
@@ -191,12 +191,12 @@ fn temporary<E: From<StoreError>>(
     unpack: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<Tool, E> {
     let parent = std::env::temp_dir();
-    let folder = tempfile::Builder::new().prefix(&format!("keller-{name}-")).tempdir_in(&parent);
+    let folder = Scratch::new_in(&parent, &format!("keller-{name}-"));
     unpacked(folder.map_err(failed("making a temporary directory in", &parent))?, unpack)
 }
 
 fn unpacked<E: From<StoreError>>(
-    scratch: TempDir,
+    scratch: Scratch,
     unpack: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<Tool, E> {
     let folder = scratch.path().join("tree");

@@ -125,3 +125,39 @@ fn two_builds_share_a_store() {
     assert!(one == two && two == three);
     sound(&project, "shared");
 }
+
+#[test]
+fn scratch_directories_go_with_whoever_made_them() {
+    let project = Project::new();
+    project.run(&["lock", "node/node.yaml"]).good();
+    project.build(&[]).good();
+    std::fs::create_dir(project.path("scratch")).unwrap();
+    std::fs::create_dir(project.path("clusters")).unwrap();
+    let members: Vec<String> = (1..16).map(|n| format!("--member=m{n}=10.0.0.{n}")).collect();
+    let members: Vec<&str> = members.iter().map(String::as_str).collect();
+    let cluster = [&["cluster", "init", "rack", "--out", "clusters/rack"][..], &members].concat();
+    let check = ["build", "--check", "--keller", "fake-keller", "node/node.yaml"];
+    // A second build in TMPDIR, and the private keys of a cluster beside its directory.
+    for (arguments, folder, begin) in
+        [(&check[..], "scratch", "keller-check-"), (&cluster, "clusters", ".keller-cluster-")]
+    {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+            let mut command = project.keller(arguments);
+            let child = command.env("TMPDIR", project.path("scratch")).spawn().unwrap();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let is_there = || {
+                let mut entries = std::fs::read_dir(project.path(folder)).unwrap();
+                entries.any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with(begin))
+            };
+            while !is_there() && !project.path("clusters/rack").exists() {
+                assert!(Instant::now() < deadline, "{arguments:?} made no directory");
+                std::thread::yield_now();
+            }
+            end(&child, signal);
+            let ran = Ran::of(&child.wait_with_output().unwrap());
+            assert!(ran.code == Some(0) || ran.signal == Some(signal.as_raw()), "{ran:?}");
+            assert!(!is_there(), "{arguments:?} left its directory");
+            let _ = std::fs::remove_dir_all(project.path("clusters/rack"));
+        }
+    }
+}

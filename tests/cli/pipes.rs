@@ -242,3 +242,150 @@ fn a_private_key_through_a_pipe_that_a_shell_hands_over() {
         shell(&project, "exec /bin/bash -c '$keller keys show --key <(cat stick.pem) keys'").good();
     }
 }
+
+#[test]
+fn what_is_no_file_is_not_replaced() {
+    let project = Project::new();
+    project.run(&["node", "keygen", "rack"]).good();
+    project.run(&["node", "init", "doc.yaml"]).good();
+    pipe(&project.path("p"));
+    // As /dev/stdout is: nobody's to replace.
+    std::os::unix::fs::symlink("/dev/null", project.path("device")).unwrap();
+    std::os::unix::fs::symlink("doc.yaml", project.path("link")).unwrap();
+    for (out, what) in [("p", "a pipe"), ("device", "a character device"), ("node", "a directory")] {
+        told(&project, &["node", "sign", "--key", "rack.pem", "--out", out, "doc.yaml"], out, what);
+    }
+    assert!(project.path("device").is_symlink());
+    // A link to a file is followed.
+    project.run(&["node", "sign", "--key", "rack.pem", "link"]).good();
+    assert!(project.path("link").is_symlink() && project.text("doc.yaml").contains("signature"));
+    // Images, and the directory that they go to.
+    let image = "node/out/tiny_1.2.3.raw";
+    std::fs::create_dir_all(project.path("node/out")).unwrap();
+    pipe(&project.path(image));
+    let ran = ends(project.keller(&BUILD));
+    assert!(
+        ran.error().contains("is a pipe, and a file of this name is to be written: move it away"),
+        "{}",
+        ran.err
+    );
+    std::os::unix::fs::symlink("gone", project.path("dangling")).unwrap();
+    for (place, words) in
+        [("logo", "logo is no directory"), ("dangling", "dangling is a link that leads nowhere")]
+    {
+        let ran = project.build(&["-o", place]);
+        assert!(ran.error().contains(words) && ran.err.contains("--output"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_hole_of_terabytes_is_not_read() {
+    let project = Project::new();
+    std::fs::File::create(project.path("hole")).unwrap().set_len(1 << 42).unwrap();
+    let begun = Instant::now();
+    let ran = ends(project.keller(&["build", "--keller", "hole", "node/node.yaml"]));
+    assert!(ran.error().contains("hole: it has more than the 1.0 GiB that are read"), "{}", ran.err);
+    assert!(begun.elapsed() < Duration::from_secs(2), "a gigabyte of it was read");
+}
+
+#[test]
+fn names_that_are_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::OsStr::from_bytes(b"\xff\xfe\x1b");
+    let project = Project::new();
+    for verb in [
+        &["keys", "init"][..],
+        &["keys", "show"],
+        &["keys", "renew"],
+        &["store", "path", "--store"],
+        &["node", "keygen"],
+        &["check"],
+        &["lab", "init"],
+        &["inspect"],
+        &["cluster", "init", "--member", "a=10.0.0.1", "rack", "--out"],
+        &["init", "--id", "x"],
+        &["build", "--keller", "fake-keller", "node/node.yaml", "-o"],
+    ] {
+        for json in [&[][..], &["--json"]] {
+            let place = project.path("places").join(name);
+            let _ = std::fs::remove_dir_all(project.path("places"));
+            std::fs::create_dir(project.path("places")).unwrap();
+            if verb[0] == "keys" && verb[1] != "init" {
+                let mut made = project.keller(&["keys", "init"]);
+                Ran::of(&made.arg(&place).output().unwrap()).good();
+            }
+            let mut command = project.keller(verb);
+            let ran = ends({
+                command.arg(&place).args(json);
+                command
+            });
+            assert!([Some(0), Some(1)].contains(&ran.code), "{verb:?}: {:?}: {}", ran.code, ran.err);
+            if !json.is_empty() {
+                let last = ran.out.lines().next_back().unwrap_or_default();
+                let said = serde_json::from_str::<serde_json::Value>(&ran.out)
+                    .or_else(|_| serde_json::from_str::<serde_json::Value>(last));
+                assert!(said.unwrap().to_string().contains('\u{fffd}'), "{verb:?}: {}", ran.out);
+            }
+        }
+    }
+}
+
+#[test]
+fn authorities_of_a_cluster_are_for_their_owner_alone() {
+    let project = Project::new();
+    project.run(&["cluster", "init", "rack", "--member", "a=10.0.0.1"]).good();
+    let issue = ["cluster", "issue", "rack", "--operator"];
+    let mode = |path: &str, mode| {
+        std::fs::set_permissions(project.path(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (file, verb) in [
+        ("rack/authority.pem", &issue[..]),
+        ("rack/peer-authority.pem", &issue),
+        ("rack/operator/client.pem", &["cluster", "status", "--operator", "rack/operator"]),
+    ] {
+        for bits in [0o644, 0o640, 0o602] {
+            mode(file, bits);
+            let ran = ends(project.keller(verb));
+            let words = format!(
+                "reading {file}: it has mode {bits:04o}, so that others can read or write it: `chmod 600`"
+            );
+            assert!(ran.error().contains(&words), "{}", ran.err);
+        }
+        mode(file, 0o600);
+    }
+    project.run(&issue).good();
+    // Where everybody can put another one in its place.
+    mode("rack", 0o777);
+    let ran = project.run(&issue);
+    assert!(ran.error().contains("everybody may write to its directory (mode 0777)"), "{}", ran.err);
+    mode("rack", 0o1777);
+    project.run(&issue).good();
+    // Nothing is made in a directory that is no cluster's.
+    std::fs::create_dir(project.path("other")).unwrap();
+    let ran = project.run(&["cluster", "issue", "other", "--operator"]);
+    assert!(ran.error().contains("one that `keller cluster init` made?"), "{}", ran.err);
+    assert_eq!(std::fs::read_dir(project.path("other")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_told() {
+    let project = Project::new();
+    project.build(&[]).good();
+    for (verb, words) in [
+        ("build --keller fake-keller node/node.yaml -o out", "raise `ulimit -f`"),
+        ("cluster init rack --member a=10.0.0.1", "File too large"),
+        ("publish node/out/tiny_1.2.3.raw --to repository", "no space is left in repository: free some"),
+        ("install node/out/tiny_1.2.3.raw disk.raw", "No space is left where it lies: free some"),
+    ] {
+        project.run(&["keys", "init", "keys"]);
+        std::fs::File::create(project.path("disk.raw")).unwrap().set_len(1 << 30).unwrap();
+        // In blocks of 512 bytes.
+        let ran = shell(&project, &format!("ulimit -f 1; exec $keller {verb}"));
+        let error = ran.error();
+        println!("{error}");
+        assert!(error.contains(words), "{error}");
+    }
+    let left: Vec<_> =
+        project.names(".").into_keys().filter(|name| name.contains("keller-cluster")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

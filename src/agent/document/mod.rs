@@ -29,6 +29,8 @@ const HOME: &str = "/var/lib/keller";
 /// What is known of a change that waits to be confirmed.
 const WAITING: &str = "/run/keller/node/waiting.json";
 const LOCK: &str = "/run/keller/node/lock";
+/// What every node has: how its image was made.
+const BUILT: &str = "/usr/lib/keller/image.json";
 /// The timer and the service that undo.
 const UNDO: &str = "keller-node-undo";
 /// The document of a node that has none.
@@ -258,6 +260,10 @@ fn keep(text: &str) -> Result<(), Failure> {
 
 /// Serializes apply, confirm and undo.
 fn lock() -> Result<File, Failure> {
+    if !Path::new(BUILT).exists() {
+        let cause = format!("this machine has no {BUILT}");
+        return Err(Failure::new("changing what it is", cause).help("this is for nodes that keller built"));
+    }
     let doing = || format!("locking {LOCK}");
     fs::create_dir_all(Path::new(LOCK).parent().unwrap_or(Path::new("/run"))).doing(doing())?;
     let file = File::options().create(true).append(true).open(LOCK).doing(doing())?;

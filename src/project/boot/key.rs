@@ -1,15 +1,13 @@
 //! The ssh keys that a machine gets: one made for this run, and those that the user names.
 
-use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use ssh_key::authorized_keys::AuthorizedKeys;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
-use crate::base::{input, limits};
+use crate::base::{AtomicFile, atomic, input, limits};
 
 /// By this comment a key is known to be of no further use.
 const KEY_COMMENT: &str = "keller, for one run";
@@ -24,12 +22,14 @@ pub(in crate::project) fn make(identity: &Path) -> Result<String> {
         .context("making an ssh key")?;
     key.set_comment(KEY_COMMENT);
     let text = key.to_openssh(LineEnding::LF)?;
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options
-        .open(identity)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("writing {}", identity.display()))?;
+    // In place of an empty file, too, which others may be able to read.
+    let write = || {
+        let mut file = AtomicFile::create(&atomic::place(identity)?)?;
+        file.set_mode(0o600)?;
+        file.file_mut().write_all(text.as_bytes())?;
+        file.commit_unsynced()
+    };
+    write().with_context(|| format!("writing {}", identity.display()))?;
     Ok(format!("{}\n", key.public_key().to_openssh()?))
 }
 
@@ -60,6 +60,9 @@ pub(in crate::project) fn public(file: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -68,6 +71,11 @@ mod tests {
         let identity = folder.path().join("id");
         let first = make(&identity).unwrap();
         assert_ne!(make(&identity).unwrap(), first);
+        // An empty file that others can read, as mktemp with another umask leaves it, does not lend its mode to a key.
+        fs::write(&identity, "").unwrap();
+        fs::set_permissions(&identity, fs::Permissions::from_mode(0o644)).unwrap();
+        make(&identity).unwrap();
+        assert_eq!(fs::metadata(&identity).unwrap().permissions().mode() & 0o7777, 0o600);
         fs::write(&identity, "a key of somebody else").unwrap();
         assert!(make(&identity).unwrap_err().to_string().contains("name another file"));
         assert_eq!(fs::read_to_string(&identity).unwrap(), "a key of somebody else");

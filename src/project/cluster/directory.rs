@@ -24,6 +24,8 @@ pub(super) fn lock(directory: &Path) -> Result<File> {
     let doing = || {
         format!("locking {}: is {} one that `keller cluster init` made?", path.display(), directory.display())
     };
+    // Nothing is made in another directory.
+    directory.join(OPERATOR).join(LIST).symlink_metadata().with_context(doing)?;
     let lock = crate::base::flock::open(&path).with_context(doing)?;
     flock(&lock, FlockOperation::LockExclusive).with_context(doing)?;
     Ok(lock)

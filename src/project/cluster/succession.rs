@@ -142,7 +142,7 @@ impl Succession {
 
 fn authority(path: &Path) -> Result<Authority> {
     let doing = || format!("reading {}", path.display());
-    Authority::read(&input::read(path, MOST_BYTES).with_context(doing)?).with_context(doing)
+    Authority::read(&input::read_private(path, MOST_BYTES).with_context(doing)?).with_context(doing)
 }
 
 /// Both authorities of a cluster.

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -16,9 +15,6 @@ use crate::base::{AtomicFile, input, limits};
 
 /// RFC 7468 section 10.
 const TAG: &str = "PRIVATE KEY";
-
-/// Permission bits of group and others.
-const OTHERS: u32 = 0o077;
 
 /// A key that signs, and the file that it is in.
 pub struct PrivateKey {
@@ -62,15 +58,13 @@ impl PrivateKey {
     /// # Errors
     /// `Read`, `Open`, `NoKey`.
     pub fn read(path: &Path) -> Result<Self, KeysError> {
-        let failed = |source| KeysError::Read { path: path.to_owned(), source };
-        let file = input::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        let mode = metadata.mode() & 0o7777;
-        // As ssh judges it: a file of somebody else's is theirs to guard, such as one that a service manager lends.
-        if metadata.uid() == rustix::process::geteuid().as_raw() && mode & OTHERS != 0 {
-            return Err(KeysError::Open { path: path.to_owned(), mode });
-        }
-        let bytes = input::read_open(&file, limits::TEXT).map_err(failed)?;
+        let bytes = input::read_private(path, limits::TEXT).map_err(|source| {
+            let path = path.to_owned();
+            match source.get_ref().and_then(|cause| cause.downcast_ref()) {
+                Some(input::OpenToOthers::File(mode)) => KeysError::Open { path, mode: *mode },
+                _ => KeysError::Read { path, source },
+            }
+        })?;
         Self::from_pem(path, &bytes)
     }
 
