@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_seen_through_all_steps() {
-        let full = io::Error::from(io::ErrorKind::StorageFull);
-        assert!(is_full(&io::Error::other(io::Error::other(full))));
+        assert!(is_full(&io::Error::from(io::ErrorKind::StorageFull)));
+        assert!(is_full(&io::Error::other(io::Error::from_raw_os_error(libc::ENOSPC))));
         assert!(is_full(&Layer("building", Some(Box::new(Layer("x: File too large (os error 27)", None))))));
         assert!(!is_full(&Layer("building", Some(Box::new(Layer("no such file", None))))));
     }

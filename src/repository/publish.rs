@@ -160,7 +160,7 @@ impl<'k> Repository<'k> {
     pub fn open(folder: impl Into<PathBuf>, keys: &'k Keys) -> Result<Self, PublishError> {
         let folder = Folder::new(folder);
         let path = folder.path();
-        let io = |source| PublishError::Folder { path: path.to_owned(), source };
+        let io = |source| PublishError::Folder { path: path.join(metadata::FOLDER), source };
         fs::create_dir_all(path.join(metadata::FOLDER)).map_err(io)?;
         // Not the directory itself: whoever may read that could hold its lock.
         let lock_path = path.join(LOCK);

@@ -195,9 +195,12 @@ impl Content {
     /// The file at `path`, which is looked at now and read later.
     ///
     /// # Errors
-    /// Those of [`input::open`].
+    /// Those of [`input::open`], and [`TooLarge`].
     pub fn foreign(path: &Path) -> io::Result<Self> {
         let seen = Seen::of(&input::open(path)?.metadata()?);
+        if seen.len > limits::FOREIGN {
+            return Err(TooLarge { limit: limits::FOREIGN }.into());
+        }
         Ok(Self::Foreign(Arc::new(Foreign { path: path.to_owned(), seen, shown: OnceLock::new() })))
     }
 

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::base::capabilities::ATTRIBUTE;
-use crate::base::{Digest, Hasher, input, limits};
+use crate::base::{Digest, Hasher, Size, input, limits};
 
 use super::{Content, Kind, Meta, NodeId, Tree, TreeError, show};
 
@@ -373,6 +373,8 @@ struct FolderSize {
     names: u64,
     /// Bytes of files in memory.
     held: u64,
+    /// Bytes of all files.
+    bytes: u64,
 }
 
 impl FolderSize {
@@ -393,6 +395,12 @@ impl FolderSize {
     }
 
     fn content(&mut self, path: &Path, len: u64) -> io::Result<Content> {
+        self.bytes = self.bytes.saturating_add(len);
+        if self.bytes > limits::FOREIGN {
+            let most = Size(limits::FOREIGN).human();
+            let text = format!("all files of the overlay up to it have more than {most} together");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
         if len > limits::SMALL_FILE || self.held + len > limits::HELD {
             return Content::foreign(path);
         }

@@ -133,7 +133,7 @@ fn scratch_directories_go_with_whoever_made_them() {
     project.build(&[]).good();
     std::fs::create_dir(project.path("scratch")).unwrap();
     std::fs::create_dir(project.path("clusters")).unwrap();
-    let members: Vec<String> = (1..16).map(|n| format!("--member=m{n}=10.0.0.{n}")).collect();
+    let members: Vec<String> = (1..8).map(|n| format!("--member=m{n}=10.0.0.{n}")).collect();
     let members: Vec<&str> = members.iter().map(String::as_str).collect();
     let cluster = [&["cluster", "init", "rack", "--out", "clusters/rack"][..], &members].concat();
     let check = ["build", "--check", "--keller", "fake-keller", "node/node.yaml"];

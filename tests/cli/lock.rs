@@ -73,13 +73,13 @@ fn locked_refuses_what_the_lock_does_not_have() {
         ran.error(),
         "error: building node/node.yaml: node/node.lock does not fit the manifest any more; \
          `keller lock` mends it\n\
-         the manifest has changed since the lock was made:\n  \
+         \x20 the manifest has changed since the lock was made:\n  \
          packages: libgreet1 was added\n  packages: greeter was removed"
     );
     // Without the flag the same is a note, and the build goes on with what is needed anew.
     project.edit("libgreet1]", "libgreet1, greeter]");
     let ran = project.build(&[]).good();
-    assert!(ran.err.contains("node/node.lock is stale:\nthe manifest has changed"), "{}", ran.err);
+    assert!(ran.err.contains("node/node.lock is stale:\n  the manifest has changed"), "{}", ran.err);
     assert!(ran.err.contains("packages: libgreet1 was added"), "{}", ran.err);
 
     project.write("node/overlay/etc/motd", "go away\n");

@@ -25,7 +25,14 @@ pub(super) fn lock(directory: &Path) -> Result<File> {
         format!("locking {}: is {} one that `keller cluster init` made?", path.display(), directory.display())
     };
     // Nothing is made in another directory.
-    directory.join(OPERATOR).join(LIST).symlink_metadata().with_context(doing)?;
+    let list = directory.join(OPERATOR).join(LIST);
+    list.symlink_metadata().with_context(|| {
+        format!(
+            "looking for {}: is {} one that `keller cluster init` made?",
+            list.display(),
+            directory.display()
+        )
+    })?;
     let lock = crate::base::flock::open(&path).with_context(doing)?;
     flock(&lock, FlockOperation::LockExclusive).with_context(doing)?;
     Ok(lock)

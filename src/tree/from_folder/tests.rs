@@ -260,6 +260,25 @@ fn small_files_have_a_sum_in_memory() {
 }
 
 #[test]
+fn holes_are_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let hole = |name: &str, len| fs::File::create(folder.path().join(name)).unwrap().set_len(len).unwrap();
+    let told = || Overlay::from_folder(folder.path(), "overlay", 7).unwrap_err().to_string();
+    hole("a", limits::FOREIGN - 1);
+    Overlay::from_folder(folder.path(), "overlay", 7).unwrap();
+    hole("b", 2);
+    assert!(
+        told().ends_with("/b: all files of the overlay up to it have more than 16.0 GiB together"),
+        "{}",
+        told()
+    );
+    hole("a", 1 << 42);
+    assert!(told().contains("/a: all files of the overlay up to it"), "{}", told());
+    let error = Content::foreign(&folder.path().join("a")).unwrap_err().to_string();
+    assert_eq!(error, "it has more than the 16.0 GiB that are read of such a file");
+}
+
+#[test]
 fn what_is_no_file_is_named_and_never_waited_for() {
     let told = |name: &str| {
         let folder = tempfile::tempdir().unwrap();

@@ -52,7 +52,7 @@ fn directory(rack: &Rack) -> PathBuf {
             serde_json::json!({ "name": "rack1", "members": members }).to_string(),
         ),
     ] {
-        fs::write(path, text).unwrap();
+        super::private(&path, &text);
     }
     directory
 }

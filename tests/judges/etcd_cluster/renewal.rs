@@ -36,7 +36,7 @@ impl Rack {
         let directory = self.folder.path().join("rack1");
         let operator = directory.join("operator");
         std::fs::create_dir_all(&operator).unwrap();
-        let write = |name: &str, text: String| std::fs::write(directory.join(name), text).unwrap();
+        let write = |name: &str, text: String| super::private(&directory.join(name), &text);
         write("authority.pem", self.clients.to_pem());
         write("peer-authority.pem", self.peers.to_pem());
         let wanted =
