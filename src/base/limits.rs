@@ -280,6 +280,13 @@ pub const IMAGE_SLACK: u64 = 256 << 20;
 /// librocblas0-tests-data alone; the second in this, of all of main, has 165 MB.
 pub const PACKAGES_SLACK: u64 = 1 << 30;
 
+/// What a raw disk in one frame of zstd may always unpack to, in bytes, besides [`RATIO`] times its size. Found: 813 MB, of an
+/// image that has 60 MB in it; kernel and boot loader alone are some 25 MB that do not get smaller.
+pub const DISK_SLACK: u64 = 1 << 30;
+
+/// Most frames of a raw disk that is compressed, as `keller build` makes one for 4 MiB.
+pub const FRAMES: usize = 1_000_000;
+
 /// How many times its own size a package or an image may unpack to, besides its slack. Found: 61, of a package of 34 MB, and
 /// more of a few small ones, for which there is the slack.
 pub const RATIO: u64 = 100;
@@ -323,6 +330,19 @@ pub const CONTROL: u64 = 32 << 20;
 /// Most words of a package's scripts that do something to the system, each once. Real scripts have some
 /// ten.
 pub const ACTIONS: usize = 10_000;
+
+/// Most bytes of one answer of etcd, of which it takes 1.5 MiB in a request. A member in a list of them takes 90 bytes of
+/// memory where its message has two.
+pub const ETCD_ANSWER: usize = 2 << 20;
+
+/// Most members, with their addresses, and most alarms, that are taken of one etcd. Found: 5; more than 7 is unwise.
+pub const ETCD_MEMBERS: usize = 64;
+
+/// Most letters of a word of etcd's that is shown: a member's name, a version, a refusal. Found: 150, a refusal.
+pub const ETCD_WORD: usize = 1000;
+
+/// Most bytes of a snapshot of etcd, whose database has 2 GiB by default and 8 GiB at the most that its makers advise.
+pub const SNAPSHOT: u64 = 16 << 30;
 
 /// Most threads that can be asked for: more than any machine has processors that help here.
 pub const THREADS: usize = 1024;

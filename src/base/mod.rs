@@ -1,6 +1,7 @@
 //! What every room may lean on: digests, sizes, alignment, devices, whole files, sealed files, input that is only read
 //! if it is a file, decompression, JSON with a bound, limits, names that were probably meant, progress, signals, scratch
-//! directories, chains of errors, text for terminals, the order of versions.
+//! directories, chains of errors, text for terminals, addresses that mean what they show, the order
+//! of versions.
 
 pub mod align;
 pub mod atomic;
@@ -29,6 +30,7 @@ pub mod size;
 pub mod terminal;
 pub mod user;
 pub mod version;
+pub mod web;
 pub mod width;
 pub mod window;
 

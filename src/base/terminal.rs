@@ -40,6 +40,16 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     replaced(text, acts)
 }
 
+/// What somebody else said, as a part of a sentence of ours: in one line, and no more than `most` letters of it.
+pub fn said(text: &str, most: usize) -> String {
+    let end = text.char_indices().nth(most).map_or(text.len(), |(at, _)| at);
+    let mut said = one_line(&text[..end]).into_owned();
+    if end < text.len() {
+        said.push('…');
+    }
+    said
+}
+
 /// `text` with its lines after the first indented, where they are not: none of them can pass for a message of its own.
 pub fn hanging(text: &str) -> Cow<'_, str> {
     let mut lines = text.split('\n');
@@ -98,6 +108,19 @@ mod tests {
         }
         assert_eq!(escaped("a\tb\nc"), "a\tb\nc");
         assert_eq!(one_line("a\nerror: b"), r"a\u{a}error: b");
+    }
+
+    #[test]
+    fn what_others_say_is_one_line_of_bounded_length() {
+        for (text, shown) in [
+            ("3.5.16", "3.5.16"),
+            ("a\nerror: all is lost", r"a\u{a}error: all is lost"),
+            ("\u{1b}[2J\u{9b}1m", r"\u{1b}[2J\u{9b}1m"),
+            ("äöüäöüäöüäöüäöüäöüäöüäöüäöüä", "äöüäöüäöüäöüäöüäöüäöüäöüäöüä"),
+            ("äöüäöüäöüäöüäöüäöüäöüäöüäöüäö", "äöüäöüäöüäöüäöüäöüäöüäöüäöüä…"),
+        ] {
+            assert_eq!(said(text, 28), shown);
+        }
     }
 
     #[test]
