@@ -8,6 +8,7 @@ use super::requests::{MOST, REQUESTS, answer_of, names, request_of};
 use super::view::{Role, View};
 use crate::base::Chain;
 use crate::base::failure::{Doing, Failure};
+use crate::base::terminal::said;
 use crate::etcd::{Change, Client, Error};
 use crate::pki::Authority;
 use crate::pki::etcd::Member;
@@ -115,7 +116,7 @@ fn is_member(view: &View, list: &List, name: &str) -> Result<Member, String> {
 
 /// What somebody else wrote, fit for a terminal.
 fn shown(text: &str) -> String {
-    text.chars().take(MOST_SHOWN).flat_map(char::escape_debug).collect()
+    said(text, MOST_SHOWN)
 }
 
 /// Judges and signs the request of `member`; nothing where it has none.

@@ -6,6 +6,7 @@ use std::thread;
 
 use super::access::{self, Access, Dated};
 use super::requests;
+use crate::base::limits;
 use crate::etcd::{Alarm, Client, Code, Error, Known, Member, Shown};
 use crate::pki;
 
@@ -37,6 +38,9 @@ pub struct Trust {
 impl Trust {
     /// What a handshake tells; nothing where it is not all of it.
     fn of(shown: &Shown) -> Option<Self> {
+        if shown.believes.len() > limits::ETCD_MEMBERS {
+            return None;
+        }
         let believed = shown.believes.iter().map(|name| pki::name_of(name).ok());
         let believed = believed.collect::<Option<BTreeSet<_>>>().filter(|names| !names.is_empty())?;
         Some(Self { shown: pki::names_of(&shown.certificate).ok()?.issuer, believed })
@@ -246,7 +250,12 @@ fn answer(client: &mut Client, depth: Depth) -> Result<Answer, Error> {
     if answer.known.status.is_learner {
         return Ok(answer);
     }
-    answer.members = client.members().ok();
+    // One that refuses tells nothing; what cannot be read is an error of this member.
+    answer.members = match client.members() {
+        Ok(members) => Some(members),
+        Err(Error::Refused { .. }) => None,
+        Err(error) => return Err(error),
+    };
     if depth == Depth::Word {
         return Ok(answer);
     }
@@ -257,7 +266,10 @@ fn answer(client: &mut Client, depth: Depth) -> Result<Answer, Error> {
     };
     if answer.agrees.is_ok() {
         // They come through the log too: whoever has no majority would take as long to say nothing once more.
-        answer.alarms = client.alarms().unwrap_or_default();
+        answer.alarms = match client.alarms() {
+            Err(error @ Error::Broken { .. }) => return Err(error),
+            alarms => alarms.unwrap_or_default(),
+        };
         // A client node may not read them.
         answer.requests = requests::names(client).map(|(names, _)| names).unwrap_or_default();
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper::client::conn::http2::SendRequest;
 use hyper::http::HeaderMap;
@@ -24,9 +24,14 @@ use super::messages::{
     RoleGrantPermissionRequest, SnapshotResponse, Status, TxnRequest, TxnResponse, UserAddOptions,
     UserAddRequest, UserGrantRoleRequest,
 };
+use crate::base::terminal::said;
+use crate::base::width::to_u64;
+use crate::base::{Size, limits};
 
-/// For a part of a snapshot, of 32 KiB.
+/// For a part of a snapshot, of 32 KiB; and how often it is looked whether they come as fast as [`SLOWEST`].
 const PART: Duration = Duration::from_secs(30);
+/// Bytes a second that a snapshot comes with, at least.
+const SLOWEST: u64 = 256;
 /// Of a right.
 const READ_AND_WRITE: i32 = 2;
 /// Every key: from the first on.
@@ -98,7 +103,7 @@ impl Client {
         let (sender, end) = (connection.sender(), connection.end());
         let shown = std::mem::take(&mut connection.shown);
         let origin = format!("https://{endpoint}").parse().expect("an address makes a URI");
-        let grpc = Grpc::with_origin(connection, origin);
+        let grpc = Grpc::with_origin(connection, origin).max_decoding_message_size(limits::ETCD_ANSWER);
         Ok(Self { runtime, grpc, endpoint, patience, sender, end, shown })
     }
 
@@ -117,7 +122,8 @@ impl Client {
     /// # Errors
     /// As [`Error`] has them.
     pub fn status(&mut self) -> Result<Known, Error> {
-        let status = self.call("/etcdserverpb.Maintenance/Status", Empty {})?;
+        let mut status: Status = self.call("/etcdserverpb.Maintenance/Status", Empty {})?;
+        status.version = word(&status.version);
         Ok(Known { status, clock_ahead_seconds: self.clock_ahead() })
     }
 
@@ -220,7 +226,7 @@ impl Client {
     pub fn members(&mut self) -> Result<Vec<Member>, Error> {
         let request = MemberListRequest { linearizable: false };
         let answer: MembersResponse = self.call("/etcdserverpb.Cluster/MemberList", request)?;
-        Ok(answer.members)
+        listed(self.endpoint, answer.members)
     }
 
     /// Takes in a learner that will answer other members at `peer_url`.
@@ -266,7 +272,10 @@ impl Client {
     /// As [`Error`] has them.
     pub fn alarms(&mut self) -> Result<Vec<Alarm>, Error> {
         let answer: AlarmResponse = self.call("/etcdserverpb.Maintenance/Alarm", AlarmRequest::default())?;
-        Ok(answer.alarms)
+        match answer.alarms.len() <= limits::ETCD_MEMBERS {
+            true => Ok(answer.alarms),
+            false => Err(many(self.endpoint, "alarms", answer.alarms.len())),
+        }
     }
 
     /// Whether etcd asks for rights.
@@ -341,6 +350,7 @@ impl Client {
     ) -> Result<std::io::Result<u64>, Error> {
         let mut stream = self.open_snapshot()?;
         let mut total = 0;
+        let (mut since, mut counted) = (Instant::now(), 0);
         loop {
             let next = self.runtime.block_on(async { tokio::time::timeout(PART, stream.message()).await });
             let part: Option<SnapshotResponse> = next
@@ -350,9 +360,22 @@ impl Client {
             if let Err(error) = target.write_all(&part.blob) {
                 return Ok(Err(error));
             }
-            let len = crate::base::width::to_u64(part.blob.len());
+            let len = to_u64(part.blob.len());
             total += len;
+            counted += len;
             advance(len, part.remaining_bytes);
+            if total > limits::SNAPSHOT {
+                let most = Size(limits::SNAPSHOT).human();
+                let cause = format!("its snapshot has more than the {most} that are read of one");
+                return Err(Error::Broken { endpoint: self.endpoint, cause });
+            }
+            if since.elapsed() >= PART {
+                if counted < SLOWEST * since.elapsed().as_secs() {
+                    let cause = format!("its snapshot comes slower than {SLOWEST} B a second");
+                    return Err(Error::Broken { endpoint: self.endpoint, cause });
+                }
+                (since, counted) = (Instant::now(), 0);
+            }
         }
     }
 
@@ -397,7 +420,15 @@ impl Client {
         let Some(source) = std::error::Error::source(status) else {
             return match status.code() {
                 Code::DeadlineExceeded => Error::Late { endpoint, after: self.patience },
-                code => Error::Refused { endpoint, code, message: status.message().to_owned() },
+                // In the words of the library, which gives such an error no source.
+                Code::OutOfRange if status.message().contains("decoded message length too large") => {
+                    let most = Size(to_u64(limits::ETCD_ANSWER)).human();
+                    Error::Broken {
+                        endpoint,
+                        cause: format!("an answer has more than the {most} that are read"),
+                    }
+                }
+                code => Error::Refused { endpoint, code, message: word(status.message()) },
             };
         };
         // The task that carries the connection may not have been at its end yet.
@@ -407,6 +438,30 @@ impl Client {
             .or_else(|| super::error::of_certificates(endpoint, source))
             .unwrap_or_else(|| Error::Broken { endpoint, cause: crate::base::Chain(source).to_string() })
     }
+}
+
+/// Words of etcd's, or of whoever answers in its place.
+fn word(text: &str) -> String {
+    said(text, limits::ETCD_WORD)
+}
+
+/// The members that `endpoint` lists, in words that can be shown.
+fn listed(endpoint: SocketAddr, mut members: Vec<Member>) -> Result<Vec<Member>, Error> {
+    let addresses: usize = members.iter().map(|one| one.peer_urls.len().max(one.client_urls.len())).sum();
+    let count = members.len().max(addresses);
+    if count > limits::ETCD_MEMBERS {
+        return Err(many(endpoint, "members and addresses", count));
+    }
+    for member in &mut members {
+        let urls = member.peer_urls.iter_mut().chain(&mut member.client_urls);
+        urls.chain([&mut member.name]).for_each(|text| *text = word(text));
+    }
+    Ok(members)
+}
+
+fn many(endpoint: SocketAddr, what: &str, count: usize) -> Error {
+    let cause = format!("it tells of {count} {what}, and at most {} are read", limits::ETCD_MEMBERS);
+    Error::Broken { endpoint, cause }
 }
 
 /// The first key that does not begin with `prefix`: none of ours ends with the last byte there is.
@@ -441,6 +496,30 @@ fn clock_ahead(headers: &HeaderMap, asked: SystemTime, answered: SystemTime) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_member_says_of_others_is_bounded_and_in_one_line() {
+        let endpoint = ([10, 0, 0, 1], 2379).into();
+        let member = |name: &str, urls: usize| Member {
+            id: 7,
+            name: name.to_owned(),
+            peer_urls: vec!["https://10.0.0.2:2380\nnext: reboot".to_owned(); urls],
+            client_urls: vec!["x\u{202e}y".to_owned()],
+            is_learner: false,
+        };
+        let few = listed(endpoint, vec![member("a", 1), member("b\nerror: \u{1b}[2J", 1)]).unwrap();
+        assert_eq!((few[0].name.as_str(), few[1].name.as_str()), ("a", r"b\u{a}error: \u{1b}[2J"));
+        assert_eq!(few[0].peer_urls, [r"https://10.0.0.2:2380\u{a}next: reboot"]);
+        assert_eq!(few[0].client_urls, [r"x\u{202e}y"]);
+        for (members, count) in [(vec![member("a", 1); 60_000], 60_000), (vec![member("a", 65)], 65)] {
+            let error = listed(endpoint, members).unwrap_err();
+            let said = format!(
+                "talking to 10.0.0.1:2379: it tells of {count} members and addresses, and at most 64 are read"
+            );
+            assert_eq!(error.to_string(), said);
+        }
+        assert_eq!(word(&"x".repeat(5000)).chars().count(), limits::ETCD_WORD + 1);
+    }
 
     #[test]
     fn a_clock_differs_by_what_the_way_and_whole_seconds_do_not_explain() {

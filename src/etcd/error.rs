@@ -6,6 +6,9 @@ use std::time::Duration;
 use thiserror::Error as ThisError;
 use tonic::Code;
 
+use crate::base::limits;
+use crate::base::terminal::said;
+
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum Error {
@@ -116,10 +119,10 @@ pub(super) fn of_certificates(
                 Wrong::Expired | Wrong::ExpiredContext { .. } => Disbelief::Expired,
                 Wrong::UnknownIssuer | Wrong::BadSignature => Disbelief::OtherAuthority,
                 Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => Disbelief::OtherAddress,
-                _ => Disbelief::Other(tls.to_string()),
+                _ => Disbelief::Other(said(&tls.to_string(), limits::ETCD_WORD)),
             };
             Error::Disbelieved { endpoint, cause }
         }
-        _ => Error::Broken { endpoint, cause: tls.to_string() },
+        _ => Error::Broken { endpoint, cause: said(&tls.to_string(), limits::ETCD_WORD) },
     })
 }

@@ -13,9 +13,12 @@ use x509_parser::x509::X509Name;
 
 use super::Error;
 use super::wanted::Wanted;
+use crate::base::terminal::said;
 
 pub(super) const KEY: &str = "PRIVATE KEY";
 pub(super) const CERTIFICATE: &str = "CERTIFICATE";
+/// Letters of a name in a certificate that are shown.
+const MOST_SHOWN: usize = 256;
 
 /// A private key and the certificate for it.
 #[derive(Debug)]
@@ -109,7 +112,8 @@ pub fn name_of(der: &[u8]) -> Result<String, Error> {
 
 fn shown(name: &X509Name<'_>) -> String {
     let common = name.iter_common_name().next().and_then(|name| name.as_str().ok());
-    common.map_or_else(|| name.to_string(), str::to_owned)
+    // Whoever shows a certificate has chosen it.
+    said(&common.map_or_else(|| name.to_string(), str::to_owned), MOST_SHOWN)
 }
 
 /// Whether the owner of the certificate `authority` signed `certificate`.
