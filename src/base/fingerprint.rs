@@ -27,6 +27,12 @@ impl Fingerprint {
         Self(*hasher.finalize().as_bytes())
     }
 
+    /// A quarter of it, where many are held and one that is taken for another costs little.
+    pub fn short(&self) -> u64 {
+        let (first, _) = self.0.split_first_chunk().expect("32 bytes have 8");
+        u64::from_le_bytes(*first)
+    }
+
     /// From its 32 raw bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)

@@ -4,6 +4,7 @@
 //! A page has a header, then elements; those of a branch name further pages, those of a leaf have keys and values. A bucket
 //! is a tree of its own, whose root a value names; a small one lies in the value itself.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
@@ -15,8 +16,9 @@ use thiserror::Error as ThisError;
 
 use crate::base::digest::Hasher;
 use crate::base::on_disk::{FromBytes, le, on_disk, whole};
+use crate::base::terminal::said;
 use crate::base::width::{to_u64, to_usize};
-use crate::base::{Digest, fingerprint::Fingerprint};
+use crate::base::{Digest, Fingerprint, json, limits};
 
 /// Bytes of the hash at the end.
 pub const HASH: u64 = 32;
@@ -32,6 +34,8 @@ const IS_BUCKET: u32 = 0x01;
 const DEEPEST: u32 = 64;
 /// A page of a value of 1.5 MiB, the most that etcd takes, with room.
 const LARGEST_PAGE: u64 = 64 << 20;
+/// A page of two keys of 32 KiB, the most that bbolt takes, with room. One of each level is held at a time.
+const LARGEST_BRANCH: u64 = 1 << 20;
 
 on_disk! {
     /// `page`.
@@ -168,6 +172,8 @@ struct Database<'a> {
     size: u64,
     page_size: u64,
     root: u64,
+    /// Bytes of the pages that may still be read: each page of a tree is read once, so that all have no more than the file.
+    left: Cell<u64>,
 }
 
 impl<'a> Database<'a> {
@@ -184,7 +190,7 @@ impl<'a> Database<'a> {
         if !page_size.is_power_of_two() || !(512..=65_536).contains(&page_size) {
             return Err(Error::Shape("its pages have no size that pages have"));
         }
-        Ok(Self { file, size, page_size, root: newest.root.get() })
+        Ok(Self { file, size, page_size, root: newest.root.get(), left: Cell::new(size) })
     }
 
     fn content(&self) -> Result<Content, Error> {
@@ -193,7 +199,9 @@ impl<'a> Database<'a> {
             if let (true, Some(at)) =
                 (is_bucket, [&b"key"[..], b"members"].iter().position(|name| *name == key))
             {
-                roots[at] = Some(value.to_vec());
+                // A root, or a bucket that has room beside others in a page.
+                let value = Some(value).filter(|value| to_u64(value.len()) <= self.page_size);
+                roots[at] = Some(value.ok_or(Error::Shape("a bucket has no root"))?.to_vec());
             }
             Ok(())
         })?;
@@ -205,14 +213,24 @@ impl<'a> Database<'a> {
             let main = entry.get(..8).and_then(|main| main.try_into().ok()).map(i64::from_be_bytes);
             content.revision = main.ok_or(Error::Shape("an entry has no revision"))?.max(content.revision);
             let key = KeyValue::decode(value).map_err(|_| Error::Shape("an entry has no key"))?.key;
-            let key = Fingerprint::of(&key);
+            // A part of it tells keys apart, and there may be many.
+            let key = Fingerprint::of(&key).short();
             let _ = if entry.get(17) == Some(&b't') { there.remove(&key) } else { there.insert(key) };
             Ok(())
         })?;
         content.keys = to_u64(there.len());
         let listed = &mut content.members;
         self.bucket(members.as_deref(), &mut |_, value| {
-            listed.push(serde_json::from_slice(value).map_err(|_| Error::Shape("a member cannot be read"))?);
+            if listed.len() == limits::ETCD_MEMBERS {
+                return Err(Error::Shape("it has more members than a cluster"));
+            }
+            let mut one: Listed = json::parse(value, limits::ETCD_MEMBERS)
+                .map_err(|_| Error::Shape("a member cannot be read"))?;
+            one.peer_urls
+                .iter_mut()
+                .chain([&mut one.name])
+                .for_each(|text| *text = said(text, limits::ETCD_WORD));
+            listed.push(one);
             Ok(())
         })?;
         content.members.sort_by(|one, other| one.name.cmp(&other.name));
@@ -242,9 +260,12 @@ impl<'a> Database<'a> {
         self.file.read_exact_at(&mut header, at)?;
         let (header, _) = Header::read_from_prefix(&header).map_err(|_| OUTSIDE)?;
         let len = (u64::from(header.overflow.get()) + 1) * self.page_size;
-        if header.id.get() != id || len > LARGEST_PAGE || at + len > self.size {
+        let largest = if header.flags.get() == BRANCH { LARGEST_BRANCH } else { LARGEST_PAGE };
+        if header.id.get() != id || len > largest || at + len > self.size {
             return Err(OUTSIDE);
         }
+        let left = self.left.get().checked_sub(len).ok_or(Error::Shape("a page lies in several places"))?;
+        self.left.set(left);
         let mut page = vec![0; to_usize(len)];
         self.file.read_exact_at(&mut page, at)?;
         Ok(page)
@@ -292,4 +313,72 @@ fn meta(page: &[u8]) -> Option<Meta> {
         .iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
     (meta.magic.get() == MAGIC && meta.version.get() == VERSION && meta.checksum.get() == sum).then_some(meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const PAGE: usize = 4096;
+
+    /// A database with `pages` behind the first two, the root being the first of them.
+    fn database(pages: &[Vec<u8>]) -> File {
+        let meta = |at: u64| {
+            let mut meta = Vec::new();
+            [MAGIC, VERSION, 4096, 0].iter().for_each(|field| meta.extend(field.to_le_bytes()));
+            [2, 0, 0, 9, at].iter().for_each(|field: &u64| meta.extend(field.to_le_bytes()));
+            let sum = meta.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+                (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+            });
+            [header(at, 4, 0, 0), meta, sum.to_le_bytes().to_vec()].concat()
+        };
+        let mut bytes = Vec::new();
+        for page in [meta(0), meta(1)].iter().chain(pages) {
+            bytes.extend(page);
+            bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        file.write_all(Digest::of(&bytes).as_bytes()).unwrap();
+        file
+    }
+
+    fn header(id: u64, flags: u16, count: u16, overflow: u32) -> Vec<u8> {
+        let (flags, count) = (flags.to_le_bytes(), count.to_le_bytes());
+        [&id.to_le_bytes()[..], &flags, &count, &overflow.to_le_bytes()].concat()
+    }
+
+    /// A branch that leads `count` times to the page `to`.
+    fn branch(id: u64, to: u64, count: u16, overflow: u32) -> Vec<u8> {
+        let element = [&[0; 8][..], &to.to_le_bytes()].concat();
+        [header(id, BRANCH, count, overflow), element.repeat(usize::from(count))].concat()
+    }
+
+    /// What a member sends who wants its reader busy, or out of memory.
+    #[test]
+    fn a_page_is_read_once() {
+        let leaf = |id| header(id, LEAF, 0, 0);
+        let says = |pages: &[Vec<u8>]| read(&database(pages)).unwrap_err().to_string();
+        let several = "it is not a database of etcd: a page lies in several places";
+        let begun = Instant::now();
+        assert_eq!(says(&[branch(2, 2, 200, 0)]), several, "a circle");
+        // 200^9 ways to the leaf.
+        let mut levels: Vec<_> = (2..11).map(|id| branch(id, id + 1, 200, 0)).collect();
+        levels.push(leaf(11));
+        assert_eq!(says(&levels), several);
+        // Pages of 40 KiB that lie in each other, and of 2 MiB.
+        let mut nested: Vec<_> = (2..40).map(|id| branch(id, id + 1, 1, 9)).collect();
+        nested.extend(vec![Vec::from([0]); 20]);
+        assert_eq!(says(&nested), several);
+        let mut large = vec![branch(2, 3, 1, 511), leaf(3)];
+        large.extend(vec![Vec::from([0]); 600]);
+        assert_eq!(says(&large), "it is not a database of etcd: a page lies outside of it");
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        // One that is whole has all of its pages once.
+        let empty = says(&[branch(2, 3, 1, 0), leaf(3)]);
+        assert_eq!(empty, "it is not a database of etcd: a bucket is missing");
+    }
 }
