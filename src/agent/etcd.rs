@@ -2,6 +2,7 @@
 
 mod door;
 mod gate;
+mod listed;
 pub mod member;
 pub mod promote;
 pub mod renew;

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::door::{self, Answer, Door};
 use super::gate::{self, Own, Peer, Seat, Step, Told};
+use super::listed::{Listed, MOST_SHOWN, joined, strange, url};
 use crate::agent::clock;
 use crate::base::failure::{Doing, Failure};
 use crate::base::progress::Progress;
-use crate::base::{Chain, atomic};
+use crate::base::terminal::said;
+use crate::base::{Chain, atomic, limits};
 use crate::http;
 use crate::node::cluster::{CLUSTER, Cluster, FILES};
 use crate::pki::{self, Bundle, etcd};
@@ -231,16 +231,6 @@ struct Look {
     list: Option<Vec<Listed>>,
 }
 
-/// A member in the answer of an etcd to its peers.
-#[derive(Clone, Debug, Deserialize)]
-struct Listed {
-    /// Nothing as long as it was never started.
-    #[serde(default)]
-    name: String,
-    #[serde(default, rename = "peerURLs")]
-    urls: Vec<String>,
-}
-
 fn look(cluster: &Cluster, places: &Places) -> BTreeMap<String, Look> {
     let ask = |(name, ip): (&str, IpAddr)| (name.to_owned(), ask(cluster, places, name, ip));
     // At once: a peer that is off costs its whole time.
@@ -259,16 +249,18 @@ fn ask(cluster: &Cluster, places: &Places, name: &str, ip: IpAddr) -> Look {
     };
     if let Ok(answer) = serde_json::from_slice::<Answer>(&body) {
         return only(match answer {
-            Answer { cluster: other, .. } if other != cluster.name => {
-                Peer::Other(format!("it is of the cluster {other}, and this member of {}", cluster.name))
-            }
+            Answer { cluster: other, .. } if other != cluster.name => Peer::Other(format!(
+                "it is of the cluster {}, and this member of {}",
+                said(&other, MOST_SHOWN),
+                cluster.name
+            )),
             Answer { member, .. } if member != name => {
-                Peer::Other(format!("{member} answers at its address, {ip}"))
+                Peer::Other(format!("{} answers at its address, {ip}", said(&member, MOST_SHOWN)))
             }
             Answer { members, .. } if members != cluster.members => Peer::Lists(format!(
                 "its node document lists {}, and this member's {}: give both the same list. A member that is to join \
                  later waits here until the cluster runs and has added it",
-                shown(&members),
+                said(&shown(&members), limits::ETCD_WORD),
                 shown(&cluster.members)
             )),
             Answer { has, .. } => Peer::Waits(has),
@@ -277,6 +269,9 @@ fn ask(cluster: &Cluster, places: &Places, name: &str, ip: IpAddr) -> Look {
     let list = get(places, ip, "/members").map(|body| serde_json::from_slice::<Vec<Listed>>(&body));
     match list {
         Ok(Ok(list)) => {
+            if let Some(why) = strange(&list) {
+                return only(Peer::Other(why));
+            }
             let own = url(cluster.address(), places.port);
             let seat = match list.iter().find(|member| member.urls.contains(&own)) {
                 None => Seat::None,
@@ -297,10 +292,6 @@ fn get(places: &Places, ip: IpAddr, path: &str) -> io::Result<Vec<u8>> {
     http::get_as(&url, &read(etcd::PEER_CA)?, &read(etcd::PEER)?, PATIENCE, MOST_BYTES)
 }
 
-fn url(ip: IpAddr, port: u16) -> String {
-    format!("https://{}", SocketAddr::new(ip, port))
-}
-
 /// Whether somebody was there, and was not believed or did not believe us. An `io::Error` hides what it carries from those
 /// who ask for its source.
 fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -308,24 +299,6 @@ fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     error.is::<rustls::Error>()
         || carried.is_some_and(|carried| is_of_tls(carried))
         || error.source().is_some_and(is_of_tls)
-}
-
-/// The members as etcd wants to hear them of one that joins: those of the running cluster, by their addresses. The names
-/// of others that have not started yet are their documents'.
-fn joined(cluster: &Cluster, list: &[Listed], port: u16) -> String {
-    let name = |listed: &Listed, place: usize| {
-        let known = cluster.members.iter().find(|(_, ip)| listed.urls.contains(&url(**ip, port)));
-        match known {
-            Some((name, _)) => name.clone(),
-            None if listed.name.is_empty() => format!("member-{place}"),
-            None => listed.name.clone(),
-        }
-    };
-    let all = list.iter().enumerate().flat_map(|(place, listed)| {
-        let name = name(listed, place);
-        listed.urls.iter().map(move |url| format!("{name}={url}")).collect::<Vec<_>>()
-    });
-    all.collect::<Vec<_>>().join(",")
 }
 
 /// Writes how etcd begins.
@@ -658,20 +631,5 @@ mod tests {
             assert!(begun.elapsed() < Duration::from_secs(60), "it is still waited for");
             thread::sleep(Duration::from_millis(200));
         }
-    }
-
-    #[test]
-    fn one_that_joins_names_all_by_their_addresses() {
-        let a = machine("a", 2380, &authorities());
-        let listed = |text: &str| serde_json::from_str::<Vec<Listed>>(text).unwrap();
-        let list = listed(
-            r#"[{"id": 1, "peerURLs": ["https://127.0.0.2:2380"], "name": "b", "clientURLs": ["https://127.0.0.2:2379"]},
-                {"id": 2, "peerURLs": ["https://127.0.0.1:2380"], "name": ""},
-                {"id": 3, "peerURLs": ["https://10.0.0.9:2380"], "isLearner": true}]"#,
-        );
-        assert_eq!(
-            joined(&a.cluster, &list, 2380),
-            "b=https://127.0.0.2:2380,a=https://127.0.0.1:2380,member-2=https://10.0.0.9:2380"
-        );
     }
 }
