@@ -120,8 +120,7 @@ pub enum Action {
 fn named(text: &str) -> Result<(String, IpAddr), String> {
     let help = "expected the name of a node and its address, such as a=10.0.0.1";
     let (name, address) = text.split_once('=').ok_or(help)?;
-    let address = address.parse().map_err(|_| format!("{address:?} is no address: {help}"))?;
-    Ok((name.to_owned(), address))
+    Ok((name.to_owned(), crate::node::cluster::address(address)?))
 }
 
 /// Runs it.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
 use super::raw::RawCluster;
+use super::{Secret, reach};
 use crate::pki::etcd;
 use crate::written::decode::At;
 use crate::written::diagnostic::Report;
@@ -95,16 +95,24 @@ pub(super) fn cluster(
     Some(Cluster { name: cluster?, me: me.to_owned(), members })
 }
 
+/// An address that other machines reach, as an argument.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn address(text: &str) -> Result<IpAddr, String> {
+    reachable(text).map_err(|wrong| format!("{text:?} {}: {}", wrong.what, wrong.help))
+}
+
 /// An address that other machines reach.
 fn reachable(text: &str) -> Result<IpAddr, Wrong> {
     match text.parse::<IpAddr>() {
-        Ok(ip) if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() => {
+        Ok(ip) if ip.is_loopback() => {
             wrong("is no address that another machine reaches", "such as `10.0.0.1`")
         }
         Ok(IpAddr::V6(ip)) if ip.segments()[0] & 0xffc0 == 0xfe80 => {
             wrong("is good on one link only", "a global or unique local address")
         }
-        Ok(ip) => Ok(ip),
+        Ok(ip) => reach::of_a_machine(ip).map(|()| ip),
         Err(_) => wrong("is no address", "such as `10.0.0.1` or `fd00::1`"),
     }
 }

@@ -12,6 +12,7 @@ mod merge;
 mod network;
 pub mod policy;
 mod raw;
+mod reach;
 mod render;
 pub mod schema;
 pub mod selector;

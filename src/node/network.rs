@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::raw::{RawCard, RawInterface, RawNetwork, RawRoute};
-use super::{Dhcp, Interface, InterfaceKind, Route};
+use super::{Dhcp, Interface, InterfaceKind, Route, reach};
 use crate::written::decode::At;
 use crate::written::diagnostic::Report;
 use crate::written::firsts::Firsts;
@@ -62,12 +62,12 @@ fn named(raw: &RawInterface) -> Vec<At<String>> {
 fn interface(raw: RawInterface, mark: Mark, report: &mut Report) -> Option<Interface> {
     let kind = kind(&raw, mark, report);
     let name = report.checked(raw.name, interface_name);
-    let mut ips = |items: Vec<At<String>>| -> Vec<IpAddr> {
-        items.iter().filter_map(|at| report.form(at, ip)).collect()
+    let mut ips = |items: Vec<At<String>>, form: fn(&str) -> Result<IpAddr, Wrong>| -> Vec<IpAddr> {
+        items.iter().filter_map(|at| report.form(at, form)).collect()
     };
-    let (dns, gateway_marks) = (ips(raw.dns), raw.gateways.clone());
-    let gateways = ips(raw.gateways);
-    let addresses: Vec<_> = raw.addresses.iter().filter_map(|at| report.form(at, address)).collect();
+    let (dns, gateway_marks) = (ips(raw.dns, server), raw.gateways.clone());
+    let gateways = ips(raw.gateways, machine);
+    let addresses: Vec<_> = raw.addresses.iter().filter_map(|at| report.form(at, own_address)).collect();
     let dhcp = raw.dhcp.map_or(Dhcp::None, |at| at.value);
     for at in &gateway_marks {
         if let Ok(gateway) = at.value.parse::<IpAddr>()
@@ -89,7 +89,7 @@ fn interface(raw: RawInterface, mark: Mark, report: &mut Report) -> Option<Inter
         good
     });
     let domains = raw.domains.into_iter().filter_map(|at| report.checked(at, word)).collect();
-    let ntp = raw.ntp.into_iter().filter_map(|at| report.checked(at, word)).collect();
+    let ntp = raw.ntp.into_iter().filter_map(|at| report.checked(at, time_server)).collect();
     let has_addresses = !addresses.is_empty() || dhcp != Dhcp::None;
     if let Some(at) = raw.required.as_ref().filter(|at| at.value && !has_addresses) {
         report
@@ -174,7 +174,7 @@ fn card(raw: &RawCard, mark: Mark, report: &mut Report) -> Option<InterfaceKind>
 
 fn route(raw: RawRoute, report: &mut Report) -> Option<Route> {
     let to = report.form(&raw.to, address);
-    let via = report.form(&raw.via, ip);
+    let via = report.form(&raw.via, machine);
     if let (Some((to, _)), Some(via)) = (to, via)
         && to.is_ipv4() != via.is_ipv4()
     {
@@ -247,7 +247,14 @@ fn interface_name(text: &str) -> Result<(), Wrong> {
 pub(super) fn mac(text: &str) -> Result<String, Wrong> {
     let parts: Vec<&str> = text.split([':', '-']).collect();
     let is_byte = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_group = || u8::from_str_radix(parts[0], 16).is_ok_and(|first| first & 1 == 1);
     match parts.len() == 6 && parts.iter().all(is_byte) {
+        true if is_group() => {
+            wrong("stands for a group of cards", "the address of one, such as `52:54:00:12:34:56`")
+        }
+        true if parts.iter().all(|part| *part == "00") => {
+            wrong("is no card's", "such as `52:54:00:12:34:56`")
+        }
         true => Ok(parts.join(":").to_ascii_lowercase()),
         false => wrong("is not the address of a card", "such as `52:54:00:12:34:56`"),
     }
@@ -271,6 +278,30 @@ fn pattern(text: &str) -> Result<(), Wrong> {
 
 fn ip(text: &str) -> Result<IpAddr, Wrong> {
     text.parse().or_else(|_| wrong("is not an IP address", "without a prefix, such as `10.0.0.1`"))
+}
+
+/// The address of one machine.
+fn machine(text: &str) -> Result<IpAddr, Wrong> {
+    let ip = ip(text)?;
+    reach::of_a_machine(ip).map(|()| ip)
+}
+
+/// The address of a server, which this machine may be itself.
+fn server(text: &str) -> Result<IpAddr, Wrong> {
+    let ip = ip(text)?;
+    if ip.is_loopback() { Ok(ip) } else { machine(text) }
+}
+
+/// A name, or the address of a server.
+fn time_server(text: &str) -> Result<(), Wrong> {
+    word(text)?;
+    if text.parse::<IpAddr>().is_ok() { server(text).map(drop) } else { Ok(()) }
+}
+
+/// An address of this machine, with its prefix.
+fn own_address(text: &str) -> Result<(IpAddr, u8), Wrong> {
+    let (ip, prefix) = address(text)?;
+    reach::of_a_card(ip, prefix).map(|()| (ip, prefix))
 }
 
 fn address(text: &str) -> Result<(IpAddr, u8), Wrong> {

@@ -125,7 +125,7 @@ pub enum Live {
 }
 
 fn ip(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is no address, such as 10.0.0.4"))
+    crate::node::cluster::address(text)
 }
 
 pub(super) fn perhaps_at(text: &str) -> Result<(String, Option<IpAddr>), String> {
