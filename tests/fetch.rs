@@ -296,7 +296,10 @@ fn redirections() {
     assert!(told(server.seen()), "relative redirections stay with the same server");
     assert!(!told(other.seen()), "another server must not see the password");
     assert!(chain(&get("/round").unwrap_err()).contains("redirected 21 times"));
-    assert!(matches!(*get("/file").unwrap_err().cause, Cause::Downgrade { .. }));
+    let error = get("/file").unwrap_err();
+    assert!(matches!(*error.cause, Cause::Downgrade { .. }));
+    assert!(chain(&error).contains("redirected to file:///"), "{}", chain(&error));
+    assert!(chain(&error).ends_with(": refused, as files of this machine are none of a server's"));
     assert!(matches!(*get("/nowhere").unwrap_err().cause, Cause::Redirects(_)));
     let lost = get("/lost").unwrap_err();
     assert!(lost.is_not_found() && !format!("{lost:?} {}", chain(&lost)).contains("s3cret"));

@@ -130,8 +130,8 @@ pub enum Cause {
         /// What the server announced.
         announced: Option<u64>,
     },
-    /// From https to http.
-    #[error("redirected from https to {to}: refused, as it gives up encryption")]
+    /// From https to http, or to a file of this machine.
+    #[error("redirected {}", given_up(.to))]
     Downgrade {
         /// Where to.
         to: Url,
@@ -154,6 +154,13 @@ pub enum Cause {
     /// A local file.
     #[error("reading the file")]
     File(#[source] std::io::Error),
+}
+
+fn given_up(to: &Url) -> String {
+    match to.scheme() {
+        "file" => format!("to {to}: refused, as files of this machine are none of a server's"),
+        _ => format!("from https to {to}: refused, as it gives up encryption"),
+    }
 }
 
 /// The innermost of the libraries' messages: those around it name their own layers, not what happened.

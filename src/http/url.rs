@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::base::web::misleads;
+
 /// Stands where a secret was.
 const HIDDEN: &str = "***";
 
@@ -156,6 +158,9 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(reason) = misleads(text) {
+            return Err(UrlError::Syntax { text: redacted(text), reason: reason.to_owned() });
+        }
         checked(url::Url::parse(text).map_err(|error| syntax(text, &error))?, text)
     }
 }
@@ -231,6 +236,8 @@ mod tests {
             "me:s3cret@host",
             "http://me:s3c@ret@",
             "http://me:s3c?ret@host/",
+            "http://me:s3cret@host\n.example/",
+            "http:///me:s3cret@host/",
         ] {
             let error = bad.parse::<Url>().unwrap_err();
             assert!(!error.to_string().contains("s3c"), "{error}");

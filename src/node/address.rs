@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::signature::PublicKey;
 use super::{Machine, Policy};
-use crate::base::Digest;
+use crate::base::{Digest, web};
 
 /// What a value keeps as it is: RFC 3986, section 2.3, and the colons of a card's address, which a path may have.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
@@ -121,6 +121,9 @@ impl FromStr for Address {
         }
         let address = Self(text.to_owned());
         let sample = address.filled(|_| "0");
+        if web::misleads(text).is_some() {
+            return Err(AddressError::Syntax);
+        }
         let is_one = |url: url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
         match url::Url::parse(&sample).is_ok_and(is_one) {
             true => Ok(address),
@@ -237,6 +240,8 @@ mod tests {
             ("ftp://d.example/n.yaml", AddressError::Syntax),
             ("file:///srv/n.yaml", AddressError::Syntax),
             ("http://d.example:port/", AddressError::Syntax),
+            ("http:///d.example/n.yaml", AddressError::Syntax),
+            ("http://d\n.example/n.yaml", AddressError::Syntax),
             ("http://d.example/${host}.yaml", AddressError::Unknown { name: "host".to_owned() }),
             ("http://d.example/${SERIAL}", AddressError::Unknown { name: "SERIAL".to_owned() }),
             ("http://d.example/${serial", AddressError::Open),

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::base::Digest;
 use crate::base::duration::INTERVAL;
+use crate::base::web::misleads;
 use crate::written::decode::{At, Short};
 use crate::written::diagnostic::Report;
 use crate::written::firsts::{Firsts, unique};
@@ -156,7 +157,7 @@ fn remote(raw: RawRemote, report: &mut Report) -> Option<Remote> {
 /// An address of a web server. What is wrong may have a password in it.
 fn web(text: &str) -> Result<(), Wrong> {
     let is_one = |url: &url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-    match url::Url::parse(text).is_ok_and(|url| is_one(&url)) {
+    match misleads(text).is_none() && url::Url::parse(text).is_ok_and(|url| is_one(&url)) {
         true => Ok(()),
         false => form::secret("is no address at http or https", "such as `https://deploy.example/report`"),
     }

@@ -8,6 +8,7 @@ use url::Url;
 use super::decode::At;
 use super::diagnostic::Report;
 use crate::base::duration;
+use crate::base::web::misleads;
 use crate::base::width::to_index;
 use crate::base::window::Window;
 
@@ -297,7 +298,8 @@ pub(crate) fn window(text: &str) -> Result<Window, Wrong> {
 /// An address with one of `schemes`, without a password.
 pub(crate) fn url(text: &str, schemes: &[&str]) -> Result<(), Wrong> {
     let example = "such as `https://mirror.example/debian`";
-    let Ok(url) = Url::parse(text) else {
+    let parsed = Url::parse(text).ok().filter(|_| misleads(text).is_none());
+    let Some(url) = parsed else {
         return match text.contains('@') {
             true => secret("is not an address", example),
             false => wrong("is not an address", example),
