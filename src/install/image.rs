@@ -14,7 +14,7 @@ use super::zst::Frames;
 use crate::base::device::{ReadAt, Shared, Window};
 use crate::base::progress::Counted;
 use crate::base::width::{to_u64, to_usize};
-use crate::base::{Chain, Compression, Digest, Hasher, Progress, Task, Unit, input, limits};
+use crate::base::{Chain, Compression, Digest, Hasher, Progress, Size, Task, Unit, input, limits};
 use crate::boot::cmdline::Cmdline;
 use crate::boot::entries::FOLDER;
 use crate::boot::uki::Description;
@@ -26,7 +26,7 @@ use crate::http::url::{Url, is_address};
 use crate::http::{Client, Settings};
 use crate::image::node_disk;
 use crate::node::Policy;
-use crate::output::{Format, raw};
+use crate::output::{Format, is_zero, raw};
 use crate::verity;
 
 /// Where an image comes from.
@@ -262,7 +262,7 @@ pub(super) fn each_piece<E>(
 /// What comes from standard input, in a file.
 fn received(progress: &dyn Progress) -> Result<File> {
     let task = Task::new(progress, "receiving", 0, Unit::Bytes);
-    spool(&mut io::stdin().lock(), &task).context("reading standard input")
+    spool(&mut io::stdin().lock(), limits::DOWNLOAD, &task).context("reading standard input")
 }
 
 /// What the address `text` has, in a file, and its name for messages.
@@ -274,27 +274,34 @@ fn downloaded(text: &str, sha256: Option<Digest>, progress: &dyn Progress) -> Re
     let client = Client::new(Settings::of_host())?;
     let task = Task::new(progress, "downloading", 0, Unit::Bytes);
     let mut stream = client.stream(&url, None)?;
-    let file = spool(&mut stream, &task).with_context(|| format!("downloading {url}"))?;
+    let file = spool(&mut stream, limits::DOWNLOAD, &task).with_context(|| format!("downloading {url}"))?;
     Ok((file, url.to_string()))
 }
 
-/// Puts what comes into a file without a name.
-fn spool(from: &mut dyn Read, task: &Task<'_>) -> Result<File> {
+/// Puts what comes into a file without a name, at most `limit` bytes of it. Where there are zeros it has holes.
+fn spool(from: &mut dyn Read, limit: u64, task: &Task<'_>) -> Result<File> {
     let mut file = temporary()?;
     let mut buffer = vec![0; to_usize(PIECE)];
     let mut total = 0;
     loop {
         let count = match from.read(&mut buffer) {
-            Ok(0) => return Ok(file),
+            Ok(0) => {
+                file.set_len(total).with_context(no_room)?;
+                return Ok(file);
+            }
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error.into()),
         };
         total += to_u64(count);
-        if total > limits::DOWNLOAD {
-            return Err(input::TooLarge { limit: limits::DOWNLOAD }.into());
+        if total > limit {
+            return Err(input::TooLarge { limit }.into());
         }
-        file.write_all(&buffer[..count]).with_context(no_room)?;
+        match is_zero(&buffer[..count]) {
+            true => io::Seek::seek(&mut file, io::SeekFrom::Start(total)).map(drop),
+            false => file.write_all(&buffer[..count]),
+        }
+        .with_context(no_room)?;
         task.advance(to_u64(count));
     }
 }
@@ -349,6 +356,11 @@ fn listed(image: &Path) -> Result<Option<(String, Digest)>> {
     Ok(digest.map(|digest| (sums.display().to_string(), digest)))
 }
 
+/// Most bytes that a frame of `packed` bytes may unpack to.
+fn most_of(packed: u64) -> u64 {
+    limits::DOWNLOAD.min(limits::DISK_SLACK.saturating_add(limits::RATIO.saturating_mul(packed)))
+}
+
 /// The raw disk in `file`.
 fn unpacked(file: File, name: &str, progress: &dyn Progress) -> Result<Arc<dyn Shared>> {
     let reading = || format!("reading {name}");
@@ -364,9 +376,18 @@ fn unpacked(file: File, name: &str, progress: &dyn Progress) -> Result<Arc<dyn S
             // One frame for all of it, as zstd makes it: it has no places to begin at.
             let task = Task::new(progress, "unpacking", 0, Unit::Bytes);
             let mut source = file;
+            let packed = source.metadata().with_context(reading)?.len();
             io::Seek::rewind(&mut source)?;
             let mut reader = Compression::Zstd.reader(BufReader::new(source)).map_err(damaged)?;
-            Ok(Arc::new(raw(spool(&mut reader, &task)?)?))
+            let limit = most_of(packed);
+            let unpacking = || {
+                format!(
+                    "unpacking {name}, of which {} and {} times its size are taken (`zstd -d` unpacks it elsewhere)",
+                    Size(limits::DISK_SLACK).human(),
+                    limits::RATIO
+                )
+            };
+            Ok(Arc::new(raw(spool(&mut reader, limit, &task).with_context(unpacking)?)?))
         }
         other => {
             let (name, format) = (name.to_owned(), other.name());
@@ -376,5 +397,33 @@ fn unpacked(file: File, name: &str, progress: &dyn Progress) -> Result<Arc<dyn S
             }
             .into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    use super::*;
+    use crate::base::progress::Silent;
+
+    /// A frame of kilobytes may have gigabytes in it.
+    #[test]
+    fn what_unpacks_has_a_bound_and_holes() {
+        assert_eq!(most_of(700_000), (1 << 30) + 70_000_000);
+        assert_eq!((most_of(60_000_000), most_of(u64::MAX)), ((1 << 30) + 6_000_000_000, 16 << 30));
+        let task = Task::new(&Silent, "unpacking", 0, Unit::Bytes);
+        let zeros = |count| io::repeat(0).take(count);
+        let error = spool(&mut zeros(5 << 20), 4 << 20, &task).unwrap_err();
+        assert_eq!(error.to_string(), "it has more than the 4.0 MiB that are read of such a file");
+        let mut source = zeros(3 << 20).chain(&b"a disk"[..]).chain(zeros(2 << 20));
+        let file = spool(&mut source, 6 << 20, &task).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), (5 << 20) + 6);
+        assert!(metadata.blocks() * 512 <= 2 << 20, "{metadata:?}");
+        let mut read = vec![1; to_usize(metadata.len())];
+        file.read_exact_at(&mut read, 0).unwrap();
+        assert_eq!(read.iter().position(|byte| *byte != 0), Some(3 << 20));
+        assert_eq!(&read[3 << 20..(3 << 20) + 8], b"a disk\0\0");
     }
 }

@@ -10,12 +10,15 @@ use std::sync::{Mutex, PoisonError};
 use zstd::zstd_safe;
 
 use crate::base::device::ReadAt;
+use crate::base::limits;
 use crate::base::width::{to_u64, to_usize};
 
 /// Most bytes of the disk in a frame; keller's have 4 MiB.
 const LARGEST: u64 = 16 << 20;
 /// Bytes that the head of a frame has at most (RFC 8878, section 3.1.1.1).
 const HEAD: u64 = 18;
+/// Bytes of a frame that are looked at first.
+const FIRST: u64 = 4 << 10;
 /// Frames that are held: the verity tree and the root are read by turns.
 const HELD: usize = 3;
 
@@ -57,12 +60,15 @@ impl Frames {
                 return Ok(None);
             }
             let most = to_u64(zstd_safe::compress_bound(to_usize(content)));
-            fill(&file, &mut bytes, offset, most.min(left))?;
-            let Ok(compressed) = zstd_safe::find_frame_compressed_size(&bytes) else {
+            let Some(compressed) = length_of(&file, &mut bytes, offset, most.min(left))? else {
                 let cut =
                     || io::Error::new(io::ErrorKind::UnexpectedEof, "the compressed image is cut short");
                 return if left < most { Err(cut()) } else { Ok(None) };
             };
+            if frames.len() == limits::FRAMES {
+                let many = format!("the compressed image has more than {} frames", limits::FRAMES);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, many));
+            }
             frames.push(Frame { offset, compressed, start: size, size: to_usize(content) });
             offset += to_u64(compressed);
             size += content;
@@ -88,6 +94,20 @@ impl Frames {
             held.pop_front();
         }
         Ok(taken)
+    }
+}
+
+/// How many bytes the frame at `offset` has, at most `most`; nothing where it has more, or is none. No more is read than a few
+/// times what it has: a small file may have many frames, each of which could be as large as all of it.
+fn length_of(file: &File, bytes: &mut Vec<u8>, offset: u64, most: u64) -> io::Result<Option<usize>> {
+    let mut count = FIRST.min(most);
+    loop {
+        fill(file, bytes, offset, count)?;
+        match zstd_safe::find_frame_compressed_size(bytes) {
+            Ok(length) => return Ok(Some(length)),
+            Err(_) if count == most => return Ok(None),
+            Err(_) => count = most.min(count * 8),
+        }
     }
 }
 
@@ -150,6 +170,19 @@ mod tests {
         assert!(frames.read_at(&mut [0; 2], 2_999_999).is_err());
         let short = Frames::open(file(&packed[..packed.len() - 1])).unwrap_err();
         assert_eq!(short.to_string(), "the compressed image is cut short");
+    }
+
+    /// Each could be as large as the file: looking for its end reads no further than it has to.
+    #[test]
+    fn a_great_many_small_frames_cost_little() {
+        let frame = zstd::bulk::compress(&vec![0; 16 << 20], 1).unwrap();
+        let begun = std::time::Instant::now();
+        let many = Frames::open(file(&frame.repeat(40_000))).unwrap().unwrap();
+        assert_eq!((many.size(), many.frames.len()), (40_000 * (16 << 20), 40_000));
+        let empty = zstd::bulk::compress(&[], 1).unwrap();
+        let error = Frames::open(file(&empty.repeat(limits::FRAMES + 1))).unwrap_err();
+        assert_eq!(error.to_string(), "the compressed image has more than 1000000 frames");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60));
     }
 
     #[test]

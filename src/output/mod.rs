@@ -18,6 +18,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 pub use disk::Disk;
+pub(crate) use sparse::is_zero;
 
 use crate::base::{Digest, Size};
 use stream::Stream;

@@ -43,7 +43,7 @@ fn stretches_in(file: &File, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
 }
 
 /// Whether `bytes` are zeros.
-pub(super) fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     // Without an early end inside of 64 bytes, so that they are compared all at once.
     let (chunks, rest) = bytes.as_chunks::<64>();
     chunks.iter().all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
