@@ -22,14 +22,41 @@ fn header(kind: u16, entry: u64, segments: u16, sections: u16, section_table: u6
 
 /// A static program that ends with success.
 pub fn program() -> Vec<u8> {
-    const BASE: u64 = 0x40_0000;
     // mov eax, 60; xor edi, edi; syscall
-    const CODE: &[u8] = b"\xb8\x3c\0\0\0\x31\xff\x0f\x05";
-    let size = (HEADER + SEGMENT + CODE.len()) as u64;
+    of_code(b"\xb8\x3c\0\0\0\x31\xff\x0f\x05")
+}
+
+/// A static program that writes the file at `path` to its standard output, with all the rights that it is started with: other
+/// programs give those of their file away. Fails where it cannot.
+pub fn reader(path: &str) -> Vec<u8> {
+    const CODE: &[u8] = &[
+        0xb8, 0x02, 0, 0, 0, // mov eax, 2 (open)
+        0x48, 0x8d, 0x3d, 0x30, 0, 0, 0, // lea rdi, [path]
+        0x31, 0xf6, // xor esi, esi
+        0x0f, 0x05, // syscall
+        0x85, 0xc0, 0x78, 0x1c, // test eax, eax; js fail
+        0x89, 0xc6, // mov esi, eax
+        0xbf, 0x01, 0, 0, 0, // mov edi, 1
+        0x31, 0xd2, // xor edx, edx
+        0x41, 0xba, 0, 0, 0x10, 0, // mov r10d, 1 MiB
+        0xb8, 0x28, 0, 0, 0, // mov eax, 40 (sendfile)
+        0x0f, 0x05, // syscall
+        0x31, 0xff, // xor edi, edi
+        0x85, 0xc0, 0x7f, 0x05, // test eax, eax; jg end
+        0xbf, 0x01, 0, 0, 0, // fail: mov edi, 1
+        0xb8, 0x3c, 0, 0, 0, // end: mov eax, 60 (exit)
+        0x0f, 0x05, // syscall
+    ];
+    of_code(&[CODE, path.as_bytes(), b"\0"].concat())
+}
+
+fn of_code(code: &[u8]) -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    let size = (HEADER + SEGMENT + code.len()) as u64;
     let mut bytes = header(2, BASE + (HEADER + SEGMENT) as u64, 1, 0, 0);
     bytes.extend([1_u32, 5].iter().flat_map(|field| field.to_le_bytes())); // loaded, readable, executable
     bytes.extend([0, BASE, BASE, size, size, 0x1000].iter().flat_map(|field| field.to_le_bytes()));
-    bytes.extend(CODE);
+    bytes.extend(code);
     bytes
 }
 
@@ -110,4 +137,34 @@ pub fn of_machine(number: u16) -> Vec<u8> {
     let mut bytes = program();
     bytes[18..20].copy_from_slice(&number.to_le_bytes());
     bytes
+}
+
+/// So that a test which sees nobody gain by it could fail.
+#[test]
+fn a_reader_has_the_rights_of_its_file() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    if !crate::judges::tool::as_root("start a program as somebody else") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let set = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(scratch.path(), 0o755);
+    std::fs::write(at("secret"), "of root\n").unwrap();
+    set(&at("secret"), 0o600);
+    crate::judges::tool::program(&at("reader"), &reader(at("secret").to_str().unwrap()));
+    let run = || {
+        let mut command = std::process::Command::new(at("reader"));
+        command.uid(65534).gid(65534);
+        command.output().unwrap()
+    };
+    set(&at("reader"), 0o755);
+    let output = run();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    set(&at("reader"), 0o4755);
+    let output = run();
+    assert!(output.status.success() && output.stdout == b"of root\n", "{output:?}");
 }

@@ -10,7 +10,7 @@ mod derived;
 mod dialogue;
 mod documents;
 mod door;
-mod elf;
+pub mod elf;
 mod enabling;
 mod fetched;
 mod hardware;

@@ -33,13 +33,18 @@ pub fn as_root(what: &str) -> bool {
     is_root
 }
 
-/// Makes a program of the script `text` at `path`. Another process writes it: what this one has open to write, a child that
-/// another test starts has open for a moment too, and then nobody can execute it ("Text file busy").
+/// Makes a program of the script `text` at `path`.
 pub fn script(path: &Path, text: &str) {
+    program(path, text.as_bytes());
+}
+
+/// Makes a program of `bytes` at `path`. Another process writes it: what this one has open to write, a child that
+/// another test starts has open for a moment too, and then nobody can execute it ("Text file busy").
+pub fn program(path: &Path, bytes: &[u8]) {
     let mut shell = Command::new("sh");
     shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
     let mut child = shell.spawn().expect("sh starts");
-    child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("sh reads");
+    child.stdin.take().expect("piped").write_all(bytes).expect("sh reads");
     assert!(child.wait().expect("sh ends").success(), "{} is not written", path.display());
 }
 

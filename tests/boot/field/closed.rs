@@ -9,6 +9,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::super::scratch::{Disk, Scratch};
 use super::{Node, keller};
+use crate::cli::elf;
 use crate::judges::trixie::trixie;
 use crate::judges::umoci;
 
@@ -27,8 +28,8 @@ pub const CONTAINERS: &str = r#"
 /// Effective cap_dac_read_search of revision 2 (linux/capability.h): reads every file.
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The image: a shell that is setuid root, one that reads every file, and the node's disk for everybody. Nothing, said
-/// aloud, without its shell.
+/// The image: a program that reads /etc/shadow, once setuid root and once with leave to read every file, and the node's disk for
+/// everybody. Nothing, said aloud, without its shell.
 pub fn layout(folder: &Path) -> Option<()> {
     let shell = trixie(&["busybox-static"], "usr/bin/busybox")?;
     let shell = fs::read(shell.get_args().last().unwrap()).unwrap();
@@ -52,8 +53,9 @@ pub fn layout(folder: &Path) -> Option<()> {
         layer.append_data(&mut header, path, body).unwrap();
     };
     add("bin/busybox", EntryType::Regular, 0o755, &shell, &[]);
-    add("bin/steal", EntryType::Regular, 0o4755, &shell, &[]);
-    add("bin/capable", EntryType::Regular, 0o755, &shell, &CAPABILITY);
+    let reader = elf::reader("/etc/shadow");
+    add("bin/steal", EntryType::Regular, 0o4755, &reader, &[]);
+    add("bin/capable", EntryType::Regular, 0o755, &reader, &CAPABILITY);
     add("dev/vda", EntryType::Block, 0o666, &[], &[]);
     let layer = layer.into_inner().unwrap();
     umoci::layout(folder, &[layer], &json!({ "Entrypoint": ["/bin/busybox", "sleep", "1000000"] }));
@@ -69,8 +71,13 @@ pub fn nobody_gets_what_an_image_brings(node: &Node) {
     let brought: Vec<&str> = found.lines().filter(|path| path.contains("/containers/")).collect();
     assert!(brought.iter().any(|path| path.ends_with("bin/steal")), "{found}");
     assert!(!brought.iter().any(|path| path.ends_with("dev/vda")), "{found}");
+    // Whoever may do so starts them, and they read what that user may.
+    let read = |path: &&str| {
+        String::from_utf8_lossy(&node.try_run(&format!("sudo {path}")).stdout).contains("root:")
+    };
+    assert!(brought.iter().any(read), "root cannot use any of {found}");
     for path in brought {
-        let output = node.try_run(&format!("sudo -u nobody {path} cat /etc/shadow"));
+        let output = node.try_run(&format!("sudo -u nobody {path}"));
         assert!(!output.status.success() && output.stdout.is_empty(), "nobody used {path}");
     }
     assert!(!node.try_run("sudo -u nobody ls /usr/share/keller/containers").status.success());
