@@ -59,6 +59,9 @@ const READING: [&str; 12] = [
 /// Ways to open a file that wait for the writer of a pipe, or never end with a device.
 const WAITING: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
 
+/// How a lock is taken.
+const LOCKING: &str = "FlockOperation::";
+
 /// How a listener comes about; in two parts, so that this file does not find itself.
 const BIND: &str = concat!("TcpListener", "::bind(");
 
@@ -311,6 +314,20 @@ fn input_is_read_only_if_it_is_a_file() {
     let wrong: Vec<_> =
         lines.filter(|line| !line.contains("folder") && !line.contains("THIS_PROGRAM")).collect();
     assert!(wrong.is_empty(), "base::input opens files without waiting, and names what is none: {wrong:#?}");
+}
+
+#[test]
+fn locks_are_closed_to_others() {
+    // Whoever may read a file may hold a lock on it.
+    let sources = sources();
+    let locking = sources.iter().filter(|source| !source.with(&[LOCKING]).is_empty());
+    let opens = |source: &Source| !source.with(&["flock::open(", "locks::open(", ".mode("]).is_empty();
+    // It is given a lock that the store has opened.
+    let wrong: Vec<_> = locking
+        .filter(|source| !opens(source) && source.path != Path::new("store/gc.rs"))
+        .map(|source| source.path.display().to_string())
+        .collect();
+    assert!(wrong.is_empty(), "base::flock opens locks: {wrong:#?}");
 }
 
 #[test]

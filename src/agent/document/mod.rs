@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::systemd;
 use crate::base::failure::{Doing, Failure};
-use crate::base::{atomic, kernel};
+use crate::base::{atomic, flock, kernel};
 use crate::node::{self, Choice, Document, FACTS, Item, Machine, Policy, laying, policy};
 use act::Root;
 pub use plan::{Change, Plan};
@@ -264,10 +264,14 @@ fn lock() -> Result<File, Failure> {
         let cause = format!("this machine has no {BUILT}");
         return Err(Failure::new("changing what it is", cause).help("this is for nodes that keller built"));
     }
-    let doing = || format!("locking {LOCK}");
-    fs::create_dir_all(Path::new(LOCK).parent().unwrap_or(Path::new("/run"))).doing(doing())?;
-    let file = File::options().create(true).append(true).open(LOCK).doing(doing())?;
-    flock(&file, FlockOperation::LockExclusive).doing(doing())?;
+    lock_at(Path::new(LOCK))
+}
+
+fn lock_at(path: &Path) -> Result<File, Failure> {
+    let doing = || format!("locking {}", path.display());
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/run"))).doing(doing())?;
+    let file = flock::open(path).doing(doing())?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).doing(doing())?;
     Ok(file)
 }
 
@@ -306,4 +310,19 @@ fn tell(
     facts["pending"] = json!(until.map(|until| json!({ "until": until })));
     facts["undone"] = json!(undone);
     atomic::write(Path::new(FACTS), format!("{facts:#}\n")).doing(format!("writing {FACTS}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_can_hold_up_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node/lock");
+        drop(lock_at(&path).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+    }
 }
