@@ -58,8 +58,8 @@ pub struct Account {
 }
 
 /// Looks `user` (name, number, or `user:group`) up in the image's own /etc/passwd and /etc/group; a number
-/// stands for itself. As with other engines the user of `:group` is root, and the group of `user:` the user's own.
-/// Nothing when the name is unknown there.
+/// stands for itself, with the groups of whoever has it there. As with other engines the user of `:group` is root, and
+/// the group of `user:` the user's own. Nothing when the name is unknown there.
 ///
 /// # Errors
 /// Those of files that are there and cannot be read.
@@ -79,26 +79,31 @@ fn found(users: &str, known: &str, user: Option<&str>) -> Option<Account> {
     let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "root" } else { user };
     let group = group.filter(|group| !group.is_empty());
-    let field = |text: &str, name: &str, index: usize| -> Option<u32> {
-        let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
-        line.split(':').nth(index)?.parse().ok().filter(|number| *number <= MAX_NUMBER)
-    };
     if user::check(user).is_err() || group.is_some_and(|group| user::check(group).is_err()) {
         return None;
     }
-    let root = (user == "root").then_some(0);
-    let uid = user.parse().ok().or_else(|| field(users, user, 2)).or(root)?;
-    let gid = match group {
-        Some(group) => group.parse().ok().or_else(|| field(known, group, 2))?,
-        None => field(users, user, 3).unwrap_or(0),
+    let number = |text: &str| text.parse().ok().filter(|number| *number <= MAX_NUMBER);
+    let field = |line: &str, index: usize| line.split(':').nth(index).and_then(number);
+    // As with other engines, a number is never a name, and whom it belongs to is looked up all the same.
+    let is_called = |line: &&str, text: &str| match number(text) {
+        Some(number) => field(line, 2) == Some(number),
+        None => line.split(':').next() == Some(text),
     };
+    let line = users.lines().find(|line| is_called(line, user));
+    let root = (user == "root").then_some(0);
+    let uid = number(user).or_else(|| field(line?, 2)).or(root)?;
+    let gid = match group {
+        Some(group) => {
+            number(group).or_else(|| field(known.lines().find(|line| is_called(line, group))?, 2))?
+        }
+        None => line.and_then(|line| field(line, 3)).unwrap_or(0),
+    };
+    let user = line.and_then(|line| line.split(':').next()).unwrap_or(user);
     // A group that is named stands alone, as with other engines.
     let member =
         |line: &str| line.rsplit(':').next().is_some_and(|list| list.split(',').any(|name| name == user));
     let lines = known.lines().filter(|line| group.is_none() && member(line));
-    let groups = lines
-        .filter_map(|line| line.split(':').nth(2)?.parse().ok())
-        .filter(|id| *id != gid && *id <= MAX_NUMBER);
+    let groups = lines.filter_map(|line| field(line, 2)).filter(|id| *id != gid);
     Some(Account { uid, gid, groups: groups.collect() })
 }
 
@@ -165,6 +170,8 @@ pub fn config(container: &Container, image: &Image, account: &Account, root: &st
             "capabilities": { "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES },
             "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1_048_576, "soft": 1_048_576 }],
             "noNewPrivileges": !container.new_privileges,
+            // Without it, as hard to kill as containerd: where memory ends, all others would go first.
+            "oomScoreAdj": 0,
         },
         "root": { "path": root, "readonly": false },
         "hostname": container.name,
@@ -196,6 +203,9 @@ mod tests {
         assert_eq!(found(Some("www:web")), Some((33, 99, vec![])));
         assert_eq!(found(Some("7")), Some((7, 0, vec![])));
         assert_eq!(found(Some("nobody")), None);
+        // Whoever has the number has its groups, and not root's.
+        assert_eq!(found(Some("33")), Some((33, 34, vec![4])));
+        assert_eq!((found(Some("033")), found(Some("33:7"))), (found(Some("33")), Some((33, 7, vec![]))));
         tree.file("etc/passwd", 0o644, "much:x:4294967295:0::/:\nwww:x:33:34::/:/bin/sh\n").unwrap();
         let found =
             |user| account(&tree, user).unwrap().map(|account| (account.uid, account.gid, account.groups));
