@@ -72,6 +72,7 @@ fn reported_from_the_field() {
     containers::write_where_their_image_lets_them(&node);
     containers::are_started_with_the_very_words(&node);
     containers::live_in_pods(&node);
+    containers::cannot_fill_run(&node);
     closed::nobody_gets_what_an_image_brings(&node);
     closed::privileges_are_new_where_they_are_opened(&node);
     closed::nobody_holds_up_an_update(&node);

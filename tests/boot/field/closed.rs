@@ -88,11 +88,14 @@ pub fn nobody_gets_what_an_image_brings(node: &Node) {
     }
 }
 
-/// The process of a container, by its command line and control group.
-fn no_new_privileges(node: &Node, name: &str) -> String {
+/// What a shell makes the process of a container of, by its command line and control group.
+fn process(name: &str) -> String {
     let processes = format!("systemd-cgls --no-pager --full --unit {name}.service");
-    let first = format!("{processes} | grep -F 'busybox sleep' | grep -oE '[0-9]+' | head -n 1");
-    node.run(&format!("grep NoNewPrivs /proc/$({first})/status | grep -oE '[0-9]+'"))
+    format!("$({processes} | grep -F 'busybox sleep' | grep -oE '[0-9]+' | head -n 1)")
+}
+
+fn no_new_privileges(node: &Node, name: &str) -> String {
+    node.run(&format!("grep NoNewPrivs /proc/{}/status | grep -oE '[0-9]+'", process(name)))
 }
 
 pub fn privileges_are_new_where_they_are_opened(node: &Node) {
@@ -100,8 +103,11 @@ pub fn privileges_are_new_where_they_are_opened(node: &Node) {
     assert_eq!(no_new_privileges(node, "wanted"), "0");
 }
 
-/// Whatever nobody can open, nobody may lock; what changes the node is none of it.
+/// Whatever nobody can open, nobody may lock; what changes the node or starts containers is none of it.
 pub fn nobody_holds_up_an_update(node: &Node) {
+    let names = r"\( -name '*.lock' -o -name '*.lck' -o -name '*.sql' \)";
+    let find = format!("sudo -u nobody find /run /var/lib /dev/shm -type f {names} -readable 2>/dev/null");
+    assert_eq!(node.run(&format!("{find} || true")), "");
     assert_eq!(node.run("stat -c '%a %U' /run/keller/update.lock"), "600 root");
     assert!(!node.try_run("sudo -u nobody flock --nonblock /run/keller/update.lock true").status.success());
 }
@@ -125,6 +131,8 @@ fn a_container_has_scratch_of_its_own(node: &Node, exec: &str) {
 pub fn containers_of_containerd_are_closed(node: &Node) {
     nobody_gets_what_an_image_brings(node);
     privileges_are_new_where_they_are_opened(node);
+    // As killable as any service where memory ends, other than containerd itself.
+    assert_eq!(node.run(&format!("cat /proc/{}/oom_score_adj", process("wanted"))), "0");
     a_container_has_scratch_of_its_own(node, "sudo ctr --namespace keller tasks exec --exec-id fill wanted");
 }
 

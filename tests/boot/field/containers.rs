@@ -74,6 +74,13 @@ pub fn keep_their_volumes(node: &mut Node) {
     assert_eq!(node.run("systemctl is-active kept.service"), "active");
 }
 
+/// Their own files in the node's /run have an end of their own.
+pub fn cannot_fill_run(node: &Node) {
+    let fill = "cat /dev/zero >/etc/hosts; busybox stat -c %s /etc/hosts; : >/etc/hosts";
+    let size = node.run(&format!("sudo podman exec --user 0 words sh -c '{fill}'")).parse::<u64>().unwrap();
+    assert!((16 << 20..=32 << 20).contains(&size), "{size}");
+}
+
 /// Their first process is catatonit, without which podman makes none.
 pub fn live_in_pods(node: &Node) {
     node.run("sudo podman pod create --name pods && sudo podman pod start pods");
