@@ -105,6 +105,7 @@ impl Purpose for Node<'_> {
     fn install(&self, tree: &mut Tree, aside: &Aside, facts: &mut Facts) -> Result<()> {
         let progress = self.means.progress;
         modprobe::check_names(self.manifest, tree, &aside.modules)?;
+        laid::judge(checks::own(tree), progress)?;
         facts.local.extend(agent::write_settings(tree, self.manifest)?);
         for (path, text) in networkd::of_manifest(&self.manifest.interfaces) {
             tree.file(path.trim_start_matches('/'), 0o644, text)?;

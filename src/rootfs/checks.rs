@@ -264,6 +264,11 @@ pub fn brought(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {
     sorted(findings)
 }
 
+/// Checks that packages, overlays and `files` bring nothing to keller's own places, before it fills them.
+pub fn own(tree: &Tree) -> Vec<Finding> {
+    closed::brought(&View::with(tree, Vec::new()))
+}
+
 /// Checks the root of an image that comes as an archive: what it would let others do. Its numbers of owners are its
 /// own affair, but those that its accounts do not have are told.
 pub fn image(tree: &Tree, inputs: &Inputs) -> Vec<Finding> {

@@ -1,6 +1,6 @@
 //! What packages and images bring that would give others rights on a node: told by name, and built where it is named.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -187,4 +187,28 @@ fn devices_of_packages_and_files_that_everybody_may_write_to() {
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
+}
+
+#[test]
+fn nothing_but_keller_fills_its_own_places() {
+    let own = ["usr/bin/keller", "usr/lib/keller/image.json"];
+    let store = "usr/share/keller/containers/storage/overlay-images/images.json";
+    let project = Project::new();
+    for path in own.into_iter().chain([store]) {
+        let path = project.path(&format!("node/overlay/{path}"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "not keller's").unwrap();
+    }
+    let text = project.build(&[]).error().to_owned();
+    for place in ["usr/bin/keller", "usr/lib/keller", "usr/share/keller"] {
+        let told = format!(
+            "/{place} (overlay overlay) is a place that keller alone fills: leave it out of packages, overlays and `files`"
+        );
+        assert!(text.contains(&told), "{told} is not in\n{text}");
+    }
+    // A link would lead what a container brings to where everybody comes.
+    let project = Project::new();
+    project.edit("files:\n", "files:\n  - {path: /usr/share/keller, link: doc}\n");
+    let text = project.build(&[]).error().to_owned();
+    assert!(text.contains("/usr/share/keller (files) is a place that keller alone fills"), "{text}");
 }
