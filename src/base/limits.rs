@@ -11,6 +11,10 @@ pub const PATH: usize = 4095;
 /// Longest name of one file in bytes: the kernel's NAME_MAX. Found: 84.
 pub const NAME: usize = 255;
 
+/// The longest argument or variable that the kernel hands to a program: MAX_ARG_STRLEN of linux/binfmts.h, 32 pages, less
+/// the NUL at its end.
+pub const ARGUMENT: usize = (32 << 12) - 1;
+
 /// Most directories below each other. A path of PATH_MAX bytes could have 2,048, which no program of a node walks, and
 /// which walks that call themselves cannot take on the stack of a thread. Found: 14.
 pub const DEPTH: usize = 256;

@@ -3,7 +3,7 @@
 use globset::GlobBuilder;
 
 use crate::base::user::{self, NotAUser};
-use crate::base::{Signal, Size};
+use crate::base::{Signal, Size, limits};
 use crate::manifest::{Port, Volume};
 pub(crate) use crate::written::form::{
     Wrong, absolute, account, account_path, account_text, duration, id, mode, password_hash, ssh_key,
@@ -177,16 +177,12 @@ pub(crate) fn volume(text: &str) -> Result<Volume, Wrong> {
     Ok(Volume { host: host.to_owned(), container: container.to_owned(), read_only })
 }
 
-/// The longest argument or variable that the kernel hands to a program: MAX_ARG_STRLEN of linux/binfmts.h, 32
-/// pages, less the NUL at its end.
-const LONGEST_ARGUMENT: usize = (32 << 12) - 1;
-
 /// Why no program can be given this text as an argument, with so many bytes before it; nothing if it can.
 pub(crate) fn not_exec(text: &str, before: usize) -> Option<&'static str> {
     if text.contains('\0') {
         return Some("has a NUL in it");
     }
-    (before + text.len() > LONGEST_ARGUMENT).then_some("is longer than 131071 bytes")
+    (before + text.len() > limits::ARGUMENT).then_some("is longer than 131071 bytes")
 }
 
 /// An image of an archive, by name or digest.

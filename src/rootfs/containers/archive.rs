@@ -178,32 +178,63 @@ pub fn read(path: &Path, wanted: Option<&str>, epoch: i64) -> Result<(Image, Dig
         opened.read_at(&mut [], 0).map_err(|source| ArchiveError::Io { path: path.to_owned(), source })?;
     }
     tree.check_size(limits::NODES, limits::NAMES)?;
-    let config = process.unwrap_or_default().config(&config)?;
+    let path_of_config = config;
+    let config = process.unwrap_or_default().config(&path_of_config)?;
     if let Some(folder) = &config.workdir {
         // As engines do where the image has none.
-        tree.directory(folder, 0o755)?;
+        tree.directory(folder, 0o755).map_err(|error| ArchiveError::Document {
+            path: path_of_config.clone(),
+            what: format!("its WorkingDir cannot be made: {error}"),
+        })?;
     }
     Ok((Image { reference: String::new(), tree, config }, digest))
 }
 
 impl Process {
+    /// Refuses a directory to start in that no engine takes, or no file system.
+    fn absolute_directory(&self, path: &str) -> Result<(), ArchiveError> {
+        let Some(folder) = self.working_dir.as_deref().filter(|folder| !folder.is_empty()) else {
+            return Ok(());
+        };
+        let too_long = folder.len() > limits::PATH || folder.split('/').any(|part| part.len() > limits::NAME);
+        let why = match () {
+            () if too_long => "is longer than a path can be".to_owned(),
+            () if !folder.starts_with('/') => format!("{folder:?} does not begin with `/`"),
+            () if folder.split('/').any(|part| part == "..") => format!("{folder:?} climbs with `..`"),
+            () => return Ok(()),
+        };
+        Err(ArchiveError::Document { path: path.to_owned(), what: format!("its WorkingDir {why}") })
+    }
+
     /// Refuses texts that no program can be given.
-    fn without_nul(&self, path: &str) -> Result<(), ArchiveError> {
+    fn only_texts_of_programs(&self, path: &str) -> Result<(), ArchiveError> {
         let lists = [("Entrypoint", &self.entrypoint), ("Cmd", &self.cmd), ("Env", &self.env)];
         let texts =
             lists.into_iter().flat_map(|(key, list)| list.iter().flatten().map(move |text| (key, text)));
         let mut texts = texts.chain(self.working_dir.iter().map(|text| ("WorkingDir", text)));
-        match texts.find(|(_, text)| text.contains('\0')) {
-            Some((key, text)) => {
-                let what = format!("its {key} has {text:?}, and a NUL ends a text that a program is given");
-                Err(ArchiveError::Document { path: path.to_owned(), what })
+        let refused = texts.find_map(|(key, text)| match () {
+            () if text.contains('\0') => {
+                Some(format!("its {key} has {text:?}, and a NUL ends a text that a program is given"))
             }
+            () if text.len() > limits::ARGUMENT => {
+                let begin: String = text.chars().take(40).collect();
+                let most = limits::ARGUMENT;
+                Some(format!(
+                    "its {key} has {begin:?}… of {} bytes, and a program is given {most}",
+                    text.len()
+                ))
+            }
+            () => None,
+        });
+        match refused {
+            Some(what) => Err(ArchiveError::Document { path: path.to_owned(), what }),
             None => Ok(()),
         }
     }
 
     fn config(self, path: &str) -> Result<Config, ArchiveError> {
-        self.without_nul(path)?;
+        self.only_texts_of_programs(path)?;
+        self.absolute_directory(path)?;
         let set = |text: Option<String>| text.filter(|text| !text.is_empty());
         let stop_signal = set(self.stop_signal).map(|text| text.parse()).transpose();
         let stop_signal = stop_signal.map_err(|error: NoSignal| ArchiveError::Document {

@@ -304,6 +304,35 @@ fn texts_that_no_program_can_be_given_are_refused() {
         let said = process.config("c").unwrap_err().to_string();
         assert!(said.contains("a NUL ends a text"), "{said}");
     }
+    for (length, is_good) in [(limits::ARGUMENT, true), (limits::ARGUMENT + 1, false)] {
+        let text = "x".repeat(length);
+        for process in [
+            Process { cmd: Some(vec![text.clone()]), ..Process::default() },
+            Process { env: Some(vec![text.clone()]), ..Process::default() },
+        ] {
+            let said = process.config("c").map_err(|error| error.to_string());
+            assert_eq!(said.is_ok(), is_good);
+            assert!(is_good || said.unwrap_err().contains("of 131072 bytes, and a program is given 131071"));
+        }
+    }
+}
+
+#[test]
+fn a_directory_to_start_in_is_one_that_can_be() {
+    for (folder, part) in [
+        ("app".to_owned(), "\"app\" does not begin with `/`"),
+        ("/app/../..".to_owned(), "climbs with `..`"),
+        (format!("/{}", "a".repeat(256)), "is longer than a path can be"),
+        ("/aaaaaaa".repeat(512), "is longer than a path can be"),
+    ] {
+        let process = Process { working_dir: Some(folder), ..Process::default() };
+        let said = process.config("c").unwrap_err().to_string();
+        assert!(said.starts_with("c: its WorkingDir ") && said.contains(part), "{said}");
+    }
+    for (folder, kept) in [("", None), ("/", Some("/")), ("/a b/./c/", Some("/a b/./c/"))] {
+        let process = Process { working_dir: Some(folder.to_owned()), ..Process::default() };
+        assert_eq!(process.config("c").unwrap().workdir.as_deref(), kept);
+    }
 }
 
 #[test]
