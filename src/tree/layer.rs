@@ -332,6 +332,7 @@ mod tests {
             "security.capabilityx",
             "system.posix_acl_access",
             "user",
+            "user.",
             "",
         ] {
             let said = with(bad).unwrap_err().to_string();

@@ -39,7 +39,7 @@ const MAX_LINKS: usize = 40;
 /// judged like setuid bits. Of the others, `system.posix_acl_access` grants rights beside the mode, `trusted.overlay.*`
 /// hides files, and `security.*` speaks to modules that judge by it.
 pub fn is_plain_attribute(name: &[u8]) -> bool {
-    name.starts_with(b"user.") || name == b"security.capability"
+    name.strip_prefix(b"user.").is_some_and(|rest| !rest.is_empty()) || name == b"security.capability"
 }
 
 /// Paths for messages.
