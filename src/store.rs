@@ -38,6 +38,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_OMIT};
 
+use crate::base::chain::is_full;
 use crate::base::seal::{Key, SealError, Sealed};
 use crate::base::{AtomicFile, Digest, Hasher, flock, input, limits};
 
@@ -55,6 +56,12 @@ const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The s
 
 /// The time of last use is written at most this often: a store that is only read should cause no writes.
 const USE_GRANULARITY: Duration = Duration::from_secs(3600);
+
+/// What a file system says of bytes that it has lost. A network or a program between says other things, which pass.
+const LOST: [i32; 3] = [libc::EIO, libc::EUCLEAN, libc::EBADMSG];
+
+/// How often a blob is read that is another file each time before it counts as rotten.
+const ROUNDS: u32 = 3;
 
 /// A folder of verified blobs; see the module. Threads share one by reference.
 #[derive(Debug)]
@@ -269,7 +276,7 @@ impl Store {
     /// count as used.
     pub fn open_verified(&self, digest: &Digest) -> Result<Checked> {
         let path = self.blob_path(digest);
-        loop {
+        for round in 1.. {
             let Some(file) = self.opened(&path)? else {
                 return self.no_file(digest);
             };
@@ -282,17 +289,22 @@ impl Store {
             let doubts = self.doubts.clone();
             let changed = move |error: &SealError| doubts.changed(error.to_string());
             let mut hasher = Hasher::new();
-            let shown = Sealed::as_shown(file, &path, &mut hasher, Box::new(changed));
-            // What the disk no longer gives is as bad as what it gives wrongly.
-            let actual = shown.is_ok().then(|| hasher.finish());
-            if let (Ok(file), true) = (shown, actual == Some(*digest)) {
+            let shown = match Sealed::as_shown(file, &path, &mut hasher, Box::new(changed)) {
+                // What the disk no longer gives is as bad as what it gives wrongly.
+                Err(error) if error.raw_os_error().is_some_and(|number| LOST.contains(&number)) => None,
+                shown => Some(shown.map_err(failed("reading", &path))?),
+            };
+            let actual = shown.is_some().then(|| hasher.finish());
+            if let (Some(file), true) = (shown, actual == Some(*digest)) {
                 return Ok(Checked::Good(file));
             }
-            // Another process may have moved it away already, and fetched it again: that one is not to be lost.
-            if fs::metadata(&path).is_ok_and(same) {
+            // Another process may have moved it away already, and fetched it again: that one is not to be lost. Some
+            // file systems number a file anew each time.
+            if round == ROUNDS || fs::metadata(&path).is_ok_and(same) {
                 return self.rotten(digest, actual);
             }
         }
+        unreachable!("the last round ends it")
     }
 
     /// A blob in whose place is no file: it is missing, or something else is there.
@@ -448,9 +460,7 @@ impl Store {
     /// The error of a full disk, with the directory and the way out, if that is what `error` says, which came from
     /// writing to a file of the store; `needed` is the size of what was being written, as far as it is known.
     pub fn full(&self, error: &io::Error, needed: u64) -> Option<StoreError> {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        let is_full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
-        is_full.then(|| {
+        is_full(error).then(|| {
             let asked = error.get_ref().and_then(|inner| inner.downcast_ref::<room::NoRoom>());
             let free =
                 asked.map(|no_room| no_room.free).or_else(|| room::free(&self.root)).unwrap_or_default();

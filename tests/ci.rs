@@ -97,6 +97,7 @@ fn what_took_how_long_is_told_whether_the_tests_pass_or_not() {
         format!(
             "case \"$*\" in
             *fmt*) exit 1 ;;
+            *--no-run*) exit 0 ;;
             *'--test main'*) : ;;
             *) exit 0 ;;
             esac

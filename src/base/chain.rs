@@ -6,18 +6,21 @@ use std::io;
 
 /// Whether `said` has `cause` in it already, at its end or before what helps, as some errors have theirs.
 pub fn is_said(said: &str, cause: &str) -> bool {
-    said.ends_with(cause) || said.contains(&format!(": {cause}"))
+    let is_whole = |rest: &str| rest.is_empty() || rest.starts_with(['.', ';', ':', ',', ')', ' ', '\n']);
+    let cause_at = format!(": {cause}");
+    said.ends_with(cause)
+        || said.match_indices(&cause_at).any(|(at, found)| is_whole(&said[at + found.len()..]))
 }
 
 /// Whether a full disk, a quota or the largest size of a file is why.
 pub fn is_full(error: &(dyn Error + 'static)) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    // Some errors have the cause in their text alone: EFBIG, ENOSPC and EDQUOT.
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    // What is larger than keller reads has the kind of EFBIG as well, and not its number. Some errors have the cause in their text alone: EFBIG, ENOSPC and EDQUOT.
     const NUMBERS: [&str; 3] = ["(os error 27)", "(os error 28)", "(os error 122)"];
     let is_one = |cause: &(dyn Error + 'static)| {
         let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
         let text = cause.to_string();
-        matches!(kind, Some(FileTooLarge | QuotaExceeded | StorageFull))
+        matches!(kind, Some(QuotaExceeded | StorageFull))
             || NUMBERS.iter().any(|number| text.ends_with(number))
     };
     let mut next = Some(error);

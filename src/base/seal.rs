@@ -136,5 +136,15 @@ pub enum SealError {
     },
 }
 
+/// The error of the disk that is why a sealed file could not be read, without the file's name; any other error as it is.
+pub fn of_disk(error: io::Error) -> io::Error {
+    let kind = error.kind();
+    match error.downcast() {
+        Ok(SealError::Io { source, .. }) => source,
+        Ok(other) => io::Error::new(kind, other),
+        Err(error) => error,
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -32,13 +32,16 @@ impl Left {
     fn take(&mut self, name: &str, files: usize, looks: usize) -> Result<()> {
         let Some(left) = self.files.checked_sub(files) else {
             bail!(
-                "all modules together declare more than {} files of firmware, with {name}",
+                "all modules together declare more than {} files of firmware, with {name}: leave the package out, or \
+                 `prune` modules",
                 limits::FIRMWARE_FILES
             );
         };
         let Some(looks) = self.looks.checked_sub(looks) else {
             bail!(
-                "the patterns of firmware of all modules, with {name}, have to be compared with too many names"
+                "the patterns of firmware of all modules, with {name}, are compared with names in more than {} steps: \
+                 leave the package out, or `prune` modules",
+                limits::FIRMWARE_LOOKS
             );
         };
         *self = Self { files: left, looks };
@@ -182,6 +185,6 @@ mod tests {
         assert_eq!(of(&tree, &vec!["*".to_owned(); 1000], &mut Left::default()).unwrap().len(), 300);
         let long: Vec<String> = (0..100).map(|number| "*y".repeat(200 + number)).collect();
         let error = of(&tree, &long, &mut Left::default()).unwrap_err().to_string();
-        assert!(error.contains("have to be compared with too many names"), "{error}");
+        assert!(error.contains("are compared with names in more than"), "{error}");
     }
 }

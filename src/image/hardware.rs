@@ -312,7 +312,7 @@ fn driver(kernel: &Kernel<'_>, module: &str) -> Result<Driver> {
     let all = kernel.needs(module)?;
     let mut firmware = Vec::new();
     for module in &all {
-        for (name, there, early) in kernel.firmware(module)? {
+        for (name, there, early) in kernel.firmware(module)?.iter().cloned() {
             let package = table::package(&name);
             let there = there && (early || place != Place::Initramfs);
             firmware.push(Firmware { name, there, package });

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::node_disk;
 use super::record::RECORD;
+use crate::base::chain::is_full;
 use crate::base::input::TooLarge;
 use crate::base::progress::Counted;
 use crate::base::width::to_u64;
@@ -311,11 +312,7 @@ fn remarks(found: &Found, node: Option<&Layout>, size: u64) -> Vec<String> {
 
 /// Names the way out where a qcow2 image has no room as the raw one that it is unpacked to.
 fn unpacking(image: &File, error: Qcow2Error) -> anyhow::Error {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    let no_room = match &error {
-        Qcow2Error::Io(error) => matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull),
-        _ => false,
-    };
+    let no_room = matches!(&error, Qcow2Error::Io(error) if is_full(error));
     if !no_room {
         return anyhow::Error::new(error).context("reading the qcow2 image");
     }

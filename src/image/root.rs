@@ -190,6 +190,7 @@ fn finish(
     let modules = Modules::of(&tree, index, progress)?;
     modprobe::tell_idle(manifest, index, &modules.config, progress);
     let microcode = microcode(&tree, lock)?;
+    tree.check_walks().context("looking at all of the root")?;
     Ok(Root { tree, kernel: aside.kernel, modules, microcode, os_release })
 }
 

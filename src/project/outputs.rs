@@ -65,7 +65,7 @@ impl<'a> Outputs<'a> {
         }
         match self.folder.metadata() {
             Ok(found) if !found.is_dir() => {
-                bail!("{} is no directory: name another with --output", self.folder.display());
+                bail!("{} is not a directory: name another with --output", self.folder.display());
             }
             Err(_) if self.folder.is_symlink() => {
                 bail!(
@@ -97,10 +97,7 @@ impl<'a> Outputs<'a> {
     fn failed(&self, path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
         let error = error.into();
         let is_full = is_full(error.as_ref());
-        let is_large = error.chain().any(|cause| {
-            let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-            kind == Some(io::ErrorKind::FileTooLarge) || cause.to_string().ends_with("(os error 27)")
-        });
+        let is_large = error.chain().any(|cause| cause.to_string().ends_with("(os error 27)"));
         let folder = self.folder.display();
         let help = match (is_full, is_large) {
             (true, false) => {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use super::error::Error;
 use super::etc_defaults::LIBRARIES;
-use crate::base::limits;
 use crate::base::width::to_u64;
+use crate::base::{Size, limits};
 use crate::tree::{Tree, show};
 
 const PROFILES: &str = "usr/share/pam-configs";
@@ -69,10 +69,12 @@ pub fn write(tree: &mut Tree) -> Result<(), Error> {
 fn filled(text: String, name: &str, lines: &str, template: &str) -> Result<String, Error> {
     let size = text.len() + text.matches(name).count() * lines.len();
     if to_u64(size) > limits::CONFIGURATION {
-        return Err(too_much(
-            template,
-            &format!("bytes once it is filled in than the {}", limits::CONFIGURATION),
-        ));
+        let most = Size(limits::CONFIGURATION).human();
+        return Err(Error::Malformed {
+            path: format!("/{template}"),
+            line: 0,
+            what: format!("it has more than {most} once it is filled in"),
+        });
     }
     Ok(text.replace(name, lines))
 }
@@ -215,7 +217,7 @@ mod tests {
         };
         assert!(filled(10, 10).unwrap() > 2000);
         let error = filled(10_000, 1000).unwrap_err().to_string();
-        let told = "/usr/share/pam/common-session: it has more bytes once it is filled in than the 4194304 that one may have";
+        let told = "/usr/share/pam/common-session: it has more than 4.0 MiB once it is filled in";
         assert_eq!(error, told);
         let error = filled(1, 60_000).unwrap_err().to_string();
         let told = "/usr/share/pam-configs/unix: it has more lines, with all profiles before it, than the 50000 that one may \

@@ -157,11 +157,11 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// Counts one more, which has `children`.
+    /// Counts one more, whose `children` come next.
     fn add(&mut self, path: &[u8], children: usize) -> Result<(), TreeError> {
         let path_of = || show(path);
-        (self.nodes, self.names) = (self.nodes + 1 + children, self.names + to_u64(path.len()));
-        if self.nodes > limits::NODES {
+        (self.nodes, self.names) = (self.nodes + 1, self.names + to_u64(path.len()));
+        if self.nodes + children > limits::NODES {
             return Err(TreeError::TooMany { path: path_of(), limit: limits::NODES });
         }
         if self.names > limits::NAMES {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::gc::Entry;
 use super::{Result, Store, StoreError, failed, is_read_only, make_folder, note_use, open_file};
 use crate::base::AtomicFile;
-use crate::base::seal::{SealError, Sealed, Sealer};
+use crate::base::seal::{self, SealError, Sealed, Sealer};
 
 /// What [`Store::verify_derived`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl Store {
             Ok(sealed) => match sealed.verify() {
                 Ok(()) => return Ok(CheckedDerived::Good),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
-                Err(error) => return Err(failed("reading", path)(error)),
+                Err(error) => return Err(failed("reading", path)(seal::of_disk(error))),
             },
         };
         break_off(why)

@@ -11,6 +11,7 @@ use rustix::fs::FlockOperation;
 use super::derived::CheckedDerived;
 use super::{Result, Store, failed, if_exists, is_read_only, make_folder, note_use, open_file};
 use crate::base::scratch::Scratch;
+use crate::base::seal;
 use crate::base::{Digest, atomic, input, limits};
 use crate::store::StoreError;
 
@@ -155,7 +156,7 @@ impl Store {
             unread => return Ok(unread),
         }
         let Some(sealed) = self.sealed(&path, KIND, name) else { return Ok(CheckedDerived::Foreign) };
-        let expected = sealed.to_vec().map_err(failed("reading", &path))?;
+        let expected = sealed.to_vec().map_err(|error| failed("reading", &path)(seal::of_disk(error)))?;
         if !expected.starts_with(FORM.as_bytes()) {
             return Ok(CheckedDerived::Another);
         }

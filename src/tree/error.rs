@@ -43,11 +43,10 @@ pub enum TreeError {
     },
     /// Ways that are long, walked again and again.
     #[error(
-        "all paths that are followed in one tree, with {path}, lead over more than {limit} directories and links together"
+        "all paths that are followed in one tree lead over more than {limit} directories and links together: leave out \
+         what has most links"
     )]
     Exhausted {
-        /// The path.
-        path: String,
         /// [`crate::base::limits::WALKED`].
         limit: u64,
     },

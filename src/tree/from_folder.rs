@@ -398,7 +398,8 @@ impl FolderSize {
         self.bytes = self.bytes.saturating_add(len);
         if self.bytes > limits::FOREIGN {
             let most = Size(limits::FOREIGN).human();
-            let text = format!("all files of the overlay up to it have more than {most} together");
+            let text =
+                format!("all files of the overlay up to it have more than {most} together: leave some out");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
         if len > limits::SMALL_FILE || self.held + len > limits::HELD {

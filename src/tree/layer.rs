@@ -164,7 +164,8 @@ impl Layer<'_> {
             steps += 1;
             self.tree.step(1);
             if self.tree.is_exhausted() {
-                let why = "links on the way of all members lead over too many directories and links together";
+                let why =
+                    "links on the way of all members lead over more than 100000000 directories and links";
                 return Err(TarError::UnsafePath { member: show(&member.path), why });
             }
             if steps > limits::STEPS {

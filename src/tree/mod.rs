@@ -402,7 +402,7 @@ impl Tree {
         // Parts that are a name; where none is left, a link is the last.
         let mut names = pending.iter().filter(|part| !part.is_empty()).count();
         if self.is_exhausted() {
-            return Err(TreeError::Exhausted { path: whole(), limit: limits::WALKED });
+            return Err(TreeError::Exhausted { limit: limits::WALKED });
         }
         let mut steps = 0;
         // What was walked counts wherever the walk ends.

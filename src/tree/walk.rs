@@ -29,15 +29,24 @@ impl Tree {
         Paths { tree: self, path: Vec::new(), open: Vec::new(), is_begun: false }
     }
 
+    /// Refuses a tree in which paths have been followed so far that from some moment on nothing was found any more.
+    ///
+    /// # Errors
+    /// `Exhausted`.
+    pub fn check_walks(&self) -> Result<(), TreeError> {
+        if self.is_exhausted() {
+            return Err(TreeError::Exhausted { limit: limits::WALKED });
+        }
+        Ok(())
+    }
+
     /// Refuses a tree with more than `most_nodes` names, whose paths have more than `most_names` bytes, or that is deeper
     /// than [`limits::DEPTH`], before something walks it.
     ///
     /// # Errors
     /// `TooDeep`, `TooMany` or `TooLong`.
     pub fn check_size(&self, most_nodes: usize, most_names: u64) -> Result<(), TreeError> {
-        if self.is_exhausted() {
-            return Err(TreeError::Exhausted { path: "/".to_owned(), limit: limits::WALKED });
-        }
+        self.check_walks()?;
         let (mut nodes, mut names) = (0, 0);
         // The walk itself is bounded by the first of the limits that is passed.
         let mut pending = vec![(self.root(), 0_u64, 0_usize)];

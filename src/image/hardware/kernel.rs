@@ -18,6 +18,9 @@ use crate::rootfs::modules::object::{self, Facts};
 use crate::rootfs::modules::{self, FOLDER};
 use crate::tree::{Kind, Tree};
 
+/// A name of firmware that a module asks for, whether the root has it, and whether the initramfs has it.
+type Asked = (String, bool, bool);
+
 /// The kernel of a root.
 pub(super) struct Kernel<'a> {
     tree: &'a Tree,
@@ -31,7 +34,9 @@ pub(super) struct Kernel<'a> {
     config: Config,
     carried: Carried,
     read: RefCell<BTreeMap<String, Rc<Facts>>>,
-    firmware: RefCell<Left>,
+    /// What was asked for of the firmware of modules: see [`Kernel::firmware`].
+    firmware: RefCell<BTreeMap<String, Rc<[Asked]>>>,
+    left: RefCell<Left>,
 }
 
 impl<'a> Kernel<'a> {
@@ -71,8 +76,8 @@ impl<'a> Kernel<'a> {
         builtin.for_each(|(module, _, alias)| add(alias, module));
         let file = |line: &str| normal(line.rsplit('/').next()?.split('.').next()?).into();
         let builtin = read("modules.builtin")?.lines().filter_map(file).collect();
-        let (read, firmware) = (RefCell::default(), RefCell::default());
-        Ok(Self { tree, aliases, paths, builtin, builtin_facts, config, carried, read, firmware })
+        let (read, firmware, left) = Default::default();
+        Ok(Self { tree, aliases, paths, builtin, builtin_facts, config, carried, read, firmware, left })
     }
 
     /// Whether the root or the kernel itself has the module.
@@ -120,20 +125,27 @@ impl<'a> Kernel<'a> {
         Ok(found)
     }
 
-    /// The firmware that `module` names, whether the root has it, and whether the initramfs has it.
-    pub(super) fn firmware(&self, module: &str) -> Result<Vec<(String, bool, bool)>> {
+    /// The firmware that `module` names.
+    pub(super) fn firmware(&self, module: &str) -> Result<Rc<[Asked]>> {
+        // Many devices have the same driver.
+        if let Some(seen) = self.firmware.borrow().get(module) {
+            return Ok(seen.clone());
+        }
         let declared: Vec<String> = if self.is_builtin(module) {
             let of = self.builtin_facts.iter().filter(|(name, key, _)| name == module && key == "firmware");
             of.map(|(_, _, value)| value.clone()).collect()
         } else {
             self.facts(module)?.firmware.clone()
         };
-        let found = firmware::of(self.tree, &declared, &mut self.firmware.borrow_mut())?.into_iter();
-        let seen = found.map(|one| {
-            let early = self.carried.firmware.contains(&one.name);
-            (one.name, one.body.is_some(), early)
-        });
-        Ok(seen.collect())
+        let found = firmware::of(self.tree, &declared, &mut self.left.borrow_mut())?.into_iter();
+        let seen: Rc<[_]> = found
+            .map(|one| {
+                let early = self.carried.firmware.contains(&one.name);
+                (one.name, one.body.is_some(), early)
+            })
+            .collect();
+        self.firmware.borrow_mut().insert(module.to_owned(), seen.clone());
+        Ok(seen)
     }
 
     /// What the file of `module` says; nothing of what is built in or not there.

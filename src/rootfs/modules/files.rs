@@ -72,11 +72,11 @@ impl ModuleIndex {
 
     /// `modules.dep` and `modules.dep.bin`.
     fn dependencies(&self, room: &mut Room) -> Result<[Vec<u8>; 2], TooLarge> {
-        let text = room.text("", self.modules.iter().map(|module| self.dependency_line(module) + "\n"))?;
+        let lines: Vec<String> = self.modules.iter().map(|module| self.dependency_line(module)).collect();
+        let text = room.text("", lines.iter().map(|line| format!("{line}\n")))?;
         let mut trie = Trie::new();
-        let lines = text.split(|byte| *byte == b'\n');
-        for ((module, line), priority) in self.modules.iter().zip(lines).zip(0..) {
-            trie.insert(module.name.as_bytes(), line, priority);
+        for ((module, line), priority) in self.modules.iter().zip(&lines).zip(0..) {
+            trie.insert(module.name.as_bytes(), line.as_bytes(), priority);
         }
         let index = room.index(trie)?;
         Ok([text, index])

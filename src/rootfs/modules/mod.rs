@@ -275,7 +275,9 @@ pub fn write(tree: &mut Tree, index: &ModuleIndex) -> Result<(), Error> {
 fn count(sum: &AtomicU64, bytes: u64, path: impl FnOnce() -> String) -> Result<(), Error> {
     if sum.fetch_add(bytes, Ordering::Relaxed) + bytes > limits::MODULE_BYTES {
         let most = Size(limits::MODULE_BYTES).human();
-        let what = format!("with it all modules have more than {most} together, unpacked");
+        let what = format!(
+            "with it all modules have more than {most} together, unpacked: leave the package out, or `prune` some"
+        );
         return Err(Error::Malformed { path: path(), line: 0, what });
     }
     Ok(())
