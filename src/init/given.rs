@@ -1,6 +1,7 @@
 //! A document that a machine was given, or that the node has kept, and which one counts.
 
 use crate::node::{self, Choice, Document, Machine, Policy, policy};
+use crate::written::Diagnostics;
 
 /// Bytes of a document, and where they came from, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,10 @@ pub(super) fn decide(
         let is_new = kept.is_none_or(|kept| kept.bytes != document.0.text.as_bytes());
         return Decided { document: Some(document), is_given: true, is_new, refused };
     }
-    let document = kept.and_then(|kept| understood(&kept, &mut machine, cards, &mut refused));
+    let document = kept.and_then(|kept| {
+        let documents = node::read_kept(&kept.source, &kept.bytes);
+        understood(&kept, documents, &mut machine, cards, &mut refused)
+    });
     Decided { document, is_given: false, is_new: false, refused }
 }
 
@@ -62,7 +66,8 @@ fn whole(
     let all: Vec<_> = found
         .iter()
         .map(|given| {
-            let found = understood(given, machine, cards, refused)?;
+            let documents = node::read(&given.source, &given.bytes);
+            let found = understood(given, documents, machine, cards, refused)?;
             if let Err(why) = policy.check(&found.0) {
                 refused.push(format!("{}: {why}; {}", given.source, policy::SIGN));
                 return None;
@@ -90,11 +95,12 @@ fn whole(
 
 fn understood(
     given: &Given,
+    documents: Result<Vec<Document>, Diagnostics>,
     machine: &mut Machine,
     cards: &dyn Fn(&[Document]) -> Machine,
     refused: &mut Vec<String>,
 ) -> Option<(Document, String)> {
-    let documents = match node::read(&given.source, &given.bytes) {
+    let documents = match documents {
         Ok(documents) => documents,
         Err(diagnostics) => {
             refused.extend(diagnostics.brief());
@@ -162,6 +168,16 @@ mod tests {
         assert_eq!(both, (name("new"), true, String::new()));
         let half = told(&[given("a", new), given("b", "node: 2\n")], None);
         assert_eq!((half.0, half.1), (None, false));
+    }
+
+    /// A node that has had its network from it would be out of reach after an update.
+    #[test]
+    fn what_was_kept_before_there_was_a_rule_goes_on_to_count() {
+        let old = "node: 1\nname: old\nnetwork:\n  interfaces:\n    - name: lan\n      card: {mac: \"52:54:00:00:00:01\"}\n      \
+                   addresses: [10.0.0.255/24]\n      gateways: [10.0.0.1]\n      dns: [0.0.0.0]\n      ntp: [0.0.0.0]\n";
+        assert_eq!(told(&[], Some(old)), (Some("old".to_owned()), false, String::new()));
+        let (found, _, refused) = told(&[given("a", old)], None);
+        assert!(found.is_none() && refused.contains("stands for all machines of its network"), "{refused}");
     }
 
     #[test]

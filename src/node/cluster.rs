@@ -63,7 +63,8 @@ pub(super) fn cluster(
     let mut addresses = Firsts::new();
     for (member, address) in raw.members {
         let place = address.mark;
-        let Some(ip) = report.form(&address, reachable) else { continue };
+        let ip = report.form(&address, reachable);
+        let Some(ip) = ip.and_then(|ip| report.later(&address, ip, reach::of_a_machine)) else { continue };
         if let Some(first) = addresses.note(ip, place) {
             report
                 .error(place, format!("{ip} is the address of two members"))
@@ -100,19 +101,20 @@ pub(super) fn cluster(
 /// # Errors
 /// What is wrong with it, and what would be right.
 pub fn address(text: &str) -> Result<IpAddr, String> {
-    reachable(text).map_err(|wrong| format!("{text:?} {}: {}", wrong.what, wrong.help))
+    let ip = reachable(text).and_then(|ip| reach::of_a_machine(ip).map(|()| ip));
+    ip.map_err(|wrong| format!("{text:?} {}: {}", wrong.what, wrong.help))
 }
 
 /// An address that other machines reach.
 fn reachable(text: &str) -> Result<IpAddr, Wrong> {
     match text.parse::<IpAddr>() {
-        Ok(ip) if ip.is_loopback() => {
+        Ok(ip) if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() => {
             wrong("is no address that another machine reaches", "such as `10.0.0.1`")
         }
         Ok(IpAddr::V6(ip)) if ip.segments()[0] & 0xffc0 == 0xfe80 => {
             wrong("is good on one link only", "a global or unique local address")
         }
-        Ok(ip) => reach::of_a_machine(ip).map(|()| ip),
+        Ok(ip) => Ok(ip),
         Err(_) => wrong("is no address", "such as `10.0.0.1` or `fd00::1`"),
     }
 }

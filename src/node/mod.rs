@@ -339,8 +339,19 @@ pub fn is_host_name(text: &str) -> bool {
 /// # Errors
 /// All that is wrong with any of them.
 pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Document>, Diagnostics> {
+    read_by(name, bytes, Report::default())
+}
+
+/// The same of a file that was taken before, maybe by an older keller: a node that has started with it goes on to.
+///
+/// # Errors
+/// As [`read`], without what later rules refuse.
+pub fn read_kept(name: &str, bytes: &[u8]) -> Result<Vec<Document>, Diagnostics> {
+    read_by(name, bytes, Report::of_kept())
+}
+
+fn read_by(name: &str, bytes: &[u8], mut report: Report) -> Result<Vec<Document>, Diagnostics> {
     let mut sources = Sources::default();
-    let mut report = Report::default();
     match parse(name, bytes, &mut sources, &mut report) {
         Some(found) if report.is_empty() => Ok(found.into_iter().map(|(_, document)| document).collect()),
         _ => Err(report.finish(&sources)),

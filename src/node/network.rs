@@ -62,12 +62,20 @@ fn named(raw: &RawInterface) -> Vec<At<String>> {
 fn interface(raw: RawInterface, mark: Mark, report: &mut Report) -> Option<Interface> {
     let kind = kind(&raw, mark, report);
     let name = report.checked(raw.name, interface_name);
-    let mut ips = |items: Vec<At<String>>, form: fn(&str) -> Result<IpAddr, Wrong>| -> Vec<IpAddr> {
-        items.iter().filter_map(|at| report.form(at, form)).collect()
+    let mut ips = |items: Vec<At<String>>, rule: fn(IpAddr) -> Result<(), Wrong>| -> Vec<IpAddr> {
+        let ips = items.iter().filter_map(|at| {
+            let ip = report.form(at, ip)?;
+            report.later(at, ip, rule)
+        });
+        ips.collect()
     };
     let (dns, gateway_marks) = (ips(raw.dns, server), raw.gateways.clone());
-    let gateways = ips(raw.gateways, machine);
-    let addresses: Vec<_> = raw.addresses.iter().filter_map(|at| report.form(at, own_address)).collect();
+    let gateways = ips(raw.gateways, reach::of_a_machine);
+    let addresses = raw.addresses.iter().filter_map(|at| {
+        let address = report.form(at, address)?;
+        report.later(at, address, |(ip, prefix)| reach::of_a_card(ip, prefix))
+    });
+    let addresses: Vec<_> = addresses.collect();
     let dhcp = raw.dhcp.map_or(Dhcp::None, |at| at.value);
     for at in &gateway_marks {
         if let Ok(gateway) = at.value.parse::<IpAddr>()
@@ -89,7 +97,12 @@ fn interface(raw: RawInterface, mark: Mark, report: &mut Report) -> Option<Inter
         good
     });
     let domains = raw.domains.into_iter().filter_map(|at| report.checked(at, word)).collect();
-    let ntp = raw.ntp.into_iter().filter_map(|at| report.checked(at, time_server)).collect();
+    let ntp = raw.ntp.into_iter().filter_map(|at| {
+        report.form(&at, word)?;
+        report.later(&at, (), |()| at.value.parse().map_or(Ok(()), server))?;
+        Some(at.value)
+    });
+    let ntp = ntp.collect();
     let has_addresses = !addresses.is_empty() || dhcp != Dhcp::None;
     if let Some(at) = raw.required.as_ref().filter(|at| at.value && !has_addresses) {
         report
@@ -174,7 +187,7 @@ fn card(raw: &RawCard, mark: Mark, report: &mut Report) -> Option<InterfaceKind>
 
 fn route(raw: RawRoute, report: &mut Report) -> Option<Route> {
     let to = report.form(&raw.to, address);
-    let via = report.form(&raw.via, machine);
+    let via = report.form(&raw.via, ip).and_then(|ip| report.later(&raw.via, ip, reach::of_a_machine));
     if let (Some((to, _)), Some(via)) = (to, via)
         && to.is_ipv4() != via.is_ipv4()
     {
@@ -280,28 +293,9 @@ fn ip(text: &str) -> Result<IpAddr, Wrong> {
     text.parse().or_else(|_| wrong("is not an IP address", "without a prefix, such as `10.0.0.1`"))
 }
 
-/// The address of one machine.
-fn machine(text: &str) -> Result<IpAddr, Wrong> {
-    let ip = ip(text)?;
-    reach::of_a_machine(ip).map(|()| ip)
-}
-
-/// The address of a server, which this machine may be itself.
-fn server(text: &str) -> Result<IpAddr, Wrong> {
-    let ip = ip(text)?;
-    if ip.is_loopback() { Ok(ip) } else { machine(text) }
-}
-
-/// A name, or the address of a server.
-fn time_server(text: &str) -> Result<(), Wrong> {
-    word(text)?;
-    if text.parse::<IpAddr>().is_ok() { server(text).map(drop) } else { Ok(()) }
-}
-
-/// An address of this machine, with its prefix.
-fn own_address(text: &str) -> Result<(IpAddr, u8), Wrong> {
-    let (ip, prefix) = address(text)?;
-    reach::of_a_card(ip, prefix).map(|()| (ip, prefix))
+/// Refuses an address that no server has, which this machine may be itself.
+fn server(ip: IpAddr) -> Result<(), Wrong> {
+    if ip.is_loopback() { Ok(()) } else { reach::of_a_machine(ip) }
 }
 
 fn address(text: &str) -> Result<(IpAddr, u8), Wrong> {

@@ -12,16 +12,16 @@ pub(super) fn of_a_machine(ip: IpAddr) -> Result<(), Wrong> {
     {
         return wrong("is an address of IPv4 in another form", format!("write `{four}`"));
     }
-    // RFC 6890: "this host on this network", and what is reserved for later.
-    let (is_none, is_reserved) = match ip {
-        IpAddr::V4(four) => (four.octets()[0] == 0, four.octets()[0] >= 240),
+    // RFC 6890: "this host on this network". What it reserves for later, 240.0.0.0/4, clouds give to machines.
+    let (is_none, is_all) = match ip {
+        IpAddr::V4(four) => (four.octets()[0] == 0, four.is_broadcast()),
         IpAddr::V6(six) => (six.is_unspecified(), false),
     };
     match () {
         () if is_none => wrong("stands for no machine", example),
         () if ip.is_loopback() => wrong("is what each machine calls itself", example),
         () if ip.is_multicast() => wrong("stands for a group of machines", example),
-        () if is_reserved => wrong("is no machine's: it is reserved", example),
+        () if is_all => wrong("stands for all machines", example),
         () => Ok(()),
     }
 }
@@ -59,8 +59,7 @@ mod tests {
             ("::1", "what each machine calls itself"),
             ("224.0.0.1", "a group of machines"),
             ("ff02::1", "a group of machines"),
-            ("240.0.0.1", "it is reserved"),
-            ("255.255.255.255", "it is reserved"),
+            ("255.255.255.255", "stands for all machines"),
             ("::ffff:10.0.0.1", "IPv4 in another form"),
             ("::ffff:127.0.0.1", "IPv4 in another form"),
         ] {
@@ -68,7 +67,9 @@ mod tests {
             assert!(wrong.what.contains(part), "{text}: {}", wrong.what);
             assert!(of_a_card(text.parse().unwrap(), 24).is_err());
         }
-        for good in ["10.0.0.1", "169.254.0.1", "192.0.2.255", "fd00::1", "fe80::1", "2001:db8::"] {
+        for good in
+            ["10.0.0.1", "240.0.0.1", "169.254.0.1", "192.0.2.255", "fd00::1", "fe80::1", "2001:db8::"]
+        {
             assert!(of_a_machine(good.parse().unwrap()).is_ok(), "{good}");
         }
         for (text, prefix, is_good) in [

@@ -30,9 +30,20 @@ pub(crate) struct Report {
     untold: Option<Problem>,
     /// Lines that hold secrets, by source, whatever is wrong with them.
     secrets: Vec<(u32, Range<u32>)>,
+    /// Whether all of this was taken before.
+    is_of_kept: bool,
 }
 
 impl Report {
+    /// Of a text that was judged when it was taken, maybe by an older keller, which asked for less.
+    pub(crate) fn of_kept() -> Self {
+        Self { is_of_kept: true, ..Self::default() }
+    }
+
+    pub(crate) fn is_of_kept(&self) -> bool {
+        self.is_of_kept
+    }
+
     /// Notes a finding; more can be said about it through what is given back.
     pub(crate) fn error(&mut self, mark: Mark, message: impl Into<String>) -> &mut Problem {
         let message = message.into();

@@ -44,6 +44,20 @@ impl Report {
         }
     }
 
+    /// `value`, which the text has, unless a rule refuses it that documents were taken without for long: what is kept goes on
+    /// to count.
+    pub(crate) fn later<T: Copy>(
+        &mut self,
+        at: &At<String>,
+        value: T,
+        rule: impl FnOnce(T) -> Result<(), Wrong>,
+    ) -> Option<T> {
+        match self.is_of_kept() {
+            true => Some(value),
+            false => self.form(at, |_| rule(value)).map(|()| value),
+        }
+    }
+
     /// The text itself when it has this form.
     pub(crate) fn checked(
         &mut self,

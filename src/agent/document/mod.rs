@@ -22,6 +22,7 @@ use super::systemd;
 use crate::base::failure::{Doing, Failure};
 use crate::base::{atomic, flock, kernel};
 use crate::node::{self, Choice, Document, FACTS, Item, Machine, Policy, laying, policy};
+use crate::written::Diagnostics;
 use act::Root;
 pub use plan::{Change, Plan};
 
@@ -35,6 +36,8 @@ const BUILT: &str = "/usr/lib/keller/image.json";
 const UNDO: &str = "keller-node-undo";
 /// The document of a node that has none.
 const NOTHING: &[u8] = b"node: 1\n";
+/// As messages call what counted before a change that is undone.
+const BEFORE: &str = "the document from before";
 
 /// A change that waits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,7 +89,7 @@ pub enum Undone {
 /// # Errors
 /// What is wrong with the document, and what the node says.
 pub fn diff(name: &str, bytes: &[u8]) -> Result<Diff, Failure> {
-    plan_for(signed(name, choose(name, bytes)?)?)
+    plan_for(signed(name, choose(name, node::read(name, bytes))?)?)
 }
 
 /// The document, if this image takes it. This does not guard against root; it keeps a document from being applied here that would
@@ -98,9 +101,9 @@ fn signed(name: &str, document: Document) -> Result<Document, Failure> {
     }
 }
 
-fn choose(name: &str, bytes: &[u8]) -> Result<Document, Failure> {
+fn choose(name: &str, documents: Result<Vec<Document>, Diagnostics>) -> Result<Document, Failure> {
     let doing = || format!("reading {name}");
-    let documents = node::read(name, bytes).doing(doing())?;
+    let documents = documents.doing(doing())?;
     let machine = Machine::of(Path::new("/sys"));
     match machine.choose(&documents) {
         Choice::One(document) => Ok(document.clone()),
@@ -127,7 +130,7 @@ fn plan_for(document: Document) -> Result<Diff, Failure> {
 /// Nothing was changed, or the change is undone after its time.
 pub fn apply(name: &str, bytes: &[u8], within: Duration) -> Result<Applied, Failure> {
     let _lock = lock()?;
-    let document = signed(name, choose(name, bytes)?)?;
+    let document = signed(name, choose(name, node::read(name, bytes))?)?;
     if pending().exists() {
         let cause = "a change of its network is not confirmed yet";
         let failure = Failure::new("changing this node", cause);
@@ -203,7 +206,7 @@ pub fn undo(now: bool) -> Result<Undone, Failure> {
     }
     let before =
         laying::kept(&Path::new(HOME).join(laying::KEPT)).doing("reading the document from before")?;
-    let mut diff = plan_for(choose("the document from before", before.as_deref().unwrap_or(NOTHING))?)?;
+    let mut diff = plan_for(choose(BEFORE, node::read_kept(BEFORE, before.as_deref().unwrap_or(NOTHING)))?)?;
     // Whoever made the change may have ended between its files and what reads them, and so may an earlier try of this.
     (diff.plan.reload_network, diff.plan.reload_units) = (true, true);
     let (failed, _) = act::act(&diff.plan, &diff.items, &diff.root);
