@@ -257,9 +257,9 @@ pub const SMALL_FILE: u64 = 256 << 10;
 /// Most bytes of an overlay's small files that are held in memory together; what comes after stays on the disk.
 pub const HELD: u64 = 32 << 20;
 
-/// Most bytes of a file that stays on the disk, and of all files of an overlay: each of them is read, and a hole of terabytes
-/// costs nothing to make. Found: 8 GB, an image of machine learning.
-pub const FOREIGN: u64 = 16 << 30;
+/// Most bytes that take no room on the disk of a file that stays there, and of all files of an overlay: each of them is read,
+/// and a hole of terabytes costs nothing to make.
+pub const HOLES: u64 = 16 << 30;
 
 /// Most bytes of a file system's image that are held in memory while it is read: directories, links, attributes, and
 /// files whose end lies between inodes, which keller's own images have none of. Found: 3 MB.

@@ -181,7 +181,8 @@ mod tests {
         assert_eq!(of(&tree, &patterns(60), &mut left).unwrap().len(), 18_000);
         // All modules share what is left; a name that one declares again is not looked for again.
         let error = of(&tree, &patterns(10), &mut left).unwrap_err().to_string();
-        assert_eq!(error, "all modules together declare more than 20000 files of firmware, with ??????*");
+        let told = "all modules together declare more than 20000 files of firmware, with ??????*: ";
+        assert!(error.starts_with(told), "{error}");
         assert_eq!(of(&tree, &vec!["*".to_owned(); 1000], &mut Left::default()).unwrap().len(), 300);
         let long: Vec<String> = (0..100).map(|number| "*y".repeat(200 + number)).collect();
         let error = of(&tree, &long, &mut Left::default()).unwrap_err().to_string();

@@ -10,7 +10,7 @@ use crate::base::device::{ReadAt, Shared};
 use crate::base::input::{self, TooLarge};
 use crate::base::seal::{SealError, Sealed};
 use crate::base::width::{to_u64, to_usize};
-use crate::base::{Digest, Fingerprint, Hasher, limits};
+use crate::base::{Digest, Fingerprint, Hasher, Size, limits};
 
 /// Bytes of a file. Cloning is cheap: bodies are shared, never copied.
 #[derive(Clone, Debug)]
@@ -191,16 +191,23 @@ impl Foreign {
     }
 }
 
+/// Bytes of a file that take no room on the disk, and take as long to read as others.
+pub(super) fn holes(metadata: &Metadata) -> u64 {
+    metadata.len().saturating_sub(metadata.blocks().saturating_mul(512))
+}
+
 impl Content {
     /// The file at `path`, which is looked at now and read later.
     ///
     /// # Errors
-    /// Those of [`input::open`], and [`TooLarge`].
+    /// Those of [`input::open`], and more than [`limits::HOLES`].
     pub fn foreign(path: &Path) -> io::Result<Self> {
-        let seen = Seen::of(&input::open(path)?.metadata()?);
-        if seen.len > limits::FOREIGN {
-            return Err(TooLarge { limit: limits::FOREIGN }.into());
+        let metadata = input::open(path)?.metadata()?;
+        if holes(&metadata) > limits::HOLES {
+            let text = format!("more than {} of it are holes", Size(limits::HOLES).human());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
+        let seen = Seen::of(&metadata);
         Ok(Self::Foreign(Arc::new(Foreign { path: path.to_owned(), seen, shown: OnceLock::new() })))
     }
 

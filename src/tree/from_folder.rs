@@ -32,6 +32,7 @@ use rayon::prelude::*;
 use crate::base::capabilities::ATTRIBUTE;
 use crate::base::{Digest, Hasher, Size, input, limits};
 
+use super::content::holes;
 use super::{Content, Kind, Meta, NodeId, Tree, TreeError, show};
 
 pub use meta::{Line, MetaError, Stated};
@@ -316,7 +317,7 @@ impl Overlay {
                 self.put(below, usual_mode(&metadata), kind)?;
             } else if kind.is_file() {
                 let mode = usual_mode(&metadata);
-                let content = size.content(&path, metadata.len()).map_err(failed(&path))?;
+                let content = size.content(&path, &metadata).map_err(failed(&path))?;
                 self.put(below, mode, Kind::File(content))?;
             } else {
                 return Err(OverlayError::Special { path });
@@ -373,8 +374,8 @@ struct FolderSize {
     names: u64,
     /// Bytes of files in memory.
     held: u64,
-    /// Bytes of all files.
-    bytes: u64,
+    /// Bytes of all files that take no room on the disk.
+    holes: u64,
 }
 
 impl FolderSize {
@@ -394,13 +395,13 @@ impl FolderSize {
         }
     }
 
-    fn content(&mut self, path: &Path, len: u64) -> io::Result<Content> {
-        self.bytes = self.bytes.saturating_add(len);
-        if self.bytes > limits::FOREIGN {
-            let most = Size(limits::FOREIGN).human();
-            let text =
-                format!("all files of the overlay up to it have more than {most} together: leave some out");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    fn content(&mut self, path: &Path, metadata: &fs::Metadata) -> io::Result<Content> {
+        let len = metadata.len();
+        self.holes = self.holes.saturating_add(holes(metadata));
+        if self.holes > limits::HOLES {
+            let most = Size(limits::HOLES).human();
+            let text = format!("with it, more than {most} of the overlay are holes: leave some files out");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         if len > limits::SMALL_FILE || self.held + len > limits::HELD {
             return Content::foreign(path);

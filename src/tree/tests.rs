@@ -87,7 +87,7 @@ fn all_walks_of_a_tree_have_a_sum() {
         let told = "lead over more than 100000000 directories and links together";
         let error = error.unwrap_err().to_string();
         assert!(
-            error.starts_with("all paths that are followed in one tree, with ") && error.ends_with(told),
+            error.starts_with("all paths that are followed in one tree lead") && error.contains(told),
             "{error}"
         );
     }

@@ -75,7 +75,7 @@ impl<'a> Units<'a> {
     /// The units of the tree; what keeps started ones from starting comes beside.
     pub(super) fn of(view: &'a View<'a>, inputs: &'a Inputs) -> (Self, Vec<Finding>) {
         let generated = view.told(Generated::of(view.tree)).unwrap_or_default();
-        let drop_ins_left = Cell::new(limits::DROP_INS);
+        let drop_ins_left = Cell::new(Some(limits::DROP_INS));
         let mut walk = Walk { view, inputs, generated, findings: Vec::new(), drop_ins_left };
         let started = started(&mut walk);
         let findings = std::mem::take(&mut walk.findings);
@@ -243,7 +243,7 @@ struct Walk<'a> {
     generated: Generated,
     findings: Vec<Finding>,
     /// Files of drop-ins that may still be looked at.
-    drop_ins_left: Cell<usize>,
+    drop_ins_left: Cell<Option<usize>>,
 }
 
 /// `getty@.service` for `getty@tty1.service`.
@@ -365,18 +365,18 @@ impl Walk<'_> {
     fn drop_ins(&self, of: &str, settings: &mut Settings) {
         // The first folder's file of a name hides the others'; they are read in the order of their names.
         let mut files = BTreeMap::new();
-        for folder in FOLDERS.iter().take_while(|_| self.drop_ins_left.get() > 0) {
+        for folder in FOLDERS.iter().take_while(|_| self.drop_ins_left.get().is_some()) {
             let Ok(id) = self.view.tree.resolve(format!("{folder}/{of}.d")) else { continue };
             let count = self.view.tree.children(id).count();
-            let Some(left) = self.drop_ins_left.get().checked_sub(count) else {
+            let left = self.drop_ins_left.get().and_then(|left| left.checked_sub(count));
+            self.drop_ins_left.set(left);
+            if left.is_none() {
                 let most = limits::DROP_INS;
                 self.view.tell_unread(format!(
                     "the drop-ins of all units are more than {most}, with those of {of}"
                 ));
-                self.drop_ins_left.set(0);
                 return;
-            };
-            self.drop_ins_left.set(left);
+            }
             for (name, _) in self.view.tree.children(id).filter(|(name, _)| name.ends_with(b".conf")) {
                 files
                     .entry(name.to_vec())

@@ -414,6 +414,6 @@ mod tests {
         (1..40).for_each(|number| tree.link(format!("{FOLDER}/6.12/m{number}.ko"), id).unwrap());
         let error = ModuleIndex::read(&tree, "6.12", None).unwrap_err().to_string();
         let told = ".ko: with it all modules have more than 2.0 GiB together, unpacked";
-        assert!(error.starts_with("/usr/lib/modules/6.12/m") && error.ends_with(told), "{error}");
+        assert!(error.starts_with("/usr/lib/modules/6.12/m") && error.contains(told), "{error}");
     }
 }

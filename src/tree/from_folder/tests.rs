@@ -264,18 +264,18 @@ fn holes_are_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let hole = |name: &str, len| fs::File::create(folder.path().join(name)).unwrap().set_len(len).unwrap();
     let told = || Overlay::from_folder(folder.path(), "overlay", 7).unwrap_err().to_string();
-    hole("a", limits::FOREIGN - 1);
+    hole("a", limits::HOLES - 1);
     Overlay::from_folder(folder.path(), "overlay", 7).unwrap();
     hole("b", 2);
     assert!(
-        told().ends_with("/b: all files of the overlay up to it have more than 16.0 GiB together"),
+        told().ends_with("/b: with it, more than 16.0 GiB of the overlay are holes: leave some files out"),
         "{}",
         told()
     );
     hole("a", 1 << 42);
-    assert!(told().contains("/a: all files of the overlay up to it"), "{}", told());
+    assert!(told().contains("/a: with it, more than 16.0 GiB of the overlay"), "{}", told());
     let error = Content::foreign(&folder.path().join("a")).unwrap_err().to_string();
-    assert_eq!(error, "it has more than the 16.0 GiB that are read of such a file");
+    assert_eq!(error, "more than 16.0 GiB of it are holes");
 }
 
 #[test]

@@ -71,7 +71,9 @@ pub fn keep_their_volumes(node: &mut Node) {
     node.run("sudo chmod 0700 /srv/app/data && sudo chown 999:998 /srv/app/data && sync");
     node.reboot();
     assert_eq!(node.run(access), "700 999:998");
-    assert_eq!(node.run("systemctl is-active kept.service"), "active");
+    // ssh may answer before.
+    let started = "until ! systemctl is-active kept.service | grep -q activating; do sleep 1; done";
+    assert_eq!(node.run(&format!("{started}; systemctl is-active kept.service")), "active");
 }
 
 /// Their own files in the node's /run have an end of their own.
