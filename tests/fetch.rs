@@ -299,7 +299,7 @@ fn redirections() {
     let error = get("/file").unwrap_err();
     assert!(matches!(*error.cause, Cause::Downgrade { .. }));
     assert!(chain(&error).contains("redirected to file:///"), "{}", chain(&error));
-    assert!(chain(&error).ends_with(": refused, as files of this machine are none of a server's"));
+    assert!(chain(&error).ends_with(": refused, as a server must not lead to files of this machine"));
     assert!(matches!(*get("/nowhere").unwrap_err().cause, Cause::Redirects(_)));
     let lost = get("/lost").unwrap_err();
     assert!(lost.is_not_found() && !format!("{lost:?} {}", chain(&lost)).contains("s3cret"));

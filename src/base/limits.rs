@@ -345,7 +345,7 @@ pub const ETCD_MEMBERS: usize = 64;
 /// Most letters of a word of etcd's that is shown: a member's name, a version, a refusal. Found: 150, a refusal.
 pub const ETCD_WORD: usize = 1000;
 
-/// Most bytes of a snapshot of etcd, whose database has 2 GiB by default and 8 GiB at the most that its makers advise.
+/// Most bytes of a snapshot of etcd, whose database has 2 GiB by default and at most 8 GiB as its makers advise.
 pub const SNAPSHOT: u64 = 16 << 30;
 
 /// Most threads that can be asked for: more than any machine has processors that help here.

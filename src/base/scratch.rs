@@ -87,9 +87,13 @@ pub fn leave_signals() {
 /// Has a signal that ends the program remove them before.
 fn watch() {
     let signals = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| !is_ignored(*signal));
-    // Without a thread for it, as where no more may be made, a signal leaves the directory.
-    let Ok(mut signals) = Signals::new(signals) else { return };
+    let (ready, watched) = std::sync::mpsc::sync_channel(1);
+    // Without a thread for it, as where no more may be made, a signal ends the program and leaves the directory: so the
+    // thread asks for signals. What is asked for stays so, and nobody would hear them.
     let wait = move || {
+        let asked = Signals::new(signals);
+        let _ = ready.send(());
+        let Ok(mut signals) = asked else { return };
         for signal in signals.forever() {
             if LEFT_TO_OTHERS.load(Ordering::SeqCst) {
                 continue;
@@ -103,7 +107,7 @@ fn watch() {
             let _ = emulate_default_handler(signal);
         }
     };
-    let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(wait);
+    let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map(|_| watched.recv());
 }
 
 #[cfg(test)]

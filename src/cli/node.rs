@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Global, failure, streams, time};
-use crate::base::atomic;
+use crate::base::{atomic, json};
 use crate::node::{self, Choice, Document, Image, Item, Kind, Machine, Policy, schema};
 
 /// Arguments of `keller node`.
@@ -193,7 +193,7 @@ fn init(file: Option<&Path>, global: &Global) -> Result<()> {
     }
     atomic::write(file, STARTER).with_context(|| format!("writing {}", file.display()))?;
     match global.json {
-        true => streams::json(json!({ "file": file }))?,
+        true => streams::json(json!({ "file": json::text_of(file) }))?,
         false if global.quiet => {}
         false => {
             streams::print(format_args!("wrote {0}\n\nnext:\n  keller node check {0}\n", file.display()))?

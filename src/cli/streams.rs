@@ -1,9 +1,9 @@
 //! Standard output and standard error, of which either may lose its reader: `keller boot IMAGE | head`.
 //!
 //! Nothing else in the program writes to them. Text may come from strangers, such as the label of a partition: what a
-//! terminal would act upon is written as escapes ([`terminal`]). What a guest writes to its console goes through as it is. What goes to
-//! standard output is the result, so failing to write it is an error; what goes to standard error is for whoever looks,
-//! and nobody has to: text without end is cut there.
+//! terminal would act upon is written as escapes ([`terminal`]). What a guest writes to its console goes through as it
+//! is. What goes to standard output is the result, so failing to write it is an error; what goes to standard error is for
+//! whoever looks, and nobody has to: text without end is cut there.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;

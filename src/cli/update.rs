@@ -160,6 +160,7 @@ fn nothing_new(running: &str, found: &Found) -> String {
 /// A line for each newer version that fell back, with what takes it all the same.
 fn fell_back(found: &Found) -> String {
     let line = |(version, why): &(String, String)| {
+        let (version, why) = (one_line(version), one_line(why));
         format!(
             "\n{version} fell back on this node: {why}\n\
              `keller update apply --version {version} --again` takes it once more, with all its tries"

@@ -318,7 +318,6 @@ fn meta(page: &[u8]) -> Option<Meta> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -363,7 +362,6 @@ mod tests {
         let leaf = |id| header(id, LEAF, 0, 0);
         let says = |pages: &[Vec<u8>]| read(&database(pages)).unwrap_err().to_string();
         let several = "it is not a database of etcd: a page lies in several places";
-        let begun = Instant::now();
         assert_eq!(says(&[branch(2, 2, 200, 0)]), several, "a circle");
         // 200^9 ways to the leaf.
         let mut levels: Vec<_> = (2..11).map(|id| branch(id, id + 1, 200, 0)).collect();
@@ -376,7 +374,6 @@ mod tests {
         let mut large = vec![branch(2, 3, 1, 511), leaf(3)];
         large.extend(vec![Vec::from([0]); 600]);
         assert_eq!(says(&large), "it is not a database of etcd: a page lies outside of it");
-        assert!(begun.elapsed() < Duration::from_secs(20));
         // One that is whole has all of its pages once.
         let empty = says(&[branch(2, 3, 1, 0), leaf(3)]);
         assert_eq!(empty, "it is not a database of etcd: a bucket is missing");

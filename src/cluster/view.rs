@@ -250,11 +250,10 @@ fn answer(client: &mut Client, depth: Depth) -> Result<Answer, Error> {
     if answer.known.status.is_learner {
         return Ok(answer);
     }
-    // One that refuses tells nothing; what cannot be read is an error of this member.
+    // One that refuses, or is lost by now, tells nothing; what cannot be read is an error of this member.
     answer.members = match client.members() {
-        Ok(members) => Some(members),
-        Err(Error::Refused { .. }) => None,
-        Err(error) => return Err(error),
+        Err(error @ Error::Broken { .. }) => return Err(error),
+        members => members.ok(),
     };
     if depth == Depth::Word {
         return Ok(answer);

@@ -158,7 +158,7 @@ pub enum Cause {
 
 fn given_up(to: &Url) -> String {
     match to.scheme() {
-        "file" => format!("to {to}: refused, as files of this machine are none of a server's"),
+        "file" => format!("to {to}: refused, as a server must not lead to files of this machine"),
         _ => format!("from https to {to}: refused, as it gives up encryption"),
     }
 }

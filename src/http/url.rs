@@ -158,7 +158,8 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(reason) = misleads(text) {
+        // The parser drops a line break at the end, as `echo` writes it, without another meaning.
+        if let Some(reason) = misleads(text.trim_ascii()) {
             return Err(UrlError::Syntax { text: redacted(text), reason: reason.to_owned() });
         }
         checked(url::Url::parse(text).map_err(|error| syntax(text, &error))?, text)
@@ -248,6 +249,7 @@ mod tests {
     #[test]
     fn paths_below_a_root() {
         let root = Url::root("http://mirror.example/debian").unwrap();
+        assert_eq!(Url::root(" http://mirror.example/debian\r\n"), Ok(root.clone()), "as `echo` writes it");
         let join = |path| root.join(path).map(|url| url.to_string());
         assert_eq!(
             join("pool/main/g/g++/g++_1.0~rc1+b1_amd64.deb").unwrap(),

@@ -306,6 +306,17 @@ fn spool(from: &mut dyn Read, limit: u64, task: &Task<'_>) -> Result<File> {
     }
 }
 
+/// What was unpacked when `error` came, with the bound where that is what it is about.
+fn not_unpacked(name: &str, error: anyhow::Error) -> anyhow::Error {
+    let bound = || {
+        let slack = Size(limits::DISK_SLACK).human();
+        let ratio = limits::RATIO;
+        format!(", of which {slack} and {ratio} times its size are taken (`zstd -d` unpacks it elsewhere)")
+    };
+    let bound = error.is::<input::TooLarge>().then(bound).unwrap_or_default();
+    error.context(format!("unpacking {name}{bound}"))
+}
+
 pub(super) fn temporary() -> Result<File> {
     tempfile::tempfile().with_context(no_room)
 }
@@ -380,14 +391,8 @@ fn unpacked(file: File, name: &str, progress: &dyn Progress) -> Result<Arc<dyn S
             io::Seek::rewind(&mut source)?;
             let mut reader = Compression::Zstd.reader(BufReader::new(source)).map_err(damaged)?;
             let limit = most_of(packed);
-            let unpacking = || {
-                format!(
-                    "unpacking {name}, of which {} and {} times its size are taken (`zstd -d` unpacks it elsewhere)",
-                    Size(limits::DISK_SLACK).human(),
-                    limits::RATIO
-                )
-            };
-            Ok(Arc::new(raw(spool(&mut reader, limit, &task).with_context(unpacking)?)?))
+            let unpacked = spool(&mut reader, limit, &task).map_err(|error| not_unpacked(name, error))?;
+            Ok(Arc::new(raw(unpacked)?))
         }
         other => {
             let (name, format) = (name.to_owned(), other.name());
@@ -416,6 +421,13 @@ mod tests {
         let zeros = |count| io::repeat(0).take(count);
         let error = spool(&mut zeros(5 << 20), 4 << 20, &task).unwrap_err();
         assert_eq!(error.to_string(), "it has more than the 4.0 MiB that are read of such a file");
+        assert!(
+            not_unpacked("a.zst", error)
+                .to_string()
+                .starts_with("unpacking a.zst, of which 1.0 GiB and 100 ")
+        );
+        let lost = || Err::<(), _>(io::Error::other("damaged")).with_context(no_room);
+        assert_eq!(not_unpacked("a.zst", lost().unwrap_err()).to_string(), "unpacking a.zst");
         let mut source = zeros(3 << 20).chain(&b"a disk"[..]).chain(zeros(2 << 20));
         let file = spool(&mut source, 6 << 20, &task).unwrap();
         let metadata = file.metadata().unwrap();

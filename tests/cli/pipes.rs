@@ -282,10 +282,9 @@ fn what_is_no_file_is_not_replaced() {
 fn a_hole_of_terabytes_is_not_read() {
     let project = Project::new();
     std::fs::File::create(project.path("hole")).unwrap().set_len(1 << 42).unwrap();
-    let begun = Instant::now();
-    let ran = ends(project.keller(&["build", "--keller", "hole", "node/node.yaml"]));
+    // Of a gigabyte of it there is no room in half a gigabyte of memory.
+    let ran = shell(&project, "ulimit -v 524288; exec $keller build --keller hole node/node.yaml");
     assert!(ran.error().contains("hole: it has more than the 1.0 GiB that are read"), "{}", ran.err);
-    assert!(begun.elapsed() < Duration::from_secs(2), "a gigabyte of it was read");
 }
 
 #[test]
@@ -298,6 +297,7 @@ fn names_that_are_no_text() {
         &["keys", "show"],
         &["store", "path", "--store"],
         &["node", "keygen"],
+        &["node", "init"],
         &["check"],
         &["lab", "init"],
         &["inspect"],

@@ -254,6 +254,8 @@ fn every_volume_reaches_podman() {
     for volume in &volumes {
         assert!(mounts.contains(&volume.host.replace('%', "%%")), "{} in {mounts:#?}", volume.host);
     }
+    // The generator's own: without run-containers.mount, a container would fill the node's /run.
+    assert!(mounts.iter().any(|path| path == "%t/containers"), "{mounts:#?}");
 }
 
 #[test]

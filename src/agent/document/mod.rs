@@ -265,7 +265,7 @@ fn keep(text: &str) -> Result<(), Failure> {
 fn lock() -> Result<File, Failure> {
     if !Path::new(BUILT).exists() {
         let cause = format!("this machine has no {BUILT}");
-        return Err(Failure::new("changing what it is", cause).help("this is for nodes that keller built"));
+        return Err(Failure::new("changing this node", cause).help("run it on a node that keller built"));
     }
     lock_at(Path::new(LOCK))
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Report;
 use crate::base::terminal::one_line;
-use crate::base::{Chain, Size};
+use crate::base::{Chain, Size, json};
 use crate::project::store::KINDS;
 use crate::store::{Checked, CheckedDerived, Part, Store, StoreError};
 
@@ -26,11 +26,14 @@ pub(super) fn verify(store: &Store) -> anyhow::Result<Report> {
             Ok(Checked::Rotten { actual, moved_to }) => {
                 let is = actual.map_or("no file that can be read".to_owned(), |actual| actual.to_hex());
                 seen.line(format_args!("{digest}: rotten, is {is} and now {}", moved_to.display()));
-                seen.blobs.bad.push(json!({ "sha256": digest, "actual": actual, "moved_to": moved_to }));
+                seen.blobs.bad.push(
+                    json!({ "sha256": digest, "actual": actual, "moved_to": json::text_of(&moved_to) }),
+                );
             }
             Err(StoreError::Stuck { path, reason }) => {
                 seen.line(format_args!("{digest}: rotten, and stays {} ({reason})", path.display()));
-                let stuck = json!({ "sha256": digest, "path": path, "error": reason.to_string() });
+                let stuck =
+                    json!({ "sha256": digest, "path": json::text_of(&path), "error": reason.to_string() });
                 seen.blobs.stuck.push(stuck);
             }
             Err(error) => seen.unread(&error),
@@ -113,7 +116,8 @@ impl Seen {
             Ok(CheckedDerived::Another) => part(self).another += 1,
             Ok(CheckedDerived::Broken { why, moved_to }) => {
                 self.line(format_args!("{why}; it is now {}", moved_to.display()));
-                let bad = json!({ "name": name.to_string(), "why": why, "moved_to": moved_to });
+                let bad =
+                    json!({ "name": name.to_string(), "why": why, "moved_to": json::text_of(&moved_to) });
                 part(self).bad.push(bad);
             }
             Ok(CheckedDerived::Stuck { why, error }) => {
