@@ -526,7 +526,11 @@ mod tests {
                 .unwrap()
         };
         let (_b, _c) = (answer("rack1", &stranger), answer("rack2", &other));
-        let looks = look(&a.cluster, &a.places);
+        // On a machine that does much else a door may close before all was said.
+        let answers = |looks: &BTreeMap<String, Look>| {
+            !["b", "c"].iter().any(|name| matches!(looks[*name].peer, Peer::Silent(_)))
+        };
+        let looks = std::iter::repeat_with(|| look(&a.cluster, &a.places)).take(20).find(answers).unwrap();
         let peer = |name: &str| looks[name].peer.clone();
         assert!(matches!(peer("b"), Peer::Other(_)), "{:?}", peer("b"));
         assert_eq!(peer("c"), Peer::Other("it is of the cluster rack2, and this member of rack1".to_owned()));
