@@ -128,8 +128,8 @@ impl<'a> Loader<'a> {
             return None;
         }
         let folders = self.own_folders(file);
-        // What a path costs: as many steps as it has parts.
-        if !self.step(folders.iter().map(|folder| folder.matches('/').count().max(1)).sum()) {
+        // What a path costs: four steps for each of its parts.
+        if !self.step(folders.iter().map(|folder| 4 * folder.matches('/').count().max(1)).sum()) {
             return None;
         }
         let paths = folders.iter().map(|folder| format!("{folder}/{library}"));
