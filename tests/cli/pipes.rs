@@ -271,7 +271,7 @@ fn what_is_no_file_is_not_replaced() {
     );
     std::os::unix::fs::symlink("gone", project.path("dangling")).unwrap();
     for (place, words) in
-        [("logo", "logo is no directory"), ("dangling", "dangling is a link that leads nowhere")]
+        [("logo", "logo is not a directory"), ("dangling", "dangling is a link that leads nowhere")]
     {
         let ran = project.build(&["-o", place]);
         assert!(ran.error().contains(words) && ran.err.contains("--output"), "{}", ran.err);
