@@ -42,6 +42,8 @@ struct Loader<'a> {
     known_to: HashMap<(Index, &'a str), Option<Index>>,
     /// Names of files that some file asks for.
     asked_for: HashSet<&'a str>,
+    /// Where the image has files of these names, by place in the paths of the view.
+    named: HashMap<&'a str, Vec<usize>>,
     /// Steps that may still be made: see [`limits::LOADS`].
     left: Cell<usize>,
 }
@@ -67,6 +69,13 @@ impl<'a> Loader<'a> {
             folders => folders.unwrap_or_default(),
         };
         let (known, known_to, expanded) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let asked_for: HashSet<&'a str> = asked_for;
+        let mut named: HashMap<&'a str, Vec<usize>> = HashMap::new();
+        for (place, (path, _)) in view.paths.iter().enumerate() {
+            if let Some(name) = asked_for.get(base(path)) {
+                named.entry(name).or_default().push(place);
+            }
+        }
         let left = Cell::new(limits::LOADS);
         Self {
             view,
@@ -78,6 +87,7 @@ impl<'a> Loader<'a> {
             known,
             known_to,
             asked_for,
+            named,
             left,
         }
     }
@@ -270,14 +280,14 @@ impl<'a> Loader<'a> {
         let Program { path, id, .. } = self.files[library].program;
         let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else { return false };
         let own = &path[..slash];
-        self.step(self.view.paths.len())
-            && self.view.paths.iter().any(|(path, other)| {
+        let places = self.named.get(wanted).map(Vec::as_slice).unwrap_or_default();
+        self.step(places.len())
+            && places.iter().map(|place| &self.view.paths[*place]).any(|(path, other)| {
                 let Some(at) = path.iter().rposition(|byte| *byte == b'/') else { return false };
-                let (folder, name) = path.split_at(at);
-                &name[1..] == wanted.as_bytes()
-                    && (folder == own
-                        || (folder.starts_with(own) || own.starts_with(folder))
-                            && tree.node(*other).origin == tree.node(*id).origin)
+                let folder = &path[..at];
+                (folder == own
+                    || (folder.starts_with(own) || own.starts_with(folder))
+                        && tree.node(*other).origin == tree.node(*id).origin)
                     && self.at(&show(path)).is_some()
             })
     }
