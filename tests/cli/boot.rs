@@ -272,12 +272,11 @@ fn a_port_that_is_taken_is_named() {
 fn qemu_that_fails_at_once_is_quoted() {
     let project = project();
     let ran = Ran::of(&command(&project, &["--qemu-arg", "fails-at-once"]).output().unwrap());
-    let said =
-        "error: QEMU ended with exit code 1 before the machine had begun\nqemu-system-x86_64: invalid option";
+    let said = "error: QEMU ended with exit code 1 before the machine had begun\n  qemu-system-x86_64: invalid option";
     assert_eq!(ran.error(), said);
     // Its monitor listens before it has looked at everything.
     let ran = Ran::of(&command(&project, &["--qemu-arg", "fails-when-asked"]).output().unwrap());
-    let said = "error: QEMU ended with exit code 1 before the machine had begun\nqemu-system-x86_64: The bootindex 0 has already \
+    let said = "error: QEMU ended with exit code 1 before the machine had begun\n  qemu-system-x86_64: The bootindex 0 has already \
                 been used";
     assert_eq!(ran.error(), said);
 }
