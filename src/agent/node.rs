@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::base::failure::{Doing, Failure};
+use crate::base::kernel;
 use crate::boot::handover::{self, Handover};
 use crate::boot::variables;
 
@@ -30,9 +31,9 @@ pub fn selected_entry() -> Option<String> {
     variables::read(variables::SELECTED)
 }
 
-/// Tells boots apart.
+/// Tells boots apart, as systemd writes it.
 pub fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().replace('-', "")
+    kernel::boot_id().unwrap_or_default().replace('-', "")
 }
 
 /// Tells nodes apart; the same for ever.

@@ -68,7 +68,7 @@ pub fn place(named: &Path) -> io::Result<PathBuf> {
 }
 
 impl AtomicFile {
-    /// Opens a file, readable and writable, that is to become `target`. Its folder must exist. A device, which may be all
+    /// Opens a file, readable and writable, that is to become `target`. Its directory must exist. A device, which may be all
     /// that programs have of it, is replaced by nothing.
     pub fn create(target: &Path) -> io::Result<Self> {
         if let Some(device @ (Other::CharDevice | Other::BlockDevice)) = input::in_the_way(target) {

@@ -15,7 +15,8 @@ pub fn is_said(said: &str, cause: &str) -> bool {
 /// Whether a full disk, a quota or the largest size of a file is why.
 pub fn is_full(error: &(dyn Error + 'static)) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
-    // What is larger than keller reads has the kind of EFBIG as well, and not its number. Some errors have the cause in their text alone: EFBIG, ENOSPC and EDQUOT.
+    // What is larger than keller reads has the kind of EFBIG as well, and not its number. Some errors have the cause in
+    // their text alone: EFBIG, ENOSPC and EDQUOT.
     const NUMBERS: [&str; 3] = ["(os error 27)", "(os error 28)", "(os error 122)"];
     let is_one = |cause: &(dyn Error + 'static)| {
         let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);

@@ -10,6 +10,12 @@ pub fn uptime() -> f64 {
     text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
 }
 
+/// What tells this start of the machine from all others, where /proc does.
+pub fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
 /// Sets whether it panics when a processor hangs for 20 seconds or a task for two minutes. `/init` turns that on for a
 /// version that is not proven; a slow disk must not stop a node that is.
 pub fn panic_on_hangs(on: bool) {
@@ -38,4 +44,15 @@ pub fn random() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_boot_has_a_name() {
+        assert_eq!(boot_id().unwrap().len(), 36);
+        assert_eq!(boot_id(), boot_id());
+    }
 }

@@ -5,11 +5,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::FlockOperation;
 
 use super::{Authority, Bundle, Error, Pair, Wanted};
 use crate::base::atomic::AtomicFile;
 use crate::base::failure::{Doing, Failure};
+use crate::base::flock;
 use crate::base::progress::Progress;
 
 /// More than any of our files has, which are of some 1 KiB.
@@ -65,10 +66,8 @@ impl Directory {
             if meta.mode() & 0o7777 != DIRECTORY_MODE {
                 fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))?;
             }
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).mode(SECRET).custom_flags(libc::O_NOFOLLOW);
-            let lock = options.open(path.join(LOCK))?;
-            flock(&lock, FlockOperation::LockExclusive)?;
+            let lock = flock::open(&path.join(LOCK))?;
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
             sweep(path)?;
             Ok(lock)
         };

@@ -24,7 +24,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Chain, Digest, Fingerprint, Hasher, input, json, limits};
+use crate::base::{Chain, Digest, Fingerprint, Hasher, input, json, kernel};
 use crate::fs::erofs::Known;
 use crate::image::earlier::Places;
 use crate::image::report::Sizes;
@@ -109,16 +109,10 @@ fn last_like((seconds, nanoseconds): Time) -> Option<Time> {
     }
 }
 
-/// Names the time since the machine started; `None` where the system does not tell.
-fn this_boot() -> Option<String> {
-    let text = input::read_text("/proc/sys/kernel/random/boot_id", limits::TEXT).ok()?;
-    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
-}
-
 /// What a build without sums has left.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    /// See [`this_boot`].
+    /// See [`kernel::boot_id`].
     boot: String,
     inputs: Digest,
     sizes: Sizes,
@@ -175,10 +169,10 @@ impl Guard {
 }
 
 impl<'a> Standing<'a> {
-    /// Of `paths`, in the order in which they are written. `None` where this program or [`this_boot`] cannot be read.
+    /// Of `paths`, in the order in which they are written. `None` where this program or [`kernel::boot_id`] cannot be read.
     /// `has_raw`: the last of them is the raw image.
     pub(super) fn new(job: &'a Job<'a>, paths: &'a [PathBuf], has_raw: bool) -> Option<Self> {
-        let boot = this_boot()?;
+        let boot = kernel::boot_id()?;
         let builder = Digest::of_reader(&mut input::open(Path::new("/proc/self/exe")).ok()?).ok()?.0;
         let inputs =
             Digest::of(format!("{builder} {} {}\n{:?}", job.keller.1, file::digest(job.lock), job.manifest));
@@ -288,11 +282,5 @@ mod tests {
         file.set_modified(std::time::SystemTime::now() + Duration::from_secs(3600)).unwrap();
         let last = modified(&file.metadata().unwrap());
         assert!(Stamp::of_settled(&file, Some(last)).is_none());
-    }
-
-    #[test]
-    fn this_boot_has_a_name() {
-        assert_eq!(this_boot().unwrap().len(), 36);
-        assert_eq!(this_boot(), this_boot());
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -12,7 +12,7 @@ use super::derived::CheckedDerived;
 use super::{Result, Store, failed, if_exists, is_read_only, make_folder, note_use, open_file};
 use crate::base::scratch::Scratch;
 use crate::base::seal;
-use crate::base::{Digest, atomic, input, limits};
+use crate::base::{Digest, atomic, flock, input, limits};
 use crate::store::StoreError;
 
 /// The kind of the sealed lists.
@@ -209,9 +209,7 @@ fn unpacked<E: From<StoreError>>(
 /// Keeps out other processes that unpack the same, until it is dropped. Without it, as where the file is another
 /// user's, each of them unpacks its own.
 fn alone(path: &Path) -> Option<File> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    let file = flock::open(path).ok()?;
     rustix::fs::flock(&file, FlockOperation::LockExclusive).ok()?;
     Some(file)
 }
