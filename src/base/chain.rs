@@ -12,26 +12,23 @@ pub fn is_said(said: &str, cause: &str) -> bool {
         || said.match_indices(&cause_at).any(|(at, found)| is_whole(&said[at + found.len()..]))
 }
 
-/// Whether a full disk, a quota or the largest size of a file is why.
+/// Whether a full disk or a quota is why.
 pub fn is_full(error: &(dyn Error + 'static)) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
-    // What is larger than keller reads has the kind of EFBIG as well, and not its number. Some errors have the cause in
-    // their text alone: EFBIG, ENOSPC and EDQUOT.
-    const NUMBERS: [&str; 3] = ["(os error 27)", "(os error 28)", "(os error 122)"];
-    let is_one = |cause: &(dyn Error + 'static)| {
+    // Some errors have the cause in their text alone: ENOSPC and EDQUOT.
+    const NUMBERS: [&str; 2] = ["(os error 28)", "(os error 122)"];
+    anyhow::Chain::new(error).any(|cause| {
         let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
         let text = cause.to_string();
         matches!(kind, Some(QuotaExceeded | StorageFull))
             || NUMBERS.iter().any(|number| text.ends_with(number))
-    };
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if is_one(cause) {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
+    })
+}
+
+/// Whether a file was to become larger than `ulimit -f` or its file system allows. Its kind alone does not tell: what is larger
+/// than keller reads has the same.
+pub fn is_too_large(error: &(dyn Error + 'static)) -> bool {
+    anyhow::Chain::new(error).any(|cause| cause.to_string().ends_with("(os error 27)"))
 }
 
 /// Shows an error and its causes, joined by `: `. A cause that the text before it says already, as some libraries have it,
@@ -91,7 +88,10 @@ mod tests {
     fn a_full_disk_is_seen_through_all_steps() {
         assert!(is_full(&io::Error::from(io::ErrorKind::StorageFull)));
         assert!(is_full(&io::Error::other(io::Error::from_raw_os_error(libc::ENOSPC))));
-        assert!(is_full(&Layer("building", Some(Box::new(Layer("x: File too large (os error 27)", None))))));
+        assert!(is_full(&Layer("building", Some(Box::new(Layer("x: Quota exceeded (os error 122)", None))))));
+        let large = Layer("building", Some(Box::new(Layer("x: File too large (os error 27)", None))));
+        assert!(is_too_large(&large) && !is_full(&large));
+        assert!(!is_too_large(&io::Error::from(io::ErrorKind::FileTooLarge)));
         assert!(!is_full(&Layer("building", Some(Box::new(Layer("no such file", None))))));
     }
 }

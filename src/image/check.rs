@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::difference::{self, Difference};
 use super::{Job, Means, Settings, inputs, root};
-use crate::base::chain::is_full;
+use crate::base::chain::{is_full, is_too_large};
 use crate::base::progress::Silent;
 use crate::base::scratch::Scratch;
 use crate::disk::SectorSize;
@@ -22,6 +22,10 @@ use crate::store::{Access, Checked, Store};
 pub fn again(job: &Job<'_>, first: &File) -> Result<()> {
     let folder = Scratch::new("keller-check-")?;
     compared(job, first, folder.path()).map_err(|error| match is_full(error.as_ref()) {
+        _ if is_too_large(error.as_ref()) => error.context(format!(
+            "{} takes no file of this size: raise `ulimit -f`, or name another place by TMPDIR",
+            folder.path().display()
+        )),
         true => error
             .context(format!("no space is left in {}: TMPDIR names another place", folder.path().display())),
         false => error,

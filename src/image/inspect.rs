@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::node_disk;
 use super::record::RECORD;
-use crate::base::chain::is_full;
+use crate::base::chain::{is_full, is_too_large};
 use crate::base::input::TooLarge;
 use crate::base::progress::Counted;
 use crate::base::width::to_u64;
@@ -312,7 +312,7 @@ fn remarks(found: &Found, node: Option<&Layout>, size: u64) -> Vec<String> {
 
 /// Names the way out where a qcow2 image has no room as the raw one that it is unpacked to.
 fn unpacking(image: &File, error: Qcow2Error) -> anyhow::Error {
-    let no_room = matches!(&error, Qcow2Error::Io(error) if is_full(error));
+    let no_room = matches!(&error, Qcow2Error::Io(error) if is_full(error) || is_too_large(error));
     if !no_room {
         return anyhow::Error::new(error).context("reading the qcow2 image");
     }

@@ -8,7 +8,7 @@ use super::document;
 use super::image::{Image, check_root, content, each_piece};
 use super::keep::{self, Kept, Plan, Spared};
 use super::marks::{END, UNFINISHED, UNFINISHED_AT};
-use crate::base::chain::is_full;
+use crate::base::chain::{is_full, is_too_large};
 use crate::base::device::{Device, ReadAt, Shared, Uncached};
 use crate::base::width::{to_u64, to_usize};
 use crate::base::{Digest, Progress, Task, Unit};
@@ -101,6 +101,9 @@ impl Job<'_> {
 /// A file that stands in for a disk needs the room of one.
 fn cure(error: &io::Error) -> &'static str {
     match is_full(error) {
+        _ if is_too_large(error) => {
+            "Raise `ulimit -f`, or name a file on a file system that takes one of this size"
+        }
         true => "No space is left where it lies: free some, or name a file elsewhere",
         false => "The disk is failing, or was taken away: use another one",
     }

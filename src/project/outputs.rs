@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 
 use super::standing::{Left, Raw, Stamp, Standing, settle};
-use crate::base::chain::is_full;
+use crate::base::chain::{is_full, is_too_large};
 use crate::base::progress::{Task, Unit};
 use crate::base::{AtomicFile, Digest, Size, atomic, input};
 use crate::boot::live::Source;
@@ -97,7 +97,7 @@ impl<'a> Outputs<'a> {
     fn failed(&self, path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
         let error = error.into();
         let is_full = is_full(error.as_ref());
-        let is_large = error.chain().any(|cause| cause.to_string().ends_with("(os error 27)"));
+        let is_large = is_too_large(error.as_ref());
         let folder = self.folder.display();
         let help = match (is_full, is_large) {
             (true, false) => {

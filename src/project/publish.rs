@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
-use crate::base::chain::is_full;
+use crate::base::chain::{is_full, is_too_large};
 use crate::base::progress::Progress;
 use crate::image::published::Published;
 use crate::repository::keys::Keys;
@@ -74,6 +74,10 @@ impl Publish {
     /// Images, keys and repositories that do not go together; see the repository.
     pub fn run(&self, keys: &Keys, progress: &dyn Progress) -> Result<Outcome> {
         self.change(keys, progress).map_err(|error| match is_full(error.as_ref()) {
+            _ if is_too_large(error.as_ref()) => error.context(format!(
+                "{} takes no file of this size: raise `ulimit -f`, or use another file system",
+                self.to.display()
+            )),
             true => error.context(format!(
                 "no space is left in {}: free some, such as by `keller publish --prune`",
                 self.to.display()

@@ -373,8 +373,11 @@ fn a_limit_on_the_size_of_files_is_told() {
     for (verb, words) in [
         ("build --keller fake-keller node/node.yaml -o out", "raise `ulimit -f`"),
         ("cluster init rack --member a=10.0.0.1", "File too large"),
-        ("publish node/out/tiny_1.2.3.raw --to repository", "no space is left in repository: free some"),
-        ("install node/out/tiny_1.2.3.raw disk.raw", "No space is left where it lies: free some"),
+        (
+            "publish node/out/tiny_1.2.3.raw --to repository",
+            "repository takes no file of this size: raise `ulimit -f`",
+        ),
+        ("install node/out/tiny_1.2.3.raw disk.raw", "Raise `ulimit -f`, or name a file on a file system"),
     ] {
         project.run(&["keys", "init", "keys"]);
         std::fs::File::create(project.path("disk.raw")).unwrap().set_len(1 << 30).unwrap();
